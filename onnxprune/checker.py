@@ -1,0 +1,140 @@
+"""Whether a model is valid: ONNX's checker on the graph alone, our own checks of the tensors."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, TensorProto, defs, helper
+
+from onnxprune.errors import ModelError
+from onnxprune.external import byte_size, check_stored, is_external, locate, nodes, tensors
+
+logger = logging.getLogger(__name__)
+
+_SMALL = 1024
+_BUILT_IN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
+_UNREGISTERED = "onnxprune.unregistered"
+
+
+def check(proto: ModelProto, folder: Path | None, name: str) -> None:
+    """Refuses an invalid model; what is only unknown (operators, newer versions) is warned of.
+
+    Args:
+        proto: the model.
+        folder: what external data is relative to; None puts off its check until the data is needed.
+        name: what messages call the model.
+    """
+    sizes: dict[str, tuple[Path, int]] = {}
+    external = False
+    for tensor in tensors(proto):
+        if not is_external(tensor):
+            check_stored(tensor)
+            continue
+        external = True
+        if folder is not None:  # else when the data is needed
+            locate(tensor, folder, sizes)
+    stand_in = _without_weights(proto, name)
+    if external:  # what is left of it; the checker would look for the file
+        for tensor in filter(is_external, tensors(stand_in)):
+            tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
+    _loosen(stand_in, name)
+    try:
+        onnx.checker.check_model(stand_in)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise _invalid(proto, name, str(error)) from error
+
+
+def _without_weights(proto: ModelProto, name: str) -> ModelProto:
+    """A copy whose weights became inputs: as valid as the model, and quick to check, whatever its size."""
+    graph = proto.graph
+    bare = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    bare.graph.name = graph.name
+    bare.graph.input.MergeFrom(graph.input)
+    bare.graph.output.MergeFrom(graph.output)
+    given = {value.name for value in graph.input}
+    seen: set[str] = set()
+    weights = [(t.name, t.data_type, t.dims) for t in graph.initializer]
+    weights += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
+    for weight, data_type, dims in weights:
+        if weight in seen or not weight:
+            raise ModelError(
+                f"{name}: initializer '{weight}' " + ("is defined twice" if weight else "has no name")
+            )
+        seen.add(weight)
+        if weight not in given:
+            if proto.ir_version < 4:
+                raise ModelError(f"{name}: initializer '{weight}' is no graph input, as IR version 3 wants")
+            bare.graph.input.append(helper.make_tensor_value_info(weight, data_type, dims))
+    for node in graph.node:
+        plain = node.op_type == "Constant" and len(node.attribute) == len(node.output) == 1
+        tensor = node.attribute[0].t if plain else None
+        if tensor is not None and tensor.data_type and byte_size(tensor) > _SMALL:
+            value = helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims)
+            bare.graph.input.append(value)
+        else:
+            bare.graph.node.append(node)
+    return bare
+
+
+def _loosen(bare: ModelProto, name: str) -> None:
+    """Lets the checker pass over what is unknown rather than wrong."""
+    if bare.ir_version > onnx.IR_VERSION:
+        logger.warning("%s: IR version %d is newer than the installed onnx knows", name, bare.ir_version)
+        bare.ir_version = onnx.IR_VERSION
+    for opset in bare.opset_import:
+        if opset.domain in ("", "ai.onnx") and opset.version > defs.onnx_opset_version():
+            logger.warning("%s: opset %d is newer than the installed onnx knows", name, opset.version)
+    local = {(function.domain, function.name) for function in bare.functions}
+    for scope, graphs in ((bare, bare.graph), *((function, function) for function in bare.functions)):
+        versions = {opset.domain: opset.version for opset in scope.opset_import}
+        known: dict[tuple[str, str], bool] = {}
+        for node in nodes(graphs):
+            key = node.domain, node.op_type
+            if node.domain not in _BUILT_IN_DOMAINS:
+                if node.domain not in versions:
+                    logger.warning("%s: no opset is imported for domain '%s'", name, node.domain)
+                    versions[node.domain] = 1
+                    scope.opset_import.add(domain=node.domain, version=1)
+                continue
+            if key not in known:
+                known[key] = key in local or _is_registered(node.domain, node.op_type, versions)
+                if not known[key]:
+                    logger.warning("%s: operator '%s' is not registered in ONNX", name, node.op_type)
+            if not known[key]:
+                node.domain = _UNREGISTERED
+        if not all(known.values()):
+            scope.opset_import.add(domain=_UNREGISTERED, version=1)
+
+
+def _is_registered(domain: str, op_type: str, versions: Mapping[str, int]) -> bool:
+    domain = "" if domain == "ai.onnx" else domain
+    version = versions.get(domain, versions.get("ai.onnx") if not domain else None)
+    if version is None:
+        return True  # the checker says what is wrong
+    try:
+        schema = defs.get_schema(op_type, version, domain)
+    except defs.SchemaError:
+        return False
+    return not schema.deprecated and schema.support_level == defs.OpSchema.SupportType.COMMON
+
+
+def _invalid(proto: ModelProto, name: str, message: str) -> ModelError:
+    """Turns the checker's message into one that says where, and what to do."""
+    unsorted = re.search(r"topologically sorted, however input '(.*?)' of node", message)
+    if not unsorted:
+        return ModelError(
+            f"{name}: {message.strip().splitlines()[0]}", hint="the exporter wrote an invalid model"
+        )
+    value = unsorted[1]
+    user = next((n for n in nodes(proto) if value in n.input), None)
+    where = f"node '{user.name or user.output[0]}' ({user.op_type})" if user else "a node"
+    if any(value in node.output for node in nodes(proto)):
+        return ModelError(
+            f"{name}: nodes are not sorted: {where} reads '{value}', which only a later node makes",
+            hint="sort the nodes topologically, for instance with onnx_graphsurgeon's Graph.toposort()",
+        )
+    return ModelError(f"{name}: {where} reads '{value}', which nothing makes", hint="export it again")

@@ -1,0 +1,362 @@
+"""A model and its weights: load from anything, look at any tensor, save without loss."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from onnxprune import checker, wire
+from onnxprune import external as ext
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.wire import Blob
+
+_INLINE_BYTES = (
+    1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model; nothing changes it, whoever wants another makes a new one.
+
+    Attributes:
+        proto: read-only by convention. Tensors with external data keep it where it is.
+        folder: what external data is relative to; None for a model that was given in memory.
+        path: the file that it came from; never overwritten by `save`.
+        values: makers of data that is not in the proto, by name of the initializer. The initializer says the
+            shape and type (and stays marked as external, if the model is to be saved with external data). A
+            maker is called each time that the data is needed, and its result is not kept.
+    """
+
+    proto: ModelProto
+    folder: Path | None = None
+    path: Path | None = None
+    values: Mapping[str, Callable[[], np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return str(self.path) if self.path else "the model"
+
+    @functools.cached_property
+    def initializers(self) -> Mapping[str, TensorProto]:
+        """The dense initializers of the main graph, by name."""
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
+    @functools.cached_property
+    def external(self) -> bool:
+        """Whether any tensor's data lies in another file."""
+        return bool(self._externals)
+
+    @functools.cached_property
+    def _externals(self) -> tuple[TensorProto, ...]:
+        return tuple(filter(ext.is_external, ext.tensors(self.proto)))
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors (initializers and constants), as raw data."""
+        return sum(map(ext.byte_size, ext.tensors(self.proto)))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of all content, the same wherever and in which fields the initializers' data is stored."""
+        content = hashlib.sha256()
+        for piece in _inline_blob(self, canonical=True).pieces():
+            content.update(piece)
+        return f"sha256:{content.hexdigest()}"
+
+    def array(self, tensor: str | TensorProto) -> np.ndarray:
+        """The values of a tensor, read-only; data on disk is read anew each time and not kept.
+
+        Args:
+            tensor: name of an initializer (a sparse one is made dense), or any tensor of the model.
+        """
+        if isinstance(tensor, str):
+            if tensor not in self.initializers:
+                return self._sparse(tensor)
+            tensor = self.initializers[tensor]
+        if self._is_made(tensor):
+            return self.values[tensor.name]()
+        return ext.read(tensor, self.folder)
+
+    def _is_made(self, tensor: TensorProto) -> bool:
+        # Tensors in attributes may bear any name, also one of an initializer.
+        return tensor.name in self.values and self.initializers.get(tensor.name) is tensor
+
+    def _sparse(self, name: str) -> np.ndarray:
+        for sparse in self.proto.graph.sparse_initializer:
+            if sparse.values.name == name:
+                values, indices = self.array(sparse.values), self.array(sparse.indices)
+                dense = np.zeros(tuple(sparse.dims), values.dtype)
+                if indices.ndim == 1:
+                    dense.reshape(-1)[indices] = values
+                else:
+                    dense[tuple(indices.T)] = values
+                return dense
+        raise ModelError(f"{self.name} has no initializer '{name}'")
+
+    def _data(self, tensor: TensorProto, raw: bool = False) -> Blob | None:
+        """The data of a tensor where it is not in the proto; with `raw`, of any tensor but strings."""
+        if self._is_made(tensor):
+            return Blob(ext.byte_size(tensor), lambda: (ext.to_buffer(self.array(tensor), tensor),))
+        if ext.is_external(tensor):
+            return ext.region_blob(tensor, self.folder)
+        if not raw or tensor.data_type == TensorProto.STRING:
+            return None
+        if tensor.HasField("raw_data"):
+            return Blob(ext.byte_size(tensor), lambda: (tensor.raw_data,))
+        return Blob(ext.byte_size(tensor), lambda: (ext.to_buffer(ext.read(tensor, None), tensor),))
+
+
+# --- load -------------------------------------------------------------------------------------------------
+
+
+def load(source: Any, *, check: bool = True, folder: str | os.PathLike[str] | None = None) -> Model:
+    """Loads a model.
+
+    Args:
+        source: a path, "-" for standard input, bytes, a binary stream, an `onnx.ModelProto` (not copied), an
+            `onnx_graphsurgeon.Graph`, or a `Model` (returned as it is).
+        check: refuse what ONNX's checker refuses, and external data that is missing, short or out of bounds.
+        folder: where external data is, if not next to the path.
+
+    Raises:
+        UsageError: the source cannot be read.
+        ModelError: it is not a valid model.
+    """
+    if isinstance(source, Model):
+        return source
+    path = _path(source) if isinstance(source, str | os.PathLike) and source != "-" else None
+    proto = _parse_file(path) if path else _parse_object(source)
+    where = Path(folder) if folder is not None else path.parent if path else None
+    model = Model(proto, where, path)
+    if not proto.HasField("graph") or not proto.opset_import:
+        lacking = "opset_import" if proto.HasField("graph") else "graph"
+        raise ModelError(f"{model.name} is not an ONNX model: it has no {lacking}", hint="export it again")
+    if check:
+        checker.check(proto, model.folder, model.name)
+    return model
+
+
+def _path(text: str | os.PathLike[str]) -> Path:
+    if not os.fspath(text) or "\0" in os.fspath(text):
+        raise UsageError(f"not a path: {os.fspath(text)!r}")
+    return Path(text)
+
+
+def _parse_object(source: Any) -> ModelProto:
+    if isinstance(source, ModelProto):
+        return source
+    if type(source).__module__.partition(".")[0] == "onnx_graphsurgeon":
+        from onnx_graphsurgeon import export_onnx
+
+        return export_onnx(source)
+    name = (
+        "standard input"
+        if isinstance(source, str)
+        else "the stream"
+        if hasattr(source, "read")
+        else "the data"
+    )
+    if isinstance(source, str):
+        source = sys.stdin.buffer
+    data = source.read() if hasattr(source, "read") else source
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise UsageError(f"cannot load a model from {type(source).__name__} (of {type(data).__name__})")
+    return _parse(data, name)
+
+
+def _parse_file(path: Path) -> ModelProto:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or not status.st_size:
+                return _parse(file.read(), str(path))
+            # Parsing from the map needs no second copy of the file in memory.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+                return _parse(view, str(path))
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {path}") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a directory, not a model", hint="name the .onnx file in it") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parse(data: bytes | bytearray | memoryview, name: str) -> ModelProto:
+    if not len(data):
+        raise ModelError(
+            f"{name} is empty", hint="the model was not written, or the command before the pipe failed"
+        )
+    if bytes(data[:40]).startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"{name} is a Git LFS pointer, not a model", hint="fetch the file itself: git lfs pull"
+        )
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        hint = "the file is damaged, truncated, or of another format; export or download it again"
+        if len(data) > wire.PROTOBUF_LIMIT:
+            hint = "no ONNX file can be larger than 2 GiB; export it with external data"
+        raise ModelError(
+            f"{name} is not an ONNX model ({len(data)} bytes that do not parse)", hint=hint
+        ) from error
+    return proto
+
+
+# --- save -------------------------------------------------------------------------------------------------
+
+
+def save(
+    model: Model,
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    force: bool = False,
+    external: bool | None = None,
+) -> None:
+    """Writes a model; a file appears whole or not at all, and nothing but data that moved is changed.
+
+    Args:
+        model: what to write.
+        target: a path, "-" for standard output, or a binary stream.
+        force: overwrite an existing file; never the file that the model came from, nor its data.
+        external: put the weights into `<target>.data`. By default as the model came, or if it exceeds 2 GiB.
+
+    Raises:
+        UsageError: the target exists, is the input, or cannot be written.
+        RunError: the disk is full.
+        ModelError: the model is too large for one file, or data that it needs cannot be read.
+    """
+    stream: Any = sys.stdout.buffer if target == "-" else target
+    path = None if hasattr(stream, "write") else _path(stream)
+    try:
+        if path is None:
+            _write_inline(model, stream)
+            stream.flush()
+        elif path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe is not replaced
+            with path.open("wb") as file:
+                _write_inline(model, file)
+        else:
+            _write_files(model, path, force, external)
+    except OSError as error:
+        name = "standard output" if target == "-" else "the stream" if path is None else path
+        raise wire.write_failure(name, error) from error
+
+
+def _write_files(model: Model, path: Path, force: bool, external: bool | None) -> None:
+    if external is None:
+        external = model.external or model.nbytes > wire.PROTOBUF_LIMIT - (
+            64 << 20
+        )  # some room for the graph
+    data_path = path.with_name(path.name + ".data")
+    targets = [data_path, path] if external else [path]
+    _refuse(model, targets, force)
+    with wire.replacing(*targets) as files:
+        if external:
+            _write_external(model, files[1], wire.DataFile(files[0], data_path.name))
+        else:
+            _write_inline(model, files[0])
+
+
+def _refuse(model: Model, targets: list[Path], force: bool) -> None:
+    """Checks, before any work, that the targets may be written."""
+    folder = targets[0].parent
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {targets[-1]}: no such folder: {folder}", hint="create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {targets[-1]}: the folder {folder} is not writable")
+    sources = {model.path} if model.path else set()
+    if model.folder is not None:
+        entries = (entry for tensor in model._externals for entry in tensor.external_data)
+        sources |= {model.folder / entry.value for entry in entries if entry.key == "location"}
+    for target in targets:
+        if target.is_dir():
+            raise UsageError(f"cannot write {target}: it is a directory", hint="name a file in it")
+        if any(wire.same_file(target, source) for source in sources):
+            raise UsageError(
+                f"{target} is the input, which is never overwritten", hint="choose another output"
+            )
+        if target.exists() and not force:
+            raise UsageError(
+                f"{target} exists", hint="overwrite it with --force (force=True), or choose another output"
+            )
+
+
+def _write_inline(model: Model, file: BinaryIO) -> None:
+    blob = _inline_blob(model)
+    if blob.size > wire.PROTOBUF_LIMIT:
+        hint = "save it to a path, with external data"
+        raise ModelError(f"{model.name} takes {blob.size} bytes, and one file holds at most 2 GiB", hint=hint)
+    file.writelines(blob.pieces())
+
+
+def _inline_blob(model: Model, canonical: bool = False) -> Blob:
+    """The serialised model with all data in it; canonical: all of it raw."""
+    rest = _moved(model, lambda tensor, data: setattr(tensor, "raw_data", b"".join(data.pieces())))
+    entries = [wire.tensor_blob(t, model._data(t, raw=canonical)) for t in model.proto.graph.initializer]
+    return wire.model_blob(rest, entries)
+
+
+def _write_external(model: Model, file: BinaryIO, data_file: wire.DataFile) -> None:
+    rest = _moved(model, data_file.add)
+    entries = []
+    for tensor in model.proto.graph.initializer:
+        data = model._data(tensor, raw=ext.byte_size(tensor) >= _INLINE_BYTES)
+        if data is None or data.size < _INLINE_BYTES:
+            entries.append(wire.tensor_blob(tensor, data))
+            continue
+        moved = wire.without_data(tensor)
+        data_file.add(moved, data)
+        entries.append(wire.tensor_blob(moved, None))
+    file.writelines(wire.model_blob(rest, entries).pieces())
+
+
+def _moved(model: Model, put: Callable[[TensorProto, Blob], None]) -> ModelProto:
+    """The model; as a copy if external data other than of the main initializers had to find a new place."""
+    if all(model.initializers.get(tensor.name) is tensor for tensor in model._externals):
+        return model.proto
+    rest = ModelProto.FromString(b"".join(wire.model_blob(model.proto, []).pieces()))
+    for tensor in filter(ext.is_external, ext.tensors(rest)):
+        data = ext.region_blob(tensor, model.folder)
+        bare = wire.without_data(tensor)
+        put(bare, data)
+        tensor.CopyFrom(bare)
+    return rest
+
+
+# --- hand over --------------------------------------------------------------------------------------------
+
+
+def to_proto(model: Model) -> ModelProto:
+    """A copy of the model with all data in memory."""
+    blob = _inline_blob(model)
+    if blob.size > wire.PROTOBUF_LIMIT:
+        hint = "save it to a path, with external data"
+        raise ModelError(
+            f"{model.name} takes {blob.size} bytes, too much for one ModelProto (2 GiB)", hint=hint
+        )
+    return ModelProto.FromString(b"".join(blob.pieces()))
+
+
+def to_graph(model: Model) -> Any:
+    """The model as an `onnx_graphsurgeon.Graph`.
+
+    graphsurgeon has no place for metadata_props, most doc strings, the domain, the model version and
+    quantisation annotations: they are lost, here and when such a graph is loaded.
+    """
+    from onnx_graphsurgeon import import_onnx
+
+    return import_onnx(to_proto(model))

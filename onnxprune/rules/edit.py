@@ -1,0 +1,124 @@
+"""What a rule does to its own node when sizes around it change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import gcd
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.labels import Array
+from onnxprune.rules.site import Site
+from onnxprune.shapes import Shape
+
+LARGEST_INT64 = np.iinfo(np.int64).max
+
+
+@dataclass
+class Edit:
+    """A node that is being rewritten.
+
+    Attributes:
+        site: the node as it was traced.
+        node: a copy of the node that may be changed.
+        new_in: sizes of every input after pruning (None for an omitted or unknown one).
+        new_out: sizes of every output after pruning.
+        kept: (slot, axis) -> bool mask of the positions that remain on an axis of an input.
+        constants: new initializers by name, to be added by the rewriter.
+        before: nodes to insert before the node.
+        after: nodes to insert after it.
+        unique: makes a name that no tensor has.
+    """
+
+    site: Site
+    node: onnx.NodeProto
+    new_in: Sequence[Shape | None]
+    new_out: Sequence[Shape | None]
+    kept: Callable[[int, int], Array]
+    unique: Callable[[str], str]
+    constants: dict[str, Array] = field(default_factory=dict)
+    before: list[onnx.NodeProto] = field(default_factory=list)
+    after: list[onnx.NodeProto] = field(default_factory=list)
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Replace (or add) an attribute; its doc string stays."""
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                doc = attribute.doc_string
+                attribute.CopyFrom(helper.make_attribute(name, value))
+                attribute.doc_string = doc
+                return
+        self.node.attribute.append(helper.make_attribute(name, value))
+
+    def set_input(self, slot: int, value: Array, role: str) -> None:
+        """Replace an input by a new constant."""
+        while len(self.node.input) <= slot:
+            self.node.input.append("")
+        self.node.input[slot] = self.constant(value, role)
+
+    def constant(self, value: Array, role: str) -> str:
+        """Add a constant; returns its name."""
+        name = self.unique(f"{self.site.node.output[0]}_{role}")
+        self.constants[name] = value
+        return name
+
+    def set_listed(self, name: str, slot: int, values: Sequence[int]) -> None:
+        """Replace a list that is an attribute in old opsets and an input in new ones."""
+        if self.site.has(slot) or name not in self.site.attrs:
+            self.set_input(slot, np.array(values, np.int64), name)
+        else:
+            self.set_attribute(name, list(values))
+
+    def changed(self, slot: int = 0) -> list[int]:
+        """The axes of an output whose size changes."""
+        old, new = self.site.out_shape(slot), self.new_out[slot] or ()
+        return [a for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n]
+
+    def retarget(self, slot: int, name: str = "shape") -> None:
+        """Correct a target shape (an input, or an attribute in old opsets) on the axes whose size changes.
+
+        A target that is computed in the graph is multiplied by new/old on these axes only, which is right
+        whatever computed it: all sizes that the graph computes are those of the original model.
+        """
+        old, new = self.site.out_shape(), self.new_out[0] or ()
+        if not self.site.has(slot):
+            target = [int(i) for i in self.site.attrs.get(name, ())]
+            self.set_attribute(name, [n if t > 0 else t for t, n in zip(target, new, strict=True)])
+            return
+        shape_name = self.site.node.input[slot]
+        static = self.site.facts.values.get(shape_name)
+        seen = static if static is not None else self.site.facts.seen.get(shape_name)
+        # An Expand target may have fewer axes than its output, which it is aligned with on the right.
+        width = len(old) if seen is None else seen.size
+        old, new = old[len(old) - width :], new[len(new) - width :]
+        steady = [o == n or (seen is not None and int(seen[a]) <= 0) for a, (o, n) in enumerate(zip(old, new, strict=True))]
+        if static is not None:
+            kept = [int(t) if s or int(t) == 1 else n for t, s, n in zip(static, steady, new, strict=True)]
+            if kept != static.tolist():
+                self.set_input(slot, np.array(kept, np.int64), "shape")
+            return
+        fractions = [(1, 1) if s else (n // gcd(n, o), o // gcd(n, o)) for o, n, s in zip(old, new, steady, strict=True)]
+        self.node.input[slot] = self.scaled(shape_name, fractions, "shape")
+
+    def scaled(self, tensor: str, fractions: Sequence[tuple[int, int]], role: str) -> str:
+        """Multiply the integer vector `tensor` by num/den per entry, in front of the node; returns the result's name."""
+        for op, values in (("Mul", [n for n, _ in fractions]), ("Div", [d for _, d in fractions])):
+            if all(v == 1 for v in values):
+                continue
+            result = self.unique(f"{tensor}_{role}")
+            factor = self.constant(np.array(values, np.int64), f"{role}_{op.lower()}")
+            self.before.append(helper.make_node(op, [tensor, factor], [result], name=result))
+            tensor = result
+        return tensor
+
+    def gather_after(self, axis: int, index: Array) -> None:
+        """Take positions `index` of `axis` of the first output, behind the node."""
+        output = self.node.output[0]
+        inner = self.unique(f"{output}_full")
+        self.node.output[0] = inner
+        name = self.constant(index.astype(np.int64), "index")
+        self.after.append(helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis))

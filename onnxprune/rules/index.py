@@ -1,0 +1,249 @@
+"""Operators that pick positions: Slice, Split, Gather, Pad, Scatter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.evaluate import slice_positions, split_sizes
+from onnxprune.labels import Array, Axes, as_line, is_barrier
+from onnxprune.rules.edit import LARGEST_INT64, Edit
+from onnxprune.rules.layout import take
+from onnxprune.rules.norm import axis_of
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letter, Letters, Site, Unsupported, through
+
+COMPUTED = "index computed at run time"
+
+
+def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:
+    """(axis, start, end, step) of every sliced axis; None for one whose bounds are computed."""
+    rank = len(site.shape(0))
+
+    def values(name: str, slot: int) -> list[int] | None:
+        try:
+            return site.listed(name, slot)
+        except Unsupported:
+            return None
+
+    starts, ends = values("starts", 1), values("ends", 2)
+    count = len(starts or ends or _axes(site) or range(rank))
+    axes = _axes(site) or list(range(count))
+    steps = (values("steps", 4) if site.has(4) else None) or [1] * count
+    found: list[tuple[int, int, int, int] | None] = []
+    for i, axis in enumerate(axes):
+        known = starts is not None and ends is not None
+        found.append((axis % rank, starts[i], ends[i], steps[i]) if known and starts and ends else None)
+    return found
+
+
+def _axes(site: Site) -> list[int] | None:
+    axes = site.listed("axes", 3)
+    return None if axes is None else [a % len(site.shape(0)) for a in axes]
+
+
+@rule("Slice", follow=lambda edit: _follow_slice(edit))
+def slice_(site: Site) -> list[Axes]:
+    """Static bounds take positions and follow; axes with computed bounds must stay whole."""
+    shape, axes = site.shape(0), site.labels(0)
+    listed = _axes(site) or list(range(len(_bounds(site))))
+    for axis, bound in zip(listed, _bounds(site), strict=True):
+        if bound is None:
+            if shape[axis] != site.out_shape()[axis] or not is_barrier(axes[axis]):
+                site.ledger.fix(axes[axis], site.reason(COMPUTED))
+                axes = (*axes[:axis], site.barrier(COMPUTED), *axes[axis + 1 :])
+            continue
+        positions = slice_positions(shape[axis], *bound[1:])
+        if len(positions) != shape[axis] or bound[3] < 0:
+            axes = take(site, axes, axis, positions, shape[axis])
+    return [axes]
+
+
+def _follow_slice(edit: Edit) -> None:
+    """Bounds count the positions that remain in front of them; a step that no longer fits becomes a Gather."""
+    site = edit.site
+    bounds = [b for b in _bounds(site) if b is not None]
+    edits: dict[int, tuple[int, int, int]] = {}
+    for axis, start, end, step in bounds:
+        kept = edit.kept(0, axis)
+        if kept.all():
+            continue
+        positions = slice_positions(len(kept), start, end, step)
+        wanted = (np.cumsum(kept) - 1)[positions[kept[positions]]]
+        steps = np.diff(wanted)
+        if len(wanted) and (len(wanted) == 1 or (steps == steps[0]).all()):
+            stride = int(steps[0]) if len(steps) else 1
+            last = int(wanted[-1]) + (1 if stride > 0 else -1)
+            edits[axis] = (int(wanted[0]), last if last >= 0 else -LARGEST_INT64, stride)
+        else:
+            edits[axis] = (0, LARGEST_INT64, 1)
+            edit.gather_after(axis, wanted)
+    if edits:
+        full = [(a, *edits.get(a, (s, e, st))) for a, s, e, st in bounds]
+        if len(full) < len(_bounds(site)):
+            raise Unsupported("a Slice has both static and computed bounds")
+        edit.set_listed("starts", 1, [b[1] for b in full])
+        edit.set_listed("ends", 2, [b[2] for b in full])
+        if any(b[3] != 1 for b in full) or site.has(4):
+            edit.set_listed("axes", 3, [b[0] for b in full])
+            edit.set_listed("steps", 4, [b[3] for b in full])
+
+
+def _sizes(site: Site) -> list[int]:
+    axis = axis_of(site, 0)
+    return [site.out_shape(i)[axis] for i in range(len(site.node.output))]
+
+
+def _follow_split(edit: Edit) -> None:
+    axis = axis_of(edit.site, 0)
+    if not any(axis in edit.changed(i) for i in range(len(edit.node.output))):
+        return
+    sizes = [shape[axis] for shape in edit.new_out if shape is not None]
+    explicit = edit.site.has(1) or "split" in edit.site.attrs
+    if explicit or sizes != split_sizes(sum(sizes), len(sizes)):
+        for index, attribute in enumerate(edit.node.attribute):
+            if attribute.name == "num_outputs":
+                del edit.node.attribute[index]
+                break
+        if edit.site.version < 13:
+            edit.set_attribute("split", sizes)
+        else:
+            edit.set_input(1, np.array(sizes, np.int64), "split")
+
+
+@rule("Split", follow=_follow_split)
+def split(site: Site) -> list[Axes]:
+    """Each output takes its part; sizes follow."""
+    axis, axes = axis_of(site, 0), site.labels(0)
+    ends = np.cumsum(_sizes(site))
+    size = site.shape(0)[axis]
+    return [take(site, axes, axis, np.arange(end - n, end), size) for n, end in zip(_sizes(site), ends, strict=True)]
+
+
+def _follow_gather(edit: Edit) -> None:
+    site, axis = edit.site, axis_of(edit.site, 0)
+    kept = edit.kept(0, axis)
+    if kept.all():
+        return
+    index = _positions(site, site.value(1), axis)
+    wanted = index[kept[index]] if index.ndim == 1 else index
+    edit.set_input(1, (np.cumsum(kept) - 1)[wanted].astype(np.int64), "indices")
+
+
+def _positions(site: Site, index: Array | None, axis: int) -> Array:
+    if index is None:
+        raise Unsupported(COMPUTED)
+    return np.where(index < 0, index + site.shape(0)[axis], index)
+
+
+@rule("Gather", follow=_follow_gather)
+def gather(site: Site) -> list[Axes]:
+    """Constant indices take positions and follow; an axis with computed indices must stay whole."""
+    axis, rank = axis_of(site, 0), len(site.shape(0))
+    index = site.value(1)
+    if index is not None and index.ndim <= 1 and index.size:
+        axes, size = site.labels(0), site.shape(0)[axis]
+        positions = _positions(site, index, axis)
+        taken = take(site, axes, axis, np.atleast_1d(positions), size)
+        if index.ndim == 1:
+            return [taken]
+        site.ledger.fix(taken[axis], site.reason("position taken out of the axis"))
+        return [_without(taken, axis)]
+    places: Letters = [f"i{a}" for a in range(len(site.shape(1)))]
+    x: list[Letter] = list(range(rank))
+    output = [*x[:axis], *places, *x[axis + 1 :]]
+    indices = None if site.constant[1] else places
+    return through(site, [x, indices], [output], fixes={axis: COMPUTED if index is None else "indexed by a table"})
+
+
+def _without(axes: Axes, axis: int) -> Axes:
+    """The labels after an axis of length 1 is dropped."""
+    made = []
+    for a, labels in enumerate(axes):
+        if a != axis:
+            left = labels if labels.ndim == 1 else np.squeeze(labels, axis)
+            made.append(as_line(left, a - (a > axis)))
+    return tuple(made)
+
+
+@rule("Pad")
+def pad(site: Site) -> list[Axes]:
+    """New positions must stay; the padded axis keeps its labels where zeros or constants are added."""
+    rank, axes = len(site.shape(0)), list(site.labels(0))
+    pads = site.listed("pads" if "pads" in site.attrs else "paddings", 1)
+    if pads is None:
+        raise Unsupported("pads are computed at run time")
+    given = site.listed("axes", 3) if site.has(3) else None
+    padded = [a % rank for a in given] if given is not None else list(range(rank))
+    for i, axis in enumerate(padded):
+        front, back = pads[i], pads[i + len(padded)]
+        if not front and not back:
+            continue
+        if min(front, back) < 0 or site.attrs.get("mode", "constant") != "constant":
+            site.ledger.fix(axes[axis], site.reason("padded with neighbours or cropped"))
+            axes[axis] = site.barrier("padded with neighbours or cropped")
+            continue
+        line = site.uniform(axes[axis], axis)
+        edge = site.barrier("padding")
+        if not is_barrier(line):
+            wide = np.broadcast_to(line, (site.shape(0)[axis],))
+            line = np.concatenate([np.repeat(edge, front), wide, np.repeat(edge, back)])
+        axes[axis] = line
+        axes = [x if a == axis or x.ndim == 1 else _spread(site, x, a, axis) for a, x in enumerate(axes)]
+    return [tuple(axes)]
+
+
+def _spread(site: Site, labels: Array, axis: int, padded: int) -> Array:
+    """A field whose rows are padded: the rows are made equal."""
+    return site.uniform(labels, axis) if labels.shape[padded] > 1 else labels
+
+
+@rule("GatherElements")
+def gather_elements(site: Site) -> list[Axes]:
+    """Kept across `axis`, which must stay whole."""
+    return _by_elements(site, [0, 1], "taken")
+
+
+@rule("ScatterElements", "Scatter")
+def scatter_elements(site: Site) -> list[Axes]:
+    """Kept across `axis`, which must stay whole."""
+    return _by_elements(site, [0, 1, 2], None)
+
+
+def _by_elements(site: Site, slots: list[int], taken: str | None) -> list[Axes]:
+    """Indices stand beside the data: other axes are tied where they have the same size."""
+    axis, shape = axis_of(site, 0), site.shape(0)
+    fixes: dict[Letter, str] = {axis: COMPUTED}
+    letters: list[list[Letter]] = []
+    for slot in slots:
+        row: list[Letter] = []
+        for a, size in enumerate(site.shape(slot)):
+            same = size == shape[a]
+            row.append(a if slot == 0 else (f"x{a}" if a == axis or not same else a))
+            if not same:
+                fixes[a] = "indexed in part"
+            if slot and (a == axis or not same):
+                fixes[f"x{a}"] = COMPUTED
+        letters.append(row)
+    output = letters[1] if taken else letters[0]
+    return through(site, letters, [output], fixes=fixes)
+
+
+@rule("GatherND")
+def gather_nd(site: Site) -> list[Axes]:
+    """Kept behind the indexed axes, which must stay whole."""
+    batch, rank = int(site.attrs.get("batch_dims", 0)), len(site.shape(0))
+    depth = site.shape(1)[-1]
+    x = list(range(rank))
+    index: list[Letter] = [*x[:batch], *(f"i{a}" for a in range(batch, len(site.shape(1)) - 1)), "depth"]
+    fixes = dict.fromkeys([*x[batch : batch + depth], "depth"], COMPUTED)
+    return through(site, [x, index], [[*index[:-1], *x[batch + depth :]]], fixes=fixes)
+
+
+@rule("ScatterND")
+def scatter_nd(site: Site) -> list[Axes]:
+    """Kept behind the indexed axes, which must stay whole."""
+    x = list(range(len(site.shape(0))))
+    depth = site.shape(1)[-1]
+    index: list[Letter] = [*(f"i{a}" for a in range(len(site.shape(1)) - 1)), "depth"]
+    fixes = dict.fromkeys([*x[:depth], "depth"], COMPUTED)
+    return through(site, [x, index, [*index[:-1], *x[depth:]]], [x], fixes=fixes)

@@ -1,0 +1,239 @@
+"""Operators that move positions: the operator is run on the label arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.labels import Array, Axes, as_field, as_line, is_barrier, varying_axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.norm import axis_of
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letter, Site, Unsupported, through
+from onnxprune.shapes import Shape
+
+Block = tuple[list[int], list[int]]
+
+
+def matching_blocks(old: Shape, new: Shape) -> list[Block]:
+    """The smallest runs of old and new axes that hold the same elements; axes of size 1 are in none."""
+    blocks: list[Block] = []
+    left, right = [a for a, s in enumerate(old) if s != 1], [a for a, s in enumerate(new) if s != 1]
+    while left or right:
+        if not left or not right:
+            raise Unsupported(f"cannot see how {list(old)} becomes {list(new)}")
+        block: Block = ([left.pop(0)], [right.pop(0)])
+        sizes = [old[block[0][0]], new[block[1][0]]]
+        while sizes[0] != sizes[1]:
+            side = 0 if sizes[0] < sizes[1] else 1
+            rest, shape = ((left, old), (right, new))[side]
+            if not rest:
+                raise Unsupported(f"cannot see how {list(old)} becomes {list(new)}")
+            block[side].append(rest.pop(0))
+            sizes[side] *= shape[block[side][-1]]
+        blocks.append(block)
+    return blocks
+
+
+def _retarget_shape(edit: Edit) -> None:
+    edit.retarget(1)
+
+
+@rule("Reshape", follow=_retarget_shape)
+@rule("Flatten", "Squeeze", "Unsqueeze")
+def reshape(site: Site) -> list[Axes]:
+    """Merged axes carry the labels of the labelled one; a split has rows, or positions within rows."""
+    old, new, axes = site.shape(0), site.out_shape(), site.labels(0)
+    made: list[Array | None] = [None] * len(new)
+    blocks = matching_blocks(old, new)
+    for block in blocks:
+        ins, outs = block
+        if len(ins) == len(outs) == 1 and axes[ins[0]].ndim == 1:
+            made[outs[0]] = axes[ins[0]]
+            continue
+        lead = _lead(site, axes, ins)
+        if lead is None:
+            rows = [axes[a] for a in ins if site.ledger.row_of(axes[a])]
+            for out in outs:
+                made[out] = rows[0] if rows else axes[ins[0]]
+            continue
+        for out, labels in _move(site, axes[lead], lead, blocks, block).items():
+            made[out] = labels
+    one = site.barrier("axis of a single position")
+    return [tuple(one if labels is None else labels for labels in made)]
+
+
+def _lead(site: Site, axes: Axes, ins: Sequence[int]) -> int | None:
+    """The axis of a block whose labels the new axes carry: the outermost labelled one; the others are fixed."""
+    labelled = [a for a in ins if not is_barrier(axes[a])]
+    for other in labelled[1:]:
+        site.ledger.fix(axes[other], site.reason("merged into an axis whose outer part carries the labels"))
+    return labelled[0] if labelled else None
+
+
+def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Block) -> dict[int, Array]:
+    """Labels of the new axes of block `own`, from those of the old `axis`."""
+    old, new = site.shape(0), site.out_shape()
+    field = as_field(labels, axis, len(old))
+    full, target = [1] * len(old), [1] * len(new)
+    for ins, outs in blocks:
+        if any(field.shape[a] > 1 for a in ins):
+            for a in ins:
+                full[a] = old[a]
+            for a in outs:
+                target[a] = new[a]
+    moved = np.broadcast_to(field, full).reshape(target)
+    varying = varying_axes(moved)
+    moved = moved[tuple(slice(None) if a in varying else slice(0, 1) for a in range(len(new)))]
+    outs = own[1]
+    cuts = [a for a in outs if a in varying]
+    key = (site.name, axis)
+    result = {
+        a: site.ledger.row(key, cuts.index(a), site.reason(f"row of a split axis ({axis} to {a})"))
+        if len(cuts) > 1 and a in cuts
+        else site.barrier("part of a split axis")
+        for a in outs
+    }
+    if not cuts:
+        return result
+    taken = cuts[-1]
+    if len(cuts) > 1:
+        taken, moved = _split(site, moved, cuts, key)
+    elif len(varying) > 1:
+        site.ledger.balance(moved, taken)
+    if taken >= 0:
+        result[taken] = as_line(moved, taken)
+    return result
+
+
+def _split(site: Site, moved: Array, cuts: list[int], key: tuple[str, int]) -> tuple[int, Array]:
+    """Which of the axes `cuts` shrinks, and the labels with all inner ones tied; -1 where none may."""
+    choice = site.ledger.choose(key, moved, cuts)
+    if choice < 0:
+        site.ledger.fix(moved, site.reason("heads are left whole"))
+        return -1, moved
+    taken = cuts[choice]
+    first = moved[tuple(slice(0, 1) if a in cuts and a > taken else slice(None) for a in range(moved.ndim))]
+    site.ledger.tie(moved, first)
+    if varying_axes(first) != [taken]:
+        site.ledger.balance(first, taken)
+    return taken, first
+
+
+@rule("Transpose")
+def transpose(site: Site) -> list[Axes]:
+    """Axes permuted."""
+    rank = len(site.shape(0))
+    perm = list(site.attrs.get("perm", range(rank)[::-1]))
+    axes = site.labels(0)
+    return [tuple(axes[p] if axes[p].ndim == 1 else np.transpose(axes[p], perm) for p in perm)]
+
+
+def _broadcast_shape(site: Site, slot: int = 1) -> tuple[Shape, Shape]:
+    new = site.out_shape()
+    old = site.shape(0)
+    return (1,) * (len(new) - len(old)) + tuple(old), new
+
+
+@rule("Expand", follow=_retarget_shape)
+def expand(site: Site) -> list[Axes]:
+    """Axes that keep their size are kept; new ones can shrink, the target follows."""
+    old, new = _broadcast_shape(site)
+    rank = len(new)
+    axes = [site.barrier("axis of a single position")] * (rank - len(site.shape(0)))
+    axes += [x if x.ndim == 1 else x.reshape((1,) * (rank - x.ndim) + x.shape) for x in site.labels(0)]
+    return [tuple(x if o == n else _made(site, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True)))]
+
+
+def _made(site: Site, axis: int, size: int) -> Array:
+    """Labels of an axis that the operator makes: they can go unless the size is dynamic."""
+    if axis in site.facts.dynamic.get(site.node.output[0], ()):
+        return site.barrier("dynamic axis")
+    if site.node.op_type == "Expand" and any(site.ledger.row_of(labels) for labels in site.labels(0)):
+        return site.barrier("copies of a row")
+    return site.ledger.fresh(site.node.output[0], axis, size)
+
+
+def _retarget_fill(edit: Edit) -> None:
+    edit.retarget(0)
+
+
+@rule("ConstantOfShape", follow=_retarget_fill)
+def constant_of_shape(site: Site) -> list[Axes]:
+    """Every axis can shrink, the shape follows."""
+    return [tuple(_made(site, a, n) if n != 1 else site.barrier("axis of a single position") for a, n in enumerate(site.out_shape()))]
+
+
+@rule("Tile")
+def tile(site: Site) -> list[Axes]:
+    """Copies carry the labels of their origin."""
+    old, new = site.shape(0), site.out_shape()
+    made = []
+    for axis, (labels, o, n) in enumerate(zip(site.labels(0), old, new, strict=True)):
+        line = site.uniform(labels, axis)
+        made.append(line if is_barrier(line) else np.tile(line, n // o))
+        if o == 1 != n:
+            made[-1] = site.barrier("copies")
+    return [tuple(made)]
+
+
+@rule("Concat")
+def concat(site: Site) -> list[Axes]:
+    """Joined along `axis`; the other axes are tied."""
+    axis, rank = axis_of(site, 1), len(site.out_shape())
+    slots = range(len(site.node.input))
+    letters: list[list[Letter]] = [[a if a != axis else f"part{s}" for a in range(rank)] for s in slots]
+    results = list(through(site, letters, [[a if a != axis else "joined" for a in range(rank)]])[0])
+    parts = [(site.labels(s)[axis], site.shape(s)[axis]) for s in slots if site.shape(s)[axis]]
+    results[axis] = _joined(site, parts, axis)
+    return [tuple(results)]
+
+
+def _joined(site: Site, parts: list[tuple[Array, int]], axis: int) -> Array:
+    if all(is_barrier(x) for x, _ in parts):
+        return parts[0][0]
+    if all(x.ndim == 1 for x, _ in parts):
+        return np.concatenate([np.broadcast_to(x, (n,)) for x, n in parts])
+    fields = [as_field(x, axis, len(site.out_shape())) for x, _ in parts]
+    rows = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(f.shape)) for f in fields))
+    sizes = [n for _, n in parts]
+    wide = [np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)]
+    return np.concatenate(wide, axis)
+
+
+def take(site: Site, axes: Axes, axis: int, positions: Array, size: int) -> Axes:
+    """The labels after positions of one axis are taken, in their order."""
+    made = []
+    for a, labels in enumerate(axes):
+        if a == axis:
+            line = site.uniform(labels, a)
+            made.append(line if is_barrier(line) else np.broadcast_to(line, (size,))[positions])
+        elif labels.ndim > 1 and labels.shape[axis] > 1:
+            made.append(as_line(np.take(labels, positions, axis), a))
+        else:
+            made.append(labels)
+    return tuple(made)
+
+
+@rule("DepthToSpace")
+def depth_to_space(site: Site) -> list[Axes]:
+    """A channel goes with the block of channels that becomes its pixels."""
+    x, b = site.labels(0), int(site.attrs["blocksize"])
+    channels = site.shape(0)[1]
+    line = np.broadcast_to(site.uniform(x[1], 1), (channels,))
+    block = line.reshape(-1, b * b) if site.attrs.get("mode", "DCR") == "CRD" else line.reshape(b * b, -1).T
+    site.ledger.tie(block, block[:, :1])
+    for axis in (2, 3):
+        site.ledger.fix(x[axis], site.reason("pixels"))
+    return [(x[0], block[:, 0], site.barrier("pixels"), site.barrier("pixels"))]
+
+
+@rule("SpaceToDepth")
+def space_to_depth(site: Site) -> list[Axes]:
+    """A channel goes with all the pixels of a block that become channels."""
+    x, b = site.labels(0), int(site.attrs["blocksize"])
+    line = np.broadcast_to(site.uniform(x[1], 1), (site.shape(0)[1],))
+    for axis in (2, 3):
+        site.ledger.fix(x[axis], site.reason("pixels"))
+    return [(x[0], np.tile(line, b * b), site.barrier("pixels"), site.barrier("pixels"))]

@@ -1,0 +1,109 @@
+"""Normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.labels import Axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letters, Reading, Site, through
+
+
+def axis_of(site: Site, default: int, slot: int = 0) -> int:
+    """The `axis` attribute, counted from the front."""
+    axis = int(site.attrs.get("axis", default))
+    return axis + len(site.shape(slot)) if axis < 0 else axis
+
+
+@rule("BatchNormalization")
+def batch_normalization(site: Site) -> list[Axes]:
+    """Per channel: scale, bias, mean and variance follow."""
+    x = ["n", "c", *range(len(site.shape(0)) - 2)][: len(site.shape(0))]
+    extra = len([o for o in site.node.output[1:] if o])
+    return through(site, [x, *[("c",)] * 4], [x, *[("c",)] * extra])
+
+
+@rule("InstanceNormalization")
+def instance_normalization(site: Site) -> list[Axes]:
+    """Per channel; the other axes are averaged over."""
+    space = range(len(site.shape(0)) - 2)
+    x = ("n", "c", *space)
+    return through(site, [x, ("c",), ("c",)], [x], mixes=space)
+
+
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+def layer_normalization(site: Site) -> list[Axes]:
+    """Averaged over `axis` and all behind it: removal changes the statistics."""
+    rank, axis = len(site.shape(0)), axis_of(site, -1)
+    x = range(rank)
+    parameters = [range(rank - len(site.shape(slot)), rank) for slot in range(1, len(site.node.input)) if site.has(slot)]
+    statistics: Letters = [*range(axis), *(f"one{a}" for a in range(axis, rank))]
+    extra = len([o for o in site.node.output[1:] if o])
+    return through(site, [x, *parameters], [x, *[statistics] * extra], mixes=x[axis:])
+
+
+def _follow_num_groups(edit: Edit) -> None:
+    group = int(edit.site.attrs["num_groups"])
+    left = int(edit.kept(0, 1).reshape(group, -1).any(axis=1).sum())
+    if left != group:
+        edit.set_attribute("num_groups", left)
+
+
+@rule("GroupNormalization", follow=_follow_num_groups)
+def group_normalization(site: Site) -> list[Axes]:
+    """Groups are rows: whole rows go, or the same number within each (then the statistics change)."""
+    ledger, group = site.ledger, int(site.attrs["num_groups"])
+    x, channels = site.labels(0), site.shape(0)[1]
+    line = np.broadcast_to(site.uniform(x[1], 1), (channels,))
+    rows = line.reshape(group, -1)
+    if 1 < group < channels and ledger.choose((site.name, 0), rows, (0, 1)) == 1:
+        ledger.balance(rows, 1)
+        ledger.mix(rows)
+        site.readings.append(Reading(0, 1, True))
+    else:
+        ledger.tie(rows, rows[:, :1])
+    for slot in (1, 2):
+        per_group = site.shape(slot)[0] == group != channels
+        ledger.tie(site.labels(slot)[0], rows[:, 0] if per_group else line)
+    for axis in range(2, len(x)):
+        ledger.fix(x[axis], site.reason("averaged over"))
+    return [x]
+
+
+@rule("LRN")
+def lrn(site: Site) -> list[Axes]:
+    """Normalised by a window over the channels: removal changes the neighbours."""
+    letters = range(len(site.shape(0)))
+    return through(site, [letters], [letters], mixes=[1])
+
+
+@rule("LpNormalization")
+def lp_normalization(site: Site) -> list[Axes]:
+    """Divided by the norm along `axis`: removed positions count as zero."""
+    axis = axis_of(site, -1)
+    letters = range(len(site.shape(0)))
+    site.readings.append(Reading(0, axis, False))
+    return through(site, [letters], [letters])
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance_normalization(site: Site) -> list[Axes]:
+    """Averaged over `axes`: removal changes the statistics."""
+    rank = len(site.shape(0))
+    axes = [int(a) % rank for a in site.attrs.get("axes", (0, 2, 3))]
+    return through(site, [range(rank)], [range(rank)], mixes=axes)
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax", since=13)
+def softmax(site: Site) -> list[Axes]:
+    """Each position on its own across `axis`, which must stay whole."""
+    letters = range(len(site.shape(0)))
+    return through(site, [letters], [letters], fixes={axis_of(site, -1): "softmax axis"})
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax", until=12)
+def softmax_flattened(site: Site) -> list[Axes]:
+    """Each position on its own in front of `axis`; all axes from there on must stay whole."""
+    letters = range(len(site.shape(0)))
+    return through(site, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(site, 1) :], "softmax axis"))

@@ -1,0 +1,51 @@
+"""Operators that work position by position, with numpy broadcasting."""
+
+from __future__ import annotations
+
+from onnxprune.labels import Axes
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letters, Site, through
+
+UNARY = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
+    "HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
+    "Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CastLike Binarizer"
+).split()
+
+BROADCAST = (
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
+    "Mod Mul Or Pow PRelu Sub Sum Where Xor"
+).split()
+
+
+@rule(*UNARY)
+def unary(site: Site) -> list[Axes]:
+    """Each position on its own."""
+    return [site.labels(0)]
+
+
+@rule("Dropout")
+def dropout(site: Site) -> list[Axes]:
+    """Each position on its own (the mask too)."""
+    return [site.labels(0)] * len(site.node.output)
+
+
+@rule(*BROADCAST, since=7)
+@rule("Sum", "Max", "Min", "Mean", since=1)
+def broadcast(site: Site) -> list[Axes]:
+    """Inputs tied position by position, broadcast from the right."""
+    rank = len(site.out_shape())
+    letters = [range(rank - len(site.shape(slot)), rank) for slot in range(len(site.node.input))]
+    return through(site, letters, [range(rank)])
+
+
+@rule(*(op for op in BROADCAST if op not in ("Sum", "Max", "Min", "Mean", "Where", "Mod", "BitShift")), until=6)
+def broadcast_by_axis(site: Site) -> list[Axes]:
+    """Inputs tied position by position; the second one is laid along `axis` (before opset 7)."""
+    rank, small = len(site.out_shape()), len(site.shape(1))
+    start = site.attrs.get("axis", rank - small)
+    start += rank if start < 0 else 0
+    letters: list[Letters] = [range(rank), range(start, start + small)]
+    if site.node.op_type == "PRelu" and small == 1 and rank > 1:
+        letters[1] = [1]
+    return through(site, letters, [range(rank)])

@@ -1,0 +1,128 @@
+"""Reductions, pooling, resampling, and operators along one axis."""
+
+from __future__ import annotations
+
+from onnxprune.labels import Axes, is_barrier
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.norm import axis_of
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letter, Reading, Site, Unsupported, through
+
+# Sums to which a removed position, being zero, contributes nothing; every other reduction changes its value.
+ZERO_IS_NEUTRAL = frozenset(("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"))
+
+
+@rule(*"ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceMean ReduceMax ReduceMin ReduceProd ReduceLogSum "
+      "ReduceLogSumExp".split())  # fmt: skip
+def reduce(site: Site) -> list[Axes]:
+    """Reduced axes are summed over (exact) or averaged over (approximate); the others are kept."""
+    rank = len(site.shape(0))
+    axes = site.listed("axes", 1)
+    if not axes:
+        axes = [] if site.attrs.get("noop_with_empty_axes") else list(range(rank))
+    axes = [a % rank for a in axes]
+    if site.attrs.get("keepdims", 1):
+        output: list[Letter] = [f"one{a}" if a in axes else a for a in range(rank)]
+    else:
+        output = [a for a in range(rank) if a not in axes]
+    is_sum = site.node.op_type in ZERO_IS_NEUTRAL and not site.constant[0]
+    return through(site, [range(rank)], [output], mixes=() if is_sum else axes)
+
+
+@rule("ArgMax", "ArgMin")
+def arg_reduce(site: Site) -> list[Axes]:
+    """Kept across `axis`, which must stay whole."""
+    rank, axis = len(site.shape(0)), axis_of(site, 0)
+    output: list[Letter] = [f"one{a}" if a == axis else a for a in range(rank)]
+    if not site.attrs.get("keepdims", 1):
+        del output[axis]
+    return through(site, [range(rank)], [output], fixes={axis: "positions are results"})
+
+
+@rule("TopK")
+def top_k(site: Site) -> list[Axes]:
+    """Kept across `axis`, which must stay whole."""
+    rank, axis = len(site.shape(0)), axis_of(site, -1)
+    output: list[Letter] = ["top" if a == axis else a for a in range(rank)]
+    return through(site, [range(rank)], [output] * len(site.node.output), fixes={axis: "positions are ranked"})
+
+
+@rule("CumSum")
+def cumulative_sum(site: Site) -> list[Axes]:
+    """Kept across and along the axis: removed positions count as zero."""
+    letters = range(len(site.shape(0)))
+    listed = site.listed("axis", 1)
+    site.readings.append(Reading(0, (listed or [0])[0] % len(letters), False))
+    return through(site, [letters], [letters])
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "AveragePool", "MaxPool", "LpPool")
+def pool(site: Site) -> list[Axes]:
+    """Per channel; spatial axes must stay whole."""
+    space = range(len(site.shape(0)) - 2)
+    fixes: dict[Letter, str] = dict.fromkeys(space, "pooled over")
+    if len([o for o in site.node.output if o]) > 1:
+        fixes["c"] = "indices count through the channels"
+    outputs = [("n", "c", *(f"o{a}" for a in space))] * len(site.node.output)
+    return through(site, [("n", "c", *space)], outputs, fixes=fixes)
+
+
+def _follow_sizes(edit: Edit) -> None:
+    if edit.site.has(3) and "axes" not in edit.site.attrs:
+        edit.retarget(3)
+
+
+@rule("Resize", "Upsample", follow=_follow_sizes)
+def resize(site: Site) -> list[Axes]:
+    """Axes that keep their size are kept; resampled ones must stay whole."""
+    old, new = site.shape(0), site.out_shape()
+    letters = range(len(old))
+    output: list[Letter] = [a if o == n else f"o{a}" for a, (o, n) in enumerate(zip(old, new, strict=True))]
+    fixes = {a: "resampled" for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n}
+    return through(site, [letters], [output], fixes=fixes)
+
+
+@rule("GridSample")
+def grid_sample(site: Site) -> list[Axes]:
+    """Per channel; spatial axes and the grid must stay whole."""
+    space = range(len(site.shape(0)) - 2)
+    grid = ("n", *(f"o{a}" for a in space), "xy")
+    fixes = dict.fromkeys([*space, "xy"], "sampled at computed places")
+    return through(site, [("n", "c", *space), grid], [("n", "c", *grid[1:-1])], fixes=fixes)
+
+
+@rule("RoiAlign", "MaxRoiPool")
+def roi(site: Site) -> list[Axes]:
+    """Per channel; regions and spatial axes must stay whole."""
+    rois = [None] * (len(site.node.input) - 1)
+    fixes = dict.fromkeys(("n", "h", "w"), "sampled at computed places")
+    return through(site, [("n", "c", "h", "w"), *rois], [("r", "c", "y", "x")], fixes=fixes)
+
+
+@rule("Trilu")
+def trilu(site: Site) -> list[Axes]:
+    """Batch axes are kept; the two matrix axes must stay whole."""
+    letters = range(len(site.shape(0)))
+    return through(site, [letters], [letters], fixes=dict.fromkeys(letters[-2:], "triangle of a matrix"))
+
+
+@rule("ReverseSequence")
+def reverse_sequence(site: Site) -> list[Axes]:
+    """Kept across the time and batch axes, which must stay whole."""
+    letters = range(len(site.shape(0)))
+    fixes = dict.fromkeys((0, 1), "reversed by computed lengths")
+    return through(site, [letters, None], [letters], fixes=fixes)
+
+
+@rule("Col2Im")
+def col2im(site: Site) -> list[Axes]:
+    """Channels are rows of kernel positions and go whole; spatial axes must stay."""
+    x, block = site.labels(0), site.listed("block_shape", 2)
+    channels = site.out_shape()[1]
+    if block is None or is_barrier(x[1]):
+        raise Unsupported("its channels do not carry labels")
+    rows = site.uniform(x[1], 1).reshape(channels, -1)
+    site.ledger.tie(rows, rows[:, :1])
+    site.ledger.fix(x[2], site.reason("image positions"))
+    space = tuple(site.barrier("image positions") for _ in site.out_shape()[2:])
+    return [(x[0], rows[:, 0], *space)]

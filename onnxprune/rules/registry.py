@@ -1,0 +1,85 @@
+"""The registry of operator rules, keyed by domain, operator and opset range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from onnxprune.labels import Axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.site import Site
+
+Trace = Callable[[Site], list[Axes]]
+Follow = Callable[[Edit], None]
+# The sizes whose product is the node's multiply-accumulate count: (slot of an input, axis), or (None, axis)
+# for an axis of the first output.
+Work = Callable[[Site], list[tuple[int | None, int]]]
+
+NEWEST = 1 << 30
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How labels go through one operator.
+
+    Attributes:
+        domain: operator domain, "" for the standard one.
+        op: operator type.
+        since: first opset version that the rule holds for.
+        until: last opset version that it holds for.
+        trace: takes the labels of the inputs to the outputs.
+        follow: edits what the node carries outside of its parameters when sizes change.
+        work: the sizes whose product is the node's MACs; None for operators that are not contractions.
+        family: name of the family that the rule belongs to, for the table of operators.
+        summary: how labels go through, in one line.
+    """
+
+    domain: str
+    op: str
+    since: int
+    until: int
+    trace: Trace
+    follow: Follow | None
+    work: Work | None
+    family: str
+    summary: str
+
+
+_RULES: dict[tuple[str, str], list[Rule]] = {}
+
+
+def rule(
+    *ops: str,
+    domain: str = "",
+    since: int = 1,
+    until: int = NEWEST,
+    follow: Follow | None = None,
+    work: Work | None = None,
+) -> Callable[[Trace], Trace]:
+    """Register the decorated function as the rule of `ops`; its docstring's first line is the summary."""
+
+    def decorate(function: Trace) -> Trace:
+        summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
+        family = function.__module__.rsplit(".", 1)[-1]
+        for op in ops:
+            known = _RULES.setdefault((domain, op), [])
+            known[:] = [r for r in known if r.since > until or r.until < since]
+            known.append(Rule(domain, op, since, until, function, follow, work, family, summary))
+        return function
+
+    return decorate
+
+
+def find(domain: str, op: str, version: int) -> Rule | None:
+    """The rule for `op` at an opset version of its domain; None where there is none."""
+    for found in _RULES.get(("" if domain == "ai.onnx" else domain, op), ()):
+        if found.since <= version <= found.until:
+            return found
+    return None
+
+
+def all_rules() -> Iterable[Rule]:
+    """Every registered rule, by domain, operator and version."""
+    return sorted(
+        (r for rules in _RULES.values() for r in rules), key=lambda r: (r.domain, r.op, r.since)
+    )

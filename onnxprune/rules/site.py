@@ -1,0 +1,275 @@
+"""One node as a rule sees it, and the one algorithm behind all rules that can be written as letters.
+
+A rule names every axis of every input and output by a *letter*, as `einsum` does. Axes with the same letter
+are tied; a letter that is only in inputs is contracted (a removed position contributes nothing); letters in
+`mixes` change the values at the other positions; letters in `fixes` must stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.labels import Array, Axes, Ledger, Reason, as_field, as_line, is_barrier
+from onnxprune.shapes import Facts, Shape
+
+Letter = Hashable
+Letters = Sequence[Letter]
+
+
+class LabelState(Protocol):
+    """The labels of all tensors of the graph that is traced."""
+
+    def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
+        """The labels of an input of `node`."""
+
+    def is_weight(self, tensor: str) -> bool:
+        """Whether `tensor` is an initializer or the output of a `Constant`."""
+
+    def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
+        """Replace the labels of an axis of a weight."""
+
+
+class Unsupported(Exception):
+    """A rule cannot see through this node: it becomes a barrier with this reason."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An input axis whose removed positions must be silent in the masked reference.
+
+    Attributes:
+        slot: index of the input.
+        axis: its axis.
+        mixed: the node is computed on the remaining positions only; otherwise zeros are put in.
+    """
+
+    slot: int
+    axis: int
+    mixed: bool
+
+
+@dataclass
+class Site:
+    """One node of the traced graph.
+
+    Attributes:
+        node: the node.
+        version: opset version of the node's domain.
+        facts: static shapes and values.
+        ledger: where ties go.
+        state: the labels of every tensor; those of weights are made when they are first asked for.
+        constant: per input, whether it is computed from weights alone.
+        readings: filled by rules, for the masked reference.
+    """
+
+    node: onnx.NodeProto
+    name: str
+    version: int
+    facts: Facts
+    ledger: Ledger
+    state: LabelState
+    constant: list[bool]
+    readings: list[Reading] = field(default_factory=list)
+
+    @cached_property
+    def attrs(self) -> dict[str, Any]:
+        """Attribute values by name; strings decoded."""
+        found = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
+        return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in found.items()}
+
+    def has(self, slot: int) -> bool:
+        """Whether the optional input is given."""
+        return slot < len(self.node.input) and bool(self.node.input[slot])
+
+    def shape(self, slot: int) -> Shape:
+        """Sizes of an input."""
+        return self._shape_of(self.node.input[slot])
+
+    def out_shape(self, slot: int = 0) -> Shape:
+        """Sizes of an output."""
+        return self._shape_of(self.node.output[slot])
+
+    def _shape_of(self, tensor: str) -> Shape:
+        shape = self.facts.shapes.get(tensor)
+        if shape is None:
+            raise Unsupported(f"the shape of {tensor!r} is unknown")
+        return shape
+
+    def value(self, slot: int) -> Array | None:
+        """The static value of an input; None where it is omitted, dynamic or large."""
+        return self.facts.values.get(self.node.input[slot]) if self.has(slot) else None
+
+    def labels(self, slot: int) -> Axes:
+        """The labels of an input that must be there."""
+        if not self.has(slot):
+            raise Unsupported(f"input {slot} is missing")
+        return self.state.labels(self.node, slot)
+
+    def is_weight(self, slot: int) -> bool:
+        """Whether the input is a weight itself, not something computed from one."""
+        return self.state.is_weight(self.node.input[slot])
+
+    def assign(self, slot: int, axis: int, labels: Array) -> None:
+        """Give `axis` of a weight labels that differ from row to row, instead of the line that it had."""
+        self.state.assign(self.node, slot, axis, labels)
+
+    def reason(self, text: str, *, inherent: bool = False) -> Reason:
+        """A reason that names this node."""
+        return Reason(text, self.name, self.node.op_type, inherent)
+
+    def barrier(self, text: str) -> Array:
+        """A barrier line that names this node."""
+        return self.ledger.barrier(self.reason(text))
+
+    def listed(self, name: str, slot: int) -> list[int] | None:
+        """A list that is an attribute in old opsets and an input in new ones; None if it is not given."""
+        if self.has(slot):
+            value = self.value(slot)
+            if value is None:
+                raise Unsupported(f"{name} is computed at run time")
+            return [int(i) for i in np.atleast_1d(value)]
+        return [int(i) for i in self.attrs[name]] if name in self.attrs else None
+
+    def uniform(self, labels: Array, axis: int) -> Array:
+        """`labels` of `axis` as a line: rows that differ are tied to each other."""
+        if labels.ndim == 1:
+            return labels
+        first = labels[tuple(slice(None) if a == axis else slice(0, 1) for a in range(labels.ndim))]
+        self.ledger.tie(labels, first)
+        return first.reshape(-1)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The labels of one axis of one input."""
+
+    labels: Array
+    letter: Letter
+    letters: Letters
+
+    def over(self, order: Letters) -> Array:
+        """The labels laid out over `order`, which holds all letters that they vary on."""
+        rank = len(order)
+        if self.labels.ndim == 1:
+            return as_field(self.labels, order.index(self.letter), rank)
+        places = [order.index(letter) for letter in self.letters]
+        turned = np.transpose(self.labels, np.argsort(places))
+        shape = [1] * rank
+        for place, size in zip(sorted(places), turned.shape, strict=True):
+            shape[place] = size
+        return turned.reshape(shape)
+
+
+def through(
+    site: Site,
+    inputs: Sequence[Letters | None],
+    outputs: Sequence[Letters],
+    *,
+    mixes: Sequence[Letter] = (),
+    fixes: Mapping[Letter, str] | None = None,
+    inherent: Mapping[Letter, str] | None = None,
+) -> list[Axes]:
+    """Take the labels of a node's inputs to its outputs by letters.
+
+    Args:
+        site: the node.
+        inputs: a letter per axis of each input, None for an input whose axes play no part.
+        outputs: a letter per axis of each output; a letter that no input has is a new axis.
+        mixes: letters whose removal changes the values at other positions.
+        fixes: letter -> the reason why it must stay whole.
+        inherent: the same, for what no model can shrink (the spatial axes of a kernel).
+
+    Returns:
+        The labels of every output.
+    """
+    entries = _entries(site, inputs)
+    produced = {letter for letters in outputs for letter in letters}
+    chosen: dict[Letter, _Entry] = {}
+    for letter, found in entries.items():
+        chosen[letter] = first = min(found, key=_weight)
+        for other in found:
+            _tie(site.ledger, first, other)
+        if fixes and letter in fixes:
+            site.ledger.fix(first.labels, site.reason(fixes[letter]))
+        elif inherent and letter in inherent:
+            site.ledger.fix(first.labels, site.reason(inherent[letter], inherent=True))
+        elif letter in mixes:
+            site.ledger.mix(first.labels)
+    _read(site, inputs, produced, mixes)
+    results = []
+    for slot, letters in enumerate(outputs):
+        shape = site.out_shape(slot)
+        made = [
+            _output(site, chosen[letter], letter, letters) if letter in chosen else _new(site, size)
+            for letter, size in zip(letters, shape, strict=True)
+        ]
+        results.append(tuple(made))
+    return results
+
+
+def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[_Entry]]:
+    entries: dict[Letter, list[_Entry]] = {}
+    for slot, letters in enumerate(inputs):
+        if letters is None:
+            continue
+        sizes, axes = site.shape(slot), site.labels(slot)
+        if len(letters) != len(sizes):
+            raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
+        for letter, size, labels in zip(letters, sizes, axes, strict=True):
+            if size != 1:
+                entries.setdefault(letter, []).append(_Entry(labels, letter, letters))
+    return entries
+
+
+def _weight(entry: _Entry) -> tuple[bool, int, int]:
+    """Barriers first, then lines, then the smallest field."""
+    return (not is_barrier(entry.labels), entry.labels.ndim > 1, entry.labels.size)
+
+
+def _tie(ledger: Ledger, one: _Entry, other: _Entry) -> None:
+    if one.labels is other.labels and one.letters == other.letters:
+        return
+    if one.labels.ndim == 1 and other.labels.ndim == 1:
+        ledger.tie(one.labels, other.labels)
+        return
+    order = list(dict.fromkeys([*one.letters, *other.letters]))
+    ledger.tie(one.over(order), other.over(order))
+
+
+def _output(site: Site, entry: _Entry, letter: Letter, letters: Letters) -> Array:
+    if entry.labels.ndim == 1:
+        return entry.labels
+    gone = tuple(x not in letters for x in entry.letters)
+    labels = entry.labels
+    if any(g and labels.shape[a] > 1 for a, g in enumerate(gone)):
+        first = labels[tuple(slice(0, 1) if g else slice(None) for g in gone)]
+        site.ledger.tie(labels, first)
+        labels = first
+    kept = [x for x, g in zip(entry.letters, gone, strict=True) if not g]
+    labels = labels.reshape([s for s, g in zip(labels.shape, gone, strict=True) if not g])
+    order = list(letters)
+    return as_line(_Entry(labels, letter, kept).over(order), order.index(letter)) if len(order) > 1 else labels.ravel()
+
+
+def _new(site: Site, size: int) -> Array:
+    return site.barrier("axis made by the operator" if size != 1 else "axis of a single position")
+
+
+def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], mixes: Sequence[Letter]) -> None:
+    """Note which inputs the masked reference must silence: contracted letters, and mixed ones."""
+    for slot, letters in enumerate(inputs):
+        if letters is None:
+            continue
+        for axis, letter in enumerate(letters):
+            mixed = letter in mixes
+            if mixed or (letter not in produced and not site.constant[slot]):
+                labels = site.labels(slot)[axis]
+                if site.shape(slot)[axis] > 1 and not is_barrier(labels):
+                    site.readings.append(Reading(slot, axis, mixed))

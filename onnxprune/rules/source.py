@@ -1,0 +1,67 @@
+"""Operators that make tensors, or read only the shape of one."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import helper
+
+from onnxprune.labels import Axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letter, Site, through
+
+
+def _report_original(edit: Edit) -> None:
+    """Sizes that the graph computes stay those of the original: whoever uses them as a target corrects itself."""
+    site, new = edit.site, edit.new_in[0]
+    old = site.shape(0)
+    span = slice(site.attrs.get("start", 0), site.attrs.get("end"))
+    if new is None or old[span] == new[span]:
+        return
+    output = site.node.output[0]
+    fractions = [(o // np.gcd(o, n), n // np.gcd(o, n)) for o, n in zip(old, new, strict=True)][span]
+    inner = edit.unique(f"{output}_pruned")
+    edit.node.output[0] = inner
+    tensor = inner
+    for op, values in (("Mul", [n for n, _ in fractions]), ("Div", [d for _, d in fractions])):
+        if any(v != 1 for v in values):
+            result = edit.unique(f"{output}_{op.lower()}")
+            factor = edit.constant(np.array(values, np.int64), f"original_{op.lower()}")
+            edit.after.append(helper.make_node(op, [tensor, factor], [result], name=result))
+            tensor = result
+    edit.after[-1].output[0] = output
+
+
+@rule("Shape", follow=_report_original)
+def shape(site: Site) -> list[Axes]:
+    """The sizes as they were; no label passes."""
+    return [(site.barrier("sizes"),)]
+
+
+@rule("Size")
+def size(site: Site) -> list[Axes]:
+    """No label passes; all axes must stay."""
+    letters = range(len(site.shape(0)))
+    return through(site, [letters], [()], fixes=dict.fromkeys(letters, "counted"))
+
+
+@rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", "RandomNormalLike", "RandomUniformLike")
+def made(site: Site) -> list[Axes]:
+    """A tensor that is made whole; no label passes."""
+    likes: list[list[Letter] | None] = []
+    fixes: dict[Letter, str] = {}
+    if site.node.op_type.endswith("Like"):
+        likes = [list(range(len(site.shape(0))))]
+        fixes = dict.fromkeys(likes[0] or [], "its size is the size of something else")
+    return through(site, likes, [[f"new{a}" for a in range(len(site.out_shape()))]], fixes=fixes)
+
+
+@rule("OneHot")
+def one_hot(site: Site) -> list[Axes]:
+    """Axes of the indices are kept; the new axis must stay whole."""
+    rank = len(site.out_shape())
+    axis = int(site.attrs.get("axis", -1)) % rank
+    letters = range(rank - 1)
+    output: list[Letter] = list(letters)
+    output.insert(axis, "depth")
+    return through(site, [letters], [output])

@@ -1,0 +1,368 @@
+"""Static shapes and values of every tensor of a graph.
+
+Symbolic input dims are replaced by numbers; one forward scan then alternates the shape functions of
+`onnx.defs` with the evaluation of the small integer subgraphs that exporters use to compute shapes. The
+scan is made for two different sets of numbers: what differs between them is dynamic, what does not is static.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
+
+from onnxprune.evaluate import EVALUATORS
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+
+# Values larger than this are not tracked: index tables of windowed attention have some 10^4 entries.
+LARGEST_VALUE = 1 << 20
+# Float values matter only as scalars on the way to a shape (floor(size * scale)); integers and booleans always.
+LARGEST_FLOAT = 64
+
+# Numbers that stand for a symbolic dim in the two scans: batch first, then every other, tried in this order
+# until the graph accepts them (a convolution over raw audio needs thousands of samples).
+BATCH = (2, 3)
+LADDER = ((16, 24), (64, 96), (224, 256), (1024, 1536), (16000, 24000))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before anything runs.
+
+    Attributes:
+        shapes: tensor name -> sizes under the first set of numbers; absent where unknown.
+        dtypes: tensor name -> `TensorProto` data type.
+        values: tensor name -> value, only where it is the same under both sets of numbers.
+        seen: tensor name -> value under the first set of numbers, the dynamic ones included.
+        dynamic: tensor name -> the axes whose size depends on the symbolic dims.
+        sizes: symbolic dim -> the number that stood for it.
+    """
+
+    shapes: Mapping[str, Shape]
+    dtypes: Mapping[str, int]
+    values: Mapping[str, np.ndarray]
+    seen: Mapping[str, np.ndarray]
+    dynamic: Mapping[str, frozenset[int]]
+    sizes: Mapping[str, int]
+
+
+@dataclass
+class _Scan:
+    """One forward scan: filled node by node."""
+
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    dtypes: dict[str, int] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    types: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
+        self.shapes[name] = tuple(shape)
+        self.dtypes[name] = dtype
+
+    def put_value(self, name: str, value: np.ndarray, dtype: int | None = None) -> None:
+        self.put(name, dtype or helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        if _is_tracked(value):
+            self.values[name] = value
+
+    def type_of(self, name: str) -> onnx.TypeProto | None:
+        known = self.types.get(name)
+        if known is None and name in self.dtypes:
+            known = self.types[name] = helper.make_tensor_type_proto(self.dtypes[name], self.shapes.get(name))
+        return known
+
+
+def _is_tracked(value: np.ndarray) -> bool:
+    limit = LARGEST_VALUE if value.dtype.kind in "iub" else LARGEST_FLOAT
+    return bool(value.size <= limit)
+
+
+def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
+    """The static shapes and values of `model`.
+
+    Args:
+        model: the model; its weights are not read, only small integer constants are.
+        sizes: numbers for symbolic dims by name (`"batch"`), or by `"input[axis]"` for a dim without a name;
+            dims that are not named here get defaults.
+
+    Returns:
+        The facts; tensors whose shape cannot be known are absent from `shapes`.
+    """
+    symbols = symbolic_dims(model.proto.graph)
+    given = dict(sizes or {})
+    tries = [(given | first, given | second) for first, second in _candidates(symbols, given)]
+    for numbers, others in tries:
+        first = _scan(model, numbers)
+        if not first.failures or numbers is tries[-1][0]:
+            break
+    else:  # pragma: no cover - the loop always ends by break
+        raise AssertionError
+    if first.failures and len(tries) > 1:
+        numbers, others = tries[0]
+        first = _scan(model, numbers)
+    for failure in first.failures[:3]:
+        logger.debug("shape inference: %s", failure)
+    second = first if not symbols else _scan(model, others)
+    return _compare(first, second, numbers)
+
+
+def _compare(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
+    if first is second:
+        return Facts(first.shapes, first.dtypes, first.values, first.values, {}, sizes)
+    dynamic = {}
+    for name, shape in first.shapes.items():
+        other = second.shapes.get(name)
+        if other != shape:
+            axes = range(len(shape))
+            same_rank = other is not None and len(other) == len(shape)
+            dynamic[name] = frozenset(a for a in axes if not same_rank or other[a] != shape[a])  # type: ignore[index]
+    values = {
+        name: value
+        for name, value in first.values.items()
+        if name in second.values
+        and (value is second.values[name] or np.array_equal(value, second.values[name]))
+    }
+    return Facts(first.shapes, first.dtypes, values, first.values, dynamic, sizes)
+
+
+# --- symbolic dims ---------------------------------------------------------------------------------------
+
+
+def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
+    """The dims of a graph input or output: a number, or the symbol that stands for it (`name[axis]` if none)."""
+    shape = value.type.tensor_type.shape
+    return [
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or f"{value.name}[{axis}]")
+        for axis, d in enumerate(shape.dim)
+    ]
+
+
+def symbolic_dims(graph: onnx.GraphProto) -> dict[str, tuple[int, int, bool]]:
+    """Symbol -> (axis, rank, is float) of its first use among the graph's inputs, initializers left out."""
+    weights = {t.name for t in graph.initializer}
+    found: dict[str, tuple[int, int, bool]] = {}
+    for value in graph.input:
+        if value.name in weights or not value.type.tensor_type.HasField("shape"):
+            continue
+        dims = dims_of(value)
+        is_float = value.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+        for axis, dim in enumerate(dims):
+            if isinstance(dim, str):
+                found.setdefault(dim, (axis, len(dims), is_float))
+    return found
+
+
+def _candidates(
+    symbols: Mapping[str, tuple[int, int, bool]], given: Mapping[str, int]
+) -> Iterable[tuple[dict[str, int], dict[str, int]]]:
+    """The two sets of numbers to try, most likely first."""
+    plain = {s: use for s, use in symbols.items() if s not in given and _expression(s, {}) is None}
+    spatial = any(axis and rank >= 4 and is_float for axis, rank, is_float in plain.values())
+    ladder = LADDER[1:] if spatial else LADDER
+    rungs = ladder if any(axis for axis, _, _ in plain.values()) else ladder[:1]
+    for rung in rungs:
+        pair = []
+        for which in (0, 1):
+            numbers = {s: (rung if axis else BATCH)[which] for s, (axis, _, _) in plain.items()}
+            for symbol in symbols:
+                value = None if symbol in numbers else _expression(symbol, numbers | given)
+                if value is not None:
+                    numbers.setdefault(symbol, value)
+                elif symbol not in given:
+                    numbers.setdefault(symbol, rung[which])
+            pair.append(numbers)
+        yield pair[0], pair[1]
+
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
+
+
+def _expression(symbol: str, numbers: Mapping[str, int]) -> int | None:
+    """The value of a dim such as `past + 1`; -1 if it is an expression over unknown names, None if it is a name."""
+    try:
+        tree = ast.parse(symbol, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(tree, ast.BinOp):
+        return None
+
+    def value(node: ast.expr) -> int | None:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        if isinstance(node, ast.Name):
+            return numbers.get(node.id)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            left, right = value(node.left), value(node.right)
+            if left is not None and right is not None and abs(left * right) < 1 << 40 and right:
+                return int(_OPERATORS[type(node.op)](left, right))
+        return None
+
+    found = value(tree)
+    if found is not None:
+        return found
+    return -1 if not numbers else None
+
+
+# --- one scan --------------------------------------------------------------------------------------------
+
+
+def _scan(model: Model, sizes: Mapping[str, int]) -> _Scan:
+    graph = model.proto.graph
+    scan = _Scan()
+    for tensor in graph.initializer:
+        scan.put(tensor.name, tensor.data_type, tensor.dims)
+        if math.prod(tensor.dims) <= LARGEST_FLOAT or (
+            tensor.data_type in _INTEGERS and math.prod(tensor.dims) <= LARGEST_VALUE
+        ):
+            scan.values[tensor.name] = model.array(tensor)
+    for sparse in graph.sparse_initializer:
+        scan.put(sparse.values.name, sparse.values.data_type, sparse.dims)
+    for value in graph.input:
+        if value.name not in scan.shapes:
+            _put_info(scan, value, sizes)
+    infos = {v.name: v for v in graph.value_info}
+    infos.update((v.name, v) for v in graph.output)
+    versions = {o.domain: o.version for o in model.proto.opset_import}
+    versions.setdefault("", versions.get("ai.onnx", 1))
+    step = _Step(model, scan, versions, infos, sizes)
+    for node in graph.node:
+        step.node(node)
+    return scan
+
+
+_INTEGERS = frozenset(
+    (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16)
+)
+
+
+def _put_info(scan: _Scan, value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> bool:
+    """Take the shape that the file declares, if all of it is known."""
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not kind.elem_type:
+        return False
+    scan.dtypes[value.name] = kind.elem_type
+    if not kind.HasField("shape"):
+        return False
+    dims = [d if isinstance(d, int) else sizes.get(d) for d in dims_of(value)]
+    if any(d is None for d in dims):
+        return False
+    scan.put(value.name, kind.elem_type, [int(d) for d in dims if d is not None])
+    return True
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Advances a scan by one node."""
+
+    model: Model
+    scan: _Scan
+    versions: Mapping[str, int]
+    infos: Mapping[str, onnx.ValueInfoProto]
+    sizes: Mapping[str, int]
+
+    def node(self, node: onnx.NodeProto) -> None:
+        scan = self.scan
+        if node.op_type == "Constant" and not node.domain:
+            value = constant_value(self.model, node)
+            if value is not None:
+                scan.put_value(node.output[0], value)
+            return
+        if self._evaluate(node) or self._infer(node):
+            return
+        for name in node.output:
+            if name in self.infos:
+                _put_info(scan, self.infos[name], self.sizes)
+
+    def _evaluate(self, node: onnx.NodeProto) -> bool:
+        scan = self.scan
+        if node.op_type == "Shape" and node.input[0] in scan.shapes:
+            attrs = {a.name: a.i for a in node.attribute}
+            dims = scan.shapes[node.input[0]][attrs.get("start", 0) : attrs.get("end")]
+            scan.put_value(node.output[0], np.array(dims, np.int64))
+            return True
+        evaluator = EVALUATORS.get(node.op_type)
+        if evaluator is None or node.domain or any(i and i not in scan.values for i in node.input):
+            return False
+        try:
+            attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            results = evaluator(attrs, *(scan.values[i] if i else None for i in node.input), outputs=len(node.output))
+        except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+            scan.failures.append(f"{node.op_type} {node.name!r}: {error}")
+            return False
+        for name, value in zip(node.output, results, strict=False):
+            if name:
+                scan.put_value(name, np.asarray(value))
+        return True
+
+    def _infer(self, node: onnx.NodeProto) -> bool:
+        scan = self.scan
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        try:
+            schema = defs.get_schema(node.op_type, self.versions.get(domain, 1), domain)
+        except defs.SchemaError:
+            return False
+        types = {i: scan.type_of(i) for i in node.input if i}
+        if any(t is None for t in types.values()):
+            return False
+        data = {
+            i: numpy_helper.from_array(scan.values[i])
+            for i in node.input[1:]
+            if i in scan.values and scan.values[i].size <= 1024
+        }
+        try:
+            found = shape_inference.infer_node_outputs(
+                schema,
+                node,
+                types,
+                data,
+                opset_imports=self._opsets,
+                ir_version=self.model.proto.ir_version,
+            )
+        except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+            scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
+            return False
+        complete = True
+        for name in node.output:
+            kind = found[name].tensor_type if name in found else None
+            if kind is None or not kind.elem_type:
+                complete = complete and not name
+                continue
+            scan.dtypes[name] = kind.elem_type
+            dims = kind.shape.dim
+            if kind.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+                scan.put(name, kind.elem_type, [d.dim_value for d in dims])
+                if any(d.dim_value < 0 for d in dims):
+                    scan.failures.append(f"{node.op_type} {node.name!r}: negative size")
+            else:
+                complete = False
+        return complete
+
+    @property
+    def _opsets(self) -> list[onnx.OperatorSetIdProto]:
+        return list(self.model.proto.opset_import)
+
+
+def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:
+    """The value of a `Constant` node; None for strings and sparse values."""
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        return model.array(attribute.t)
+    if attribute.name in ("value_int", "value_ints"):
+        return np.array(helper.get_attribute_value(attribute), np.int64)
+    if attribute.name in ("value_float", "value_floats"):
+        return np.array(helper.get_attribute_value(attribute), np.float32)
+    return None

@@ -1,0 +1,204 @@
+"""One pass over the graph: every node's rule takes labels from its inputs to its outputs."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
+from onnxprune.model import Model
+from onnxprune.rules import Rule, find
+from onnxprune.rules.site import LabelState, Site, Unsupported
+from onnxprune.shapes import Facts, constant_value
+
+logger = logging.getLogger(__name__)
+
+# A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
+# biases: exporters merge equal tensors); these are small.
+LARGEST_UNSHARED = 1 << 16
+WEIGHT_TYPES = frozenset(
+    (
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.DOUBLE,
+    )
+)
+
+
+@dataclass
+class Tracing(LabelState):
+    """The state of one trace: labels by tensor, and where each weight's labels are.
+
+    Attributes:
+        model: the traced model.
+        facts: its static shapes and values.
+        ledger: the ties.
+        axes: labels of every tensor; a weight that is un-shared has an entry per use.
+        sites: every node that was traced by a rule, with the rule.
+    """
+
+    model: Model
+    facts: Facts
+    ledger: Ledger
+    axes: dict[str, Axes] = field(default_factory=dict)
+    sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
+    constants: set[str] = field(default_factory=set)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    # --- LabelState --------------------------------------------------------------------------------------
+
+    def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
+        """The labels of an input; a weight's are made here."""
+        key = self.key(node, slot)
+        known = self.axes.get(key)
+        if known is None:
+            name = node.input[slot]
+            if not self.is_weight(name):
+                raise Unsupported(f"the shape of {name!r} is unknown")
+            shape = self.facts.shapes.get(name)
+            if shape is None:
+                raise Unsupported(f"the shape of {name!r} is unknown")
+            one = self.ledger.barrier(Reason("axis of a single position"))
+            known = tuple(self.ledger.fresh(key, a, n) if n > 1 else one for a, n in enumerate(shape))
+            self.axes[key] = known
+            self.weights[key] = name
+        return known
+
+    def is_weight(self, tensor: str) -> bool:
+        """Whether `tensor` is an initializer or the output of a `Constant`."""
+        return tensor in self.sources
+
+    def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
+        """Replace the labels of an axis of a weight."""
+        key = self.key(node, slot)
+        axes = list(self.labels(node, slot))
+        if axes[axis].ndim > 1:
+            self.ledger.tie(axes[axis], labels)
+        axes[axis] = labels
+        self.axes[key] = tuple(axes)
+
+    # --- weights -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def sources(self) -> Mapping[str, onnx.NodeProto | None]:
+        """Every weight: an initializer (None) or the `Constant` node that makes it."""
+        graph = self.model.proto.graph
+        found: dict[str, onnx.NodeProto | None] = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
+        found.update((t.name, None) for t in graph.initializer)
+        found.update((t.values.name, None) for t in graph.sparse_initializer)
+        return found
+
+    def weights_axes(self) -> Iterator[tuple[str, Axes]]:
+        """(entry of `axes`, labels) of every weight that was used."""
+        for key in self.weights:
+            yield key, self.axes[key]
+
+    @cached_property
+    def unshared(self) -> frozenset[str]:
+        """Weights that get labels of their own at every use."""
+        uses = Counter(i for n in self.model.proto.graph.node for i in n.input)
+        names = {name for name, count in uses.items() if count > 1 and name in self.sources}
+        return frozenset(name for name in names if self._is_uniform(name))
+
+    def _is_uniform(self, name: str) -> bool:
+        shape = self.facts.shapes.get(name, ())
+        if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
+            return False
+        value = self.weight_value(name)
+        return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+
+    def weight_value(self, name: str) -> np.ndarray | None:
+        """The value of a weight by its name in the graph."""
+        maker = self.sources[name]
+        return self.model.array(name) if maker is None else constant_value(self.model, maker)
+
+    def key(self, node: onnx.NodeProto, slot: int) -> str:
+        """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
+        name = node.input[slot]
+        return f"{name}@{node.output[0]}:{slot}" if name in self.unshared else name
+
+    # --- the pass ----------------------------------------------------------------------------------------
+
+    def run(self) -> Classes:
+        """Trace every node, fix the graph's outputs, and solve."""
+        graph = self.model.proto.graph
+        for value in graph.input:
+            if not self.is_weight(value.name):
+                self._put_barrier(value.name, Reason(f"graph input {value.name!r}"))
+        versions = {o.domain: o.version for o in self.model.proto.opset_import}
+        versions[""] = versions.get("", versions.get("ai.onnx", 1))
+        for index, node in enumerate(graph.node):
+            if node.op_type != "Constant" or node.domain:
+                self._node(node, node.name or f"{node.op_type}_{index}", versions)
+        for value in graph.output:
+            if value.name in self.axes:
+                for labels in self.axes[value.name]:
+                    self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
+        return self.ledger.solve()
+
+    def _node(self, node: onnx.NodeProto, name: str, versions: Mapping[str, int]) -> None:
+        version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)
+        constant = [not i or i in self.constants or self.is_weight(i) for i in node.input]
+        site = Site(node, name, version, self.facts, self.ledger, self, constant)
+        found = find(node.domain, node.op_type, version)
+        try:
+            if found is None:
+                raise Unsupported(_no_rule(node, version))
+            results = found.trace(site)
+        except Unsupported as why:
+            self._barrier(site, str(why))
+            self.sites.append((site, None))
+            return
+        self.sites.append((site, found))
+        if constant and all(constant):
+            self.constants.update(node.output)
+        self.axes.update((o, axes) for o, axes in zip(node.output, results, strict=False) if o)
+
+    def _barrier(self, site: Site, why: str) -> None:
+        """Nothing passes: every input must stay whole, and so must what comes out."""
+        reason = site.reason(why)
+        for slot, name in enumerate(site.node.input):
+            if name and (name in self.axes or (self.is_weight(name) and self._is_float(name))):
+                for labels in self.labels(site.node, slot):
+                    self.ledger.fix(labels, reason)
+        for name in captured(site.node):
+            for labels in self.axes.get(name, ()):
+                self.ledger.fix(labels, reason)
+            if self.is_weight(name) and name in self.facts.shapes and name not in self.axes:
+                self._put_barrier(name, reason)
+        for name in site.node.output:
+            self._put_barrier(name, reason)
+
+    def _is_float(self, name: str) -> bool:
+        return self.facts.dtypes.get(name) in WEIGHT_TYPES and name in self.facts.shapes
+
+    def _put_barrier(self, name: str, reason: Reason) -> None:
+        shape = self.facts.shapes.get(name)
+        if shape is not None and name:
+            self.axes[name] = (self.ledger.barrier(reason),) * len(shape)
+
+
+def _no_rule(node: onnx.NodeProto, version: int) -> str:
+    if any(a.HasField("g") or a.graphs for a in node.attribute):
+        return f"{node.op_type} has subgraphs, which are not traced"
+    domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
+    return f"no rule for operator {node.op_type}{domain}"
+
+
+def captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the subgraphs of `node` mention; a superset of what they take from outside."""
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            for inner in graph.node:
+                yield from (i for i in inner.input if i)
+                yield from captured(inner)
+            yield from (o.name for o in graph.output)
+
+
