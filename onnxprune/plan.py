@@ -1,0 +1,252 @@
+"""The plan: what goes, as JSON that a person can read, edit and apply to another export of the same weights."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import UsageError
+from onnxprune.grouping import Group, Groups, trace
+from onnxprune.labels import Array
+from onnxprune.model import Model, load
+from onnxprune.selection import Options
+
+FORMAT = "onnxprune-plan"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one group loses.
+
+    Attributes:
+        group: its name.
+        remove: indices of what goes, among the `size` parts of the group.
+        size: number of parts; equal to `units` unless the group is balanced over several rows.
+        units: number of units.
+        kind: "channel", "head" or "head dim".
+        exact: whether the values at the remaining positions stay as they are in the masked model.
+        layout: checksum of the positions behind the indices.
+        scores: score of every part.
+        members: the weight axes that shrink, with the positions that go.
+    """
+
+    group: str
+    remove: tuple[int, ...]
+    size: int
+    units: int
+    kind: str = "channel"
+    exact: bool = True
+    layout: int = 0
+    scores: tuple[float, ...] = ()
+    members: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to remove from which model.
+
+    Attributes:
+        steps: one per group that is known, in graph order; most remove something, none has to.
+        source: digest and name of the model that the plan was made for.
+        options: how it was made.
+        barriers: what was locked, and why.
+    """
+
+    steps: tuple[Step, ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    barriers: tuple[Mapping[str, Any], ...] = ()
+
+    def removed(self, groups: Groups) -> Array:
+        """bool[classes]: the classes that go.
+
+        Raises:
+            UsageError: the plan does not fit the model; the first mismatch is named.
+        """
+        known = {g.name: g for g in groups.groups}
+        gone = np.zeros(groups.classes.count, bool)
+        for step in self.steps:
+            if step.remove:
+                group = known.get(step.group)
+                if group is None:
+                    raise UsageError(f"the plan does not fit: the model has no group {step.group!r}")
+                _check_fit(step, group, groups)
+                gone[group.classes[list(step.remove)]] = True
+        return gone
+
+    def masks(self, source: Any) -> dict[str, np.ndarray]:
+        """A boolean keep mask in the original shape for every initializer of `source` that shrinks.
+
+        A constant that several nodes share and that they cut differently has an entry per use, `name@output:slot`.
+        """
+        from onnxprune.rewrite import Cut
+
+        groups = self.trace(load(source))
+        return Cut(groups, self.removed(groups)).masks()
+
+    def trace(self, model: Model) -> Groups:
+        """Trace `model` in the way in which the plan was made."""
+        return trace(
+            model, heads=bool(self.options.get("heads", True)), head_dims=bool(self.options.get("head_dims", False))
+        )
+
+    def to_json(self) -> str:
+        """The plan as text: one line per value that a person may edit."""
+        steps = [_step_json(step) for step in self.steps]
+        head = {"format": FORMAT, "version": VERSION, "source": dict(self.source), "options": dict(self.options)}
+        return json.dumps(head | {"groups": steps, "barriers": list(self.barriers)}, indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Plan:
+        """Read a plan.
+
+        Raises:
+            UsageError: the text is not a plan of a version that is known; the first offence is named by its place.
+        """
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"the plan is not JSON: {error}") from None
+        _expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
+        _expect(raw.get("version") == VERSION, f"version {raw.get('version')!r} is not known, only {VERSION}", "$.version")
+        groups = raw.get("groups", [])
+        _expect(isinstance(groups, list), "must be a list", "$.groups")
+        for name in ("source", "options"):
+            _expect(isinstance(raw.get(name, {}), dict), "must be an object", f"$.{name}")
+        barriers = raw.get("barriers", [])
+        _expect(isinstance(barriers, list), "must be a list", "$.barriers")
+        steps = tuple(_step(g, f"$.groups[{i}]") for i, g in enumerate(groups))
+        return Plan(steps, raw.get("source", {}), raw.get("options", {}), tuple(barriers))
+
+
+def make(groups: Groups, chosen: Mapping[str, Array], scores: Array, options: Options) -> Plan:
+    """The plan that removes `chosen` (group name -> indices into its classes)."""
+    from onnxprune.rewrite import Cut
+
+    gone = np.zeros(groups.classes.count, bool)
+    for group in groups.groups:
+        if group.name in chosen:
+            gone[group.classes[chosen[group.name]]] = True
+    cut = Cut(groups, gone)
+    steps = tuple(
+        Step(
+            group.name,
+            tuple(int(i) for i in chosen.get(group.name, ())),
+            len(group.classes),
+            group.units,
+            group.kind,
+            group.exact,
+            layout(groups, group),
+            tuple(float(f"{s:.6g}") for s in scores[group.classes]),
+            tuple(cut.member(m, group) for m in group.members),
+        )
+        for group in groups.groups
+    )
+    source = {"name": groups.model.path.name if groups.model.path else "", "digest": groups.model.digest}
+    barriers = tuple(
+        {"reason": b.reason, "node": b.node, "op": b.op, "params": b.params, "tensors": sorted({m[0] for m in b.members})}
+        for b in groups.barriers
+    )
+    return Plan(steps, source, options.as_json(), barriers)
+
+
+def layout(groups: Groups, group: Group) -> int:
+    """CRC-32 of the members and of the position of every class on them: what an index of the group means."""
+    place = np.full(groups.classes.count, -1, np.int32)
+    place[group.classes] = np.arange(len(group.classes), dtype=np.int32)
+    check = 0
+    for member in group.members:
+        labels = groups.tracing.axes[member.key][member.axis]
+        found = np.where(labels >= 0, place[groups.classes.of[np.maximum(labels, 0)]], -1).astype("<i4")
+        check = zlib.crc32(f"{member.tensor}:{member.axis}:{member.size}".encode(), check)
+        check = zlib.crc32(np.ascontiguousarray(found).tobytes(), check)
+    return check
+
+
+def _check_fit(step: Step, group: Group, groups: Groups) -> None:
+    where = f"the plan does not fit: group {step.group!r}"
+    for given, member in zip(step.members, group.members, strict=False):
+        for name, actual in (("tensor", member.tensor), ("axis", member.axis), ("size", member.size)):
+            if given.get(name, actual) != actual:
+                raise UsageError(f"{where} has {name} {actual!r} in the model, {given[name]!r} in the plan")
+    if step.size != len(group.classes):
+        raise UsageError(f"{where} has {len(group.classes)} parts in the model, {step.size} in the plan")
+    if step.layout and step.layout != layout(groups, group):
+        raise UsageError(f"{where} lies on other positions of the weights than in the plan")
+    indices = np.asarray(step.remove)
+    if indices.min() < 0 or indices.max() >= step.size:
+        raise UsageError(f"{where} has parts 0 to {step.size - 1}; the plan removes {indices.min()} to {indices.max()}")
+    if len(np.unique(indices)) == step.size:
+        raise UsageError(f"{where} would lose all of its {step.size} parts", hint="leave at least one unit")
+    ends = np.cumsum([len(c) for c in group.cells])
+    counts = np.bincount(np.searchsorted(ends, np.unique(indices), "right"), minlength=len(ends))
+    shares = counts * group.units // np.array([len(c) for c in group.cells])
+    if (shares != shares[0]).any() or (counts * group.units % np.array([len(c) for c in group.cells])).any():
+        raise UsageError(
+            f"{where} must lose the same share of each of its {len(ends)} rows",
+            hint=f"parts 0 to {int(ends[0]) - 1} are the first row, and so on; the plan takes {counts.tolist()[:8]}",
+        )
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    return {
+        "name": step.group,
+        "kind": step.kind,
+        "exact": step.exact,
+        "units": step.units,
+        "size": step.size,
+        "remove": _Line(step.remove),
+        "layout": step.layout,
+        "scores": _Line(step.scores),
+        "members": [dict(m) for m in step.members],
+    }
+
+
+class _Line(list[Any]):
+    """A list of numbers."""
+
+
+def _step(raw: Any, where: str) -> Step:
+    _expect(isinstance(raw, dict), "must be an object", where)
+    _expect(isinstance(raw.get("name"), str), "must be a text", f"{where}.name")
+    for name in ("size", "units"):
+        _expect(_is_int(raw.get(name)) and raw[name] > 0, "must be a positive integer", f"{where}.{name}")
+    _expect(_is_int(raw.get("layout", 0)), "must be an integer", f"{where}.layout")
+    for name, test, what in (("remove", _is_int, "integers"), ("scores", _is_number, "numbers")):
+        values = raw.get(name, [])
+        _expect(isinstance(values, list) and all(test(v) for v in values), f"must be a list of {what}", f"{where}.{name}")
+    members = raw.get("members", [])
+    _expect(isinstance(members, list) and all(isinstance(m, dict) for m in members), "must be objects", f"{where}.members")
+    return Step(
+        raw["name"],
+        tuple(raw.get("remove", [])),
+        raw["size"],
+        raw["units"],
+        str(raw.get("kind", "channel")),
+        bool(raw.get("exact", True)),
+        raw.get("layout", 0),
+        tuple(raw.get("scores", [])),
+        tuple(members),
+    )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _expect(condition: bool, what: str, where: str) -> None:
+    if not condition:
+        raise UsageError(f"bad plan: {what} @ {where}")
+
+
+__all__ = ["Plan", "Sequence", "Step", "layout", "make"]

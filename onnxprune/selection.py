@@ -1,0 +1,185 @@
+"""Which units go: ratios per group or over the whole model, rounding, and what must be left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.grouping import Group, Groups
+from onnxprune.labels import Array
+
+SCOPES = ("uniform", "global")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to prune.
+
+    Attributes:
+        ratio: fraction of the units to remove, in [0, 1).
+        ratios: glob -> ratio for the groups that it matches; the last match wins.
+        criterion: name of a registered criterion, or a function.
+        scope: "uniform" removes the ratio from every group, "global" ranks all units together.
+        max_ratio: most that a global ranking takes from one group.
+        keep: globs of groups (or of tensors in them) to leave alone.
+        only: globs of the only groups to prune; all where empty.
+        round_to: the width that remains is a multiple of this.
+        heads: attention heads may be removed.
+        head_dims: remove dimensions within every head instead of heads.
+        exact_only: leave groups alone whose removal changes a norm or mean.
+        seed: for criteria that draw random numbers.
+    """
+
+    ratio: float = 0.5
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    criterion: str | Callable[..., np.ndarray] = "l2"
+    scope: str = "uniform"
+    max_ratio: float = 0.9
+    keep: Sequence[str] = ()
+    only: Sequence[str] = ()
+    round_to: int = 1
+    heads: bool = True
+    head_dims: bool = False
+    exact_only: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in [("ratio", self.ratio), ("max_ratio", self.max_ratio), *self.ratios.items()]:
+            if not 0 <= value < 1:
+                raise UsageError(
+                    f"{name} is {value}, but a ratio is the fraction to remove, at least 0 and below 1",
+                    hint="for half of the channels write 0.5",
+                )
+        if self.round_to < 1:
+            raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
+        if self.scope not in SCOPES:
+            raise UsageError(f"no scope is called {self.scope!r}", hint=f"known: {', '.join(SCOPES)}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as plain values."""
+        plain = asdict(self) | {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
+        if callable(self.criterion):
+            plain["criterion"] = getattr(self.criterion, "__name__", "custom")
+        return plain
+
+
+def matches(group: Group, glob: str) -> bool:
+    """Whether `glob` matches the name of the group or of a weight that it cuts."""
+    return fnmatchcase(group.name, glob) or any(fnmatchcase(m.tensor, glob) for m in group.members)
+
+
+def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
+    """The units that go.
+
+    Args:
+        groups: the traced model.
+        scores: float64[classes].
+        options: what to prune.
+
+    Returns:
+        Group name -> sorted indices into `group.classes`, for every group that loses something.
+
+    Raises:
+        UsageError: a glob matches no group.
+        GoalMissed: there is nothing to prune.
+    """
+    _check_globs(groups, options)
+    open_groups = [g for g in groups.groups if _is_open(g, options)]
+    if not any(g.units > 1 for g in open_groups):
+        raise GoalMissed(
+            "nothing can be pruned: "
+            + ("no group is left by the options" if groups.groups else "no removable group was found"),
+            hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
+        )
+    ranked = {g.name: _ranking(g, scores) for g in open_groups}
+    counts = _uniform(open_groups, options) if options.scope == "uniform" else _global(open_groups, ranked, options)
+    removed = {}
+    for group in open_groups:
+        count = _rounded(group, min(counts[group.name], group.units - 1), options.round_to)
+        if count:
+            units = ranked[group.name][0][:count]
+            removed[group.name] = np.sort(units.reshape(-1))
+    return removed
+
+
+def _check_globs(groups: Groups, options: Options) -> None:
+    for option, globs in (("keep", options.keep), ("only", options.only), ("ratios", options.ratios)):
+        for glob in globs:
+            if not any(matches(g, glob) for g in groups.groups):
+                some = ", ".join(repr(g.name) for g in groups.groups[:3])
+                raise UsageError(
+                    f"{option}: {glob!r} matches no group", hint=f"groups are named like {some}; see `onnxprune inspect`"
+                )
+
+
+def _is_open(group: Group, options: Options) -> bool:
+    if options.exact_only and not group.exact:
+        return False
+    if options.only and not any(matches(group, g) for g in options.only):
+        return False
+    return not any(matches(group, g) for g in options.keep)
+
+
+def _ratio(group: Group, options: Options) -> float:
+    ratio = options.ratio
+    for glob, value in options.ratios.items():
+        if matches(group, glob):
+            ratio = value
+    return ratio
+
+
+def _ranking(group: Group, scores: Array) -> tuple[Array, Array]:
+    """(int[units, share], float[units]): the units, least important first, as indices into `group.classes`.
+
+    Of several cells a unit takes the next share of every cell, so that all rows stay equal; its score is the mean.
+    """
+    units, first = group.units, 0
+    columns = []
+    for cell in group.cells:
+        order = np.argsort(scores[cell], kind="stable") + first
+        columns.append(order.reshape(units, -1))
+        first += len(cell)
+    members = np.concatenate(columns, axis=1)
+    return members, scores[group.classes][members].mean(axis=1)
+
+
+def _uniform(groups: Sequence[Group], options: Options) -> dict[str, int]:
+    return {g.name: int(_ratio(g, options) * g.units + 1e-9) for g in groups}
+
+
+def _global(
+    groups: Sequence[Group], ranked: Mapping[str, tuple[Array, Array]], options: Options
+) -> dict[str, int]:
+    """Rank the units of all groups by score over the mean score of their group; named ratios stay as they are."""
+    fixed = {g.name for g in groups if any(matches(g, glob) for glob in options.ratios)}
+    counts = _uniform([g for g in groups if g.name in fixed], options)
+    rest = [g for g in groups if g.name not in fixed]
+    if not rest:
+        return counts
+    values, owner = [], []
+    for index, group in enumerate(rest):
+        score = ranked[group.name][1]
+        normal = score / max(float(score.mean()), 1e-30)
+        allowed = min(int(options.max_ratio * group.units + 1e-9), group.units - 1)
+        values.append(normal[:allowed])
+        owner.append(np.full(allowed, index))
+    order = np.argsort(np.concatenate(values), kind="stable")
+    budget = int(options.ratio * sum(g.units for g in rest) + 1e-9)
+    taken = np.bincount(np.concatenate(owner)[order[:budget]], minlength=len(rest))
+    return counts | {g.name: int(n) for g, n in zip(rest, taken, strict=True)}
+
+
+def _rounded(group: Group, count: int, multiple: int) -> int:
+    """At most `count`, so that the width which remains on the group's first weight is a multiple."""
+    if multiple <= 1 or group.kind == "head":
+        return count
+    per_unit = max(1, group.members[0].positions // group.units)
+    whole = group.members[0].size
+    while count > 0 and (whole - count * per_unit) % multiple:
+        count -= 1
+    return count
