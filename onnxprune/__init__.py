@@ -1,0 +1,52 @@
+"""Structured pruning of ONNX models: smaller, valid, and proven equal to the masked original."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
+    from onnxprune.criteria import register_criterion
+    from onnxprune.grouping import Groups
+    from onnxprune.plan import Plan
+    from onnxprune.rules.registry import rule as register_rule
+    from onnxprune.selection import Options
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PruneResult": "api",
+    "apply": "api",
+    "make_plan": "api",
+    "prune": "api",
+    "trace": "api",
+    "verify": "api",
+    "register_criterion": "criteria",
+    "Groups": "grouping",
+    "Plan": "plan",
+    "Options": "selection",
+}
+
+__all__ = [
+    "Groups",
+    "Options",
+    "Plan",
+    "PruneResult",
+    "apply",
+    "make_plan",
+    "prune",
+    "register_criterion",
+    "register_rule",
+    "trace",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `onnxprune --help` must not wait for onnx and numpy."""
+    if name == "register_rule":
+        return importlib.import_module("onnxprune.rules.registry").rule
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

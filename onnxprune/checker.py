@@ -119,7 +119,7 @@ def _is_registered(domain: str, op_type: str, versions: Mapping[str, int]) -> bo
         schema = defs.get_schema(op_type, version, domain)
     except defs.SchemaError:
         return False
-    return not schema.deprecated and schema.support_level == defs.OpSchema.SupportType.COMMON
+    return not schema.deprecated
 
 
 def _invalid(proto: ModelProto, name: str, message: str) -> ModelError:

@@ -101,6 +101,12 @@ class Tracing(LabelState):
             yield key, self.axes[key]
 
     @cached_property
+    def statistics(self) -> frozenset[str]:
+        """Entries of `axes` that hold running statistics, not parameters: mean and variance of BatchNormalization."""
+        sites = (site.node for site, _ in self.sites if site.node.op_type == "BatchNormalization")
+        return frozenset(self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
+
+    @cached_property
     def unshared(self) -> frozenset[str]:
         """Weights that get labels of their own at every use."""
         uses = Counter(i for n in self.model.proto.graph.node for i in n.input)

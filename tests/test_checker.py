@@ -132,7 +132,6 @@ def test_a_large_constant_is_a_weight_and_is_checked_as_one() -> None:
         (helper.make_node("PartitionedCall", ["x"], ["p"]), "'PartitionedCall' is not registered"),
         (helper.make_node("SimplifiedLayerNormalization", ["x", "w"], ["p"], axis=-1), "is not registered"),
         (helper.make_node("Upsample", ["x", "w"], ["p"]), "'Upsample' is not registered"),  # deprecated
-        (helper.make_node("Crop", ["x"], ["p"]), "'Crop' is not registered"),  # was experimental
         (
             helper.make_node("Anything", ["x"], ["p"], domain="com.example"),
             "imported for domain 'com.example'",
@@ -151,6 +150,16 @@ def test_unknown_operators_are_warned_of(
     assert warning in caplog.text
     assert len(caplog.records) == 1
     assert proto.SerializeToString() == before
+
+
+def test_experimental_operators_of_old_are_warned_of(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    proto = make_small(opset=7)
+    proto.graph.node.append(helper.make_node("ImageScaler", ["x"], ["p"], bias=[0.0], scale=1.0))
+    load(proto)
+    assert "'ImageScaler' is not registered" in caplog.text
+    assert capfd.readouterr() == ("", "")  # the checker would write to stderr
 
 
 def test_a_custom_domain_and_a_local_function_need_no_warning(caplog: pytest.LogCaptureFixture) -> None:

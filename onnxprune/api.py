@@ -1,0 +1,247 @@
+"""The library: prune a model, or each step of it alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxprune import cost, criteria, plan as plans, verify as proofs
+from onnxprune.cost import Cost
+from onnxprune.errors import GoalMissed
+from onnxprune.grouping import Groups, trace as trace_model
+from onnxprune.labels import Array
+from onnxprune.model import Model, load, to_graph, to_proto
+from onnxprune.plan import Plan
+from onnxprune.rewrite import rewrite, zeroed
+from onnxprune.selection import Options, select
+from onnxprune.verify import Verdict
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """A group that was left whole because its proof failed."""
+
+    group: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that pruning a model gave.
+
+    Attributes:
+        model: the smaller model.
+        plan: what was removed.
+        groups: the traced original.
+        verdict: the proof; None if it was not asked for.
+        rolled_back: groups that were left whole because their proof failed.
+        before: cost of the original.
+        after: cost of the smaller model.
+        seconds: wall time by stage.
+    """
+
+    model: Model
+    plan: Plan
+    groups: Groups
+    verdict: Verdict | None
+    rolled_back: tuple[RolledBack, ...]
+    before: Cost
+    after: Cost
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What `prune` returns.
+
+    Attributes:
+        model: the smaller model, of the kind that was given (a ModelProto for a path or bytes).
+        plan: what was removed.
+        report: costs before and after, the proof, and the groups that were rolled back.
+    """
+
+    model: Any
+    plan: Plan
+    report: Outcome
+
+
+def run(
+    model: Model,
+    options: Options,
+    *,
+    verify: bool = True,
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Trace, score, select, rewrite and prove.
+
+    Raises:
+        GoalMissed: there is nothing to prune, or every group failed its proof.
+    """
+    clock = _Clock(progress or logger.info)
+    with clock("tracing"):
+        groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
+    with clock("scoring"):
+        scores = criteria.score(groups, options.criterion, options.seed)
+        chosen = select(groups, scores, options)
+    with clock("rewriting"):
+        gone = _gone(groups, chosen)
+        small = rewrite(groups, gone)
+    verdict, rolled_back = None, ()
+    if verify:
+        with clock("proving"):
+            verdict = proofs.check(groups, gone, small)
+            if not verdict.ok:
+                chosen, small, verdict, rolled_back = _roll_back(groups, chosen, verdict)
+    with clock("counting"):
+        before, after = cost.of(model), cost.of(small)
+    plan = plans.make(groups, chosen, scores, options)
+    return Outcome(small, plan, groups, verdict, rolled_back, before, after, clock.seconds)
+
+
+def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None = None) -> tuple[Groups, Plan]:
+    """The plan that `run` would carry out, without a proof."""
+    groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
+    scores = criteria.score(groups, options.criterion, options.seed)
+    return groups, plans.make(groups, select(groups, scores, options), scores, options)
+
+
+def execute(model: Model, plan: Plan, *, zero: bool = False) -> Model:
+    """Carry out a plan; with `zero`, keep the sizes and set what goes to zero.
+
+    Raises:
+        UsageError: the plan does not fit the model.
+    """
+    groups = plan.trace(model)
+    gone = plan.removed(groups)
+    return zeroed(groups, gone) if zero else rewrite(groups, gone)
+
+
+def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
+    """Prove that `pruned` is what `plan` makes of `original`."""
+    groups = plan.trace(original)
+    return proofs.check(groups, plan.removed(groups), pruned)
+
+
+# --- any source in, the same kind out --------------------------------------------------------------------
+
+
+def trace(source: Any, *, heads: bool = True, head_dims: bool = False, sizes: Mapping[str, int] | None = None) -> Groups:
+    """Groups, units and barriers of a model (path, bytes, ModelProto or graphsurgeon Graph)."""
+    return trace_model(load(source), heads=heads, head_dims=head_dims, sizes=sizes)
+
+
+def make_plan(source: Any, ratio: float = 0.5, **options: Any) -> Plan:
+    """The plan for a model; keyword arguments are the fields of `Options`."""
+    return plan_for(load(source), Options(ratio=ratio, **options))[1]
+
+
+def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
+    """Carry out `plan` on a model; returns the kind that was given (a ModelProto for a path or bytes)."""
+    return _same_kind(execute(load(source), plan, zero=zero), source)
+
+
+def prune(source: Any, ratio: float = 0.5, criterion: Any = "l2", *, verify: bool = True, **options: Any) -> PruneResult:
+    """Prune a model and prove the result.
+
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        ratio: fraction of every group's units to remove.
+        criterion: name of a criterion, or a function from `Groups` and a generator to scores.
+        verify: prove the result equal to the masked original; groups that fail are left whole.
+        options: the other fields of `Options`.
+
+    Returns:
+        The smaller model, the plan and the report.
+
+    Raises:
+        UsageError: an option is out of range, or a glob matches nothing.
+        ModelError: the model is invalid.
+        GoalMissed: there is nothing to prune.
+    """
+    outcome = run(load(source), Options(ratio=ratio, criterion=criterion, **options), verify=verify)
+    return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
+
+
+def verify(original: Any, pruned: Any, plan: Plan) -> Verdict:
+    """Prove that `pruned` is valid, runs, and equals the masked `original` under `plan`."""
+    return prove(load(original), load(pruned), plan)
+
+
+def _same_kind(model: Model, source: Any) -> Any:
+    if isinstance(source, Model):
+        return model
+    if type(source).__module__.startswith("onnx_graphsurgeon"):
+        return to_graph(model)
+    return to_proto(model)
+
+
+# --- proof by halves -------------------------------------------------------------------------------------
+
+
+def _gone(groups: Groups, chosen: Mapping[str, Array]) -> Array:
+    gone = np.zeros(groups.classes.count, bool)
+    for group in groups.groups:
+        if group.name in chosen:
+            gone[group.classes[chosen[group.name]]] = True
+    return gone
+
+
+def _roll_back(
+    groups: Groups, chosen: Mapping[str, Array], verdict: Verdict
+) -> tuple[dict[str, Array], Model, Verdict, tuple[RolledBack, ...]]:
+    """Leave out the groups whose proof fails, found by halving."""
+    if "original does not run" in verdict.problem:
+        small = rewrite(groups, _gone(groups, chosen))
+        return dict(chosen), small, verdict, ()
+    failed: list[RolledBack] = []
+
+    def search(names: list[str], known: Verdict | None = None) -> None:
+        part = {n: chosen[n] for n in names}
+        gone = _gone(groups, part)
+        found = known or proofs.check(groups, gone, rewrite(groups, gone))
+        if found.ok:
+            return
+        if len(names) == 1:
+            failed.append(RolledBack(names[0], found.problem))
+            return
+        half = len(names) // 2
+        search(names[:half])
+        search(names[half:])
+
+    search(list(chosen), verdict)
+    left = {n: c for n, c in chosen.items() if n not in {f.group for f in failed}}
+    for bad in failed:
+        logger.warning("group %s is left whole: %s", bad.group, bad.problem)
+    if not left:
+        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
+    small = rewrite(groups, _gone(groups, left))
+    final = proofs.check(groups, _gone(groups, left), small)
+    if not final.ok:
+        raise GoalMissed(f"the proof fails for groups together that pass alone: {final.problem}")
+    return left, small, final, tuple(failed)
+
+
+class _Clock:
+    """Times stages and tells about them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self.progress(stage)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,55 @@
+"""Inputs to run a model on."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from onnxprune.model import Model
+from onnxprune.runtime import dtype_of
+from onnxprune.shapes import Facts
+
+# Operators through which token ids reach the table that they index.
+_CARRIERS = frozenset(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip"))
+
+
+def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random inputs of the sizes in `facts`: normal floats, indices below the size of the table that they index.
+
+    Masks (booleans, and integers that index nothing) are ones and zeros, mostly ones.
+    """
+    graph = model.proto.graph
+    weights = {t.name for t in graph.initializer}
+    limits = _limits(graph, facts)
+    feeds = {}
+    for value in graph.input:
+        if value.name in weights or not value.type.HasField("tensor_type"):
+            continue
+        shape = facts.shapes.get(value.name, ())
+        dtype = dtype_of(value.type.tensor_type.elem_type)
+        if dtype.kind in "iu":
+            limit = limits.get(value.name)
+            feeds[value.name] = rng.integers(0, limit, shape).astype(dtype) if limit else np.ones(shape, dtype)
+        elif dtype.kind == "b":
+            feeds[value.name] = np.ones(shape, dtype)
+        elif dtype.kind == "O":
+            feeds[value.name] = np.full(shape, "a", object)
+        else:
+            feeds[value.name] = rng.standard_normal(shape).astype(dtype)
+    return feeds
+
+
+def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
+    """Integer input -> the smallest table that it indexes, followed through reshapes and casts."""
+    origin = {i.name: i.name for i in graph.input}
+    limits: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type in ("Gather", "GatherND", "GatherElements") and len(node.input) > 1 and node.input[1] in origin:
+            shape = facts.shapes.get(node.input[0])
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            if shape:
+                name = origin[node.input[1]]
+                limits[name] = min(limits.get(name, 1 << 31), max(1, shape[axis]))
+        if node.op_type in _CARRIERS and node.input and node.input[0] in origin:
+            origin[node.output[0]] = origin[node.input[0]]
+    return limits

@@ -1,0 +1,188 @@
+"""The masked reference: the original model with every removed position silenced.
+
+Zeros are put in front of every contraction at the positions that go; an operator whose values depend on how many
+positions there are (a norm, a mean) is computed on the remaining positions only and laid out again. The pruned
+model must equal this model to float tolerance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxprune.grouping import Groups
+from onnxprune.labels import Array, Axes
+from onnxprune.model import Model
+from onnxprune.rewrite import Cut
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.site import Site
+from onnxprune.shapes import Shape
+
+
+def masked(groups: Groups, gone: Array) -> Model:
+    """The reference for removing the classes `gone`; it runs at the sizes in `groups.facts` only."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(groups.model.proto)
+    del proto.graph.node[:]
+    del proto.graph.value_info[:]
+    build = _Reference(groups, Cut(groups, gone), proto.graph)
+    sites = {site.node.output[0]: (site, rule) for site, rule in groups.tracing.sites if site.node.output}
+    for node in groups.model.proto.graph.node:
+        site, rule = sites.get(node.output[0] if node.output else "", (None, None))
+        new = onnx.NodeProto()
+        new.CopyFrom(node)
+        if site is None or not site.readings:
+            proto.graph.node.append(new)
+        elif any(r.mixed and build.is_cut(site, r.slot, r.axis) for r in site.readings):
+            build.on_remaining(site, new, rule.follow if rule else None)
+        else:
+            build.silence(site, new)
+            proto.graph.node.append(new)
+    return replace(groups.model, proto=proto)
+
+
+@dataclass
+class _Reference:
+    groups: Groups
+    cut: Cut
+    graph: onnx.GraphProto
+    count: int = 0
+    zeros: dict[int, str] = field(default_factory=dict)
+
+    def axes(self, site: Site, slot: int) -> Axes:
+        return site.labels(slot)
+
+    def is_cut(self, site: Site, slot: int, axis: int) -> bool:
+        return bool(self.cut.removed(site.labels(slot)[axis]).any())
+
+    def name(self, role: str) -> str:
+        self.count += 1
+        return f"onnxprune_reference_{role}_{self.count}"
+
+    def constant(self, value: Array, role: str) -> str:
+        name = self.name(role)
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        if self.groups.model.proto.ir_version < 4:
+            dtype = helper.np_dtype_to_tensor_dtype(value.dtype)
+            self.graph.input.append(helper.make_tensor_value_info(name, dtype, value.shape))
+        return name
+
+    def add(self, op: str, inputs: list[str], output: str = "", **attributes: object) -> str:
+        output = output or self.name(op.lower())
+        self.graph.node.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def silence(self, site: Site, node: onnx.NodeProto) -> None:
+        """Put zeros in at the removed positions of every contracted axis."""
+        for slot in {r.slot for r in site.readings if not r.mixed}:
+            shape, axes = site.shape(slot), site.labels(slot)
+            read = {r.axis for r in site.readings if r.slot == slot}
+            whole = self.cut.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
+            if whole is not None:
+                node.input[slot] = self._zero(node.input[slot], whole)
+
+    def _zero(self, tensor: str, mask: Array) -> str:
+        dtype = self.groups.facts.dtypes[tensor]
+        if dtype not in self.zeros:
+            zero = np.zeros((), helper.tensor_dtype_to_np_dtype(dtype))
+            self.zeros[dtype] = self.constant(zero, "zero")
+        if self._version() >= 9:
+            return self.add("Where", [self.constant(mask, "mask"), tensor, self.zeros[dtype]])
+        factor = mask.astype(helper.tensor_dtype_to_np_dtype(dtype))
+        return self.add("Mul", [tensor, self.constant(factor, "mask")])
+
+    def _version(self) -> int:
+        return max(o.version for o in self.groups.model.proto.opset_import if o.domain in ("", "ai.onnx"))
+
+    def on_remaining(self, site: Site, node: onnx.NodeProto, follow: object) -> None:
+        """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
+        facts = self.groups.facts
+        inputs = [site.labels(s) if site.has(s) and self._is_labelled(site, s) else None for s in range(len(node.input))]
+        old = [facts.shapes.get(n) for n in site.node.input]
+        outs = [self.groups.tracing.axes.get(o) for o in site.node.output]
+        for slot, axes in enumerate(inputs):
+            if axes is not None:
+                node.input[slot] = self._pick(node.input[slot], site.shape(slot), axes)
+        full = list(node.output)
+        small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
+        node.output[:] = small
+        if callable(follow):
+            new_in = [s if s is None or a is None else self.cut.shape(s, a) for s, a in zip(old, inputs, strict=True)]
+            new_out = [
+                s if s is None or a is None else self.cut.shape(s, a)
+                for s, a in zip([facts.shapes.get(o) for o in full], outs, strict=True)
+            ]
+
+            def kept(slot: int, axis: int) -> Array:
+                axes = inputs[slot]
+                size = site.shape(slot)[axis]
+                return np.ones(size, bool) if axes is None else self.cut.kept(axes[axis], axis, size)
+
+            follow(Edit(site, node, new_in, new_out, kept, self.name))
+        self.graph.node.append(node)
+        for index, (name, axes) in enumerate(zip(full, outs, strict=True)):
+            if name and axes is not None:
+                self._spread(small[index], name, facts.shapes[name], axes)
+
+    def _is_labelled(self, site: Site, slot: int) -> bool:
+        tracing = self.groups.tracing
+        return tracing.key(site.node, slot) in tracing.axes
+
+    def _pick(self, tensor: str, shape: Shape, axes: Axes) -> str:
+        """The remaining positions of a tensor."""
+        for axis, labels in _fields_first(axes):
+            gone = self.cut.removed(labels)
+            if not gone.any():
+                continue
+            if gone.ndim == 1:
+                index = self.constant(np.flatnonzero(~gone), "kept")
+                tensor = self.add("Gather", [tensor, index], axis=axis)
+                shape = (*shape[:axis], int((~gone).sum()), *shape[axis + 1 :])
+            else:
+                tensor, shape = self._by_rows(tensor, shape, axis, gone, spread=False)
+        return tensor
+
+    def _spread(self, tensor: str, output: str, shape: Shape, axes: Axes) -> None:
+        """Lay a tensor of the remaining positions out to `shape`; removed positions hold a copy of another."""
+        cut = [(a, x) for a, x in _fields_first(axes) if self.cut.removed(x).any()]
+        now = self.cut.shape(shape, axes)
+        for axis, labels in reversed(cut):
+            gone = self.cut.removed(labels)
+            if gone.ndim == 1:
+                index = self.constant(np.maximum(np.cumsum(~gone) - 1, 0), "place")
+                tensor = self.add("Gather", [tensor, index], axis=axis)
+                now = (*now[:axis], shape[axis], *now[axis + 1 :])
+            else:
+                tensor, now = self._by_rows(tensor, now, axis, gone, spread=True)
+        self.add("Identity", [tensor], output)
+
+    def _by_rows(self, tensor: str, shape: Shape, axis: int, gone: Array, *, spread: bool) -> tuple[str, Shape]:
+        """Pick or spread positions of `axis` that differ from row to row, through a flat index."""
+        rows = [a for a in range(len(shape)) if a != axis and gone.shape[a] > 1]
+        rest = [a for a in range(len(shape)) if a != axis and a not in rows]
+        order = [*rows, axis, *rest]
+        table = np.transpose(gone, order).reshape(-1, gone.shape[axis])
+        width = table.shape[1] if not spread else int((~table[0]).sum())
+        offsets = np.arange(len(table))[:, None] * width
+        if spread:
+            index = np.maximum(np.cumsum(~table, axis=1) - 1, 0) + offsets
+        else:
+            index = (np.broadcast_to(np.arange(width), table.shape)[~table]).reshape(len(table), -1) + offsets
+        turned = self.add("Transpose", [tensor], perm=order)
+        flat = [len(table) * width, *(shape[a] for a in rest)]
+        joined = self.add("Reshape", [turned, self.constant(np.array(flat, np.int64), "flat")])
+        picked = self.add("Gather", [joined, self.constant(index.reshape(-1).astype(np.int64), "rows")], axis=0)
+        new = (*shape[:axis], index.shape[1], *shape[axis + 1 :])
+        sizes = np.array([new[a] for a in order], np.int64)
+        parted = self.add("Reshape", [picked, self.constant(sizes, "parted")])
+        return self.add("Transpose", [parted], perm=np.argsort(order).tolist()), new
+
+
+_WHOLE: Array = np.array([-1], np.int32)
+
+
+def _fields_first(axes: Axes) -> list[tuple[int, Array]]:
+    return sorted(enumerate(axes), key=lambda pair: pair[1].ndim == 1)

@@ -1,0 +1,445 @@
+"""From a plan to the smaller model: slice every weight by its labels, let nodes follow, drop what is dead."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.grouping import Group, Groups, Member
+from onnxprune.labels import Array, Axes
+from onnxprune.model import Model
+from onnxprune.rules import Rule
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.site import Site
+from onnxprune.shapes import Shape
+from onnxprune.tracing import captured
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What goes, seen from every tensor.
+
+    Attributes:
+        groups: the traced model.
+        gone: bool[classes].
+    """
+
+    groups: Groups
+    gone: Array
+
+    @cached_property
+    def _gone_label(self) -> Array:
+        return np.append(self.gone[self.groups.classes.of], False)  # a barrier, clipped to -1, stays
+
+    @cached_property
+    def _cache(self) -> dict[int, tuple[Array, Array]]:
+        return {}
+
+    def removed(self, labels: Array) -> Array:
+        """bool, in the shape of `labels`: the positions that go."""
+        known = self._cache.get(id(labels))
+        if known is None or known[0] is not labels:
+            known = self._cache[id(labels)] = (labels, self._gone_label[np.maximum(labels, -1)])
+        return known[1]
+
+    def size(self, labels: Array, axis: int, size: int) -> int:
+        """The length of `axis` that remains of `size`."""
+        gone = self.removed(labels)
+        if not gone.any():
+            return size
+        if gone.ndim == 1:
+            return size - int(gone.sum())
+        return size - int(np.moveaxis(gone, axis, -1).reshape(-1, size)[0].sum())
+
+    def shape(self, shape: Shape, axes: Axes) -> Shape:
+        """The sizes that remain."""
+        return tuple(self.size(labels, a, n) for a, (labels, n) in enumerate(zip(axes, shape, strict=True)))
+
+    def kept(self, labels: Array, axis: int, size: int) -> Array:
+        """bool[size]: the positions of `axis` that remain in the first row."""
+        gone = self.removed(labels)
+        if gone.ndim > 1:
+            gone = np.moveaxis(gone, axis, -1).reshape(-1, gone.shape[axis])[0]
+        return ~np.broadcast_to(gone, (size,))
+
+    def mask(self, shape: Shape, axes: Axes) -> Array | None:
+        """bool, broadcastable to `shape`: the elements that remain; None if all do."""
+        mask: Array | None = None
+        for axis, labels in enumerate(axes):
+            gone = self.removed(labels)
+            if gone.any():
+                keep = ~(gone if gone.ndim > 1 else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))]))
+                mask = keep if mask is None else mask & keep
+        return mask
+
+    def sliced(self, value: Array, axes: Axes) -> Array:
+        """The part of a weight that remains."""
+        new = self.shape(value.shape, axes)
+        lines = [a for a, labels in enumerate(axes) if labels.ndim == 1 and new[a] != value.shape[a]]
+        rows = [a for a, labels in enumerate(axes) if labels.ndim > 1 and new[a] != value.shape[a]]
+        if rows:
+            mask = np.broadcast_to(self.mask(value.shape, axes), value.shape)  # type: ignore[arg-type]
+            return np.ascontiguousarray(value[mask].reshape(new))
+        for axis in lines:
+            value = np.take(value, np.flatnonzero(~self.removed(axes[axis])), axis)
+        return np.ascontiguousarray(value)
+
+    def masks(self) -> dict[str, Array]:
+        """Keep masks of all weights that shrink, in their original shape."""
+        found = {}
+        for key, axes in self.groups.tracing.weights_axes():
+            name = self.groups.tracing.weights[key]
+            shape = self.groups.facts.shapes[name]
+            mask = self.mask(shape, axes)
+            if mask is not None:
+                found[key] = np.array(np.broadcast_to(mask, shape))
+        names = self.groups.tracing.weights
+        alone = {names[k] for k in found if sum(names[o] == names[k] for o in found) == 1}
+        return {names[k] if names[k] in alone else k: m for k, m in found.items()}
+
+    def member(self, member: Member, group: Group) -> dict[str, Any]:
+        """A member of a group as plain values, with the positions of the axis that go."""
+        labels = self.groups.tracing.axes[member.key][member.axis]
+        inside = self.groups.group_of[self.groups.classes.of[np.maximum(labels, 0)]] == self.groups.groups.index(group)
+        gone = self.removed(labels) & inside & (labels >= 0)
+        positions: list[Any]
+        if gone.ndim > 1:
+            rows = np.moveaxis(gone, member.axis, -1).reshape(-1, gone.shape[member.axis])
+            positions = [np.flatnonzero(r).tolist() for r in rows]
+        else:
+            positions = np.flatnonzero(gone).tolist()
+        return {"tensor": member.tensor, "axis": member.axis, "size": member.size, "removed": positions}
+
+
+def rewrite(groups: Groups, gone: Array) -> Model:
+    """The model without the classes `gone`.
+
+    Weights of a model with external data stay on disk and are sliced when they are written. Everything that does
+    not shrink comes out as it went in.
+    """
+    return _Rewriting(groups.model, Cut(groups, gone)).run()
+
+
+def zeroed(groups: Groups, gone: Array) -> Model:
+    """The model in its original size, with the weights of the classes `gone` set to zero."""
+    model, masks = groups.model, Cut(groups, gone).masks()
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    values: dict[str, Callable[[], Array]] = {}
+    by_name: dict[str, Array] = {}
+    for key, mask in masks.items():
+        name = groups.tracing.weights.get(key, key)
+        by_name[name] = mask if name not in by_name else by_name[name] | mask
+    for tensor in proto.graph.initializer:
+        if tensor.name in by_name:
+            _store(values, tensor, _masked(model, tensor.name, by_name[tensor.name]), model.external)
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.output[0] in by_name:
+            value = groups.tracing.weight_value(node.output[0])
+            if value is not None:
+                tensor = numpy_helper.from_array(value * by_name[node.output[0]].astype(value.dtype))
+                node.attribute[0].CopyFrom(helper.make_attribute("value", tensor))
+    return replace(model, proto=proto, values=values)
+
+
+def _masked(model: Model, name: str, mask: Array) -> Callable[[], Array]:
+    def make() -> Array:
+        value = model.array(name)
+        return np.where(mask, value, np.zeros((), value.dtype))
+
+    return make
+
+
+def _store(values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Callable[[], Array], lazy: bool) -> None:
+    """Give `tensor` new data: when it is written for a model with external data, else now."""
+    if lazy and tensor.data_location == TensorProto.EXTERNAL:
+        values[tensor.name] = make
+        return
+    name, doc = tensor.name, tensor.doc_string
+    metadata = list(tensor.metadata_props)
+    tensor.CopyFrom(numpy_helper.from_array(make(), name))
+    tensor.doc_string = doc
+    tensor.metadata_props.extend(metadata)
+
+
+@dataclass
+class _Rewriting:
+    """Builds the new graph, part by part."""
+
+    model: Model
+    cut: Cut
+    values: dict[str, Callable[[], Array]] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> Groups:
+        return self.cut.groups
+
+    @cached_property
+    def names(self) -> set[str]:
+        graph = self.model.proto.graph
+        found = {t.name for t in graph.initializer} | {i.name for i in graph.input}
+        found.update(name for node in graph.node for name in (*node.output, *captured(node)))
+        return found
+
+    def unique(self, stem: str) -> str:
+        """A name that no tensor has."""
+        name = next(n for n in itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1))) if n not in self.names)
+        self.names.add(name)
+        return name
+
+    def run(self) -> Model:
+        old = self.model.proto
+        proto = onnx.ModelProto()
+        for descriptor, value in old.ListFields():
+            if descriptor.name != "graph":
+                _copy(proto, descriptor.name, value)
+        graph, source = proto.graph, old.graph
+        for descriptor, value in source.ListFields():
+            if descriptor.name not in ("initializer", "sparse_initializer", "node", "value_info"):
+                _copy(graph, descriptor.name, value)
+        # A message that is empty still has to be there.
+        self._weights(graph)
+        self._nodes(graph)
+        self._infos(graph)
+        _drop_dead(graph)
+        return Model(proto, self.model.folder, self.model.path, {k: v for k, v in self.values.items()})
+
+    # --- weights -----------------------------------------------------------------------------------------
+
+    def _weights(self, graph: onnx.GraphProto) -> None:
+        versions = self._versions()
+        for tensor in self.model.proto.graph.initializer:
+            cuts = versions.get(tensor.name)
+            if not cuts:
+                graph.initializer.add().CopyFrom(tensor)
+                continue
+            for name, axes in cuts.items():
+                if axes is None:
+                    graph.initializer.add().CopyFrom(tensor)
+                else:
+                    self._slice(graph, tensor, name, axes)
+        for sparse in self.model.proto.graph.sparse_initializer:
+            name = sparse.values.name
+            if not versions.get(name):
+                graph.sparse_initializer.add().CopyFrom(sparse)
+                continue
+            for new, axes in versions[name].items():
+                value = self.model.array(name)
+                graph.initializer.append(numpy_helper.from_array(value if axes is None else self.cut.sliced(value, axes), new))
+        self._constants = versions
+
+    def _slice(self, graph: onnx.GraphProto, tensor: TensorProto, name: str, axes: Axes) -> None:
+        new = graph.initializer.add()
+        source = tensor.name
+
+        def make() -> Array:
+            return self.cut.sliced(self.model.array(source), axes)
+
+        if tensor.data_location == TensorProto.EXTERNAL:
+            new.CopyFrom(tensor)
+            new.name = name
+            new.dims[:] = self.cut.shape(tuple(tensor.dims), axes)
+            self.values[name] = make
+        else:
+            new.CopyFrom(numpy_helper.from_array(make(), name))
+            new.doc_string = tensor.doc_string
+            new.metadata_props.extend(tensor.metadata_props)
+        for value in graph.input:
+            if value.name == name:
+                for dim, size in zip(value.type.tensor_type.shape.dim, new.dims, strict=True):
+                    if dim.HasField("dim_value"):
+                        dim.dim_value = size
+
+    def _versions(self) -> dict[str, dict[str, Axes | None]]:
+        """Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one."""
+        tracing = self.groups.tracing
+        found: dict[str, dict[str, Axes | None]] = {}
+        seen: dict[tuple[str, bytes], str] = {}
+        touched = {tracing.weights[k] for k, axes in tracing.weights_axes() if any(self.cut.removed(x).any() for x in axes)}
+        for name in sorted(touched & tracing.unshared):
+            # Uses that no rule asked labels for keep the whole tensor.
+            if self._has_whole_use(name):
+                found[name] = {name: None}
+                seen[name, b""] = name
+        for key, axes in tracing.weights_axes():
+            name = tracing.weights[key]
+            if name not in touched:
+                continue
+            masks = [self.cut.removed(labels) for labels in axes]
+            is_cut = any(m.any() for m in masks)
+            content = b"".join(m.tobytes() if m.any() else b"-" for m in masks) if is_cut else b""
+            new = seen.get((name, content))
+            if new is None:
+                copies = found.setdefault(name, {})
+                new = name if not copies else self.unique(f"{name}_pruned")
+                copies[new] = axes if is_cut else None
+                seen[name, content] = new
+            self.renamed[key] = new
+        return found
+
+    def _has_whole_use(self, name: str) -> bool:
+        tracing = self.groups.tracing
+        for node in self.model.proto.graph.node:
+            if name in captured(node):
+                return True
+            for slot, given in enumerate(node.input):
+                if given == name and tracing.key(node, slot) not in tracing.axes:
+                    return True
+        return any(o.name == name for o in self.model.proto.graph.output)
+
+    # --- nodes -------------------------------------------------------------------------------------------
+
+    def _nodes(self, graph: onnx.GraphProto) -> None:
+        traced = {site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output}
+        constants: dict[str, Array] = {}
+        for node in self.model.proto.graph.node:
+            if node.op_type == "Constant" and not node.domain and self._constants.get(node.output[0]):
+                self._constant(graph, node)
+                continue
+            new = graph.node.add()
+            new.CopyFrom(node)
+            site, rule = traced.get(node.output[0] if node.output else "", (None, None))
+            if site is None:
+                continue
+            for slot, name in enumerate(node.input):
+                if name in self.groups.tracing.unshared:
+                    new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
+            if rule is not None and rule.follow is not None and self._is_touched(site):
+                edit = self._edit(site, new)
+                rule.follow(edit)
+                del graph.node[-1]
+                graph.node.extend([*edit.before, edit.node, *edit.after])
+                constants.update(edit.constants)
+        for name, value in constants.items():
+            graph.initializer.append(numpy_helper.from_array(value, name))
+            if self.model.proto.ir_version < 4:  # where every initializer must also be an input
+                graph.input.append(
+                    helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+                )
+
+    def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+        value = self.groups.tracing.weight_value(node.output[0])
+        assert value is not None
+        for name, axes in self._constants[node.output[0]].items():
+            new = graph.node.add()
+            new.CopyFrom(node)
+            new.output[0] = name
+            if name != node.output[0]:
+                new.name = self.unique(f"{node.name}_pruned") if node.name else ""
+            if axes is not None:
+                attribute = helper.make_attribute("value", numpy_helper.from_array(self.cut.sliced(value, axes)))
+                del new.attribute[:]
+                new.attribute.append(attribute)
+
+    def _axes_of(self, site: Site, slot: int) -> Axes | None:
+        tracing = self.groups.tracing
+        name = site.node.input[slot]
+        return tracing.axes.get(tracing.key(site.node, slot)) if name else None
+
+    def _is_touched(self, site: Site) -> bool:
+        inputs = (self._axes_of(site, s) for s in range(len(site.node.input)))
+        outputs = (self.groups.tracing.axes.get(o) for o in site.node.output)
+        return any(
+            self.cut.removed(labels).any() for axes in itertools.chain(inputs, outputs) if axes for labels in axes
+        )
+
+    def _edit(self, site: Site, node: onnx.NodeProto) -> Edit:
+        def new_shape(name: str, axes: Axes | None) -> Shape | None:
+            shape = self.groups.facts.shapes.get(name)
+            return shape if shape is None or axes is None else self.cut.shape(shape, axes)
+
+        def kept(slot: int, axis: int) -> Array:
+            size = site.shape(slot)[axis]
+            axes = self._axes_of(site, slot)
+            return np.ones(size, bool) if axes is None else self.cut.kept(axes[axis], axis, size)
+
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        return Edit(
+            site,
+            copy,
+            [new_shape(n, self._axes_of(site, s)) for s, n in enumerate(site.node.input)],
+            [new_shape(n, self.groups.tracing.axes.get(n)) for n in site.node.output],
+            kept,
+            self.unique,
+        )
+
+    # --- the rest ----------------------------------------------------------------------------------------
+
+    def _infos(self, graph: onnx.GraphProto) -> None:
+        for info in self.model.proto.graph.value_info:
+            new = graph.value_info.add()
+            new.CopyFrom(info)
+            axes = self.groups.tracing.axes.get(info.name)
+            shape = self.groups.facts.shapes.get(info.name)
+            if axes is None or shape is None or not info.type.tensor_type.HasField("shape"):
+                continue
+            dims = new.type.tensor_type.shape.dim
+            for dim, old, size in zip(dims, shape, self.cut.shape(shape, axes), strict=False):
+                if old != size:
+                    fixed = dim.HasField("dim_value")
+                    dim.Clear()
+                    if fixed:
+                        dim.dim_value = size
+
+
+def _copy(message: Any, name: str, value: Any) -> None:
+    target = getattr(message, name)
+    if hasattr(target, "extend"):
+        target.extend(value)
+    elif hasattr(target, "CopyFrom"):
+        target.CopyFrom(value)
+    else:
+        setattr(message, name, value)
+
+
+def _drop_dead(graph: onnx.GraphProto) -> None:
+    """Remove nodes, initializers and notes that no output depends on."""
+    needed = {o.name for o in graph.output}
+    alive: list[bool] = []
+    for node in reversed(graph.node):
+        live = any(o in needed for o in node.output)
+        alive.append(live)
+        if live:
+            needed.update(i for i in node.input if i)
+            needed.update(captured(node))
+    alive.reverse()
+    for index in range(len(alive) - 1, -1, -1):
+        if not alive[index]:
+            del graph.node[index]
+    inputs = {i.name for i in graph.input}
+    listed = {t.name for t in graph.initializer}
+    for field_name, name_of in _NAMED.items():
+        items = getattr(graph, field_name)
+        for index in range(len(items) - 1, -1, -1):
+            if name_of(items[index]) not in needed:
+                del items[index]
+    for index in range(len(graph.input) - 1, -1, -1):
+        name = graph.input[index].name
+        if name in inputs and name in listed and name not in needed:
+            del graph.input[index]
+    made = {o for n in graph.node for o in n.output}
+    for index in range(len(graph.value_info) - 1, -1, -1):
+        if graph.value_info[index].name not in made and graph.value_info[index].name not in needed:
+            del graph.value_info[index]
+
+
+_NAMED: Mapping[str, Callable[[Any], str]] = {
+    "initializer": lambda t: t.name,
+    "sparse_initializer": lambda t: t.values.name,
+}
+
+
+def touched_sites(groups: Groups) -> Iterator[tuple[Site, Rule]]:
+    """The nodes that a rule traced."""
+    for site, rule in groups.tracing.sites:
+        if rule is not None:
+            yield site, rule

@@ -1,0 +1,84 @@
+"""The only door to ONNX Runtime: sessions and runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import RunError
+from onnxprune.model import Model, save, to_proto
+
+# Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
+LARGEST_IN_MEMORY = 1 << 30
+
+
+class Session:
+    """A model that is ready to run; closes its temporary files on exit."""
+
+    def __init__(self, model: Model, *, threads: int = 0) -> None:
+        """Prepare `model`.
+
+        Raises:
+            RunError: the runtime refuses it.
+        """
+        import onnxruntime as ort
+
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        try:
+            self._session = ort.InferenceSession(self._source(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - the runtime raises its own unrelated types
+            self.close()
+            raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
+
+    def _source(self, model: Model) -> bytes | str:
+        if not model.external and model.nbytes < LARGEST_IN_MEMORY:
+            return bytes(to_proto(model).SerializeToString())
+        self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
+        path = Path(self._folder.name) / "model.onnx"
+        save(model, path)
+        return str(path)
+
+    def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> list[Any]:
+        """Run once.
+
+        Raises:
+            RunError: the runtime fails.
+        """
+        try:
+            return list(self._session.run(outputs, dict(feeds)))
+        except Exception as error:  # noqa: BLE001 - as above
+            raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def dtype_of(elem_type: int) -> np.dtype[Any]:
+    """The numpy type of an ONNX element type."""
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
