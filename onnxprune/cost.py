@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from onnxprune.functions import inlined
 from onnxprune.labels import Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import infer, symbolic_dims
@@ -52,6 +53,7 @@ class Cost:
 
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
     """The cost of `model` for a batch of one; other symbolic dims take their defaults unless given in `sizes`."""
+    model = inlined(model)
     batch = {s: 1 for s, (axis, _, _) in symbolic_dims(model.proto.graph).items() if axis == 0}
     tracing = Tracing(model, infer(model, batch | dict(sizes or {})), Ledger())
     tracing.run()

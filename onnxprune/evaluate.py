@@ -162,6 +162,18 @@ def _cumsum(attrs: Attributes, x: np.ndarray, axis: np.ndarray, *, outputs: int)
     return [np.cumsum(x, int(axis.item()), dtype=x.dtype)]
 
 
+def _clip(
+    attrs: Attributes, x: np.ndarray, low: np.ndarray | None = None, high: np.ndarray | None = None, *, outputs: int
+) -> Sequence[np.ndarray]:
+    bounds = [attrs.get("min") if low is None else low, attrs.get("max") if high is None else high]
+    return [x if bounds == [None, None] else np.clip(x, *bounds).astype(x.dtype)]
+
+
+def _flatten(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
+    axis = attrs.get("axis", 1)
+    return [x.reshape(int(np.prod(x.shape[:axis])), -1)]
+
+
 def _many(function: Callable[[Any, Any], Any]) -> Evaluator:
     def run(attrs: Attributes, *inputs: np.ndarray, outputs: int) -> Sequence[np.ndarray]:
         result = inputs[0]
@@ -178,17 +190,20 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "And": _plain(np.logical_and),
     "Cast": _cast,
     "Ceil": _plain(np.ceil),
+    "Clip": _clip,
     "Concat": _concat,
     "ConstantOfShape": _fill,
     "CumSum": _cumsum,
     "Div": _div,
     "Equal": _plain(np.equal),
     "Expand": _expand,
+    "Flatten": _flatten,
     "Floor": _plain(np.floor),
     "Gather": _gather,
     "Greater": _plain(np.greater),
     "GreaterOrEqual": _plain(np.greater_equal),
     "Identity": _plain(lambda x: x),
+    "IsNaN": _plain(np.isnan),
     "Less": _plain(np.less),
     "LessOrEqual": _plain(np.less_equal),
     "Max": _many(np.maximum),
@@ -204,7 +219,10 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
+    "Reciprocal": _plain(lambda x: (1 / x).astype(x.dtype)),
     "Reshape": _reshape,
+    "Round": _plain(np.round),
+    "Sign": _plain(np.sign),
     "Size": _plain(lambda x: np.array(x.size, np.int64)),
     "Slice": _slice,
     "Split": _split,

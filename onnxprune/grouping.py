@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.errors import ModelError
+from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger, Reason, components
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, infer
@@ -158,6 +159,7 @@ def trace(
     Raises:
         ModelError: no weight of the model can be followed.
     """
+    model = inlined(model)
     facts = infer(model, sizes)
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()

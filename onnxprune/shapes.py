@@ -335,6 +335,8 @@ class _Step:
         except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
             return False
+        if schema.has_function and not all(o in found for o in node.output if o):
+            found = self._through_body(node, types)
         complete = True
         for name in node.output:
             kind = found[name].tensor_type if name in found else None
@@ -350,6 +352,17 @@ class _Step:
             else:
                 complete = False
         return complete
+
+    def _through_body(
+        self, node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto | None]
+    ) -> dict[str, onnx.TypeProto]:
+        """Output types of an operator that onnx defines by a function and not by a shape function of its own."""
+        inputs = [helper.make_value_info(name, kind) for name, kind in types.items() if kind is not None]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = helper.make_graph([node], "body", inputs, outputs)
+        alone = helper.make_model(graph, opset_imports=self._opsets, ir_version=self.model.proto.ir_version)
+        inferred = shape_inference.infer_shapes(alone, data_prop=True).graph
+        return {v.name: v.type for v in (*inferred.output, *inferred.value_info) if v.type.HasField("tensor_type")}
 
     @property
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:

@@ -41,7 +41,10 @@ class Tracing(LabelState):
         facts: its static shapes and values.
         ledger: the ties.
         axes: labels of every tensor; a weight that is un-shared has an entry per use.
-        sites: every node that was traced by a rule, with the rule.
+        sites: every node, with the rule that traced it; None for a barrier.
+        constants: tensors that are computed from weights alone.
+        weights: entry of `axes` -> the weight that it belongs to.
+        read: (first output, slot) of every node input whose labels its rule asked for.
     """
 
     model: Model
@@ -51,12 +54,14 @@ class Tracing(LabelState):
     sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
     weights: dict[str, str] = field(default_factory=dict)
+    read: set[tuple[str, int]] = field(default_factory=set)
 
     # --- LabelState --------------------------------------------------------------------------------------
 
     def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
         """The labels of an input; a weight's are made here."""
         key = self.key(node, slot)
+        self.read.add((node.output[0], slot))
         known = self.axes.get(key)
         if known is None:
             name = node.input[slot]
@@ -143,11 +148,21 @@ class Tracing(LabelState):
         for index, node in enumerate(graph.node):
             if node.op_type != "Constant" or node.domain:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
+        self._fix_unread()
         for value in graph.output:
             if value.name in self.axes:
                 for labels in self.axes[value.name]:
                     self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
         return self.ledger.solve()
+
+    def _fix_unread(self) -> None:
+        """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
+        for site, _ in self.sites:
+            node = site.node
+            for slot, name in enumerate(node.input):
+                if name and (node.output[0], slot) not in self.read:
+                    for labels in self.axes.get(self.key(node, slot), ()):
+                        self.ledger.fix(labels, site.reason("not data but a parameter of the operator", inherent=True))
 
     def _node(self, node: onnx.NodeProto, name: str, versions: Mapping[str, int]) -> None:
         version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)

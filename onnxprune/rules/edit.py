@@ -95,9 +95,10 @@ class Edit:
         # An Expand target may have fewer axes than its output, which it is aligned with on the right.
         width = len(old) if seen is None else seen.size
         old, new = old[len(old) - width :], new[len(new) - width :]
-        steady = [o == n or (seen is not None and int(seen[a]) <= 0) for a, (o, n) in enumerate(zip(old, new, strict=True))]
+        # An entry that is not the size itself (0 and -1 of a Reshape, 1 of an Expand) follows without help.
+        steady = [o == n or (seen is not None and int(seen[a]) != o) for a, (o, n) in enumerate(zip(old, new, strict=True))]
         if static is not None:
-            kept = [int(t) if s or int(t) == 1 else n for t, s, n in zip(static, steady, new, strict=True)]
+            kept = [int(t) if s else n for t, s, n in zip(static, steady, new, strict=True)]
             if kept != static.tolist():
                 self.set_input(slot, np.array(kept, np.int64), "shape")
             return

@@ -75,7 +75,7 @@ def _lead(site: Site, axes: Axes, ins: Sequence[int]) -> int | None:
 def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Block) -> dict[int, Array]:
     """Labels of the new axes of block `own`, from those of the old `axis`."""
     old, new = site.shape(0), site.out_shape()
-    field = as_field(labels, axis, len(old))
+    field = _in_order(site, as_field(labels, axis, len(old)), axis, own[0])
     full, target = [1] * len(old), [1] * len(new)
     for ins, outs in blocks:
         if any(field.shape[a] > 1 for a in ins):
@@ -105,6 +105,20 @@ def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Bl
     if taken >= 0:
         result[taken] = as_line(moved, taken)
     return result
+
+
+def _in_order(site: Site, field: Array, axis: int, ins: Sequence[int]) -> Array:
+    """Make rows equal that lie inside of `axis` in a merge.
+
+    What remains of a tensor is merged by rank, not by position: only if the rows are the outer axes (or lose the
+    same positions) does the merged axis hold the remaining positions in their old order.
+    """
+    inner = [a for a in ins if a > axis and field.shape[a] > 1]
+    if not inner:
+        return field
+    first = field[tuple(slice(0, 1) if a in inner else slice(None) for a in range(field.ndim))]
+    site.ledger.tie(field, first)
+    return first
 
 
 def _split(site: Site, moved: Array, cuts: list[int], key: tuple[str, int]) -> tuple[int, Array]:
