@@ -109,7 +109,9 @@ def run(
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, clock.seconds)
 
 
-def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None = None) -> tuple[Groups, Plan]:
+def plan_for(
+    model: Model, options: Options, *, sizes: Mapping[str, int] | None = None
+) -> tuple[Groups, Plan]:
     """The plan that `run` would carry out, without a proof."""
     groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     scores = criteria.score(groups, options.criterion, options.seed)
@@ -136,7 +138,9 @@ def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
 # --- any source in, the same kind out --------------------------------------------------------------------
 
 
-def trace(source: Any, *, heads: bool = True, head_dims: bool = False, sizes: Mapping[str, int] | None = None) -> Groups:
+def trace(
+    source: Any, *, heads: bool = True, head_dims: bool = False, sizes: Mapping[str, int] | None = None
+) -> Groups:
     """Groups, units and barriers of a model (path, bytes, ModelProto or graphsurgeon Graph)."""
     return trace_model(load(source), heads=heads, head_dims=head_dims, sizes=sizes)
 
@@ -151,7 +155,9 @@ def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
     return _same_kind(execute(load(source), plan, zero=zero), source)
 
 
-def prune(source: Any, ratio: float = 0.5, criterion: Any = "l2", *, verify: bool = True, **options: Any) -> PruneResult:
+def prune(
+    source: Any, ratio: float = 0.5, criterion: Any = "l2", *, verify: bool = True, **options: Any
+) -> PruneResult:
     """Prune a model and prove the result.
 
     Args:

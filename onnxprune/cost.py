@@ -62,12 +62,23 @@ def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
         if rule is None or rule.work is None:
             continue
         macs = math.prod((site.out_shape() if s is None else site.shape(s))[a] for s, a in rule.work(site))
-        weights = [s for s, c in enumerate(site.constant) if c and site.has(s) and site.node.input[s] in tracing.facts.shapes]
+        weights = [
+            s
+            for s, c in enumerate(site.constant)
+            if c and site.has(s) and site.node.input[s] in tracing.facts.shapes
+        ]
         main = max(weights, key=lambda s: math.prod(site.shape(s)), default=None)
         params = sum(math.prod(site.shape(s)) for s in weights)
         shape = site.out_shape() if main is None else site.shape(main)
         layers.append(
-            Layer(site.name, site.node.op_type, "" if main is None else site.node.input[main], shape, params, macs)
+            Layer(
+                site.name,
+                site.node.op_type,
+                "" if main is None else site.node.input[main],
+                shape,
+                params,
+                macs,
+            )
         )
     params = sum(
         math.prod(tracing.facts.shapes[name])

@@ -54,7 +54,9 @@ def _concat(attrs: Attributes, *inputs: np.ndarray, outputs: int) -> Sequence[np
     return [np.concatenate(inputs, axis=attrs["axis"])]
 
 
-def _squeeze(attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int) -> Sequence[np.ndarray]:
+def _squeeze(
+    attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int
+) -> Sequence[np.ndarray]:
     listed = _listed(attrs, "axes", axes)
     return [np.squeeze(x, None if listed is None else tuple(listed))]
 
@@ -65,7 +67,9 @@ def _unsqueeze(
     return [np.expand_dims(x, tuple(_listed(attrs, "axes", axes) or ()))]
 
 
-def _slice(attrs: Attributes, x: np.ndarray, *bounds: np.ndarray | None, outputs: int) -> Sequence[np.ndarray]:
+def _slice(
+    attrs: Attributes, x: np.ndarray, *bounds: np.ndarray | None, outputs: int
+) -> Sequence[np.ndarray]:
     given = [*bounds, None, None, None, None][:4]
     starts, ends = _listed(attrs, "starts", given[0]) or [], _listed(attrs, "ends", given[1]) or []
     axes = _listed(attrs, "axes", given[2]) or list(range(len(starts)))
@@ -133,7 +137,9 @@ def _transpose(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np
     return [np.transpose(x, attrs.get("perm"))]
 
 
-def _split(attrs: Attributes, x: np.ndarray, split: np.ndarray | None = None, *, outputs: int) -> Sequence[np.ndarray]:
+def _split(
+    attrs: Attributes, x: np.ndarray, split: np.ndarray | None = None, *, outputs: int
+) -> Sequence[np.ndarray]:
     axis = attrs.get("axis", 0)
     sizes = _listed(attrs, "split", split) or split_sizes(x.shape[axis], outputs)
     return list(np.split(x, np.cumsum(sizes)[:-1], axis))
@@ -146,12 +152,16 @@ def split_sizes(size: int, outputs: int) -> list[int]:
 
 
 def _reduce(function: Callable[..., Any]) -> Evaluator:
-    def run(attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int) -> list[np.ndarray]:
+    def run(
+        attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int
+    ) -> list[np.ndarray]:
         listed = _listed(attrs, "axes", axes)
         if not listed and attrs.get("noop_with_empty_axes"):
             return [x]
         kept = bool(attrs.get("keepdims", 1))
-        return [np.asarray(function(x, axis=tuple(listed) if listed else None, keepdims=kept)).astype(x.dtype)]
+        return [
+            np.asarray(function(x, axis=tuple(listed) if listed else None, keepdims=kept)).astype(x.dtype)
+        ]
 
     return run
 
@@ -163,7 +173,12 @@ def _cumsum(attrs: Attributes, x: np.ndarray, axis: np.ndarray, *, outputs: int)
 
 
 def _clip(
-    attrs: Attributes, x: np.ndarray, low: np.ndarray | None = None, high: np.ndarray | None = None, *, outputs: int
+    attrs: Attributes,
+    x: np.ndarray,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+    *,
+    outputs: int,
 ) -> Sequence[np.ndarray]:
     bounds = [attrs.get("min") if low is None else low, attrs.get("max") if high is None else high]
     return [x if bounds == [None, None] else np.clip(x, *bounds).astype(x.dtype)]

@@ -199,7 +199,9 @@ def _revise(
     return revised
 
 
-def _head_classes(ledger: Ledger, classes: Classes, attention: frozenset[tuple[str, int]]) -> dict[str, Array]:
+def _head_classes(
+    ledger: Ledger, classes: Classes, attention: frozenset[tuple[str, int]]
+) -> dict[str, Array]:
     """Classes of attention splits, by kind of unit."""
     found: dict[str, list[Array]] = {"head": [], "head dim": []}
     for choice in ledger.choices:
@@ -252,7 +254,9 @@ class _Forming:
                 stuck.append(lopsided[loose])
                 continue
             salt = rng.integers(1, 1 << 63, (counts.shape[1],), dtype=np.uint64)
-            self.cell[lopsided[loose]] += (counts[loose].astype(np.uint64) * salt).sum(axis=1, dtype=np.uint64)
+            self.cell[lopsided[loose]] += (counts[loose].astype(np.uint64) * salt).sum(
+                axis=1, dtype=np.uint64
+            )
             members = lopsided[loose]
             edges.append((np.repeat(members[:1], len(members)), members))
         if edges:
@@ -286,7 +290,11 @@ class _Forming:
         group_key = np.where(linked, self.link[usable].astype(np.uint64), self.signature[usable])
         order = np.lexsort((usable, group_key, linked))
         usable, group_key, linked = usable[order], group_key[order], linked[order]
-        starts = np.flatnonzero(np.r_[True, (group_key[1:] != group_key[:-1]) | (linked[1:] != linked[:-1])]) if len(usable) else []
+        starts = (
+            np.flatnonzero(np.r_[True, (group_key[1:] != group_key[:-1]) | (linked[1:] != linked[:-1])])
+            if len(usable)
+            else []
+        )
         chunks = np.split(usable, starts[1:]) if len(usable) else []
         chunks.sort(key=lambda c: int(c[0]))
         return _describe(self, chunks, kinds)
@@ -365,11 +373,15 @@ def _members(formed: _Forming, group_of: Array, count: int) -> list[tuple[Member
         labels = tracing.axes[key][axis]
         rows = labels.size // labels.shape[axis] if labels.ndim > 1 else 1
         size = labels.shape[axis] if labels.ndim > 1 else labels.size
-        found[index // width].append(Member(tracing.weights[key], key, axis, size, round(totals[index] / rows)))
+        found[index // width].append(
+            Member(tracing.weights[key], key, axis, size, round(totals[index] / rows))
+        )
     return [tuple(f) for f in found]
 
 
-def _work(tracing: Tracing, site: object, places: Sequence[tuple[int | None, int]]) -> tuple[list[int], list[Array]]:
+def _work(
+    tracing: Tracing, site: object, places: Sequence[tuple[int | None, int]]
+) -> tuple[list[int], list[Array]]:
     sizes, axes = [], []
     for slot, axis in places:
         shape = site.out_shape() if slot is None else site.shape(slot)  # type: ignore[attr-defined]

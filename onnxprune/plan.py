@@ -93,13 +93,20 @@ class Plan:
     def trace(self, model: Model) -> Groups:
         """Trace `model` in the way in which the plan was made."""
         return trace(
-            model, heads=bool(self.options.get("heads", True)), head_dims=bool(self.options.get("head_dims", False))
+            model,
+            heads=bool(self.options.get("heads", True)),
+            head_dims=bool(self.options.get("head_dims", False)),
         )
 
     def to_json(self) -> str:
         """The plan as text: one line per value that a person may edit."""
         steps = [_step_json(step) for step in self.steps]
-        head = {"format": FORMAT, "version": VERSION, "source": dict(self.source), "options": dict(self.options)}
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": dict(self.source),
+            "options": dict(self.options),
+        }
         return json.dumps(head | {"groups": steps, "barriers": list(self.barriers)}, indent=1) + "\n"
 
     @staticmethod
@@ -113,8 +120,14 @@ class Plan:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"the plan is not JSON: {error}") from None
-        _expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
-        _expect(raw.get("version") == VERSION, f"version {raw.get('version')!r} is not known, only {VERSION}", "$.version")
+        _expect(
+            isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format"
+        )
+        _expect(
+            raw.get("version") == VERSION,
+            f"version {raw.get('version')!r} is not known, only {VERSION}",
+            "$.version",
+        )
         groups = raw.get("groups", [])
         _expect(isinstance(groups, list), "must be a list", "$.groups")
         for name in ("source", "options"):
@@ -150,7 +163,13 @@ def make(groups: Groups, chosen: Mapping[str, Array], scores: Array, options: Op
     )
     source = {"name": groups.model.path.name if groups.model.path else "", "digest": groups.model.digest}
     barriers = tuple(
-        {"reason": b.reason, "node": b.node, "op": b.op, "params": b.params, "tensors": sorted({m[0] for m in b.members})}
+        {
+            "reason": b.reason,
+            "node": b.node,
+            "op": b.op,
+            "params": b.params,
+            "tensors": sorted({m[0] for m in b.members}),
+        }
         for b in groups.barriers
     )
     return Plan(steps, source, options.as_json(), barriers)
@@ -181,7 +200,9 @@ def _check_fit(step: Step, group: Group, groups: Groups) -> None:
         raise UsageError(f"{where} lies on other positions of the weights than in the plan")
     indices = np.asarray(step.remove)
     if indices.min() < 0 or indices.max() >= step.size:
-        raise UsageError(f"{where} has parts 0 to {step.size - 1}; the plan removes {indices.min()} to {indices.max()}")
+        raise UsageError(
+            f"{where} has parts 0 to {step.size - 1}; the plan removes {indices.min()} to {indices.max()}"
+        )
     if len(np.unique(indices)) == step.size:
         raise UsageError(f"{where} would lose all of its {step.size} parts", hint="leave at least one unit")
     ends = np.cumsum([len(c) for c in group.cells])
@@ -220,9 +241,17 @@ def _step(raw: Any, where: str) -> Step:
     _expect(_is_int(raw.get("layout", 0)), "must be an integer", f"{where}.layout")
     for name, test, what in (("remove", _is_int, "integers"), ("scores", _is_number, "numbers")):
         values = raw.get(name, [])
-        _expect(isinstance(values, list) and all(test(v) for v in values), f"must be a list of {what}", f"{where}.{name}")
+        _expect(
+            isinstance(values, list) and all(test(v) for v in values),
+            f"must be a list of {what}",
+            f"{where}.{name}",
+        )
     members = raw.get("members", [])
-    _expect(isinstance(members, list) and all(isinstance(m, dict) for m in members), "must be objects", f"{where}.members")
+    _expect(
+        isinstance(members, list) and all(isinstance(m, dict) for m in members),
+        "must be objects",
+        f"{where}.members",
+    )
     return Step(
         raw["name"],
         tuple(raw.get("remove", [])),

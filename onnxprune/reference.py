@@ -100,7 +100,10 @@ class _Reference:
     def on_remaining(self, site: Site, node: onnx.NodeProto, follow: object) -> None:
         """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
         facts = self.groups.facts
-        inputs = [site.labels(s) if site.has(s) and self._is_labelled(site, s) else None for s in range(len(node.input))]
+        inputs = [
+            site.labels(s) if site.has(s) and self._is_labelled(site, s) else None
+            for s in range(len(node.input))
+        ]
         old = [facts.shapes.get(n) for n in site.node.input]
         outs = [self.groups.tracing.axes.get(o) for o in site.node.output]
         for slot, axes in enumerate(inputs):
@@ -110,7 +113,10 @@ class _Reference:
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
         if callable(follow):
-            new_in = [s if s is None or a is None else self.cut.shape(s, a) for s, a in zip(old, inputs, strict=True)]
+            new_in = [
+                s if s is None or a is None else self.cut.shape(s, a)
+                for s, a in zip(old, inputs, strict=True)
+            ]
             new_out = [
                 s if s is None or a is None else self.cut.shape(s, a)
                 for s, a in zip([facts.shapes.get(o) for o in full], outs, strict=True)
@@ -159,7 +165,9 @@ class _Reference:
                 tensor, now = self._by_rows(tensor, now, axis, gone, spread=True)
         self.add("Identity", [tensor], output)
 
-    def _by_rows(self, tensor: str, shape: Shape, axis: int, gone: Array, *, spread: bool) -> tuple[str, Shape]:
+    def _by_rows(
+        self, tensor: str, shape: Shape, axis: int, gone: Array, *, spread: bool
+    ) -> tuple[str, Shape]:
         """Pick or spread positions of `axis` that differ from row to row, through a flat index."""
         rows = [a for a in range(len(shape)) if a != axis and gone.shape[a] > 1]
         rest = [a for a in range(len(shape)) if a != axis and a not in rows]
@@ -174,7 +182,9 @@ class _Reference:
         turned = self.add("Transpose", [tensor], perm=order)
         flat = [len(table) * width, *(shape[a] for a in rest)]
         joined = self.add("Reshape", [turned, self.constant(np.array(flat, np.int64), "flat")])
-        picked = self.add("Gather", [joined, self.constant(index.reshape(-1).astype(np.int64), "rows")], axis=0)
+        picked = self.add(
+            "Gather", [joined, self.constant(index.reshape(-1).astype(np.int64), "rows")], axis=0
+        )
         new = (*shape[:axis], index.shape[1], *shape[axis + 1 :])
         sizes = np.array([new[a] for a in order], np.int64)
         parted = self.add("Reshape", [picked, self.constant(sizes, "parted")])

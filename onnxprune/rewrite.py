@@ -75,7 +75,11 @@ class Cut:
         for axis, labels in enumerate(axes):
             gone = self.removed(labels)
             if gone.any():
-                keep = ~(gone if gone.ndim > 1 else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))]))
+                keep = ~(
+                    gone
+                    if gone.ndim > 1
+                    else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+                )
                 mask = keep if mask is None else mask & keep
         return mask
 
@@ -107,7 +111,9 @@ class Cut:
     def member(self, member: Member, group: Group) -> dict[str, Any]:
         """A member of a group as plain values, with the positions of the axis that go."""
         labels = self.groups.tracing.axes[member.key][member.axis]
-        inside = self.groups.group_of[self.groups.classes.of[np.maximum(labels, 0)]] == self.groups.groups.index(group)
+        inside = self.groups.group_of[
+            self.groups.classes.of[np.maximum(labels, 0)]
+        ] == self.groups.groups.index(group)
         gone = self.removed(labels) & inside & (labels >= 0)
         positions: list[Any]
         if gone.ndim > 1:
@@ -157,7 +163,9 @@ def _masked(model: Model, name: str, mask: Array) -> Callable[[], Array]:
     return make
 
 
-def _store(values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Callable[[], Array], lazy: bool) -> None:
+def _store(
+    values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Callable[[], Array], lazy: bool
+) -> None:
     """Give `tensor` new data: when it is written for a model with external data, else now."""
     if lazy and tensor.data_location == TensorProto.EXTERNAL:
         values[tensor.name] = make
@@ -191,7 +199,11 @@ class _Rewriting:
 
     def unique(self, stem: str) -> str:
         """A name that no tensor has."""
-        name = next(n for n in itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1))) if n not in self.names)
+        name = next(
+            n
+            for n in itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
+            if n not in self.names
+        )
         self.names.add(name)
         return name
 
@@ -233,7 +245,9 @@ class _Rewriting:
                 continue
             for new, axes in versions[name].items():
                 value = self.model.array(name)
-                graph.initializer.append(numpy_helper.from_array(value if axes is None else self.cut.sliced(value, axes), new))
+                graph.initializer.append(
+                    numpy_helper.from_array(value if axes is None else self.cut.sliced(value, axes), new)
+                )
         self._constants = versions
 
     def _slice(self, graph: onnx.GraphProto, tensor: TensorProto, name: str, axes: Axes) -> None:
@@ -263,7 +277,11 @@ class _Rewriting:
         tracing = self.groups.tracing
         found: dict[str, dict[str, Axes | None]] = {}
         seen: dict[tuple[str, bytes], str] = {}
-        touched = {tracing.weights[k] for k, axes in tracing.weights_axes() if any(self.cut.removed(x).any() for x in axes)}
+        touched = {
+            tracing.weights[k]
+            for k, axes in tracing.weights_axes()
+            if any(self.cut.removed(x).any() for x in axes)
+        }
         for name in sorted(touched & tracing.unshared):
             # Uses that no rule asked labels for keep the whole tensor.
             if self._has_whole_use(name):
@@ -298,7 +316,9 @@ class _Rewriting:
     # --- nodes -------------------------------------------------------------------------------------------
 
     def _nodes(self, graph: onnx.GraphProto) -> None:
-        traced = {site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output}
+        traced = {
+            site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output
+        }
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
             if node.op_type == "Constant" and not node.domain and self._constants.get(node.output[0]):
@@ -322,7 +342,9 @@ class _Rewriting:
             graph.initializer.append(numpy_helper.from_array(value, name))
             if self.model.proto.ir_version < 4:  # where every initializer must also be an input
                 graph.input.append(
-                    helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+                    helper.make_tensor_value_info(
+                        name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+                    )
                 )
 
     def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
@@ -335,7 +357,9 @@ class _Rewriting:
             if name != node.output[0]:
                 new.name = self.unique(f"{node.name}_pruned") if node.name else ""
             if axes is not None:
-                attribute = helper.make_attribute("value", numpy_helper.from_array(self.cut.sliced(value, axes)))
+                attribute = helper.make_attribute(
+                    "value", numpy_helper.from_array(self.cut.sliced(value, axes))
+                )
                 del new.attribute[:]
                 new.attribute.append(attribute)
 
@@ -348,7 +372,10 @@ class _Rewriting:
         inputs = (self._axes_of(site, s) for s in range(len(site.node.input)))
         outputs = (self.groups.tracing.axes.get(o) for o in site.node.output)
         return any(
-            self.cut.removed(labels).any() for axes in itertools.chain(inputs, outputs) if axes for labels in axes
+            self.cut.removed(labels).any()
+            for axes in itertools.chain(inputs, outputs)
+            if axes
+            for labels in axes
         )
 
     def _edit(self, site: Site, node: onnx.NodeProto) -> Edit:

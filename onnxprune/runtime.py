@@ -36,7 +36,9 @@ class Session:
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            self._session = ort.InferenceSession(self._source(model), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                self._source(model), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # noqa: BLE001 - the runtime raises its own unrelated types
             self.close()
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error

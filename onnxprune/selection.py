@@ -97,7 +97,11 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
     ranked = {g.name: _ranking(g, scores) for g in open_groups}
-    counts = _uniform(open_groups, options) if options.scope == "uniform" else _global(open_groups, ranked, options)
+    counts = (
+        _uniform(open_groups, options)
+        if options.scope == "uniform"
+        else _global(open_groups, ranked, options)
+    )
     removed = {}
     for group in open_groups:
         count = _rounded(group, min(counts[group.name], group.units - 1), options.round_to)
@@ -113,7 +117,8 @@ def _check_globs(groups: Groups, options: Options) -> None:
             if not any(matches(g, glob) for g in groups.groups):
                 some = ", ".join(repr(g.name) for g in groups.groups[:3])
                 raise UsageError(
-                    f"{option}: {glob!r} matches no group", hint=f"groups are named like {some}; see `onnxprune inspect`"
+                    f"{option}: {glob!r} matches no group",
+                    hint=f"groups are named like {some}; see `onnxprune inspect`",
                 )
 
 

@@ -159,7 +159,11 @@ def symbolic_dims(graph: onnx.GraphProto) -> dict[str, tuple[int, int, bool]]:
         if value.name in weights or not value.type.tensor_type.HasField("shape"):
             continue
         dims = dims_of(value)
-        is_float = value.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+        is_float = value.type.tensor_type.elem_type in (
+            TensorProto.FLOAT,
+            TensorProto.FLOAT16,
+            TensorProto.DOUBLE,
+        )
         for axis, dim in enumerate(dims):
             if isinstance(dim, str):
                 found.setdefault(dim, (axis, len(dims), is_float))
@@ -188,7 +192,12 @@ def _candidates(
         yield pair[0], pair[1]
 
 
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
 
 
 def _expression(symbol: str, numbers: Mapping[str, int]) -> int | None:
@@ -245,8 +254,19 @@ def _scan(model: Model, sizes: Mapping[str, int]) -> _Scan:
 
 
 _INTEGERS = frozenset(
-    (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16)
+    (
+        TensorProto.INT64,
+        TensorProto.INT32,
+        TensorProto.BOOL,
+        TensorProto.INT8,
+        TensorProto.UINT8,
+        TensorProto.INT16,
+    )
 )
+
+
+# Operators that onnx defines by a function without a shape function; their output is of the shape of input 0.
+_KEEP_SHAPE = frozenset(("GroupNormalization",))
 
 
 def _put_info(scan: _Scan, value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> bool:
@@ -283,6 +303,9 @@ class _Step:
             return
         if self._evaluate(node) or self._infer(node):
             return
+        if node.op_type in _KEEP_SHAPE and node.input[0] in scan.shapes:
+            scan.put(node.output[0], scan.dtypes[node.input[0]], scan.shapes[node.input[0]])
+            return
         for name in node.output:
             if name in self.infos:
                 _put_info(scan, self.infos[name], self.sizes)
@@ -299,7 +322,9 @@ class _Step:
             return False
         try:
             attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            results = evaluator(attrs, *(scan.values[i] if i else None for i in node.input), outputs=len(node.output))
+            results = evaluator(
+                attrs, *(scan.values[i] if i else None for i in node.input), outputs=len(node.output)
+            )
         except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {error}")
             return False
@@ -335,8 +360,6 @@ class _Step:
         except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
             return False
-        if schema.has_function and not all(o in found for o in node.output if o):
-            found = self._through_body(node, types)
         complete = True
         for name in node.output:
             kind = found[name].tensor_type if name in found else None
@@ -352,17 +375,6 @@ class _Step:
             else:
                 complete = False
         return complete
-
-    def _through_body(
-        self, node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto | None]
-    ) -> dict[str, onnx.TypeProto]:
-        """Output types of an operator that onnx defines by a function and not by a shape function of its own."""
-        inputs = [helper.make_value_info(name, kind) for name, kind in types.items() if kind is not None]
-        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        graph = helper.make_graph([node], "body", inputs, outputs)
-        alone = helper.make_model(graph, opset_imports=self._opsets, ir_version=self.model.proto.ir_version)
-        inferred = shape_inference.infer_shapes(alone, data_prop=True).graph
-        return {v.name: v.type for v in (*inferred.output, *inferred.value_info) if v.type.HasField("tensor_type")}
 
     @property
     def _opsets(self) -> list[onnx.OperatorSetIdProto]:

@@ -83,13 +83,19 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         with Session(pruned) as session:
             found = session.run(feeds, names)
     except RunError as error:
-        return Verdict(False, math.nan, tolerance, f"the pruned model does not run: {error.message}", checks=checks)
+        return Verdict(
+            False, math.nan, tolerance, f"the pruned model does not run: {error.message}", checks=checks
+        )
     checks.append("run in ONNX Runtime")
     return compare(names, wanted, found, tolerance, checks)
 
 
 def _without_reference(
-    groups: Groups, feeds: Mapping[str, np.ndarray], tolerance: float, checks: Sequence[str], error: OnnxPruneError
+    groups: Groups,
+    feeds: Mapping[str, np.ndarray],
+    tolerance: float,
+    checks: Sequence[str],
+    error: OnnxPruneError,
 ) -> Verdict:
     """The verdict when the reference does not run: is it the original's fault?"""
     try:
@@ -97,9 +103,15 @@ def _without_reference(
             session.run(feeds)
     except RunError as original:
         return Verdict(
-            False, math.nan, tolerance, f"the original does not run either, nothing to compare: {original.message}", checks=checks
+            False,
+            math.nan,
+            tolerance,
+            f"the original does not run either, nothing to compare: {original.message}",
+            checks=checks,
         )
-    return Verdict(False, math.nan, tolerance, f"the masked reference does not run: {error.message}", checks=checks)
+    return Verdict(
+        False, math.nan, tolerance, f"the masked reference does not run: {error.message}", checks=checks
+    )
 
 
 def tolerance_of(groups: Groups) -> float:
@@ -109,7 +121,11 @@ def tolerance_of(groups: Groups) -> float:
 
 
 def compare(
-    names: Sequence[str], wanted: Sequence[object], found: Sequence[object], tolerance: float, checks: Sequence[str]
+    names: Sequence[str],
+    wanted: Sequence[object],
+    found: Sequence[object],
+    tolerance: float,
+    checks: Sequence[str],
 ) -> Verdict:
     """Compare outputs: floats by relative difference, everything else exactly."""
     errors: dict[str, float] = {}
@@ -122,9 +138,19 @@ def compare(
             continue
         errors[name] = difference(left, right)
         if not errors[name] <= tolerance:
-            problem = problem or f"output {name!r} differs from the masked original by {errors[name]:.1e} (relative)"
+            problem = (
+                problem
+                or f"output {name!r} differs from the masked original by {errors[name]:.1e} (relative)"
+            )
     worst = max(errors.values(), default=0.0)
-    return Verdict(not problem, worst, tolerance, problem, errors, [*checks, "equal to the masked original"] if not problem else checks)
+    return Verdict(
+        not problem,
+        worst,
+        tolerance,
+        problem,
+        errors,
+        [*checks, "equal to the masked original"] if not problem else checks,
+    )
 
 
 def difference(wanted: np.ndarray, found: np.ndarray) -> float:
@@ -165,7 +191,12 @@ def _complaint(model: Model) -> str:
     try:
         onnx.checker.check_model(light, full_check=True)
         onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         return str(error).strip().splitlines()[0]
     return ""
 
@@ -190,7 +221,9 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
                 if math.prod(tensor.dims) <= 1024 and tensor.data_location != TensorProto.EXTERNAL:
                     graph.initializer.add().CopyFrom(tensor)
                 elif tensor.name not in listed:
-                    graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+                    graph.input.append(
+                        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                    )
         elif descriptor.name == "name":
             graph.name = value
         else:

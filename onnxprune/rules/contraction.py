@@ -86,7 +86,11 @@ def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
     if within and ledger.choose((site.name, 1), outer, (0, 1)) == 1:
         ledger.balance(outer, 1)
         ledger.balance(inner, 1)
-        site.assign(1, 1, np.repeat(inner, outer.shape[1], axis=0).reshape(sizes[0], sizes[1], *[1] * (len(sizes) - 2)))
+        site.assign(
+            1,
+            1,
+            np.repeat(inner, outer.shape[1], axis=0).reshape(sizes[0], sizes[1], *[1] * (len(sizes) - 2)),
+        )
     else:
         first = outer[:, :1]
         ledger.tie(outer, first)
@@ -144,7 +148,9 @@ def _equation(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
     terms = left.split(",")
     if not arrow:
         plain = left.replace(",", "").replace("...", "")
-        right = ("..." if "..." in left else "") + "".join(sorted(c for c in set(plain) if plain.count(c) == 1))
+        right = ("..." if "..." in left else "") + "".join(
+            sorted(c for c in set(plain) if plain.count(c) == 1)
+        )
     width = max(
         (len(site.shape(i)) - len(t.replace("...", "")) for i, t in enumerate(terms) if "..." in t), default=0
     )
@@ -178,4 +184,3 @@ def einsum(site: Site) -> list[Axes]:
         shared = [x for x in inputs[0] if x in inputs[1] and x in output]
         note_heads(site, inputs, shared)
     return results
-

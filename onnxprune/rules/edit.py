@@ -96,13 +96,19 @@ class Edit:
         width = len(old) if seen is None else seen.size
         old, new = old[len(old) - width :], new[len(new) - width :]
         # An entry that is not the size itself (0 and -1 of a Reshape, 1 of an Expand) follows without help.
-        steady = [o == n or (seen is not None and int(seen[a]) != o) for a, (o, n) in enumerate(zip(old, new, strict=True))]
+        steady = [
+            o == n or (seen is not None and int(seen[a]) != o)
+            for a, (o, n) in enumerate(zip(old, new, strict=True))
+        ]
         if static is not None:
             kept = [int(t) if s else n for t, s, n in zip(static, steady, new, strict=True)]
             if kept != static.tolist():
                 self.set_input(slot, np.array(kept, np.int64), "shape")
             return
-        fractions = [(1, 1) if s else (n // gcd(n, o), o // gcd(n, o)) for o, n, s in zip(old, new, steady, strict=True)]
+        fractions = [
+            (1, 1) if s else (n // gcd(n, o), o // gcd(n, o))
+            for o, n, s in zip(old, new, steady, strict=True)
+        ]
         self.node.input[slot] = self.scaled(shape_name, fractions, "shape")
 
     def scaled(self, tensor: str, fractions: Sequence[tuple[int, int]], role: str) -> str:
@@ -122,4 +128,6 @@ class Edit:
         inner = self.unique(f"{output}_full")
         self.node.output[0] = inner
         name = self.constant(index.astype(np.int64), "index")
-        self.after.append(helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis))
+        self.after.append(
+            helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis)
+        )

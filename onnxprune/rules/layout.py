@@ -157,7 +157,11 @@ def expand(site: Site) -> list[Axes]:
     rank = len(new)
     axes = [site.barrier("axis of a single position")] * (rank - len(site.shape(0)))
     axes += [x if x.ndim == 1 else x.reshape((1,) * (rank - x.ndim) + x.shape) for x in site.labels(0)]
-    return [tuple(x if o == n else _made(site, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True)))]
+    return [
+        tuple(
+            x if o == n else _made(site, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True))
+        )
+    ]
 
 
 def _made(site: Site, axis: int, size: int) -> Array:
@@ -176,7 +180,12 @@ def _retarget_fill(edit: Edit) -> None:
 @rule("ConstantOfShape", follow=_retarget_fill)
 def constant_of_shape(site: Site) -> list[Axes]:
     """Every axis can shrink, the shape follows."""
-    return [tuple(_made(site, a, n) if n != 1 else site.barrier("axis of a single position") for a, n in enumerate(site.out_shape()))]
+    return [
+        tuple(
+            _made(site, a, n) if n != 1 else site.barrier("axis of a single position")
+            for a, n in enumerate(site.out_shape())
+        )
+    ]
 
 
 @rule("Tile")
@@ -212,7 +221,9 @@ def _joined(site: Site, parts: list[tuple[Array, int]], axis: int) -> Array:
     fields = [as_field(x, axis, len(site.out_shape())) for x, _ in parts]
     rows = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(f.shape)) for f in fields))
     sizes = [n for _, n in parts]
-    wide = [np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)]
+    wide = [
+        np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)
+    ]
     return np.concatenate(wide, axis)
 
 

@@ -37,7 +37,9 @@ def layer_normalization(site: Site) -> list[Axes]:
     """Averaged over `axis` and all behind it: removal changes the statistics."""
     rank, axis = len(site.shape(0)), axis_of(site, -1)
     x = range(rank)
-    parameters = [range(rank - len(site.shape(slot)), rank) for slot in range(1, len(site.node.input)) if site.has(slot)]
+    parameters = [
+        range(rank - len(site.shape(slot)), rank) for slot in range(1, len(site.node.input)) if site.has(slot)
+    ]
     statistics: Letters = [*range(axis), *(f"one{a}" for a in range(axis, rank))]
     extra = len([o for o in site.node.output[1:] if o])
     return through(site, [x, *parameters], [x, *[statistics] * extra], mixes=x[axis:])
@@ -106,4 +108,6 @@ def softmax(site: Site) -> list[Axes]:
 def softmax_flattened(site: Site) -> list[Axes]:
     """Each position on its own in front of `axis`; all axes from there on must stay whole."""
     letters = range(len(site.shape(0)))
-    return through(site, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(site, 1) :], "softmax axis"))
+    return through(
+        site, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(site, 1) :], "softmax axis")
+    )

@@ -9,7 +9,7 @@ from onnxprune.rules.site import Letters, Site, through
 UNARY = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
     "HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
-    "Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CastLike Binarizer"
+    "Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Binarizer"
 ).split()
 
 BROADCAST = (
@@ -21,6 +21,13 @@ BROADCAST = (
 @rule(*UNARY)
 def unary(site: Site) -> list[Axes]:
     """Each position on its own."""
+    return [site.labels(0)]
+
+
+@rule("CastLike")
+def cast_like(site: Site) -> list[Axes]:
+    """Each position on its own; of the second input only the type matters."""
+    site.looks_at(1)
     return [site.labels(0)]
 
 
@@ -39,7 +46,9 @@ def broadcast(site: Site) -> list[Axes]:
     return through(site, letters, [range(rank)])
 
 
-@rule(*(op for op in BROADCAST if op not in ("Sum", "Max", "Min", "Mean", "Where", "Mod", "BitShift")), until=6)
+@rule(
+    *(op for op in BROADCAST if op not in ("Sum", "Max", "Min", "Mean", "Where", "Mod", "BitShift")), until=6
+)
 def broadcast_by_axis(site: Site) -> list[Axes]:
     """Inputs tied position by position; the second one is laid along `axis` (before opset 7)."""
     rank, small = len(site.out_shape()), len(site.shape(1))

@@ -44,7 +44,9 @@ def top_k(site: Site) -> list[Axes]:
     """Kept across `axis`, which must stay whole."""
     rank, axis = len(site.shape(0)), axis_of(site, -1)
     output: list[Letter] = ["top" if a == axis else a for a in range(rank)]
-    return through(site, [range(rank)], [output] * len(site.node.output), fixes={axis: "positions are ranked"})
+    return through(
+        site, [range(rank)], [output] * len(site.node.output), fixes={axis: "positions are ranked"}
+    )
 
 
 @rule("CumSum")

@@ -80,6 +80,4 @@ def find(domain: str, op: str, version: int) -> Rule | None:
 
 def all_rules() -> Iterable[Rule]:
     """Every registered rule, by domain, operator and version."""
-    return sorted(
-        (r for rules in _RULES.values() for r in rules), key=lambda r: (r.domain, r.op, r.since)
-    )
+    return sorted((r for rules in _RULES.values() for r in rules), key=lambda r: (r.domain, r.op, r.since))

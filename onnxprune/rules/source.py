@@ -35,7 +35,7 @@ def _report_original(edit: Edit) -> None:
 @rule("Shape", follow=_report_original)
 def shape(site: Site) -> list[Axes]:
     """The sizes as they were; no label passes."""
-    site.labels(0)  # its sizes may change: what is reported does not
+    site.looks_at(0)
     return [(site.barrier("sizes"),)]
 
 
@@ -46,7 +46,9 @@ def size(site: Site) -> list[Axes]:
     return through(site, [letters], [()], fixes=dict.fromkeys(letters, "counted"))
 
 
-@rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", "RandomNormalLike", "RandomUniformLike")
+@rule(
+    "Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", "RandomNormalLike", "RandomUniformLike"
+)
 def made(site: Site) -> list[Axes]:
     """A tensor that is made whole; no label passes."""
     likes: list[list[Letter] | None] = []
