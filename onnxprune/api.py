@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import cost, criteria, plan as plans, verify as proofs
+from onnxprune import cost, criteria, proof
+from onnxprune import plan as plans
 from onnxprune.cost import Cost
 from onnxprune.errors import GoalMissed
 from onnxprune.grouping import Groups, trace as trace_model
@@ -20,7 +21,7 @@ from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.plan import Plan
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Options, select
-from onnxprune.verify import Verdict
+from onnxprune.proof import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def run(
     verdict, rolled_back = None, ()
     if verify:
         with clock("proving"):
-            verdict = proofs.check(groups, gone, small)
+            verdict = proof.check(groups, gone, small)
             if not verdict.ok:
                 chosen, small, verdict, rolled_back = _roll_back(groups, chosen, verdict)
     with clock("counting"):
@@ -132,7 +133,7 @@ def execute(model: Model, plan: Plan, *, zero: bool = False) -> Model:
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
     """Prove that `pruned` is what `plan` makes of `original`."""
     groups = plan.trace(original)
-    return proofs.check(groups, plan.removed(groups), pruned)
+    return proof.check(groups, plan.removed(groups), pruned)
 
 
 # --- any source in, the same kind out --------------------------------------------------------------------
@@ -215,7 +216,7 @@ def _roll_back(
     def search(names: list[str], known: Verdict | None = None) -> None:
         part = {n: chosen[n] for n in names}
         gone = _gone(groups, part)
-        found = known or proofs.check(groups, gone, rewrite(groups, gone))
+        found = known or proof.check(groups, gone, rewrite(groups, gone))
         if found.ok:
             return
         if len(names) == 1:
@@ -232,7 +233,7 @@ def _roll_back(
     if not left:
         raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
     small = rewrite(groups, _gone(groups, left))
-    final = proofs.check(groups, _gone(groups, left), small)
+    final = proof.check(groups, _gone(groups, left), small)
     if not final.ok:
         raise GoalMissed(f"the proof fails for groups together that pass alone: {final.problem}")
     return left, small, final, tuple(failed)

@@ -62,13 +62,14 @@ class Facts:
 
 @dataclass
 class _Scan:
-    """One forward scan: filled node by node."""
+    """One forward scan: filled node by node; `differs` names what another scan found otherwise."""
 
     shapes: dict[str, Shape] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    differs: set[str] = field(default_factory=set)
 
     def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
         self.shapes[name] = tuple(shape)
@@ -104,38 +105,34 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
     """
     symbols = symbolic_dims(model.proto.graph)
     given = dict(sizes or {})
-    tries = [(given | first, given | second) for first, second in _candidates(symbols, given)]
-    for numbers, others in tries:
-        first = _scan(model, numbers)
-        if not first.failures or numbers is tries[-1][0]:
+    shared = _Shared(model)
+    first: _Scan | None = None
+    for numbers, others in _candidates(symbols, given):
+        scan = _scan(shared, given | numbers)
+        if first is None or not scan.failures:
+            first, chosen, rest = scan, given | numbers, given | others
+        if not scan.failures:
             break
-    else:  # pragma: no cover - the loop always ends by break
-        raise AssertionError
-    if first.failures and len(tries) > 1:
-        numbers, others = tries[0]
-        first = _scan(model, numbers)
+    assert first is not None
     for failure in first.failures[:3]:
         logger.debug("shape inference: %s", failure)
-    second = first if not symbols else _scan(model, others)
-    return _compare(first, second, numbers)
+    second = _scan(shared, rest, first) if symbols else first
+    return _facts(first, second, chosen)
 
 
-def _compare(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
-    if first is second:
-        return Facts(first.shapes, first.dtypes, first.values, first.values, {}, sizes)
+def _facts(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
+    """What both scans agree on is static."""
+    values = {k: v for k, v in first.values.items() if k not in second.differs}
     dynamic = {}
-    for name, shape in first.shapes.items():
-        other = second.shapes.get(name)
-        if other != shape:
-            axes = range(len(shape))
+    for name in second.differs:
+        shape, other = first.shapes.get(name), second.shapes.get(name)
+        if shape is not None and shape != other:
             same_rank = other is not None and len(other) == len(shape)
-            dynamic[name] = frozenset(a for a in axes if not same_rank or other[a] != shape[a])  # type: ignore[index]
-    values = {
-        name: value
-        for name, value in first.values.items()
-        if name in second.values
-        and (value is second.values[name] or np.array_equal(value, second.values[name]))
-    }
+            dynamic[name] = frozenset(
+                a
+                for a, n in enumerate(shape)
+                if not same_rank or other[a] != n  # type: ignore[index]
+            )
     return Facts(first.shapes, first.dtypes, values, first.values, dynamic, sizes)
 
 
@@ -229,27 +226,55 @@ def _expression(symbol: str, numbers: Mapping[str, int]) -> int | None:
 # --- one scan --------------------------------------------------------------------------------------------
 
 
-def _scan(model: Model, sizes: Mapping[str, int]) -> _Scan:
-    graph = model.proto.graph
-    scan = _Scan()
-    for tensor in graph.initializer:
-        scan.put(tensor.name, tensor.data_type, tensor.dims)
-        if math.prod(tensor.dims) <= LARGEST_FLOAT or (
-            tensor.data_type in _INTEGERS and math.prod(tensor.dims) <= LARGEST_VALUE
-        ):
-            scan.values[tensor.name] = model.array(tensor)
-    for sparse in graph.sparse_initializer:
-        scan.put(sparse.values.name, sparse.values.data_type, sparse.dims)
+class _Shared:
+    """What all scans of a model share: constants, declarations, and the shape functions' answers."""
+
+    def __init__(self, model: Model) -> None:
+        proto = model.proto
+        self.model = model
+        self.weights = _Scan()
+        for tensor in proto.graph.initializer:
+            self.weights.put(tensor.name, tensor.data_type, tensor.dims)
+            size = math.prod(tensor.dims)
+            if size <= LARGEST_FLOAT or (tensor.data_type in _INTEGERS and size <= LARGEST_VALUE):
+                self.weights.put_value(tensor.name, model.array(tensor), tensor.data_type)
+        for sparse in proto.graph.sparse_initializer:
+            self.weights.put(sparse.values.name, sparse.values.data_type, sparse.dims)
+        for node in proto.graph.node:
+            if node.op_type == "Constant" and not node.domain:
+                value = constant_value(model, node)
+                if value is not None:
+                    self.weights.put_value(node.output[0], value)
+        self.infos = {v.name: v for v in (*proto.graph.value_info, *proto.graph.output)}
+        self.opsets = list(proto.opset_import)
+        self.versions = {o.domain: o.version for o in self.opsets}
+        self.versions.setdefault("", self.versions.get("ai.onnx", 1))
+        self.answers: dict[tuple[object, ...], list[tuple[int, Shape | None]]] = {}
+
+
+def _scan(shared: _Shared, sizes: Mapping[str, int], before: _Scan | None = None) -> _Scan:
+    """Scan once; with `before`, only what depends on a size that is another one now."""
+    weights, graph = shared.weights, shared.model.proto.graph
+    if before is None:
+        scan = _Scan(dict(weights.shapes), dict(weights.dtypes), dict(weights.values))
+    else:
+        scan = _Scan(dict(before.shapes), dict(before.dtypes), dict(before.values), dict(before.types))
+    step = _Step(shared, scan, sizes)
     for value in graph.input:
-        if value.name not in scan.shapes:
+        if value.name not in weights.shapes:
             _put_info(scan, value, sizes)
-    infos = {v.name: v for v in graph.value_info}
-    infos.update((v.name, v) for v in graph.output)
-    versions = {o.domain: o.version for o in model.proto.opset_import}
-    versions.setdefault("", versions.get("ai.onnx", 1))
-    step = _Step(model, scan, versions, infos, sizes)
+            step.note(before, [value.name])
     for node in graph.node:
+        if node.op_type == "Constant" and not node.domain:
+            continue
+        if before is not None:
+            if not any(i in scan.differs for i in node.input) and not step.has_subgraph(node):
+                continue
+            for name in node.output:
+                for known in (scan.shapes, scan.values, scan.types):
+                    known.pop(name, None)  # type: ignore[attr-defined]
         step.node(node)
+        step.note(before, node.output)
     return scan
 
 
@@ -288,43 +313,52 @@ def _put_info(scan: _Scan, value: onnx.ValueInfoProto, sizes: Mapping[str, int])
 class _Step:
     """Advances a scan by one node."""
 
-    model: Model
+    shared: _Shared
     scan: _Scan
-    versions: Mapping[str, int]
-    infos: Mapping[str, onnx.ValueInfoProto]
     sizes: Mapping[str, int]
+
+    def has_subgraph(self, node: onnx.NodeProto) -> bool:
+        return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
+
+    def note(self, before: _Scan | None, names: Iterable[str]) -> None:
+        """Remember which tensors another scan found otherwise."""
+        if before is None:
+            return
+        scan = self.scan
+        for name in names:
+            if scan.shapes.get(name) != before.shapes.get(name):
+                scan.differs.add(name)
+                scan.types.pop(name, None)
+            elif name in scan.values or name in before.values:
+                now, then = scan.values.get(name), before.values.get(name)
+                if now is None or then is None or not np.array_equal(now, then):
+                    scan.differs.add(name)
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
-        if node.op_type == "Constant" and not node.domain:
-            value = constant_value(self.model, node)
-            if value is not None:
-                scan.put_value(node.output[0], value)
-            return
         if self._evaluate(node) or self._infer(node):
             return
         if node.op_type in _KEEP_SHAPE and node.input[0] in scan.shapes:
             scan.put(node.output[0], scan.dtypes[node.input[0]], scan.shapes[node.input[0]])
             return
         for name in node.output:
-            if name in self.infos:
-                _put_info(scan, self.infos[name], self.sizes)
+            if name in self.shared.infos:
+                _put_info(scan, self.shared.infos[name], self.sizes)
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         scan = self.scan
         if node.op_type == "Shape" and node.input[0] in scan.shapes:
             attrs = {a.name: a.i for a in node.attribute}
             dims = scan.shapes[node.input[0]][attrs.get("start", 0) : attrs.get("end")]
-            scan.put_value(node.output[0], np.array(dims, np.int64))
+            scan.put_value(node.output[0], np.array(dims, np.int64), TensorProto.INT64)
             return True
         evaluator = EVALUATORS.get(node.op_type)
         if evaluator is None or node.domain or any(i and i not in scan.values for i in node.input):
             return False
         try:
             attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            results = evaluator(
-                attrs, *(scan.values[i] if i else None for i in node.input), outputs=len(node.output)
-            )
+            inputs = (scan.values[i] if i else None for i in node.input)
+            results = evaluator(attrs, *inputs, outputs=len(node.output))
         except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {error}")
             return False
@@ -334,19 +368,50 @@ class _Step:
         return True
 
     def _infer(self, node: onnx.NodeProto) -> bool:
-        scan = self.scan
+        """Ask the operator's shape function; nodes that look alike are asked about once."""
+        scan, shared = self.scan, self.shared
+        values = [
+            scan.values[i] if i in scan.values and scan.values[i].size <= 1024 else None for i in node.input
+        ]
+        key = (
+            node.domain,
+            node.op_type,
+            tuple(a.SerializeToString() for a in node.attribute),
+            tuple((scan.dtypes.get(i), scan.shapes.get(i)) if i else None for i in node.input),
+            tuple(None if v is None else v.tobytes() for v in values[1:]),
+            tuple(map(bool, node.output)),
+        )
+        answers = shared.answers.get(key)
+        if answers is None:
+            answers = shared.answers[key] = self._ask(node, values)
+        complete = bool(answers)
+        for name, (dtype, shape) in zip(node.output, answers, strict=False):
+            if not name:
+                continue
+            if dtype:
+                scan.dtypes[name] = dtype
+            if shape is None:
+                complete = False
+            else:
+                scan.put(name, dtype, shape)
+        return complete
+
+    def _ask(
+        self, node: onnx.NodeProto, values: Sequence[np.ndarray | None]
+    ) -> list[tuple[int, Shape | None]]:
+        scan, shared = self.scan, self.shared
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
-            schema = defs.get_schema(node.op_type, self.versions.get(domain, 1), domain)
+            schema = defs.get_schema(node.op_type, shared.versions.get(domain, 1), domain)
         except defs.SchemaError:
-            return False
-        types = {i: scan.type_of(i) for i in node.input if i}
-        if any(t is None for t in types.values()):
-            return False
+            return []
+        types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
+        if len(types) < len({i for i in node.input if i}):
+            return []
         data = {
-            i: numpy_helper.from_array(scan.values[i])
-            for i in node.input[1:]
-            if i in scan.values and scan.values[i].size <= 1024
+            i: numpy_helper.from_array(v)
+            for i, v in zip(node.input[1:], values[1:], strict=True)
+            if v is not None
         }
         try:
             found = shape_inference.infer_node_outputs(
@@ -354,31 +419,24 @@ class _Step:
                 node,
                 types,
                 data,
-                opset_imports=self._opsets,
-                ir_version=self.model.proto.ir_version,
+                opset_imports=shared.opsets,
+                ir_version=shared.model.proto.ir_version,
             )
         except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
-            return False
-        complete = True
+            return []
+        answers: list[tuple[int, Shape | None]] = []
         for name in node.output:
             kind = found[name].tensor_type if name in found else None
             if kind is None or not kind.elem_type:
-                complete = complete and not name
+                answers.append((0, None))
                 continue
-            scan.dtypes[name] = kind.elem_type
             dims = kind.shape.dim
-            if kind.HasField("shape") and all(d.HasField("dim_value") for d in dims):
-                scan.put(name, kind.elem_type, [d.dim_value for d in dims])
-                if any(d.dim_value < 0 for d in dims):
-                    scan.failures.append(f"{node.op_type} {node.name!r}: negative size")
-            else:
-                complete = False
-        return complete
-
-    @property
-    def _opsets(self) -> list[onnx.OperatorSetIdProto]:
-        return list(self.model.proto.opset_import)
+            known = kind.HasField("shape") and all(d.HasField("dim_value") for d in dims)
+            answers.append((kind.elem_type, tuple(d.dim_value for d in dims) if known else None))
+            if known and any(d.dim_value < 0 for d in dims):
+                scan.failures.append(f"{node.op_type} {node.name!r}: negative size")
+        return answers
 
 
 def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
+COMPUTED = Reason("sizes or indices that the graph computes")
 WEIGHT_TYPES = frozenset(
     (
         onnx.TensorProto.FLOAT,
@@ -44,6 +45,7 @@ class Tracing(LabelState):
         sites: every node, with the rule that traced it; None for a barrier.
         constants: tensors that are computed from weights alone.
         weights: entry of `axes` -> the weight that it belongs to.
+        computed: tensors of sizes and indices, whose labels are barriers.
         read: (first output, slot) of every node input whose labels its rule asked for.
     """
 
@@ -55,6 +57,7 @@ class Tracing(LabelState):
     constants: set[str] = field(default_factory=set)
     weights: dict[str, str] = field(default_factory=dict)
     read: set[tuple[str, int]] = field(default_factory=set)
+    computed: set[str] = field(default_factory=set)
 
     # --- LabelState --------------------------------------------------------------------------------------
 
@@ -65,6 +68,9 @@ class Tracing(LabelState):
         known = self.axes.get(key)
         if known is None:
             name = node.input[slot]
+            if name in self.computed:
+                self._put_barrier(name, COMPUTED)
+                return self.axes[name]
             if not self.is_weight(name):
                 raise Unsupported(f"the shape of {name!r} is unknown")
             shape = self.facts.shapes.get(name)
@@ -170,9 +176,18 @@ class Tracing(LabelState):
 
     def _node(self, node: onnx.NodeProto, name: str, versions: Mapping[str, int]) -> None:
         version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)
-        constant = [not i or i in self.constants or self.is_weight(i) for i in node.input]
-        site = Site(node, name, version, self.facts, self.ledger, self, constant)
         found = find(node.domain, node.op_type, version)
+        if self._is_computed(node):
+            self.computed.update(node.output)
+            if found is not None and found.follow is not None:
+                site = Site(node, name, version, self.facts, self.ledger, self, [])
+                self.sites.append((site, found))
+                if node.op_type == "Shape":
+                    site.looks_at(0)
+            return
+        constants, sources = self.constants, self.sources
+        constant = [not i or i in constants or i in sources for i in node.input]
+        site = Site(node, name, version, self.facts, self.ledger, self, constant)
         try:
             if found is None:
                 raise Unsupported(_no_rule(node, version))
@@ -185,6 +200,11 @@ class Tracing(LabelState):
         if constant and all(constant):
             self.constants.update(node.output)
         self.axes.update((o, axes) for o, axes in zip(node.output, results, strict=False) if o)
+
+    def _is_computed(self, node: onnx.NodeProto) -> bool:
+        """Whether the node computes sizes or indices: their values are known, so no labels need to pass."""
+        seen, dtypes = self.facts.seen, self.facts.dtypes
+        return all(o in seen and dtypes.get(o) not in WEIGHT_TYPES for o in node.output)
 
     def _barrier(self, site: Site, why: str) -> None:
         """Nothing passes: every input must stay whole, and so must what comes out."""

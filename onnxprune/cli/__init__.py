@@ -1,0 +1,102 @@
+"""The command line; importing it imports neither onnx nor numpy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from onnxprune.cli.app import app
+from onnxprune.cli.output import Console
+from onnxprune.errors import OnnxPruneError
+
+USAGE = 2
+OUT_OF_MEMORY = 4
+INTERNAL = 70
+INTERRUPTED = 130
+READER_GONE = 141
+TERMINATED = 143
+
+_COMPLETION = "_ONNXPRUNE_COMPLETE"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; by default `sys.argv`.
+
+    Returns:
+        The exit code: 0 done, 1 a goal was missed, 2 usage, 3 model, 4 runtime, 70 a bug, 130 interrupted.
+    """
+    console = Console()
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments), console)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The interpreter would flush stdout once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, the user gets a message and a code
+        console.finish()
+        if console.verbosity > 1:
+            console.trace(error)
+        return _explain(error, console)
+    except (KeyboardInterrupt, click.Abort):
+        console.error("interrupted")
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: list[str], console: Console) -> int:
+    if _COMPLETION in os.environ:
+        app.main(arguments, prog_name="onnxprune")
+    try:
+        with app.make_context("onnxprune", arguments or ["--help"], obj=console) as context:
+            app.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End in the orderly way, so that no temporary file stays behind."""
+    raise SystemExit(TERMINATED)
+
+
+def _explain(error: Exception, console: Console) -> int:
+    """Say in one or two lines what went wrong; the exit code."""
+    if isinstance(error, OnnxPruneError):
+        console.error(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx else "onnxprune"
+        console.error(_sentence(error.format_message()), hint=f"see '{path} --help'")
+        return USAGE
+    if isinstance(error, click.ClickException):
+        console.error(_sentence(error.format_message()))
+        return USAGE
+    if isinstance(error, MemoryError):
+        console.error("out of memory", hint="close other programs, or use a machine with more memory")
+        return OUT_OF_MEMORY
+    text = " ".join(str(error).split())
+    console.error(
+        f"internal error: {type(error).__name__}: {text}",
+        hint="please report it, with the traceback that -vv prints",
+    )
+    return INTERNAL
+
+
+def _sentence(text: str) -> str:
+    """Click's messages in the form of all others: no capital, no full stop."""
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+__all__ = ["main"]

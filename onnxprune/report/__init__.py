@@ -1,0 +1,1 @@
+"""Results as text for people and as plain data for programs; nothing here prints."""

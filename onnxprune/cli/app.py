@@ -1,0 +1,94 @@
+"""The root command: a table of commands that are imported when they are called."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+# Name -> what it does; the command is found in the module of its name, under its name. The help text is here,
+# so that `onnxprune --help` imports no command.
+COMMANDS = {
+    "inspect": "Show the groups that can shrink, and what is locked and why.",
+    "prune": "Make a model smaller, and prove the result.",
+    "plan": "Write what would be removed as JSON, to look at or edit.",
+    "apply": "Carry out a plan.",
+    "verify": "Prove that a pruned model equals the masked original.",
+    "diff": "Compare the layers and costs of two models.",
+    "ops": "List the operators that channels are followed through.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"onnxprune.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        command.help = command.help or COMMANDS[cmd_name]
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments start with."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], COMMANDS, 1)
+            meant = f", did you mean '{close[0]}'?" if close else ""
+            raise click.UsageError(f"no such command: '{args[0]}'{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        click.echo(f"onnxprune {version('onnxprune')}")
+    except PackageNotFoundError:
+        click.echo("onnxprune (not installed)")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"auto_envvar_prefix": "ONNXPRUNE", "help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+@click.option(
+    "--config", metavar="FILE", help="TOML file with options of the commands (see the documentation)."
+)
+@click.pass_context
+def app(ctx: click.Context, config: str | None) -> None:
+    r"""Make trained ONNX models smaller and faster, with a proof.
+
+    \b
+    onnxprune inspect model.onnx
+    onnxprune prune model.onnx -o small.onnx --ratio 0.5
+    """
+    if config is not None:
+        from onnxprune.cli.config import read
+
+        ctx.default_map = read(config, {name: _known(ctx, name) for name in COMMANDS})
+
+
+def _known(ctx: click.Context, name: str) -> click.Command:
+    command = app.get_command(ctx, name)
+    assert command is not None
+    return command

@@ -1,0 +1,105 @@
+"""`onnxprune apply`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+from onnxprune.errors import GoalMissed, UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.plan import Plan
+    from onnxprune.proof import Verdict
+
+
+@click.command()
+@click.argument("model")
+@click.argument("plan")
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output."
+)
+@click.option(
+    "--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere)."
+)
+@shared.verify
+@shared.force
+@shared.as_json
+@shared.conversation
+def apply(
+    console: Console,
+    model: str,
+    plan: str,
+    output: str,
+    zero: bool,
+    verify: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Carry out PLAN on MODEL: the model that it was made for, or another export of the same weights.
+
+    A plan that does not fit is refused, with the first mismatch.
+    """
+    files.check_one_pipe(model, plan)
+    if output == files.PIPE and as_json:
+        raise UsageError(
+            "the model and the JSON cannot both go to standard output", hint="write the model to a file"
+        )
+    files.check_target(output, inputs=[model, plan], force=force)
+    console.progress("loading")
+    from onnxprune import api
+    from onnxprune.model import save
+    from onnxprune.plan import Plan
+
+    steps = Plan.from_json(files.read_text(plan))
+    if not any(step.remove for step in steps.steps):
+        raise GoalMissed(
+            "nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group"
+        )
+    source = files.load(model)
+    console.progress("rewriting")
+    made = api.execute(source, steps, zero=zero)
+    verdict = None
+    if verify and not zero:
+        console.progress("proving")
+        verdict = api.prove(source, made, steps)
+        if not verdict.ok:
+            raise GoalMissed(
+                f"nothing was written, the result is not proven: {verdict.problem}",
+                hint="--no-verify writes it all the same",
+            )
+    console.progress("writing")
+    save(made, output, force=force)
+    _report(console, (model, source), (output, made), steps, verdict, as_json=as_json)
+
+
+def _report(
+    console: Console,
+    before: tuple[str, Model],
+    after: tuple[str, Model],
+    plan: Plan,
+    verdict: Verdict | None,
+    *,
+    as_json: bool,
+) -> None:
+    if console.quiet and not as_json:
+        return
+    from onnxprune import cost
+    from onnxprune.report import data, text
+
+    costs = cost.of(before[1]), cost.of(after[1])
+    if as_json:
+        console.put_json(
+            data.header("report")
+            | {"model": before[0], "output": after[0]}
+            | {"before": data.cost(costs[0]), "after": data.cost(costs[1]), "groups": data.steps(plan)}
+            | {"proof": None if verdict is None else data.verdict(verdict)}
+        )
+        return
+    tell = console.say if after[0] == files.PIPE else console.put
+    lines = [f"{before[0]} -> {after[0]}", "", *text.costs(*costs), "", *text.removal(plan)]
+    tell(lines + ([] if verdict is None else [text.entry("proof", text.proof(verdict))]))

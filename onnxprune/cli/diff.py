@@ -1,0 +1,35 @@
+"""`onnxprune diff`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--all", "every", is_flag=True, help="Show layers that are the same too.")
+@shared.as_json
+@shared.conversation
+def diff(console: Console, first: str, second: str, every: bool, as_json: bool) -> None:
+    """Compare the layers and costs of two models.
+
+    Layers are matched by the names of their nodes. Costs are for one sample.
+    """
+    files.check_one_pipe(first, second)
+    console.progress("counting")
+    from onnxprune import cost
+    from onnxprune.report import data, text
+
+    before, after = cost.of(files.load(first)), cost.of(files.load(second))
+    layers = data.pair(before.layers, after.layers)
+    if as_json:
+        console.put_json(
+            data.header("diff") | {"first": first, "second": second} | data.difference(before, after, layers)
+        )
+    else:
+        console.put([f"{first} -> {second}", "", *text.difference(before, after, layers, every=every)])

@@ -1,0 +1,113 @@
+"""What commands read and write: early checks of targets, text files, pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+PIPE = "-"
+
+
+def load(source: str) -> Model:
+    """Load a model from a path or from standard input."""
+    from onnxprune import model
+
+    if source == PIPE:
+        _refuse_terminal_input()
+    return model.load(source)
+
+
+def read_text(source: str) -> bytes:
+    """The content of a small file, or of standard input.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if source == PIPE:
+        _refuse_terminal_input()
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {source}") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{source} is a directory, not a file") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {source}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _refuse_terminal_input() -> None:
+    if sys.stdin.isatty():
+        raise UsageError("standard input is a terminal", hint="name a file, or pipe one in")
+
+
+def check_one_pipe(*sources: str) -> None:
+    """Refuse to read two things from standard input."""
+    if sources.count(PIPE) > 1:
+        raise UsageError(
+            "only one of the inputs can come from standard input", hint="name a file for the other"
+        )
+
+
+def check_target(target: str, *, inputs: Sequence[str], force: bool, binary: bool = True) -> None:
+    """Refuse, before any work, what cannot be written in the end.
+
+    Args:
+        target: a path, or "-".
+        inputs: what is read, and so never overwritten.
+        force: an existing file may be replaced.
+        binary: the content must not go to a terminal.
+
+    Raises:
+        UsageError: the target is the input, exists, or cannot be written.
+    """
+    if target == PIPE:
+        if binary and sys.stdout.isatty():
+            raise UsageError(
+                "not writing a model to the terminal", hint="redirect it, or name a file with -o"
+            )
+        return
+    if not target or "\0" in target:
+        raise UsageError(f"not a path: {target!r}")
+    path = Path(target)
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a directory", hint="name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: no such folder: {path.parent}", hint="create it first")
+    if any(_same(path, source) for source in inputs):
+        raise UsageError(f"{path} is the input, which is never overwritten", hint="choose another output")
+    if not path.exists() or path.is_file():  # a device or a pipe is written to, not replaced
+        if path.exists() and not force:
+            raise UsageError(f"{path} exists", hint="overwrite it with --force, or choose another output")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise UsageError(f"cannot write {path}: the folder {path.parent} is not writable")
+
+
+def _same(path: Path, source: str) -> bool:
+    try:
+        return source != PIPE and path.samefile(source)
+    except (OSError, ValueError):
+        return False
+
+
+def write_text(text: str, target: str) -> None:
+    """Write a text file whole or not at all."""
+    from onnxprune import wire
+
+    path = Path(target)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        with wire.replacing(path) as files:
+            files[0].write(text.encode())
+    except OSError as error:
+        raise wire.write_failure(path, error) from error

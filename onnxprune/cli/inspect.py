@@ -1,0 +1,45 @@
+"""`onnxprune inspect`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+
+
+@click.command()
+@click.argument("model")
+@click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
+@shared.policy
+@shared.sizes
+@shared.as_json
+@shared.conversation
+def inspect(
+    console: Console,
+    model: str,
+    members: bool,
+    heads: bool,
+    head_dims: bool,
+    sizes: dict[str, int],
+    as_json: bool,
+) -> None:
+    """Show the groups of MODEL that can shrink, and what is locked and why.
+
+    A group is what must shrink together, a unit the smallest part of it that can go. A barrier is a reason
+    that locks axes of weights; other axes of the same weights may still shrink.
+    """
+    console.progress("loading")
+    from onnxprune import api, cost
+    from onnxprune.report import data, text
+
+    source = files.load(model)
+    shared.check_sizes(source, sizes)
+    console.progress("tracing")
+    groups = api.trace(source, heads=heads, head_dims=head_dims, sizes=sizes)
+    total = cost.of(source, sizes)
+    if as_json:
+        console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total))
+    else:
+        console.put(text.inspection(model, groups, total, members=members))

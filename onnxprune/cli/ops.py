@@ -1,0 +1,32 @@
+"""`onnxprune ops`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import click
+
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+
+@click.command()
+@click.argument("glob", default="*")
+@shared.as_json
+@shared.conversation
+def ops(console: Console, glob: str, as_json: bool) -> None:
+    """List the operators that channels are followed through; GLOB picks some (`*Norm*`).
+
+    Every other operator is a barrier: what enters or leaves it stays whole.
+    """
+    from onnxprune.report import data, text
+    from onnxprune.rules import all_rules
+
+    rules = [r for r in all_rules() if any(fnmatchcase(x, glob.lower()) for x in (r.op.lower(), r.family))]
+    if not rules:
+        raise UsageError(f"no operator or family matches {glob!r}", hint="`onnxprune ops` lists all")
+    if as_json:
+        console.put_json(data.header("ops") | {"operators": [data.operator(r) for r in rules]})
+    else:
+        console.put(text.operators(rules))

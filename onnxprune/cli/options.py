@@ -1,0 +1,213 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+Command = Callable[..., Any]
+
+_SELECTION = (
+    "ratio",
+    "ratio_for",
+    "criterion",
+    "scope",
+    "max_ratio",
+    "keep",
+    "only",
+    "round_to",
+    "heads",
+    "head_dims",
+    "exact_only",
+    "seed",
+)
+
+
+class Ratio(click.ParamType):
+    """A fraction: `0.5` or `50%`."""
+
+    name = "ratio"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a ratio."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        text = str(value).strip()
+        try:
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            self.fail(f"'{value}' is not a ratio: write 0.5 or 50%", param, ctx)
+
+
+class Pair(click.ParamType):
+    """`NAME=VALUE`, the value of another type."""
+
+    name = "pair"
+
+    def __init__(self, value: click.ParamType) -> None:
+        self.value = value
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Read a pair; the name may hold `=` too."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).rpartition("=")
+        if not equals or not name:
+            self.fail(f"'{value}' is not of the form {param.metavar if param else 'NAME=VALUE'}", param, ctx)
+        return name, self.value.convert(text, param, ctx)
+
+
+def conversation(function: Command) -> Command:
+    """Add `-q` and `-v`; the command gets the console as its first argument."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+    @click.option(
+        "-v", "--verbose", count=True, help="Say more: -v stages and times, -vv debug log and tracebacks."
+    )
+    @click.pass_obj
+    @functools.wraps(function)
+    def wrapped(console: Console, /, *, quiet: bool, verbose: int, **given: Any) -> None:
+        console.quiet, console.verbosity = quiet, verbose
+        console.attach_log()
+        function(console, **given)
+
+    return wrapped
+
+
+def as_json(function: Command) -> Command:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")(
+        function
+    )
+
+
+def force(function: Command) -> Command:
+    """Add `--force`."""
+    return click.option("--force", is_flag=True, help="Overwrite existing files (never the input).")(function)
+
+
+def verify(function: Command) -> Command:
+    """Add `--verify/--no-verify`."""
+    return click.option(
+        "--verify/--no-verify", default=True, help="Prove the result, by default; --no-verify skips it."
+    )(function)
+
+
+def sizes(function: Command) -> Command:
+    """Add `--sizes NAME=N`; the command gets a dict."""
+
+    @click.option(
+        "--sizes",
+        metavar="NAME=N",
+        type=Pair(click.IntRange(min=1)),
+        multiple=True,
+        help="Number to assume for a symbolic axis (batch=4) while shapes are worked out; may be repeated.",
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, sizes: tuple[tuple[str, int], ...], **given: Any) -> Any:
+        return function(*args, sizes=dict(sizes), **given)
+
+    return wrapped
+
+
+def check_sizes(model: Model, given: dict[str, int]) -> None:
+    """Refuse sizes for axes that the model does not have."""
+    from onnxprune.shapes import symbolic_dims
+
+    known = list(symbolic_dims(model.proto.graph))
+    for name in given:
+        if name not in known:
+            raise UsageError(
+                f"--sizes: no symbolic axis of {model.name} is called {name!r}",
+                hint=f"known: {', '.join(known)}" if known else "all axes of its inputs have a size",
+            )
+
+
+def policy(function: Command) -> Command:
+    """Add `--heads/--no-heads` and `--head-dims`: what the units of attention are."""
+    function = click.option(
+        "--head-dims", is_flag=True, help="Remove dimensions within every attention head instead of heads."
+    )(function)
+    return click.option("--heads/--no-heads", default=True, help="Whether attention heads may be removed.")(
+        function
+    )
+
+
+def selection(function: Command) -> Command:
+    """Add everything that says what is to be removed; the command gets `options`."""
+
+    @click.option(
+        "-r",
+        "--ratio",
+        metavar="RATIO",
+        type=Ratio(),
+        default=0.5,
+        show_default=True,
+        help="Fraction of the units to remove: 0.5 or 50%.",
+    )
+    @click.option(
+        "--ratio-for",
+        metavar="GLOB=RATIO",
+        type=Pair(Ratio()),
+        multiple=True,
+        help="Another ratio for the groups that match; may be repeated, the last match wins.",
+    )
+    @click.option(
+        "--criterion",
+        metavar="NAME",
+        default="l2",
+        show_default=True,
+        help="What makes a unit important: l1, l2 or random.",
+    )
+    @click.option(
+        "--scope",
+        type=click.Choice(["uniform", "global"]),
+        default="uniform",
+        show_default=True,
+        help="The ratio from every group, or from all groups together.",
+    )
+    @click.option(
+        "--max-ratio",
+        metavar="RATIO",
+        type=Ratio(),
+        default=0.9,
+        show_default=True,
+        help="Most that --scope global takes from one group.",
+    )
+    @click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated.")
+    @click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated.")
+    @click.option(
+        "--round-to",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Leave widths that are multiples of N.",
+    )
+    @policy
+    @click.option(
+        "--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."
+    )
+    @click.option(
+        "--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, **given: Any) -> Any:
+        from onnxprune.selection import Options
+
+        chosen = {name: given.pop(name) for name in _SELECTION}
+        options = Options(ratios=dict(chosen.pop("ratio_for")), **chosen)
+        return function(*args, options=options, **given)
+
+    return wrapped  # fmt: skip

@@ -1,0 +1,103 @@
+"""The only place that prints: the product on stdout, the conversation on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+_CLEAR_LINE = "\r\x1b[2K"
+
+
+class Console:
+    """What a command says, and how much of it.
+
+    Attributes:
+        quiet: only errors are said.
+        verbosity: 0; 1 with `-v` (stages and their times), 2 with `-vv` (debug log, tracebacks).
+    """
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.verbosity = 0
+        self._line_open = False
+
+    # --- stdout ------------------------------------------------------------------------------------------
+
+    def put(self, lines: str | Iterable[str]) -> None:
+        """Print the product."""
+        self.finish()
+        click.echo(lines if isinstance(lines, str) else "\n".join(lines))
+
+    def put_json(self, document: Any) -> None:
+        """Print the product as JSON."""
+        self.put(json.dumps(document, indent=1, allow_nan=False))
+
+    # --- stderr ------------------------------------------------------------------------------------------
+
+    def say(self, lines: str | Iterable[str]) -> None:
+        """Tell the user, unless quiet."""
+        if not self.quiet:
+            self._tell(lines if isinstance(lines, str) else "\n".join(lines))
+
+    def detail(self, lines: str | Iterable[str]) -> None:
+        """Tell the user who asked for more."""
+        if self.verbosity and not self.quiet:
+            self.say(lines)
+
+    def progress(self, stage: str) -> None:
+        """Show what is being done: on one line that is overwritten on a terminal, else only with `-v`."""
+        if self.quiet:
+            return
+        if self.verbosity:
+            self._tell(f"{stage} ...")
+        elif sys.stderr.isatty():
+            click.echo(f"{_CLEAR_LINE}{stage} ...", nl=False, err=True, color=True)
+            self._line_open = True
+
+    def warn(self, message: str) -> None:
+        """Say what may surprise."""
+        self.say(f"warning: {message}")
+
+    def error(self, message: str, hint: str = "") -> None:
+        """Say what went wrong and what to do; quiet or not."""
+        self._tell(f"error: {message}" + (f"\nhint: {hint}" if hint else ""))
+
+    def trace(self, error: BaseException) -> None:
+        """Show where an error came from."""
+        import traceback
+
+        self._tell("".join(traceback.format_exception(error)).rstrip())
+
+    def finish(self) -> None:
+        """Remove the progress line."""
+        if self._line_open:
+            click.echo(_CLEAR_LINE, nl=False, err=True, color=True)
+            self._line_open = False
+
+    def _tell(self, text: str) -> None:
+        self.finish()
+        click.echo(text, err=True)
+
+    # --- log ---------------------------------------------------------------------------------------------
+
+    def attach_log(self) -> None:
+        """Say what the library logs: warnings, with `-v` also what it does, with `-vv` everything."""
+        import logging
+        import warnings
+
+        console = self
+
+        class Said(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                level = record.levelname.lower()
+                console.say(f"{level}: {record.getMessage()}")
+
+        if self.verbosity < 2:  # those of Python, about lines of code, are for developers
+            warnings.simplefilter("ignore")
+        logger = logging.getLogger("onnxprune")
+        logger.handlers[:] = [Said()]
+        logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(self.verbosity, 2)])

@@ -1,0 +1,54 @@
+"""`onnxprune plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+
+if TYPE_CHECKING:
+    from onnxprune.selection import Options
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default=files.PIPE,
+    show_default=True,
+    help="Where the plan goes; - is standard output.",
+)
+@shared.selection
+@shared.sizes
+@shared.force
+@shared.conversation
+def plan(
+    console: Console, model: str, output: str, options: Options, sizes: dict[str, int], force: bool
+) -> None:
+    """Write what would be removed from MODEL as JSON, to look at or edit.
+
+    `onnxprune apply` carries it out, on this model or on another export of the same weights.
+    """
+    files.check_target(output, inputs=[model], force=force, binary=False)
+    console.progress("planning")
+    from onnxprune import api
+    from onnxprune.report import text
+
+    source = files.load(model)
+    shared.check_sizes(source, sizes)
+    groups, made = api.plan_for(source, options, sizes=sizes)
+    if output == files.PIPE:
+        console.put(made.to_json().rstrip("\n"))
+    else:
+        files.write_text(made.to_json(), output)
+    summary = [*text.removal(made), *text.locked(groups)]
+    if output == files.PIPE:
+        console.detail(summary)
+    elif not console.quiet:
+        console.put([f"{model} -> {output}", "", *summary])

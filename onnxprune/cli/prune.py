@@ -1,0 +1,117 @@
+"""`onnxprune prune`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+from onnxprune.errors import GoalMissed, UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.api import Outcome
+    from onnxprune.selection import Options
+
+
+@click.command()
+@click.argument("model")
+@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@shared.selection
+@shared.sizes
+@shared.verify
+@click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@shared.force
+@shared.as_json
+@shared.conversation
+def prune(
+    console: Console,
+    model: str,
+    output: str | None,
+    options: Options,
+    sizes: dict[str, int],
+    verify: bool,
+    plan_out: str | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make MODEL smaller, and prove the result.
+
+    MODEL is a file, or - for standard input. By default half of the units of every group go, the least
+    important first; the result is valid, runs, and equals the original with the same units masked.
+    """
+    _check(model, output, plan_out, force=force, dry_run=dry_run, as_json=as_json)
+    console.progress("loading")
+    from onnxprune import api
+    from onnxprune.model import save
+
+    source = files.load(model)
+    shared.check_sizes(source, sizes)
+    outcome = api.run(source, options, verify=verify, sizes=sizes, progress=console.progress)
+    _judge(outcome, options)
+    if not dry_run and output is not None:
+        console.progress("writing")
+        save(outcome.model, output, force=force)
+        if plan_out is not None:
+            files.write_text(outcome.plan.to_json(), plan_out)
+    _report(console, outcome, model, None if dry_run else output, as_json=as_json)
+    if outcome.rolled_back:
+        names = ", ".join(r.group for r in outcome.rolled_back)
+        raise GoalMissed(
+            f"left whole, because their proof failed: {names} ({outcome.rolled_back[0].problem})",
+            hint="the model that was written is valid and proven; please report this",
+        )
+
+
+def _check(
+    model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Refuse what cannot work before any work is done."""
+    if output is None and not dry_run:
+        raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
+    if output == files.PIPE and as_json:
+        raise UsageError(
+            "the model and the JSON cannot both go to standard output", hint="write the model to a file"
+        )
+    if plan_out == files.PIPE:
+        raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
+    if plan_out is not None and plan_out == output:
+        raise UsageError(f"the model and the plan cannot both be written to {output}")
+    if not dry_run:
+        for target in (output, plan_out):
+            if target is not None:
+                files.check_target(target, inputs=[model], force=force)
+
+
+def _judge(outcome: Outcome, options: Options) -> None:
+    """Refuse to write what is not proven, and to call nothing a result.
+
+    Raises:
+        GoalMissed: the proof failed, or no unit was removed though a ratio was asked for.
+    """
+    if outcome.verdict is not None and not outcome.verdict.ok:
+        raise GoalMissed(
+            f"nothing was written, the result is not proven: {outcome.verdict.problem}",
+            hint="--no-verify writes it all the same",
+        )
+    asked = max(options.ratio, *options.ratios.values(), 0.0)
+    if asked and not any(step.remove for step in outcome.plan.steps):
+        raise GoalMissed(
+            "nothing to prune: no group has enough units for the ratio to remove one",
+            hint="raise --ratio, or lower --round-to",
+        )
+
+
+def _report(console: Console, outcome: Outcome, model: str, output: str | None, *, as_json: bool) -> None:
+    from onnxprune.report import data, text
+
+    if as_json:
+        console.put_json(data.header("report") | {"model": model, "output": output} | data.outcome(outcome))
+        return
+    tell = console.say if output == files.PIPE or console.quiet else console.put
+    tell([f"{model} -> {output or '(not written)'}", "", *text.outcome(outcome)])
+    console.detail(text.stages(outcome.seconds))

@@ -1,0 +1,41 @@
+"""`onnxprune verify`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+from onnxprune.errors import GoalMissed
+
+
+@click.command()
+@click.argument("original")
+@click.argument("pruned")
+@click.option("--plan", metavar="FILE", required=True, help="The plan that says what was removed.")
+@shared.as_json
+@shared.conversation
+def verify(console: Console, original: str, pruned: str, plan: str, as_json: bool) -> None:
+    """Prove that PRUNED is what the plan makes of ORIGINAL.
+
+    PRUNED must be valid, run, and give the same outputs as ORIGINAL with everything masked that the plan
+    removes. The exit code is 1 where it does not.
+    """
+    files.check_one_pipe(original, pruned, plan)
+    console.progress("loading")
+    from onnxprune import api
+    from onnxprune.plan import Plan
+    from onnxprune.report import data, text
+
+    steps = Plan.from_json(files.read_text(plan))
+    models = files.load(original), files.load(pruned)
+    console.progress("proving")
+    verdict = api.prove(*models, steps)
+    if as_json:
+        console.put_json(data.header("verdict") | data.verdict(verdict))
+    elif verdict.ok and not console.quiet:
+        console.put(f"{pruned}: {text.proof(verdict)}")
+        console.detail(f"checked: {', '.join(verdict.checks)}")
+    if not verdict.ok:
+        raise GoalMissed(f"{pruned} is not what the plan makes of {original}: {verdict.problem}")

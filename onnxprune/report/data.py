@@ -1,0 +1,228 @@
+"""Results as plain data: what `--json` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.api import Outcome
+    from onnxprune.cost import Cost, Layer
+    from onnxprune.grouping import Barrier, Group, Groups
+    from onnxprune.plan import Plan, Step
+    from onnxprune.rules import Rule
+    from onnxprune.proof import Verdict
+
+VERSION = 1
+
+
+def header(kind: str) -> dict[str, Any]:
+    """What every document starts with."""
+    return {"format": f"onnxprune-{kind}", "version": VERSION}
+
+
+def cost(of: Cost, *, layers: bool = False) -> dict[str, Any]:
+    """What a model costs."""
+    plain: dict[str, Any] = {"params": of.params, "macs": of.macs, "bytes": of.size}
+    return plain | {"layers": [layer(x) for x in of.layers]} if layers else plain
+
+
+def layer(of: Layer) -> dict[str, Any]:
+    """What a layer costs."""
+    return {
+        "name": of.name,
+        "op": of.op,
+        "weight": of.weight,
+        "shape": list(of.shape),
+        "params": of.params,
+        "macs": of.macs,
+    }
+
+
+def verdict(of: Verdict) -> dict[str, Any]:
+    """What the proof found; an error that could not be measured, or is infinite, is null."""
+    return {
+        "ok": of.ok,
+        "error": of.error if math.isfinite(of.error) else None,
+        "tolerance": of.tolerance,
+        "problem": of.problem,
+        "outputs": {name: error if math.isfinite(error) else None for name, error in of.outputs.items()},
+        "checks": list(of.checks),
+    }
+
+
+def outcome(result: Outcome) -> dict[str, Any]:
+    """The account of one run."""
+    return {
+        "options": dict(result.plan.options),
+        "before": cost(result.before),
+        "after": cost(result.after),
+        "groups": steps(result.plan),
+        "barriers": [barrier(b) for b in result.groups.barriers],
+        "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
+        "proof": None if result.verdict is None else verdict(result.verdict),
+        "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
+    }
+
+
+def steps(plan: Plan) -> list[dict[str, Any]]:
+    """Every group, with how many of its units go."""
+    return [
+        {"name": s.group, "kind": s.kind, "exact": s.exact, "units": s.units, "removed": removed_units(s)}
+        for s in plan.steps
+    ]
+
+
+def removed_units(step: Step) -> int:
+    """How many units a step removes."""
+    return len(set(step.remove)) * step.units // step.size
+
+
+# --- inspect ----------------------------------------------------------------------------------------------
+
+
+def inspection(groups: Groups, of: Cost) -> dict[str, Any]:
+    """Groups and barriers of a model."""
+    held, total = groups.prunable
+    return {
+        "cost": cost(of),
+        "prunable": {"params": held, "of": total},
+        "groups": [group(g) for g in groups.groups],
+        "barriers": [barrier(b) for b in groups.barriers],
+    }
+
+
+def group(of: Group) -> dict[str, Any]:
+    """A group with its members."""
+    return {
+        "name": of.name,
+        "kind": of.kind,
+        "exact": of.exact,
+        "units": of.units,
+        "params": of.params,
+        "macs": of.macs,
+        "members": [
+            {"tensor": m.tensor, "axis": m.axis, "size": m.size, "positions": m.positions} for m in of.members
+        ],
+    }
+
+
+def barrier(of: Barrier) -> dict[str, Any]:
+    """A reason and what it locks."""
+    return {
+        "reason": of.reason,
+        "node": of.node,
+        "op": of.op,
+        "params": of.params,
+        "members": [{"tensor": t, "axis": a, "positions": n} for t, a, n in of.members],
+    }
+
+
+# --- diff -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer in two models; what it has in neither order is None or 0.
+
+    Attributes:
+        name: the node.
+        op: its operator type.
+        before: shape of its weight in the first model; None where the layer is not there.
+        after: the same in the second model.
+        params: weight elements before and after.
+        macs: multiply-accumulates before and after.
+    """
+
+    name: str
+    op: str
+    before: tuple[int, ...] | None
+    after: tuple[int, ...] | None
+    params: tuple[int, int]
+    macs: tuple[int, int]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything differs."""
+        return self.before != self.after or self.params[0] != self.params[1] or self.macs[0] != self.macs[1]
+
+
+def pair(before: Sequence[Layer], after: Sequence[Layer]) -> list[LayerChange]:
+    """Match the layers of two models by name, in the order of the first; then what only the second has."""
+    old, new = _by_name(before), _by_name(after)
+    names = [*old, *(name for name in new if name not in old)]
+    return [_change(name[0], old.get(name), new.get(name)) for name in names]
+
+
+def _by_name(layers: Iterable[Layer]) -> dict[tuple[str, int], Layer]:
+    """Layers by name; equal names are told apart by their order."""
+    found: dict[tuple[str, int], Layer] = {}
+    seen: dict[str, int] = {}
+    for x in layers:
+        seen[x.name] = seen.get(x.name, -1) + 1
+        found[x.name, seen[x.name]] = x
+    return found
+
+
+def _change(name: str, old: Layer | None, new: Layer | None) -> LayerChange:
+    one = old or new
+    return LayerChange(
+        name,
+        one.op if one else "",
+        tuple(old.shape) if old else None,
+        tuple(new.shape) if new else None,
+        (old.params if old else 0, new.params if new else 0),
+        (old.macs if old else 0, new.macs if new else 0),
+    )
+
+
+def difference(before: Cost, after: Cost, layers: Sequence[LayerChange]) -> dict[str, Any]:
+    """Costs and layers of two models."""
+    return {
+        "before": cost(before),
+        "after": cost(after),
+        "layers": [
+            {
+                "name": x.name,
+                "op": x.op,
+                "before": None if x.before is None else list(x.before),
+                "after": None if x.after is None else list(x.after),
+                "params": list(x.params),
+                "macs": list(x.macs),
+            }
+            for x in layers
+        ],
+    }
+
+
+# --- ops --------------------------------------------------------------------------------------------------
+
+
+def operator(rule: Rule) -> dict[str, Any]:
+    """How one operator is traced."""
+    from onnxprune.rules.registry import NEWEST
+
+    return {
+        "op": rule.op,
+        "domain": rule.domain,
+        "since": rule.since,
+        "until": None if rule.until >= NEWEST else rule.until,
+        "family": rule.family,
+        "summary": rule.summary,
+        "follows": follows(rule),
+    }
+
+
+def opsets(rule: Rule) -> str:
+    """The opset versions that a rule holds for: `7-12`, `13+`."""
+    from onnxprune.rules.registry import NEWEST
+
+    return f"{rule.since}+" if rule.until >= NEWEST else f"{rule.since}-{rule.until}"
+
+
+def follows(rule: Rule) -> str:
+    """What the rule edits beside the weights: the first line of the docstring of its `follow`."""
+    text = (rule.follow.__doc__ or "its sizes").strip() if rule.follow else ""
+    return text.splitlines()[0].rstrip(".").replace("`", "") if text else ""

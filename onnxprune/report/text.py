@@ -1,0 +1,226 @@
+"""Results as lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from onnxprune.report import numbers
+from onnxprune.report.data import follows, opsets, removed_units
+
+if TYPE_CHECKING:
+    from onnxprune.api import Outcome
+    from onnxprune.cost import Cost
+    from onnxprune.grouping import Barrier, Group, Groups
+    from onnxprune.plan import Plan
+    from onnxprune.report.data import LayerChange
+    from onnxprune.rules import Rule
+    from onnxprune.proof import Verdict
+
+TOP_BARRIERS = 3
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
+    """Aligned columns, two blanks apart.
+
+    Args:
+        header: names of the columns.
+        rows: the cells.
+        right: names of the columns that are aligned on the right.
+    """
+    lines = [header, *rows] if any(header) else list(rows)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))] if lines else []
+    made = []
+    for line in lines:
+        cells = [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(line, widths, header, strict=True)
+        ]
+        made.append("  ".join(cells).rstrip())
+    return made
+
+
+def costs(before: Cost, after: Cost) -> list[str]:
+    """The table of what a model costs before and after."""
+    rows = [
+        (name, show(old), show(new), numbers.change(old, new))
+        for name, show, old, new in (
+            ("params", numbers.count, before.params, after.params),
+            ("MACs", numbers.count, before.macs, after.macs),
+            ("weights", numbers.size, before.size, after.size),
+        )
+    ]
+    return table(("", "before", "after", "change"), rows, ("before", "after", "change"))
+
+
+# --- prune ------------------------------------------------------------------------------------------------
+
+
+def outcome(result: Outcome) -> list[str]:
+    """The account of one run: costs, what went, what is locked and the proof."""
+    lines = [*costs(result.before, result.after), "", *removal(result.plan)]
+    if result.verdict is not None:
+        lines.append(entry("proof", proof(result.verdict)))
+    return lines + locked(result.groups)
+
+
+def entry(name: str, text: str) -> str:
+    """One line of an account: its name, and what there is to say."""
+    return f"{name:<9}{text}".rstrip()
+
+
+def removal(plan: Plan) -> list[str]:
+    """How many groups and units go, and whether that is exact."""
+    removed = {step.group: removed_units(step) for step in plan.steps}
+    hit = [step for step in plan.steps if removed[step.group]]
+    units = sum(step.units for step in plan.steps)
+    lines = [
+        entry(
+            "pruned",
+            f"{len(hit)} of {numbers.plural(len(plan.steps), 'group')}, "
+            f"{sum(removed.values()):,} of {numbers.plural(units, 'unit')}",
+        )
+    ]
+    approximate = sum(not step.exact for step in hit)
+    if approximate:
+        note = f"{numbers.plural(approximate, 'group')}: a norm or mean is taken over fewer positions"
+        lines.append(entry("approx.", f"{note} (--exact-only leaves these alone)"))
+    return lines
+
+
+def locked(groups: Groups, most: int = TOP_BARRIERS) -> list[str]:
+    """What locks most of the weights."""
+    _, total = groups.prunable
+    lines = [
+        entry(
+            "locked", f"an axis of {numbers.percent(barrier.params, total)} of the weights: {reason(barrier)}"
+        )
+        for barrier in groups.barriers[:most]
+    ]
+    if len(groups.barriers) > most:
+        more = numbers.plural(len(groups.barriers) - most, "more reason")
+        lines.append(entry("", f"{more}: see `onnxprune inspect`"))
+    return lines
+
+
+def reason(barrier: Barrier) -> str:
+    """A barrier's reason, with the node that says so where the reason does not name it."""
+    where = " ".join(part for part in (barrier.op, barrier.node) if part)
+    return f"{barrier.reason} ({where})" if where and barrier.node not in barrier.reason else barrier.reason
+
+
+def proof(verdict: Verdict) -> str:
+    """The verdict in one line."""
+    if not verdict.ok:
+        return f"failed: {verdict.problem}"
+    return (
+        f"equal to the masked original, largest error {numbers.error(verdict.error)} "
+        f"(tolerance {numbers.error(verdict.tolerance)})"
+    )
+
+
+def stages(seconds: Mapping[str, float]) -> list[str]:
+    """How long every stage took."""
+    rows = [(name, numbers.seconds(value)) for name, value in seconds.items()]
+    return table(("", "time"), rows, ("time",))
+
+
+# --- inspect ----------------------------------------------------------------------------------------------
+
+
+def inspection(name: str, groups: Groups, cost: Cost, *, members: bool) -> list[str]:
+    """Groups and barriers of a model."""
+    held, total = groups.prunable
+    lines = [
+        f"{name}: {numbers.count(cost.params)} params, {numbers.count(cost.macs)} MACs, "
+        f"{numbers.size(cost.size)} of weights",
+        f"{numbers.percent(held, total)} of the weights can be pruned, "
+        f"in {numbers.plural(len(groups.groups), 'group')}",
+        "",
+        *_groups(groups.groups, members=members),
+    ]
+    if groups.barriers:
+        lines += ["", *_barriers(groups.barriers, total, members=members)]
+    return lines
+
+
+def _groups(groups: Sequence[Group], *, members: bool) -> list[str]:
+    header = ("group", "kind", "units", "removal", "params", "MACs", "weights")
+    rows = [
+        (
+            group.name,
+            group.kind,
+            f"{group.units:,}",
+            "exact" if group.exact else "approximate",
+            numbers.count(group.params),
+            numbers.count(group.macs),
+            f"{len(group.members):,}",
+        )
+        for group in groups
+    ]
+    lines = table(header, rows, ("units", "params", "MACs", "weights"))
+    if not members:
+        return lines
+    detailed = lines[:1]
+    for line, group in zip(lines[1:], groups, strict=True):
+        detailed.append(line)
+        detailed += [f"    {m.tensor} axis {m.axis}: {m.positions} of {m.size}" for m in group.members]
+    return detailed
+
+
+def _barriers(barriers: Sequence[Barrier], total: int, *, members: bool) -> list[str]:
+    rows = [
+        (numbers.percent(b.params, total), numbers.count(b.params), reason(b), _some(b.members, members))
+        for b in barriers
+    ]
+    return table(("locked", "params", "barrier", "of"), rows, ("locked", "params"))
+
+
+def _some(members: Sequence[tuple[str, int, int]], every: bool) -> str:
+    names = list(dict.fromkeys(tensor for tensor, _, _ in members))
+    shown = names if every else names[:2]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more
+
+
+# --- diff -------------------------------------------------------------------------------------------------
+
+
+def difference(before: Cost, after: Cost, layers: Sequence[LayerChange], *, every: bool) -> list[str]:
+    """Costs, and the layers that changed."""
+    shown = [layer for layer in layers if every or layer.changed]
+    header = ("layer", "op", "weight before", "weight after", "params", "MACs")
+    rows = [
+        (
+            layer.name,
+            layer.op,
+            _shape(layer.before),
+            _shape(layer.after),
+            numbers.change(layer.params[0], layer.params[1]),
+            numbers.change(layer.macs[0], layer.macs[1]),
+        )
+        for layer in shown
+    ]
+    lines = [*costs(before, after), ""]
+    if rows:
+        lines += table(header, rows, ("params", "MACs"))
+    same = len(layers) - sum(layer.changed for layer in layers)
+    if same and not every:
+        lines.append(f"{numbers.plural(same, 'layer')} unchanged")
+    return lines
+
+
+def _shape(shape: Iterable[int] | None) -> str:
+    return "-" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+# --- ops --------------------------------------------------------------------------------------------------
+
+
+def operators(rules: Sequence[Rule]) -> list[str]:
+    """The table of operators that are traced."""
+    rows = [
+        (f"{r.domain}.{r.op}" if r.domain else r.op, opsets(r), r.family, r.summary, follows(r))
+        for r in rules
+    ]
+    return table(("operator", "opsets", "family", "how channels go through", "what follows"), rows)
