@@ -15,13 +15,14 @@ from onnxprune import cost, criteria, proof
 from onnxprune import plan as plans
 from onnxprune.cost import Cost
 from onnxprune.errors import GoalMissed
-from onnxprune.grouping import Groups, trace as trace_model
+from onnxprune.grouping import Groups
+from onnxprune.grouping import trace as trace_model
 from onnxprune.labels import Array
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.plan import Plan
+from onnxprune.proof import Verdict
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Options, select
-from onnxprune.proof import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ def run(
     with clock("rewriting"):
         gone = _gone(groups, chosen)
         small = rewrite(groups, gone)
-    verdict, rolled_back = None, ()
+    verdict: Verdict | None = None
+    rolled_back: tuple[RolledBack, ...] = ()
     if verify:
         with clock("proving"):
             verdict = proof.check(groups, gone, small)
@@ -110,9 +112,7 @@ def run(
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, clock.seconds)
 
 
-def plan_for(
-    model: Model, options: Options, *, sizes: Mapping[str, int] | None = None
-) -> tuple[Groups, Plan]:
+def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None = None) -> tuple[Groups, Plan]:
     """The plan that `run` would carry out, without a proof."""
     groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     scores = criteria.score(groups, options.criterion, options.seed)

@@ -61,9 +61,7 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
     weights += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
     for weight, data_type, dims in weights:
         if weight in seen or not weight:
-            raise ModelError(
-                f"{name}: initializer '{weight}' " + ("is defined twice" if weight else "has no name")
-            )
+            raise ModelError(f"{name}: initializer '{weight}' " + ("is defined twice" if weight else "has no name"))
         seen.add(weight)
         if weight not in given:
             if proto.ir_version < 4:
@@ -126,9 +124,7 @@ def _invalid(proto: ModelProto, name: str, message: str) -> ModelError:
     """Turns the checker's message into one that says where, and what to do."""
     unsorted = re.search(r"topologically sorted, however input '(.*?)' of node", message)
     if not unsorted:
-        return ModelError(
-            f"{name}: {message.strip().splitlines()[0]}", hint="the exporter wrote an invalid model"
-        )
+        return ModelError(f"{name}: {message.strip().splitlines()[0]}", hint="the exporter wrote an invalid model")
     value = unsorted[1]
     user = next((n for n in nodes(proto) if value in n.input), None)
     where = f"node '{user.name or user.output[0]}' ({user.op_type})" if user else "a node"

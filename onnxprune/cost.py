@@ -63,9 +63,7 @@ def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
             continue
         macs = math.prod((site.out_shape() if s is None else site.shape(s))[a] for s, a in rule.work(site))
         weights = [
-            s
-            for s, c in enumerate(site.constant)
-            if c and site.has(s) and site.node.input[s] in tracing.facts.shapes
+            s for s, c in enumerate(site.constant) if c and site.has(s) and site.node.input[s] in tracing.facts.shapes
         ]
         main = max(weights, key=lambda s: math.prod(site.shape(s)), default=None)
         params = sum(math.prod(site.shape(s)) for s in weights)

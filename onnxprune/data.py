@@ -10,9 +10,7 @@ from onnxprune.runtime import dtype_of
 from onnxprune.shapes import Facts
 
 # Operators through which token ids reach the table that they index.
-_CARRIERS = frozenset(
-    ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip")
-)
+_CARRIERS = frozenset(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip"))
 
 
 def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -31,9 +29,7 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
         dtype = dtype_of(value.type.tensor_type.elem_type)
         if dtype.kind in "iu":
             limit = limits.get(value.name)
-            feeds[value.name] = (
-                rng.integers(0, limit, shape).astype(dtype) if limit else np.ones(shape, dtype)
-            )
+            feeds[value.name] = rng.integers(0, limit, shape).astype(dtype) if limit else np.ones(shape, dtype)
         elif dtype.kind == "b":
             feeds[value.name] = np.ones(shape, dtype)
         elif dtype.kind == "O":
@@ -48,11 +44,7 @@ def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
     origin = {i.name: i.name for i in graph.input}
     limits: dict[str, int] = {}
     for node in graph.node:
-        if (
-            node.op_type in ("Gather", "GatherND", "GatherElements")
-            and len(node.input) > 1
-            and node.input[1] in origin
-        ):
+        if node.op_type in ("Gather", "GatherND", "GatherElements") and len(node.input) > 1 and node.input[1] in origin:
             shape = facts.shapes.get(node.input[0])
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             if shape:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import helper, numpy_helper
 
 Attributes = Mapping[str, Any]
 Evaluator = Callable[..., Sequence[np.ndarray]]
@@ -54,9 +54,7 @@ def _concat(attrs: Attributes, *inputs: np.ndarray, outputs: int) -> Sequence[np
     return [np.concatenate(inputs, axis=attrs["axis"])]
 
 
-def _squeeze(
-    attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int
-) -> Sequence[np.ndarray]:
+def _squeeze(attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int) -> Sequence[np.ndarray]:
     listed = _listed(attrs, "axes", axes)
     return [np.squeeze(x, None if listed is None else tuple(listed))]
 
@@ -67,9 +65,7 @@ def _unsqueeze(
     return [np.expand_dims(x, tuple(_listed(attrs, "axes", axes) or ()))]
 
 
-def _slice(
-    attrs: Attributes, x: np.ndarray, *bounds: np.ndarray | None, outputs: int
-) -> Sequence[np.ndarray]:
+def _slice(attrs: Attributes, x: np.ndarray, *bounds: np.ndarray | None, outputs: int) -> Sequence[np.ndarray]:
     given = [*bounds, None, None, None, None][:4]
     starts, ends = _listed(attrs, "starts", given[0]) or [], _listed(attrs, "ends", given[1]) or []
     axes = _listed(attrs, "axes", given[2]) or list(range(len(starts)))
@@ -104,8 +100,6 @@ def _fill(attrs: Attributes, shape: np.ndarray, *, outputs: int) -> Sequence[np.
 
 
 def _tensor(value: Any) -> np.ndarray:
-    from onnx import numpy_helper
-
     return np.asarray(numpy_helper.to_array(value))
 
 
@@ -137,9 +131,7 @@ def _transpose(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np
     return [np.transpose(x, attrs.get("perm"))]
 
 
-def _split(
-    attrs: Attributes, x: np.ndarray, split: np.ndarray | None = None, *, outputs: int
-) -> Sequence[np.ndarray]:
+def _split(attrs: Attributes, x: np.ndarray, split: np.ndarray | None = None, *, outputs: int) -> Sequence[np.ndarray]:
     axis = attrs.get("axis", 0)
     sizes = _listed(attrs, "split", split) or split_sizes(x.shape[axis], outputs)
     return list(np.split(x, np.cumsum(sizes)[:-1], axis))
@@ -152,16 +144,12 @@ def split_sizes(size: int, outputs: int) -> list[int]:
 
 
 def _reduce(function: Callable[..., Any]) -> Evaluator:
-    def run(
-        attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int
-    ) -> list[np.ndarray]:
+    def run(attrs: Attributes, x: np.ndarray, axes: np.ndarray | None = None, *, outputs: int) -> list[np.ndarray]:
         listed = _listed(attrs, "axes", axes)
         if not listed and attrs.get("noop_with_empty_axes"):
             return [x]
         kept = bool(attrs.get("keepdims", 1))
-        return [
-            np.asarray(function(x, axis=tuple(listed) if listed else None, keepdims=kept)).astype(x.dtype)
-        ]
+        return [np.asarray(function(x, axis=tuple(listed) if listed else None, keepdims=kept)).astype(x.dtype)]
 
     return run
 
@@ -181,7 +169,7 @@ def _clip(
     outputs: int,
 ) -> Sequence[np.ndarray]:
     bounds = [attrs.get("min") if low is None else low, attrs.get("max") if high is None else high]
-    return [x if bounds == [None, None] else np.clip(x, *bounds).astype(x.dtype)]
+    return [x if bounds == [None, None] else np.clip(x, bounds[0], bounds[1]).astype(x.dtype)]
 
 
 def _flatten(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:

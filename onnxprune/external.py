@@ -117,9 +117,7 @@ def item_bits(data_type: int) -> int:
         name = TensorProto.DataType.Name(data_type)
         return _SUB_BYTE_BITS.get(name) or 8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize
     except (KeyError, ValueError) as error:
-        raise ModelError(
-            f"data type {data_type} is unknown to the installed onnx", hint="upgrade onnx"
-        ) from error
+        raise ModelError(f"data type {data_type} is unknown to the installed onnx", hint="upgrade onnx") from error
 
 
 def byte_size(tensor: TensorProto) -> int:
@@ -160,9 +158,7 @@ def resolve(location: str, folder: Path, tensor: str) -> Path:
     if location.startswith("/") or windows.drive or windows.root:
         raise ModelError(f"{where} is absolute", hint="external data must lie next to the model")
     if ".." in PurePosixPath(location).parts:
-        raise ModelError(
-            f"{where} leaves the model's folder", hint="external data must lie next to the model"
-        )
+        raise ModelError(f"{where} leaves the model's folder", hint="external data must lie next to the model")
     path = folder / location
     try:
         real = path.resolve(strict=True)
@@ -170,17 +166,13 @@ def resolve(location: str, folder: Path, tensor: str) -> Path:
         hint = "keep the model and its data file together, under the names that they were written with"
         raise ModelError(f"{where}: no such file in {folder}", hint=hint) from error
     if not real.is_relative_to(folder.resolve()):
-        raise ModelError(
-            f"{where} is a link out of the model's folder", hint=f"copy the file itself to {path}"
-        )
+        raise ModelError(f"{where} is a link out of the model's folder", hint=f"copy the file itself to {path}")
     if not real.is_file():
         raise ModelError(f"{where} is not a regular file: {path}")
     return path
 
 
-def locate(
-    tensor: TensorProto, folder: Path | None, sizes: dict[str, tuple[Path, int]] | None = None
-) -> Region:
+def locate(tensor: TensorProto, folder: Path | None, sizes: dict[str, tuple[Path, int]] | None = None) -> Region:
     """Finds and checks the external data of a tensor without reading it.
 
     Args:
@@ -256,17 +248,11 @@ def read(tensor: TensorProto, folder: Path | None) -> np.ndarray:
             array = data.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
         else:  # packed elements: onnx unpacks them
             raw = b"".join(region_blob(tensor, folder).pieces())
-            array = numpy_helper.to_array(
-                TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw)
-            )
+            array = numpy_helper.to_array(TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw))
     except OSError as error:
-        raise ModelError(
-            f"external data of tensor '{tensor.name}' cannot be read: {error.strerror}"
-        ) from error
+        raise ModelError(f"external data of tensor '{tensor.name}' cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"tensor '{tensor.name}' of shape {list(tensor.dims)} cannot be read: {error}"
-        ) from error
+        raise ModelError(f"tensor '{tensor.name}' of shape {list(tensor.dims)} cannot be read: {error}") from error
     array.flags.writeable = False
     return array
 

@@ -1,4 +1,4 @@
-"""From the classes of one trace to the parts that groups are made of: which classes, in which rows, on which weights."""
+"""From the classes of one trace to the parts that groups are made of: classes, their rows, and the weights they cut."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def _incidence(tracing: Tracing, classes: Classes) -> _Incidence:
     owner = np.repeat(np.arange(len(flat)), [len(f) for f in flat])
     held = labels >= 0
     width = max(1, len(flat))
-    pairs, positions = np.unique(
-        classes.of[labels[held]].astype(np.int64) * width + owner[held], return_counts=True
-    )
+    pairs, positions = np.unique(classes.of[labels[held]].astype(np.int64) * width + owner[held], return_counts=True)
     return _Incidence(keys, pairs // width, pairs % width, positions)
 
 

@@ -8,6 +8,7 @@ import onnx
 from onnx import inliner
 
 from onnxprune.model import Model
+from onnxprune.protos import copy_except
 
 
 def inlined(model: Model) -> Model:
@@ -17,9 +18,9 @@ def inlined(model: Model) -> Model:
     if not known or not any((n.domain, n.op_type) in known for n in proto.graph.node):
         return model
     light = onnx.ModelProto()
-    light.CopyFrom(proto)
     # The inliner sees names only; the weights stay out of its copies.
-    del light.graph.initializer[:]
+    copy_except(proto, light, "graph")
+    copy_except(proto.graph, light.graph, "initializer")
     expanded = inliner.inline_local_functions(light)
     expanded.graph.initializer.extend(proto.graph.initializer)
     return replace(model, proto=expanded)

@@ -192,9 +192,7 @@ def _revise(
     return revised
 
 
-def _head_classes(
-    ledger: Ledger, classes: Classes, attention: frozenset[tuple[str, int]]
-) -> dict[str, Array]:
+def _head_classes(ledger: Ledger, classes: Classes, attention: frozenset[tuple[str, int]]) -> dict[str, Array]:
     """Classes of attention splits, by kind of unit."""
     found: dict[str, list[Array]] = {"head": [], "head dim": []}
     for choice in ledger.choices:
@@ -268,10 +266,10 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
         for slot, axis in rule.work(site):
             total *= (site.out_shape() if slot is None else site.shape(slot))[axis]
             axes = tracing.axes[site.node.output[0]] if slot is None else site.labels(slot)
-            for part, share in shares(axes[axis]).items():
-                kept[part] = kept.get(part, 1.0) * (1 - share)
-        for part, share in kept.items():
-            macs[part] += total * (1 - share)
+            for place, share in shares(axes[axis]).items():
+                kept[place] = kept.get(place, 1.0) * (1 - share)
+        for place, share in kept.items():
+            macs[place] += total * (1 - share)
     return [round(m) for m in macs]
 
 

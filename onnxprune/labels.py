@@ -105,7 +105,7 @@ class Ledger:
         return known
 
     def row(self, key: tuple[str, int], cut: int, reason: Reason) -> Array:
-        """The barrier of an axis whose positions are rows: axis `cut` of the split `key`, which may be taken instead."""
+        """The barrier of an axis whose positions are rows: axis `cut` of the split `key`, which may go instead."""
         line = self.barrier(reason)
         self._rows[int(line[0])] = (key, cut)
         return line

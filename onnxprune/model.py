@@ -22,9 +22,7 @@ from onnxprune import external as ext
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.wire import Blob
 
-_INLINE_BYTES = (
-    1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
-)
+_INLINE_BYTES = 1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +161,7 @@ def _parse_object(source: Any) -> ModelProto:
         from onnx_graphsurgeon import export_onnx
 
         return export_onnx(source)
-    name = (
-        "standard input"
-        if isinstance(source, str)
-        else "the stream"
-        if hasattr(source, "read")
-        else "the data"
-    )
+    name = "standard input" if isinstance(source, str) else "the stream" if hasattr(source, "read") else "the data"
     if isinstance(source, str):
         source = sys.stdin.buffer
     data = source.read() if hasattr(source, "read") else source
@@ -197,13 +189,9 @@ def _parse_file(path: Path) -> ModelProto:
 
 def _parse(data: bytes | bytearray | memoryview, name: str) -> ModelProto:
     if not len(data):
-        raise ModelError(
-            f"{name} is empty", hint="the model was not written, or the command before the pipe failed"
-        )
+        raise ModelError(f"{name} is empty", hint="the model was not written, or the command before the pipe failed")
     if bytes(data[:40]).startswith(b"version https://git-lfs"):
-        raise ModelError(
-            f"{name} is a Git LFS pointer, not a model", hint="fetch the file itself: git lfs pull"
-        )
+        raise ModelError(f"{name} is a Git LFS pointer, not a model", hint="fetch the file itself: git lfs pull")
     proto = ModelProto()
     try:
         proto.ParseFromString(data)
@@ -211,9 +199,7 @@ def _parse(data: bytes | bytearray | memoryview, name: str) -> ModelProto:
         hint = "the file is damaged, truncated, or of another format; export or download it again"
         if len(data) > wire.PROTOBUF_LIMIT:
             hint = "no ONNX file can be larger than 2 GiB; export it with external data"
-        raise ModelError(
-            f"{name} is not an ONNX model ({len(data)} bytes that do not parse)", hint=hint
-        ) from error
+        raise ModelError(f"{name} is not an ONNX model ({len(data)} bytes that do not parse)", hint=hint) from error
     return proto
 
 
@@ -258,9 +244,7 @@ def save(
 
 def _write_files(model: Model, path: Path, force: bool, external: bool | None) -> None:
     if external is None:
-        external = model.external or model.nbytes > wire.PROTOBUF_LIMIT - (
-            64 << 20
-        )  # some room for the graph
+        external = model.external or model.nbytes > wire.PROTOBUF_LIMIT - (64 << 20)  # some room for the graph
     data_path = path.with_name(path.name + ".data")
     targets = [data_path, path] if external else [path]
     _refuse(model, targets, force)
@@ -286,9 +270,7 @@ def _refuse(model: Model, targets: list[Path], force: bool) -> None:
         if target.is_dir():
             raise UsageError(f"cannot write {target}: it is a directory", hint="name a file in it")
         if any(wire.same_file(target, source) for source in sources):
-            raise UsageError(
-                f"{target} is the input, which is never overwritten", hint="choose another output"
-            )
+            raise UsageError(f"{target} is the input, which is never overwritten", hint="choose another output")
         if target.exists() and not force:
             raise UsageError(
                 f"{target} exists", hint="overwrite it with --force (force=True), or choose another output"
@@ -345,9 +327,7 @@ def to_proto(model: Model) -> ModelProto:
     blob = _inline_blob(model)
     if blob.size > wire.PROTOBUF_LIMIT:
         hint = "save it to a path, with external data"
-        raise ModelError(
-            f"{model.name} takes {blob.size} bytes, too much for one ModelProto (2 GiB)", hint=hint
-        )
+        raise ModelError(f"{model.name} takes {blob.size} bytes, too much for one ModelProto (2 GiB)", hint=hint)
     return ModelProto.FromString(b"".join(blob.pieces()))
 
 

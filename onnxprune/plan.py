@@ -120,9 +120,7 @@ class Plan:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"the plan is not JSON: {error}") from None
-        _expect(
-            isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format"
-        )
+        _expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
         _expect(
             raw.get("version") == VERSION,
             f"version {raw.get('version')!r} is not known, only {VERSION}",
@@ -200,9 +198,7 @@ def _check_fit(step: Step, group: Group, groups: Groups) -> None:
         raise UsageError(f"{where} lies on other positions of the weights than in the plan")
     indices = np.asarray(step.remove)
     if indices.min() < 0 or indices.max() >= step.size:
-        raise UsageError(
-            f"{where} has parts 0 to {step.size - 1}; the plan removes {indices.min()} to {indices.max()}"
-        )
+        raise UsageError(f"{where} has parts 0 to {step.size - 1}; the plan removes {indices.min()} to {indices.max()}")
     if len(np.unique(indices)) == step.size:
         raise UsageError(f"{where} would lose all of its {step.size} parts", hint="leave at least one unit")
     ends = np.cumsum([len(c) for c in group.cells])

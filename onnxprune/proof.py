@@ -16,6 +16,7 @@ from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
+from onnxprune.protos import without_weights
 from onnxprune.reference import masked
 from onnxprune.runtime import Session
 
@@ -83,9 +84,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         with Session(pruned) as session:
             found = session.run(feeds, names)
     except RunError as error:
-        return Verdict(
-            False, math.nan, tolerance, f"the pruned model does not run: {error.message}", checks=checks
-        )
+        return Verdict(False, math.nan, tolerance, f"the pruned model does not run: {error.message}", checks=checks)
     checks.append("run in ONNX Runtime")
     return compare(names, wanted, found, tolerance, checks)
 
@@ -109,14 +108,12 @@ def _without_reference(
             f"the original does not run either, nothing to compare: {original.message}",
             checks=checks,
         )
-    return Verdict(
-        False, math.nan, tolerance, f"the masked reference does not run: {error.message}", checks=checks
-    )
+    return Verdict(False, math.nan, tolerance, f"the masked reference does not run: {error.message}", checks=checks)
 
 
 def tolerance_of(groups: Groups) -> float:
     """The tolerance for the least precise float type among the model's weights and activations."""
-    dtypes = {groups.facts.dtypes.get(name) for name in groups.tracing.axes}
+    dtypes = {groups.facts.dtypes.get(name, 0) for name in groups.tracing.axes}
     return max((TOLERANCES[d] for d in dtypes if d in TOLERANCES), default=TOLERANCES[TensorProto.FLOAT])
 
 
@@ -138,10 +135,7 @@ def compare(
             continue
         errors[name] = difference(left, right)
         if not errors[name] <= tolerance:
-            problem = (
-                problem
-                or f"output {name!r} differs from the masked original by {errors[name]:.1e} (relative)"
-            )
+            problem = problem or f"output {name!r} differs from the masked original by {errors[name]:.1e} (relative)"
     worst = max(errors.values(), default=0.0)
     return Verdict(
         not problem,
@@ -180,14 +174,13 @@ def _interface(original: Model, pruned: Model) -> str:
 
 
 def valid(original: Model, pruned: Model) -> str:
-    """What the checker or strict shape inference says against `pruned` and not against the original; empty if nothing."""
+    """What the checker or strict shape inference says against `pruned` but not against the original."""
     problem = _complaint(pruned)
     return problem if problem and not _complaint(original) else ""
 
 
 def _complaint(model: Model) -> str:
-    light = onnx.ModelProto()
-    light.CopyFrom(_without_weights(model.proto))
+    light = without_weights(model.proto)
     try:
         onnx.checker.check_model(light, full_check=True)
         onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
@@ -199,35 +192,3 @@ def _complaint(model: Model) -> str:
     ) as error:
         return str(error).strip().splitlines()[0]
     return ""
-
-
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` with large float initializers turned into inputs: all that the checker looks at, in little memory."""
-    light = onnx.ModelProto()
-    for descriptor, value in proto.ListFields():
-        if descriptor.name != "graph":
-            target = getattr(light, descriptor.name)
-            if hasattr(target, "extend"):
-                target.extend(value)
-            elif hasattr(target, "CopyFrom"):
-                target.CopyFrom(value)
-            else:
-                setattr(light, descriptor.name, value)
-    graph, source = light.graph, proto.graph
-    listed = {i.name for i in source.input}
-    for descriptor, value in source.ListFields():
-        if descriptor.name == "initializer":
-            for tensor in value:
-                if math.prod(tensor.dims) <= 1024 and tensor.data_location != TensorProto.EXTERNAL:
-                    graph.initializer.add().CopyFrom(tensor)
-                elif tensor.name not in listed:
-                    graph.input.append(
-                        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-                    )
-        elif descriptor.name == "name":
-            graph.name = value
-        else:
-            getattr(graph, descriptor.name).extend(value) if hasattr(value, "__len__") and not isinstance(
-                value, str
-            ) else setattr(graph, descriptor.name, value)
-    return light

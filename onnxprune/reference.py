@@ -8,6 +8,7 @@ model must equal this model to float tolerance.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ class _Reference:
             self.graph.input.append(helper.make_tensor_value_info(name, dtype, value.shape))
         return name
 
-    def add(self, op: str, inputs: list[str], output: str = "", **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         output = output or self.name(op.lower())
         self.graph.node.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
@@ -101,8 +102,7 @@ class _Reference:
         """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
         facts = self.groups.facts
         inputs = [
-            site.labels(s) if site.has(s) and self._is_labelled(site, s) else None
-            for s in range(len(node.input))
+            site.labels(s) if site.has(s) and self._is_labelled(site, s) else None for s in range(len(node.input))
         ]
         old = [facts.shapes.get(n) for n in site.node.input]
         outs = [self.groups.tracing.axes.get(o) for o in site.node.output]
@@ -113,10 +113,7 @@ class _Reference:
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
         if callable(follow):
-            new_in = [
-                s if s is None or a is None else self.cut.shape(s, a)
-                for s, a in zip(old, inputs, strict=True)
-            ]
+            new_in = [s if s is None or a is None else self.cut.shape(s, a) for s, a in zip(old, inputs, strict=True)]
             new_out = [
                 s if s is None or a is None else self.cut.shape(s, a)
                 for s, a in zip([facts.shapes.get(o) for o in full], outs, strict=True)
@@ -165,9 +162,7 @@ class _Reference:
                 tensor, now = self._by_rows(tensor, now, axis, gone, spread=True)
         self.add("Identity", [tensor], output)
 
-    def _by_rows(
-        self, tensor: str, shape: Shape, axis: int, gone: Array, *, spread: bool
-    ) -> tuple[str, Shape]:
+    def _by_rows(self, tensor: str, shape: Shape, axis: int, gone: Array, *, spread: bool) -> tuple[str, Shape]:
         """Pick or spread positions of `axis` that differ from row to row, through a flat index."""
         rows = [a for a in range(len(shape)) if a != axis and gone.shape[a] > 1]
         rest = [a for a in range(len(shape)) if a != axis and a not in rows]
@@ -182,9 +177,7 @@ class _Reference:
         turned = self.add("Transpose", [tensor], perm=order)
         flat = [len(table) * width, *(shape[a] for a in rest)]
         joined = self.add("Reshape", [turned, self.constant(np.array(flat, np.int64), "flat")])
-        picked = self.add(
-            "Gather", [joined, self.constant(index.reshape(-1).astype(np.int64), "rows")], axis=0
-        )
+        picked = self.add("Gather", [joined, self.constant(index.reshape(-1).astype(np.int64), "rows")], axis=0)
         new = (*shape[:axis], index.shape[1], *shape[axis + 1 :])
         sizes = np.array([new[a] for a in order], np.int64)
         parted = self.add("Reshape", [picked, self.constant(sizes, "parted")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.grouping import Group, Groups, Member
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
-from onnxprune.rules import Rule
+from onnxprune.protos import copy_except
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
@@ -75,11 +75,7 @@ class Cut:
         for axis, labels in enumerate(axes):
             gone = self.removed(labels)
             if gone.any():
-                keep = ~(
-                    gone
-                    if gone.ndim > 1
-                    else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-                )
+                keep = ~(gone if gone.ndim > 1 else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))]))
                 mask = keep if mask is None else mask & keep
         return mask
 
@@ -111,9 +107,7 @@ class Cut:
     def member(self, member: Member, group: Group) -> dict[str, Any]:
         """A member of a group as plain values, with the positions of the axis that go."""
         labels = self.groups.tracing.axes[member.key][member.axis]
-        inside = self.groups.group_of[
-            self.groups.classes.of[np.maximum(labels, 0)]
-        ] == self.groups.groups.index(group)
+        inside = self.groups.group_of[self.groups.classes.of[np.maximum(labels, 0)]] == self.groups.groups.index(group)
         gone = self.removed(labels) & inside & (labels >= 0)
         positions: list[Any]
         if gone.ndim > 1:
@@ -163,9 +157,7 @@ def _masked(model: Model, name: str, mask: Array) -> Callable[[], Array]:
     return make
 
 
-def _store(
-    values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Callable[[], Array], lazy: bool
-) -> None:
+def _store(values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Callable[[], Array], lazy: bool) -> None:
     """Give `tensor` new data: when it is written for a model with external data, else now."""
     if lazy and tensor.data_location == TensorProto.EXTERNAL:
         values[tensor.name] = make
@@ -200,9 +192,7 @@ class _Rewriting:
     def unique(self, stem: str) -> str:
         """A name that no tensor has."""
         name = next(
-            n
-            for n in itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1)))
-            if n not in self.names
+            n for n in itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1))) if n not in self.names
         )
         self.names.add(name)
         return name
@@ -210,19 +200,14 @@ class _Rewriting:
     def run(self) -> Model:
         old = self.model.proto
         proto = onnx.ModelProto()
-        for descriptor, value in old.ListFields():
-            if descriptor.name != "graph":
-                _copy(proto, descriptor.name, value)
-        graph, source = proto.graph, old.graph
-        for descriptor, value in source.ListFields():
-            if descriptor.name not in ("initializer", "sparse_initializer", "node", "value_info"):
-                _copy(graph, descriptor.name, value)
-        # A message that is empty still has to be there.
+        copy_except(old, proto, "graph")
+        graph = proto.graph
+        copy_except(old.graph, graph, "initializer", "sparse_initializer", "node", "value_info")
         self._weights(graph)
         self._nodes(graph)
         self._infos(graph)
         _drop_dead(graph)
-        return Model(proto, self.model.folder, self.model.path, {k: v for k, v in self.values.items()})
+        return Model(proto, self.model.folder, self.model.path, self.values)
 
     # --- weights -----------------------------------------------------------------------------------------
 
@@ -278,9 +263,7 @@ class _Rewriting:
         found: dict[str, dict[str, Axes | None]] = {}
         seen: dict[tuple[str, bytes], str] = {}
         touched = {
-            tracing.weights[k]
-            for k, axes in tracing.weights_axes()
-            if any(self.cut.removed(x).any() for x in axes)
+            tracing.weights[k] for k, axes in tracing.weights_axes() if any(self.cut.removed(x).any() for x in axes)
         }
         for name in sorted(touched & tracing.unshared):
             # Uses that no rule asked labels for keep the whole tensor.
@@ -316,9 +299,7 @@ class _Rewriting:
     # --- nodes -------------------------------------------------------------------------------------------
 
     def _nodes(self, graph: onnx.GraphProto) -> None:
-        traced = {
-            site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output
-        }
+        traced = {site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output}
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
             if node.op_type == "Constant" and not node.domain and self._constants.get(node.output[0]):
@@ -342,9 +323,7 @@ class _Rewriting:
             graph.initializer.append(numpy_helper.from_array(value, name))
             if self.model.proto.ir_version < 4:  # where every initializer must also be an input
                 graph.input.append(
-                    helper.make_tensor_value_info(
-                        name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-                    )
+                    helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
                 )
 
     def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
@@ -357,9 +336,7 @@ class _Rewriting:
             if name != node.output[0]:
                 new.name = self.unique(f"{node.name}_pruned") if node.name else ""
             if axes is not None:
-                attribute = helper.make_attribute(
-                    "value", numpy_helper.from_array(self.cut.sliced(value, axes))
-                )
+                attribute = helper.make_attribute("value", numpy_helper.from_array(self.cut.sliced(value, axes)))
                 del new.attribute[:]
                 new.attribute.append(attribute)
 
@@ -372,10 +349,7 @@ class _Rewriting:
         inputs = (self._axes_of(site, s) for s in range(len(site.node.input)))
         outputs = (self.groups.tracing.axes.get(o) for o in site.node.output)
         return any(
-            self.cut.removed(labels).any()
-            for axes in itertools.chain(inputs, outputs)
-            if axes
-            for labels in axes
+            self.cut.removed(labels).any() for axes in itertools.chain(inputs, outputs) if axes for labels in axes
         )
 
     def _edit(self, site: Site, node: onnx.NodeProto) -> Edit:
@@ -418,16 +392,6 @@ class _Rewriting:
                         dim.dim_value = size
 
 
-def _copy(message: Any, name: str, value: Any) -> None:
-    target = getattr(message, name)
-    if hasattr(target, "extend"):
-        target.extend(value)
-    elif hasattr(target, "CopyFrom"):
-        target.CopyFrom(value)
-    else:
-        setattr(message, name, value)
-
-
 def _drop_dead(graph: onnx.GraphProto) -> None:
     """Remove nodes, initializers and notes that no output depends on."""
     needed = {o.name for o in graph.output}
@@ -463,10 +427,3 @@ _NAMED: Mapping[str, Callable[[Any], str]] = {
     "initializer": lambda t: t.name,
     "sparse_initializer": lambda t: t.values.name,
 }
-
-
-def touched_sites(groups: Groups) -> Iterator[tuple[Site, Rule]]:
-    """The nodes that a rule traced."""
-    for site, rule in groups.tracing.sites:
-        if rule is not None:
-            yield site, rule

@@ -36,10 +36,8 @@ class Session:
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            self._session = ort.InferenceSession(
-                self._source(model), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # noqa: BLE001 - the runtime raises its own unrelated types
+            self._session = ort.InferenceSession(self._source(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
             self.close()
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
@@ -60,7 +58,7 @@ class Session:
         """
         try:
             return list(self._session.run(outputs, dict(feeds)))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
     def close(self) -> None:

@@ -97,11 +97,7 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
     ranked = {g.name: _ranking(g, scores) for g in open_groups}
-    counts = (
-        _uniform(open_groups, options)
-        if options.scope == "uniform"
-        else _global(open_groups, ranked, options)
-    )
+    counts = _uniform(open_groups, options) if options.scope == "uniform" else _global(open_groups, ranked, options)
     removed = {}
     for group in open_groups:
         count = _rounded(group, min(counts[group.name], group.units - 1), options.round_to)
@@ -157,9 +153,7 @@ def _uniform(groups: Sequence[Group], options: Options) -> dict[str, int]:
     return {g.name: int(_ratio(g, options) * g.units + 1e-9) for g in groups}
 
 
-def _global(
-    groups: Sequence[Group], ranked: Mapping[str, tuple[Array, Array]], options: Options
-) -> dict[str, int]:
+def _global(groups: Sequence[Group], ranked: Mapping[str, tuple[Array, Array]], options: Options) -> dict[str, int]:
     """Rank the units of all groups by score over the mean score of their group; named ratios stay as they are."""
     fixed = {g.name for g in groups if any(matches(g, glob) for glob in options.ratios)}
     counts = _uniform([g for g in groups if g.name in fixed], options)

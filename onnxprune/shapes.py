@@ -180,7 +180,7 @@ def _candidates(
         for which in (0, 1):
             numbers = {s: (rung if axis else BATCH)[which] for s, (axis, _, _) in plain.items()}
             for symbol in symbols:
-                value = None if symbol in numbers else _expression(symbol, numbers | given)
+                value = None if symbol in numbers else _expression(symbol, {**numbers, **given})
                 if value is not None:
                     numbers.setdefault(symbol, value)
                 elif symbol not in given:
@@ -272,7 +272,7 @@ def _scan(shared: _Shared, sizes: Mapping[str, int], before: _Scan | None = None
                 continue
             for name in node.output:
                 for known in (scan.shapes, scan.values, scan.types):
-                    known.pop(name, None)  # type: ignore[attr-defined]
+                    known.pop(name, None)
         step.node(node)
         step.note(before, node.output)
     return scan
@@ -370,9 +370,7 @@ class _Step:
     def _infer(self, node: onnx.NodeProto) -> bool:
         """Ask the operator's shape function; nodes that look alike are asked about once."""
         scan, shared = self.scan, self.shared
-        values = [
-            scan.values[i] if i in scan.values and scan.values[i].size <= 1024 else None for i in node.input
-        ]
+        values = [scan.values[i] if i in scan.values and scan.values[i].size <= 1024 else None for i in node.input]
         key = (
             node.domain,
             node.op_type,
@@ -396,9 +394,7 @@ class _Step:
                 scan.put(name, dtype, shape)
         return complete
 
-    def _ask(
-        self, node: onnx.NodeProto, values: Sequence[np.ndarray | None]
-    ) -> list[tuple[int, Shape | None]]:
+    def _ask(self, node: onnx.NodeProto, values: Sequence[np.ndarray | None]) -> list[tuple[int, Shape | None]]:
         scan, shared = self.scan, self.shared
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
@@ -408,11 +404,7 @@ class _Step:
         types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
         if len(types) < len({i for i in node.input if i}):
             return []
-        data = {
-            i: numpy_helper.from_array(v)
-            for i, v in zip(node.input[1:], values[1:], strict=True)
-            if v is not None
-        }
+        data = {i: numpy_helper.from_array(v) for i, v in zip(node.input[1:], values[1:], strict=True) if v is not None}
         try:
             found = shape_inference.infer_node_outputs(
                 schema,

@@ -101,9 +101,7 @@ class Tracing(LabelState):
     def sources(self) -> Mapping[str, onnx.NodeProto | None]:
         """Every weight: an initializer (None) or the `Constant` node that makes it."""
         graph = self.model.proto.graph
-        found: dict[str, onnx.NodeProto | None] = {
-            n.output[0]: n for n in graph.node if n.op_type == "Constant"
-        }
+        found: dict[str, onnx.NodeProto | None] = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
         found.update((t.name, None) for t in graph.initializer)
         found.update((t.values.name, None) for t in graph.sparse_initializer)
         return found
@@ -170,9 +168,7 @@ class Tracing(LabelState):
             for slot, name in enumerate(node.input):
                 if name and (node.output[0], slot) not in self.read:
                     for labels in self.axes.get(self.key(node, slot), ()):
-                        self.ledger.fix(
-                            labels, site.reason("not data but a parameter of the operator", inherent=True)
-                        )
+                        self.ledger.fix(labels, site.reason("not data but a parameter of the operator", inherent=True))
 
     def _node(self, node: onnx.NodeProto, name: str, versions: Mapping[str, int]) -> None:
         version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)

@@ -68,12 +68,8 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
     cls=LazyGroup,
     context_settings={"auto_envvar_prefix": "ONNXPRUNE", "help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
-)
-@click.option(
-    "--config", metavar="FILE", help="TOML file with options of the commands (see the documentation)."
-)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option("--config", metavar="FILE", help="TOML file with options of the commands (see the documentation).")
 @click.pass_context
 def app(ctx: click.Context, config: str | None) -> None:
     r"""Make trained ONNX models smaller and faster, with a proof.

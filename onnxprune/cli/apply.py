@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.argument("plan")
-@click.option(
-    "-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output."
-)
-@click.option(
-    "--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere)."
-)
+@click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
+@click.option("--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere).")
 @shared.verify
 @shared.force
 @shared.as_json
@@ -46,9 +42,7 @@ def apply(
     """
     files.check_one_pipe(model, plan)
     if output == files.PIPE and as_json:
-        raise UsageError(
-            "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-        )
+        raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
     files.check_target(output, inputs=[model, plan], force=force)
     console.progress("loading")
     from onnxprune import api
@@ -57,9 +51,7 @@ def apply(
 
     steps = Plan.from_json(files.read_text(plan))
     if not any(step.remove for step in steps.steps):
-        raise GoalMissed(
-            "nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group"
-        )
+        raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     source = files.load(model)
     console.progress("rewriting")
     made = api.execute(source, steps, zero=zero)
@@ -101,5 +93,5 @@ def _report(
         )
         return
     tell = console.say if after[0] == files.PIPE else console.put
-    lines = [f"{before[0]} -> {after[0]}", "", *text.costs(*costs), "", *text.removal(plan)]
+    lines = [files.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
     tell(lines + ([] if verdict is None else [text.entry("proof", text.proof(verdict))]))

@@ -32,4 +32,10 @@ def diff(console: Console, first: str, second: str, every: bool, as_json: bool) 
             data.header("diff") | {"first": first, "second": second} | data.difference(before, after, layers)
         )
     else:
-        console.put([f"{first} -> {second}", "", *text.difference(before, after, layers, every=every)])
+        console.put(
+            [
+                f"{files.shown(first)} -> {files.shown(second)}",
+                "",
+                *text.difference(before, after, layers, every=every),
+            ]
+        )

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 PIPE = "-"
 
 
+def shown(name: str, pipe: str = "standard input") -> str:
+    """What people call a source or a target."""
+    return pipe if name == PIPE else name
+
+
+def arrow(source: str, target: str) -> str:
+    """The first line of an account: what was made into what."""
+    return f"{shown(source)} -> {shown(target, 'standard output')}"
+
+
 def load(source: str) -> Model:
     """Load a model from a path or from standard input."""
     from onnxprune import model
@@ -52,9 +62,7 @@ def _refuse_terminal_input() -> None:
 def check_one_pipe(*sources: str) -> None:
     """Refuse to read two things from standard input."""
     if sources.count(PIPE) > 1:
-        raise UsageError(
-            "only one of the inputs can come from standard input", hint="name a file for the other"
-        )
+        raise UsageError("only one of the inputs can come from standard input", hint="name a file for the other")
 
 
 def check_target(target: str, *, inputs: Sequence[str], force: bool, binary: bool = True) -> None:
@@ -71,9 +79,7 @@ def check_target(target: str, *, inputs: Sequence[str], force: bool, binary: boo
     """
     if target == PIPE:
         if binary and sys.stdout.isatty():
-            raise UsageError(
-                "not writing a model to the terminal", hint="redirect it, or name a file with -o"
-            )
+            raise UsageError("not writing a model to the terminal", hint="redirect it, or name a file with -o")
         return
     if not target or "\0" in target:
         raise UsageError(f"not a path: {target!r}")

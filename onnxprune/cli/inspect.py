@@ -42,4 +42,4 @@ def inspect(
     if as_json:
         console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total))
     else:
-        console.put(text.inspection(model, groups, total, members=members))
+        console.put(text.inspection(files.shown(model), groups, total, members=members))

@@ -56,9 +56,7 @@ class Pair(click.ParamType):
     def __init__(self, value: click.ParamType) -> None:
         self.value = value
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Any]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Read a pair; the name may hold `=` too."""
         if isinstance(value, tuple):
             return value
@@ -72,9 +70,7 @@ def conversation(function: Command) -> Command:
     """Add `-q` and `-v`; the command gets the console as its first argument."""
 
     @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-    @click.option(
-        "-v", "--verbose", count=True, help="Say more: -v stages and times, -vv debug log and tracebacks."
-    )
+    @click.option("-v", "--verbose", count=True, help="Say more: -v stages and times, -vv debug log and tracebacks.")
     @click.pass_obj
     @functools.wraps(function)
     def wrapped(console: Console, /, *, quiet: bool, verbose: int, **given: Any) -> None:
@@ -87,9 +83,7 @@ def conversation(function: Command) -> Command:
 
 def as_json(function: Command) -> Command:
     """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")(
-        function
-    )
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")(function)
 
 
 def force(function: Command) -> Command:
@@ -139,9 +133,7 @@ def policy(function: Command) -> Command:
     function = click.option(
         "--head-dims", is_flag=True, help="Remove dimensions within every attention head instead of heads."
     )(function)
-    return click.option("--heads/--no-heads", default=True, help="Whether attention heads may be removed.")(
-        function
-    )
+    return click.option("--heads/--no-heads", default=True, help="Whether attention heads may be removed.")(function)
 
 
 def selection(function: Command) -> Command:
@@ -196,12 +188,8 @@ def selection(function: Command) -> Command:
         help="Leave widths that are multiples of N.",
     )
     @policy
-    @click.option(
-        "--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."
-    )
-    @click.option(
-        "--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."
-    )
+    @click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean.")
+    @click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers.")
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
         from onnxprune.selection import Options

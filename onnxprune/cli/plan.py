@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 @shared.sizes
 @shared.force
 @shared.conversation
-def plan(
-    console: Console, model: str, output: str, options: Options, sizes: dict[str, int], force: bool
-) -> None:
+def plan(console: Console, model: str, output: str, options: Options, sizes: dict[str, int], force: bool) -> None:
     """Write what would be removed from MODEL as JSON, to look at or edit.
 
     `onnxprune apply` carries it out, on this model or on another export of the same weights.
@@ -51,4 +49,4 @@ def plan(
     if output == files.PIPE:
         console.detail(summary)
     elif not console.quiet:
-        console.put([f"{model} -> {output}", "", *summary])
+        console.put([files.arrow(model, output), "", *summary])

@@ -67,16 +67,12 @@ def prune(
         )
 
 
-def _check(
-    model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool
-) -> None:
+def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
     """Refuse what cannot work before any work is done."""
     if output is None and not dry_run:
         raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
     if output == files.PIPE and as_json:
-        raise UsageError(
-            "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-        )
+        raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
     if plan_out == files.PIPE:
         raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
     if plan_out is not None and plan_out == output:
@@ -113,5 +109,5 @@ def _report(console: Console, outcome: Outcome, model: str, output: str | None, 
         console.put_json(data.header("report") | {"model": model, "output": output} | data.outcome(outcome))
         return
     tell = console.say if output == files.PIPE or console.quiet else console.put
-    tell([f"{model} -> {output or '(not written)'}", "", *text.outcome(outcome)])
+    tell([files.arrow(model, output or "(not written)"), "", *text.outcome(outcome)])
     console.detail(text.stages(outcome.seconds))

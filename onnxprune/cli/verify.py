@@ -35,7 +35,9 @@ def verify(console: Console, original: str, pruned: str, plan: str, as_json: boo
     if as_json:
         console.put_json(data.header("verdict") | data.verdict(verdict))
     elif verdict.ok and not console.quiet:
-        console.put(f"{pruned}: {text.proof(verdict)}")
+        console.put(f"{files.shown(pruned)}: {text.proof(verdict)}")
         console.detail(f"checked: {', '.join(verdict.checks)}")
     if not verdict.ok:
-        raise GoalMissed(f"{pruned} is not what the plan makes of {original}: {verdict.problem}")
+        raise GoalMissed(
+            f"{files.shown(pruned)} is not what the plan makes of {files.shown(original)}: {verdict.problem}"
+        )

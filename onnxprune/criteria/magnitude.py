@@ -71,9 +71,7 @@ def _add(
         totals += np.bincount(ids, weights=amount.reshape(-1)[held], minlength=len(totals))
 
 
-def _reduce(
-    value: np.ndarray, away: tuple[int, ...], elementwise: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _reduce(value: np.ndarray, away: tuple[int, ...], elementwise: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`elementwise(value)` summed over the axes `away` (kept with size 1), in slabs of the first axis."""
     rows = max(1, SLAB // max(1, value.size // max(1, value.shape[0])))
     parts = []

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from onnxprune.cost import Cost, Layer
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.plan import Plan, Step
-    from onnxprune.rules import Rule
     from onnxprune.proof import Verdict
+    from onnxprune.rules import Rule
 
 VERSION = 1
 
@@ -103,9 +103,7 @@ def group(of: Group) -> dict[str, Any]:
         "units": of.units,
         "params": of.params,
         "macs": of.macs,
-        "members": [
-            {"tensor": m.tensor, "axis": m.axis, "size": m.size, "positions": m.positions} for m in of.members
-        ],
+        "members": [{"tensor": m.tensor, "axis": m.axis, "size": m.size, "positions": m.positions} for m in of.members],
     }
 
 

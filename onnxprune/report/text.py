@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from onnxprune.cost import Cost
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.plan import Plan
+    from onnxprune.proof import Verdict
     from onnxprune.report.data import LayerChange
     from onnxprune.rules import Rule
-    from onnxprune.proof import Verdict
 
 TOP_BARRIERS = 3
 
@@ -92,9 +92,7 @@ def locked(groups: Groups, most: int = TOP_BARRIERS) -> list[str]:
     """What locks most of the weights."""
     _, total = groups.prunable
     lines = [
-        entry(
-            "locked", f"an axis of {numbers.percent(barrier.params, total)} of the weights: {reason(barrier)}"
-        )
+        entry("locked", f"an axis of {numbers.percent(barrier.params, total)} of the weights: {reason(barrier)}")
         for barrier in groups.barriers[:most]
     ]
     if len(groups.barriers) > most:
@@ -219,8 +217,5 @@ def _shape(shape: Iterable[int] | None) -> str:
 
 def operators(rules: Sequence[Rule]) -> list[str]:
     """The table of operators that are traced."""
-    rows = [
-        (f"{r.domain}.{r.op}" if r.domain else r.op, opsets(r), r.family, r.summary, follows(r))
-        for r in rules
-    ]
+    rows = [(f"{r.domain}.{r.op}" if r.domain else r.op, opsets(r), r.family, r.summary, follows(r)) for r in rules]
     return table(("operator", "opsets", "family", "how channels go through", "what follows"), rows)

@@ -112,7 +112,7 @@ def gemm(site: Site) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
     a = ("k", "m") if site.attrs.get("transA") else ("m", "k")
     b = ("n", "k") if site.attrs.get("transB") else ("k", "n")
-    inputs = [a, b]
+    inputs: list[tuple[str, ...]] = [a, b]
     if site.has(2):
         inputs.append(("m", "n")[2 - len(site.shape(2)) :])
     return through(site, inputs, [("m", "n")])
@@ -148,12 +148,8 @@ def _equation(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
     terms = left.split(",")
     if not arrow:
         plain = left.replace(",", "").replace("...", "")
-        right = ("..." if "..." in left else "") + "".join(
-            sorted(c for c in set(plain) if plain.count(c) == 1)
-        )
-    width = max(
-        (len(site.shape(i)) - len(t.replace("...", "")) for i, t in enumerate(terms) if "..." in t), default=0
-    )
+        right = ("..." if "..." in left else "") + "".join(sorted(c for c in set(plain) if plain.count(c) == 1))
+    width = max((len(site.shape(i)) - len(t.replace("...", "")) for i, t in enumerate(terms) if "..." in t), default=0)
 
     def expand(term: str, count: int) -> list[Letter]:
         head, dots, tail = term.partition("...")

@@ -97,8 +97,7 @@ class Edit:
         old, new = old[len(old) - width :], new[len(new) - width :]
         # An entry that is not the size itself (0 and -1 of a Reshape, 1 of an Expand) follows without help.
         steady = [
-            o == n or (seen is not None and int(seen[a]) != o)
-            for a, (o, n) in enumerate(zip(old, new, strict=True))
+            o == n or (seen is not None and int(seen[a]) != o) for a, (o, n) in enumerate(zip(old, new, strict=True))
         ]
         if static is not None:
             kept = [int(t) if s else n for t, s, n in zip(static, steady, new, strict=True)]
@@ -106,13 +105,12 @@ class Edit:
                 self.set_input(slot, np.array(kept, np.int64), "shape")
             return
         fractions = [
-            (1, 1) if s else (n // gcd(n, o), o // gcd(n, o))
-            for o, n, s in zip(old, new, steady, strict=True)
+            (1, 1) if s else (n // gcd(n, o), o // gcd(n, o)) for o, n, s in zip(old, new, steady, strict=True)
         ]
         self.node.input[slot] = self.scaled(shape_name, fractions, "shape")
 
     def scaled(self, tensor: str, fractions: Sequence[tuple[int, int]], role: str) -> str:
-        """Multiply the integer vector `tensor` by num/den per entry, in front of the node; returns the result's name."""
+        """Multiply the integer vector `tensor` by num/den per entry, in front of the node; returns the new name."""
         for op, values in (("Mul", [n for n, _ in fractions]), ("Div", [d for _, d in fractions])):
             if all(v == 1 for v in values):
                 continue
@@ -128,6 +126,4 @@ class Edit:
         inner = self.unique(f"{output}_full")
         self.node.output[0] = inner
         name = self.constant(index.astype(np.int64), "index")
-        self.after.append(
-            helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis)
-        )
+        self.after.append(helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis))

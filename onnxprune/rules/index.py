@@ -116,10 +116,7 @@ def split(site: Site) -> list[Axes]:
     axis, axes = axis_of(site, 0), site.labels(0)
     ends = np.cumsum(_sizes(site))
     size = site.shape(0)[axis]
-    return [
-        take(site, axes, axis, np.arange(end - n, end), size)
-        for n, end in zip(_sizes(site), ends, strict=True)
-    ]
+    return [take(site, axes, axis, np.arange(end - n, end), size) for n, end in zip(_sizes(site), ends, strict=True)]
 
 
 def _follow_gather(edit: Edit) -> None:
@@ -155,9 +152,7 @@ def gather(site: Site) -> list[Axes]:
     x: list[Letter] = list(range(rank))
     output = [*x[:axis], *places, *x[axis + 1 :]]
     indices = None if site.constant[1] else places
-    return through(
-        site, [x, indices], [output], fixes={axis: COMPUTED if index is None else "indexed by a table"}
-    )
+    return through(site, [x, indices], [output], fixes={axis: COMPUTED if index is None else "indexed by a table"})
 
 
 def _without(axes: Axes, axis: int) -> Axes:

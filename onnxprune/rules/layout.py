@@ -157,11 +157,7 @@ def expand(site: Site) -> list[Axes]:
     rank = len(new)
     axes = [site.barrier("axis of a single position")] * (rank - len(site.shape(0)))
     axes += [x if x.ndim == 1 else x.reshape((1,) * (rank - x.ndim) + x.shape) for x in site.labels(0)]
-    return [
-        tuple(
-            x if o == n else _made(site, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True))
-        )
-    ]
+    return [tuple(x if o == n else _made(site, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True)))]
 
 
 def _made(site: Site, axis: int, size: int) -> Array:
@@ -221,9 +217,7 @@ def _joined(site: Site, parts: list[tuple[Array, int]], axis: int) -> Array:
     fields = [as_field(x, axis, len(site.out_shape())) for x, _ in parts]
     rows = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(f.shape)) for f in fields))
     sizes = [n for _, n in parts]
-    wide = [
-        np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)
-    ]
+    wide = [np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)]
     return np.concatenate(wide, axis)
 
 

@@ -108,6 +108,4 @@ def softmax(site: Site) -> list[Axes]:
 def softmax_flattened(site: Site) -> list[Axes]:
     """Each position on its own in front of `axis`; all axes from there on must stay whole."""
     letters = range(len(site.shape(0)))
-    return through(
-        site, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(site, 1) :], "softmax axis")
-    )
+    return through(site, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(site, 1) :], "softmax axis"))

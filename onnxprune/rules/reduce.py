@@ -9,11 +9,11 @@ from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Letter, Reading, Site, Unsupported, through
 
 # Sums to which a removed position, being zero, contributes nothing; every other reduction changes its value.
-ZERO_IS_NEUTRAL = frozenset(("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"))
+ZERO_IS_NEUTRAL = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+ZERO_COUNTS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
 
 
-@rule(*"ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceMean ReduceMax ReduceMin ReduceProd ReduceLogSum "
-      "ReduceLogSumExp".split())  # fmt: skip
+@rule(*ZERO_IS_NEUTRAL, *ZERO_COUNTS)
 def reduce(site: Site) -> list[Axes]:
     """Reduced axes are summed over (exact) or averaged over (approximate); the others are kept."""
     rank = len(site.shape(0))
@@ -44,9 +44,7 @@ def top_k(site: Site) -> list[Axes]:
     """Kept across `axis`, which must stay whole."""
     rank, axis = len(site.shape(0)), axis_of(site, -1)
     output: list[Letter] = ["top" if a == axis else a for a in range(rank)]
-    return through(
-        site, [range(rank)], [output] * len(site.node.output), fixes={axis: "positions are ranked"}
-    )
+    return through(site, [range(rank)], [output] * len(site.node.output), fixes={axis: "positions are ranked"})
 
 
 @rule("CumSum")
@@ -80,7 +78,7 @@ def resize(site: Site) -> list[Axes]:
     old, new = site.shape(0), site.out_shape()
     letters = range(len(old))
     output: list[Letter] = [a if o == n else f"o{a}" for a, (o, n) in enumerate(zip(old, new, strict=True))]
-    fixes = {a: "resampled" for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n}
+    fixes: dict[Letter, str] = {a: "resampled" for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n}
     return through(site, [letters], [output], fixes=fixes)
 
 
@@ -97,7 +95,7 @@ def grid_sample(site: Site) -> list[Axes]:
 def roi(site: Site) -> list[Axes]:
     """Per channel; regions and spatial axes must stay whole."""
     rois = [None] * (len(site.node.input) - 1)
-    fixes = dict.fromkeys(("n", "h", "w"), "sampled at computed places")
+    fixes: dict[Letter, str] = dict.fromkeys(("n", "h", "w"), "sampled at computed places")
     return through(site, [("n", "c", "h", "w"), *rois], [("r", "c", "y", "x")], fixes=fixes)
 
 
@@ -112,7 +110,7 @@ def trilu(site: Site) -> list[Axes]:
 def reverse_sequence(site: Site) -> list[Axes]:
     """Kept across the time and batch axes, which must stay whole."""
     letters = range(len(site.shape(0)))
-    fixes = dict.fromkeys((0, 1), "reversed by computed lengths")
+    fixes: dict[Letter, str] = dict.fromkeys((0, 1), "reversed by computed lengths")
     return through(site, [letters, None], [letters], fixes=fixes)
 
 

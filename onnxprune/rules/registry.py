@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from onnxprune.labels import Axes
@@ -13,7 +13,7 @@ Trace = Callable[[Site], list[Axes]]
 Follow = Callable[[Edit], None]
 # The sizes whose product is the node's multiply-accumulate count: (slot of an input, axis), or (None, axis)
 # for an axis of the first output.
-Work = Callable[[Site], list[tuple[int | None, int]]]
+Work = Callable[[Site], Sequence[tuple[int | None, int]]]
 
 NEWEST = 1 << 30
 

@@ -259,20 +259,14 @@ def _output(site: Site, entry: _Entry, letter: Letter, letters: Letters) -> Arra
     kept = [x for x, g in zip(entry.letters, gone, strict=True) if not g]
     labels = labels.reshape([s for s, g in zip(labels.shape, gone, strict=True) if not g])
     order = list(letters)
-    return (
-        as_line(_Entry(labels, letter, kept).over(order), order.index(letter))
-        if len(order) > 1
-        else labels.ravel()
-    )
+    return as_line(_Entry(labels, letter, kept).over(order), order.index(letter)) if len(order) > 1 else labels.ravel()
 
 
 def _new(site: Site, size: int) -> Array:
     return site.barrier("axis made by the operator" if size != 1 else "axis of a single position")
 
 
-def _read(
-    site: Site, inputs: Sequence[Letters | None], produced: set[Letter], mixes: Sequence[Letter]
-) -> None:
+def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], mixes: Sequence[Letter]) -> None:
     """Note which inputs the masked reference must silence: contracted letters, and mixed ones."""
     for slot, letters in enumerate(inputs):
         if letters is None:

@@ -46,9 +46,7 @@ def size(site: Site) -> list[Axes]:
     return through(site, [letters], [()], fixes=dict.fromkeys(letters, "counted"))
 
 
-@rule(
-    "Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", "RandomNormalLike", "RandomUniformLike"
-)
+@rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", "RandomNormalLike", "RandomUniformLike")
 def made(site: Site) -> list[Axes]:
     """A tensor that is made whole; no label passes."""
     likes: list[list[Letter] | None] = []

@@ -1,0 +1,41 @@
+"""Copying parts of protobuf messages."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+# Shape inference wants the values of small tensors (sizes, indices, pads) only.
+SMALL = 1024
+
+
+def copy_except(source: Any, target: Any, *omitted: str) -> None:
+    """Copy all fields that are set in `source` into the empty message `target`, but for those named."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name in omitted:
+            continue
+        field = getattr(target, descriptor.name)
+        if hasattr(field, "extend"):
+            field.extend(value)
+        elif hasattr(field, "CopyFrom"):
+            field.CopyFrom(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the large initializers turned into inputs: all that shape inference looks at, in little memory."""
+    light = onnx.ModelProto()
+    copy_except(proto, light, "graph")
+    copy_except(proto.graph, light.graph, "initializer")
+    light.graph.SetInParent()
+    listed = {value.name for value in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= SMALL and tensor.data_location != TensorProto.EXTERNAL:
+            light.graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in listed:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
