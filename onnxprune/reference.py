@@ -72,8 +72,9 @@ class _Reference:
         return name
 
     def add(self, op: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        output = output or self.name(op.lower())
-        self.graph.node.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        name = self.name(op.lower())
+        output = output or name
+        self.graph.node.append(helper.make_node(op, inputs, [output], name=name, **attributes))
         return output
 
     def silence(self, site: Site, node: onnx.NodeProto) -> None:

@@ -186,7 +186,7 @@ class _Rewriting:
     def names(self) -> set[str]:
         graph = self.model.proto.graph
         found = {t.name for t in graph.initializer} | {i.name for i in graph.input}
-        found.update(name for node in graph.node for name in (*node.output, *captured(node)))
+        found.update(name for node in graph.node for name in (node.name, *node.output, *captured(node)))
         return found
 
     def unique(self, stem: str) -> str:

@@ -290,8 +290,15 @@ _INTEGERS = frozenset(
 )
 
 
-# Operators that onnx defines by a function without a shape function; their output is of the shape of input 0.
-_KEEP_SHAPE = frozenset(("GroupNormalization",))
+# Operators for which onnx has no shape function: comparisons, whose output is boolean and of the broadcast shape of
+# the inputs, and norms (and an experimental operator of old exporters), whose output is like input 0.
+_WITHOUT_SHAPE_FUNCTION = {
+    "GreaterOrEqual": TensorProto.BOOL,
+    "LessOrEqual": TensorProto.BOOL,
+    "GroupNormalization": None,
+    "MeanVarianceNormalization": None,
+    "ImageScaler": None,
+}
 
 
 def _put_info(scan: _Scan, value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> bool:
@@ -338,8 +345,10 @@ class _Step:
         scan = self.scan
         if self._evaluate(node) or self._infer(node):
             return
-        if node.op_type in _KEEP_SHAPE and node.input[0] in scan.shapes:
-            scan.put(node.output[0], scan.dtypes[node.input[0]], scan.shapes[node.input[0]])
+        if node.op_type in _WITHOUT_SHAPE_FUNCTION and all(i in scan.shapes for i in node.input):
+            dtype = _WITHOUT_SHAPE_FUNCTION[node.op_type] or scan.dtypes[node.input[0]]
+            shapes = [scan.shapes[i] for i in node.input]
+            scan.put(node.output[0], dtype, shapes[0] if dtype != TensorProto.BOOL else np.broadcast_shapes(*shapes))
             return
         for name in node.output:
             if name in self.shared.infos:

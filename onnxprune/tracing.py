@@ -46,6 +46,7 @@ class Tracing(LabelState):
         constants: tensors that are computed from weights alone.
         weights: entry of `axes` -> the weight that it belongs to.
         computed: tensors of sizes and indices, whose labels are barriers.
+        shapeless: tensor without a known shape -> what made it so.
         read: (first output, slot) of every node input whose labels its rule asked for.
     """
 
@@ -58,6 +59,7 @@ class Tracing(LabelState):
     weights: dict[str, str] = field(default_factory=dict)
     read: set[tuple[str, int]] = field(default_factory=set)
     computed: set[str] = field(default_factory=set)
+    shapeless: dict[str, str] = field(default_factory=dict)
 
     # --- LabelState --------------------------------------------------------------------------------------
 
@@ -72,10 +74,10 @@ class Tracing(LabelState):
                 self._put_barrier(name, COMPUTED)
                 return self.axes[name]
             if not self.is_weight(name):
-                raise Unsupported(f"the shape of {name!r} is unknown")
+                raise Unsupported(f"the shape of {name!r} is unknown", name)
             shape = self.facts.shapes.get(name)
             if shape is None:
-                raise Unsupported(f"the shape of {name!r} is unknown")
+                raise Unsupported(f"the shape of {name!r} is unknown", name)
             one = self.ledger.barrier(Reason("axis of a single position"))
             known = tuple(self.ledger.fresh(key, a, n) if n > 1 else one for a, n in enumerate(shape))
             self.axes[key] = known
@@ -163,12 +165,12 @@ class Tracing(LabelState):
 
     def _fix_unread(self) -> None:
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
-        for site, _ in self.sites:
-            node = site.node
+        for node in self.model.proto.graph.node:
             for slot, name in enumerate(node.input):
                 if name and (node.output[0], slot) not in self.read:
                     for labels in self.axes.get(self.key(node, slot), ()):
-                        self.ledger.fix(labels, site.reason("not data but a parameter of the operator", inherent=True))
+                        reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
+                        self.ledger.fix(labels, reason)
 
     def _node(self, node: onnx.NodeProto, name: str, versions: Mapping[str, int]) -> None:
         version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)
@@ -176,10 +178,9 @@ class Tracing(LabelState):
         if self._is_computed(node):
             self.computed.update(node.output)
             if found is not None and found.follow is not None:
-                site = Site(node, name, version, self.facts, self.ledger, self, [])
-                self.sites.append((site, found))
-                if node.op_type == "Shape":
-                    site.looks_at(0)
+                self.sites.append((Site(node, name, version, self.facts, self.ledger, self, []), found))
+            if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
+                self.read.add((node.output[0], 0))
             return
         constants, sources = self.constants, self.sources
         constant = [not i or i in constants or i in sources for i in node.input]
@@ -189,7 +190,7 @@ class Tracing(LabelState):
                 raise Unsupported(_no_rule(node, version))
             results = found.trace(site)
         except Unsupported as why:
-            self._barrier(site, str(why))
+            self._barrier(site, self.shapeless.get(why.tensor, str(why)))
             self.sites.append((site, None))
             return
         self.sites.append((site, found))
@@ -216,6 +217,9 @@ class Tracing(LabelState):
                 self._put_barrier(name, reason)
         for name in site.node.output:
             self._put_barrier(name, reason)
+            if name and name not in self.facts.shapes:
+                behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
+                self.shapeless[name] = why if why.startswith("no shape is known") else behind
 
     def _is_float(self, name: str) -> bool:
         return self.facts.dtypes.get(name) in WEIGHT_TYPES and name in self.facts.shapes

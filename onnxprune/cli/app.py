@@ -7,6 +7,8 @@ from importlib import import_module
 
 import click
 
+from onnxprune import __version__
+
 # Name -> what it does; the command is found in the module of its name, under its name. The help text is here,
 # so that `onnxprune --help` imports no command.
 COMMANDS = {
@@ -55,12 +57,7 @@ class LazyGroup(click.Group):
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        click.echo(f"onnxprune {version('onnxprune')}")
-    except PackageNotFoundError:
-        click.echo("onnxprune (not installed)")
+    click.echo(f"onnxprune {__version__}")
     ctx.exit()
 
 

@@ -83,7 +83,13 @@ def check_target(target: str, *, inputs: Sequence[str], force: bool, binary: boo
         return
     if not target or "\0" in target:
         raise UsageError(f"not a path: {target!r}")
-    path = Path(target)
+    try:
+        _check_path(Path(target), inputs, force)
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _check_path(path: Path, inputs: Sequence[str], force: bool) -> None:
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a directory", hint="name a file in it")
     if not path.parent.is_dir():

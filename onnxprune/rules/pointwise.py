@@ -52,37 +52,14 @@ UNARY = (
     "Tan",
     "Tanh",
     "ThresholdedRelu",
-    "Binarizer",
 )
 
+# From opset 7 on as numpy does; before, the second input is laid along `axis`.
+BINARY = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "PRelu", "Sub", "Xor")
 BROADCAST = (
-    "Add",
-    "And",
-    "BitShift",
-    "BitwiseAnd",
-    "BitwiseOr",
-    "BitwiseXor",
-    "Div",
-    "Equal",
-    "Greater",
-    "GreaterOrEqual",
-    "Less",
-    "LessOrEqual",
-    "Max",
-    "Mean",
-    "Min",
-    "Mod",
-    "Mul",
-    "Or",
-    "Pow",
-    "PRelu",
-    "Sub",
-    "Sum",
-    "Where",
-    "Xor",
+    *("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "GreaterOrEqual", "LessOrEqual", "Max", "Mean", "Min"),
+    *("Mod", "Sum", "Where"),
 )
-
-BY_AXIS = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "PRelu", "Sub", "Xor")
 
 
 @rule(*UNARY)
@@ -104,8 +81,8 @@ def dropout(site: Site) -> list[Axes]:
     return [site.labels(0)] * len(site.node.output)
 
 
-@rule(*BROADCAST, since=7)
-@rule("Sum", "Max", "Min", "Mean", since=1)
+@rule(*BINARY, since=7)
+@rule(*BROADCAST)
 def broadcast(site: Site) -> list[Axes]:
     """Inputs tied position by position, broadcast from the right."""
     rank = len(site.out_shape())
@@ -113,7 +90,7 @@ def broadcast(site: Site) -> list[Axes]:
     return through(site, letters, [range(rank)])
 
 
-@rule(*BY_AXIS, until=6)
+@rule(*BINARY, until=6)
 def broadcast_by_axis(site: Site) -> list[Axes]:
     """Inputs tied position by position; the second one is laid along `axis` (before opset 7)."""
     rank, small = len(site.out_shape()), len(site.shape(1))

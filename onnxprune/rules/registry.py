@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
@@ -56,14 +56,19 @@ def rule(
     follow: Follow | None = None,
     work: Work | None = None,
 ) -> Callable[[Trace], Trace]:
-    """Register the decorated function as the rule of `ops`; its docstring's first line is the summary."""
+    """Register the decorated function as the rule of `ops`; its docstring's first line is the summary.
+
+    Where a rule for the same operator holds in part of the opset range already, the new one takes its place there.
+    """
 
     def decorate(function: Trace) -> Trace:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
         family = function.__module__.rsplit(".", 1)[-1]
         for op in ops:
             known = _RULES.setdefault((domain, op), [])
-            known[:] = [r for r in known if r.since > until or r.until < since]
+            older = [replace(r, until=min(r.until, since - 1)) for r in known]
+            newer = [replace(r, since=max(r.since, until + 1)) for r in known]
+            known[:] = [r for r in (*older, *newer) if r.since <= r.until]
             known.append(Rule(domain, op, since, until, function, follow, work, family, summary))
         return function
 

@@ -37,7 +37,16 @@ class LabelState(Protocol):
 
 
 class Unsupported(Exception):
-    """A rule cannot see through this node: it becomes a barrier with this reason."""
+    """A rule cannot see through this node: it becomes a barrier with this reason.
+
+    Args:
+        text: the reason.
+        tensor: the tensor whose shape is unknown, if that is why.
+    """
+
+    def __init__(self, text: str, tensor: str = "") -> None:
+        super().__init__(text)
+        self.tensor = tensor
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Site:
     def _shape_of(self, tensor: str) -> Shape:
         shape = self.facts.shapes.get(tensor)
         if shape is None:
-            raise Unsupported(f"the shape of {tensor!r} is unknown")
+            raise Unsupported(f"the shape of {tensor!r} is unknown", tensor)
         return shape
 
     def value(self, slot: int) -> Array | None:
