@@ -15,7 +15,7 @@ from onnxprune import cost, criteria, proof
 from onnxprune import plan as plans
 from onnxprune.cost import Cost
 from onnxprune.errors import GoalMissed
-from onnxprune.grouping import Groups
+from onnxprune.grouping import Groups, retrace
 from onnxprune.grouping import trace as trace_model
 from onnxprune.labels import Array
 from onnxprune.model import Model, load, to_graph, to_proto
@@ -23,6 +23,7 @@ from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Options, select
+from onnxprune.shapes import trial_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +104,9 @@ def run(
     rolled_back: tuple[RolledBack, ...] = ()
     if verify:
         with clock("proving"):
-            verdict = proof.check(groups, gone, small)
-            if not verdict.ok:
-                chosen, small, verdict, rolled_back = _roll_back(groups, chosen, verdict)
+            proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=sizes is not None)
+            if not verdict.ok and verdict.runnable:
+                chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
     with clock("counting"):
         before, after = cost.of(model), cost.of(small)
     plan = plans.make(groups, chosen, scores, options)
@@ -132,8 +133,7 @@ def execute(model: Model, plan: Plan, *, zero: bool = False) -> Model:
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
     """Prove that `pruned` is what `plan` makes of `original`."""
-    groups = plan.trace(original)
-    return proof.check(groups, plan.removed(groups), pruned)
+    return _check(plan.trace(original), plan.removed, pruned)[1]
 
 
 # --- any source in, the same kind out --------------------------------------------------------------------
@@ -204,13 +204,26 @@ def _gone(groups: Groups, chosen: Mapping[str, Array]) -> Array:
     return gone
 
 
+def _check(
+    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, *, fixed_sizes: bool = False
+) -> tuple[Groups, Verdict]:
+    """The proof, and the trace it was made with: other sizes are tried if the original does not run at these."""
+    verdict = proof.check(groups, gone_of(groups), small)
+    if verdict.runnable or fixed_sizes:
+        return groups, verdict
+    for sizes in trial_sizes(groups.model):
+        if sizes != groups.facts.sizes:
+            other = retrace(groups, sizes)
+            found = proof.check(other, gone_of(other), small)
+            if found.runnable:
+                return other, found
+    return groups, verdict
+
+
 def _roll_back(
     groups: Groups, chosen: Mapping[str, Array], verdict: Verdict
 ) -> tuple[dict[str, Array], Model, Verdict, tuple[RolledBack, ...]]:
     """Leave out the groups whose proof fails, found by halving."""
-    if "original does not run" in verdict.problem:
-        small = rewrite(groups, _gone(groups, chosen))
-        return dict(chosen), small, verdict, ()
     failed: list[RolledBack] = []
 
     def search(names: list[str], known: Verdict | None = None) -> None:

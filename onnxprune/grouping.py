@@ -103,6 +103,8 @@ class Groups:
     tracing: Tracing
     classes: Classes
     policy: Mapping[tuple[str, int], int]
+    heads: bool = True
+    head_dims: bool = False
 
     @property
     def model(self) -> Model:
@@ -168,7 +170,12 @@ def trace(
     if not tracing.weights:
         raise ModelError("the model has no weights that could be traced", hint="see `onnxprune inspect`")
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
-    return Groups(_describe(tracing, classes, parts, kinds), tracing, classes, policy)
+    return Groups(_describe(tracing, classes, parts, kinds), tracing, classes, policy, heads, head_dims)
+
+
+def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
+    """The same model under the same options, at other numbers for its symbolic dims."""
+    return trace(groups.model, heads=groups.heads, head_dims=groups.head_dims, sizes=sizes)
 
 
 # --- policies of splits ----------------------------------------------------------------------------------

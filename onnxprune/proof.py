@@ -44,6 +44,7 @@ class Verdict:
         problem: what is wrong; empty if nothing is.
         outputs: relative difference per output.
         checks: what was looked at, in order.
+        runnable: whether the original itself runs on the inputs that were tried.
     """
 
     ok: bool
@@ -52,6 +53,7 @@ class Verdict:
     problem: str = ""
     outputs: Mapping[str, float] = field(default_factory=dict)
     checks: Sequence[str] = ()
+    runnable: bool = True
 
 
 def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdict:
@@ -101,13 +103,8 @@ def _without_reference(
         with Session(groups.model) as session:
             session.run(feeds)
     except RunError as original:
-        return Verdict(
-            False,
-            math.nan,
-            tolerance,
-            f"the original does not run either, nothing to compare: {original.message}",
-            checks=checks,
-        )
+        problem = f"the original does not run either, nothing to compare: {original.message}"
+        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     return Verdict(False, math.nan, tolerance, f"the masked reference does not run: {error.message}", checks=checks)
 
 

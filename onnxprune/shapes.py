@@ -11,7 +11,7 @@ import ast
 import logging
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,6 +118,12 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
         logger.debug("shape inference: %s", failure)
     second = _scan(shared, rest, first) if symbols else first
     return _facts(first, second, chosen)
+
+
+def trial_sizes(model: Model) -> Iterator[dict[str, int]]:
+    """Numbers for the symbolic dims, most likely first: a model may refuse to run at sizes that its graph allows."""
+    for numbers, _ in _candidates(symbolic_dims(model.proto.graph), {}):
+        yield numbers
 
 
 def _facts(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
