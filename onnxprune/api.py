@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 from onnxprune import cost, criteria, proof
 from onnxprune import plan as plans
 from onnxprune.cost import Cost
-from onnxprune.errors import GoalMissed
+from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.grouping import Groups, retrace
 from onnxprune.grouping import trace as trace_model
 from onnxprune.labels import Array
@@ -98,8 +99,7 @@ def run(
         scores = criteria.score(groups, options.criterion, options.seed)
         chosen = select(groups, scores, options)
     with clock("rewriting"):
-        gone = _gone(groups, chosen)
-        small = rewrite(groups, gone)
+        small = rewrite(groups, _gone(groups, chosen))
     verdict: Verdict | None = None
     rolled_back: tuple[RolledBack, ...] = ()
     if verify:
@@ -220,6 +220,15 @@ def _check(
     return groups, verdict
 
 
+def _attempt(groups: Groups, chosen: Mapping[str, Array]) -> Verdict:
+    """The proof of some of the groups alone."""
+    gone = _gone(groups, chosen)
+    try:
+        return proof.check(groups, gone, rewrite(groups, gone))
+    except ModelError as error:
+        return Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
+
+
 def _roll_back(
     groups: Groups, chosen: Mapping[str, Array], verdict: Verdict
 ) -> tuple[dict[str, Array], Model, Verdict, tuple[RolledBack, ...]]:
@@ -228,8 +237,7 @@ def _roll_back(
 
     def search(names: list[str], known: Verdict | None = None) -> None:
         part = {n: chosen[n] for n in names}
-        gone = _gone(groups, part)
-        found = known or proof.check(groups, gone, rewrite(groups, gone))
+        found = known or _attempt(groups, part)
         if found.ok:
             return
         if len(names) == 1:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import helper, numpy_helper
 
 Attributes = Mapping[str, Any]
@@ -95,12 +96,16 @@ def _range(attrs: Attributes, *bounds: np.ndarray, outputs: int) -> Sequence[np.
 def _fill(attrs: Attributes, shape: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
     _bounded(shape)
     value = attrs.get("value")
-    one = np.zeros(1, np.float32) if value is None else _tensor(value)
-    return [np.full(tuple(shape), one.reshape(()), one.dtype)]
+    one = np.zeros((), np.float32) if value is None else numpy_helper.to_array(value).reshape(())
+    return [np.full(tuple(shape), one, one.dtype)]
 
 
-def _tensor(value: Any) -> np.ndarray:
-    return np.asarray(numpy_helper.to_array(value))
+def fill_value(node: onnx.NodeProto) -> np.ndarray:
+    """The scalar that a `ConstantOfShape` node fills its output with."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return np.asarray(numpy_helper.to_array(attribute.t)).reshape(())
+    return np.zeros((), np.float32)
 
 
 def _bounded(shape: np.ndarray) -> None:

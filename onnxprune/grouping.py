@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.errors import ModelError
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
@@ -150,9 +149,6 @@ def trace(
         heads: attention heads may be removed.
         head_dims: dimensions within every head are removed instead of heads.
         sizes: numbers for symbolic dims.
-
-    Raises:
-        ModelError: no weight of the model can be followed.
     """
     model = inlined(model)
     facts = infer(model, sizes)
@@ -167,8 +163,6 @@ def trace(
         if revised == policy:
             break
         policy = revised
-    if not tracing.weights:
-        raise ModelError("the model has no weights that could be traced", hint="see `onnxprune inspect`")
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
     return Groups(_describe(tracing, classes, parts, kinds), tracing, classes, policy, heads, head_dims)
 

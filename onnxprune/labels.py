@@ -85,7 +85,7 @@ class Ledger:
     _count: int = 0
     _reason_ids: dict[Reason, Array] = field(default_factory=dict)
     _ties: list[tuple[Array, Array]] = field(default_factory=list)
-    _balances: dict[bytes, Array] = field(default_factory=dict)
+    _balances: dict[tuple[tuple[int, ...], bytes], Array] = field(default_factory=dict)
     _mixed: list[Array] = field(default_factory=list)
     _rows: dict[int, tuple[tuple[str, int], int]] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ class Ledger:
     def balance(self, labels: Array, axis: int) -> None:
         """Every row of `labels` along `axis` must lose the same number of positions."""
         rows = np.ascontiguousarray(np.moveaxis(labels, axis, -1)).reshape(-1, labels.shape[axis])
-        self._balances.setdefault(rows.tobytes(), rows)
+        self._balances.setdefault((rows.shape, rows.tobytes()), rows)
 
     def mix(self, labels: Array) -> None:
         """Removing one of `labels` changes the values at the others (a mean, a norm)."""

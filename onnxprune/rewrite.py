@@ -12,12 +12,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.errors import ModelError
 from onnxprune.grouping import Group, Groups, Member
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.site import Site
+from onnxprune.rules.site import Site, Unsupported
 from onnxprune.shapes import Shape
 from onnxprune.tracing import captured
 
@@ -141,7 +142,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
         if tensor.name in by_name:
             _store(values, tensor, _masked(model, tensor.name, by_name[tensor.name]), model.external)
     for node in proto.graph.node:
-        if node.op_type == "Constant" and node.output[0] in by_name:
+        if node.output and node.output[0] in by_name:
             value = groups.tracing.weight_value(node.output[0])
             if value is not None:
                 tensor = numpy_helper.from_array(value * by_name[node.output[0]].astype(value.dtype))
@@ -302,8 +303,8 @@ class _Rewriting:
         traced = {site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output}
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
-            if node.op_type == "Constant" and not node.domain and self._constants.get(node.output[0]):
-                self._constant(graph, node)
+            if node.output and self._constants.get(node.output[0]):
+                self._constant(graph, node, constants)
                 continue
             new = graph.node.add()
             new.CopyFrom(node)
@@ -315,7 +316,10 @@ class _Rewriting:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
             if rule is not None and rule.follow is not None and self._is_touched(site):
                 edit = self._edit(site, new)
-                rule.follow(edit)
+                try:
+                    rule.follow(edit)
+                except Unsupported as why:
+                    raise ModelError(f"cannot rewrite {node.op_type} {site.name!r}: {why}") from why
                 del graph.node[-1]
                 graph.node.extend([*edit.before, edit.node, *edit.after])
                 constants.update(edit.constants)
@@ -326,16 +330,21 @@ class _Rewriting:
                     helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
                 )
 
-    def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, Array]) -> None:
+        """The copies of a weight that a node makes."""
         value = self.groups.tracing.weight_value(node.output[0])
-        assert value is not None
+        if value is None:
+            raise ModelError(f"Constant {node.output[0]!r} holds no tensor")
         for name, axes in self._constants[node.output[0]].items():
             new = graph.node.add()
             new.CopyFrom(node)
             new.output[0] = name
             if name != node.output[0]:
                 new.name = self.unique(f"{node.name}_pruned") if node.name else ""
-            if axes is not None:
+            if axes is not None and node.op_type == "ConstantOfShape":
+                new.input[0] = self.unique(f"{name}_shape")
+                constants[new.input[0]] = np.array(self.cut.shape(value.shape, axes), np.int64)
+            elif axes is not None:
                 attribute = helper.make_attribute("value", numpy_helper.from_array(self.cut.sliced(value, axes)))
                 del new.attribute[:]
                 new.attribute.append(attribute)

@@ -391,7 +391,7 @@ class _Step:
             node.op_type,
             tuple(a.SerializeToString() for a in node.attribute),
             tuple((scan.dtypes.get(i), scan.shapes.get(i)) if i else None for i in node.input),
-            tuple(None if v is None else v.tobytes() for v in values[1:]),
+            tuple(None if v is None else v.tobytes() for v in values),
             tuple(map(bool, node.output)),
         )
         answers = shared.answers.get(key)
@@ -419,7 +419,7 @@ class _Step:
         types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
         if len(types) < len({i for i in node.input if i}):
             return []
-        data = {i: numpy_helper.from_array(v) for i, v in zip(node.input[1:], values[1:], strict=True) if v is not None}
+        data = {i: numpy_helper.from_array(v) for i, v in zip(node.input, values, strict=True) if v is not None}
         try:
             found = shape_inference.infer_node_outputs(
                 schema,

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
+from onnxprune.evaluate import fill_value
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import LabelState, Site, Unsupported
@@ -101,11 +102,15 @@ class Tracing(LabelState):
 
     @cached_property
     def sources(self) -> Mapping[str, onnx.NodeProto | None]:
-        """Every weight: an initializer (None) or the `Constant` node that makes it."""
+        """Every weight: an initializer (None), or the node that makes it: Constant, ConstantOfShape of a constant."""
         graph = self.model.proto.graph
-        found: dict[str, onnx.NodeProto | None] = {n.output[0]: n for n in graph.node if n.op_type == "Constant"}
+        found: dict[str, onnx.NodeProto | None] = {}
         found.update((t.name, None) for t in graph.initializer)
         found.update((t.values.name, None) for t in graph.sparse_initializer)
+        for node in graph.node:
+            filled = node.op_type == "ConstantOfShape" and node.input[0] in found
+            if (node.op_type == "Constant" or filled) and not node.domain:
+                found[node.output[0]] = node
         return found
 
     def weights_axes(self) -> Iterator[tuple[str, Axes]]:
@@ -136,7 +141,11 @@ class Tracing(LabelState):
     def weight_value(self, name: str) -> np.ndarray | None:
         """The value of a weight by its name in the graph."""
         maker = self.sources[name]
-        return self.model.array(name) if maker is None else constant_value(self.model, maker)
+        if maker is None:
+            return self.model.array(name)
+        if maker.op_type == "ConstantOfShape":
+            return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
+        return constant_value(self.model, maker)
 
     def key(self, node: onnx.NodeProto, slot: int) -> str:
         """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
@@ -154,7 +163,7 @@ class Tracing(LabelState):
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
-            if node.op_type != "Constant" or node.domain:
+            if not node.output or node.output[0] not in self.sources:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
         self._fix_unread()
         for value in graph.output:

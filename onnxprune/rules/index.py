@@ -146,7 +146,6 @@ def gather(site: Site) -> list[Axes]:
         taken = take(site, axes, axis, np.atleast_1d(positions), size)
         if index.ndim == 1:
             return [taken]
-        site.ledger.fix(taken[axis], site.reason("position taken out of the axis"))
         return [_without(taken, axis)]
     places: Letters = [f"i{a}" for a in range(len(site.shape(1)))]
     x: list[Letter] = list(range(rank))

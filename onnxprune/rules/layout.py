@@ -227,7 +227,12 @@ def take(site: Site, axes: Axes, axis: int, positions: Array, size: int) -> Axes
     for a, labels in enumerate(axes):
         if a == axis:
             line = site.uniform(labels, a)
-            made.append(line if is_barrier(line) else np.broadcast_to(line, (size,))[positions])
+            taken = line if is_barrier(line) else np.broadcast_to(line, (size,))[positions]
+            if taken.size == 1 and size > 1 and not is_barrier(taken):
+                # An axis of one position cannot shrink.
+                site.ledger.fix(taken, site.reason("position taken out of its axis"))
+                taken = site.barrier("position taken out of its axis")
+            made.append(taken)
         elif labels.ndim > 1 and labels.shape[axis] > 1:
             made.append(as_line(np.take(labels, positions, axis), a))
         else:

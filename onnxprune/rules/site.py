@@ -276,13 +276,22 @@ def _new(site: Site, size: int) -> Array:
 
 
 def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], mixes: Sequence[Letter]) -> None:
-    """Note which inputs the masked reference must silence: contracted letters, and mixed ones."""
+    """Note which inputs the masked reference must silence: contracted letters, and mixed ones.
+
+    A contracted letter is silenced where activations have it, else (two weights) in one of the weights.
+    """
+    summed: dict[Letter, list[Reading]] = {}
     for slot, letters in enumerate(inputs):
-        if letters is None:
-            continue
-        for axis, letter in enumerate(letters):
+        for axis, letter in enumerate(letters or ()):
             mixed = letter in mixes
-            if mixed or (letter not in produced and not site.constant[slot]):
-                labels = site.labels(slot)[axis]
-                if site.shape(slot)[axis] > 1 and not is_barrier(labels):
-                    site.readings.append(Reading(slot, axis, mixed))
+            if not mixed and letter in produced:
+                continue
+            if site.shape(slot)[axis] == 1 or is_barrier(site.labels(slot)[axis]):
+                continue
+            if mixed:
+                site.readings.append(Reading(slot, axis, True))
+            else:
+                summed.setdefault(letter, []).append(Reading(slot, axis, False))
+    for found in summed.values():
+        active = [r for r in found if not site.constant[r.slot]]
+        site.readings.extend(active or found[:1])
