@@ -109,7 +109,7 @@ def run(
                 chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
     with clock("counting"):
         before, after = cost.of(model), cost.of(small)
-    plan = plans.make(groups, chosen, scores, options)
+    plan = plans.make(groups, chosen, scores, options, sizes)
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, clock.seconds)
 
 
@@ -117,18 +117,30 @@ def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None 
     """The plan that `run` would carry out, without a proof."""
     groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     scores = criteria.score(groups, options.criterion, options.seed)
-    return groups, plans.make(groups, select(groups, scores, options), scores, options)
+    return groups, plans.make(groups, select(groups, scores, options), scores, options, sizes)
 
 
-def execute(model: Model, plan: Plan, *, zero: bool = False) -> Model:
-    """Carry out a plan; with `zero`, keep the sizes and set what goes to zero.
+def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = False) -> tuple[Model, Verdict | None]:
+    """Carry out a plan.
+
+    Args:
+        model: the model that the plan was made for, or another export of the same weights.
+        plan: the plan.
+        zero: keep the sizes and set what goes to zero.
+        verify: prove the smaller model; one with zeros in it is not.
+
+    Returns:
+        The model, and the proof if it was asked for.
 
     Raises:
         UsageError: the plan does not fit the model.
     """
     groups = plan.trace(model)
     gone = plan.removed(groups)
-    return zeroed(groups, gone) if zero else rewrite(groups, gone)
+    if zero:
+        return zeroed(groups, gone), None
+    small = rewrite(groups, gone)
+    return small, _check(groups, plan.removed, small)[1] if verify else None
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
@@ -153,7 +165,7 @@ def make_plan(source: Any, ratio: float = 0.5, **options: Any) -> Plan:
 
 def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
     """Carry out `plan` on a model; returns the kind that was given (a ModelProto for a path or bytes)."""
-    return _same_kind(execute(load(source), plan, zero=zero), source)
+    return _same_kind(execute(load(source), plan, zero=zero)[0], source)
 
 
 def prune(

@@ -15,7 +15,7 @@ from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
 from onnxprune.model import Model
-from onnxprune.shapes import Facts, infer
+from onnxprune.shapes import Facts, infer, symbolic_dims
 from onnxprune.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -271,7 +271,13 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
                 kept[place] = kept.get(place, 1.0) * (1 - share)
         for place, share in kept.items():
             macs[place] += total * (1 - share)
-    return [round(m) for m in macs]
+    # For one sample, as in `cost`.
+    batch = next((tracing.facts.sizes[s] for s, (axis, *_) in _symbols(tracing).items() if axis == 0), 1)
+    return [round(m / batch) for m in macs]
+
+
+def _symbols(tracing: Tracing) -> dict[str, tuple[int, int, bool]]:
+    return symbolic_dims(tracing.model.proto.graph)
 
 
 def _elements(tracing: Tracing, key: str) -> int:

@@ -144,7 +144,10 @@ def load(source: Any, *, check: bool = True, folder: str | os.PathLike[str] | No
         lacking = "opset_import" if proto.HasField("graph") else "graph"
         raise ModelError(f"{model.name} is not an ONNX model: it has no {lacking}", hint="export it again")
     if check:
-        checker.check(proto, model.folder, model.name)
+        try:
+            checker.check(proto, model.folder, model.name)
+        except (UnicodeDecodeError, TypeError) as error:  # upb hands out text that is not UTF-8 as it is
+            raise ModelError(f"{model.name}: a name in it is not UTF-8 text", hint="the file is damaged") from error
     return model
 
 
@@ -243,20 +246,23 @@ def save(
 
 
 def _write_files(model: Model, path: Path, force: bool, external: bool | None) -> None:
-    if external is None:
-        external = model.external or model.nbytes > wire.PROTOBUF_LIMIT - (64 << 20)  # some room for the graph
-    data_path = path.with_name(path.name + ".data")
-    targets = [data_path, path] if external else [path]
-    _refuse(model, targets, force)
+    targets = check_target(model, path, force=force, external=external)
     with wire.replacing(*targets) as files:
-        if external:
-            _write_external(model, files[1], wire.DataFile(files[0], data_path.name))
+        if len(targets) > 1:
+            _write_external(model, files[1], wire.DataFile(files[0], targets[0].name))
         else:
             _write_inline(model, files[0])
 
 
-def _refuse(model: Model, targets: list[Path], force: bool) -> None:
-    """Checks, before any work, that the targets may be written."""
+def check_target(model: Model, path: Path, *, force: bool = False, external: bool | None = None) -> list[Path]:
+    """The files that saving `model` to `path` writes: the data file, if there is one, then the model.
+
+    Raises:
+        UsageError: one of them is the input, exists without `force`, or cannot be written.
+    """
+    if external is None:
+        external = model.external or model.nbytes > wire.PROTOBUF_LIMIT - (64 << 20)  # some room for the graph
+    targets = [path.with_name(path.name + ".data"), path] if external else [path]
     folder = targets[0].parent
     if not folder.is_dir():
         raise UsageError(f"cannot write {targets[-1]}: no such folder: {folder}", hint="create it first")
@@ -275,6 +281,7 @@ def _refuse(model: Model, targets: list[Path], force: bool) -> None:
             raise UsageError(
                 f"{target} exists", hint="overwrite it with --force (force=True), or choose another output"
             )
+    return targets
 
 
 def _write_inline(model: Model, file: BinaryIO) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from onnxprune.selection import Options
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
+# A list of numbers as `json` indents it: one line is easier to read and to edit.
+_NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,9 @@ class Plan:
 
     def trace(self, model: Model) -> Groups:
         """Trace `model` in the way in which the plan was made."""
-        return trace(
-            model,
-            heads=bool(self.options.get("heads", True)),
-            head_dims=bool(self.options.get("head_dims", False)),
-        )
+        options = self.options
+        heads, head_dims = bool(options.get("heads", True)), bool(options.get("head_dims", False))
+        return trace(model, heads=heads, head_dims=head_dims, sizes=options.get("sizes"))
 
     def to_json(self) -> str:
         """The plan as text: one line per value that a person may edit."""
@@ -107,7 +108,8 @@ class Plan:
             "source": dict(self.source),
             "options": dict(self.options),
         }
-        return json.dumps(head | {"groups": steps, "barriers": list(self.barriers)}, indent=1) + "\n"
+        text = json.dumps(head | {"groups": steps, "barriers": list(self.barriers)}, indent=1)
+        return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
@@ -130,13 +132,25 @@ class Plan:
         _expect(isinstance(groups, list), "must be a list", "$.groups")
         for name in ("source", "options"):
             _expect(isinstance(raw.get(name, {}), dict), "must be an object", f"$.{name}")
+        sizes = raw.get("options", {}).get("sizes") or {}
+        _expect(
+            isinstance(sizes, dict) and all(_is_int(n) and n > 0 for n in sizes.values()),
+            "must be positive integers by name",
+            "$.options.sizes",
+        )
         barriers = raw.get("barriers", [])
         _expect(isinstance(barriers, list), "must be a list", "$.barriers")
         steps = tuple(_step(g, f"$.groups[{i}]") for i, g in enumerate(groups))
         return Plan(steps, raw.get("source", {}), raw.get("options", {}), tuple(barriers))
 
 
-def make(groups: Groups, chosen: Mapping[str, Array], scores: Array, options: Options) -> Plan:
+def make(
+    groups: Groups,
+    chosen: Mapping[str, Array],
+    scores: Array,
+    options: Options,
+    sizes: Mapping[str, int] | None = None,
+) -> Plan:
     """The plan that removes `chosen` (group name -> indices into its classes)."""
     from onnxprune.rewrite import Cut
 
@@ -170,7 +184,7 @@ def make(groups: Groups, chosen: Mapping[str, Array], scores: Array, options: Op
         }
         for b in groups.barriers
     )
-    return Plan(steps, source, options.as_json(), barriers)
+    return Plan(steps, source, options.as_json() | {"sizes": dict(sizes or {})}, barriers)
 
 
 def layout(groups: Groups, group: Group) -> int:
@@ -218,15 +232,11 @@ def _step_json(step: Step) -> dict[str, Any]:
         "exact": step.exact,
         "units": step.units,
         "size": step.size,
-        "remove": _Line(step.remove),
+        "remove": list(step.remove),
         "layout": step.layout,
-        "scores": _Line(step.scores),
+        "scores": list(step.scores),
         "members": [dict(m) for m in step.members],
     }
-
-
-class _Line(list[Any]):
-    """A list of numbers."""
 
 
 def _step(raw: Any, where: str) -> Step:
@@ -272,6 +282,3 @@ def _is_number(value: Any) -> bool:
 def _expect(condition: bool, what: str, where: str) -> None:
     if not condition:
         raise UsageError(f"bad plan: {what} @ {where}")
-
-
-__all__ = ["Plan", "Sequence", "Step", "layout", "make"]

@@ -22,12 +22,13 @@ class Options:
 
     Attributes:
         ratio: fraction of the units to remove, in [0, 1).
-        ratios: glob -> ratio for the groups that it matches; the last match wins.
+        ratios: glob -> ratio for the groups that it names; the last match wins. A glob names groups, or, where no
+            group has such a name, the groups that cut a weight which has.
         criterion: name of a registered criterion, or a function.
         scope: "uniform" removes the ratio from every group, "global" ranks all units together.
         max_ratio: most that a global ranking takes from one group.
-        keep: globs of groups (or of tensors in them) to leave alone.
-        only: globs of the only groups to prune; all where empty.
+        keep: globs of groups, and of weights that are not to be cut along any axis.
+        only: globs of the only groups to prune, as for `ratios`; all where empty.
         round_to: the width that remains is a multiple of this.
         heads: attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
@@ -68,9 +69,15 @@ class Options:
         return plain
 
 
-def matches(group: Group, glob: str) -> bool:
+def touches(group: Group, glob: str) -> bool:
     """Whether `glob` matches the name of the group or of a weight that it cuts."""
     return fnmatchcase(group.name, glob) or any(fnmatchcase(m.tensor, glob) for m in group.members)
+
+
+def named(groups: Sequence[Group], glob: str) -> frozenset[str]:
+    """The groups whose name matches `glob`; where there is none, those that cut a weight whose name does."""
+    found = frozenset(g.name for g in groups if fnmatchcase(g.name, glob))
+    return found or frozenset(g.name for g in groups if touches(g, glob))
 
 
 def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
@@ -89,7 +96,8 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
         GoalMissed: there is nothing to prune.
     """
     _check_globs(groups, options)
-    open_groups = [g for g in groups.groups if _is_open(g, options)]
+    only = frozenset().union(*(named(groups.groups, glob) for glob in options.only))
+    open_groups = [g for g in groups.groups if _is_open(g, only, options)]
     if not any(g.units > 1 for g in open_groups):
         raise GoalMissed(
             "nothing can be pruned: "
@@ -97,7 +105,11 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
     ranked = {g.name: _ranking(g, scores) for g in open_groups}
-    counts = _uniform(open_groups, options) if options.scope == "uniform" else _global(open_groups, ranked, options)
+    ratios = {name: value for glob, value in options.ratios.items() for name in named(groups.groups, glob)}
+    if options.scope == "uniform":
+        counts = _uniform(open_groups, ratios, options.ratio)
+    else:
+        counts = _global(open_groups, ranked, ratios, options)
     removed = {}
     for group in open_groups:
         count = _rounded(group, min(counts[group.name], group.units - 1), options.round_to)
@@ -110,7 +122,7 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
 def _check_globs(groups: Groups, options: Options) -> None:
     for option, globs in (("keep", options.keep), ("only", options.only), ("ratios", options.ratios)):
         for glob in globs:
-            if not any(matches(g, glob) for g in groups.groups):
+            if not any(touches(g, glob) for g in groups.groups):
                 some = ", ".join(repr(g.name) for g in groups.groups[:3])
                 raise UsageError(
                     f"{option}: {glob!r} matches no group",
@@ -118,20 +130,12 @@ def _check_globs(groups: Groups, options: Options) -> None:
                 )
 
 
-def _is_open(group: Group, options: Options) -> bool:
+def _is_open(group: Group, only: frozenset[str], options: Options) -> bool:
     if options.exact_only and not group.exact:
         return False
-    if options.only and not any(matches(group, g) for g in options.only):
+    if options.only and group.name not in only:
         return False
-    return not any(matches(group, g) for g in options.keep)
-
-
-def _ratio(group: Group, options: Options) -> float:
-    ratio = options.ratio
-    for glob, value in options.ratios.items():
-        if matches(group, glob):
-            ratio = value
-    return ratio
+    return not any(touches(group, glob) for glob in options.keep)
 
 
 def _ranking(group: Group, scores: Array) -> tuple[Array, Array]:
@@ -149,15 +153,19 @@ def _ranking(group: Group, scores: Array) -> tuple[Array, Array]:
     return members, scores[group.classes][members].mean(axis=1)
 
 
-def _uniform(groups: Sequence[Group], options: Options) -> dict[str, int]:
-    return {g.name: int(_ratio(g, options) * g.units + 1e-9) for g in groups}
+def _uniform(groups: Sequence[Group], ratios: Mapping[str, float], ratio: float) -> dict[str, int]:
+    return {g.name: int(ratios.get(g.name, ratio) * g.units + 1e-9) for g in groups}
 
 
-def _global(groups: Sequence[Group], ranked: Mapping[str, tuple[Array, Array]], options: Options) -> dict[str, int]:
+def _global(
+    groups: Sequence[Group],
+    ranked: Mapping[str, tuple[Array, Array]],
+    ratios: Mapping[str, float],
+    options: Options,
+) -> dict[str, int]:
     """Rank the units of all groups by score over the mean score of their group; named ratios stay as they are."""
-    fixed = {g.name for g in groups if any(matches(g, glob) for glob in options.ratios)}
-    counts = _uniform([g for g in groups if g.name in fixed], options)
-    rest = [g for g in groups if g.name not in fixed]
+    counts = _uniform([g for g in groups if g.name in ratios], ratios, options.ratio)
+    rest = [g for g in groups if g.name not in ratios]
     if not rest:
         return counts
     values, owner = [], []

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
 from onnxprune.evaluate import fill_value
+from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import LabelState, Site, Unsupported

@@ -53,17 +53,14 @@ def apply(
     if not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     source = files.load(model)
+    files.check_output(source, output, force=force)
     console.progress("rewriting")
-    made = api.execute(source, steps, zero=zero)
-    verdict = None
-    if verify and not zero:
-        console.progress("proving")
-        verdict = api.prove(source, made, steps)
-        if not verdict.ok:
-            raise GoalMissed(
-                f"nothing was written, the result is not proven: {verdict.problem}",
-                hint="--no-verify writes it all the same",
-            )
+    made, verdict = api.execute(source, steps, zero=zero, verify=verify)
+    if verdict is not None and not verdict.ok:
+        raise GoalMissed(
+            f"nothing was written, the result is not proven: {verdict.problem}",
+            hint="--no-verify writes it all the same",
+        )
     console.progress("writing")
     save(made, output, force=force)
     _report(console, (model, source), (output, made), steps, verdict, as_json=as_json)

@@ -89,6 +89,14 @@ def check_target(target: str, *, inputs: Sequence[str], force: bool, binary: boo
         raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
 
 
+def check_output(source: Model, target: str, *, force: bool) -> None:
+    """Refuse, before the long work, what only a loaded model tells: where the external data would go."""
+    from onnxprune.model import check_target as check_files
+
+    if target != PIPE and (not Path(target).exists() or Path(target).is_file()):
+        check_files(source, Path(target), force=force)
+
+
 def _check_path(path: Path, inputs: Sequence[str], force: bool) -> None:
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a directory", hint="name a file in it")

@@ -51,6 +51,8 @@ def prune(
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
+    if output is not None and not dry_run:
+        files.check_output(source, output, force=force)
     outcome = api.run(source, options, verify=verify, sizes=sizes, progress=console.progress)
     _judge(outcome, options)
     if not dry_run and output is not None:

@@ -79,7 +79,8 @@ def _reduce(value: np.ndarray, away: tuple[int, ...], elementwise: Callable[[np.
         slab = value[start : start + rows]
         if slab.dtype.itemsize < 4 or slab.dtype.kind not in "fc":
             slab = slab.astype(np.float32)
-        powered = elementwise(slab)
+        with np.errstate(over="ignore", invalid="ignore"):  # scores that are not finite are refused
+            powered = elementwise(slab)
         parts.append(powered.sum(axis=away, keepdims=True, dtype=np.float32) if away else powered)
     if 0 in away:
         return np.sum(parts, axis=0)

@@ -41,23 +41,6 @@ def _axes(site: Site) -> list[int] | None:
     return None if axes is None else [a % len(site.shape(0)) for a in axes]
 
 
-@rule("Slice", follow=lambda edit: _follow_slice(edit))
-def slice_(site: Site) -> list[Axes]:
-    """Static bounds take positions and follow; axes with computed bounds must stay whole."""
-    shape, axes = site.shape(0), site.labels(0)
-    listed = _axes(site) or list(range(len(_bounds(site))))
-    for axis, bound in zip(listed, _bounds(site), strict=True):
-        if bound is None:
-            if shape[axis] != site.out_shape()[axis] or not is_barrier(axes[axis]):
-                site.ledger.fix(axes[axis], site.reason(COMPUTED))
-                axes = (*axes[:axis], site.barrier(COMPUTED), *axes[axis + 1 :])
-            continue
-        positions = slice_positions(shape[axis], *bound[1:])
-        if len(positions) != shape[axis] or bound[3] < 0:
-            axes = take(site, axes, axis, positions, shape[axis])
-    return [axes]
-
-
 def _follow_slice(edit: Edit) -> None:
     """Bounds count the positions that remain in front of them; a step that no longer fits becomes a Gather."""
     site = edit.site
@@ -88,12 +71,30 @@ def _follow_slice(edit: Edit) -> None:
             edit.set_listed("steps", 4, [b[3] for b in full])
 
 
+@rule("Slice", follow=_follow_slice)
+def slice_(site: Site) -> list[Axes]:
+    """Static bounds take positions and follow; axes with computed bounds must stay whole."""
+    shape, axes = site.shape(0), site.labels(0)
+    listed = _axes(site) or list(range(len(_bounds(site))))
+    for axis, bound in zip(listed, _bounds(site), strict=True):
+        if bound is None:
+            if shape[axis] != site.out_shape()[axis] or not is_barrier(axes[axis]):
+                site.ledger.fix(axes[axis], site.reason(COMPUTED))
+                axes = (*axes[:axis], site.barrier(COMPUTED), *axes[axis + 1 :])
+            continue
+        positions = slice_positions(shape[axis], *bound[1:])
+        if len(positions) != shape[axis] or bound[3] < 0:
+            axes = take(site, axes, axis, positions, shape[axis])
+    return [axes]
+
+
 def _sizes(site: Site) -> list[int]:
     axis = axis_of(site, 0)
     return [site.out_shape(i)[axis] for i in range(len(site.node.output))]
 
 
 def _follow_split(edit: Edit) -> None:
+    """The sizes of the parts follow."""
     axis = axis_of(edit.site, 0)
     if not any(axis in edit.changed(i) for i in range(len(edit.node.output))):
         return
@@ -120,6 +121,7 @@ def split(site: Site) -> list[Axes]:
 
 
 def _follow_gather(edit: Edit) -> None:
+    """Constant indices count the positions that remain."""
     site, axis = edit.site, axis_of(edit.site, 0)
     kept = edit.kept(0, axis)
     if kept.all():

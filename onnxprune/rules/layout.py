@@ -37,6 +37,7 @@ def matching_blocks(old: Shape, new: Shape) -> list[Block]:
 
 
 def _retarget_shape(edit: Edit) -> None:
+    """The target shape follows."""
     edit.retarget(1)
 
 
@@ -170,6 +171,7 @@ def _made(site: Site, axis: int, size: int) -> Array:
 
 
 def _retarget_fill(edit: Edit) -> None:
+    """The shape follows."""
     edit.retarget(0)
 
 

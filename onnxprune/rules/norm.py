@@ -46,6 +46,7 @@ def layer_normalization(site: Site) -> list[Axes]:
 
 
 def _follow_num_groups(edit: Edit) -> None:
+    """`num_groups` becomes the number of rows that remain."""
     group = int(edit.site.attrs["num_groups"])
     left = int(edit.kept(0, 1).reshape(group, -1).any(axis=1).sum())
     if left != group:

@@ -68,6 +68,7 @@ def pool(site: Site) -> list[Axes]:
 
 
 def _follow_sizes(edit: Edit) -> None:
+    """The `sizes` input follows."""
     if edit.site.has(3) and "axes" not in edit.site.attrs:
         edit.retarget(3)
 
