@@ -54,7 +54,7 @@ class Cost:
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
     """The cost of `model` for a batch of one; other symbolic dims take their defaults unless given in `sizes`."""
     model = inlined(model)
-    batch = {s: 1 for s, (axis, _, _) in symbolic_dims(model.proto.graph).items() if axis == 0}
+    batch = {s: 1 for s, use in symbolic_dims(model.proto.graph).items() if use.axis == 0}
     tracing = Tracing(model, infer(model, batch | dict(sizes or {})), Ledger())
     tracing.run()
     layers = []

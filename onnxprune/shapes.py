@@ -116,8 +116,21 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
     assert first is not None
     for failure in first.failures[:3]:
         logger.debug("shape inference: %s", failure)
-    second = _scan(shared, rest, first) if symbols else first
+    second = _second(shared, first, chosen, rest) if symbols else first
     return _facts(first, second, chosen)
+
+
+def _second(shared: _Shared, first: _Scan, numbers: Mapping[str, int], others: Mapping[str, int]) -> _Scan:
+    """The scan at the other numbers; a symbol that the graph accepts at one number only keeps it."""
+    second = _scan(shared, others, first)
+    if len(second.failures) <= len(first.failures):
+        return second
+    accepted, second = dict(numbers), _scan(shared, numbers, first)
+    for symbol in sorted(others, key=lambda s: others[s]):  # the batch is the smallest
+        trial = _scan(shared, accepted | {symbol: others[symbol]}, first)
+        if len(trial.failures) <= len(first.failures):
+            accepted[symbol], second = others[symbol], trial
+    return second
 
 
 def trial_sizes(model: Model) -> Iterator[dict[str, int]]:
@@ -154,37 +167,48 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
     ]
 
 
-def symbolic_dims(graph: onnx.GraphProto) -> dict[str, tuple[int, int, bool]]:
-    """Symbol -> (axis, rank, is float) of its first use among the graph's inputs, initializers left out."""
+@dataclass(frozen=True)
+class Use:
+    """Where a symbolic dim is first used among the graph's inputs."""
+
+    tensor: str
+    axis: int
+    rank: int
+    is_float: bool
+
+
+def symbolic_dims(graph: onnx.GraphProto) -> dict[str, Use]:
+    """Symbol -> its first use among the graph's inputs, initializers left out."""
     weights = {t.name for t in graph.initializer}
-    found: dict[str, tuple[int, int, bool]] = {}
+    found: dict[str, Use] = {}
     for value in graph.input:
         if value.name in weights or not value.type.tensor_type.HasField("shape"):
             continue
         dims = dims_of(value)
-        is_float = value.type.tensor_type.elem_type in (
-            TensorProto.FLOAT,
-            TensorProto.FLOAT16,
-            TensorProto.DOUBLE,
-        )
+        is_float = value.type.tensor_type.elem_type in _FLOATS
         for axis, dim in enumerate(dims):
             if isinstance(dim, str):
-                found.setdefault(dim, (axis, len(dims), is_float))
+                found.setdefault(dim, Use(value.name, axis, len(dims), is_float))
     return found
 
 
+_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16))
+
+
 def _candidates(
-    symbols: Mapping[str, tuple[int, int, bool]], given: Mapping[str, int]
+    symbols: Mapping[str, Use], given: Mapping[str, int]
 ) -> Iterable[tuple[dict[str, int], dict[str, int]]]:
     """The two sets of numbers to try, most likely first."""
     plain = {s: use for s, use in symbols.items() if s not in given and _expression(s, {}) is None}
-    spatial = any(axis and rank >= 4 and is_float for axis, rank, is_float in plain.values())
-    ladder = LADDER[1:] if spatial else LADDER
-    rungs = ladder if any(axis for axis, _, _ in plain.values()) else ladder[:1]
+    spatial = any(use.axis and use.rank >= 4 and use.is_float for use in plain.values())
+    ladder = LADDER[1:] if spatial and not _attended(plain) else LADDER
+    rungs = ladder if any(use.axis for use in plain.values()) else ladder[:1]
     for rung in rungs:
         pair = []
         for which in (0, 1):
-            numbers = {s: (rung if axis else BATCH)[which] for s, (axis, _, _) in plain.items()}
+            numbers = {s: (rung if use.axis else BATCH)[which] for s, use in plain.items()}
+            for total, parts in _attended(plain).items():
+                numbers[total] = sum(numbers[p] for p in parts)
             for symbol in symbols:
                 value = None if symbol in numbers else _expression(symbol, {**numbers, **given})
                 if value is not None:
@@ -193,6 +217,15 @@ def _candidates(
                     numbers.setdefault(symbol, rung[which])
             pair.append(numbers)
         yield pair[0], pair[1]
+
+
+def _attended(symbols: Mapping[str, Use]) -> dict[str, list[str]]:
+    """The length of a decoder's mask: past keys (axis 2 of rank-4 inputs) and new tokens together."""
+    past = [s for s, use in symbols.items() if use.is_float and (use.axis, use.rank) == (2, 4)]
+    tokens = [s for s, use in symbols.items() if not use.is_float and (use.axis, use.rank) == (1, 2)]
+    total = [s for s in tokens if "mask" in symbols[s].tensor]
+    new = [s for s in tokens if s not in total]
+    return {total[0]: [past[0], new[0]]} if len(past) == len(total) == len(new) == 1 else {}
 
 
 _OPERATORS = {
@@ -304,6 +337,7 @@ _WITHOUT_SHAPE_FUNCTION = {
     "GroupNormalization": None,
     "MeanVarianceNormalization": None,
     "ImageScaler": None,
+    "SimplifiedLayerNormalization": None,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxprune.labels import Axes, is_barrier
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.norm import axis_of
@@ -69,8 +71,13 @@ def pool(site: Site) -> list[Axes]:
 
 def _follow_sizes(edit: Edit) -> None:
     """The `sizes` input follows."""
-    if edit.site.has(3) and "axes" not in edit.site.attrs:
+    if not edit.site.has(3):
+        return
+    if "axes" not in edit.site.attrs:
         edit.retarget(3)
+    elif any(a % len(edit.site.shape(0)) in edit.changed() for a in edit.site.attrs["axes"]):
+        new = edit.new_out[0] or ()
+        edit.set_input(3, np.array([new[a] for a in edit.site.attrs["axes"]], np.int64), "sizes")
 
 
 @rule("Resize", "Upsample", follow=_follow_sizes)
