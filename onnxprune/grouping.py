@@ -15,7 +15,7 @@ from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
 from onnxprune.model import Model
-from onnxprune.shapes import Facts, Use, infer, symbolic_dims
+from onnxprune.shapes import Facts, infer, symbolic_dims
 from onnxprune.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -272,12 +272,9 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
         for place, share in kept.items():
             macs[place] += total * (1 - share)
     # For one sample, as in `cost`.
-    batch = next((tracing.facts.sizes[s] for s, use in _symbols(tracing).items() if use.axis == 0), 1)
+    symbols = symbolic_dims(tracing.model.proto.graph)
+    batch = next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)
     return [round(m / batch) for m in macs]
-
-
-def _symbols(tracing: Tracing) -> dict[str, Use]:
-    return symbolic_dims(tracing.model.proto.graph)
 
 
 def _elements(tracing: Tracing, key: str) -> int:

@@ -430,7 +430,9 @@ class _Step:
         )
         answers = shared.answers.get(key)
         if answers is None:
-            answers = shared.answers[key] = self._ask(node, values)
+            answers = self._ask(node, values)
+            if answers:  # a refusal is asked again, since every scan counts its own
+                shared.answers[key] = answers
         complete = bool(answers)
         for name, (dtype, shape) in zip(node.output, answers, strict=False):
             if not name:

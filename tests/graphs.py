@@ -167,11 +167,18 @@ def prune(source: onnx.ModelProto | Model, ratio: float = 0.5, **options: Any) -
 
 
 def group_of(groups: Groups, tensor: str, axis: int) -> Group | None:
-    """The group that cuts an axis of a weight; the one with most positions of it, if several do."""
-    found = [
-        (m.positions, g) for g in groups.groups for m in g.members if (m.tensor, m.axis) == (tensor, axis)
-    ]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    """The group that cuts an axis of a weight; the one that cuts most weights, if several do."""
+    found = groups_of(groups, tensor, axis)
+    return max(found, key=lambda group: len(group.members)) if found else None
+
+
+def groups_of(groups: Groups, tensor: str, axis: int) -> list[Group]:
+    return [g for g in groups.groups if any((m.tensor, m.axis) == (tensor, axis) for m in g.members)]
+
+
+def positions_of(group: Group, tensor: str, axis: int) -> int:
+    """How many positions of an axis a group cuts, over all uses of the weight."""
+    return max(m.positions for m in group.members if (m.tensor, m.axis) == (tensor, axis))
 
 
 def reasons_for(groups: Groups, tensor: str, axis: int) -> set[str]:

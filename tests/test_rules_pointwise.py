@@ -31,6 +31,8 @@ def ready(op: str, net: Net, x: str) -> str:
     if op in ON_INT or op == "BitShift":
         scale = {"BitShift": 1, "Equal": 2}.get(op, 9)
         x = net.add("Ceil", net.add("Abs", net.add("Mul", x, net.const(np.float32(scale)))))
+        if op == "Mod":
+            x = net.add("Add", x, net.const(np.float32(1)))
         return net.cast(x, UINT8 if op == "BitShift" else INT32)
     return x
 

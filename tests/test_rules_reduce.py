@@ -18,7 +18,7 @@ REDUCTIONS = (
 
 def reduced(op: str, axes: list[int] | None, **attrs):
     def build(net: Net, x: str) -> str:
-        if op == "ReduceLogSum":
+        if op in ("ReduceLogSum", "ReduceProd"):
             x = net.add("Add", net.add("Abs", x), net.const(np.float32(0.5)))
         return net.listed(op, x, axes, since=13 if op == "ReduceSum" else 18, **attrs)
 
