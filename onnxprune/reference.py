@@ -18,7 +18,7 @@ from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.rewrite import Cut
-from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
 
@@ -52,9 +52,6 @@ class _Reference:
     graph: onnx.GraphProto
     count: int = 0
     zeros: dict[int, str] = field(default_factory=dict)
-
-    def axes(self, site: Site, slot: int) -> Axes:
-        return site.labels(slot)
 
     def is_cut(self, site: Site, slot: int, axis: int) -> bool:
         return bool(self.cut.removed(site.labels(slot)[axis]).any())
@@ -99,41 +96,21 @@ class _Reference:
     def _version(self) -> int:
         return max(o.version for o in self.groups.model.proto.opset_import if o.domain in ("", "ai.onnx"))
 
-    def on_remaining(self, site: Site, node: onnx.NodeProto, follow: object) -> None:
+    def on_remaining(self, site: Site, node: onnx.NodeProto, follow: Follow | None) -> None:
         """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
-        facts = self.groups.facts
-        inputs = [
-            site.labels(s) if site.has(s) and self._is_labelled(site, s) else None for s in range(len(node.input))
-        ]
-        old = [facts.shapes.get(n) for n in site.node.input]
-        outs = [self.groups.tracing.axes.get(o) for o in site.node.output]
+        inputs, outs = self.cut.around(site)
         for slot, axes in enumerate(inputs):
             if axes is not None:
                 node.input[slot] = self._pick(node.input[slot], site.shape(slot), axes)
         full = list(node.output)
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
-        if callable(follow):
-            new_in = [s if s is None or a is None else self.cut.shape(s, a) for s, a in zip(old, inputs, strict=True)]
-            new_out = [
-                s if s is None or a is None else self.cut.shape(s, a)
-                for s, a in zip([facts.shapes.get(o) for o in full], outs, strict=True)
-            ]
-
-            def kept(slot: int, axis: int) -> Array:
-                axes = inputs[slot]
-                size = site.shape(slot)[axis]
-                return np.ones(size, bool) if axes is None else self.cut.kept(axes[axis], axis, size)
-
-            follow(Edit(site, node, new_in, new_out, kept, self.name))
+        if follow is not None:
+            follow(self.cut.edit(site, node, self.name))
         self.graph.node.append(node)
         for index, (name, axes) in enumerate(zip(full, outs, strict=True)):
             if name and axes is not None:
-                self._spread(small[index], name, facts.shapes[name], axes)
-
-    def _is_labelled(self, site: Site, slot: int) -> bool:
-        tracing = self.groups.tracing
-        return tracing.key(site.node, slot) in tracing.axes
+                self._spread(small[index], name, self.groups.facts.shapes[name], axes)
 
     def _pick(self, tensor: str, shape: Shape, axes: Axes) -> str:
         """The remaining positions of a tensor."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -91,6 +91,29 @@ class Cut:
         for axis in lines:
             value = np.take(value, np.flatnonzero(~self.removed(axes[axis])), axis)
         return np.ascontiguousarray(value)
+
+    def around(self, site: Site) -> tuple[list[Axes | None], list[Axes | None]]:
+        """The labels of a node's inputs and outputs; None where there are none."""
+        tracing, node = self.groups.tracing, site.node
+        inputs = [tracing.axes.get(tracing.key(node, s)) if name else None for s, name in enumerate(node.input)]
+        return inputs, [tracing.axes.get(name) for name in node.output]
+
+    def edit(self, site: Site, node: onnx.NodeProto, unique: Callable[[str], str]) -> Edit:
+        """`node`, a copy of the node of `site`, ready to be changed by its rule."""
+        shapes = self.groups.facts.shapes
+        inputs, outputs = self.around(site)
+
+        def new_sizes(names: Sequence[str], labels: Sequence[Axes | None]) -> list[Shape | None]:
+            old = [shapes.get(name) for name in names]
+            return [s if s is None or x is None else self.shape(s, x) for s, x in zip(old, labels, strict=True)]
+
+        def kept(slot: int | None, axis: int) -> Array:
+            size = (site.out_shape() if slot is None else site.shape(slot))[axis]
+            axes = outputs[0] if slot is None else inputs[slot]
+            return np.ones(size, bool) if axes is None else self.kept(axes[axis], axis, size)
+
+        new_in, new_out = new_sizes(site.node.input, inputs), new_sizes(site.node.output, outputs)
+        return Edit(site, node, new_in, new_out, kept, unique)
 
     def masks(self) -> dict[str, Array]:
         """Keep masks of all weights that shrink, in their original shape."""
@@ -315,7 +338,7 @@ class _Rewriting:
                 if name in self.groups.tracing.unshared:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
             if rule is not None and rule.follow is not None and self._is_touched(site):
-                edit = self._edit(site, new)
+                edit = self.cut.edit(site, new, self.unique)
                 try:
                     rule.follow(edit)
                 except Unsupported as why:
@@ -349,38 +372,9 @@ class _Rewriting:
                 del new.attribute[:]
                 new.attribute.append(attribute)
 
-    def _axes_of(self, site: Site, slot: int) -> Axes | None:
-        tracing = self.groups.tracing
-        name = site.node.input[slot]
-        return tracing.axes.get(tracing.key(site.node, slot)) if name else None
-
     def _is_touched(self, site: Site) -> bool:
-        inputs = (self._axes_of(site, s) for s in range(len(site.node.input)))
-        outputs = (self.groups.tracing.axes.get(o) for o in site.node.output)
-        return any(
-            self.cut.removed(labels).any() for axes in itertools.chain(inputs, outputs) if axes for labels in axes
-        )
-
-    def _edit(self, site: Site, node: onnx.NodeProto) -> Edit:
-        def new_shape(name: str, axes: Axes | None) -> Shape | None:
-            shape = self.groups.facts.shapes.get(name)
-            return shape if shape is None or axes is None else self.cut.shape(shape, axes)
-
-        def kept(slot: int, axis: int) -> Array:
-            size = site.shape(slot)[axis]
-            axes = self._axes_of(site, slot)
-            return np.ones(size, bool) if axes is None else self.cut.kept(axes[axis], axis, size)
-
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        return Edit(
-            site,
-            copy,
-            [new_shape(n, self._axes_of(site, s)) for s, n in enumerate(site.node.input)],
-            [new_shape(n, self.groups.tracing.axes.get(n)) for n in site.node.output],
-            kept,
-            self.unique,
-        )
+        around = itertools.chain(*self.cut.around(site))
+        return any(self.cut.removed(labels).any() for axes in around if axes for labels in axes)
 
     # --- the rest ----------------------------------------------------------------------------------------
 

@@ -465,7 +465,7 @@ class _Step:
                 opset_imports=shared.opsets,
                 ir_version=shared.model.proto.ir_version,
             )
-        except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
             return []
         answers: list[tuple[int, Shape | None]] = []

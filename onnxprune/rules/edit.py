@@ -27,7 +27,8 @@ class Edit:
         node: a copy of the node that may be changed.
         new_in: sizes of every input after pruning (None for an omitted or unknown one).
         new_out: sizes of every output after pruning.
-        kept: (slot, axis) -> bool mask of the positions that remain on an axis of an input.
+        kept: (slot, axis) -> bool mask of the positions that remain on an axis of an input; slot None is the
+            first output.
         constants: new initializers by name, to be added by the rewriter.
         before: nodes to insert before the node.
         after: nodes to insert after it.
@@ -38,7 +39,7 @@ class Edit:
     node: onnx.NodeProto
     new_in: Sequence[Shape | None]
     new_out: Sequence[Shape | None]
-    kept: Callable[[int, int], Array]
+    kept: Callable[[int | None, int], Array]
     unique: Callable[[str], str]
     constants: dict[str, Array] = field(default_factory=dict)
     before: list[onnx.NodeProto] = field(default_factory=list)
@@ -78,16 +79,20 @@ class Edit:
         old, new = self.site.out_shape(slot), self.new_out[slot] or ()
         return [a for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n]
 
-    def retarget(self, slot: int, name: str = "shape") -> None:
+    def retarget(self, slot: int, *, fold: bool = True) -> None:
         """Correct a target shape (an input, or an attribute in old opsets) on the axes whose size changes.
 
         A target that is computed in the graph is multiplied by new/old on these axes only, which is right
         whatever computed it: all sizes that the graph computes are those of the original model.
+
+        Args:
+            slot: the input that is the target.
+            fold: write a target that is computed but always the same as a constant.
         """
         old, new = self.site.out_shape(), self.new_out[0] or ()
         if not self.site.has(slot):
-            target = [int(i) for i in self.site.attrs.get(name, ())]
-            self.set_attribute(name, [n if t > 0 else t for t, n in zip(target, new, strict=True)])
+            target = [int(i) for i in self.site.attrs.get("shape", ())]
+            self.set_attribute("shape", [n if t > 0 else t for t, n in zip(target, new, strict=True)])
             return
         shape_name = self.site.node.input[slot]
         static = self.site.facts.values.get(shape_name)
@@ -99,7 +104,7 @@ class Edit:
         steady = [
             o == n or (seen is not None and int(seen[a]) != o) for a, (o, n) in enumerate(zip(old, new, strict=True))
         ]
-        if static is not None:
+        if static is not None and fold:
             kept = [int(t) if s else n for t, s, n in zip(static, steady, new, strict=True)]
             if kept != static.tolist():
                 self.set_input(slot, np.array(kept, np.int64), "shape")

@@ -166,29 +166,46 @@ def _without(axes: Axes, axis: int) -> Axes:
     return tuple(made)
 
 
-@rule("Pad")
-def pad(site: Site) -> list[Axes]:
-    """New positions must stay; the padded axis keeps its labels where zeros or constants are added."""
-    rank, axes = len(site.shape(0)), list(site.labels(0))
+def _pads(site: Site) -> dict[int, tuple[int, int]]:
+    """Axis -> positions added in front of it and behind it."""
+    rank = len(site.shape(0))
     pads = site.listed("pads" if "pads" in site.attrs else "paddings", 1)
     if pads is None:
         raise Unsupported("pads are computed at run time")
     given = site.listed("axes", 3) if site.has(3) else None
-    padded = [a % rank for a in given] if given is not None else list(range(rank))
-    for i, axis in enumerate(padded):
-        front, back = pads[i], pads[i + len(padded)]
-        if not front and not back:
-            continue
-        if min(front, back) < 0 or site.attrs.get("mode", "constant") != "constant":
+    axes = [a % rank for a in given] if given is not None else list(range(rank))
+    return {a: (pads[i], pads[i + len(axes)]) for i, a in enumerate(axes) if pads[i] or pads[i + len(axes)]}
+
+
+def _follow_pads(edit: Edit) -> None:
+    """Pads count the added positions that remain."""
+    site = edit.site
+    pads = dict.fromkeys(range(len(site.shape(0))), (0, 0)) | _pads(site)
+    new = dict(pads)
+    for axis, (front, back) in pads.items():
+        if max(front, back) > 0 and axis in edit.changed():
+            kept = edit.kept(None, axis)
+            new[axis] = (int(kept[:front].sum()), int(kept[len(kept) - back :].sum()))
+    if new != pads:
+        name = "paddings" if "paddings" in site.attrs else "pads"
+        edit.set_listed(name, 1, [new[a][0] for a in sorted(new)] + [new[a][1] for a in sorted(new)])
+        if site.has(3):
+            edit.set_input(3, np.array(sorted(new), np.int64), "axes")
+
+
+@rule("Pad", follow=_follow_pads)
+def pad(site: Site) -> list[Axes]:
+    """Positions that are added along a labelled axis can go too; copied or cropped ones must stay."""
+    axes = list(site.labels(0))
+    constant = site.attrs.get("mode", "constant") == "constant"
+    for axis, (front, back) in _pads(site).items():
+        if min(front, back) < 0 or not constant:
             site.ledger.fix(axes[axis], site.reason("padded with neighbours or cropped"))
             axes[axis] = site.barrier("padded with neighbours or cropped")
-            continue
-        line = site.uniform(axes[axis], axis)
-        edge = site.barrier("padding")
-        if not is_barrier(line):
-            wide = np.broadcast_to(line, (site.shape(0)[axis],))
-            line = np.concatenate([np.repeat(edge, front), wide, np.repeat(edge, back)])
-        axes[axis] = line
+        elif not is_barrier(axes[axis]):
+            line, size = site.uniform(axes[axis], axis), site.shape(0)[axis]
+            added = site.ledger.fresh(site.node.output[0], axis, front + back)
+            axes[axis] = np.concatenate([added[:front], np.broadcast_to(line, (size,)), added[front:]])
         axes = [x if a == axis or x.ndim == 1 else _spread(site, x, a, axis) for a, x in enumerate(axes)]
     return [tuple(axes)]
 

@@ -172,7 +172,7 @@ def _made(site: Site, axis: int, size: int) -> Array:
 
 def _retarget_fill(edit: Edit) -> None:
     """The shape follows."""
-    edit.retarget(0)
+    edit.retarget(0, fold=edit.site.constant[0])
 
 
 @rule("ConstantOfShape", follow=_retarget_fill)
