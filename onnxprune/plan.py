@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from onnxprune.errors import UsageError
 from onnxprune.grouping import Group, Groups, trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
+from onnxprune.rewrite import Cut
 from onnxprune.selection import Options
 
 FORMAT = "onnxprune-plan"
@@ -59,12 +60,15 @@ class Plan:
         source: digest and name of the model that the plan was made for.
         options: how it was made.
         barriers: what was locked, and why.
+        origin: the trace that a plan was just made from; `source`, `barriers` and the members of the steps are
+            filled in from it when the plan is written.
     """
 
     steps: tuple[Step, ...]
     source: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     barriers: tuple[Mapping[str, Any], ...] = ()
+    origin: Groups | None = field(default=None, repr=False, compare=False)
 
     def removed(self, groups: Groups) -> Array:
         """bool[classes]: the classes that go.
@@ -88,8 +92,6 @@ class Plan:
 
         A constant that several nodes share and that they cut differently has an entry per use, `name@output:slot`.
         """
-        from onnxprune.rewrite import Cut
-
         groups = self.trace(load(source))
         return Cut(groups, self.removed(groups)).masks()
 
@@ -101,6 +103,8 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as text: one line per value that a person may edit."""
+        if self.origin is not None:
+            return _detailed(self, self.origin).to_json()
         steps = [_step_json(step) for step in self.steps]
         head = {
             "format": FORMAT,
@@ -152,13 +156,6 @@ def make(
     sizes: Mapping[str, int] | None = None,
 ) -> Plan:
     """The plan that removes `chosen` (group name -> indices into its classes)."""
-    from onnxprune.rewrite import Cut
-
-    gone = np.zeros(groups.classes.count, bool)
-    for group in groups.groups:
-        if group.name in chosen:
-            gone[group.classes[chosen[group.name]]] = True
-    cut = Cut(groups, gone)
     steps = tuple(
         Step(
             group.name,
@@ -167,12 +164,24 @@ def make(
             group.units,
             group.kind,
             group.exact,
-            layout(groups, group),
-            tuple(float(f"{s:.6g}") for s in scores[group.classes]),
-            tuple(cut.member(m, group) for m in group.members),
+            scores=tuple(scores[group.classes].tolist()),
         )
         for group in groups.groups
     )
+    return Plan(steps, options=options.as_json() | {"sizes": dict(sizes or {})}, origin=groups)
+
+
+def _detailed(plan: Plan, groups: Groups) -> Plan:
+    """The plan with all that a reader, or another machine, wants to know."""
+    cut = Cut(groups, plan.removed(groups))
+    steps = []
+    for index, (step, group) in enumerate(zip(plan.steps, groups.groups, strict=True)):
+        members = tuple(
+            {"tensor": m.tensor, "axis": m.axis, "size": m.size, "removed": cut.positions(m, index)}
+            for m in group.members
+        )
+        scores = tuple(float(f"{s:.6g}") for s in step.scores)
+        steps.append(replace(step, layout=layout(groups, group), scores=scores, members=members))
     source = {"name": groups.model.path.name if groups.model.path else "", "digest": groups.model.digest}
     barriers = tuple(
         {
@@ -184,7 +193,7 @@ def make(
         }
         for b in groups.barriers
     )
-    return Plan(steps, source, options.as_json() | {"sizes": dict(sizes or {})}, barriers)
+    return replace(plan, steps=tuple(steps), source=source, barriers=barriers, origin=None)
 
 
 def layout(groups: Groups, group: Group) -> int:

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.grouping import Group, Groups, Member
+from onnxprune.grouping import Groups, Member
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except
@@ -128,18 +128,27 @@ class Cut:
         alone = {names[k] for k in found if sum(names[o] == names[k] for o in found) == 1}
         return {names[k] if names[k] in alone else k: m for k, m in found.items()}
 
-    def member(self, member: Member, group: Group) -> dict[str, Any]:
-        """A member of a group as plain values, with the positions of the axis that go."""
-        labels = self.groups.tracing.axes[member.key][member.axis]
-        inside = self.groups.group_of[self.groups.classes.of[np.maximum(labels, 0)]] == self.groups.groups.index(group)
-        gone = self.removed(labels) & inside & (labels >= 0)
-        positions: list[Any]
-        if gone.ndim > 1:
-            rows = np.moveaxis(gone, member.axis, -1).reshape(-1, gone.shape[member.axis])
-            positions = [np.flatnonzero(r).tolist() for r in rows]
-        else:
-            positions = np.flatnonzero(gone).tolist()
-        return {"tensor": member.tensor, "axis": member.axis, "size": member.size, "removed": positions}
+    def positions(self, member: Member, group: int) -> list[Any]:
+        """The positions of a member's axis that go with its group; a list per row where rows differ."""
+        gone, owner = self._owned(member.key, member.axis)
+        mine = gone & (owner == group)
+        if mine.ndim == 1:
+            return list(np.flatnonzero(mine).tolist())
+        rows = np.moveaxis(mine, member.axis, -1).reshape(-1, mine.shape[member.axis])
+        return [np.flatnonzero(row).tolist() for row in rows]
+
+    def _owned(self, key: str, axis: int) -> tuple[Array, Array]:
+        """Of every position of a weight's axis: whether it goes, and the index of its group (-1 for none)."""
+        known = self._owners.get((key, axis))
+        if known is None:
+            labels = self.groups.tracing.axes[key][axis]
+            owner = np.where(labels < 0, -1, self.groups.group_of[self.groups.classes.of[np.maximum(labels, 0)]])
+            known = self._owners[key, axis] = (self.removed(labels), owner)
+        return known
+
+    @cached_property
+    def _owners(self) -> dict[tuple[str, int], tuple[Array, Array]]:
+        return {}
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:
@@ -169,7 +178,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
             value = groups.tracing.weight_value(node.output[0])
             if value is not None:
                 tensor = numpy_helper.from_array(value * by_name[node.output[0]].astype(value.dtype))
-                node.attribute[0].CopyFrom(helper.make_attribute("value", tensor))
+                node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], name=node.name, value=tensor))
     return replace(model, proto=proto, values=values)
 
 

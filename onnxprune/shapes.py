@@ -11,7 +11,7 @@ import ast
 import logging
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -329,15 +329,33 @@ _INTEGERS = frozenset(
 )
 
 
-# Operators for which onnx has no shape function: comparisons, whose output is boolean and of the broadcast shape of
-# the inputs, and norms (and an experimental operator of old exporters), whose output is like input 0.
-_WITHOUT_SHAPE_FUNCTION = {
-    "GreaterOrEqual": TensorProto.BOOL,
-    "LessOrEqual": TensorProto.BOOL,
-    "GroupNormalization": None,
-    "MeanVarianceNormalization": None,
-    "ImageScaler": None,
-    "SimplifiedLayerNormalization": None,
+def _broadcast(node: onnx.NodeProto, *shapes: Shape) -> Shape:
+    return np.broadcast_shapes(*shapes)
+
+
+def _like_first(node: onnx.NodeProto, *shapes: Shape) -> Shape:
+    return shapes[0]
+
+
+def _crop(node: onnx.NodeProto, *shapes: Shape) -> Shape:
+    attrs = {a.name: list(a.ints) for a in node.attribute}
+    left, top, right, bottom = attrs["border"]
+    n, c, height, width = shapes[0]
+    inner = attrs.get("scale") or [height - top - bottom, width - left - right]
+    return (n, c, *inner)
+
+
+# Operators for which onnx has no shape function: some that it defines by a function, and experimental ones of old
+# exporters that ONNX Runtime still runs.
+_WITHOUT_SHAPE_FUNCTION: Mapping[str, Callable[..., Shape]] = {
+    "Affine": _like_first,
+    "Crop": _crop,
+    "GreaterOrEqual": _broadcast,
+    "GroupNormalization": _like_first,
+    "ImageScaler": _like_first,
+    "LessOrEqual": _broadcast,
+    "MeanVarianceNormalization": _like_first,
+    "SimplifiedLayerNormalization": _like_first,
 }
 
 
@@ -386,9 +404,9 @@ class _Step:
         if self._evaluate(node) or self._infer(node):
             return
         if node.op_type in _WITHOUT_SHAPE_FUNCTION and all(i in scan.shapes for i in node.input):
-            dtype = _WITHOUT_SHAPE_FUNCTION[node.op_type] or scan.dtypes[node.input[0]]
-            shapes = [scan.shapes[i] for i in node.input]
-            scan.put(node.output[0], dtype, shapes[0] if dtype != TensorProto.BOOL else np.broadcast_shapes(*shapes))
+            shape = _WITHOUT_SHAPE_FUNCTION[node.op_type](node, *(scan.shapes[i] for i in node.input))
+            is_test = node.op_type.endswith("OrEqual")
+            scan.put(node.output[0], TensorProto.BOOL if is_test else scan.dtypes[node.input[0]], shape)
             return
         for name in node.output:
             if name in self.shared.infos:

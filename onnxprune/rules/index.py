@@ -263,5 +263,6 @@ def scatter_nd(site: Site) -> list[Axes]:
     x = list(range(len(site.shape(0))))
     depth = site.shape(1)[-1]
     index: list[Letter] = [*(f"i{a}" for a in range(len(site.shape(1)) - 1)), "depth"]
-    fixes = dict.fromkeys([*x[:depth], "depth"], COMPUTED)
+    # A row left out leaves the data as it was, which is not the same as a row of zeros.
+    fixes = dict.fromkeys([*x[:depth], *index], COMPUTED)
     return through(site, [x, index, [*index[:-1], *x[depth:]]], [x], fixes=fixes)

@@ -9,6 +9,8 @@ from onnxprune.rules.site import Letters, Site, through
 UNARY = (
     "Abs",
     "Acos",
+    "Affine",
+    "Affine",
     "Acosh",
     "Asin",
     "Asinh",

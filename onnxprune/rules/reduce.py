@@ -80,6 +80,13 @@ def _follow_sizes(edit: Edit) -> None:
         edit.set_input(3, np.array([new[a] for a in edit.site.attrs["axes"]], np.int64), "sizes")
 
 
+@rule("Crop")
+def crop(site: Site) -> list[Axes]:
+    """Per channel; cropped axes must stay whole (an experimental operator of old exporters)."""
+    letters = ("n", "c", "h", "w")
+    return through(site, [letters], [("n", "c", "y", "x")], fixes=dict.fromkeys(letters[2:], "cropped"))
+
+
 @rule("Resize", "Upsample", follow=_follow_sizes)
 def resize(site: Site) -> list[Axes]:
     """Axes that keep their size are kept; resampled ones must stay whole."""
