@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Group:
         members: the weight axes that it cuts.
         exact: removal leaves the values at the remaining positions as they are in the masked model.
         params: weight elements that any unit of the group holds.
-        macs: multiply-accumulates that depend on the group.
+        work: counts `macs`.
     """
 
     name: str
@@ -62,7 +63,12 @@ class Group:
     members: tuple[Member, ...]
     exact: bool
     params: int
-    macs: int
+    work: Callable[[], int] = field(repr=False, compare=False)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates that depend on the group, for one sample; counted when they are asked for."""
+        return self.work()
 
     @property
     def units(self) -> int:
@@ -159,7 +165,7 @@ def trace(
         classes = tracing.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)
-        revised = _revise(policy, tracing.ledger, classes, heads=heads, head_dims=head_dims)
+        revised = _revise(policy, tracing.ledger, classes, attention, heads=heads, head_dims=head_dims)
         if revised == policy:
             break
         policy = revised
@@ -176,7 +182,13 @@ def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
 
 
 def _revise(
-    policy: Mapping[tuple[str, int], int], ledger: Ledger, classes: Classes, *, heads: bool, head_dims: bool
+    policy: Mapping[tuple[str, int], int],
+    ledger: Ledger,
+    classes: Classes,
+    attention: AbstractSet[tuple[str, int]],
+    *,
+    heads: bool,
+    head_dims: bool,
 ) -> dict[tuple[str, int], int]:
     """The policy for the next trace: attention splits by heads, locked splits one axis further out."""
     revised = dict(policy)
@@ -188,7 +200,7 @@ def _revise(
     free = classes.free
     for choice in ledger.choices:
         labels = choice.labels[choice.labels >= 0]
-        if choice.taken > 0 and labels.size and not free[classes.of[labels]].any():
+        if choice.key not in attention and choice.taken > 0 and labels.size and not free[classes.of[labels]].any():
             revised[choice.key] = choice.taken - 1
     return revised
 
@@ -215,7 +227,7 @@ def _describe(
     for kind, ids in kinds.items():
         kind_of[ids] = kind
     members = [tuple(_member(tracing, *axis) for axis in part.axes) for part in parts]
-    names, macs = _names(tracing, members), _macs(tracing, classes, parts)
+    names, macs = _names(tracing, members), cache(partial(_macs, tracing, classes, parts))
     return tuple(
         Group(
             names[i],
@@ -224,10 +236,14 @@ def _describe(
             members[i],
             not any(classes.mixed[cell].any() for cell in part.cells),
             _params(tracing, members[i]),
-            macs[i],
+            partial(_nth, macs, i),
         )
         for i, part in enumerate(parts)
     )
+
+
+def _nth(values: Callable[[], Sequence[int]], index: int) -> int:
+    return values()[index]
 
 
 def _member(tracing: Tracing, key: str, axis: int, positions: int) -> Member:
@@ -237,9 +253,11 @@ def _member(tracing: Tracing, key: str, axis: int, positions: int) -> Member:
 
 def _params(tracing: Tracing, members: Sequence[Member]) -> int:
     """Elements that any of the members' positions holds."""
-    kept: dict[str, float] = {}
+    held: dict[str, dict[int, float]] = {}
     for member in members:
-        kept[member.key] = kept.get(member.key, 1.0) * (1 - member.positions / member.size)
+        axes = held.setdefault(member.key, {})
+        axes[member.axis] = axes.get(member.axis, 0.0) + member.positions / member.size
+    kept = {key: math.prod(1 - share for share in axes.values()) for key, axes in held.items()}
     return round(sum(_elements(tracing, key) * (1 - share) for key, share in kept.items()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +18,9 @@ range) and every shared trained model, pruned at ratio 0.5 (`l2`, uniform, heads
 largest difference from the masked reference, over the largest reference output. *Zeroed* is the difference from the
 original with the removed weights set to zero, an independent check that holds where all removed groups are exact,
 with all optimisations of ONNX Runtime on. *Prunable* is the share of float weights that some group holds. Every
-written file passes ONNX's full checker and strict shape inference if its original does.
+written file passes ONNX's full checker and strict shape inference if its original does. The last column says what
+share of the weights lies at positions that a reason locks: a weight whose input side is locked can still shrink on
+its output side, so these shares add up to more than what is not prunable.
 """
 COLUMNS = (
     "graph",
@@ -30,7 +31,7 @@ COLUMNS = (
     "prunable",
     "params",
     "MACs",
-    "MB",
+    "bytes",
     "error",
     "zeroed",
     "result",
@@ -56,15 +57,15 @@ _TRAINED = """Outputs on sample inputs (photographs where the model takes pictur
 stay finite for every one of them.
 
 """
-_SCOPE = """These contain quantised, fused, recurrent, control-flow, classical or custom operators, which are barriers in
-this version. What is prunable around them is pruned and proven all the same.
+_SCOPE = """These contain quantised, fused, recurrent, control-flow, classical or custom operators, which are
+barriers in this version. What is prunable around them is pruned and proven all the same.
 
 """
 _WHOLE = """Weights of Conv, ConvTranspose, Gemm, MatMul and Einsum that no group holds on any axis.
 
 """
-_AXES = """Every axis of such a weight, kernel axes aside, of which some position is in no group, counted by reason, for the
-graphs in scope. An axis with several reasons is counted at each of them.
+_AXES = """Every axis of such a weight, kernel axes aside, of which some position is in no group, counted by reason, for
+the graphs in scope. An axis with several reasons is counted at each of them.
 
 """
 
@@ -126,9 +127,9 @@ def _row(result: Result) -> list[str]:
         str(result.get("nodes", "-")),
         str(result.get("groups", "-")),
         held,
-        _pair(result.get("params"), 1e6, "M"),
-        _pair(result.get("macs"), 1e9, "G"),
-        _pair([result.get("bytes_before", 0), result["bytes_after"]], 1e6, "") if "bytes_after" in result else "-",
+        _pair(result.get("params")),
+        _pair(result.get("macs")),
+        _pair([result["bytes_before"], result["bytes_after"]]) if "bytes_after" in result else "-",
         "-" if result.get("error") is None else f"{result['error']:.1e}",
         "-" if result.get("zeroed_error") is None else f"{result['zeroed_error']:.1e}",
         outcome(result),
@@ -182,15 +183,12 @@ def axes(rows: Iterable[Result]) -> str:
     return markdown(("reason", "axes", "graphs", "for example"), lines)
 
 
-def _pair(values: Sequence[float] | None, unit: float, letter: str) -> str:
+def _pair(values: Sequence[float] | None) -> str:
+    """Before and after, in a unit that fits."""
     if not values:
         return "-"
-    before, after = (f"{v / unit:.{_digits(v / unit)}f}" for v in values)
-    return f"{before} → {after}{letter and ' ' + letter}"
-
-
-def _digits(value: float) -> int:
-    return max(0, min(4, 2 - math.floor(math.log10(value)))) if value > 0 else 0
+    scale, letter = next((u for u in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if values[0] >= u[0]), (1, ""))
+    return f"{values[0] / scale:.3g} → {values[1] / scale:.3g}{letter}"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

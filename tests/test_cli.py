@@ -157,7 +157,7 @@ def test_prune_selection_options(run, tmp_path):
         "--keep", "residual*", "--criterion", "l1", "--round-to", 8, "--seed", 3,
     )  # fmt: skip
     removed = {g["name"]: g["removed"] for g in ran.json["groups"]}
-    assert ran.code == 0 and removed["conv.weight"] == 8 and removed["fc.weight"] == 72
+    assert ran.code == 0 and removed["conv.weight"] == 16 and removed["fc.weight"] == 72
     assert ran.json["options"]["criterion"] == "l1" and ran.json["options"]["seed"] == 3
     assert list(tmp_path.iterdir()) == []
 

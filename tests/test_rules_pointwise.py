@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.rules.pointwise import BROADCAST, UNARY
-from tests.graphs import BOOL, FLOAT, INT32, UINT8, Net
+from onnxprune.rules.pointwise import BINARY, BROADCAST, UNARY
+from tests.graphs import FLOAT, INT32, UINT8, Net
 from tests.sandwich import Case, check_case, parameters
 
 TO_UNIT = ("Acos", "Asin", "Atanh", "Tan")
@@ -149,14 +149,18 @@ def thresholded(net: Net, x: str) -> str:
     return net.add("ThresholdedRelu", x, alpha=0.2)
 
 
-SPECIAL = {"Cast": cast, "Clip": clip, "ThresholdedRelu": thresholded}
-FLOATS_ONLY = [op for op in BROADCAST if op not in (*ON_BOOL, *ON_INT, "BitShift", "Where", "PRelu")]
-TWO = [op for op in BROADCAST if op not in ("Where", "PRelu")]
-SINCE = {"Greater": 9, "Less": 9, **dict.fromkeys(VARIADIC, 8), "And": 7}
+def affine(net: Net, x: str) -> str:
+    return net.add("Affine", x, alpha=2.0, beta=0.5)
+
+
+SPECIAL = {"Affine": affine, "Cast": cast, "Clip": clip, "ThresholdedRelu": thresholded}
+TWO = [op for op in (*BINARY, *BROADCAST) if op not in ("Where", "PRelu")]
+SINCE = dict.fromkeys(VARIADIC, 8)
 BOTH = {("w_other", 1): 8}
 
 CASES = [
-    *(Case(op, "", SPECIAL.get(op, unary(op))) for op in UNARY if op != "Binarizer"),
+    *(Case(op, "", SPECIAL.get(op, unary(op))) for op in dict.fromkeys(UNARY)),
+    *(Case(op, "same-shape", with_activation(op, (2, 5, 8)), others=BOTH, until=7) for op in VARIADIC),
     Case("Clip", "above", clip_above, since=11),
     Case("Clip", "computed", clip_computed, since=12),
     Case("Dropout", "", dropout),
@@ -191,5 +195,3 @@ def test_before_opset_7_the_second_operand_is_laid_along_an_axis() -> None:
     assert found is not None
     assert found.trace.__name__ == "broadcast_by_axis"
 
-
-assert BOOL  # the element types are re-exported for the other files

@@ -165,7 +165,7 @@ CASES = [
     Case("ReduceSum", "no-op", no_axes, since=13),
     Case("ReduceMean", "squeeze-excite", squeeze_excite, IMAGE, 1, 1, others={("squeeze", 0): 4, ("excite", 0): 8}),
     *(
-        Case(op, "along", plain(op, axis=2, keepdims=keep), out=None, units=0, why="positions are results")
+        Case(op, f"along-{keep}", plain(op, axis=2, keepdims=keep), out=None, units=0, why="positions are results")
         for op in ("ArgMax", "ArgMin")
         for keep in (0, 1)
     ),
@@ -193,6 +193,8 @@ CASES = [
     *(Case(op, "batch", plain(op, kernel_shape=[2, 2]), (8, 2, 4, 4), 0, 0) for op in POOLS),
     Case("AveragePool", "ceil", plain("AveragePool", kernel_shape=[3, 3], ceil_mode=1, strides=[2, 2]), IMAGE, 1, 1, since=10),
     Case("MaxPool", "indices", with_indices, IMAGE, 1, 1, since=8, units=0, why="indices count through the channels"),
+    Case("Crop", "", plain("Crop", border=[1, 1, 0, 1]), IMAGE, 1, 1),
+    Case("Crop", "space", plain("Crop", border=[1, 1, 0, 1]), IMAGE, 2, 1, units=0, why="cropped"),
     Case("Upsample", "", upsample, IMAGE, 1, 1, until=9),
     Case("Upsample", "space", upsample, IMAGE, 2, 1, until=9, units=0, why="resampled"),
     Case("Resize", "scales", by_scales(), IMAGE, 1, 1),

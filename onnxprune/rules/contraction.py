@@ -35,13 +35,13 @@ def conv(site: Site) -> list[Axes]:
         raise Unsupported("kernel of another rank")
     if _groups(site) > 1:
         return _grouped(site, transposed=False)
-    k, s, o = (tuple(f"{x}{i}" for i in range(spatial)) for x in "kso")
+    k, s, o = _spatial(site)
     bias = [("m",)] if site.has(2) else []
     return through(
         site,
         [("n", "c", *s), ("m", "c", *k), *bias],
         [("n", "m", *o)],
-        fixes=dict.fromkeys(s, SPATIAL),
+        fixes=dict.fromkeys(set(s) - set(o), SPATIAL),
         inherent=dict.fromkeys(k, KERNEL),
     )
 
@@ -50,18 +50,32 @@ def conv(site: Site) -> list[Axes]:
       + [(1, a) for a in range(1, len(s.shape(1)))])  # fmt: skip
 def conv_transpose(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
-    spatial = len(site.shape(0)) - 2
     if _groups(site) > 1:
         return _grouped(site, transposed=True)
-    k, s, o = (tuple(f"{x}{i}" for i in range(spatial)) for x in "kso")
+    k, s, o = _spatial(site)
     bias = [("m",)] if site.has(2) else []
     return through(
         site,
         [("n", "c", *s), ("c", "m", *k), *bias],
         [("n", "m", *o)],
-        fixes=dict.fromkeys(s, SPATIAL),
+        fixes=dict.fromkeys(set(s) - set(o), SPATIAL),
         inherent=dict.fromkeys(k, KERNEL),
     )
+
+
+def _spatial(site: Site) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Letters of the kernel's, the input's and the output's spatial axes.
+
+    An axis with a kernel of 1, a stride of 1 and no padding is not mixed: its output has the letter of its input.
+    """
+    count = len(site.shape(1)) - 2
+    kernel, space = (tuple(f"{x}{i}" for i in range(count)) for x in "ks")
+    strides, pads = site.attrs.get("strides", [1] * count), site.attrs.get("pads", [0] * 2 * count)
+    padded = list(site.attrs.get("output_padding", [0] * count))
+    plain = [
+        (site.shape(1)[2 + i], strides[i], pads[i], pads[i + count], padded[i]) == (1, 1, 0, 0, 0) for i in range(count)
+    ]
+    return kernel, space, tuple(space[i] if plain[i] else f"o{i}" for i in range(count))
 
 
 def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
@@ -72,9 +86,13 @@ def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
     """
     ledger, group = site.ledger, _groups(site)
     x, w, sizes = site.labels(0), site.labels(1), site.shape(1)
-    for axis in range(2, len(sizes)):
+    _, inside, outside = _spatial(site)
+    space: list[Array] = []
+    for axis, (before, after) in enumerate(zip(inside, outside, strict=True), 2):
         ledger.fix(w[axis], site.reason(KERNEL, inherent=True))
-        ledger.fix(x[axis], site.reason(SPATIAL))
+        if before != after:
+            ledger.fix(x[axis], site.reason(SPATIAL))
+        space.append(site.uniform(x[axis], axis) if before == after else site.barrier(SPATIAL))
     outer = _rows(w[0], group, sizes[0])
     entering = _rows(site.uniform(x[1], 1), group, site.shape(0)[1])
     if transposed:
@@ -100,7 +118,7 @@ def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
     if site.has(2):
         ledger.tie(site.labels(2)[0], made)
     site.readings.append(Reading(0, 1, False))
-    return [(x[0], made, *(site.barrier(SPATIAL) for _ in sizes[2:]))]
+    return [(x[0], made, *space)]
 
 
 def _rows(line: Array, group: int, size: int) -> Array:

@@ -1,0 +1,99 @@
+"""Whatever the graph: what comes out is valid, smaller, and equal to the masked original."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onnxprune.errors import GoalMissed
+from onnxprune.model import to_proto
+from onnxprune.plan import Plan
+from tests.graphs import feeds_of, prune, run, shapes_of
+from tests.random_graphs import images, mixed, options, sequences
+
+LONG = int(os.environ.get("ONNXPRUNE_RANDOM_GRAPHS", "2000"))
+
+
+def quick(examples: int):
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+def check(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+    before = proto.SerializeToString(deterministic=True)
+    try:
+        outcome = prune(proto, **chosen)
+    except GoalMissed as missed:
+        assert missed.message.startswith("nothing can be pruned"), missed.message
+        return
+    finally:
+        assert proto.SerializeToString(deterministic=True) == before, "the input was changed"
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    assert outcome.rolled_back == ()
+    small = to_proto(outcome.model)
+    onnx.checker.check_model(small, full_check=True)
+    assert outcome.after.params <= outcome.before.params
+    assert outcome.after.macs <= outcome.before.macs
+    check_masks(proto, small, outcome.plan)
+    check_other_batch(proto, small)
+    if not any(step.remove for step in outcome.plan.steps):
+        assert small.SerializeToString(deterministic=True) == before
+
+
+def check_masks(proto: onnx.ModelProto, small: onnx.ModelProto, plan: Plan) -> None:
+    """What the plan says to keep is what is there, also after the plan went through its text."""
+    masks = Plan.from_json(plan.to_json()).masks(proto)
+    before, after = shapes_of(proto), shapes_of(small)
+    for name, shape in before.items():
+        if name in after and after[name] != shape and name in masks:
+            assert masks[name].shape == shape
+            assert masks[name].sum() == np.prod(after[name])
+    grown = [n for n, s in after.items() if n in before and np.prod(s) > np.prod(before[n])]
+    assert grown == []
+
+
+def check_other_batch(proto: onnx.ModelProto, small: onnx.ModelProto) -> None:
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    if not dims[0].dim_param:
+        return
+    feeds = {name: np.repeat(value, 3, axis=0)[:5] for name, value in feeds_of(proto).items()}
+    for name, value in run(small, feeds=feeds).items():
+        assert value.shape[0] == 5, name
+
+
+@quick(90)
+@given(images(), options())
+def test_convolutional_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+    check(proto, chosen)
+
+
+@quick(70)
+@given(sequences(), options())
+def test_transformer_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+    check(proto, chosen)
+
+
+@quick(40)
+@given(mixed(), options())
+def test_mixed_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+    check(proto, chosen)
+
+
+@pytest.mark.long
+@settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@given(st.one_of(images(), sequences(), mixed()), options())
+def test_many_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+    check(proto, chosen)
