@@ -13,6 +13,8 @@ from tests import coverage, shared
 pytestmark = pytest.mark.zoo
 
 NAMES = [e.name for e in shared.entries()]
+# Reasons that may lock a whole model: one layer between its input and its output, a table of trees.
+SOUND = {"graph input", "graph output", "Gather: index computed at run time"}
 WITHOUT_FOLDER = pytest.param("", marks=pytest.mark.skip(reason=shared.ABSENT))
 
 
@@ -20,10 +22,10 @@ WITHOUT_FOLDER = pytest.param("", marks=pytest.mark.skip(reason=shared.ABSENT))
 def test_valid_proven_smaller(name: str) -> None:
     result = coverage.prune_one(name)
     if result["status"] == "unrunnable":
-        assert result["held"] >= 0
+        assert result["scope"], result["problem"]
         pytest.skip(f"the original does not run: {result['problem']}")
     if result["status"] == "nothing":
-        assert result["scope"] or not result["weights"], f"nothing to prune: {result['barriers']}"
+        assert result["scope"] or set(result["barriers"]) <= SOUND, f"nothing to prune: {result['barriers']}"
         return
     assert result["status"] == "proven", coverage.line_of(result)
     assert result["error"] <= result["tolerance"]
