@@ -239,7 +239,14 @@ class _Rewriting:
         self._weights(graph)
         self._nodes(graph)
         self._infos(graph)
-        _drop_dead(graph)
+        drop_dead(graph)
+        if old.ir_version < 4:  # where every initializer must also be an input
+            listed = {value.name for value in graph.input}
+            graph.input.extend(
+                helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+                for t in graph.initializer
+                if t.name not in listed
+            )
         return Model(proto, self.model.folder, self.model.path, self.values)
 
     # --- weights -----------------------------------------------------------------------------------------
@@ -254,6 +261,7 @@ class _Rewriting:
             for name, axes in cuts.items():
                 if axes is None:
                     graph.initializer.add().CopyFrom(tensor)
+                    graph.initializer[-1].name = name
                 else:
                     self._slice(graph, tensor, name, axes)
         for sparse in self.model.proto.graph.sparse_initializer:
@@ -357,10 +365,6 @@ class _Rewriting:
                 constants.update(edit.constants)
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
-            if self.model.proto.ir_version < 4:  # where every initializer must also be an input
-                graph.input.append(
-                    helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-                )
 
     def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, Array]) -> None:
         """The copies of a weight that a node makes."""
@@ -404,7 +408,7 @@ class _Rewriting:
                         dim.dim_value = size
 
 
-def _drop_dead(graph: onnx.GraphProto) -> None:
+def drop_dead(graph: onnx.GraphProto) -> None:
     """Remove nodes, initializers and notes that no output depends on."""
     needed = {o.name for o in graph.output}
     alive: list[bool] = []
