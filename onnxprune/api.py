@@ -260,16 +260,33 @@ def _roll_back(
         search(names[half:])
 
     search(list(chosen), verdict)
-    left = {n: c for n, c in chosen.items() if n not in {f.group for f in failed}}
-    for bad in failed:
-        logger.warning("group %s is left whole: %s", bad.group, bad.problem)
+    bad = {f.group for f in failed}
+    passed = [n for n in chosen if n not in bad]
+    together = _together(groups, {n: chosen[n] for n in passed})
+    failed += [RolledBack(n, "its proof fails together with that of other groups") for n in passed[together:]]
+    for one in failed:
+        logger.warning("group %s is left whole: %s", one.group, one.problem)
+    left = {n: chosen[n] for n in passed[:together]}
     if not left:
         raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
-    small = rewrite(groups, _gone(groups, left))
-    final = proof.check(groups, _gone(groups, left), small)
-    if not final.ok:
-        raise GoalMissed(f"the proof fails for groups together that pass alone: {final.problem}")
-    return left, small, final, tuple(failed)
+    gone = _gone(groups, left)
+    small = rewrite(groups, gone)
+    return left, small, proof.check(groups, gone, small), tuple(failed)
+
+
+def _together(groups: Groups, chosen: Mapping[str, Array]) -> int:
+    """How many of the groups, from the first, pass the proof together."""
+    names = list(chosen)
+    low, high = 0, len(names)
+    if not names or _attempt(groups, chosen).ok:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _attempt(groups, {n: chosen[n] for n in names[:middle]}).ok:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 class _Clock:

@@ -392,15 +392,16 @@ class _Rewriting:
     # --- the rest ----------------------------------------------------------------------------------------
 
     def _infos(self, graph: onnx.GraphProto) -> None:
+        stored = {t.name: tuple(t.dims) for t in graph.initializer}
         for info in self.model.proto.graph.value_info:
             new = graph.value_info.add()
             new.CopyFrom(info)
             axes = self.groups.tracing.axes.get(info.name)
             shape = self.groups.facts.shapes.get(info.name)
-            if axes is None or shape is None or not info.type.tensor_type.HasField("shape"):
+            if shape is None or not info.type.tensor_type.HasField("shape"):
                 continue
-            dims = new.type.tensor_type.shape.dim
-            for dim, old, size in zip(dims, shape, self.cut.shape(shape, axes), strict=False):
+            sizes = stored.get(info.name, shape if axes is None else self.cut.shape(shape, axes))
+            for dim, old, size in zip(new.type.tensor_type.shape.dim, shape, sizes, strict=False):
                 if old != size:
                     fixed = dim.HasField("dim_value")
                     dim.Clear()

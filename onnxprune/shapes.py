@@ -361,8 +361,10 @@ _WITHOUT_SHAPE_FUNCTION: Mapping[str, Callable[..., Shape]] = {
 
 # The most frequent of the operators whose output is like input 0: asking onnx takes ten times as long.
 _SAME_SHAPE = frozenset(
-    ("BatchNormalization", "Clip", "Erf", "Gelu", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization")
-    + ("LayerNormalization", "LeakyRelu", "Neg", "Relu", "Sigmoid", "Softmax", "Sqrt", "Tanh")
+    (
+        *("BatchNormalization", "Clip", "Erf", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LayerNormalization"),
+        *("InstanceNormalization", "LeakyRelu", "Neg", "Relu", "Sigmoid", "Softmax", "Sqrt", "Tanh"),
+    )
 )
 
 
