@@ -24,7 +24,7 @@ from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Options, select
-from onnxprune.shapes import trial_sizes
+from onnxprune.symbols import candidate_sizes, symbolic_dims
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ def _check(
     verdict = proof.check(groups, gone_of(groups), small)
     if verdict.runnable or fixed_sizes:
         return groups, verdict
-    for sizes in trial_sizes(groups.model):
+    for sizes, _ in candidate_sizes(symbolic_dims(groups.model.proto.graph), {}):
         if sizes != groups.facts.sizes:
             other = retrace(groups, sizes)
             found = proof.check(other, gone_of(other), small)

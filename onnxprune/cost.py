@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from onnxprune.functions import inlined
 from onnxprune.labels import Ledger
 from onnxprune.model import Model
-from onnxprune.shapes import infer, symbolic_dims
+from onnxprune.shapes import infer
+from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import WEIGHT_TYPES, Tracing
 
 

@@ -16,7 +16,8 @@ from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
 from onnxprune.model import Model
-from onnxprune.shapes import Facts, infer, symbolic_dims
+from onnxprune.shapes import Facts, infer
+from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import Tracing
 
 logger = logging.getLogger(__name__)

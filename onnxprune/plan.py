@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Group, Groups, trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
-from onnxprune.rewrite import Cut
 from onnxprune.selection import Options
 
 FORMAT = "onnxprune-plan"

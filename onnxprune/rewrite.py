@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,143 +12,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
-from onnxprune.grouping import Groups, Member
+from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except
-from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site, Unsupported
-from onnxprune.shapes import Shape
 from onnxprune.tracing import captured
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """What goes, seen from every tensor.
-
-    Attributes:
-        groups: the traced model.
-        gone: bool[classes].
-    """
-
-    groups: Groups
-    gone: Array
-
-    @cached_property
-    def _gone_label(self) -> Array:
-        return np.append(self.gone[self.groups.classes.of], False)  # a barrier, clipped to -1, stays
-
-    @cached_property
-    def _cache(self) -> dict[int, tuple[Array, Array]]:
-        return {}
-
-    def removed(self, labels: Array) -> Array:
-        """bool, in the shape of `labels`: the positions that go."""
-        known = self._cache.get(id(labels))
-        if known is None or known[0] is not labels:
-            known = self._cache[id(labels)] = (labels, self._gone_label[np.maximum(labels, -1)])
-        return known[1]
-
-    def size(self, labels: Array, axis: int, size: int) -> int:
-        """The length of `axis` that remains of `size`."""
-        gone = self.removed(labels)
-        if not gone.any():
-            return size
-        if gone.ndim == 1:
-            return size - int(gone.sum())
-        return size - int(np.moveaxis(gone, axis, -1).reshape(-1, size)[0].sum())
-
-    def shape(self, shape: Shape, axes: Axes) -> Shape:
-        """The sizes that remain."""
-        return tuple(self.size(labels, a, n) for a, (labels, n) in enumerate(zip(axes, shape, strict=True)))
-
-    def kept(self, labels: Array, axis: int, size: int) -> Array:
-        """bool[size]: the positions of `axis` that remain in the first row."""
-        gone = self.removed(labels)
-        if gone.ndim > 1:
-            gone = np.moveaxis(gone, axis, -1).reshape(-1, gone.shape[axis])[0]
-        return ~np.broadcast_to(gone, (size,))
-
-    def mask(self, shape: Shape, axes: Axes) -> Array | None:
-        """bool, broadcastable to `shape`: the elements that remain; None if all do."""
-        mask: Array | None = None
-        for axis, labels in enumerate(axes):
-            gone = self.removed(labels)
-            if gone.any():
-                keep = ~(gone if gone.ndim > 1 else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))]))
-                mask = keep if mask is None else mask & keep
-        return mask
-
-    def sliced(self, value: Array, axes: Axes) -> Array:
-        """The part of a weight that remains."""
-        new = self.shape(value.shape, axes)
-        lines = [a for a, labels in enumerate(axes) if labels.ndim == 1 and new[a] != value.shape[a]]
-        rows = [a for a, labels in enumerate(axes) if labels.ndim > 1 and new[a] != value.shape[a]]
-        if rows:
-            mask = np.broadcast_to(self.mask(value.shape, axes), value.shape)  # type: ignore[arg-type]
-            return np.ascontiguousarray(value[mask].reshape(new))
-        for axis in lines:
-            value = np.take(value, np.flatnonzero(~self.removed(axes[axis])), axis)
-        return np.ascontiguousarray(value)
-
-    def around(self, site: Site) -> tuple[list[Axes | None], list[Axes | None]]:
-        """The labels of a node's inputs and outputs; None where there are none."""
-        tracing, node = self.groups.tracing, site.node
-        inputs = [tracing.axes.get(tracing.key(node, s)) if name else None for s, name in enumerate(node.input)]
-        return inputs, [tracing.axes.get(name) for name in node.output]
-
-    def edit(self, site: Site, node: onnx.NodeProto, unique: Callable[[str], str]) -> Edit:
-        """`node`, a copy of the node of `site`, ready to be changed by its rule."""
-        shapes = self.groups.facts.shapes
-        inputs, outputs = self.around(site)
-
-        def new_sizes(names: Sequence[str], labels: Sequence[Axes | None]) -> list[Shape | None]:
-            old = [shapes.get(name) for name in names]
-            return [s if s is None or x is None else self.shape(s, x) for s, x in zip(old, labels, strict=True)]
-
-        def kept(slot: int | None, axis: int) -> Array:
-            size = (site.out_shape() if slot is None else site.shape(slot))[axis]
-            axes = outputs[0] if slot is None else inputs[slot]
-            return np.ones(size, bool) if axes is None else self.kept(axes[axis], axis, size)
-
-        new_in, new_out = new_sizes(site.node.input, inputs), new_sizes(site.node.output, outputs)
-        return Edit(site, node, new_in, new_out, kept, unique)
-
-    def masks(self) -> dict[str, Array]:
-        """Keep masks of all weights that shrink, in their original shape."""
-        found = {}
-        for key, axes in self.groups.tracing.weights_axes():
-            name = self.groups.tracing.weights[key]
-            shape = self.groups.facts.shapes[name]
-            mask = self.mask(shape, axes)
-            if mask is not None:
-                found[key] = np.array(np.broadcast_to(mask, shape))
-        names = self.groups.tracing.weights
-        alone = {names[k] for k in found if sum(names[o] == names[k] for o in found) == 1}
-        return {names[k] if names[k] in alone else k: m for k, m in found.items()}
-
-    def positions(self, member: Member, group: int) -> list[Any]:
-        """The positions of a member's axis that go with its group; a list per row where rows differ."""
-        gone, owner = self._owned(member.key, member.axis)
-        mine = gone & (owner == group)
-        if mine.ndim == 1:
-            return list(np.flatnonzero(mine).tolist())
-        rows = np.moveaxis(mine, member.axis, -1).reshape(-1, mine.shape[member.axis])
-        return [np.flatnonzero(row).tolist() for row in rows]
-
-    def _owned(self, key: str, axis: int) -> tuple[Array, Array]:
-        """Of every position of a weight's axis: whether it goes, and the index of its group (-1 for none)."""
-        known = self._owners.get((key, axis))
-        if known is None:
-            labels = self.groups.tracing.axes[key][axis]
-            owner = np.where(labels < 0, -1, self.groups.group_of[self.groups.classes.of[np.maximum(labels, 0)]])
-            known = self._owners[key, axis] = (self.removed(labels), owner)
-        return known
-
-    @cached_property
-    def _owners(self) -> dict[tuple[str, int], tuple[Array, Array]]:
-        return {}
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:

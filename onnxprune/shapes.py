@@ -7,11 +7,9 @@ scan is made for two different sets of numbers: what differs between them is dyn
 
 from __future__ import annotations
 
-import ast
 import logging
 import math
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from onnxprune.evaluate import EVALUATORS
+from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -32,11 +31,6 @@ Shape = tuple[int, ...]
 LARGEST_VALUE = 1 << 20
 # Float values matter only as scalars on the way to a shape (floor(size * scale)); integers and booleans always.
 LARGEST_FLOAT = 64
-
-# Numbers that stand for a symbolic dim in the two scans: batch first, then every other, tried in this order
-# until the graph accepts them (a convolution over raw audio needs thousands of samples).
-BATCH = (2, 3)
-LADDER = ((16, 24), (64, 96), (224, 256), (1024, 1536), (16000, 24000))
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
     given = dict(sizes or {})
     shared = _Shared(model)
     first: _Scan | None = None
-    for numbers, others in _candidates(symbols, given):
+    for numbers, others in candidate_sizes(symbols, given):
         scan = _scan(shared, given | numbers)
         if first is None or not scan.failures:
             first, chosen, rest = scan, given | numbers, given | others
@@ -133,12 +127,6 @@ def _second(shared: _Shared, first: _Scan, numbers: Mapping[str, int], others: M
     return second
 
 
-def trial_sizes(model: Model) -> Iterator[dict[str, int]]:
-    """Numbers for the symbolic dims, most likely first: a model may refuse to run at sizes that its graph allows."""
-    for numbers, _ in _candidates(symbolic_dims(model.proto.graph), {}):
-        yield numbers
-
-
 def _facts(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
     """What both scans agree on is static."""
     values = {k: v for k, v in first.values.items() if k not in second.differs}
@@ -153,113 +141,6 @@ def _facts(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
                 if not same_rank or other[a] != n  # type: ignore[index]
             )
     return Facts(first.shapes, first.dtypes, values, first.values, dynamic, sizes)
-
-
-# --- symbolic dims ---------------------------------------------------------------------------------------
-
-
-def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
-    """The dims of a graph input or output: a number, or the symbol that stands for it (`name[axis]` if none)."""
-    shape = value.type.tensor_type.shape
-    return [
-        d.dim_value if d.HasField("dim_value") else (d.dim_param or f"{value.name}[{axis}]")
-        for axis, d in enumerate(shape.dim)
-    ]
-
-
-@dataclass(frozen=True)
-class Use:
-    """Where a symbolic dim is first used among the graph's inputs."""
-
-    tensor: str
-    axis: int
-    rank: int
-    is_float: bool
-
-
-def symbolic_dims(graph: onnx.GraphProto) -> dict[str, Use]:
-    """Symbol -> its first use among the graph's inputs, initializers left out."""
-    weights = {t.name for t in graph.initializer}
-    found: dict[str, Use] = {}
-    for value in graph.input:
-        if value.name in weights or not value.type.tensor_type.HasField("shape"):
-            continue
-        dims = dims_of(value)
-        is_float = value.type.tensor_type.elem_type in _FLOATS
-        for axis, dim in enumerate(dims):
-            if isinstance(dim, str):
-                found.setdefault(dim, Use(value.name, axis, len(dims), is_float))
-    return found
-
-
-_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16))
-
-
-def _candidates(
-    symbols: Mapping[str, Use], given: Mapping[str, int]
-) -> Iterable[tuple[dict[str, int], dict[str, int]]]:
-    """The two sets of numbers to try, most likely first."""
-    plain = {s: use for s, use in symbols.items() if s not in given and _expression(s, {}) is None}
-    spatial = any(use.axis and use.rank >= 4 and use.is_float for use in plain.values())
-    ladder = LADDER[1:] if spatial and not _attended(plain) else LADDER
-    rungs = ladder if any(use.axis for use in plain.values()) else ladder[:1]
-    for rung in rungs:
-        pair = []
-        for which in (0, 1):
-            numbers = {s: (rung if use.axis else BATCH)[which] for s, use in plain.items()}
-            for total, parts in _attended(plain).items():
-                numbers[total] = sum(numbers[p] for p in parts)
-            for symbol in symbols:
-                value = None if symbol in numbers else _expression(symbol, {**numbers, **given})
-                if value is not None:
-                    numbers.setdefault(symbol, value)
-                elif symbol not in given:
-                    numbers.setdefault(symbol, rung[which])
-            pair.append(numbers)
-        yield pair[0], pair[1]
-
-
-def _attended(symbols: Mapping[str, Use]) -> dict[str, list[str]]:
-    """The length of a decoder's mask: past keys (axis 2 of rank-4 inputs) and new tokens together."""
-    past = [s for s, use in symbols.items() if use.is_float and (use.axis, use.rank) == (2, 4)]
-    tokens = [s for s, use in symbols.items() if not use.is_float and (use.axis, use.rank) == (1, 2)]
-    total = [s for s in tokens if "mask" in symbols[s].tensor]
-    new = [s for s in tokens if s not in total]
-    return {total[0]: [past[0], new[0]]} if len(past) == len(total) == len(new) == 1 else {}
-
-
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
-
-
-def _expression(symbol: str, numbers: Mapping[str, int]) -> int | None:
-    """The value of a dim such as `past + 1`; -1 if it is an expression over unknown names, None if it is a name."""
-    try:
-        tree = ast.parse(symbol, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    if not isinstance(tree, ast.BinOp):
-        return None
-
-    def value(node: ast.expr) -> int | None:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int):
-            return node.value
-        if isinstance(node, ast.Name):
-            return numbers.get(node.id)
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            left, right = value(node.left), value(node.right)
-            if left is not None and right is not None and abs(left * right) < 1 << 40 and right:
-                return int(_OPERATORS[type(node.op)](left, right))
-        return None
-
-    found = value(tree)
-    if found is not None:
-        return found
-    return -1 if not numbers else None
 
 
 # --- one scan --------------------------------------------------------------------------------------------

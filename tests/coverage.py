@@ -205,7 +205,8 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
     from onnxprune.data import random_feeds
     from onnxprune.model import save
     from onnxprune.proof import difference
-    from onnxprune.shapes import infer, trial_sizes
+    from onnxprune.shapes import infer
+    from onnxprune.symbols import candidate_sizes, symbolic_dims
 
     if model.nbytes > 700 << 20:
         return {}
@@ -215,7 +216,7 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
         feeds = random_feeds(model, outcome.groups.facts, np.random.default_rng(5))
         before = run(str(original), feeds)
     except Exception:  # noqa: BLE001 - ONNX Runtime's own; at these sizes the original does not run
-        sizes = next(s for s in trial_sizes(model) if runs(original, model, infer(model, s)))
+        sizes = next(s for s, _ in candidate_sizes(symbolic_dims(model.proto.graph), {}) if runs(original, model, infer(model, s)))
         feeds = random_feeds(model, infer(model, sizes), np.random.default_rng(5))
         before = run(str(original), feeds)
     original.unlink()

@@ -117,7 +117,7 @@ def sizes(function: Command) -> Command:
 
 def check_sizes(model: Model, given: dict[str, int]) -> None:
     """Refuse sizes for axes that the model does not have."""
-    from onnxprune.shapes import symbolic_dims
+    from onnxprune.symbols import symbolic_dims
 
     known = list(symbolic_dims(model.proto.graph))
     for name in given:

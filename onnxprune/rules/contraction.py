@@ -26,40 +26,36 @@ def _groups(site: Site) -> int:
     return int(site.attrs.get("group", 1))
 
 
-@rule("Conv", follow=_follow_group, work=lambda s: [(None, a) for a in range(len(s.out_shape()))]
-      + [(1, a) for a in range(1, len(s.shape(1)))])  # fmt: skip
+@rule(
+    "Conv",
+    follow=_follow_group,
+    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
+)
 def conv(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
-    spatial = len(site.shape(0)) - 2
-    if len(site.shape(1)) != spatial + 2:
-        raise Unsupported("kernel of another rank")
-    if _groups(site) > 1:
-        return _grouped(site, transposed=False)
-    k, s, o = _spatial(site)
-    bias = [("m",)] if site.has(2) else []
-    return through(
-        site,
-        [("n", "c", *s), ("m", "c", *k), *bias],
-        [("n", "m", *o)],
-        fixes=dict.fromkeys(set(s) - set(o), SPATIAL),
-        inherent=dict.fromkeys(k, KERNEL),
-    )
+    return _grouped(site, transposed=False) if _groups(site) > 1 else _convolution(site, ("m", "c"))
 
 
-@rule("ConvTranspose", follow=_follow_group, work=lambda s: [(0, a) for a in range(len(s.shape(0)))]
-      + [(1, a) for a in range(1, len(s.shape(1)))])  # fmt: skip
+@rule(
+    "ConvTranspose",
+    follow=_follow_group,
+    work=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
+)
 def conv_transpose(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
-    if _groups(site) > 1:
-        return _grouped(site, transposed=True)
-    k, s, o = _spatial(site)
+    return _grouped(site, transposed=True) if _groups(site) > 1 else _convolution(site, ("c", "m"))
+
+
+def _convolution(site: Site, weight: tuple[str, str]) -> list[Axes]:
+    """A convolution without groups; `weight` has the letters of its weight's channel axes."""
+    kernel, space, output = _spatial(site)
     bias = [("m",)] if site.has(2) else []
     return through(
         site,
-        [("n", "c", *s), ("c", "m", *k), *bias],
-        [("n", "m", *o)],
-        fixes=dict.fromkeys(set(s) - set(o), SPATIAL),
-        inherent=dict.fromkeys(k, KERNEL),
+        [("n", "c", *space), (*weight, *kernel), *bias],
+        [("n", "m", *output)],
+        fixes=dict.fromkeys(set(space) - set(output), SPATIAL),
+        inherent=dict.fromkeys(kernel, KERNEL),
     )
 
 
