@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import cost, criteria, proof
+from onnxprune import calibration, cost, criteria, proof, recover
 from onnxprune import plan as plans
 from onnxprune.cost import Cost
+from onnxprune.cut import Cut
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.grouping import Groups, retrace
 from onnxprune.grouping import trace as trace_model
@@ -22,6 +23,7 @@ from onnxprune.labels import Array
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
+from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Options, select
 from onnxprune.symbols import candidate_sizes, symbolic_dims
@@ -51,6 +53,7 @@ class Outcome:
         rolled_back: groups that were left whole because their proof failed.
         before: cost of the original.
         after: cost of the smaller model.
+        repair: what calibration data mended; None if there was none.
         seconds: wall time by stage.
     """
 
@@ -61,6 +64,7 @@ class Outcome:
     rolled_back: tuple[RolledBack, ...]
     before: Cost
     after: Cost
+    repair: Repair | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -85,32 +89,58 @@ def run(
     *,
     verify: bool = True,
     sizes: Mapping[str, int] | None = None,
+    data: Any = None,
+    samples: int = 256,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Trace, score, select, rewrite and prove.
+    """Trace, score, select, rewrite, prove, and repair.
+
+    Args:
+        model: the model.
+        options: what to prune.
+        verify: prove the smaller model before it is repaired.
+        sizes: numbers for symbolic dims.
+        data: calibration inputs (see `calibration.read`): the layers that lost inputs are re-fitted on them.
+        samples: how many of them to use.
+        progress: is told about every stage.
 
     Raises:
         GoalMissed: there is nothing to prune, or every group failed its proof.
     """
     clock = _Clock(progress or logger.info)
+    runs = [] if data is None else calibration.read(data, model, samples=samples)
     with clock("tracing"):
         groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     with clock("scoring"):
         scores = criteria.score(groups, options.criterion, options.seed)
         chosen = select(groups, scores, options)
-    with clock("rewriting"):
-        small = rewrite(groups, _gone(groups, chosen))
     verdict: Verdict | None = None
     rolled_back: tuple[RolledBack, ...] = ()
+    with clock("rewriting"):
+        try:
+            small = rewrite(groups, _gone(groups, chosen))
+        except ModelError as error:
+            if not verify:
+                raise
+            verdict = Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
     if verify:
         with clock("proving"):
-            proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=sizes is not None)
+            proving = groups
+            if verdict is None:
+                proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=sizes is not None)
             if not verdict.ok and verdict.runnable:
                 chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
+    repair: Repair | None = None
+    if runs:
+        with clock("repairing"):
+            cut = Cut(groups, _gone(groups, chosen))
+            small, repair = recover.least_squares(cut, small, runs, progress=clock.progress)
+            if verify and (problem := proof.valid(model, small)):
+                raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
         before, after = cost.of(model), cost.of(small)
     plan = plans.make(groups, chosen, scores, options, sizes)
-    return Outcome(small, plan, groups, verdict, rolled_back, before, after, clock.seconds)
+    return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, clock.seconds)
 
 
 def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None = None) -> tuple[Groups, Plan]:
@@ -169,7 +199,14 @@ def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
 
 
 def prune(
-    source: Any, ratio: float = 0.5, criterion: Any = "l2", *, verify: bool = True, **options: Any
+    source: Any,
+    ratio: float = 0.5,
+    criterion: Any = "l2",
+    *,
+    verify: bool = True,
+    data: Any = None,
+    samples: int = 256,
+    **options: Any,
 ) -> PruneResult:
     """Prune a model and prove the result.
 
@@ -178,6 +215,9 @@ def prune(
         ratio: fraction of every group's units to remove.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores.
         verify: prove the result equal to the masked original; groups that fail are left whole.
+        data: unlabelled calibration inputs (an .npz, a folder, or an iterable of feeds): the layers that lost inputs
+            are re-fitted to what the original computes on them.
+        samples: how many calibration samples to use.
         options: the other fields of `Options`.
 
     Returns:
@@ -188,7 +228,8 @@ def prune(
         ModelError: the model is invalid.
         GoalMissed: there is nothing to prune.
     """
-    outcome = run(load(source), Options(ratio=ratio, criterion=criterion, **options), verify=verify)
+    chosen = Options(ratio=ratio, criterion=criterion, **options)
+    outcome = run(load(source), chosen, verify=verify, data=data, samples=samples)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.errors import ModelError
 from onnxprune.grouping import Groups, Member
 from onnxprune.labels import Array, Axes
 from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
 
@@ -109,6 +111,19 @@ class Cut:
         new_in, new_out = new_sizes(site.node.input, inputs), new_sizes(site.node.output, outputs)
         return Edit(site, node, new_in, new_out, kept, unique)
 
+    def followed(self, site: Site, follow: Follow, node: onnx.NodeProto, unique: Callable[[str], str]) -> Edit:
+        """`node` after its rule has made it follow.
+
+        Raises:
+            ModelError: the rule, which may be a user's, fails.
+        """
+        edit = self.edit(site, node, unique)
+        try:
+            follow(edit)
+        except Exception as error:
+            raise ModelError(f"{site.node.op_type} {site.name!r} cannot follow: {error}") from error
+        return edit
+
     def masks(self) -> dict[str, Array]:
         """Keep masks of all weights that shrink, in their original shape."""
         found = {}
@@ -119,8 +134,7 @@ class Cut:
             if mask is not None:
                 found[key] = np.array(np.broadcast_to(mask, shape))
         names = self.groups.tracing.weights
-        alone = {names[k] for k in found if sum(names[o] == names[k] for o in found) == 1}
-        return {names[k] if names[k] in alone else k: m for k, m in found.items()}
+        return {k if names[k] in self.groups.tracing.unshared else names[k]: m for k, m in found.items()}
 
     def positions(self, member: Member, group: int) -> list[Any]:
         """The positions of a member's axis that go with its group; a list per row where rows differ."""

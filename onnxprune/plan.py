@@ -76,6 +76,8 @@ class Plan:
         Raises:
             UsageError: the plan does not fit the model; the first mismatch is named.
         """
+        if self.origin is not None and self.origin is not groups:
+            return _detailed(self, self.origin).removed(groups)
         known = {g.name: g for g in groups.groups}
         gone = np.zeros(groups.classes.count, bool)
         for step in self.steps:

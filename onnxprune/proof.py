@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.data import random_feeds
-from onnxprune.errors import OnnxPruneError, RunError
+from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
@@ -86,6 +86,8 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
     try:
         reference = Session(masked(groups, gone))
+    except ModelError as error:
+        return Verdict(False, math.nan, tolerance, error.message, checks=checks)
     except RunError as error:
         return _without_reference(groups, feeds, tolerance, checks, error)
     with reference:
@@ -157,10 +159,15 @@ def compare(
     allowed: Mapping[str, float],
     checks: Sequence[str],
 ) -> Verdict:
-    """Compare outputs: floats by relative difference, everything else by the share of unequal elements."""
+    """Compare outputs: floats by relative difference, everything else by the share of unequal elements.
+
+    An integer output is computed from floats (an argmax), so the same share may differ as floats may by their size.
+    """
     errors = {name: difference(a, b) for name, a, b in zip(names, wanted, found, strict=True)}
     wrong = [name for name in names if not errors[name] <= allowed[name]]
     problem = ""
+    if not any(np.asarray(a, object).size for a in wanted):
+        return Verdict(False, math.nan, max(allowed.values(), default=0.0), "all outputs are empty", errors, checks)
     if wrong:
         problem = f"output {wrong[0]!r} differs from the masked original by {errors[wrong[0]]:.1e} (relative)"
     else:

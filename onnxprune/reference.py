@@ -106,7 +106,7 @@ class _Reference:
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
         if follow is not None:
-            follow(self.cut.edit(site, node, self.name))
+            self.cut.followed(site, follow, node, self.name)
         self.graph.node.append(node)
         for index, (name, axes) in enumerate(zip(full, outs, strict=True)):
             if name and axes is not None:

@@ -18,7 +18,7 @@ from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except
-from onnxprune.rules.site import Site, Unsupported
+from onnxprune.rules.site import Site
 from onnxprune.tracing import captured
 
 
@@ -32,25 +32,49 @@ def rewrite(groups: Groups, gone: Array) -> Model:
 
 
 def zeroed(groups: Groups, gone: Array) -> Model:
-    """The model in its original size, with the weights of the classes `gone` set to zero."""
-    model, masks = groups.model, Cut(groups, gone).masks()
+    """The model in its original size, with the weights of the classes `gone` set to zero.
+
+    Of a constant that several nodes share, only what goes from all of them is set to zero.
+    """
+    model, tracing = groups.model, groups.tracing
+    masks = _common_masks(Cut(groups, gone))
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     values: dict[str, Callable[[], Array]] = {}
-    by_name: dict[str, Array] = {}
-    for key, mask in masks.items():
-        name = groups.tracing.weights.get(key, key)
-        by_name[name] = mask if name not in by_name else by_name[name] | mask
     for tensor in proto.graph.initializer:
-        if tensor.name in by_name:
-            _store(values, tensor, _masked(model, tensor.name, by_name[tensor.name]), model.external)
+        if tensor.name in masks:
+            _store(values, tensor, _masked(model, tensor.name, masks[tensor.name]), model.external)
+    for sparse in proto.graph.sparse_initializer:
+        if sparse.values.name in masks:
+            sparse.CopyFrom(_sparse(model.array(sparse.values.name) * masks[sparse.values.name], sparse))
     for node in proto.graph.node:
-        if node.output and node.output[0] in by_name:
-            value = groups.tracing.weight_value(node.output[0])
+        if node.output and node.output[0] in masks:
+            value = tracing.weight_value(node.output[0])
             if value is not None:
-                tensor = numpy_helper.from_array(value * by_name[node.output[0]].astype(value.dtype))
+                tensor = numpy_helper.from_array(value * masks[node.output[0]].astype(value.dtype))
                 node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], name=node.name, value=tensor))
     return replace(model, proto=proto, values=values)
+
+
+def _common_masks(cut: Cut) -> dict[str, Array]:
+    """Weight -> the elements that some use keeps, for the weights of which all uses lose something."""
+    tracing = cut.groups.tracing
+    found: dict[str, Array] = {}
+    for key, axes in tracing.weights_axes():
+        name = tracing.weights[key]
+        shape = cut.groups.facts.shapes[name]
+        mask = cut.mask(shape, axes)
+        whole = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape)
+        found[name] = found[name] | whole if name in found else whole
+    unread = {name for name in found if name in tracing.unshared and tracing.has_whole_use(name)}
+    return {name: mask for name, mask in found.items() if name not in unread and not mask.all()}
+
+
+def _sparse(dense: Array, like: onnx.SparseTensorProto) -> onnx.SparseTensorProto:
+    """`dense` in coordinates, under the name of `like`."""
+    index = np.flatnonzero(dense)
+    values = numpy_helper.from_array(np.ascontiguousarray(dense.reshape(-1)[index]), like.values.name)
+    return helper.make_sparse_tensor(values, numpy_helper.from_array(index.astype(np.int64)), dense.shape)
 
 
 def _masked(model: Model, name: str, mask: Array) -> Callable[[], Array]:
@@ -142,9 +166,10 @@ class _Rewriting:
                 continue
             for new, axes in versions[name].items():
                 value = self.model.array(name)
-                graph.initializer.append(
-                    numpy_helper.from_array(value if axes is None else self.cut.sliced(value, axes), new)
+                graph.sparse_initializer.append(
+                    _sparse(value if axes is None else self.cut.sliced(value, axes), sparse)
                 )
+                graph.sparse_initializer[-1].values.name = new
         self._constants = versions
 
     def _slice(self, graph: onnx.GraphProto, tensor: TensorProto, name: str, axes: Axes) -> None:
@@ -179,7 +204,7 @@ class _Rewriting:
         }
         for name in sorted(touched & tracing.unshared):
             # Uses that no rule asked labels for keep the whole tensor.
-            if self._has_whole_use(name):
+            if tracing.has_whole_use(name):
                 found[name] = {name: None}
                 seen[name, b""] = name
         for key, axes in tracing.weights_axes():
@@ -197,16 +222,6 @@ class _Rewriting:
                 seen[name, content] = new
             self.renamed[key] = new
         return found
-
-    def _has_whole_use(self, name: str) -> bool:
-        tracing = self.groups.tracing
-        for node in self.model.proto.graph.node:
-            if name in captured(node):
-                return True
-            for slot, given in enumerate(node.input):
-                if given == name and tracing.key(node, slot) not in tracing.axes:
-                    return True
-        return any(o.name == name for o in self.model.proto.graph.output)
 
     # --- nodes -------------------------------------------------------------------------------------------
 
@@ -226,11 +241,7 @@ class _Rewriting:
                 if name in self.groups.tracing.unshared:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
             if rule is not None and rule.follow is not None and self._is_touched(site):
-                edit = self.cut.edit(site, new, self.unique)
-                try:
-                    rule.follow(edit)
-                except Unsupported as why:
-                    raise ModelError(f"cannot rewrite {node.op_type} {site.name!r}: {why}") from why
+                edit = self.cut.followed(site, rule.follow, new, self.unique)
                 del graph.node[-1]
                 graph.node.extend([*edit.before, edit.node, *edit.after])
                 constants.update(edit.constants)

@@ -41,7 +41,7 @@ class Session:
             self.close()
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
-        self.inputs: list[Any] = list(self._session.get_inputs())
+        self.inputs: frozenset[str] = frozenset(i.name for i in self._session.get_inputs())
 
     def _source(self, model: Model) -> bytes | str:
         if not model.external and model.nbytes < LARGEST_IN_MEMORY:

@@ -391,9 +391,14 @@ class _Step:
             dims = kind.shape.dim
             known = kind.HasField("shape") and all(d.HasField("dim_value") for d in dims)
             answers.append((kind.elem_type, tuple(d.dim_value for d in dims) if known else None))
-            if known and any(d.dim_value < 0 for d in dims):
-                scan.failures.append(f"{node.op_type} {node.name!r}: negative size")
+            if known and _vanishes([d.dim_value for d in dims], [scan.shapes.get(i, ()) for i in node.input]):
+                scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
         return answers
+
+
+def _vanishes(sizes: Sequence[int], inputs: Sequence[Shape]) -> bool:
+    """Whether a size is negative, or zero though no input is empty: the numbers for the symbolic dims are too small."""
+    return any(n < 0 for n in sizes) or (0 in sizes and not any(0 in shape for shape in inputs))
 
 
 def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:

@@ -138,6 +138,16 @@ class Tracing(LabelState):
         value = self.weight_value(name)
         return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
 
+    def has_whole_use(self, name: str) -> bool:
+        """Whether a node (or an output, or a subgraph) uses a weight without having asked for its labels."""
+        graph = self.model.proto.graph
+        for node in graph.node:
+            if name in captured(node):
+                return True
+            if any(given == name and self.key(node, slot) not in self.axes for slot, given in enumerate(node.input)):
+                return True
+        return any(o.name == name for o in graph.output)
+
     def weight_value(self, name: str) -> np.ndarray | None:
         """The value of a weight by its name in the graph."""
         maker = self.sources[name]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @shared.selection
 @shared.sizes
 @shared.verify
+@click.option("--data", metavar="PATH", help="Unlabelled inputs (.npz or folder): re-fit what lost inputs on them.")
+@click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="How many of them to use.")
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
@@ -34,6 +36,8 @@ def prune(
     options: Options,
     sizes: dict[str, int],
     verify: bool,
+    data: str | None,
+    samples: int,
     plan_out: str | None,
     dry_run: bool,
     force: bool,
@@ -53,7 +57,9 @@ def prune(
     shared.check_sizes(source, sizes)
     if output is not None and not dry_run:
         files.check_output(source, output, force=force)
-    outcome = api.run(source, options, verify=verify, sizes=sizes, progress=console.progress)
+    outcome = api.run(
+        source, options, verify=verify, sizes=sizes, data=data, samples=samples, progress=console.progress
+    )
     _judge(outcome, options)
     if not dry_run and output is not None:
         console.progress("writing")

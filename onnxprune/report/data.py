@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "barriers": [barrier(b) for b in result.groups.barriers],
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
+        "repair": None if result.repair is None else asdict(result.repair),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
+    from onnxprune.recover import Repair
     from onnxprune.report.data import LayerChange
     from onnxprune.rules import Rule
 
@@ -61,7 +62,18 @@ def outcome(result: Outcome) -> list[str]:
     lines = [*costs(result.before, result.after), "", *removal(result.plan)]
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
+    if result.repair is not None:
+        lines.append(entry("repair", repair(result.repair)))
     return lines + locked(result.groups)
+
+
+def repair(of: Repair) -> str:
+    """What calibration data mended."""
+    better = sum(fit.kept for fit in of.fits)
+    done = f"{better} of {numbers.plural(len(of.fits), 'layer')} re-fitted"
+    if not of.kept:
+        return f"none: {done} left the output error at {of.before:.2g}"
+    return f"{done}, squared output error {of.before:.2g} -> {of.after:.2g} on held-out samples"
 
 
 def entry(name: str, text: str) -> str:
