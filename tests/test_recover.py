@@ -1,0 +1,139 @@
+"""Repair by least squares: what it must restore, and what it must leave alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxprune
+from onnxprune import api, recover
+from onnxprune.cut import Cut
+from onnxprune.data import random_feeds
+from onnxprune.errors import UsageError
+from onnxprune.model import load, to_proto
+from onnxprune.selection import Options
+
+MODELS = Path(__file__).parent.parent / "models"
+
+
+def accuracy(model: onnx.ModelProto) -> float:
+    test = np.load(MODELS / "digits_test.npz")
+    session = ort.InferenceSession(model.SerializeToString())
+    return float((session.run(None, {"image": test["image"]})[0].argmax(1) == test["label"]).mean())
+
+
+def net(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: list[int | str]) -> onnx.ModelProto:
+    made = [f"y{axis}" for axis in range(len(shape))]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, made)],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def outputs(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    return ort.InferenceSession(model.SerializeToString()).run(None, feeds)[0]
+
+
+def redundant(form: str, *, bias: bool) -> tuple[onnx.ModelProto, np.ndarray]:
+    """A net whose hidden channels 4..7 are copies (times two) of 0..3: half of them can go without any loss."""
+    rng = np.random.default_rng(0)
+    if form == "Conv":
+        first = rng.standard_normal((4, 3, 3, 3))
+        second, shape = rng.standard_normal((5, 8, 3, 3)), ["n", 3, 9, 9]
+        tail = {"pads": [1, 2, 0, 1], "strides": [2, 1], "dilations": [1, 2]}
+        nodes = [helper.make_node("Conv", ["x", "w1"], ["h"]), helper.make_node("Relu", ["h"], ["r"])]
+        nodes.append(helper.make_node("Conv", ["r", "w2", *(["b"] if bias else [])], ["y"], **tail))
+        doubled = np.concatenate([first, 2 * first])
+    else:
+        first, shape = rng.standard_normal((6, 4)), ["n", 6]
+        second = rng.standard_normal((8, 5))
+        nodes = [helper.make_node("MatMul", ["x", "w1"], ["h"]), helper.make_node("Relu", ["h"], ["r"])]
+        if form == "Gemm":
+            nodes.append(helper.make_node("Gemm", ["r", "w2", *(["b"] if bias else [])], ["y"], transB=1))
+            second = second.T
+        else:
+            nodes.append(helper.make_node("MatMul", ["r", "w2"], ["m" if bias else "y"]))
+            nodes += [helper.make_node("Add", ["m", "b"], ["y"])] if bias else []
+        doubled = np.concatenate([first, 2 * first], axis=1)
+    weights = {"w1": doubled, "w2": second} | ({"b": rng.standard_normal(5)} if bias else {})
+    data = rng.standard_normal((256, *shape[1:])).astype(np.float32)
+    return net(nodes, weights, shape), data
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("form", ["Conv", "Gemm", "MatMul"])
+def test_redundant_channels_go_without_loss(form: str, bias: bool):
+    model, data = redundant(form, bias=bias)
+    plain = onnxprune.prune(model, 0.5)
+    mended = onnxprune.prune(model, 0.5, data=[{"x": part} for part in np.split(data, 8)])
+    fresh = {"x": np.random.default_rng(1).standard_normal((64, *data.shape[1:])).astype(np.float32)}
+    wanted = outputs(model, fresh)
+    errors = [float(np.square(outputs(m, fresh) - wanted).mean() / wanted.var()) for m in (plain.model, mended.model)]
+    # The ridge of 1 % pulls towards the sliced weights: what is left of the error is about its square.
+    assert errors[0] > 0.05 and errors[1] < 0.01 * errors[0]
+    repair = mended.report.repair
+    assert repair.kept and repair.after < 0.01 * repair.before and [f.kept for f in repair.fits] == [True]
+
+
+def test_accuracy_of_the_trained_example_comes_back():
+    data = MODELS / "digits_calibration.npz"
+    assert accuracy(onnx.load(MODELS / "digits.onnx")) == pytest.approx(0.989, abs=0.001)
+    cut = onnxprune.prune(MODELS / "digits.onnx", 0.5)
+    mended = onnxprune.prune(MODELS / "digits.onnx", 0.5, data=data)
+    assert accuracy(cut.model) < 0.6
+    assert accuracy(mended.model) > 0.97
+    assert mended.report.verdict.ok
+    sizes = [[tuple(t.dims) for t in m.graph.initializer] for m in (cut.model, mended.model)]
+    assert sizes[0] == sizes[1]
+    onnx.checker.check_model(mended.model, full_check=True)
+
+
+def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
+    model, data = redundant("Gemm", bias=True)
+    source = load(model)
+    outcome = api.run(source, Options())
+    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+
+    def worse(moments, sliced, damping, *, centred):
+        return -sliced, np.ones(sliced.shape[1])
+
+    monkeypatch.setattr(recover, "_solve", worse)
+    mended, repair = recover.least_squares(cut, outcome.model, [{"x": part} for part in np.split(data, 4)])
+    assert [fit.kept for fit in repair.fits] == [False] and not repair.kept
+    assert mended is outcome.model
+
+
+def test_same_data_same_result():
+    runs = [{"x": part} for part in np.split(redundant("Conv", bias=True)[1], 4)]
+    twice = [onnxprune.prune(redundant("Conv", bias=True)[0], 0.5, data=runs).model for _ in range(2)]
+    assert twice[0].SerializeToString() == twice[1].SerializeToString()
+
+
+def test_one_batch_is_not_enough():
+    model, data = redundant("Gemm", bias=True)
+    with pytest.raises(UsageError, match="one batch is not enough"):
+        onnxprune.prune(model, 0.5, data=[{"x": data[:8]}])
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet", "densenet", "bert", "vit", "unet", "mobilenet_v2", "alexnet", "tcn", "merged"]
+)
+def test_repair_of_every_kind_of_net_is_valid_and_no_worse(name: str):
+    source = load(str(MODELS / f"{name}.onnx"))
+    groups = api.trace_model(source)
+    runs = [random_feeds(source, groups.facts, np.random.default_rng(i)) for i in range(10)]
+    outcome = api.run(source, Options(ratio=0.3), data=runs, sizes=dict(groups.facts.sizes))
+    repair = outcome.repair
+    assert outcome.verdict.ok and any(fit.kept and fit.after < fit.before for fit in repair.fits)
+    # Random weights on random inputs leave little to fit: what is written is the better of the two.
+    assert repair.kept == (repair.after < repair.before)
+    onnx.checker.check_model(to_proto(outcome.model), full_check=True)
