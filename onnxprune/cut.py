@@ -125,12 +125,12 @@ class Cut:
         return edit
 
     def masks(self) -> dict[str, Array]:
-        """Keep masks of all weights that shrink, in their original shape."""
+        """Keep masks of all stored weights that shrink, in their original shape."""
         found = {}
         for key, axes in self.groups.tracing.weights_axes():
             name = self.groups.tracing.weights[key]
             shape = self.groups.facts.shapes[name]
-            mask = self.mask(shape, axes)
+            mask = None if self.groups.tracing.is_filled(name) else self.mask(shape, axes)
             if mask is not None:
                 found[key] = np.array(np.broadcast_to(mask, shape))
         names = self.groups.tracing.weights

@@ -80,7 +80,11 @@ class Plan:
             return _detailed(self, self.origin).removed(groups)
         known = {g.name: g for g in groups.groups}
         gone = np.zeros(groups.classes.count, bool)
+        seen: set[str] = set()
         for step in self.steps:
+            if step.group in seen:
+                raise UsageError(f"the plan does not fit: group {step.group!r} is in it twice")
+            seen.add(step.group)
             if step.remove:
                 group = known.get(step.group)
                 if group is None:
@@ -176,8 +180,13 @@ def make(
 def _detailed(plan: Plan, groups: Groups) -> Plan:
     """The plan with all that a reader, or another machine, wants to know."""
     cut = Cut(groups, plan.removed(groups))
+    known = {group.name: (index, group) for index, group in enumerate(groups.groups)}
     steps = []
-    for index, (step, group) in enumerate(zip(plan.steps, groups.groups, strict=True)):
+    for step in plan.steps:
+        if step.group not in known:
+            steps.append(step)
+            continue
+        index, group = known[step.group]
         members = tuple(
             {"tensor": m.tensor, "axis": m.axis, "size": m.size, "removed": cut.positions(m, index)}
             for m in group.members

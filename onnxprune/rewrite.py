@@ -52,7 +52,9 @@ def zeroed(groups: Groups, gone: Array) -> Model:
             value = tracing.weight_value(node.output[0])
             if value is not None:
                 tensor = numpy_helper.from_array(value * masks[node.output[0]].astype(value.dtype))
-                node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], name=node.name, value=tensor))
+                del node.input[:], node.attribute[:]
+                node.op_type = "Constant"
+                node.attribute.append(helper.make_attribute("value", tensor))
     return replace(model, proto=proto, values=values)
 
 

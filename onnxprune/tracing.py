@@ -138,6 +138,11 @@ class Tracing(LabelState):
         value = self.weight_value(name)
         return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
 
+    def is_filled(self, name: str) -> bool:
+        """Whether a weight is not stored but filled by a `ConstantOfShape`."""
+        maker = self.sources[name]
+        return maker is not None and maker.op_type == "ConstantOfShape"
+
     def has_whole_use(self, name: str) -> bool:
         """Whether a node (or an output, or a subgraph) uses a weight without having asked for its labels."""
         graph = self.model.proto.graph
@@ -153,7 +158,7 @@ class Tracing(LabelState):
         maker = self.sources[name]
         if maker is None:
             return self.model.array(name)
-        if maker.op_type == "ConstantOfShape":
+        if self.is_filled(name):
             return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
         return constant_value(self.model, maker)
 

@@ -136,10 +136,8 @@ def policy(function: Command) -> Command:
     return click.option("--heads/--no-heads", default=True, help="Whether attention heads may be removed.")(function)
 
 
-def selection(function: Command) -> Command:
-    """Add everything that says what is to be removed; the command gets `options`."""
-
-    @click.option(
+_WHAT: tuple[Callable[[Command], Command], ...] = (
+    click.option(
         "-r",
         "--ratio",
         metavar="RATIO",
@@ -147,49 +145,55 @@ def selection(function: Command) -> Command:
         default=0.5,
         show_default=True,
         help="Fraction of the units to remove: 0.5 or 50%.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--ratio-for",
         metavar="GLOB=RATIO",
         type=Pair(Ratio()),
         multiple=True,
         help="Another ratio for the groups that match; may be repeated, the last match wins.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--criterion",
         metavar="NAME",
         default="l2",
         show_default=True,
         help="What makes a unit important: l1, l2 or random.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--scope",
         type=click.Choice(["uniform", "global"]),
         default="uniform",
         show_default=True,
         help="The ratio from every group, or from all groups together.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--max-ratio",
         metavar="RATIO",
         type=Ratio(),
         default=0.9,
         show_default=True,
         help="Most that --scope global takes from one group.",
-    )
-    @click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated.")
-    @click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated.")
-    @click.option(
+    ),
+    click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated."),
+    click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated."),
+    click.option(
         "--round-to",
         metavar="N",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
         help="Leave widths that are multiples of N.",
-    )
-    @policy
-    @click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean.")
-    @click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers.")
+    ),
+    policy,
+    click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."),
+    click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
+)
+
+
+def selection(function: Command) -> Command:
+    """Add everything that says what is to be removed; the command gets `options`."""
+
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
         from onnxprune.selection import Options
@@ -198,4 +202,7 @@ def selection(function: Command) -> Command:
         options = Options(ratios=dict(chosen.pop("ratio_for")), **chosen)
         return function(*args, options=options, **given)
 
-    return wrapped  # fmt: skip
+    command: Command = wrapped
+    for option in reversed(_WHAT):
+        command = option(command)
+    return command

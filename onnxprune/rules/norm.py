@@ -20,7 +20,7 @@ def axis_of(site: Site, default: int, slot: int = 0) -> int:
 def batch_normalization(site: Site) -> list[Axes]:
     """Per channel: scale, bias, mean and variance follow."""
     x = ["n", "c", *range(len(site.shape(0)) - 2)][: len(site.shape(0))]
-    extra = len([o for o in site.node.output[1:] if o])
+    extra = len(site.node.output) - 1
     return through(site, [x, *[("c",)] * 4], [x, *[("c",)] * extra])
 
 
@@ -41,7 +41,7 @@ def layer_normalization(site: Site) -> list[Axes]:
         range(rank - len(site.shape(slot)), rank) for slot in range(1, len(site.node.input)) if site.has(slot)
     ]
     statistics: Letters = [*range(axis), *(f"one{a}" for a in range(axis, rank))]
-    extra = len([o for o in site.node.output[1:] if o])
+    extra = len(site.node.output) - 1
     return through(site, [x, *parameters], [x, *[statistics] * extra], mixes=x[axis:])
 
 

@@ -216,8 +216,11 @@ def through(
         elif letter in mixes:
             site.ledger.mix(first.labels)
     _read(site, inputs, produced, mixes)
-    results = []
+    results: list[Axes] = []
     for slot, letters in enumerate(outputs):
+        if not site.node.output[slot]:  # an optional output that is not asked for
+            results.append(())
+            continue
         shape = site.out_shape(slot)
         made = [
             _output(site, chosen[letter], letter, letters) if letter in chosen else _new(site, size)
