@@ -138,7 +138,8 @@ def run(
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
-        before, after = cost.of(model), cost.of(small)
+        before = cost.of_trace(groups.tracing, model)
+        after = cost.of_trace(groups.tracing, small, Cut(groups, _gone(groups, chosen)).size)
     plan = plans.make(groups, chosen, scores, options, sizes)
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, clock.seconds)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from onnxprune.functions import inlined
-from onnxprune.labels import Ledger
+from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
-from onnxprune.shapes import infer
+from onnxprune.shapes import Shape, infer
 from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import WEIGHT_TYPES, Tracing
 
@@ -52,36 +52,65 @@ class Cost:
     layers: tuple[Layer, ...]
 
 
+# The length of an axis that remains: (labels of the axis, axis, length) -> length.
+Remaining = Callable[[Array, int, int], int]
+
+
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
     """The cost of `model` for a batch of one; other symbolic dims take their defaults unless given in `sizes`."""
     model = inlined(model)
     batch = {s: 1 for s, use in symbolic_dims(model.proto.graph).items() if use.axis == 0}
     tracing = Tracing(model, infer(model, batch | dict(sizes or {})), Ledger())
     tracing.run()
+    return of_trace(tracing, model)
+
+
+def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None) -> Cost:
+    """The cost of a model that is traced already, or of what pruning made of it.
+
+    Args:
+        tracing: a trace of the original.
+        model: the model whose stored weights are counted.
+        remaining: what is left of an axis; the original sizes if it is not given.
+    """
+
+    def shape(name: str, axes: Axes | None) -> Shape:
+        old = tracing.facts.shapes[name]
+        if remaining is None or axes is None:
+            return old
+        return tuple(remaining(labels, a, n) for a, (labels, n) in enumerate(zip(axes, old, strict=True)))
+
+    batch = samples(tracing)
     layers = []
     for site, rule in tracing.sites:
         if rule is None or rule.work is None:
             continue
-        macs = math.prod((site.out_shape() if s is None else site.shape(s))[a] for s, a in rule.work(site))
-        weights = [
-            s for s, c in enumerate(site.constant) if c and site.has(s) and site.node.input[s] in tracing.facts.shapes
-        ]
-        main = max(weights, key=lambda s: math.prod(site.shape(s)), default=None)
-        params = sum(math.prod(site.shape(s)) for s in weights)
-        shape = site.out_shape() if main is None else site.shape(main)
-        layers.append(
-            Layer(
-                site.name,
-                site.node.op_type,
-                "" if main is None else site.node.input[main],
-                shape,
-                params,
-                macs,
-            )
-        )
-    params = sum(
-        math.prod(tracing.facts.shapes[name])
-        for name in tracing.sources
-        if tracing.facts.dtypes.get(name) in WEIGHT_TYPES
-    )
+        names = site.node.input
+        inputs = {s: shape(names[s], site.labels(s)) for s in range(len(names)) if site.has(s)}
+        output = shape(site.node.output[0], tracing.axes[site.node.output[0]])
+        macs = math.prod((output if s is None else inputs[s])[a] for s, a in rule.work(site))
+        weights = [s for s in inputs if site.constant[s]]
+        main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
+        params = sum(math.prod(inputs[s]) for s in weights)
+        name, sizes = ("", output) if main is None else (names[main], inputs[main])
+        layers.append(Layer(site.name, site.node.op_type, name, sizes, params, macs // batch))
+    filled = {tracing.weights[k]: x for k, x in tracing.weights_axes() if tracing.is_filled(tracing.weights[k])}
+    params = _stored(model) + sum(math.prod(shape(name, axes)) for name, axes in filled.items())
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))
+
+
+def samples(tracing: Tracing) -> int:
+    """The number of samples that the trace assumed: 1 where the batch is fixed."""
+    symbols = symbolic_dims(tracing.model.proto.graph)
+    return next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)
+
+
+def _stored(model: Model) -> int:
+    """Elements of all float weights that the file holds."""
+    graph = model.proto.graph
+    sizes = [(t.data_type, t.dims) for t in graph.initializer]
+    sizes += [(s.values.data_type, s.dims) for s in graph.sparse_initializer]
+    for node in graph.node:
+        if node.op_type == "Constant" and not node.domain:
+            sizes += [(a.t.data_type, a.t.dims) for a in node.attribute if a.name == "value"]
+    return sum(math.prod(dims) for dtype, dims in sizes if dtype in WEIGHT_TYPES)

@@ -12,12 +12,12 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
+from onnxprune.cost import samples
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, infer
-from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -291,8 +291,7 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
         for place, share in kept.items():
             macs[place] += total * (1 - share)
     # For one sample, as in `cost`.
-    symbols = symbolic_dims(tracing.model.proto.graph)
-    batch = next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)
+    batch = samples(tracing)
     return [round(m / batch) for m in macs]
 
 

@@ -56,6 +56,9 @@ class Options:
                     f"{name} is {value}, but a ratio is the fraction to remove, at least 0 and below 1",
                     hint="for half of the channels write 0.5",
                 )
+        for name, globs in (("keep", self.keep), ("only", self.only)):
+            if isinstance(globs, str):
+                raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
         if self.round_to < 1:
             raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
         if self.scope not in SCOPES:
