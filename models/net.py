@@ -264,9 +264,7 @@ class Spec:
 MODELS: dict[str, Spec] = {}
 
 
-def model(
-    *, runnable: bool = True, strict: bool = True, save: Callable = onnx.save, **options: Any
-) -> Callable:
+def model(*, runnable: bool = True, strict: bool = True, save: Callable = onnx.save, **options: Any) -> Callable:
     """Enter a function that builds a model into the table; the model bears the function's name."""
 
     def enter(build: Callable[[Net], Touch]) -> Callable[[Net], Touch]:

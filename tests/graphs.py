@@ -71,7 +71,9 @@ class Net:
         self.nodes.append(helper.make_node(op, inputs, made, name=f"{name}_node", domain=domain, **given))
         return made[0] if outputs == 1 else made
 
-    def listed(self, op: str, x: str, values: Sequence[int] | None, *, since: int, name: str = "axes", **attrs: Any) -> Any:
+    def listed(
+        self, op: str, x: str, values: Sequence[int] | None, *, since: int, name: str = "axes", **attrs: Any
+    ) -> Any:
         """A node whose list is an attribute before opset `since` and an input from there on."""
         if values is None:
             return self.add(op, x, **attrs)

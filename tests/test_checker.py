@@ -138,9 +138,7 @@ def test_a_large_constant_is_a_weight_and_is_checked_as_one() -> None:
         ),
     ],
 )
-def test_unknown_operators_are_warned_of(
-    node: onnx.NodeProto, warning: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unknown_operators_are_warned_of(node: onnx.NodeProto, warning: str, caplog: pytest.LogCaptureFixture) -> None:
     proto = make_small()
     proto.graph.node.extend([node, node])
     proto.graph.node[-1].output[0] = "q"
@@ -209,7 +207,5 @@ def test_external_data_in_memory_is_not_looked_for() -> None:
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="elsewhere")
     model = load(proto)
-    with pytest.raises(
-        ModelError, match="data of tensor 'w' lies in file 'elsewhere', but the model was given in"
-    ):
+    with pytest.raises(ModelError, match="data of tensor 'w' lies in file 'elsewhere', but the model was given in"):
         model.array("w")

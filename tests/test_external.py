@@ -98,15 +98,11 @@ def test_a_model_in_memory_with_its_folder(path: Path) -> None:
     assert model.digest == load(path).digest
 
 
-@pytest.mark.parametrize(
-    "use", [lambda m: m.array("w"), to_proto, lambda m: m.digest, lambda m: save(m, os.devnull)]
-)
+@pytest.mark.parametrize("use", [lambda m: m.array("w"), to_proto, lambda m: m.digest, lambda m: save(m, os.devnull)])
 def test_a_model_in_memory_without_it(path: Path, use: object) -> None:
     model = load(path.read_bytes())
     assert model.nbytes == 48
-    with pytest.raises(
-        ModelError, match=r"tensor 'w' lies in file 'weights.bin', but .* in memory"
-    ) as caught:
+    with pytest.raises(ModelError, match=r"tensor 'w' lies in file 'weights.bin', but .* in memory") as caught:
         use(model)
     assert "folder" in caught.value.hint
 
@@ -180,15 +176,11 @@ def test_the_layout_of_the_data_file(tmp_path: Path) -> None:
     proto = make_small()
     shapes = {"a": (300,), "b": (1 << 18,), "c": (257,), "tiny": (255,), "d": (1 << 18,)}
     for name, shape in shapes.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(np.full(shape, ord(name[0]), np.float32), name)
-        )
+        proto.graph.initializer.append(numpy_helper.from_array(np.full(shape, ord(name[0]), np.float32), name))
     save(load(proto), tmp_path / "out.onnx", external=True)
     saved = onnx.load(tmp_path / "out.onnx", load_external_data=False)
     places = {
-        t.name: {e.key: e.value for e in t.external_data}
-        for t in saved.graph.initializer
-        if external.is_external(t)
+        t.name: {e.key: e.value for e in t.external_data} for t in saved.graph.initializer if external.is_external(t)
     }
     assert list(places) == ["a", "b", "c", "d"]  # the small ones stay in the model
     assert {entries["location"] for entries in places.values()} == {"out.onnx.data"}

@@ -43,9 +43,7 @@ def make_rich() -> onnx.ModelProto:
     proto = make_small(ir_version=10, opset=20)
     graph = proto.graph
     for dtype in (np.float64, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.int8, np.bool_):
-        graph.initializer.append(
-            numpy_helper.from_array(rng.normal(size=(3, 5)).astype(dtype), str(np.dtype(dtype)))
-        )
+        graph.initializer.append(numpy_helper.from_array(rng.normal(size=(3, 5)).astype(dtype), str(np.dtype(dtype))))
     graph.initializer.append(numpy_helper.from_array(np.arange(-3, 4).astype(ml_dtypes.int4), "int4"))
     graph.initializer.append(numpy_helper.from_array(np.array(["a", "b"], dtype=object), "strings"))
     graph.initializer.append(helper.make_tensor("typed", TensorProto.FLOAT, [2], [0.5, -1.5]))
@@ -534,9 +532,7 @@ def test_a_second_file_that_cannot_be_placed_takes_the_first_with_it(
 def test_more_than_two_gigabytes_need_external_data(tmp_path: Path) -> None:
     proto = make_small()
     for index in range(3):
-        proto.graph.initializer.append(
-            TensorProto(name=f"huge{index}", dims=[1 << 28], data_type=TensorProto.FLOAT)
-        )
+        proto.graph.initializer.append(TensorProto(name=f"huge{index}", dims=[1 << 28], data_type=TensorProto.FLOAT))
 
     def make() -> np.ndarray:
         raise AssertionError("refused before any work")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import Net, array_of, prune, shapes_of
+from tests.graphs import Net, array_of, prune, shapes_of, with_arrays
 from tests.sandwich import Case, check_case, parameters
 
 KERNELS = {1: (3,), 2: (3, 3), 3: (3, 3, 3)}
@@ -132,9 +132,20 @@ CASES = [
     *(Case("Conv", f"{n}d", conv(n), shape(n), 1, 1, others=made() | BIAS) for n in KERNELS),
     Case("Conv", "plain", conv(2, bias=False), shape(2), 1, 1, others=made()),
     Case("Conv", "odd", conv(2, out=7, inputs=5), shape(2, 5), 1, 1, units=5, others=made(7)),
-    Case("Conv", "strided", conv(2, strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]), shape(2), 1, 1, others=made()),
+    Case(
+        "Conv", "strided", conv(2, strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]), shape(2), 1, 1, others=made()
+    ),
     Case("Conv", "auto-pad", conv(2, auto_pad="SAME_UPPER"), shape(2), 1, 1, others=made()),
-    Case("Conv", "batch", conv(2), (6, 8, 7, 6), 0, 0, units=6, others={("w", 0): "graph output", ("w", 1): "graph input", ("w_out", 0): 6}),
+    Case(
+        "Conv",
+        "batch",
+        conv(2),
+        (6, 8, 7, 6),
+        0,
+        0,
+        units=6,
+        others={("w", 0): "graph output", ("w", 1): "graph input", ("w_out", 0): 6},
+    ),
     Case("Conv", "spatial", conv(2), shape(2), 3, 1, units=0, why="spatial axis of a convolution", others=made()),
     *(Case("Conv", f"grouped-{n}d", conv(n, group=2), shape(n), 1, 1, units=4, others=made(3)) for n in KERNELS),
     Case("Conv", "depthwise", conv(2, out=8, group=8), shape(2), 1, 1, others=made(8)),
@@ -143,7 +154,15 @@ CASES = [
     Case("Conv", "pairs", conv(2, out=8, group=4), shape(2), 1, 1, units=2, others=made(2)),
     Case("Conv", "computed", conv_computed, shape(2), 1, 1, others={("w", 0): 6, ("gain", 0): 6}),
     Case("Conv", "grouped-computed", conv_grouped_computed, shape(2), 1, 1, units=2, others={("w", 0): 2}),
-    Case("Conv", "of-activations", conv_of_activations, (1, 8, 6, 5), 1, 1, others={("w", 1): 8, ("w_out", 0): "row of a split axis"}),
+    Case(
+        "Conv",
+        "of-activations",
+        conv_of_activations,
+        (1, 8, 6, 5),
+        1,
+        1,
+        others={("w", 1): 8, ("w_out", 0): "row of a split axis"},
+    ),
     Case("Conv", "crossing", two_in_a_row, shape(2), 1, 1, units=4, others={("w", 0): 2, ("w2", 0): 4}),
     Case("Conv", "shuffled", shuffled(18), (2, 12, 6, 5), 1, 1, units=4, others={("w", 0): 2, ("w2", 0): 2}),
     Case("Conv", "shuffled-odd", shuffled(12), (2, 12, 6, 5), 1, 1, units=4, others={("w", 0): STUCK, ("w2", 0): 2}),
@@ -162,11 +181,36 @@ CASES = [
         others=made(axis=1),
     ),
     *(
-        Case("ConvTranspose", f"grouped-{n}d", conv(n, group=2, op="ConvTranspose"), shape(n), 1, 1, units=4, others=made(3, 1))
+        Case(
+            "ConvTranspose",
+            f"grouped-{n}d",
+            conv(n, group=2, op="ConvTranspose"),
+            shape(n),
+            1,
+            1,
+            units=4,
+            others=made(3, 1),
+        )
         for n in (1, 2)
     ),
-    Case("ConvTranspose", "depthwise", conv(2, 8, 8, "ConvTranspose"), shape(2), 1, 1, others={("w", 0): 8, ("w_out", 0): 8}),
-    Case("ConvTranspose", "multiplier", conv(2, 16, 8, "ConvTranspose"), shape(2), 1, 1, others={("w", 0): 8, ("w_out", 0): 8}),
+    Case(
+        "ConvTranspose",
+        "depthwise",
+        conv(2, 8, 8, "ConvTranspose"),
+        shape(2),
+        1,
+        1,
+        others={("w", 0): 8, ("w_out", 0): 8},
+    ),
+    Case(
+        "ConvTranspose",
+        "multiplier",
+        conv(2, 16, 8, "ConvTranspose"),
+        shape(2),
+        1,
+        1,
+        others={("w", 0): 8, ("w_out", 0): 8},
+    ),
     *(
         Case("Gemm", f"c-{'x'.join(map(str, c))}", gemm(c), (5, 8), 1, 1, others=made(axis=1))
         for c in ((6,), (1, 6), (5, 6), (5, 1), (1,), ())
@@ -186,9 +230,28 @@ CASES = [
     Case("MatMul", "outer", product(8, 6), (2, 5, 8), 1, 1, units=5, others={("w_out", 0): 5}),
     Case("MatMul", "batch", product(4, 8, 6), (4, 5, 8), 0, 0, units=4, others={("w", 0): 4, ("w_out", 0): 4}),
     Case("MatMul", "vector-right", product(8), (2, 5, 8), 2, 1, others={("w_out", 0): "graph input"}),
-    Case("MatMul", "vector-left", product(8, first=True), (2, 8, 5), 1, 1, others={("w", 0): 8, ("w_out", 0): "graph input"}),
-    Case("MatMul", "activations-inner", product_of((2, 8, 5), 1), others={("w_other", 1): 8, ("w_out", 0): "graph input"}),
-    Case("MatMul", "activations-outer", product_of((2, 8, 5), 2), (2, 6, 8), 1, 1, units=6, others={("w_out", 0): 6, ("w_other", 1): "graph output"}),
+    Case(
+        "MatMul",
+        "vector-left",
+        product(8, first=True),
+        (2, 8, 5),
+        1,
+        1,
+        others={("w", 0): 8, ("w_out", 0): "graph input"},
+    ),
+    Case(
+        "MatMul", "activations-inner", product_of((2, 8, 5), 1), others={("w_other", 1): 8, ("w_out", 0): "graph input"}
+    ),
+    Case(
+        "MatMul",
+        "activations-outer",
+        product_of((2, 8, 5), 2),
+        (2, 6, 8),
+        1,
+        1,
+        units=6,
+        others={("w_out", 0): 6, ("w_other", 1): "graph output"},
+    ),
     Case("MatMul", "activations-batch", product_of((4, 8, 5), 0), (4, 6, 8), 0, 0, units=4, others={("w_other", 1): 4}),
     Case("MatMul", "computed", computed, others={("w", 0): 8, ("w", 1): 5, ("w2", 1): 6}),
     Case("Einsum", "right", einsum("bij,jk->bik", (8, 6)), others=made(axis=1)),
@@ -237,8 +300,6 @@ def test_groups_choose_their_own_channels() -> None:
     weights = array_of(net.proto(), "w_in").copy()
     weights[:, [0, 1, 6, 7]] *= 1e-3
     proto = net.proto()
-    from tests.graphs import with_arrays
-
     proto = with_arrays(proto, {"w_in": weights, "w": np.ones((6, 4, 3, 3), np.float32)})
     outcome = prune(proto)
     assert outcome.verdict is not None

@@ -41,7 +41,9 @@ def rotary(net: Net, x: str) -> str:
     first = sliced([0], [4], [2])(net, x)
     second = sliced([4], [END], [2])(net, x)
     turned = net.add("Concat", net.add("Neg", second), first, axis=2)
-    return net.add("Add", net.add("Mul", x, net.weight(8, name="cos")), net.add("Mul", turned, net.weight(8, name="sin")))
+    return net.add(
+        "Add", net.add("Mul", x, net.weight(8, name="cos")), net.add("Mul", turned, net.weight(8, name="sin"))
+    )
 
 
 def interleaved(net: Net, x: str) -> str:

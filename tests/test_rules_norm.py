@@ -23,7 +23,9 @@ def batch_norm(net: Net, x: str) -> str:
 
 def instance_norm(channels: int = 8):
     def build(net: Net, x: str) -> str:
-        return net.add("InstanceNormalization", x, net.weight(channels, name="scale"), net.weight(channels, name="bias"))
+        return net.add(
+            "InstanceNormalization", x, net.weight(channels, name="scale"), net.weight(channels, name="bias")
+        )
 
     return build
 
@@ -117,13 +119,34 @@ CASES = [
         exact=False,
         others=SCALE,
     ),
-    Case("GroupNormalization", "two", group_norm(2), IMAGE, 1, 1, units=4, exact=False, since=21, others={("scale", 0): 4}),
+    Case(
+        "GroupNormalization",
+        "two",
+        group_norm(2),
+        IMAGE,
+        1,
+        1,
+        units=4,
+        exact=False,
+        since=21,
+        others={("scale", 0): 4},
+    ),
     Case("GroupNormalization", "four", group_norm(4), IMAGE, 1, 1, units=2, exact=False, since=21),
     Case("GroupNormalization", "instance", group_norm(8), IMAGE, 1, 1, others=SCALE, since=21),
     Case("GroupNormalization", "layer", group_norm(1), IMAGE, 1, 1, exact=False, since=21, others=SCALE),
     Case("GroupNormalization", "1d", group_norm(2), (2, 8, 5), 1, 1, units=4, exact=False, since=21),
     Case("GroupNormalization", "averaged", group_norm(2), (2, 8, 5), 2, 2, units=0, why="averaged over", since=21),
-    Case("InstanceNormalization", "group-norm", group_norm_decomposed, IMAGE, 1, 1, 4, exact=False, others={("scale", 0): 4}),
+    Case(
+        "InstanceNormalization",
+        "group-norm",
+        group_norm_decomposed,
+        IMAGE,
+        1,
+        1,
+        4,
+        exact=False,
+        others={("scale", 0): 4},
+    ),
     Case("LRN", "channels", plain("LRN", size=3, alpha=0.5), IMAGE, 1, 1, exact=False),
     Case("LRN", "wide", plain("LRN", size=5, alpha=0.5, bias=2.0, beta=0.6), IMAGE, 1, 1, exact=False),
     Case("LRN", "spatial", plain("LRN", size=3), (2, 3, 8, 4), 2, 2),
@@ -131,7 +154,15 @@ CASES = [
     Case("LpNormalization", "axis", plain("LpNormalization", axis=1), (2, 8, 5), 1, 1),
     Case("LpNormalization", "across", plain("LpNormalization", axis=1)),
     Case("MeanVarianceNormalization", "default", plain("MeanVarianceNormalization"), IMAGE, 1, 1),
-    Case("MeanVarianceNormalization", "averaged", plain("MeanVarianceNormalization", axes=[0, 1, 2, 3]), IMAGE, 1, 1, exact=False),
+    Case(
+        "MeanVarianceNormalization",
+        "averaged",
+        plain("MeanVarianceNormalization", axes=[0, 1, 2, 3]),
+        IMAGE,
+        1,
+        1,
+        exact=False,
+    ),
     *(Case(op, "along", plain(op, axis=-1), since=13, **LOCKED) for op in SOFTMAXES),
     *(Case(op, "default", plain(op), since=13, **LOCKED) for op in SOFTMAXES),
     *(Case(op, "across", plain(op, axis=1), since=13) for op in SOFTMAXES),

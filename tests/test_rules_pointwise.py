@@ -194,4 +194,3 @@ def test_before_opset_7_the_second_operand_is_laid_along_an_axis() -> None:
     found = find("", "Add", 6)
     assert found is not None
     assert found.trace.__name__ == "broadcast_by_axis"
-

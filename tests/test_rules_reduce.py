@@ -10,10 +10,18 @@ from tests.graphs import Net
 from tests.sandwich import Case, check_case, parameters
 
 IMAGE = (2, 8, 6, 4)
-REDUCTIONS = (
-    "ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceMean ReduceMax ReduceMin ReduceProd ReduceLogSum "
-    "ReduceLogSumExp"
-).split()
+REDUCTIONS = [
+    "ReduceSum",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+]
 
 
 def reduced(op: str, axes: list[int] | None, **attrs):
@@ -188,23 +196,46 @@ CASES = [
         for op in POOLS
         for n in (1, 2, 3)
     ),
-    *(Case(op, "strided", plain(op, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1]), IMAGE, 1, 1) for op in POOLS),
+    *(
+        Case(op, "strided", plain(op, kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1]), IMAGE, 1, 1)
+        for op in POOLS
+    ),
     *(Case(op, "space", plain(op, kernel_shape=[2, 2]), IMAGE, 3, 1, **SPACE) for op in POOLS),
     *(Case(op, "batch", plain(op, kernel_shape=[2, 2]), (8, 2, 4, 4), 0, 0) for op in POOLS),
-    Case("AveragePool", "ceil", plain("AveragePool", kernel_shape=[3, 3], ceil_mode=1, strides=[2, 2]), IMAGE, 1, 1, since=10),
+    Case(
+        "AveragePool",
+        "ceil",
+        plain("AveragePool", kernel_shape=[3, 3], ceil_mode=1, strides=[2, 2]),
+        IMAGE,
+        1,
+        1,
+        since=10,
+    ),
     Case("MaxPool", "indices", with_indices, IMAGE, 1, 1, since=8, units=0, why="indices count through the channels"),
     Case("Crop", "", plain("Crop", border=[1, 1, 0, 1]), IMAGE, 1, 1),
     Case("Crop", "space", plain("Crop", border=[1, 1, 0, 1]), IMAGE, 2, 1, units=0, why="cropped"),
     Case("Upsample", "", upsample, IMAGE, 1, 1, until=9),
     Case("Upsample", "space", upsample, IMAGE, 2, 1, until=9, units=0, why="resampled"),
     Case("Resize", "scales", by_scales(), IMAGE, 1, 1),
-    Case("Resize", "cubic", by_scales(mode="cubic", coordinate_transformation_mode="asymmetric"), IMAGE, 1, 1, since=11),
+    Case(
+        "Resize", "cubic", by_scales(mode="cubic", coordinate_transformation_mode="asymmetric"), IMAGE, 1, 1, since=11
+    ),
     Case("Resize", "scales-axes", by_scales((2, 3), axes=[2, 3]), IMAGE, 1, 1, since=18),
     Case("Resize", "sizes", by_sizes(), IMAGE, 1, 1, since=11),
-    Case("Resize", "sizes-linear", by_sizes(mode="linear", coordinate_transformation_mode="align_corners"), IMAGE, 1, 1, since=11),
+    Case(
+        "Resize",
+        "sizes-linear",
+        by_sizes(mode="linear", coordinate_transformation_mode="align_corners"),
+        IMAGE,
+        1,
+        1,
+        since=11,
+    ),
     Case("Resize", "sizes-axes", by_sizes((9, 8), axes=[2, 3]), IMAGE, 1, 1, since=18),
     Case("Resize", "sizes-channel-axes", by_sizes((8, 9), axes=[1, 2]), IMAGE, 1, 1, since=18),
-    Case("Resize", "policy", by_sizes((9, 8), axes=[2, 3], keep_aspect_ratio_policy="not_larger"), IMAGE, 1, 1, since=18),
+    Case(
+        "Resize", "policy", by_sizes((9, 8), axes=[2, 3], keep_aspect_ratio_policy="not_larger"), IMAGE, 1, 1, since=18
+    ),
     Case("Resize", "computed", by_computed_sizes, IMAGE, 1, 1, since=11),
     Case("Resize", "space", by_scales(), IMAGE, 2, 1, units=0, why="resampled"),
     Case("Resize", "space-kept", by_scales((1, 1, 1, 2)), (2, 3, 8, 4), 2, 2),

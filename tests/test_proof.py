@@ -1,0 +1,325 @@
+"""The proof can fail, and says why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import onnxprune
+from onnxprune import api, proof
+from onnxprune.errors import GoalMissed
+from onnxprune.model import load
+from onnxprune.proof import Verdict, compare, difference, tolerance_of
+from onnxprune.reference import masked
+from tests.graphs import Net, array_of, prune, run, with_arrays
+
+
+def network() -> onnx.ModelProto:
+    net = Net()
+    x = net.input(["batch", 5, 3])
+    x = net.add("Relu", net.add("MatMul", x, net.weight(3, 8, name="w1")))
+    x = net.add("Add", net.add("MatMul", x, net.weight(8, 6, name="w2")), net.weight(6, name="bias"))
+    net.output(net.add("MatMul", net.add("Tanh", x), net.weight(6, 4, name="w3")), ["batch", 5, 4])
+    return net.proto()
+
+
+@pytest.fixture(scope="module")
+def outcome() -> api.Outcome:
+    return prune(network())
+
+
+def gone_of(outcome: api.Outcome) -> np.ndarray:
+    return outcome.plan.removed(outcome.groups)
+
+
+# --- the masked reference ----------------------------------------------------------------------------------
+
+
+def test_the_reference_differs_from_the_original(outcome: api.Outcome) -> None:
+    """Otherwise the comparison would say nothing."""
+    original, reference = run(network()), run(masked(outcome.groups, gone_of(outcome)))
+    for name, value in original.items():
+        assert difference(value, reference[name]) > 100 * proof.TOLERANCES[1]
+
+
+def test_the_reference_without_a_cut_is_the_original(outcome: api.Outcome) -> None:
+    nothing = np.zeros(outcome.groups.classes.count, bool)
+    original, reference = run(network()), run(masked(outcome.groups, nothing))
+    for name, value in original.items():
+        np.testing.assert_array_equal(value, reference[name])
+
+
+def test_the_reference_zeroes_in_front_of_every_contraction(outcome: api.Outcome) -> None:
+    """Equal to zeros in the rows of the reading weights."""
+    proto, masks = network(), outcome.plan.masks(network())
+    zeroed = {n: np.where(masks[n].any(axis=1, keepdims=True), array_of(proto, n), 0) for n in ("w2", "w3")}
+    wanted = run(with_arrays(proto, {n: v.astype(np.float32) for n, v in zeroed.items()}))
+    for name, value in run(masked(outcome.groups, gone_of(outcome))).items():
+        np.testing.assert_allclose(value, wanted[name], rtol=0, atol=1e-6)
+
+
+def test_the_reference_of_a_norm_counts_the_remaining_positions_only() -> None:
+    net = Net()
+    x = net.make((2, 5, 8), 2)
+    x = net.add("LayerNormalization", x, net.weight(8, name="scale"), net.weight(8, name="bias"))
+    net.read(x, 2)
+    proto = net.proto()
+    outcome = prune(proto)
+    assert not outcome.groups.groups[0].exact
+    kept = outcome.plan.masks(proto)["w_in"][0]
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)}
+    hidden = (feeds["x"] @ array_of(proto, "w_in"))[..., kept]
+    normal = (hidden - hidden.mean(-1, keepdims=True)) / np.sqrt(hidden.var(-1, keepdims=True) + 1e-5)
+    normal = normal * array_of(proto, "scale")[kept] + array_of(proto, "bias")[kept]
+    wanted = normal @ array_of(proto, "w_out")[kept]
+    (reference,) = run(masked(outcome.groups, gone_of(outcome)), feeds=feeds).values()
+    (small,) = run(outcome.model, feeds=feeds).values()
+    np.testing.assert_allclose(reference, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(small, wanted, rtol=0, atol=1e-5)
+
+
+def test_the_reference_masks_with_a_product_before_where_knew_floats() -> None:
+    net = Net(7)
+    net.read(net.add("Relu", net.make((2, 5, 8), 2)), 2)
+    outcome = prune(net.proto())
+    ops = [n.op_type for n in masked(outcome.groups, gone_of(outcome)).proto.graph.node]
+    assert "Where" not in ops
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok
+
+
+# --- what fails --------------------------------------------------------------------------------------------
+
+
+def spoil(model: onnx.ModelProto, name: str, change: Any) -> onnx.ModelProto:
+    return with_arrays(model, {name: change(array_of(model, name).copy())})
+
+
+def add_at(value: np.ndarray, amount: float) -> np.ndarray:
+    value.reshape(-1)[0] += amount
+    return value
+
+
+def other_columns(value: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(value[:, ::-1])
+
+
+def test_the_right_model_passes(outcome: api.Outcome) -> None:
+    small = onnxprune.apply(network(), outcome.plan)
+    verdict = onnxprune.verify(network(), small, outcome.plan)
+    assert verdict.ok
+    assert verdict.problem == ""
+    assert verdict.error <= 1e-6
+    assert list(verdict.outputs) == [network().graph.output[0].name]
+    assert len(verdict.checks) >= 4
+    assert verdict.checks[-1] == "equal to the masked original"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("w1", lambda v: add_at(v, 0.05)), ("w1", other_columns), ("w3", other_columns)]
+)
+def test_other_values_fail(outcome: api.Outcome, name: str, change: Any) -> None:
+    wrong = spoil(onnxprune.apply(network(), outcome.plan), name, change)
+    verdict = onnxprune.verify(network(), wrong, outcome.plan)
+    assert not verdict.ok
+    assert "differs from the masked original" in verdict.problem
+    assert verdict.error > verdict.tolerance
+
+
+def test_other_units_fail(outcome: api.Outcome) -> None:
+    other = onnxprune.prune(network(), 0.5, criterion="random", seed=3).model
+    assert not onnxprune.verify(network(), other, outcome.plan).ok
+
+
+def test_the_unpruned_model_fails(outcome: api.Outcome) -> None:
+    assert not onnxprune.verify(network(), network(), outcome.plan).ok
+
+
+def test_sizes_that_do_not_fit_fail(outcome: api.Outcome) -> None:
+    wrong = spoil(onnxprune.apply(network(), outcome.plan), "w2", lambda v: np.vstack([v, v]))
+    verdict = onnxprune.verify(network(), wrong, outcome.plan)
+    assert not verdict.ok
+    assert math.isnan(verdict.error)
+
+
+def test_another_interface_fails(outcome: api.Outcome) -> None:
+    for kind in ("input", "output"):
+        wrong = onnxprune.apply(network(), outcome.plan)
+        getattr(wrong.graph, kind)[0].type.tensor_type.shape.dim[0].dim_param = "other"
+        verdict = onnxprune.verify(network(), wrong, outcome.plan)
+        assert not verdict.ok
+        assert verdict.problem == f"the graph {kind}s changed"
+
+
+def test_weights_that_are_not_finite_fail_unless_the_original_has_them(outcome: api.Outcome) -> None:
+    wrong = spoil(onnxprune.apply(network(), outcome.plan), "w3", lambda v: add_at(v, np.nan))
+    verdict = onnxprune.verify(network(), wrong, outcome.plan)
+    assert not verdict.ok
+    assert verdict.error == math.inf
+
+
+def test_an_original_that_does_not_run_is_not_rolled_back() -> None:
+    """Nothing can be compared: the verdict says so, and the model is still made."""
+    net = Net()
+    x = net.make((2, 5, 8), 2)
+    x = net.add("Relu", x)
+    made = net.add("MatMul", x, net.weight(8, 4, name="w_out"))
+    mystery = net.add("Mystery", net.inputs[0].name, domain="com.example")
+    net.output(made, [2, 5, 4])
+    net.output(mystery, [2, 5, 3])
+    result = api.run(load(net.proto()), onnxprune.Options())
+    assert result.verdict is not None
+    assert not result.verdict.ok
+    assert not result.verdict.runnable
+    assert "original does not run" in result.verdict.problem
+    assert result.rolled_back == ()
+
+
+def test_an_empty_output_proves_nothing() -> None:
+    """At the sizes that are tried first, seven halvings leave no pixel: larger ones must be found."""
+    net = Net()
+    x = net.input(["batch", 3, "height", "width"])
+    for index in range(7):
+        channels = 3 if not index else 4
+        x = net.add("Conv", x, net.weight(4, channels, 3, 3, name=f"w{index}"), strides=[2, 2])
+    net.output(x, ["batch", 4, "h", "w"])
+    outcome = prune(net.proto())
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok
+    assert 0 not in outcome.groups.facts.shapes[x]
+
+
+# --- the comparison ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.0], [1.0, 1.0], 0.5),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([np.nan, 1.0], [np.nan, 1.0], 0.0),
+        ([np.inf, 1.0], [np.inf, 1.0], 0.0),
+        ([np.inf, 1.0], [-np.inf, 1.0], math.inf),
+        ([np.nan, 1.0], [np.inf, 1.0], math.inf),
+        ([1.0, 1.0], [np.nan, 1.0], math.inf),
+        ([np.nan, np.nan], [np.nan, np.nan], 0.0),
+        ([], [], 0.0),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_differences_of_floats(wanted: list[float], found: list[float], error: float, dtype: Any) -> None:
+    assert difference(np.array(wanted, dtype), np.array(found, dtype)) == error
+
+
+@pytest.mark.parametrize(("wanted", "found", "error"), [([1, 2], [1, 2], 0), ([1, 2], [1, 3], 0.5), ([], [], 0)])
+def test_differences_of_integers(wanted: list[int], found: list[int], error: float) -> None:
+    assert difference(np.array(wanted, np.int64), np.array(found, np.int64)) == error
+
+
+def test_sequences_and_maps_are_compared_element_by_element() -> None:
+    """Outputs of classical models: a list of maps from classes to probabilities."""
+    good = [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
+    assert difference(good, [dict(reversed(m.items())) for m in good]) == 0
+    assert difference(good, [{"a": 0.5, "b": 0.5}, {"a": 0.75, "b": 0.25}]) == pytest.approx(2 / 3)
+    assert difference(good, good[:1]) == math.inf
+    assert difference(good, [{"a": 0.5, "c": 0.5}, good[1]]) == math.inf
+    assert difference([], []) == 0
+
+
+def test_small_numbers_are_compared_on_their_own_scale() -> None:
+    assert difference(np.array([1e-9], np.float32), np.array([2e-9], np.float32)) == pytest.approx(1.0)
+
+
+def test_an_error_in_any_output_counts() -> None:
+    good, bad = np.ones(3, np.float32), np.array([1, 1, 2], np.float32)
+    verdict = compare(["a", "b", "c"], [good, good, good], [good, bad, good], dict.fromkeys("abc", 1e-4), [])
+    assert not verdict.ok
+    assert "output 'b'" in verdict.problem
+    assert verdict.outputs == {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert verdict.error == 1.0
+
+
+def test_another_shape_is_an_error() -> None:
+    verdict = compare(["a"], [np.ones((2, 3))], [np.ones((3, 2))], {"a": 1e-4}, [])
+    assert not verdict.ok
+    assert verdict.error == math.inf
+
+
+def test_a_nan_difference_is_an_error() -> None:
+    assert not compare(["a"], [np.ones(2)], [np.array([1, np.nan])], {"a": 1e-4}, []).ok
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9), (np.float16, 3e-2)])
+def test_the_tolerance_is_that_of_the_least_precise_type(dtype: Any, tolerance: float) -> None:
+    net = Net(dtype=dtype)
+    net.read(net.add("Relu", net.make((2, 5, 8), 2)), 2)
+    assert tolerance_of(api.trace(net.proto())) == tolerance
+
+
+# --- rolling back ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A rewrite that spoils the weights in this list when they are cut."""
+    names: list[str] = []
+    real = api.rewrite
+
+    def spoiled(groups: Any, gone: np.ndarray) -> Any:
+        model = real(groups, gone)
+        before = {t.name: tuple(t.dims) for t in groups.model.proto.graph.initializer}
+        for tensor in model.proto.graph.initializer:
+            if tensor.name in names and tuple(tensor.dims) != before[tensor.name]:
+                value = numpy_helper.to_array(tensor) + 1
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        return replace(model)
+
+    monkeypatch.setattr(api, "rewrite", spoiled)
+    return names
+
+
+def five_groups() -> onnx.ModelProto:
+    net = Net()
+    for index in range(5):
+        x = net.make((2, 5, 8), 2, weight=f"a{index}")
+        net.read(net.add("Relu", x), 2, weight=f"b{index}")
+    return net.proto()
+
+
+@pytest.mark.parametrize("bad", [["a0"], ["b4"], ["a1", "a3"], ["a0", "b1", "b2", "a3"]])
+def test_groups_that_fail_are_left_whole_and_the_others_go(broken: list[str], bad: list[str]) -> None:
+    broken.extend(bad)
+    outcome = prune(five_groups())
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok
+    failed = {f"a{name[1]}" for name in bad}
+    assert {r.group for r in outcome.rolled_back} == failed
+    assert {s.group for s in outcome.plan.steps if s.remove} == {f"a{i}" for i in range(5)} - failed
+    for index in range(5):
+        width = 8 if f"a{index}" in failed else 4
+        assert array_of(outcome.model, f"a{index}").shape == (3, width)
+
+
+def test_when_all_fail_nothing_is_made(broken: list[str]) -> None:
+    broken.extend(f"a{i}" for i in range(5))
+    with pytest.raises(GoalMissed, match="every group failed its proof"):
+        prune(five_groups())
+
+
+def test_no_proof_when_not_asked_for(broken: list[str]) -> None:
+    broken.append("a0")
+    result = onnxprune.prune(five_groups(), 0.5, verify=False)
+    assert result.report.verdict is None
+    assert result.report.rolled_back == ()
+
+
+def test_a_verdict_says_what_was_checked() -> None:
+    assert Verdict(True, 0.0, 1e-4).runnable
+    assert Verdict(True, 0.0, 1e-4).checks == ()

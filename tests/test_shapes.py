@@ -1,0 +1,230 @@
+"""Sizes and values that are known before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnxprune.model import load
+from onnxprune.shapes import Facts, dims_of, infer, symbolic_dims
+from tests.graphs import INT64, Net
+
+
+def facts_of(net: Net, **sizes: int) -> Facts:
+    proto = net.proto([onnx.ValueInfoProto(name=net.nodes[-1].output[0])] if not net.outputs else net.outputs)
+    return infer(load(proto, check=False), sizes)
+
+
+def test_static_shapes_through_a_network() -> None:
+    net = Net()
+    x = net.add("Conv", net.input([2, 3, 9, 7]), net.weight(8, 3, 3, 3), strides=[2, 1], pads=[1, 0, 1, 1])
+    y = net.add("Flatten", net.add("MaxPool", x, kernel_shape=[2, 2]))
+    facts = facts_of(net)
+    assert facts.shapes[x] == (2, 8, 5, 6)
+    assert facts.shapes[y] == (2, 8 * 4 * 5)
+    assert facts.dynamic == {}
+    assert facts.dtypes[y] == TensorProto.FLOAT
+
+
+def test_symbolic_dims_are_found_with_their_first_use() -> None:
+    net = Net()
+    net.input(["batch", "length"], "ids", dtype=INT64)
+    net.input(["batch", 3, "height", None], "image")
+    net.add("Relu", "image")
+    found = symbolic_dims(net.proto().graph)
+    assert {s: (u.tensor, u.axis) for s, u in found.items()} == {
+        "batch": ("ids", 0),
+        "length": ("ids", 1),
+        "height": ("image", 2),
+        "image[3]": ("image", 3),
+    }
+    assert dims_of(net.inputs[1]) == ["batch", 3, "height", "image[3]"]
+
+
+def test_initializers_among_the_inputs_are_no_symbols() -> None:
+    net = Net(8, ir_version=3)
+    net.read(net.make((2, 5, 8), 2), 2)
+    assert symbolic_dims(net.proto().graph) == {}
+
+
+def test_what_depends_on_symbols_is_dynamic() -> None:
+    net = Net()
+    x = net.input(["batch", "length", 6])
+    y = net.add("MatMul", x, net.weight(6, 8))
+    turned = net.add("Transpose", y, perm=[2, 0, 1])
+    flat = net.add("Reshape", y, net.ints(-1, 8))
+    constant = net.add("Relu", net.weight(3, 3))
+    facts = facts_of(net)
+    assert facts.dynamic[y] == {0, 1}
+    assert facts.dynamic[turned] == {1, 2}
+    assert facts.dynamic[flat] == {0}
+    assert constant not in facts.dynamic
+    assert facts.shapes[flat] == (facts.sizes["batch"] * facts.sizes["length"], 8)
+
+
+def test_numbers_can_be_given() -> None:
+    net = Net()
+    y = net.add("Relu", net.input(["batch", "length", 6]))
+    facts = facts_of(net, batch=7, length=11)
+    assert facts.shapes[y] == (7, 11, 6)
+    assert (facts.sizes["batch"], facts.sizes["length"]) == (7, 11)
+
+
+def test_a_dim_without_a_name_is_given_by_its_place() -> None:
+    net = Net()
+    y = net.add("Relu", net.input([None, 6], "data"))
+    assert infer(load(net.proto([onnx.ValueInfoProto(name=y)]), check=False), {"data[0]": 9}).shapes[y] == (9, 6)
+
+
+@pytest.mark.parametrize("batch", [2, "batch"])
+def test_targets_that_the_graph_computes(batch: int | str) -> None:
+    """Shape, Gather, Unsqueeze, Concat, Reshape: as exporters split heads."""
+    net = Net()
+    x = net.input([batch, 5, 24])
+    shape = net.add("Shape", x)
+    front = [net.add("Unsqueeze", net.add("Gather", shape, net.const(np.int64(i))), net.ints(0)) for i in (0, 1)]
+    size = net.add("Div", net.add("Gather", shape, net.ints(2)), net.ints(4))
+    target = net.add("Concat", *front, net.ints(4), size, axis=0)
+    y = net.add("Reshape", x, target)
+    facts = facts_of(net)
+    number = facts.sizes.get("batch", 2)
+    assert facts.shapes[y] == (number, 5, 4, 6)
+    assert facts.values[size].tolist() == [6]
+    assert facts.seen[target].tolist() == [number, 5, 4, 6]
+    assert (target in facts.values) == (batch == 2)
+    assert facts.dynamic.get(y, frozenset()) == (frozenset({0}) if batch == "batch" else frozenset())
+
+
+def test_sizes_by_floats() -> None:
+    """floor(size * scale), as upsampling computes it."""
+    net = Net()
+    x = net.input([2, 3, 8, 6])
+    size = net.add("Slice", net.add("Shape", x), net.ints(2), net.ints(4))
+    scaled = net.add("Mul", net.cast(size, TensorProto.FLOAT), net.const(np.array([1.5, 2], np.float32)))
+    wanted = net.cast(net.add("Floor", scaled), TensorProto.INT64)
+    sizes = net.add("Concat", net.add("Slice", net.add("Shape", x), net.ints(0), net.ints(2)), wanted, axis=0)
+    y = net.add("Resize", x, "", "", sizes)
+    assert facts_of(net).shapes[y] == (2, 3, 12, 12)
+
+
+def test_loops_of_conditions_over_sizes() -> None:
+    """Where(Equal(shape, -1), ones, shape), as torch writes expand."""
+    net = Net()
+    x = net.input([2, 1, 8])
+    shape = net.ints(2, 5, -1)
+    kept = net.add(
+        "Where", net.add("Equal", shape, net.ints(-1)), net.add("ConstantOfShape", net.ints(3), value=one()), shape
+    )
+    y = net.add("Expand", x, kept)
+    assert facts_of(net).shapes[y] == (2, 5, 8)
+
+
+def one() -> onnx.TensorProto:
+    return helper.make_tensor("one", TensorProto.INT64, [1], [1])
+
+
+def test_a_value_that_only_the_run_knows_makes_no_shape() -> None:
+    net = Net()
+    x = net.input([2, 8])
+    y = net.add("Reshape", x, net.input([2], "target", dtype=INT64))
+    z = net.add("Relu", y)
+    facts = facts_of(net)
+    assert y not in facts.shapes
+    assert z not in facts.shapes
+
+
+def test_declared_shapes_help_behind_unknown_operators() -> None:
+    net = Net()
+    x = net.input(["batch", 8])
+    y = net.add("Mystery", x, domain="com.example")
+    z = net.add("Relu", y)
+    proto = net.proto([helper.make_tensor_value_info(z, TensorProto.FLOAT, None)])
+    assert y not in infer(load(proto, check=False)).shapes
+    proto.graph.value_info.append(helper.make_tensor_value_info(y, TensorProto.FLOAT, ["batch", 8]))
+    facts = infer(load(proto, check=False))
+    assert facts.shapes[y] == facts.shapes[z] == (facts.sizes["batch"], 8)
+    assert facts.dynamic[z] == {0}
+
+
+def test_declared_shapes_over_other_symbols_do_not() -> None:
+    net = Net()
+    y = net.add("Mystery", net.input([2, 8]), domain="com.example")
+    proto = net.proto([helper.make_tensor_value_info(y, TensorProto.FLOAT, [2, "unknown"])])
+    assert y not in infer(load(proto, check=False)).shapes
+
+
+def test_dims_that_are_sums() -> None:
+    """`past + 1` follows `past`."""
+    net = Net()
+    past = net.input(["batch", "past", 8], "keys")
+    mask = net.input(["batch", "past + 1"], "mask")
+    net.add("Relu", past)
+    y = net.add("Relu", mask)
+    facts = facts_of(net)
+    assert facts.sizes["past + 1"] == facts.sizes["past"] + 1
+    assert facts.dynamic[y] == {0, 1}
+
+
+def test_sizes_that_the_graph_refuses_are_left_for_larger_ones() -> None:
+    """Seven halvings: an image of 64 pixels vanishes."""
+    net = Net()
+    x = net.input(["batch", 1, "height", "width"])
+    for _ in range(7):
+        x = net.add("Conv", x, net.weight(1, 1, 3, 3), strides=[2, 2])
+    facts = facts_of(net)
+    assert min(facts.shapes[x]) > 0
+    assert facts.sizes["height"] > 64
+
+
+def test_two_numbers_that_differ_on_every_symbol() -> None:
+    """Batch and length must not look alike, or a Reshape would be read wrongly."""
+    net = Net()
+    x = net.input(["batch", "length", 6])
+    y = net.add("Reshape", x, net.ints(-1, 3, 2))
+    facts = facts_of(net)
+    assert facts.sizes["batch"] != facts.sizes["length"]
+    assert facts.dynamic[y] == {0}
+
+
+def test_values_are_those_of_the_runtime() -> None:
+    """Every integer subgraph that is evaluated gives what the runtime gives."""
+    from tests.graphs import run
+
+    net = Net()
+    x = net.input([2, 3, 4, 5])
+    shape = net.add("Shape", x)
+    made = {
+        "reverse": net.add("Slice", shape, net.ints(3), net.ints(-5), net.ints(0), net.ints(-1)),
+        "odd": net.add("Slice", shape, net.ints(1), net.ints(9), net.ints(0), net.ints(2)),
+        "negative-division": net.add("Div", net.add("Neg", shape), net.ints(2)),
+        "modulo": net.add("Mod", net.add("Neg", shape), net.ints(3)),
+        "fmod": net.add("Mod", net.add("Neg", shape), net.ints(3), fmod=1),
+        "product": net.add("ReduceProd", shape, axes=[0], keepdims=1),
+        "largest": net.add("ReduceMax", shape, keepdims=0),
+        "sum": net.add("ReduceSum", shape, net.ints(0)),
+        "running": net.add("CumSum", shape, net.const(np.int64(0))),
+        "power": net.add("Pow", shape, net.ints(2)),
+        "range": net.add("Range", net.const(np.int64(9)), net.const(np.int64(1)), net.const(np.int64(-3))),
+        "tile": net.add("Tile", shape, net.ints(2)),
+        "clip": net.add("Clip", shape, net.const(np.int64(3)), net.const(np.int64(4))),
+        "where": net.add("Where", net.add("Greater", shape, net.ints(3)), shape, net.ints(-1)),
+        "split": net.add("Split", shape, net.ints(1, 3), outputs=2, axis=0)[1],
+        "size": net.add("Size", shape),
+        "part": net.add("Shape", x, start=-3, end=-1),
+        "scalar": net.add("Squeeze", net.add("Gather", shape, net.ints(-2))),
+        "two": net.add("Transpose", net.add("Reshape", shape, net.ints(2, -1))),
+        "less": net.cast(net.add("LessOrEqual", shape, net.ints(3)), TensorProto.INT64),
+        "not": net.cast(net.add("Not", net.add("Equal", shape, net.ints(3))), TensorProto.INT64),
+        "least": net.add("Min", shape, net.ints(4), net.ints(3)),
+    }
+    outputs = [onnx.ValueInfoProto(name=name) for name in made.values()]
+    facts = infer(load(net.proto(outputs), check=False))
+    wanted: dict[str, Any] = run(net.proto(outputs))
+    for what, name in made.items():
+        assert name in facts.values, what
+        np.testing.assert_array_equal(facts.values[name], wanted[name], err_msg=what)
+        assert facts.values[name].dtype == wanted[name].dtype, what
