@@ -94,7 +94,7 @@ class Cut:
         inputs = [tracing.axes.get(tracing.key(node, s)) if name else None for s, name in enumerate(node.input)]
         return inputs, [tracing.axes.get(name) for name in node.output]
 
-    def edit(self, site: Site, node: onnx.NodeProto, unique: Callable[[str], str]) -> Edit:
+    def edit(self, site: Site, node: onnx.NodeProto, unique: Callable[[str], str], constants: dict[str, Array]) -> Edit:
         """`node`, a copy of the node of `site`, ready to be changed by its rule."""
         shapes = self.groups.facts.shapes
         inputs, outputs = self.around(site)
@@ -109,15 +109,22 @@ class Cut:
             return np.ones(size, bool) if axes is None else self.kept(axes[axis], axis, size)
 
         new_in, new_out = new_sizes(site.node.input, inputs), new_sizes(site.node.output, outputs)
-        return Edit(site, node, new_in, new_out, kept, unique)
+        return Edit(site, node, new_in, new_out, kept, unique, constants)
 
-    def followed(self, site: Site, follow: Follow, node: onnx.NodeProto, unique: Callable[[str], str]) -> Edit:
+    def followed(
+        self,
+        site: Site,
+        follow: Follow,
+        node: onnx.NodeProto,
+        unique: Callable[[str], str],
+        constants: dict[str, Array],
+    ) -> Edit:
         """`node` after its rule has made it follow.
 
         Raises:
             ModelError: the rule, which may be a user's, fails.
         """
-        edit = self.edit(site, node, unique)
+        edit = self.edit(site, node, unique, constants)
         try:
             follow(edit)
         except Exception as error:

@@ -106,7 +106,9 @@ class _Reference:
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
         if follow is not None:
-            self.cut.followed(site, follow, node, self.name)
+            constants: dict[str, Array] = {}
+            self.cut.followed(site, follow, node, self.name, constants)
+            self.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
         self.graph.node.append(node)
         for index, (name, axes) in enumerate(zip(full, outs, strict=True)):
             if name and axes is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -107,6 +108,7 @@ class _Rewriting:
     cut: Cut
     values: dict[str, Callable[[], Array]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def groups(self) -> Groups:
@@ -121,9 +123,10 @@ class _Rewriting:
 
     def unique(self, stem: str) -> str:
         """A name that no tensor has."""
-        name = next(
-            n for n in itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(1))) if n not in self.names
-        )
+        name = stem
+        while name in self.names:
+            self.counts[stem] += 1
+            name = f"{stem}_{self.counts[stem]}"
         self.names.add(name)
         return name
 
@@ -243,10 +246,9 @@ class _Rewriting:
                 if name in self.groups.tracing.unshared:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
             if rule is not None and rule.follow is not None and self._is_touched(site):
-                edit = self.cut.followed(site, rule.follow, new, self.unique)
+                edit = self.cut.followed(site, rule.follow, new, self.unique, constants)
                 del graph.node[-1]
                 graph.node.extend([*edit.before, edit.node, *edit.after])
-                constants.update(edit.constants)
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
 

@@ -98,6 +98,24 @@ class Tracing(LabelState):
         axes[axis] = labels
         self.axes[key] = tuple(axes)
 
+    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+        return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether `tensor` is an output of the graph."""
+        return any(value.name == tensor for value in self.model.proto.graph.output)
+
+    @cached_property
+    def _readers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.model.proto.graph.node:
+            for name in {i for i in node.input if i}:
+                found.setdefault(name, []).append(node)
+            if next(captured(node), None) is not None:
+                found.setdefault("", []).append(node)
+        return found
+
     # --- weights -----------------------------------------------------------------------------------------
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnxprune.labels import Array
 from onnxprune.rules.site import Site
@@ -29,7 +29,7 @@ class Edit:
         new_out: sizes of every output after pruning.
         kept: (slot, axis) -> bool mask of the positions that remain on an axis of an input; slot None is the
             first output.
-        constants: new initializers by name, to be added by the rewriter.
+        constants: new initializers by name, of all nodes that were edited so far.
         before: nodes to insert before the node.
         after: nodes to insert after it.
         unique: makes a name that no tensor has.
@@ -41,7 +41,7 @@ class Edit:
     new_out: Sequence[Shape | None]
     kept: Callable[[int | None, int], Array]
     unique: Callable[[str], str]
-    constants: dict[str, Array] = field(default_factory=dict)
+    constants: dict[str, Array]
     before: list[onnx.NodeProto] = field(default_factory=list)
     after: list[onnx.NodeProto] = field(default_factory=list)
 
@@ -62,8 +62,11 @@ class Edit:
         self.node.input[slot] = self.constant(value, role)
 
     def constant(self, value: Array, role: str) -> str:
-        """Add a constant; returns its name."""
-        name = self.unique(f"{self.site.node.output[0]}_{role}")
+        """The name of a constant; one that was added before serves again."""
+        for name, known in self.constants.items():
+            if known.dtype == value.dtype and np.array_equal(known, value):
+                return name
+        name = self.unique(f"onnxprune_{role}")
         self.constants[name] = value
         return name
 
@@ -119,11 +122,21 @@ class Edit:
         for op, values in (("Mul", [n for n, _ in fractions]), ("Div", [d for _, d in fractions])):
             if all(v == 1 for v in values):
                 continue
-            result = self.unique(f"{tensor}_{role}")
-            factor = self.constant(np.array(values, np.int64), f"{role}_{op.lower()}")
+            result = self.unique(f"onnxprune_{role}")
+            factor = self.constant(np.array(values, np.int64), op.lower())
             self.before.append(helper.make_node(op, [tensor, factor], [result], name=result))
             tensor = result
         return tensor
+
+    def replace_by(self, value: Array) -> None:
+        """Put a constant in place of the node."""
+        del self.node.input[:], self.node.attribute[:]
+        if self.site.version < 9:  # where a Constant holds floats only
+            self.node.op_type = "Identity"
+            self.node.input.append(self.constant(value, "size"))
+            return
+        self.node.op_type = "Constant"
+        self.node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(value)))
 
     def gather_after(self, axis: int, index: Array) -> None:
         """Take positions `index` of `axis` of the first output, behind the node."""

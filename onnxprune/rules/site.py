@@ -35,6 +35,12 @@ class LabelState(Protocol):
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
 
+    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether `tensor` is an output of the graph."""
+
 
 class Unsupported(Exception):
     """A rule cannot see through this node: it becomes a barrier with this reason.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import helper
 
+from onnxprune.evaluate import EVALUATORS
 from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule
@@ -19,17 +20,45 @@ def _report_original(edit: Edit) -> None:
     if new is None or old[span] == new[span]:
         return
     output = site.node.output[0]
+    static = site.facts.values.get(output)
+    if static is not None:
+        edit.replace_by(static)
+        return
+    changed = {a for a, (o, n) in enumerate(zip(old[span], new[span], strict=True)) if o != n}
+    if changed.isdisjoint(_entries_read(site, output, len(old[span]))):
+        return
     fractions = [(o // np.gcd(o, n), n // np.gcd(o, n)) for o, n in zip(old, new, strict=True)][span]
-    inner = edit.unique(f"{output}_pruned")
+    inner = edit.unique("onnxprune_size")
     edit.node.output[0] = inner
     tensor = inner
     for op, values in (("Mul", [n for n, _ in fractions]), ("Div", [d for _, d in fractions])):
         if any(v != 1 for v in values):
-            result = edit.unique(f"{output}_{op.lower()}")
-            factor = edit.constant(np.array(values, np.int64), f"original_{op.lower()}")
+            result = edit.unique("onnxprune_size")
+            factor = edit.constant(np.array(values, np.int64), op.lower())
             edit.after.append(helper.make_node(op, [tensor, factor], [result], name=result))
             tensor = result
     edit.after[-1].output[0] = output
+
+
+def _entries_read(site: Site, tensor: str, count: int) -> set[int]:
+    """The entries of a vector of sizes that anything uses, as far as constant indices tell."""
+    everything = set(range(count))
+    if site.state.is_output(tensor):
+        return everything
+    read: set[int] = set()
+    for node in site.state.readers(tensor):
+        values = [site.facts.values.get(name) for name in node.input[1:]]
+        if node.domain or node.input[0] != tensor or any(v is None for v in values):
+            return everything
+        if node.op_type in ("Cast", "Identity"):
+            read |= _entries_read(site, node.output[0], count)
+        elif node.op_type in ("Gather", "Slice"):
+            attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            taken = EVALUATORS[node.op_type](attrs, np.arange(count), *values, outputs=1)[0]
+            read.update(int(i) for i in np.atleast_1d(taken).reshape(-1))
+        else:
+            return everything
+    return read
 
 
 @rule("Shape", follow=_report_original)
