@@ -53,7 +53,7 @@ class Choice:
     """A split of one labelled axis into several: which of the new axes shrinks.
 
     Attributes:
-        key: identifies the split between traces of the same graph.
+        key: identifies the split between traces of the same graph: the first output of its node, and an axis.
         labels: the labels over the new axes.
         cuts: the axes of `labels` that may shrink, outermost first.
         taken: index in `cuts` of the one that does; outer ones are rows of equal length, inner ones go whole.

@@ -97,7 +97,7 @@ def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
     else:
         inner = entering
     within = min(outer.shape[1], sizes[1]) > 1 and site.is_weight(1)
-    if within and ledger.choose((site.name, 1), np.concatenate([outer, inner], axis=1), (0, 1)) == 1:
+    if within and ledger.choose((site.node.output[0], 1), np.concatenate([outer, inner], axis=1), (0, 1)) == 1:
         ledger.balance(outer, 1)
         ledger.balance(inner, 1)
         site.assign(

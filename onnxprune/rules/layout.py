@@ -89,7 +89,7 @@ def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Bl
     moved = moved[tuple(slice(None) if a in varying else slice(0, 1) for a in range(len(new)))]
     outs = own[1]
     cuts = [a for a in outs if a in varying]
-    key = (site.name, axis)
+    key = (site.node.output[0], axis)
     result = {
         a: site.ledger.row(key, cuts.index(a), site.reason(f"row of a split axis ({axis} to {a})"))
         if len(cuts) > 1 and a in cuts

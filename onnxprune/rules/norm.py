@@ -60,7 +60,7 @@ def group_normalization(site: Site) -> list[Axes]:
     x, channels = site.labels(0), site.shape(0)[1]
     line = np.broadcast_to(site.uniform(x[1], 1), (channels,))
     rows = line.reshape(group, -1)
-    if group < channels and ledger.choose((site.name, 0), rows, (0, 1)) == 1:
+    if group < channels and ledger.choose((site.node.output[0], 0), rows, (0, 1)) == 1:
         ledger.balance(rows, 1)
         ledger.mix(rows)
         site.readings.append(Reading(0, 1, True))
