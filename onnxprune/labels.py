@@ -106,8 +106,10 @@ class Ledger:
 
     def row(self, key: tuple[str, int], cut: int, reason: Reason) -> Array:
         """The barrier of an axis whose positions are rows: axis `cut` of the split `key`, which may go instead."""
-        line = self.barrier(reason)
-        self._rows[int(line[0])] = (key, cut)
+        # Not looked up by its reason: nodes of one name would share it.
+        self.reasons.append(reason)
+        line = np.array([-len(self.reasons)], np.int32)
+        self._rows[-len(self.reasons)] = (key, cut)
         return line
 
     def row_of(self, labels: Array) -> tuple[tuple[str, int], int] | None:
