@@ -28,7 +28,7 @@ from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.labels import Array
 from onnxprune.model import Model, to_proto
-from onnxprune.rewrite import drop_dead
+from onnxprune.rewrite import drop_dead, keep
 from onnxprune.rules.site import Site
 from onnxprune.runtime import Session
 
@@ -218,9 +218,7 @@ def _up_to(model: Model, tensor: str) -> Model:
     proto.graph.output.append(onnx.ValueInfoProto(name=tensor))
     drop_dead(proto.graph)
     needed = {name for node in proto.graph.node for name in node.input} | {tensor}
-    for index in range(len(proto.graph.input) - 1, -1, -1):
-        if proto.graph.input[index].name not in needed:
-            del proto.graph.input[index]
+    keep(proto.graph.input, lambda value: value.name in needed)
     return replace(model, proto=proto)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -298,35 +298,23 @@ class _Rewriting:
 def drop_dead(graph: onnx.GraphProto) -> None:
     """Remove nodes, initializers and notes that no output depends on."""
     needed = {o.name for o in graph.output}
-    alive: list[bool] = []
-    for node in reversed(graph.node):
-        live = any(o in needed for o in node.output)
-        alive.append(live)
-        if live:
+    for index in range(len(graph.node) - 1, -1, -1):
+        node = graph.node[index]
+        if any(o in needed for o in node.output):
             needed.update(i for i in node.input if i)
             needed.update(captured(node))
-    alive.reverse()
-    for index in range(len(alive) - 1, -1, -1):
-        if not alive[index]:
+        else:
             del graph.node[index]
-    inputs = {i.name for i in graph.input}
     listed = {t.name for t in graph.initializer}
-    for field_name, name_of in _NAMED.items():
-        items = getattr(graph, field_name)
-        for index in range(len(items) - 1, -1, -1):
-            if name_of(items[index]) not in needed:
-                del items[index]
-    for index in range(len(graph.input) - 1, -1, -1):
-        name = graph.input[index].name
-        if name in inputs and name in listed and name not in needed:
-            del graph.input[index]
+    keep(graph.initializer, lambda tensor: tensor.name in needed)
+    keep(graph.sparse_initializer, lambda sparse: sparse.values.name in needed)
+    keep(graph.input, lambda value: value.name in needed or value.name not in listed)
     made = {o for n in graph.node for o in n.output}
-    for index in range(len(graph.value_info) - 1, -1, -1):
-        if graph.value_info[index].name not in made and graph.value_info[index].name not in needed:
-            del graph.value_info[index]
+    keep(graph.value_info, lambda info: info.name in made or info.name in needed)
 
 
-_NAMED: Mapping[str, Callable[[Any], str]] = {
-    "initializer": lambda t: t.name,
-    "sparse_initializer": lambda t: t.values.name,
-}
+def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
+    """Delete what is not wanted from a repeated field."""
+    for index in range(len(items) - 1, -1, -1):
+        if not wanted(items[index]):
+            del items[index]

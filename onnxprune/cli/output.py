@@ -58,10 +58,6 @@ class Console:
             click.echo(f"{_CLEAR_LINE}{stage} ...", nl=False, err=True, color=True)
             self._line_open = True
 
-    def warn(self, message: str) -> None:
-        """Say what may surprise."""
-        self.say(f"warning: {message}")
-
     def error(self, message: str, hint: str = "") -> None:
         """Say what went wrong and what to do; quiet or not."""
         self._tell(f"error: {message}" + (f"\nhint: {hint}" if hint else ""))
