@@ -134,7 +134,7 @@ def run(
     if runs:
         with clock("repairing"):
             cut = Cut(groups, _gone(groups, chosen))
-            small, repair = recover.least_squares(cut, small, runs, progress=clock.progress)
+            small, repair = recover.repair(cut, small, runs, progress=clock.progress)
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):

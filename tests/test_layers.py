@@ -16,9 +16,9 @@ LEVELS = (
     ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "protos", "symbols"),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
-    ("runtime", "data", "calibration"),
+    ("runtime", "data", "calibration", "tapped", "layers"),
     ("criteria", "selection"),
-    ("cut", "plan", "rewrite", "recover"),
+    ("cut", "plan", "rewrite", "agreement", "parameters", "refit", "recover"),
     ("reference", "proof", "api"),
     ("report", "cli"),
 )
