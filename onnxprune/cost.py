@@ -86,7 +86,8 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
         if rule is None or not rule.work:
             continue
         names = site.node.input
-        inputs = {s: shape(names[s], site.labels(s)) for s in range(len(names)) if site.has(s)}
+        keys = {s: tracing.key(site.node, s) for s in range(len(names)) if site.has(s)}
+        inputs = {s: shape(names[s], tracing.axes[key]) for s, key in keys.items() if key in tracing.axes}
         made = first_output(site.node)
         output = shape(made, tracing.axes[made])
         macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p(site)) for p in rule.work)

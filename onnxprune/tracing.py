@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
+# Operators whose output holds elements of their first input only.
+MOVES = frozenset(
+    ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
+) | {"Unsqueeze"}
 COMPUTED = Reason("sizes or indices that the graph computes")
 WEIGHT_TYPES = frozenset(
     (
@@ -165,6 +170,36 @@ class Tracing(LabelState):
             return False
         value = self.weight_value(name)
         return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
+        known = self._zeros.get(tensor)
+        if known is None:
+            known = self._zeros[tensor] = self._is_zero(tensor)
+        return known
+
+    def _is_zero(self, tensor: str) -> bool:
+        if self.is_weight(tensor) and not self.is_filled(tensor):
+            if math.prod(self.facts.shapes.get(tensor, ())) > LARGEST_UNSHARED:
+                return False
+            value = self.weight_value(tensor)
+            return value is not None and not value.any()
+        node = self._makers.get(tensor)
+        if node is None or node.domain:
+            return False
+        if node.op_type == "ConstantOfShape":
+            return not fill_value(node).any()
+        if node.op_type == "Concat":
+            return all(self.is_zero(name) for name in node.input)
+        return node.op_type in MOVES and self.is_zero(node.input[0])
+
+    @cached_property
+    def _zeros(self) -> dict[str, bool]:
+        return {}
+
+    @cached_property
+    def _makers(self) -> dict[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
 
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""

@@ -19,7 +19,7 @@ from onnxprune.proof import difference
 from onnxprune.reference import masked
 from onnxprune.rules.recurrent import GATES, PEEPHOLES
 from onnxprune.selection import Options
-from tests.graphs import INT32, Net, group_of, prune, reasons_for, run, shapes_of
+from tests.graphs import FLOAT, INT32, Net, group_of, ops_of, prune, reasons_for, run, shapes_of
 from tests.sandwich import Case, build, check_by_zeroing, check_case, check_groups, parameters
 
 SEQUENCE, BATCH, WIDTH, HIDDEN = 5, 2, 8, 6
@@ -325,6 +325,79 @@ def test_a_weight_that_something_else_reads_as_well(first: bool) -> None:
     assert outcome.verdict is not None and outcome.verdict.ok and outcome.rolled_back == ()
 
 
+# --- states of zeros ------------------------------------------------------------------------------------------
+
+
+def two_layers(net: Net, states: str, op: str = "RNN") -> Net:
+    """Two layers whose initial states are rows of one tensor [4, batch, hidden], as exporters write it."""
+    x = net.make((SEQUENCE, BATCH, HIDDEN), 2)
+    for index in range(2):
+        rows = [net.ints(2 * index), net.ints(2 * index + 2), net.ints(0)]
+        state = net.add("Slice", states, *rows)
+        x = layer(
+            net,
+            op,
+            x,
+            width=HIDDEN * (1 + index),
+            direction="bidirectional",
+            inputs=lambda net, state=state: ("", "", state),
+            prefix=f"l{index}_",
+        )
+        x = joined(net, x)
+    net.read(x, 2)
+    return net
+
+
+def filled(net: Net, value: float) -> str:
+    batch = net.add("Gather", net.add("Shape", net.input(["batch", 2])), net.ints(0))
+    sizes = net.add("Concat", net.ints(4), batch, net.ints(HIDDEN), axis=0)
+    return net.add("ConstantOfShape", sizes, value=helper.make_tensor("", FLOAT, [1], [value]))
+
+
+def spread(net: Net, value: float) -> str:
+    batch = net.add("Gather", net.add("Shape", net.input(["batch", 2])), net.ints(0))
+    sizes = net.add("Concat", net.ints(4), batch, net.ints(HIDDEN), axis=0)
+    return net.add("Expand", net.const(np.float32(value)), sizes)
+
+
+def kept_whole(net: Net, value: float) -> str:
+    return net.const(np.full((4, BATCH, HIDDEN), value, np.float32))
+
+
+@pytest.mark.parametrize("make", [filled, spread, kept_whole])
+def test_states_of_zeros_tie_nothing_and_are_left_out(make: Callable[[Net, float], str]) -> None:
+    net = Net()
+    outcome = prune(two_layers(net, make(net, 0.0)).proto())
+    assert outcome.verdict is not None and outcome.verdict.ok and outcome.rolled_back == ()
+    first, second = (group_of(outcome.groups, f"l{i}_R", 2) for i in range(2))
+    assert first is not None and second is not None and first.name != second.name
+    assert [len(g.cells) for g in (first, second)] == [2, 2]
+    layers = [n for n in outcome.model.proto.graph.node if n.op_type == "RNN"]
+    assert [n.input[5] for n in layers] == ["", ""]
+    assert "Slice" not in ops_of(outcome.model)
+
+
+@pytest.mark.parametrize("make", [filled, spread])
+def test_other_states_are_cut_with_their_layers(make: Callable[[Net, float], str]) -> None:
+    """One tensor cannot lose different units in every row."""
+    net = Net()
+    outcome = prune(two_layers(net, make(net, 0.5)).proto())
+    assert outcome.verdict is not None and outcome.verdict.ok and outcome.rolled_back == ()
+    first, second = (group_of(outcome.groups, f"l{i}_R", 2) for i in range(2))
+    assert first is not None and second is not None and first.name == second.name
+    assert all(n.input[5] for n in outcome.model.proto.graph.node if n.op_type == "RNN")
+
+
+def test_states_of_zeros_stay_where_nothing_goes() -> None:
+    net = Net()
+    zeros = with_state("LSTM", lambda net, i: net.const(np.zeros((1, BATCH, HIDDEN), np.float32), f"zeros{i}"))
+    net.output(layer(net, "LSTM", net.input(X), inputs=zeros))
+    net.read(net.make((3, WIDTH), 1), 1)
+    outcome = prune(net.proto())
+    node = next(n for n in outcome.model.proto.graph.node if n.op_type == "LSTM")
+    assert list(node.input[5:]) == ["zeros0", "zeros1"]
+
+
 # --- cost -----------------------------------------------------------------------------------------------------
 
 
@@ -401,7 +474,10 @@ class Recurrences:
         return joined(net, outputs[0], (0, 1, 2, 3) if batch_first else (0, 2, 1, 3)), d * hidden
 
     def state(self, net: Net, shape: tuple[int, ...]) -> str:
-        kind = self.pick("none", "zeros", "stored", "input", "made")
+        kind = self.pick("none", "zeros", "filled", "stored", "input", "made")
+        if kind == "filled" and net.opset >= 9:
+            value = helper.make_tensor("", FLOAT, [1], [self.pick(0.0, 0.5)])
+            return net.add("ConstantOfShape", net.ints(*shape), value=value)
         if kind == "zeros":
             return net.const(np.zeros(shape, np.float32))
         if kind == "stored":

@@ -13,12 +13,21 @@ from onnxprune.rules.site import Copies, Letters, Site, through
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 PEEPHOLES = 3
+STATES = (5, 6)
 TIME = "time axis of a recurrence"
 DIRECTION = "direction of a recurrence"
 
 
+def _is_given(site: Site, slot: int) -> bool:
+    """Whether an input says anything: states of zeros, which exporters make for many layers at once, do not."""
+    return site.has(slot) and not (slot in STATES and site.state.is_zero(site.node.input[slot]))
+
+
 def _follow_hidden_size(edit: Edit) -> None:
-    """`hidden_size` becomes the number of hidden units that remain."""
+    """`hidden_size` becomes the number of hidden units that remain; states of zeros are left out."""
+    for slot in STATES:
+        if edit.site.has(slot) and not _is_given(edit.site, slot):
+            edit.node.input[slot] = ""
     if "hidden_size" in edit.site.attrs:
         edit.set_attribute("hidden_size", int(edit.kept(2, 2).sum()))
 
@@ -47,7 +56,7 @@ def recurrent(site: Site) -> list[Axes]:
         state,
         ("d", Copies("h", PEEPHOLES)),
     ]
-    inputs = [letters if site.has(slot) else None for slot, letters in enumerate(given)]
+    inputs = [letters if _is_given(site, slot) else None for slot, letters in enumerate(given)]
     _part_directions(site, inputs)
     outputs: list[Letters] = [("n", "s", "d", "h") if batch_first else ("s", "d", "n", "h"), state, state]
     return through(

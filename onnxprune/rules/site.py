@@ -44,6 +44,9 @@ class LabelState(Protocol):
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
 
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of `tensor` are zero, whatever the inputs are."""
+
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
 
