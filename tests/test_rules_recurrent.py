@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnxprune import api
+from onnxprune import api, criteria
 from onnxprune.rules.recurrent import GATES, PEEPHOLES
-from tests.graphs import FLOAT, INT32, Net, group_of, ops_of, prune, reasons_for, shapes_of
+from tests.graphs import FLOAT, INT32, Net, array_of, group_of, ops_of, prune, reasons_for, shapes_of
 from tests.sandwich import Case, build, check_by_zeroing, check_case, check_groups, parameters
 
 SEQUENCE, BATCH, WIDTH, HIDDEN = 5, 2, 8, 6
@@ -388,6 +388,24 @@ def test_states_of_zeros_stay_where_nothing_goes() -> None:
     outcome = prune(net.proto())
     node = next(n for n in outcome.model.proto.graph.node if n.op_type == "LSTM")
     assert list(node.input[5:]) == ["zeros0", "zeros1"]
+
+
+# --- scores ---------------------------------------------------------------------------------------------------
+
+
+def test_a_unit_scores_by_all_gates_of_its_direction() -> None:
+    net = Net()
+    y = layer(net, "GRU", net.make(X, 2), direction="bidirectional", inputs=biased("GRU", 2))
+    net.read(joined(net, y), 2)
+    groups = api.trace(net.proto())
+    scores = criteria.score(groups, "l1", 0)
+    classes = groups.classes.of[groups.tracing.axes["R"][2].reshape(2, HIDDEN)]
+    w, r, b, out = (np.abs(array_of(net.proto(), name)) for name in ("W", "R", "B", "w_out"))
+    for direction, unit in np.ndindex(2, HIDDEN):
+        wanted = w[direction, unit::HIDDEN].sum() + b[direction, unit::HIDDEN].sum()
+        wanted += r[direction, unit::HIDDEN].sum() + r[direction, :, unit].sum()
+        wanted += out[direction * HIDDEN + unit].sum()
+        np.testing.assert_allclose(scores[classes[direction, unit]], wanted, rtol=1e-5)
 
 
 # --- cost -----------------------------------------------------------------------------------------------------
