@@ -31,7 +31,7 @@ def masked(groups: Groups, gone: Array) -> Model:
     del proto.graph.node[:]
     del proto.graph.value_info[:]
     build = _Reference(groups, Cut(groups, gone), proto.graph)
-    sites = {first_output(site.node): (site, rule) for site, rule in groups.tracing.sites}
+    sites = groups.tracing.by_output
     for node in groups.model.proto.graph.node:
         site, rule = sites.get(first_output(node), (None, None))
         new = onnx.NodeProto()

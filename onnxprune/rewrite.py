@@ -231,7 +231,7 @@ class _Rewriting:
     # --- nodes -------------------------------------------------------------------------------------------
 
     def _nodes(self, graph: onnx.GraphProto) -> None:
-        traced = {first_output(site.node): (site, rule) for site, rule in self.groups.tracing.sites}
+        traced = self.groups.tracing.by_output
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
             if node.output and self._constants.get(node.output[0]):

@@ -151,6 +151,11 @@ class Tracing(LabelState):
         for key in self.weights:
             yield key, self.axes[key]
 
+    @property
+    def by_output(self) -> dict[str, tuple[Site, Rule | None]]:
+        """Every traced node by its first output."""
+        return {name: entry for entry in self.sites if (name := first_output(entry[0].node))}
+
     @cached_property
     def statistics(self) -> frozenset[str]:
         """Entries of `axes` that hold running statistics, not parameters: mean and variance of BatchNormalization."""
