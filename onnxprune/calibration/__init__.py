@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.calibration.batches import BATCH, Run, runs_of
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.request import Feeds, Request, Source
-from onnxprune.calibration.sources import samples_of
+from onnxprune.calibration.sources import is_code, samples_of
 from onnxprune.calibration.wanted import wanted_by
 from onnxprune.model import Model
 
@@ -30,11 +30,12 @@ def read(
         model: what the inputs are for.
         samples: take at most so many.
         batch: samples in a run, where the model leaves the batch open.
-        sizes: numbers for symbolic dims, where the source can choose (images, text, random).
+        sizes: numbers for symbolic dims: the batch, and what the source can choose (images, text, random).
 
     Returns:
-        The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it: then runs have `batch`
-        samples (and are at least two, if there are two samples), or exactly as many as the model fixes.
+        The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it. Then runs have exactly
+        as many samples as the model or `sizes` fixes, what is left over is dropped; or at most `batch`, and there are
+        at least two, if there are two samples. Feeds from Python are never put together unless the batch is fixed.
 
     Raises:
         UsageError: the source cannot be read, or names, types or shapes do not fit the model.
@@ -43,7 +44,8 @@ def read(
     given = source if isinstance(source, Source) else Source(source)
     wanted = wanted_by(model)
     request = Request(model, wanted, samples, sizes or {}, given)
-    return runs_of(samples_of(request), wanted, samples, batch)
+    merge = not is_code(given.data)
+    return runs_of(samples_of(request), wanted, samples, batch, request.sizes, merge=merge)
 
 
 __all__ = ["BATCH", "Feeds", "Preprocess", "Source", "read"]

@@ -15,29 +15,42 @@ Run = dict[str, np.ndarray]
 BATCH = 32
 
 
-def runs_of(found: Iterable[tuple[str, Any]], wanted: Mapping[str, Wanted], samples: int, batch: int) -> list[Run]:
+def runs_of(
+    found: Iterable[tuple[str, Any]],
+    wanted: Mapping[str, Wanted],
+    samples: int,
+    batch: int,
+    sizes: Mapping[str, int],
+    *,
+    merge: bool,
+) -> list[Run]:
     """The samples in runs that the model takes.
 
-    Where all inputs share axis 0, samples whose other axes agree are put together; else every feed is a run.
+    Axis 0 is the batch if all inputs share it; else every feed is a run as it is.
 
     Args:
         found: feeds of one or more samples, each with what messages call it.
         wanted: the model's inputs.
         samples: take at most so many.
-        batch: samples in a run, where the model leaves the batch open.
+        batch: most samples in a run, where the model leaves the batch open.
+        sizes: numbers for symbolic dims; one for the batch fixes it.
+        merge: put samples of several feeds together, where the batch is open.
 
     Raises:
         UsageError: a feed does not fit the model, or there are too few samples for one run.
     """
     dim = batch_dim(wanted)
-    alike: dict[tuple[tuple[int, ...], ...], deque[Run]] = {}
+    fixed = dim if isinstance(dim, int) else sizes.get(dim or "")
+    # What has the same key goes into the same runs.
+    alike: dict[Any, deque[Run]] = {}
     taken = 0
     for where, feed in found:
         run = checked(feed, wanted, where, batched=dim is not None)
         count = 1 if dim is None else min(len(next(iter(run.values()))), samples - taken)
         if dim is not None:
             run = {name: value[:count] for name, value in run.items()}
-        alike.setdefault(tuple(value.shape[1:] for value in run.values()), deque()).append(run)
+        key = tuple(value.shape[1:] for value in run.values()) if merge or fixed else len(alike)
+        alike.setdefault(key, deque()).append(run)
         taken += count
         if taken >= samples:
             break
@@ -45,10 +58,10 @@ def runs_of(found: Iterable[tuple[str, Any]], wanted: Mapping[str, Wanted], samp
         runs = [run for pieces in alike.values() for run in pieces]
     else:
         # Two runs at least, so that a fit on one can be judged on the other.
-        size = dim if isinstance(dim, int) else max(1, min(batch, -(-taken // 2)))
-        runs = [r for pieces in alike.values() for r in _recut(pieces, size, whole=isinstance(dim, int))]
+        most = batch if len(alike) > 1 else max(1, min(batch, -(-taken // 2)))
+        runs = [r for pieces in alike.values() for r in _recut(pieces, fixed or most, whole=fixed is not None)]
     if not runs:
-        few = f"{taken} of the same shape, and the model runs on {dim} at a time" if taken else "it is empty"
+        few = f"{taken} found, and the model runs on {fixed} at a time" if taken else "it is empty"
         raise UsageError(
             f"there is no calibration sample: {few}",
             hint="give more data, or raise --samples" if taken else "give unlabelled inputs of the model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,13 @@ _KINDS = (
 )
 
 
+def is_code(data: Any) -> bool:
+    """Whether the user's own code makes the feeds: Python objects, or `module:function` if no file is called so."""
+    if not isinstance(data, str | os.PathLike):
+        return True
+    return isinstance(data, str) and script.NAME.fullmatch(data) is not None and not Path(data).exists()
+
+
 def samples_of(request: Request) -> Samples:
     """The samples of whatever was given.
 
@@ -49,10 +57,10 @@ def samples_of(request: Request) -> Samples:
     if data == RANDOM:
         _no_options(request, "random data")
         return _random(request)
+    if is_code(data):
+        _no_options(request, str(data))
+        return script.from_function(str(data), request)
     path = Path(data)
-    if not path.exists() and isinstance(data, str) and script.NAME.fullmatch(data):
-        _no_options(request, data)
-        return script.from_function(data, request)
     if not path.exists():
         raise UsageError(f"no such file: {path}", hint=_KINDS)
     return _from_folder(path, request) if path.is_dir() else _from_file(path, request)

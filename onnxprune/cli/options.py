@@ -119,7 +119,7 @@ _DATA: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--data",
         metavar="SOURCE",
-        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .txt, a folder of these, of images or of test_data_set_*, "
+        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .txt, a folder of arrays, images or test_data_set_*, "
         "module:function, or random.",
     ),
     click.option(
