@@ -50,7 +50,7 @@ def _per_sample(names: list[str], request: Request) -> bool:
 
 
 def _sample(value: np.ndarray, want: Wanted) -> Feeds:
-    return {want.name: value[None] if want.dims is not None and value.ndim == len(want.dims) - 1 else value}
+    return {want.name: value[None] if value.ndim == len(want.dims) - 1 else value}
 
 
 def from_test_data(folder: Path, request: Request) -> Samples:

@@ -52,7 +52,7 @@ def from_images(folder: Path, request: Request) -> Samples:
 def _layouts(want: Wanted) -> dict[str, int]:
     """Where the channels may be, and how many these are then."""
     dims = want.dims
-    if dims is None or len(dims) != 4:
+    if len(dims) != 4:
         raise UsageError(
             f"images do not fit the model's input {want}",
             hint="images are for inputs of rank 4; convert them yourself and give an .npz, or module:function",
@@ -64,7 +64,6 @@ def _layouts(want: Wanted) -> dict[str, int]:
 def _layout(want: Wanted, candidates: dict[str, int], given: str | None) -> tuple[str, int]:
     """The layout, the first that is possible unless it is given, and the channels."""
     layout = given or next(iter(candidates), None)
-    assert want.dims is not None
     if layout is None or (layout not in candidates and isinstance(want.dims[layout.index("C")], int)):
         raise UsageError(
             f"the channels of an image are not to be found in the model's input {want}",
@@ -74,7 +73,6 @@ def _layout(want: Wanted, candidates: dict[str, int], given: str | None) -> tupl
 
 
 def _size(want: Wanted, layout: str, how: Preprocess, request: Request) -> tuple[int, int]:
-    assert want.dims is not None
     dims = want.dims[2:4] if layout == "NCHW" else want.dims[1:3]
     found = []
     for which, dim in enumerate(dims):

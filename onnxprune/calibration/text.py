@@ -33,7 +33,6 @@ def from_text(path: Path, request: Request) -> Samples:
     ids = _ids(request, [name for name, value in values.items() if value is None])
     tokenizer = _tokenizer(path, request.source.tokenizer)
     lines = list(itertools.islice(_lines(path), request.samples))
-    assert ids.dims is not None
     fixed = ids.dims[1] if isinstance(ids.dims[1], int) else request.sizes.get(ids.dims[1])
     tokenizer.no_padding()
     tokenizer.enable_truncation(fixed or LENGTH)
@@ -59,7 +58,7 @@ def _ids(request: Request, names: list[str]) -> Wanted:
         UsageError: there is none or several, or it does not have the axes batch and sequence.
     """
     wanted = [request.wanted[name] for name in names]
-    if len(wanted) == 1 and wanted[0].dims is not None and len(wanted[0].dims) == 2 and wanted[0].dtype.kind in "iu":
+    if len(wanted) == 1 and len(wanted[0].dims) == 2 and wanted[0].dtype.kind in "iu":
         return wanted[0]
     raise UsageError(
         f"text does not fit the model's inputs {', '.join(map(str, request.wanted.values()))}",

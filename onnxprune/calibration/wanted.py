@@ -25,23 +25,20 @@ class Wanted:
     Attributes:
         name: of the graph input.
         dtype: its numpy type.
-        dims: a number or a symbol for every axis; None if the model does not say.
+        dims: a number or a symbol for every axis.
     """
 
     name: str
     dtype: np.dtype[Any]
-    dims: tuple[int | str, ...] | None
+    dims: tuple[int | str, ...]
 
     def fits(self, shape: tuple[int, ...], *, free_batch: bool) -> bool:
         """Whether an array of that shape may be fed, with any size of axis 0 if that is cut afterwards."""
-        if self.dims is None:
-            return True
         pairs = list(zip(self.dims, shape, strict=False))[1 if free_batch else 0 :]
         return len(shape) == len(self.dims) and all(isinstance(d, str) or d == n for d, n in pairs)
 
     def __str__(self) -> str:
-        shape = "any shape" if self.dims is None else f"[{', '.join(map(str, self.dims))}]"
-        return f"{self.name!r} ({self.dtype.name} {shape})"
+        return f"{self.name!r} ({self.dtype.name} [{', '.join(map(str, self.dims))}])"
 
 
 def wanted_by(model: Model) -> dict[str, Wanted]:
@@ -56,9 +53,7 @@ def wanted_by(model: Model) -> dict[str, Wanted]:
             continue
         if not value.type.HasField("tensor_type"):
             raise UsageError(f"calibration data: input {value.name!r} of {model.name} is no tensor")
-        tensor = value.type.tensor_type
-        dims = tuple(dims_of(value)) if tensor.HasField("shape") else None
-        found[value.name] = Wanted(value.name, dtype_of(tensor.elem_type), dims)
+        found[value.name] = Wanted(value.name, dtype_of(value.type.tensor_type.elem_type), tuple(dims_of(value)))
     return found
 
 
@@ -118,7 +113,7 @@ def _converted(value: np.ndarray, want: Wanted, where: str, batched: bool) -> np
             hint=f"convert the data: values.astype({dtype.name!r})",
         )
     if not want.fits(value.shape, free_batch=batched):
-        dims = list(want.dims or ())
+        dims = list(want.dims)
         raise UsageError(
             f"{where}: input {want.name!r} has shape {list(value.shape)}, the model wants {dims}",
             hint="axis 0 counts the samples; every other axis must be as in the model" if batched else "",
