@@ -63,7 +63,9 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         for key, known in _CHOICES.items():
-            _require(getattr(self, key) in (known if key != "layout" else (*known, None)), key, f"one of {known}")
+            _require(
+                getattr(self, key) in (known if key != "layout" else (*known, None)), key, f"one of {', '.join(known)}"
+            )
         size = [self.size] * 2 if isinstance(self.size, int) else self.size
         _require(
             size is None or (_is_list(size, int) and len(size) == 2 and min(size) > 0),
@@ -71,14 +73,16 @@ class Preprocess:
             "a positive number, or [height, width]",
         )
         object.__setattr__(self, "size", size and tuple(size))
-        _require(self.resize is None or (_is_number(self.resize, int) and self.resize > 0), "resize", "a number")
+        _require(
+            self.resize is None or (_is_number(self.resize, int) and self.resize > 0), "resize", "a positive number"
+        )
         _require(_is_number(self.scale), "scale", "a number")
         for key in ("mean", "std"):
             value = getattr(self, key)
             value = (value,) if _is_number(value) else value
             _require(_is_list(value) and len(value) in (1, 3, 4), key, "a number, or one per channel")
             object.__setattr__(self, key, tuple(value))
-        _require(all(self.std), "std", "not zero")
+        _require(all(self.std), "std", "other than zero")
 
 
 # Named after what was trained so: torchvision and timm, Keras' MobileNets and Inceptions, Caffe and Keras' VGG and
@@ -127,7 +131,7 @@ def _from_table(table: Mapping[str, Any], preset: str, where: str) -> Preprocess
     known = [f.name for f in fields(Preprocess)]
     values = dict(table)
     base = values.pop("preset", preset)
-    if base not in PRESETS:
+    if not isinstance(base, str) or base not in PRESETS:
         raise UsageError(f"no preset is called {base!r} @ {where}", hint=f"known: {', '.join(PRESETS)}")
     for key in values:
         if key not in known:
