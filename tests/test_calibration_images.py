@@ -168,6 +168,9 @@ def test_files_that_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / "a.png").write_bytes(broken)
         with pytest.raises(UsageError, match=r"a\.png cannot be read"):
             one(tmp_path, net)
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"a\.png cannot be read: its pixels have more than 8 bits"):
+        one(tmp_path, net)
     plain(tmp_path / "a.png")
     for limit in (1000, 100):  # Pillow warns above its limit, and refuses above twice that
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)

@@ -111,11 +111,13 @@ def _pixels(path: Path, how: Preprocess, mode: str, height: int, width: int) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):  # Pillow would cut everything above 255 off
+                    raise ValueError(f"its pixels have more than 8 bits (Pillow mode {image.mode})")
                 fitted = _fitted(image.convert(mode), how, height, width)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UsageError(f"{path}: {error}", hint="remove it from the folder, or make it smaller") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UsageError(f"{path} cannot be read: {error}", hint="remove it from the folder, or repair it") from error
+        raise UsageError(f"{path} cannot be read: {error}", hint="remove it from the folder, or convert it") from error
     return np.asarray(fitted).reshape(height, width, -1)
 
 

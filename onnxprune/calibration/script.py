@@ -31,7 +31,8 @@ def from_function(spec: str, request: Request) -> Samples:
     except Exception as error:
         raise RunError(f"{spec} failed: {type(error).__name__}: {error}", hint="run it by itself to see why") from error
     finally:
-        sys.path.remove(here)
+        if here in sys.path:
+            sys.path.remove(here)
 
 
 def _call(spec: str, module: str, name: str) -> Any:
