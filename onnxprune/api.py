@@ -108,7 +108,7 @@ def run(
         GoalMissed: there is nothing to prune, or every group failed its proof.
     """
     clock = _Clock(progress or logger.info)
-    runs = [] if data is None else calibration.read(data, model, samples=samples)
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     with clock("tracing"):
         groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     with clock("scoring"):
@@ -216,8 +216,8 @@ def prune(
         ratio: fraction of every group's units to remove.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores.
         verify: prove the result equal to the masked original; groups that fail are left whole.
-        data: unlabelled calibration inputs (an .npz, a folder, or an iterable of feeds): the layers that lost inputs
-            are re-fitted to what the original computes on them.
+        data: unlabelled calibration inputs (see `calibration.read`): the layers that lost inputs are re-fitted to
+            what the original computes on them.
         samples: how many calibration samples to use.
         options: the other fields of `Options`.
 

@@ -83,7 +83,14 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "owner"), [("onnx_graphsurgeon", "model"), ("onnxruntime", "runtime"), ("click", "cli")]
+    ("package", "owner"),
+    [
+        ("onnx_graphsurgeon", "model"),
+        ("onnxruntime", "runtime"),
+        ("click", "cli"),
+        ("PIL", "calibration"),
+        ("tokenizers", "calibration"),
+    ],
 )
 def test_one_module_owns_a_dependency(package: str, owner: str) -> None:
     users = {unit_of(p) for p in modules() for name, _ in imported(p) if name.split(".")[0] == package}

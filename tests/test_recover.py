@@ -118,10 +118,11 @@ def test_same_data_same_result():
     assert twice[0].SerializeToString() == twice[1].SerializeToString()
 
 
-def test_one_batch_is_not_enough():
+def test_one_sample_is_not_enough():
     model, data = redundant("Gemm", bias=True)
     with pytest.raises(UsageError, match="one batch is not enough"):
-        onnxprune.prune(model, 0.5, data=[{"x": data[:8]}])
+        onnxprune.prune(model, 0.5, data=[{"x": data[:1]}])
+    assert onnxprune.prune(model, 0.5, data=[{"x": data[:8]}]).report.repair is not None
 
 
 @pytest.mark.parametrize(
