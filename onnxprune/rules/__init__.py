@@ -1,6 +1,6 @@
 """How labels go through every operator: one file per family, each operator in exactly one place."""
 
-from onnxprune.rules import contraction, index, layout, norm, pointwise, reduce, source
+from onnxprune.rules import contraction, fused, index, layout, norm, pointwise, reduce, source
 from onnxprune.rules.registry import Rule, all_rules, find, rule
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "all_rules",
     "contraction",
     "find",
+    "fused",
     "index",
     "layout",
     "norm",

@@ -13,7 +13,7 @@ KERNEL = "spatial axis of a kernel"
 SPATIAL = "spatial axis of a convolution"
 
 
-def _follow_group(edit: Edit) -> None:
+def follow_group(edit: Edit) -> None:
     """`group` becomes the number of rows that remain."""
     group = _groups(edit.site)
     if group > 1:
@@ -26,10 +26,15 @@ def _groups(site: Site) -> int:
     return int(site.attrs.get("group", 1))
 
 
+def conv_work(site: Site) -> list[tuple[int | None, int]]:
+    """Every output position, by every weight of its kernel."""
+    return [(None, a) for a in range(len(site.out_shape()))] + [(1, a) for a in range(1, len(site.shape(1)))]
+
+
 @rule(
     "Conv",
-    follow=_follow_group,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
+    follow=follow_group,
+    work=conv_work,
 )
 def conv(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
@@ -38,7 +43,7 @@ def conv(site: Site) -> list[Axes]:
 
 @rule(
     "ConvTranspose",
-    follow=_follow_group,
+    follow=follow_group,
     work=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_transpose(site: Site) -> list[Axes]:
