@@ -1,4 +1,4 @@
-"""Sizes and types of what ONNX Runtime's fused operators make, for which `onnx` has no shape functions."""
+"""Sizes and types of what ONNX Runtime's fused operators make, and others that `onnx` has no shape function for."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def infer(
     node: onnx.NodeProto, shapes: Mapping[str, Shape], dtypes: Mapping[str, int]
 ) -> list[tuple[int, Shape | None]]:
     """(type, sizes) of every output of a node; empty where they cannot be known."""
-    sizes = _SIZES.get(node.op_type) if node.domain == MICROSOFT else None
+    sizes = _SIZES.get((node.domain, node.op_type))
     if sizes is None:
         return []
     try:
@@ -167,7 +167,24 @@ def _grouped_query(given: _Given) -> Sequence[Shape | None]:
     return [(batch, length, heads * size), cache, cache]
 
 
-_SIZES: Mapping[str, Sizes] = {
+def _standard_attention(given: _Given) -> Sequence[Shape | None]:
+    """`onnx` does not tell the sizes of present keys and values where there are no past ones."""
+    query, key, value = (given.shape(slot) for slot in range(3))
+    heads, pairs = given.attribute("q_num_heads"), given.attribute("kv_num_heads")
+    if len(query) == 3:
+        batch, length, width = query
+        key = (batch, pairs, key[1], width // heads)
+        value = (batch, pairs, value[1], value[2] // pairs)
+        first: Shape = (batch, length, heads * value[3])
+    else:
+        batch, heads, length, _ = query
+        first = (*query[:3], value[3])
+    total = key[2] + (given.shape(4)[2] if given.has(4) else 0)
+    present = [(*shape[:2], total, shape[3]) for shape in (key, value)]
+    return [first, *present, (batch, heads, length, total)]
+
+
+_FUSED: Mapping[str, Sizes] = {
     **dict.fromkeys(("QuickGelu", "Gelu", "BiasGelu", "FastGelu", "RotaryEmbedding", "MoE", "QMoE"), _like_first),
     "BiasAdd": _broadcast,
     "BiasSplitGelu": _split_halves,
@@ -178,4 +195,8 @@ _SIZES: Mapping[str, Sizes] = {
     "Attention": _attention,
     "MultiHeadAttention": _multi_head,
     "GroupQueryAttention": _grouped_query,
+}
+_SIZES: Mapping[tuple[str, str], Sizes] = {
+    **{(MICROSOFT, op): sizes for op, sizes in _FUSED.items()},
+    ("", "Attention"): _standard_attention,
 }

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -395,6 +396,9 @@ class _Step:
             answers.append((kind.elem_type, tuple(d.dim_value for d in dims) if known else None))
             if known and _vanishes([d.dim_value for d in dims], [scan.shapes.get(i, ()) for i in node.input]):
                 scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
+        if any(shape is None for _, shape in answers):
+            ours = contrib.infer(node, scan.shapes, scan.dtypes)
+            answers = [a if a[1] is not None else b for a, b in zip_longest(answers, ours, fillvalue=(0, None))]
         return answers
 
 

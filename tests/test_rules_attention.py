@@ -152,7 +152,7 @@ KEYS, VALUES = {("w_k", 1): SIZE}, {("w_v", 1): SIZE, ("w_out", 0): SIZE}
 CASES = [
     Case("Attention", "heads", plain(), others=ALL, **HEAD),
     Case("Attention", "grouped", plain(2), others=GROUPED, **PAIR),
-    Case("Attention", "single-key", plain(1), others={("w_k", 1): "heads are left whole"}, **HEAD),
+    Case("Attention", "single-key", plain(1), others={("w_k", 1): "the only head"}, **HEAD),
     Case("Attention", "causal", plain(is_causal=1, scale=0.3, softcap=2.0), others=ALL, **HEAD),
     Case("Attention", "cross", plain(length=7), others=ALL, **HEAD),
     Case("Attention", "wide-values", plain(v_size=9), others=ALL, **HEAD),
@@ -187,11 +187,15 @@ CASES = [
     Case("RotaryEmbedding", "grouped", with_positions(kv_heads=2), others=GROUPED, **PAIR),
     Case("RotaryEmbedding", "part", with_positions(rotary_embedding_dim=4), others=ALL, **HEAD),
     Case("RotaryEmbedding", "four-axes", with_positions(four=True), others=ALL, **HEAD),
-    Case("RotaryEmbedding", "alone", rotary_alone(), others={("w_out", 0): 4, ("cos_1", 1): "left whole"}, **HEAD),
+    Case("RotaryEmbedding", "alone", rotary_alone(), others={("w_out", 0): 4}, **HEAD),
     Case("RotaryEmbedding", "dims", with_positions(), others={("w_k", 1): 3}, **(DIMS | {"units": 3})),
-    Case("RotaryEmbedding", "dims-grouped", with_positions(kv_heads=2), others={("w_k", 1): 3}, **(DIMS | {"units": 3})),
+    Case(
+        "RotaryEmbedding", "dims-grouped", with_positions(kv_heads=2), others={("w_k", 1): 3}, **(DIMS | {"units": 3})
+    ),
     Case("RotaryEmbedding", "dims-interleaved", with_positions(interleaved=1), others=VALUES, **(DIMS | {"units": 3})),
-    Case("RotaryEmbedding", "dims-part", with_positions(rotary_embedding_dim=4), others=VALUES, **(DIMS | {"units": 2})),
+    Case(
+        "RotaryEmbedding", "dims-part", with_positions(rotary_embedding_dim=4), others=VALUES, **(DIMS | {"units": 2})
+    ),
     Case("RotaryEmbedding", "dims-four-axes", with_positions(four=True), others=VALUES, **(DIMS | {"units": 3})),
     Case("RotaryEmbedding", "computed", rotary_alone("computed"), others={("w_out", 0): 4}, **HEAD),
 ]

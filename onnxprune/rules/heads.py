@@ -61,10 +61,11 @@ def parted(site: Site, line: Array, count: int, width: int, part: int) -> Heads:
         ledger.balance(field, 1)
         ledger.heads.setdefault(key, 0)
         return Heads(count, size, ledger.row(key, 0, site.reason("heads, of which positions within may go")), field)
-    stay = site.barrier("heads are left whole")
     if taken == 0 and count > 1:
         ledger.tie(field, field[:, :1])
-        return Heads(count, size, field[:, 0], stay.reshape(1, 1))
+        inner = ledger.barrier(site.reason("position within a head, where whole heads go", inherent=True))
+        return Heads(count, size, field[:, 0], inner.reshape(1, 1))
+    stay = site.barrier("heads are left whole" if taken < 0 else "the only head")
     ledger.tie(field, stay)
     return Heads(count, size, stay, stay.reshape(1, 1))
 

@@ -1,0 +1,271 @@
+"""Labels through the attention operators of ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.graphs import Net
+from tests.sandwich import Case, check_case, parameters
+from tests.test_rules_attention import apart, mask, together
+
+MICROSOFT = "com.microsoft"
+HEADS, SIZE, LENGTH, INPUT = 4, 16, 5, 12
+HIDDEN = HEADS * SIZE
+
+
+def fused(net: Net, op: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
+    return net.add(op, *inputs, outputs=outputs, domain=MICROSOFT, **attrs)
+
+
+def merged(widths: tuple[int, ...] = (HIDDEN,) * 3, listed: bool = False, added: Any = None, **attrs):
+    """One weight makes queries, keys and values; `x` is contracted."""
+
+    def build(net: Net, x: str) -> str:
+        weight = net.weight(INPUT, sum(widths), name="w")
+        given = [net.weight(sum(widths), name="bias", scale=0.5), "", "", added(net) if added else ""]
+        sizes = list(widths) if listed else None
+        return fused(net, "Attention", x, weight, *given, num_heads=HEADS, qkv_hidden_sizes=sizes, **attrs)
+
+    return build
+
+
+def merged_masked(*shape: int, value: Any = None):
+    def build(net: Net, x: str) -> str:
+        given = np.ones(shape) if value is None else np.array(value)
+        weights = net.weight(INPUT, 3 * HIDDEN, name="w"), net.weight(3 * HIDDEN, name="bias")
+        return fused(net, "Attention", x, *weights, net.const(given.astype(np.int32)), num_heads=HEADS)
+
+    return build
+
+
+def merged_cached(past: str):
+    def build(net: Net, x: str) -> list[str]:
+        weights = net.weight(INPUT, 3 * HIDDEN, name="w"), net.weight(3 * HIDDEN, name="bias")
+        given = []
+        if past == "computed":
+            parts = [apart(net, net.make((2, 3, HIDDEN), 2, weight=w), HEADS, SIZE) for w in ("pk", "pv")]
+            given = ["", net.add("Concat", *(net.add("Unsqueeze", p, net.ints(0)) for p in parts), axis=0)]
+        elif past == "input":
+            given = ["", net.input((2, 2, HEADS, 3, SIZE), name="past")]
+        y, present = fused(net, "Attention", x, *weights, *given, outputs=2, num_heads=HEADS, unidirectional=1)
+        net.read(y, 2)
+        if past == "input":
+            net.output(present)
+        else:
+            keys = net.add("Squeeze", net.add("Slice", present, net.ints(0), net.ints(1), net.ints(0)), net.ints(0))
+            net.read(together(net, keys), 2, weight="w_present")
+        return []
+
+    return build
+
+
+def kv(net: Net, heads: int = HEADS, size: int = SIZE, length: int = LENGTH, v_size: int = 0) -> tuple[str, str]:
+    key = net.make((2, length, heads * size), 2, weight="w_k")
+    return key, net.make((2, length, heads * (v_size or size)), 2, weight="w_v")
+
+
+def multi(v_size: int = SIZE, bias: bool = False, length: int = LENGTH, added: Any = None, masked: Any = None, **attrs):
+    def build(net: Net, x: str) -> str:
+        given = [net.weight(2 * HIDDEN + HEADS * v_size, name="bias", scale=0.5) if bias else ""]
+        given.append("" if masked is None else net.const(masked))
+        given.append(added(net) if added else "")
+        keys = kv(net, length=length, v_size=v_size)
+        return fused(net, "MultiHeadAttention", x, *keys, *given, num_heads=HEADS, **attrs)
+
+    return build
+
+
+def multi_packed(parts: int):
+    def build(net: Net, x: str) -> str:
+        """x is packed with keys and values (3), or those with each other (2)."""
+        if parts == 3:
+            packed = net.add("Reshape", x, net.ints(0, 0, HEADS, 3, SIZE))
+            return fused(net, "MultiHeadAttention", packed, num_heads=HEADS)
+        packed = net.add("Reshape", net.make((2, LENGTH, 2 * HIDDEN), 2, weight="w_kv"), net.ints(0, 0, HEADS, 2, SIZE))
+        return fused(net, "MultiHeadAttention", x, packed, num_heads=HEADS)
+
+    return build
+
+
+def multi_apart(net: Net, x: str) -> str:
+    """Keys and values of another sequence come as caches do."""
+    keys = (apart(net, t, HEADS, SIZE) for t in kv(net, length=7))
+    return fused(net, "MultiHeadAttention", x, *keys, num_heads=HEADS)
+
+
+def multi_cached(past: str):
+    def build(net: Net, x: str) -> list[str]:
+        if past == "computed":
+            caches = [apart(net, net.make((2, 3, HIDDEN), 2, weight=w), HEADS, SIZE) for w in ("pk", "pv")]
+        else:
+            caches = [net.input((2, HEADS, 3, SIZE), name=f"past_{n}") for n in ("key", "value")]
+        given = [*kv(net), "", "", "", *caches]
+        y, *made = fused(net, "MultiHeadAttention", x, *given, outputs=3, num_heads=HEADS)
+        net.read(y, 2)
+        for tensor, weight in zip(made, ("w_pk", "w_pv"), strict=False):
+            if past == "computed":
+                net.read(together(net, tensor), 2, weight=weight)
+            else:
+                net.output(tensor)
+        return []
+
+    return build
+
+
+def grouped(
+    pairs: int = 2,
+    packed: bool = False,
+    past: str = "",
+    rotary: bool = False,
+    added: Any = None,
+    sink: bool = False,
+    **attrs,
+):
+    def build(net: Net, x: str) -> list[str]:
+        keys = ("", "") if packed else kv(net, pairs)
+        length = 1 if past else LENGTH
+        caches = ["", ""]
+        if past == "computed":
+            caches = [apart(net, net.make((2, 3, pairs * SIZE), 2, weight=w), pairs, SIZE) for w in ("pk", "pv")]
+        elif past:
+            caches = [net.input((2, pairs, 3, SIZE), name=f"past_{n}") for n in ("key", "value")]
+        total = 4 if past else length
+        lengths = [net.const(np.full(2, total - 1, np.int32)), net.const(np.array(total, np.int32))]
+        angles = net.rng.standard_normal((8, SIZE // 2))
+        turn = [net.const(f(angles).astype(np.float32), n) for f, n in ((np.cos, "cos"), (np.sin, "sin"))]
+        more = [*(turn if rotary else ("", "")), "", added(net) if added else ""]
+        more.append(net.weight(HEADS, name="sink", scale=1.0) if sink else "")
+        y, *present = fused(
+            *(net, "GroupQueryAttention", x, *keys, *caches, *lengths, *more),
+            outputs=3,
+            num_heads=HEADS,
+            kv_num_heads=pairs,
+            do_rotary=int(rotary),
+            **attrs,
+        )
+        net.read(y, 2)
+        for tensor, weight in zip(present, ("w_pk", "w_pv"), strict=True):
+            if past == "input":
+                net.output(tensor)
+            elif past:
+                net.read(together(net, tensor), 2, weight=weight)
+        return []
+
+    return build
+
+
+def rotary(net: Net, x: str, heads: int = HEADS, turned: int = 0, offset: bool = False, **attrs: Any) -> str:
+    angles = net.rng.standard_normal((9, (turned or SIZE) // 2))
+    tables = [net.const(f(angles).astype(np.float32), net.fresh(n)) for f, n in ((np.cos, "cos"), (np.sin, "sin"))]
+    ids = [2] if offset else np.arange(LENGTH)[None].repeat(2, 0)
+    numbers = {"num_heads": heads, "rotary_embedding_dim": turned} if turned else {}
+    return fused(net, "RotaryEmbedding", x, net.const(np.array(ids, np.int64)), *tables, **numbers, **attrs)
+
+
+def with_positions(four: bool = False, **turn: Any):
+    def build(net: Net, x: str) -> str:
+        key, value = kv(net)
+        if four:
+            x, key = (together(net, rotary(net, apart(net, t, HEADS, SIZE), **turn)) for t in (x, key))
+        else:
+            x, key = rotary(net, x, **turn), rotary(net, key, **turn)
+        return fused(net, "MultiHeadAttention", x, key, value, num_heads=HEADS)
+
+    return build
+
+
+MERGED: dict[str, Any] = {"shape": (2, LENGTH, INPUT), "units": INPUT, "domain": MICROSOFT, "since": 17}
+SHAPE = (2, LENGTH, HIDDEN)
+HEAD: dict[str, Any] = {"shape": SHAPE, "units": HEADS, "domain": MICROSOFT, "since": 17}
+DIMS: dict[str, Any] = HEAD | {"units": SIZE, "options": {"head_dims": True}}
+BY_HEAD = {("w", 0): INPUT, ("w", 1): 4, ("bias", 0): 4, ("w_out", 0): 4}
+BY_DIM = {("w", 0): INPUT, ("w_out", 0): SIZE}
+ALL = {("w_k", 1): 4, ("w_v", 1): 4, ("w_out", 0): 4}
+PAIRS = {("w_k", 1): 2, ("w_v", 1): 2, ("w_out", 0): 2}
+CACHES = dict.fromkeys((("pk", 1), ("pv", 1), ("w_pk", 0), ("w_pv", 0)), 4)
+LOCKED = {("w", 1): "graph input 'past'"}
+
+CASES = [
+    Case("Attention", "merged", merged(), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-causal", merged(unidirectional=1, scale=0.3), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-listed", merged(listed=True), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-widths", merged((64, 64, 48), listed=True), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-mask-2d", merged_masked(2, 5), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-mask-3d", merged_masked(2, 5, 5), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-mask-ends", merged_masked(2, value=[5, 3]), others=BY_HEAD, **MERGED),
+    Case("Attention", "merged-added", merged(added=mask(2, 4, 5, 5)), others=BY_HEAD | {("mask", 1): 4}, **MERGED),
+    Case("Attention", "merged-added-for-all", merged(added=mask(1, 1, 5, 5)), others=BY_HEAD, **MERGED),
+    Case(
+        "Attention",
+        "merged-cached",
+        merged_cached("computed"),
+        out=None,
+        others={("w", 1): 4, ("pk", 1): 4, ("pv", 1): 4, ("w_present", 0): 4},
+        **MERGED,
+    ),
+    Case("Attention", "merged-present", merged_cached(""), out=None, others={("w", 1): 4}, **MERGED),
+    Case("Attention", "merged-cached-outside", merged_cached("input"), out=None, others=LOCKED, **MERGED),
+    Case("Attention", "merged-dims", merged(), others=BY_DIM, **(MERGED | {"options": {"head_dims": True}})),
+    Case(
+        "Attention",
+        "merged-left-whole",
+        merged(),
+        others={("w", 1): "left whole"},
+        **(MERGED | {"options": {"heads": False}}),
+    ),
+    Case("MultiHeadAttention", "", multi(), others=ALL, **HEAD),
+    Case("MultiHeadAttention", "bias", multi(bias=True), others=ALL | {("bias", 0): 4}, **HEAD),
+    Case("MultiHeadAttention", "cross", multi(length=7, bias=True), others=ALL | {("bias", 0): 4}, **HEAD),
+    Case("MultiHeadAttention", "wide-values", multi(v_size=12, bias=True), others=ALL | {("bias", 0): 4}, **HEAD),
+    Case("MultiHeadAttention", "causal", multi(unidirectional=1, scale=0.2), others=ALL, **HEAD),
+    Case("MultiHeadAttention", "mask", multi(masked=np.array([[1, 1, 1, 1, 0]] * 2, np.int32)), others=ALL, **HEAD),
+    Case("MultiHeadAttention", "mask-ends", multi(masked=np.array([5, 3], np.int32)), others=ALL, **HEAD),
+    Case("MultiHeadAttention", "added", multi(added=mask(2, 4, 5, 5)), others=ALL | {("mask", 1): 4}, **HEAD),
+    Case("MultiHeadAttention", "added-for-all", multi(added=mask(1, 1, 5, 5)), others=ALL, **HEAD),
+    Case("MultiHeadAttention", "apart", multi_apart, others=ALL, **HEAD),
+    Case("MultiHeadAttention", "cached", multi_cached("computed"), out=None, others=ALL | CACHES, **HEAD),
+    Case(
+        "MultiHeadAttention",
+        "cached-outside",
+        multi_cached("input"),
+        out=None,
+        why="graph input 'past_key'",
+        **(HEAD | {"units": 0}),
+    ),
+    Case("MultiHeadAttention", "dims", multi(), others={("w_k", 1): SIZE, ("w_v", 1): SIZE}, **DIMS),
+    Case("MultiHeadAttention", "dims-bias", multi(bias=True, v_size=12), others={("w_k", 1): SIZE}, **DIMS),
+    Case("GroupQueryAttention", "", grouped(), out=None, others=PAIRS, **(HEAD | {"units": 2})),
+    Case("GroupQueryAttention", "all", grouped(4, scale=0.2, softcap=2.0), out=None, others=ALL, **HEAD),
+    Case("GroupQueryAttention", "rotary", grouped(rotary=True), out=None, others=PAIRS, **(HEAD | {"units": 2})),
+    Case(
+        "GroupQueryAttention", "packed", grouped(packed=True), out=None, **(HEAD | {"shape": (2, 5, 128), "units": 2})
+    ),
+    Case(
+        "GroupQueryAttention",
+        "packed-rotary",
+        grouped(packed=True, rotary=True, local_window_size=3),
+        out=None,
+        **(HEAD | {"shape": (2, 5, 128), "units": 2}),
+    ),
+    Case("GroupQueryAttention", "sink", grouped(4, sink=True), out=None, others=ALL | {("sink", 0): 4}, **HEAD),
+    Case("GroupQueryAttention", "added", grouped(4, added=mask(2, 4, 5, 5)), out=None, others=ALL, **HEAD),
+    Case("GroupQueryAttention", "single-key", grouped(1), out=None, others={("w_k", 1): "the only head"}, **HEAD),
+    Case("GroupQueryAttention", "dims", grouped(), out=None, **(DIMS | {"units": 0}), why="keep their size"),
+    Case("RotaryEmbedding", "fused", with_positions(), others=ALL, **HEAD),
+    Case("RotaryEmbedding", "fused-offset", with_positions(offset=True), others=ALL, **HEAD),
+    Case("RotaryEmbedding", "fused-part", with_positions(turned=4), others=ALL, **HEAD),
+    Case("RotaryEmbedding", "fused-four-axes", with_positions(four=True), others=ALL, **HEAD),
+    Case("RotaryEmbedding", "fused-interleaved", with_positions(interleaved=1), others=ALL, **HEAD),
+    Case("RotaryEmbedding", "fused-dims", with_positions(), others={("w_k", 1): 8}, **(DIMS | {"units": 8})),
+    Case(
+        "RotaryEmbedding", "fused-dims-part", with_positions(turned=4), others={("w_k", 1): 2}, **(DIMS | {"units": 2})
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "version"), parameters(CASES))
+def test_case(case: Case, version: int) -> None:
+    check_case(case, version)
