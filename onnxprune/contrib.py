@@ -34,6 +34,7 @@ class _Given:
 
     node: onnx.NodeProto
     shapes: Mapping[str, Shape]
+    values: Mapping[str, np.ndarray]
 
     def attribute(self, name: str, default: Any = 0) -> Any:
         return next((helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
@@ -49,14 +50,17 @@ Sizes = Callable[[_Given], Sequence[Shape | None]]
 
 
 def infer(
-    node: onnx.NodeProto, shapes: Mapping[str, Shape], dtypes: Mapping[str, int]
+    node: onnx.NodeProto,
+    shapes: Mapping[str, Shape],
+    dtypes: Mapping[str, int],
+    values: Mapping[str, np.ndarray],
 ) -> list[tuple[int, Shape | None]]:
     """(type, sizes) of every output of a node; empty where they cannot be known."""
     sizes = _SIZES.get((node.domain, node.op_type))
     if sizes is None:
         return []
     try:
-        found = list(sizes(_Given(node, shapes)))
+        found = list(sizes(_Given(node, shapes, values)))
     except (LookupError, ValueError, ZeroDivisionError):  # an input without known sizes, or with impossible ones
         return []
     floats = [dtypes[i] for i in node.input if dtypes.get(i) in _FLOATS]
@@ -162,8 +166,11 @@ def _length_and_size(given: _Given, slot: int, heads: int) -> tuple[int, int]:
 def _grouped_query(given: _Given) -> Sequence[Shape | None]:
     (batch, length, width), heads, pairs = given.shape(0), given.attribute("num_heads"), given.attribute("kv_num_heads")
     size = width // heads if given.has(1) else width // (heads + 2 * pairs)
-    # With a cache that is not empty, the present one may be as long as it or longer: the values decide.
-    cache = None if given.has(3) and given.shape(3)[2] else (batch, pairs, length, size)
+    past = given.shape(3)[2] if given.has(3) else 0
+    total = given.values.get(given.node.input[6])
+    if total is None and past:  # a buffer that all steps share may be longer than what is in it
+        return [(batch, length, heads * size)]
+    cache = (batch, pairs, max(past, length if total is None else int(total)), size)
     return [(batch, length, heads * size), cache, cache]
 
 

@@ -368,7 +368,7 @@ class _Step:
         try:
             schema = defs.get_schema(node.op_type, shared.versions.get(domain, 1), domain)
         except defs.SchemaError:
-            return contrib.infer(node, scan.shapes, scan.dtypes)
+            return contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
         types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
         if len(types) < len({i for i in node.input if i}):
             return []
@@ -397,7 +397,7 @@ class _Step:
             if known and _vanishes([d.dim_value for d in dims], [scan.shapes.get(i, ()) for i in node.input]):
                 scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
         if any(shape is None for _, shape in answers):
-            ours = contrib.infer(node, scan.shapes, scan.dtypes)
+            ours = contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
             answers = [a if a[1] is not None else b for a, b in zip_longest(answers, ours, fillvalue=(0, None))]
         return answers
 

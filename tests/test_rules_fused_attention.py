@@ -125,8 +125,8 @@ def grouped(
     **attrs,
 ):
     def build(net: Net, x: str) -> list[str]:
-        keys = ("", "") if packed else kv(net, pairs)
         length = 1 if past else LENGTH
+        keys = ("", "") if packed else kv(net, pairs, length=length)
         caches = ["", ""]
         if past == "computed":
             caches = [apart(net, net.make((2, 3, pairs * SIZE), 2, weight=w), pairs, SIZE) for w in ("pk", "pv")]
@@ -185,6 +185,7 @@ BY_HEAD = {("w", 0): INPUT, ("w", 1): 4, ("bias", 0): 4, ("w_out", 0): 4}
 BY_DIM = {("w", 0): INPUT, ("w_out", 0): SIZE}
 ALL = {("w_k", 1): 4, ("w_v", 1): 4, ("w_out", 0): 4}
 PAIRS = {("w_k", 1): 2, ("w_v", 1): 2, ("w_out", 0): 2}
+ONE, NONE = HEAD | {"shape": (2, 1, HIDDEN)}, {"units": 0}
 CACHES = dict.fromkeys((("pk", 1), ("pv", 1), ("w_pk", 0), ("w_pv", 0)), 4)
 LOCKED = {("w", 1): "graph input 'past'"}
 
@@ -253,6 +254,16 @@ CASES = [
     Case("GroupQueryAttention", "sink", grouped(4, sink=True), out=None, others=ALL | {("sink", 0): 4}, **HEAD),
     Case("GroupQueryAttention", "added", grouped(4, added=mask(2, 4, 5, 5)), out=None, others=ALL, **HEAD),
     Case("GroupQueryAttention", "single-key", grouped(1), out=None, others={("w_k", 1): "the only head"}, **HEAD),
+    Case("GroupQueryAttention", "cached", grouped(4, past="computed"), out=None, others=ALL | CACHES, **ONE),
+    Case(
+        "GroupQueryAttention",
+        "cached-rotary",
+        grouped(past="computed", rotary=True),
+        out=None,
+        others=dict.fromkeys([*PAIRS, *CACHES], 2),
+        **(ONE | {"units": 2}),
+    ),
+    Case("GroupQueryAttention", "cached-outside", grouped(past="input"), out=None, why="'past_key'", **(ONE | NONE)),
     Case("GroupQueryAttention", "dims", grouped(), out=None, **(DIMS | {"units": 0}), why="keep their size"),
     Case("RotaryEmbedding", "fused", with_positions(), others=ALL, **HEAD),
     Case("RotaryEmbedding", "fused-offset", with_positions(offset=True), others=ALL, **HEAD),
