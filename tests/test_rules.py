@@ -17,7 +17,10 @@ from onnxprune.rules import all_rules, find
 from onnxprune.rules import registry as rules
 from onnxprune.rules.site import through
 from tests import (
+    test_rules_attention,
     test_rules_contraction,
+    test_rules_fused,
+    test_rules_fused_attention,
     test_rules_index,
     test_rules_layout,
     test_rules_norm,
@@ -29,7 +32,10 @@ from tests.graphs import Net, group_of, prune, reasons_for, shapes_of
 from tests.sandwich import Case, versions_of
 
 FAMILIES = {
+    "attention": test_rules_attention,
     "contraction": test_rules_contraction,
+    "fused": test_rules_fused,
+    "fused_attention": test_rules_fused_attention,
     "index": test_rules_index,
     "layout": test_rules_layout,
     "norm": test_rules_norm,
