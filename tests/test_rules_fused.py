@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
-from tests.graphs import Net
+from onnxprune import api
+from onnxprune.cut import Cut
+from onnxprune.reference import masked
+from tests.graphs import FLOAT, Net, group_of, prune, reasons_for, run, shapes_of
 from tests.sandwich import Case, check_case, parameters
 from tests.test_rules_contraction import KERNELS
 from tests.test_rules_contraction import shape as image
@@ -123,6 +128,21 @@ def experts(gate: str = "", k: int = 2, bias: bool = True, flat: bool = False, *
     return build
 
 
+def quantized_experts(net: Net, x: str) -> str:
+    """Four experts in bytes of two positions each."""
+
+    def packed(*shape: int, name: str) -> str:
+        return net.const(net.rng.integers(0, 256, shape).astype(np.uint8), name)
+
+    def scales(*shape: int, name: str) -> str:
+        return net.const((net.rng.random(shape) * 0.05).astype(np.float32), name)
+
+    router = net.add("MatMul", x, net.weight(32, 4, name="route"))
+    given = [packed(4, 48, 16, name="first"), scales(4, 48, name="first_scales"), ""]
+    given += [packed(4, 32, 24, name="second"), scales(4, 32, name="second_scales")]
+    return net.add("QMoE", x, router, *given, domain=MICROSOFT, k=2, expert_weight_bits=4, activation_type="relu")
+
+
 ROWS: dict[str, Any] = {"domain": MICROSOFT, "since": 17}
 MADE: dict[tuple[str, int], int | str] = {("w_out", 0): 6}
 FRESH = {("w", 1): 6, **MADE}
@@ -137,9 +157,9 @@ CASES = [
     *(Case(op, "bias", fused(op, (8,)), others={("c_0", 0): 8}, **ROWS) for op in ("BiasGelu", "FastGelu")),
     Case("FastGelu", "plain", fused("FastGelu"), **ROWS),
     *(
-        Case(op, f"skip-{len(skip)}d", skip_norm(op, skip), exact=False, others={("gamma", 0): 8}, **ROWS)
+        Case(op, f"skip-{name}", skip_norm(op, skip), exact=False, others={("gamma", 0): 8}, **ROWS)
         for op in (SKIP, SIMPLE)
-        for skip in ((5, 8), (1, 5, 8), (2, 5, 8))
+        for name, skip in (("2d", (5, 8)), ("for-all", (1, 5, 8)), ("3d", (2, 5, 8)))
     ),
     *(
         Case(
@@ -232,6 +252,20 @@ CASES = [
     Case("MoE", "normalised", experts(normalize_routing_weights=1), others=EXPERTS | WIDTH, **ROWS),
     Case("MoE", "few-experts", experts(k=4, normalize_routing_weights=1), others=EXPERTS | WIDTH, **ROWS),
     Case(
+        *("QMoE", "", quantized_experts, (9, 32), 1),
+        out=1,
+        units=0,
+        why="packed in bytes",
+        others={
+            ("route", 1): 4,
+            ("first", 0): 4,
+            ("first_scales", 0): 4,
+            ("first", 1): "packed",
+            ("second", 2): "packed",
+        },
+        **ROWS,
+    ),
+    Case(
         *("MoE", "interleaved", experts("interleaved", activation_type="swiglu", swiglu_fusion=1)),
         others=EXPERTS | WIDTH,
         **ROWS,
@@ -242,3 +276,101 @@ CASES = [
 @pytest.mark.parametrize(("case", "version"), parameters(CASES))
 def test_case(case: Case, version: int) -> None:
     check_case(case, version)
+
+
+# --- operators without a kernel for this machine: proven on what they stand for ---------------------------
+
+
+def part(op: str, inputs: list[str], output: str, domain: str = "", **attrs: Any) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, [output], domain=domain, **attrs)
+
+
+def expand(node: onnx.NodeProto, number: int) -> list[onnx.NodeProto]:
+    """Operators that compute the same as `node`."""
+    x, *given = node.input
+    y = node.output[0]
+    a, b, c, d = (f"expanded_{number}_{i}" for i in range(4))
+    if node.op_type == "BiasAdd":
+        return [part("Add", [x, given[0]], a), part("Add", [a, given[1]], y)]
+    if node.op_type == "BiasSplitGelu":
+        split = helper.make_node("Split", [a], [b, c], axis=-1, num_outputs=2)
+        return [part("Add", [x, given[0]], a), split, part("Gelu", [c], d), part("Mul", [b, d], y)]
+    if node.op_type == "GemmFastGelu":
+        return [part("MatMul", [x, given[0]], a), part("FastGelu", [a, given[1]], y, MICROSOFT)]
+    if node.op_type == "NhwcConv":
+        image = part("Transpose", [x], a, perm=[0, 3, 1, 2])
+        kernel = part("Transpose", [given[0]], b, perm=[0, 3, 1, 2])
+        conv = part("Conv", [a, b, given[1]], c, pads=[1, 1, 1, 1])
+        return [image, kernel, conv, part("Transpose", [c], y, perm=[0, 2, 3, 1])]
+    raise AssertionError(node.op_type)
+
+
+def expanded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.node[:]
+    for number, node in enumerate(proto.graph.node):
+        copy.graph.node.extend(expand(node, number) if node.op_type in WITHOUT_KERNEL else [node])
+    return copy
+
+
+WITHOUT_KERNEL: dict[str, tuple[tuple[int, ...], list[tuple[int, ...]], tuple[int, ...], dict[str, Any]]] = {
+    "BiasAdd": ((2, 5, 8), [(8,), (2, 5, 8)], (2, 5, 8), {}),
+    "BiasSplitGelu": ((2, 5, 8), [(8,)], (2, 5, 4), {}),
+    "GemmFastGelu": ((2, 5, 8), [(8, 6), (6,)], (2, 5, 6), {}),
+    "NhwcConv": ((2, 5, 4, 8), [(6, 3, 3, 8), (6,)], (2, 5, 4, 6), {"pads": [1, 1, 1, 1]}),
+}
+
+
+@pytest.mark.parametrize("op", sorted(WITHOUT_KERNEL))
+def test_operator_without_kernel(op: str) -> None:
+    shape, weights, made, attrs = WITHOUT_KERNEL[op]
+    net = Net(20)
+    x = net.make(shape, len(shape) - 1)
+    y = net.add(op, x, *(net.weight(*w, name=f"c_{i}") for i, w in enumerate(weights)), domain=MICROSOFT, **attrs)
+    net.output(net.add("MatMul", y, net.weight(made[-1], 4, name="w_out")), (*made[:-1], 4), FLOAT)
+    outcome = prune(net.proto())
+    assert outcome.verdict is not None
+    assert not outcome.verdict.runnable
+    shapes = shapes_of(outcome.model)
+    assert shapes["w_in"] == (3, 4)
+    assert shapes["w_out"] == (made[-1] // 2, 4)
+    gone = outcome.plan.removed(outcome.groups)
+    reference = masked(outcome.groups, gone)
+    wanted, found = (run(expanded(m.proto))[net.outputs[0].name] for m in (reference, outcome.model))
+    whole = run(expanded(net.proto()))[net.outputs[0].name]
+    assert np.abs(wanted - found).max() < 1e-5 * np.abs(wanted).max()
+    assert np.abs(wanted - whole).max() > 1e-3 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize(("fusion", "pairs"), [(1, [0, 1]), (2, [0, 6]), (0, [0])])
+def test_rows_of_a_gate(fusion: int, pairs: list[int]) -> None:
+    """Where a position of an expert is in its first weights."""
+    net = Net(17)
+    x, router = net.make((9, 8), 1), net.input((9, 4), name="router")
+    given = [net.weight(4, 12 if fusion else 6, 8, name="first"), "", net.weight(4, 8, 6, name="second"), ""]
+    given += [] if fusion else [net.weight(4, 6, 8, name="third")]
+    y = net.add("MoE", x, router, *given, domain=MICROSOFT, k=2, activation_type="swiglu", swiglu_fusion=fusion)
+    net.output(y, (9, 8), FLOAT)
+    groups = api.trace(net.proto())
+    group = group_of(groups, "second", 2)
+    assert group is not None
+    assert group.units == 6
+    gone = np.zeros(groups.classes.count, bool)
+    gone[group.cells[0][0]] = True
+    masks = Cut(groups, gone).masks()
+    assert np.flatnonzero(~masks["first"][0, :, 0]).tolist() == pairs
+    if not fusion:
+        assert np.flatnonzero(~masks["third"][0, :, 0]).tolist() == [0]
+
+
+def test_blocked_layouts_say_why_not() -> None:
+    net = Net(17)
+    x = net.add("Conv", net.input((2, 3, 8, 8)), net.weight(16, 3, 3, 3, name="w_in"))
+    net.domains.add("com.microsoft.nchwc")
+    y = net.add("Conv", x, net.weight(16, 16, 3, 3, name="w"), domain="com.microsoft.nchwc")
+    net.output(net.add("Relu", y), (2, 16, 4, 4), FLOAT)
+    groups = api.trace(net.proto())
+    assert not groups.groups
+    for weight in ("w_in", "w"):
+        assert any("optimise for the machine after pruning" in r for r in reasons_for(groups, weight, 0))
