@@ -28,11 +28,13 @@ def together(net: Net, x: str) -> str:
     return net.add("Reshape", net.add("Transpose", x, perm=[0, 2, 1, 3]), net.ints(0, 0, -1))
 
 
-def plain(kv_heads: int = HEADS, length: int = LENGTH, v_size: int = 0, mask: Any = None, **attrs: Any):
+def plain(
+    kv_heads: int = HEADS, length: int = LENGTH, v_size: int = 0, mask: Any = None, heads: int = HEADS, **attrs: Any
+):
     def build(net: Net, x: str) -> str:
-        key, value = kv(net, kv_heads, length=length, v_size=v_size)
+        key, value = kv(net, kv_heads, HEADS * SIZE // heads, length, v_size)
         given = [] if mask is None else [mask(net)]
-        return net.add("Attention", x, key, value, *given, q_num_heads=HEADS, kv_num_heads=kv_heads, **attrs)
+        return net.add("Attention", x, key, value, *given, q_num_heads=heads, kv_num_heads=kv_heads, **attrs)
 
     return build
 
@@ -145,6 +147,8 @@ SHAPE = (2, LENGTH, HEADS * SIZE)
 HEAD: dict[str, Any] = {"shape": SHAPE, "units": HEADS, "since": 23}
 PAIR: dict[str, Any] = {"shape": SHAPE, "units": 2, "since": 23}
 DIMS: dict[str, Any] = {"shape": SHAPE, "units": SIZE, "since": 23, "options": {"head_dims": True}}
+# As for the dims of several heads: what carries the queries ends in their product with keys.
+ONE: dict[str, Any] = DIMS | {"units": HEADS * SIZE}
 ALL = {("w_k", 1): 4, ("w_v", 1): 4, ("w_out", 0): 4}
 GROUPED = {("w_k", 1): 2, ("w_v", 1): 2, ("w_out", 0): 2}
 KEYS, VALUES = {("w_k", 1): SIZE}, {("w_v", 1): SIZE, ("w_out", 0): SIZE}
@@ -152,7 +156,8 @@ KEYS, VALUES = {("w_k", 1): SIZE}, {("w_v", 1): SIZE, ("w_out", 0): SIZE}
 CASES = [
     Case("Attention", "heads", plain(), others=ALL, **HEAD),
     Case("Attention", "grouped", plain(2), others=GROUPED, **PAIR),
-    Case("Attention", "single-key", plain(1), others={("w_k", 1): "the only head"}, **HEAD),
+    Case("Attention", "single-key", plain(1), others={("w_v", 1): "merged into an axis"}, **HEAD),
+    Case("Attention", "one-head", plain(1, heads=1), others={("w_k", 1): 24, ("w_v", 1): 24}, **ONE),
     Case("Attention", "causal", plain(is_causal=1, scale=0.3, softcap=2.0), others=ALL, **HEAD),
     Case("Attention", "cross", plain(length=7), others=ALL, **HEAD),
     Case("Attention", "wide-values", plain(v_size=9), others=ALL, **HEAD),

@@ -253,7 +253,7 @@ CASES = [
     ),
     Case("GroupQueryAttention", "sink", grouped(4, sink=True), out=None, others=ALL | {("sink", 0): 4}, **HEAD),
     Case("GroupQueryAttention", "added", grouped(4, added=mask(2, 4, 5, 5)), out=None, others=ALL, **HEAD),
-    Case("GroupQueryAttention", "single-key", grouped(1), out=None, others={("w_k", 1): "the only head"}, **HEAD),
+    Case("GroupQueryAttention", "single-key", grouped(1), out=None, others={("w_k", 1): "keep their size"}, **HEAD),
     Case("GroupQueryAttention", "cached", grouped(4, past="computed"), out=None, others=ALL | CACHES, **ONE),
     Case(
         "GroupQueryAttention",

@@ -55,17 +55,19 @@ def parted(site: Site, line: Array, count: int, width: int, part: int) -> Heads:
     if is_barrier(line):
         return Heads(count, size, line, line.reshape(1, 1))
     field = np.broadcast_to(line, (width,)).reshape(count, size)
+    if count == 1:
+        return Heads(count, size, site.barrier("the only head"), field)
     key = (site.node.output[0], part)
     taken = ledger.choose(key, field, (0, 1))
     if taken == 1:
         ledger.balance(field, 1)
         ledger.heads.setdefault(key, 0)
         return Heads(count, size, ledger.row(key, 0, site.reason("heads, of which positions within may go")), field)
-    if taken == 0 and count > 1:
+    if taken == 0:
         ledger.tie(field, field[:, :1])
         inner = ledger.barrier(site.reason("position within a head, where whole heads go", inherent=True))
         return Heads(count, size, field[:, 0], inner.reshape(1, 1))
-    stay = site.barrier("heads are left whole" if taken < 0 else "the only head")
+    stay = site.barrier("heads are left whole")
     ledger.tie(field, stay)
     return Heads(count, size, stay, stay.reshape(1, 1))
 
