@@ -11,8 +11,10 @@ from onnx import helper
 
 from onnxprune import api
 from onnxprune.cut import Cut
+from onnxprune.data import random_feeds
 from onnxprune.reference import masked
-from tests.graphs import FLOAT, Net, group_of, prune, reasons_for, run, shapes_of
+from onnxprune.shapes import infer
+from tests.graphs import FLOAT, INT32, Net, group_of, prune, reasons_for, run, shapes_of
 from tests.sandwich import Case, check_case, parameters
 from tests.test_rules_contraction import KERNELS
 from tests.test_rules_contraction import shape as image
@@ -374,3 +376,24 @@ def test_blocked_layouts_say_why_not() -> None:
     assert not groups.groups
     for weight in ("w_in", "w"):
         assert any("optimise for the machine after pruning" in r for r in reasons_for(groups, weight, 0))
+
+
+def test_embedded_ids_are_below_the_sizes_of_their_tables() -> None:
+    """A model's own ids: random ones that the runtime can look up."""
+    net = Net(17)
+    ids, kinds = (net.input(("batch", 40), name=n, dtype=INT32) for n in ("ids", "kinds"))
+    tables = [net.weight(90, 8, name="word"), net.weight(40, 8), net.weight(2, 8)]
+    y = net.add(
+        "EmbedLayerNormalization", ids, kinds, *tables, net.weight(8), net.weight(8), domain=MICROSOFT, outputs=2
+    )
+    net.output(net.add("MatMul", y[0], net.weight(8, 4)), ("batch", 40, 4), FLOAT)
+    model = net.model()
+    facts = infer(model)
+    feeds = random_feeds(model, facts, np.random.default_rng(0))
+    assert feeds["ids"].max() > 2
+    assert feeds["ids"].max() < 90
+    assert set(feeds["kinds"].ravel()) == {0, 1}
+    outcome = prune(net.proto())
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok
+    assert shapes_of(outcome.model)["word"] == (90, 4)
