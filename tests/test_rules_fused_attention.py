@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.graphs import Net
+from onnxprune import cost
+from tests.graphs import FLOAT, INT32, INT64, Net, group_of, prune, reasons_for, shapes_of
 from tests.sandwich import Case, check_case, parameters
 from tests.test_rules_attention import apart, mask, together
 
@@ -280,3 +281,81 @@ CASES = [
 @pytest.mark.parametrize(("case", "version"), parameters(CASES))
 def test_case(case: Case, version: int) -> None:
     check_case(case, version)
+
+
+def decoder(net: Net) -> None:
+    """A layer as ONNX Runtime's builder of generative models writes it; caches come and go."""
+    net.input(("batch", "length"), name="ids", dtype=INT64)
+    net.input(("batch", "total"), name="attention_mask", dtype=INT64)
+    caches = [net.input(("batch", 2, "past", SIZE), name=f"past_{n}") for n in ("key", "value")]
+    x = net.add("Gather", net.weight(50, 32, name="embedding"), "ids")
+    lengths = net.add("Sub", net.add("ReduceSum", "attention_mask", net.ints(1), keepdims=0), net.const(np.int64(1)))
+    total = net.add("Gather", net.add("Shape", "attention_mask"), net.const(np.int64(1)))
+    lengths, total = net.cast(lengths, INT32), net.cast(total, INT32)
+    y = net.add("SimplifiedLayerNormalization", x, net.weight(32), axis=-1, epsilon=1e-5)
+    packed = net.add("MatMul", y, net.weight(32, 8 * SIZE, name="w_qkv"))
+    angles = net.rng.standard_normal((64, SIZE // 2))
+    turn = [net.const(f(angles).astype(np.float32)) for f in (np.cos, np.sin)]
+    y, *present = fused(
+        *(net, "GroupQueryAttention", packed, "", "", *caches, lengths, total, *turn),
+        outputs=3,
+        num_heads=4,
+        kv_num_heads=2,
+        do_rotary=1,
+    )
+    for name, tensor in zip(("key", "value"), present, strict=True):
+        net.add("Identity", tensor, name=f"present_{name}")
+        net.output(f"present_{name}", ("batch", 2, "total", SIZE), FLOAT)
+    y = net.add("MatMul", y, net.weight(HIDDEN, 32, name="w_o"))
+    y, _, _, x = fused(net, "SkipSimplifiedLayerNormalization", x, y, net.weight(32), outputs=4)
+    net.nodes[-1].output[1] = net.nodes[-1].output[2] = ""
+    gate, up = (net.add("MatMul", y, net.weight(32, 24, name=n)) for n in ("w_gate", "w_up"))
+    wide = net.add("Mul", fused(net, "QuickGelu", gate, alpha=1.0), up)
+    y = net.add("Add", x, net.add("MatMul", wide, net.weight(24, 32, name="w_down")))
+    net.output(net.add("MatMul", y, net.weight(32, 50, name="w_head")), ("batch", "length", 50), FLOAT)
+
+
+def test_decoder_with_caches() -> None:
+    net = Net(17)
+    decoder(net)
+    outcome = prune(net.proto())
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    shapes = shapes_of(outcome.model)
+    assert (shapes["embedding"], shapes["w_down"]) == ((50, 16), (12, 16))
+    assert shapes["w_qkv"] == (16, 8 * SIZE)
+    assert any("graph input 'past_key'" in r for r in reasons_for(outcome.groups, "w_qkv", 1))
+
+
+def test_work_of_a_decoder() -> None:
+    """By hand: the projections, the scores and their use over old and new positions, and the head."""
+    net = Net(17)
+    decoder(net)
+    layers = {layer.op: layer.macs for layer in cost.of(net.model(), {"length": 3, "past": 4, "total": 7}).layers}
+    assert layers["GroupQueryAttention"] == 2 * 3 * HIDDEN * 7
+    merged_net = Net(17)
+    y = merged()(merged_net, merged_net.input((1, LENGTH, INPUT)))
+    merged_net.output(y, (1, LENGTH, HIDDEN), FLOAT)
+    layer = cost.of(merged_net.model()).layers[0]
+    assert layer.macs == LENGTH * INPUT * 3 * HIDDEN + 2 * LENGTH * LENGTH * HIDDEN
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_packed_heads(parts: int) -> None:
+    """Queries, keys and values in one tensor, for which the runtime has no kernel here: heads still go whole."""
+    net = Net(17)
+    x = net.make((2, LENGTH, (1 if parts == 2 else 3) * HIDDEN), 2)
+    y = multi_packed(parts)(net, x)
+    net.output(net.add("MatMul", y, net.weight(HIDDEN, 4, name="w_out")), (2, LENGTH, 4), FLOAT)
+    outcome = prune(net.proto())
+    assert outcome.verdict is not None
+    assert not outcome.verdict.runnable
+    group = group_of(outcome.groups, "w_out", 0)
+    assert group is not None
+    assert (group.units, group.kind) == (4, "head")
+    node = next(n for n in outcome.model.proto.graph.node if n.op_type == "MultiHeadAttention")
+    assert [a.i for a in node.attribute if a.name == "num_heads"] == [2]
+    weight = "w_in" if parts == 3 else "w_kv"
+    gone = np.flatnonzero(~outcome.plan.masks(net.proto())[weight][0]).reshape(2, parts, SIZE)
+    heads = np.flatnonzero(~outcome.plan.masks(net.proto())["w_out"][:, 0]).reshape(2, SIZE)
+    assert (gone // (parts * SIZE) == (heads // SIZE)[:, None]).all()
