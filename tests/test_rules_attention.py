@@ -103,6 +103,16 @@ def nonpad(net: Net, x: str) -> str:
     return net.add("Attention", x, key, value, "", "", "", lengths, q_num_heads=HEADS, kv_num_heads=HEADS)
 
 
+def as_key(axis: int):
+    def build(net: Net, x: str) -> str:
+        """`x` is the keys; the axis of the values that carries labels is the same."""
+        query = net.make((2, 7, HEADS * SIZE), 2, weight="w_q")
+        value = net.make((2, LENGTH, HEADS * SIZE), axis, weight="w_v")
+        return net.add("Attention", query, x, value, q_num_heads=HEADS, kv_num_heads=HEADS)
+
+    return build
+
+
 def cross_given(net: Net, x: str) -> str:
     """Keys and values of the outside world keep their heads."""
     key, value = (net.input((2, LENGTH, HEADS * SIZE), name=n) for n in ("key", "value"))
@@ -187,6 +197,11 @@ CASES = [
         Case("Attention", f"scores-{m}", scores(m), out=None, others=ALL | {("w_scores", 0): 4}, **HEAD)
         for m in range(4)
     ),
+    Case("Attention", "positions", plain(), SHAPE, 1, 1, units=5, since=23, others={("w_out", 0): 5}),
+    Case("Attention", "positions-masked", plain(mask=mask(5, 5)), SHAPE, 1, 1, 5, others={("mask", 0): 5}, since=23),
+    Case("Attention", "positions-causal", plain(is_causal=1), SHAPE, 1, 1, 0, "place matters", since=23),
+    Case("Attention", "positions-of-keys", as_key(1), SHAPE, 1, 1, 0, "attended over", since=23),
+    Case("Attention", "keys", as_key(2), others={("w_q", 1): 4, ("w_v", 1): 4}, **HEAD),
     Case("Attention", "lengths", nonpad, others=ALL, **(HEAD | {"since": 24})),
     Case("RotaryEmbedding", "heads", with_positions(), others=ALL, **HEAD),
     Case("RotaryEmbedding", "grouped", with_positions(kv_heads=2), others=GROUPED, **PAIR),

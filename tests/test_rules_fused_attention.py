@@ -178,9 +178,10 @@ def with_positions(four: bool = False, **turn: Any):
     return build
 
 
-MERGED: dict[str, Any] = {"shape": (2, LENGTH, INPUT), "units": INPUT, "domain": MICROSOFT, "since": 17}
+DOMAIN: dict[str, Any] = {"domain": MICROSOFT, "since": 17}
+MERGED: dict[str, Any] = {"shape": (2, LENGTH, INPUT), "units": INPUT} | DOMAIN
 SHAPE = (2, LENGTH, HIDDEN)
-HEAD: dict[str, Any] = {"shape": SHAPE, "units": HEADS, "domain": MICROSOFT, "since": 17}
+HEAD: dict[str, Any] = {"shape": SHAPE, "units": HEADS} | DOMAIN
 DIMS: dict[str, Any] = HEAD | {"units": SIZE, "options": {"head_dims": True}}
 BY_HEAD = {("w", 0): INPUT, ("w", 1): 4, ("bias", 0): 4, ("w_out", 0): 4}
 BY_DIM = {("w", 0): INPUT, ("w_out", 0): SIZE}
@@ -218,6 +219,9 @@ CASES = [
         others={("w", 1): "left whole"},
         **(MERGED | {"options": {"heads": False}}),
     ),
+    Case("Attention", "merged-positions", merged(), (2, 5, 12), 1, 1, 0, "place matters", **DOMAIN),
+    Case("MultiHeadAttention", "positions", multi(), SHAPE, 1, 1, 5, others={("w_out", 0): 5}, **DOMAIN),
+    Case("GroupQueryAttention", "positions", grouped(packed=True), (2, 5, 128), 1, None, 0, "place matters", **DOMAIN),
     Case("MultiHeadAttention", "", multi(), others=ALL, **HEAD),
     Case("MultiHeadAttention", "bias", multi(bias=True), others=ALL | {("bias", 0): 4}, **HEAD),
     Case("MultiHeadAttention", "cross", multi(length=7, bias=True), others=ALL | {("bias", 0): 4}, **HEAD),

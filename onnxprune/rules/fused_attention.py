@@ -33,7 +33,7 @@ from onnxprune.rules.heads import (
     with_caches,
 )
 from onnxprune.rules.registry import Product, rule
-from onnxprune.rules.site import Letters, Site
+from onnxprune.rules.site import Letters, Site, Unsupported
 
 MICROSOFT = "com.microsoft"
 
@@ -50,6 +50,8 @@ def _parts(widths: Sequence[int]) -> list[slice]:
 
 def _several(site: Site, line: Array, counts: Sequence[int], widths: Sequence[int]) -> list[Heads]:
     """The heads of queries, keys and values that follow each other along one axis."""
+    if len(line) not in (1, sum(widths)):
+        raise Unsupported(f"{len(line)} columns for queries, keys and values of {list(widths)}")
     full = line if is_barrier(line) else np.broadcast_to(line, (sum(widths),))
     return [
         parted(site, full if is_barrier(full) else full[part], count, width, index)
@@ -79,7 +81,7 @@ def _follow_merged(edit: Edit) -> None:
 @rule("Attention", domain=MICROSOFT, follow=_follow_merged, works=_merged_works)
 def merged_attention(site: Site) -> list[Axes]:
     """Input contracted; heads of the merged weight go whole, or positions within each."""
-    count, widths = int(site.attrs["num_heads"]), _widths(site)
+    count, widths = int(site.attrs.get("num_heads", 0)), _widths(site)
     line = site.uniform(site.labels(1)[1], 1)
     q, k, v = _several(site, line, [count] * 3, widths)
     y = attend(site, q, k, v)
@@ -96,11 +98,10 @@ def merged_attention(site: Site) -> list[Axes]:
         site.ledger.tie(past.each, k.each)
         site.ledger.tie(past.within, k.within)
     keep_whole(site, 3, 6)
-    ordered = bool(site.attrs.get("unidirectional") or site.attrs.get("do_rotary")) or cached
     inputs: list[Letters | None] = [("b", "s", "in"), ("in", "columns"), ("columns of the bias",), None]
     inputs += [("two", "b", "past head", "past", "past dim"), like_scores(site, 5), None]
     outputs: list[Letters] = [("b", "s", "y head"), ("two", "b", "y head", "total", "y dim")]
-    axes = around(site, inputs, outputs, ordered=ordered or site.has(3))
+    axes = around(site, inputs, outputs, ordered=True)
     axes[0] = (*axes[0][:2], listed(site, y))
     if len(axes) > 1 and axes[1]:
         axes[1] = laid_out(axes[1], k, 2, 4)
@@ -129,7 +130,7 @@ def _follow_multi_head(edit: Edit) -> None:
 @rule("MultiHeadAttention", domain=MICROSOFT, follow=_follow_multi_head, works=_multi_head_works)
 def multi_head_attention(site: Site) -> list[Axes]:
     """Heads go whole, or positions within each."""
-    count = int(site.attrs["num_heads"])
+    count = int(site.attrs.get("num_heads", 0))
     q, k, v = _multi_heads(site, count)
     y = attend(site, q, k, v)
     if site.has(3):
@@ -179,13 +180,13 @@ def _tie_bias(site: Site, slot: int, parts: Sequence[Heads]) -> None:
 
 
 def _grouped_counts(site: Site) -> list[int]:
-    return [int(site.attrs[name]) for name in ("num_heads", "kv_num_heads", "kv_num_heads")]
+    return [int(site.attrs.get(name, 0)) for name in ("num_heads", "kv_num_heads", "kv_num_heads")]
 
 
 def _grouped_widths(site: Site) -> list[int]:
     """The widths of queries, keys and values in a packed input."""
     counts = _grouped_counts(site)
-    return [count * (site.shape(0)[2] // sum(counts)) for count in counts]
+    return [count * (site.shape(0)[2] // max(1, sum(counts))) for count in counts]
 
 
 def _grouped_works(site: Site) -> list[Product]:

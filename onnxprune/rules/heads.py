@@ -15,10 +15,10 @@ import numpy as np
 from onnxprune.labels import Array, Axes, as_field, as_line, is_barrier
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Product
-from onnxprune.rules.site import Letter, Letters, Site, through
+from onnxprune.rules.site import Letter, Letters, Site, Unsupported, through
 
 ATTENDED = "positions that are attended over"
-ORDERED = "positions whose order matters"
+ORDERED = "positions whose place matters"
 WHOLE = "heads of this operator keep their size"
 
 
@@ -51,6 +51,8 @@ class Heads:
 
 def parted(site: Site, line: Array, count: int, width: int, part: int) -> Heads:
     """The heads of an axis that lists them one after the other."""
+    if count < 1 or width % count:
+        raise Unsupported(f"{width} positions are not {count} heads")
     size, ledger = width // count, site.ledger
     if is_barrier(line):
         return Heads(count, size, line, line.reshape(1, 1))
@@ -92,14 +94,18 @@ def apart(site: Site, slot: int, rows: int, dims: int) -> Heads:
 
 def given(site: Site, slot: int, count: int, part: int) -> Heads:
     """The heads of a query, key or value of three or four axes."""
-    shape = site.shape(slot)
-    if len(shape) == 4:
+    axes = site.labels(slot)
+    if len(axes) == 4:
         return apart(site, slot, 1, 3)
-    return parted(site, site.uniform(site.labels(slot)[2], 2), count, shape[2], part)
+    if len(axes) != 3:
+        raise Unsupported(f"input {slot} has {len(axes)} axes")
+    return parted(site, site.uniform(axes[2], 2), count, site.shape(slot)[2], part)
 
 
 def attend(site: Site, q: Heads, k: Heads, v: Heads) -> Heads:
     """Tie what must go together; the heads that come out."""
+    if q.count % k.count or k.count != v.count or q.size != k.size:
+        raise Unsupported(f"{q.count} heads of queries, {k.count} of keys and {v.count} of values")
     ledger, group = site.ledger, q.count // k.count
     if k.count > 1:  # a single key is there for all queries
         ledger.tie(q.each.reshape(k.count, group), k.each[:, None])
@@ -213,5 +219,6 @@ def left_of(edit: Edit, slot: int, count: int, part: slice = slice(None), axis: 
 
 def keep_scale(edit: Edit, old: int, new: int) -> None:
     """The scale that is 1/sqrt(size) by default stays that of the original."""
-    if old != new and not edit.site.attrs.get("scale"):
+    given = "scale" in edit.site.attrs and (not edit.site.node.domain or edit.site.attrs["scale"])
+    if old != new and not given:  # a scale of zero is none in the fused operators
         edit.set_attribute("scale", 1 / sqrt(old))
