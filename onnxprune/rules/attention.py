@@ -9,6 +9,8 @@ from onnxprune.rules.edit import Edit
 from onnxprune.rules.heads import (
     CACHE,
     ORDERED,
+    PAST_KEYS,
+    PAST_VALUES,
     SCORES,
     around,
     attend,
@@ -62,10 +64,9 @@ def attention(site: Site) -> list[Axes]:
     tie_rows(site, 3, len(site.shape(3)) - 3 if site.has(3) else 0, q)
     tie_cache(site, 4, k)
     tie_cache(site, 5, v)
-    past: Letters = ("b", "past head", "past", "past dim")
     inputs = [
         *(letters_of(site, 0, "q", "s"), letters_of(site, 1, "k", "t"), letters_of(site, 2, "v", "t")),
-        *(like_scores(site, 3), past, past, ("b",)),
+        *(like_scores(site, 3), PAST_KEYS, PAST_VALUES, ("b",)),
     ]
     ordered = any(site.attrs.get(n, d) != d for n, d in (("is_causal", 0), *_WINDOW)) or site.has(4) or site.has(6)
     first: Letters = ("b", "s", "y head") if plain else ("b", "y head", "s", "y dim")

@@ -11,6 +11,8 @@ from onnxprune.labels import Array, Axes, is_barrier
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.heads import (
     CACHE,
+    PAST_KEYS,
+    PAST_VALUES,
     SCORES,
     Heads,
     apart,
@@ -139,10 +141,9 @@ def multi_head_attention(site: Site) -> list[Axes]:
     tie_cache(site, 6, k)
     tie_cache(site, 7, v)
     keep_whole(site, 4, 8, 9)
-    past: Letters = ("b", "past head", "past", "past dim")
     inputs = [
         *(letters_of(site, 0, "q", "s"), letters_of(site, 1, "k", "t"), letters_of(site, 2, "v", "t")),
-        *(("bias",), None, like_scores(site, 5), past, past, None, None),
+        *(("bias",), None, like_scores(site, 5), PAST_KEYS, PAST_VALUES, None, None),
     ]
     packed = len(site.shape(0)) == 5 or not site.has(1)
     ordered = bool(site.attrs.get("unidirectional")) or packed or any(site.has(s) for s in (4, 6, 8))
@@ -222,10 +223,15 @@ def grouped_query_attention(site: Site) -> list[Axes]:
     for slot, heads in ((12, k), (13, v)):
         tie_rows(site, slot, 1, heads)
     keep_whole(site, 5, 6, 7, 8, 9, 14, 15)
-    past: Letters = ("b", "past head", "past", "past dim")
     scale = [("one", "y head", "one", "scale") if site.has(s) and len(site.shape(s)) == 4 else None for s in (12, 13)]
     inputs = [
-        *(letters_of(site, 0, "q", "s"), letters_of(site, 1, "k", "s"), letters_of(site, 2, "v", "s"), past, past),
+        *(
+            letters_of(site, 0, "q", "s"),
+            letters_of(site, 1, "k", "s"),
+            letters_of(site, 2, "v", "s"),
+            PAST_KEYS,
+            PAST_VALUES,
+        ),
         *(*[None] * 5, like_scores(site, 10), ("y head",), *scale, None, None),
     ]
     axes = around(site, inputs, [("b", "s", "y head"), CACHE, CACHE, SCORES], ordered=True)

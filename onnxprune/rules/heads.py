@@ -179,6 +179,8 @@ def letters_of(site: Site, slot: int, name: str, position: str) -> Letters:
 
 
 CACHE: Letters = ("b", "y head", "total", "y dim")
+PAST_KEYS: Letters = ("b", "past k head", "past", "past k dim")
+PAST_VALUES: Letters = ("b", "past v head", "past", "past v dim")
 SCORES: Letters = ("b", "y head", "s", "total")
 
 
