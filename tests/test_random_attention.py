@@ -11,7 +11,7 @@ from tests.graphs import Net, prune
 from tests.test_rules_attention import apart, together
 
 MICROSOFT = "com.microsoft"
-SEEDS = range(60)
+KINDS = ("standard", "multi", "merged", "grouped")
 
 
 class Drawn:
@@ -120,9 +120,20 @@ class Drawn:
         self.read(self.net.add("GroupQueryAttention", *x, domain=MICROSOFT, outputs=3, **attrs))
 
 
-@pytest.mark.parametrize("kind", ["standard", "multi", "merged", "grouped"])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(12))
 def test_any_attention(kind: str, seed: int) -> None:
+    check(kind, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(12, 300))
+def test_any_attention_long(kind: str, seed: int) -> None:
+    check(kind, seed)
+
+
+def check(kind: str, seed: int) -> None:
     drawn = Drawn(seed)
     getattr(drawn, kind)()
     head_dims = kind != "grouped" and drawn.yes()
