@@ -54,7 +54,7 @@ def _follow_standard(edit: Edit) -> None:
         keep_scale(edit, site.shape(0)[3], size)
 
 
-@rule("Attention", follow=_follow_standard, works=_standard_works)
+@rule("Attention", since=23, follow=_follow_standard, works=_standard_works)
 def attention(site: Site) -> list[Axes]:
     """Heads go whole, or positions within each; a key's head with the queries' that attend to it."""
     plain = len(site.shape(0)) == 3
@@ -119,7 +119,7 @@ def _follow_rotary(edit: Edit, cos: int) -> None:
         edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept(cos, len(site.shape(cos)) - 1).sum()))
 
 
-@rule("RotaryEmbedding", follow=lambda edit: _follow_rotary(edit, 1))
+@rule("RotaryEmbedding", since=23, follow=lambda edit: _follow_rotary(edit, 1))
 def rotary(site: Site) -> list[Axes]:
     """Heads go whole, or the same pairs of positions within all of them."""
     return _rotated(site, 1, 3)

@@ -11,7 +11,6 @@ from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
 
 MICROSOFT = "com.microsoft"
-BLOCKED = "com.microsoft.nchwc"
 
 
 # --- position by position --------------------------------------------------------------------------------
@@ -146,16 +145,6 @@ def nhwc_conv(site: Site) -> list[Axes]:
         fixes=dict.fromkeys(space, contraction.SPATIAL),
         inherent=dict.fromkeys(kernel, contraction.KERNEL),
     )
-
-
-@rule(
-    *("Conv", "MaxPool", "GlobalMaxPool", "AveragePool", "GlobalAveragePool", "ReorderInput", "ReorderOutput"),
-    "Upsample",
-    domain=BLOCKED,
-)
-def blocked(site: Site) -> list[Axes]:
-    """Channels are stored in blocks as wide as one machine's registers: nothing passes."""
-    raise Unsupported("its channels are in blocks made for one machine: optimise for the machine after pruning")
 
 
 # --- mixtures of experts ---------------------------------------------------------------------------------
