@@ -31,6 +31,7 @@ from onnxprune.rules.heads import (
     parted,
     products,
     tie_cache,
+    tie_heads,
     tie_rows,
     with_caches,
 )
@@ -96,9 +97,7 @@ def merged_attention(site: Site) -> list[Axes]:
     if cached:  # keys and values in one tensor
         site.ledger.tie(k.within, v.within)
     if site.has(4):
-        past = apart(site, 4, 2, 4)
-        site.ledger.tie(past.each, k.each)
-        site.ledger.tie(past.within, k.within)
+        tie_heads(site, apart(site, 4, 2, 4), k)
     keep_whole(site, 3, 6)
     inputs: list[Letters | None] = [("b", "s", "in"), ("in", "columns"), ("columns of the bias",), None]
     inputs += [("two", "b", "past head", "past", "past dim"), like_scores(site, 5), None]

@@ -145,12 +145,22 @@ def tie_rows(site: Site, slot: int, axis: int, heads: Heads) -> None:
         site.ledger.tie(site.uniform(site.labels(slot)[axis], axis), heads.each)
 
 
+def tie_heads(site: Site, past: Heads, heads: Heads) -> None:
+    """Past heads and those that go on from them."""
+    if past.count != heads.count:
+        raise Unsupported(f"{past.count} heads are cached, not {heads.count}")
+    site.ledger.tie(past.each, heads.each)
+    if past.size == heads.size:
+        site.ledger.tie(past.within, heads.within)
+    else:  # several positions in a byte
+        keep_size(site, past, heads)
+
+
 def tie_cache(site: Site, slot: int, heads: Heads) -> None:
     """A cache of past keys or values: [batch, heads, positions, size]."""
     if site.has(slot):
         past = apart(site, slot, 1, 3)
-        site.ledger.tie(past.each, heads.each)
-        site.ledger.tie(past.within, heads.within)
+        tie_heads(site, past, heads)
 
 
 def keep_whole(site: Site, *slots: int) -> None:
