@@ -83,12 +83,12 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
     batch = samples(tracing)
     layers = []
     for site, rule in tracing.sites:
-        if rule is None or rule.works is None:
+        if rule is None or rule.work is None:
             continue
         names = site.node.input
         inputs = {s: shape(names[s], site.labels(s)) for s in range(len(names)) if site.has(s)}
         output = shape(site.node.output[0], tracing.axes[site.node.output[0]])
-        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in rule.works(site))
+        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in rule.work(site))
         weights = [s for s in inputs if site.constant[s]]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)

@@ -280,9 +280,9 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
 
     macs = [0.0] * len(parts)
     for site, rule in tracing.sites:
-        if rule is None or rule.works is None:
+        if rule is None or rule.work is None:
             continue
-        for product in rule.works(site):
+        for product in rule.work(site):
             total, kept = 1, dict[int, float]()
             for slot, axis in product:
                 total *= (site.out_shape() if slot is None else site.shape(slot))[axis]

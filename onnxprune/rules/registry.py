@@ -30,7 +30,7 @@ class Rule:
         until: last opset version that it holds for.
         trace: takes the labels of the inputs to the outputs.
         follow: edits what the node carries outside of its parameters when sizes change.
-        works: the products whose sum is the node's multiply-accumulates; None for what is no contraction.
+        work: the products whose sum is the node's multiply-accumulates; None for what is no contraction.
         family: name of the family that the rule belongs to, for the table of operators.
         summary: how labels go through, in one line.
     """
@@ -41,7 +41,7 @@ class Rule:
     until: int
     trace: Trace
     follow: Follow | None
-    works: Works | None
+    work: Works | None
     family: str
     summary: str
 
