@@ -83,14 +83,14 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
     batch = samples(tracing)
     layers = []
     for site, rule in tracing.sites:
-        if rule is None or not rule.work:
+        if rule is None or rule.work is None:
             continue
         names = site.node.input
         keys = {s: tracing.key(site.node, s) for s in range(len(names)) if site.has(s)}
         inputs = {s: shape(names[s], tracing.axes[key]) for s, key in keys.items() if key in tracing.axes}
         made = first_output(site.node)
         output = shape(made, tracing.axes[made])
-        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p(site)) for p in rule.work)
+        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in rule.work(site))
         weights = [s for s in inputs if site.constant[s]]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)

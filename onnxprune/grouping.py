@@ -280,11 +280,11 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
 
     macs = [0.0] * len(parts)
     for site, rule in tracing.sites:
-        if rule is None:
+        if rule is None or rule.work is None:
             continue
-        for product in rule.work:
+        for product in rule.work(site):
             total, kept = 1, dict[int, float]()
-            for slot, axis in product(site):
+            for slot, axis in product:
                 total *= (site.out_shape() if slot is None else site.shape(slot))[axis]
                 axes = tracing.axes[site.node.output[0]] if slot is None else site.labels(slot)
                 for place, share in shares(axes[axis]).items():

@@ -325,6 +325,8 @@ class Tracing(LabelState):
 def _no_rule(node: onnx.NodeProto, version: int) -> str:
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return f"{node.op_type} has subgraphs, which are not traced"
+    if node.domain == "com.microsoft.nchwc":  # as ONNX Runtime saves a graph that it has optimised in full
+        return "its channels are in blocks made for one machine: optimise for the machine after pruning"
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
 

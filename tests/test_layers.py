@@ -13,7 +13,7 @@ import onnxprune
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "labels"),
-    ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "protos", "symbols"),
+    ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "protos", "symbols", "contrib"),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration", "tapped", "layers"),

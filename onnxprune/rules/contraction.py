@@ -13,7 +13,7 @@ KERNEL = "spatial axis of a kernel"
 SPATIAL = "spatial axis of a convolution"
 
 
-def _follow_group(edit: Edit) -> None:
+def follow_group(edit: Edit) -> None:
     """`group` becomes the number of rows that remain."""
     group = _groups(edit.site)
     if group > 1:
@@ -26,10 +26,15 @@ def _groups(site: Site) -> int:
     return int(site.attrs.get("group", 1))
 
 
+def conv_work(site: Site) -> list[tuple[int | None, int]]:
+    """Every output position, by every weight of its kernel."""
+    return [(None, a) for a in range(len(site.out_shape()))] + [(1, a) for a in range(1, len(site.shape(1)))]
+
+
 @rule(
     "Conv",
-    follow=_follow_group,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
+    follow=follow_group,
+    work=conv_work,
 )
 def conv(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
@@ -38,7 +43,7 @@ def conv(site: Site) -> list[Axes]:
 
 @rule(
     "ConvTranspose",
-    follow=_follow_group,
+    follow=follow_group,
     work=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_transpose(site: Site) -> list[Axes]:
@@ -124,7 +129,7 @@ def _rows(line: Array, group: int, size: int) -> Array:
 @rule("Gemm", work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def gemm(site: Site) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
-    inputs, output = letters(site)
+    inputs, output = _gemm_letters(site)
     if site.has(2):
         bias: list[Letter] = ["m", "n"]
         inputs.append(bias[2 - len(site.shape(2)) :])
@@ -134,7 +139,7 @@ def gemm(site: Site) -> list[Axes]:
 @rule("MatMul", work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)])
 def matmul(site: Site) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
-    inputs, output = letters(site)
+    inputs, output = _matmul_letters(site)
     results = through(site, inputs, [output])
     note_heads(site, inputs, [x for x in output if isinstance(x, int)])
     return results
@@ -200,7 +205,7 @@ def _einsum_work(site: Site) -> list[tuple[int | None, int]]:
 @rule("Einsum", work=_einsum_work)
 def einsum(site: Site) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
-    inputs, output = letters(site)
+    inputs, output = _equation(site)
     if any(len(set(term)) < len(term) for term in inputs):
         raise Unsupported("an Einsum term repeats a letter")
     results = through(site, inputs, [output])

@@ -40,7 +40,7 @@ def _state_work(site: Site) -> list[tuple[int | None, int]]:
     return [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
 
 
-@rule(*GATES, follow=_follow_hidden_size, work=(_input_work, _state_work))
+@rule(*GATES, follow=_follow_hidden_size, works=lambda s: [_input_work(s), _state_work(s)])
 def recurrent(site: Site) -> list[Axes]:
     """Inputs contracted, hidden units made and contracted again; a unit goes with its gates, per direction."""
     gates = GATES[site.node.op_type]
