@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
+from onnxprune.exact import nudged, unsaturated
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
@@ -85,7 +86,8 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     checks.append("checker and strict shape inference")
     feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
     try:
-        reference = Session(masked(groups, gone))
+        model = masked(groups, gone)
+        reference = Session(_exact(groups, model))
     except ModelError as error:
         return Verdict(False, math.nan, tolerance, error.message, checks=checks)
     except RunError as error:
@@ -96,7 +98,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         except RunError as error:
             return _without_reference(groups, feeds, tolerance, checks, error)
         try:
-            with Session(pruned) as session:
+            with Session(_exact(groups, pruned)) as session:
                 found = session.run(feeds, reference.outputs)
         except RunError as error:
             problem = f"the pruned model does not run: {error.message}"
@@ -106,26 +108,32 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         verdict = compare(names, wanted, found, dict.fromkeys(names, tolerance), checks)
         if verdict.ok:
             return verdict
-        noise = _noise(reference, feeds, wanted, seed)
+    noise = _noise(_exact(groups, model), feeds, wanted, seed)
     most = NOISE_CAP * tolerance
     allowed = {n: min(max(tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
     return compare(names, wanted, found, allowed, [*checks, "rounding noise of the reference"])
 
 
-def _noise(
-    reference: Session, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int
-) -> dict[str, float]:
-    """How far the reference's own outputs move when its float inputs move by a rounding error: per output."""
+def _exact(groups: Groups, model: Model) -> Model:
+    return unsaturated(model, groups.facts.dtypes, groups.model.proto.graph)
+
+
+def _noise(reference: Model, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int) -> dict[str, float]:
+    """How far the reference's own outputs move when floats move by a rounding error: per output.
+
+    It is put into the inputs, and where numbers are rounded to steps.
+    """
     rng = np.random.default_rng([seed, 1])
-    moved = dict.fromkeys(reference.outputs, 0.0)
-    for _ in range(NOISE_DRAWS):
-        nudged = {
+    moved: dict[str, float] = {}
+    for draw in range(NOISE_DRAWS):
+        near = {
             name: (x * (1 + NUDGE * rng.uniform(-1, 1, x.shape))).astype(x.dtype) if x.dtype.kind == "f" else x
             for name, x in feeds.items()
         }
-        again = reference.run(nudged)
-        for name, a, b in zip(reference.outputs, wanted, again, strict=True):
-            moved[name] = max(moved[name], difference(a, b))
+        with Session(nudged(reference, NUDGE, seed + draw)) as session:
+            again = session.run(near)
+        for name, a, b in zip(session.outputs, wanted, again, strict=True):
+            moved[name] = max(moved.get(name, 0.0), difference(a, b))
     return moved
 
 

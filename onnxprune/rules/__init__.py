@@ -1,6 +1,6 @@
 """How labels go through every operator: one file per family, each operator in exactly one place."""
 
-from onnxprune.rules import contraction, index, layout, norm, pointwise, reduce, source
+from onnxprune.rules import contraction, index, layout, norm, pointwise, quantized, reduce, source
 from onnxprune.rules.registry import Rule, all_rules, find, rule
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "layout",
     "norm",
     "pointwise",
+    "quantized",
     "reduce",
     "rule",
     "source",
