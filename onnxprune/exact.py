@@ -154,7 +154,7 @@ def _spell_out(graph: onnx.GraphProto, node: onnx.NodeProto, real: int, stored: 
         return name
 
     def limit(value: float) -> str:
-        value_name = f"{stem}_{len(graph.initializer)}"
+        value_name = f"{stem}_limit_{len(graph.initializer)}"
         kind = helper.tensor_dtype_to_np_dtype(real)
         graph.initializer.append(numpy_helper.from_array(np.array(value, kind), value_name))
         return value_name
