@@ -24,6 +24,7 @@ def infer(
     if node.domain != MICROSOFT or node.op_type not in _SIZES or any(i and i not in shapes for i in node.input):
         return []
     attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attrs["type"] = dtypes.get(node.input[0], 0)
     given = [shapes[i] if i else () for i in node.input]
     sizes, like = _SIZES[node.op_type]
     try:
@@ -82,7 +83,8 @@ def _rows(attrs: Attributes, given: list[Shape]) -> Shape:
 
 def _gather(attrs: Attributes, given: list[Shape]) -> Shape:
     axis = attrs.get("gather_axis", 0) % len(given[0])
-    return (*given[0][:axis], *given[1], *given[0][axis + 1 :])
+    table = (*given[0][:-1], given[0][-1] * (8 // attrs.get("bits", 4) if attrs["type"] == TensorProto.UINT8 else 1))
+    return (*table[:axis], *given[1], *table[axis + 1 :])
 
 
 # Sizes, and the inputs whose type the output has: the first that is given; uint8 where none is.
