@@ -107,6 +107,14 @@ class Tracing(LabelState):
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
         return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
 
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
+        return self._makers.get(tensor)
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output}
+
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
         return any(value.name == tensor for value in self.model.proto.graph.output)

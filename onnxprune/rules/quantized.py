@@ -24,13 +24,16 @@ MICROSOFT = "com.microsoft"
 # --- what stored numbers mean ----------------------------------------------------------------------------
 
 
-def note(site: Site, slot: int, scales: Sequence[int], zero: int | None, *, axis: int = 0, block: int = 0) -> None:
+def note(
+    site: Site, slot: int, scales: Sequence[int] | None, zero: int | None, *, axis: int = 0, block: int = 0
+) -> None:
     """Note that input `slot` holds (real value / product of the scales) + zero point.
 
     Args:
         site: the node.
         slot: the input.
         scales: the inputs that are multiplied to its scale; one that is computed at run time counts as 1.
+            None if the result is scaled by nodes behind this one.
         zero: the input that holds its zero point.
         axis: the axis that scales and zero points of one axis lie along.
         block: how many positions of `axis` share an entry; 0 where every one has its own.
@@ -38,24 +41,37 @@ def note(site: Site, slot: int, scales: Sequence[int], zero: int | None, *, axis
     if not site.has(slot):
         return
 
-    def laid(stored: Stored, source: int | None) -> Array | None:
-        value = None if source is None else stored(source)
-        return None if value is None else _laid_along(value.astype(np.float32), site.shape(slot), axis, block)
-
     def zeros(stored: Stored) -> Array:
-        found = laid(stored, zero)
-        return np.zeros((), np.float32) if found is None else found
+        value = None if zero is None else stored(zero)
+        point = np.zeros((), np.float32) if value is None else value.astype(np.float32)
+        return _laid_along(point, site.shape(slot), axis, block)
 
     def decode(stored: Stored) -> Array:
         value = stored(slot)
         assert value is not None
         real = value.astype(np.float32) - zeros(stored)
-        for source in scales:
-            factor = laid(stored, source)
-            real = real if factor is None else real * factor
+        behind = _scales_behind(site, site.shape(slot)[axis]) if scales is None else []
+        for factor in (*behind, *map(stored, scales or ())):
+            if factor is not None:
+                real = real * _laid_along(factor.astype(np.float32), site.shape(slot), axis, block)
         return real
 
-    site.encodings[slot] = Encoding(decode, zeros, (*scales, *([] if zero is None else [zero])))
+    site.encodings[slot] = Encoding(decode, zeros, (*(scales or ()), *([] if zero is None else [zero])))
+
+
+def _scales_behind(site: Site, count: int) -> list[Array]:
+    """What the integer result is multiplied by: a weight of one or `count` entries, or its product with another."""
+    state, result = site.state, site.node.output[0]
+    casts = [node.output[0] for node in state.readers(result) if node.op_type == "Cast"]
+    factors: list[str] = []
+    for name in casts:
+        for node in state.readers(name):
+            if node.op_type == "Mul":
+                others = [i for i in node.input if i != name]
+                makers = [maker for i in others if (maker := state.maker(i)) is not None and maker.op_type == "Mul"]
+                factors += [*others, *(i for maker in makers for i in maker.input)]
+    values = [state.stored_value(i) for i in factors if state.is_weight(i)]
+    return [v.reshape(-1) for v in values if v is not None and v.size in (1, count)]
 
 
 def _laid_along(value: Array, shape: Sequence[int], axis: int, block: int) -> Array:
@@ -150,7 +166,7 @@ def qlinear_conv(site: Site) -> list[Axes]:
 def conv_integer(site: Site) -> list[Axes]:
     """As `Conv`; the weight's zero points follow the output channels."""
     _single(site, 2)
-    note(site, 1, (), 3)
+    note(site, 1, None, 3)
     return convolved(site, Slots(0, 1, (3,), 2))
 
 
@@ -192,7 +208,7 @@ def qlinear_matmul(site: Site) -> list[Axes]:
 def matmul_integer(site: Site) -> list[Axes]:
     """As `MatMul`; zero points of the second factor follow its columns."""
     note(site, 0, (), 2)
-    note(site, 1, (), 3, axis=len(site.shape(1)) - 1)
+    note(site, 1, None, 3, axis=len(site.shape(1)) - 1)
     return _product(site, (0, 1), (2,), (3,), (2, 3))
 
 

@@ -41,6 +41,9 @@ class LabelState(Protocol):
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
 
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
+
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
 
