@@ -219,3 +219,17 @@ def test_a_mistake_in_a_quantised_model_is_found(make: Any) -> None:
     value.reshape(-1)[7] ^= 64
     stored.CopyFrom(onnx.numpy_helper.from_array(value, stored.name))
     assert not api.prove(model, Model(proto), plan).ok
+
+
+def test_the_runtime_quantises_nothing_by_itself() -> None:
+    """A float weight between quantised activations stays as it is written."""
+    net = Net(17)
+    x, given = quantised(net, net.input([2, 3, 4, 4]))
+    y = net.add("ConvTranspose", net.add("DequantizeLinear", x, *given), net.weight(3, 1, 1, 1, name="w"), group=3)
+    y = net.add("DequantizeLinear", net.add("QuantizeLinear", y, *given), *given)
+    net.output(y)
+    proto = net.proto()
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(net.nodes[2].output[0], TensorProto.FLOAT, None))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(net.nodes[1].output[0], TensorProto.FLOAT, None))
+    _, made, source = run(proto).values()
+    np.testing.assert_allclose(made, source * array_of(proto, "w").reshape(1, 3, 1, 1), rtol=1e-6)
