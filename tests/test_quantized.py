@@ -233,3 +233,12 @@ def test_the_runtime_quantises_nothing_by_itself() -> None:
     proto.graph.output.append(onnx.helper.make_tensor_value_info(net.nodes[1].output[0], TensorProto.FLOAT, None))
     _, made, source = run(proto).values()
     np.testing.assert_allclose(made, source * array_of(proto, "w").reshape(1, 3, 1, 1), rtol=1e-6)
+
+
+def test_a_layer_counts_its_weight_and_bias() -> None:
+    net = Net(21)
+    conv("QLinearConv")(net, net.make(IMAGE, 1))
+    outcome = prune(net.proto())
+    layers = [next(x for x in c.layers if x.op == "QLinearConv") for c in (outcome.before, outcome.after)]
+    assert [(x.weight, x.params) for x in layers] == [("c_w", 6 * 8 * 9 + 6), ("c_w", 3 * 4 * 9 + 3)]
+    assert [x.macs for x in layers] == [2 * 5 * 4 * 6 * 8 * 9, 2 * 5 * 4 * 3 * 4 * 9]
