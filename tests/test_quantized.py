@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto
 
 from onnxprune import api, criteria
+from onnxprune.data import random_feeds
 from onnxprune.model import Model, load, save
 from tests.graphs import Net, array_of, group_of, prune, run, shapes_of
 from tests.test_rules_quantized import (
@@ -242,3 +243,23 @@ def test_a_layer_counts_its_weight_and_bias() -> None:
     layers = [next(x for x in c.layers if x.op == "QLinearConv") for c in (outcome.before, outcome.after)]
     assert [(x.weight, x.params) for x in layers] == [("c_w", 6 * 8 * 9 + 6), ("c_w", 3 * 4 * 9 + 3)]
     assert [x.macs for x in layers] == [2 * 5 * 4 * 6 * 8 * 9, 2 * 5 * 4 * 3 * 4 * 9]
+
+
+@pytest.mark.parametrize(("count", "block"), [(3, 2), (4, 3), (4, 5)])
+def test_blocks_that_do_not_fit_are_a_barrier(count: int, block: int) -> None:
+    net = Net(21)
+    x = net.make((2, 5, 8), 2)
+    net.output(net.add("DequantizeLinear", net.cast(x, TensorProto.INT8), scales(net, 2, 5, count), axis=2,
+                       block_size=block), [2, 5, 8])  # fmt: skip
+    groups = api.trace(load(net.proto(), check=False))
+    assert group_of(groups, "w_in", 1) is None
+    assert any("blocks of" in b.reason or "positions" in b.reason for b in groups.barriers)
+
+
+def test_bytes_are_fed_in_their_whole_range() -> None:
+    net = Net(21)
+    x = net.input([64, 64], dtype=TensorProto.INT8)
+    net.read(net.add("DequantizeLinear", x, net.const(np.float32(0.1))), 1)
+    groups = api.trace(net.proto())
+    value = random_feeds(groups.model, groups.facts, np.random.default_rng(0))["x"]
+    assert (value.dtype, value.min(), value.max()) == (np.int8, -128, 127)

@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from onnxprune.labels import Array, Axes
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.quantized import MICROSOFT, note, tie_blocks
+from onnxprune.rules.quantized import MICROSOFT, note, tie_blocks, tie_to_blocks
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Encoding, Reading, Site, Stored, Unsupported
 
@@ -68,15 +68,14 @@ def _table(site: Site, slot: int, value: Array) -> Array:
 )
 def matmul_nbits(site: Site) -> list[Axes]:
     """As `MatMul` with a packed weight: its rows are made, its blocks of columns are contracted."""
-    ledger, rank, block = site.ledger, len(site.shape(0)), int(site.attrs["block_size"])
+    ledger, rank, block = site.ledger, len(site.shape(0)), int(site.attrs.get("block_size", 0))
     rows, blocks, inner = _rows_and_blocks(site)
     ledger.fix(inner, site.reason(PACKED, inherent=True))
     lines = [site.uniform(labels, a) for a, labels in enumerate(site.labels(0))]
     size, count = site.shape(0)[-1], site.shape(1)[1]
     if site.has(4):
         ledger.fix(lines[-1], site.reason("columns belong to groups by an index"))
-    wide = np.broadcast_to(blocks, (count,))[np.arange(size) // block]
-    ledger.tie(np.broadcast_to(lines[-1], (size,)), wide)
+    tie_to_blocks(site, lines[-1], size, blocks, count, block)
     for slot in (2, 3):
         if site.has(slot):
             _parameters(site, slot, rows, blocks)
@@ -133,6 +132,8 @@ def gather_blocks(site: Site) -> list[Axes]:
     axis, along = (int(site.attrs.get(n, d)) % rank for n, d in (("gather_axis", 0), ("quantize_axis", 1)))
     if axis == along or not block:
         raise Unsupported("looked up along the axis of its blocks, or of one block only")
+    if any(len(site.shape(slot)) != rank for slot in (2, 3) if site.has(slot)):
+        raise Unsupported("its blocks have other axes than its table")
     if _bits(site) < 8 and site.facts.dtypes[site.node.input[0]] == TensorProto.UINT8:
         raise Unsupported(PACKED)
     lines = tie_blocks(site, 0, along, [slot for slot in (2, 3) if site.has(slot)], block)

@@ -110,6 +110,8 @@ def linear(site: Site) -> list[Axes]:
     else:
         site.encodings[0] = Encoding(lambda stored: stored(0), lambda _: np.zeros(()), (1, 2))  # type: ignore[arg-type, return-value]
     if block and parameters:
+        if any(len(site.shape(slot)) != rank for slot in parameters):
+            raise Unsupported("its blocks have other axes than its input")
         return [tie_blocks(site, 0, axis, parameters, block)]
     letters: dict[int, Letters] = {0: range(rank), **dict.fromkeys(parameters, (axis,))}
     return through(site, [letters.get(s) for s in range(len(site.node.input))], [range(rank)])
@@ -125,9 +127,16 @@ def tie_blocks(site: Site, slot: int, axis: int, parameters: Sequence[int], bloc
             if a != axis:
                 site.ledger.tie(lines[a], line)
             elif count > 1:
-                wide = np.broadcast_to(line, (count,))[np.arange(size) // block]
-                site.ledger.tie(np.broadcast_to(lines[a], (size,)), wide)
+                tie_to_blocks(site, lines[a], size, line, count, block)
     return tuple(lines)
+
+
+def tie_to_blocks(site: Site, line: Array, size: int, blocks: Array, count: int, block: int) -> None:
+    """Tie `size` positions to the `count` blocks that they lie in."""
+    if block < 1 or -(-size // block) != count:
+        raise Unsupported(f"{size} positions are not {count} blocks of {block}")
+    wide = np.broadcast_to(blocks, (count,))[np.arange(size) // block]
+    site.ledger.tie(np.broadcast_to(line, (size,)), wide)
 
 
 def _whole_range(site: Site, slot: int) -> None:
