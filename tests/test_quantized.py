@@ -113,6 +113,21 @@ def test_what_goes_is_stored_as_zero(op: str, dtype: Any) -> None:
     assert set(after[after != before].tolist()) == {131 if dtype is np.uint8 else 0}
 
 
+@pytest.mark.parametrize(("bits", "zeros"), [(4, "none"), (4, "packed"), (4, "float"), (2, "packed"), (8, "packed")])
+def test_zeros_of_packed_weights(bits: int, zeros: str) -> None:
+    net = Net(21)
+    nbits(bits, zeros)(net, net.add("Relu", net.make((2, 5, 80), 2)))
+    model = load(net.proto())
+    plan = api.make_plan(model)
+    zeroed, _ = api.execute(model, plan, zero=True)
+    for name, value in run(api.execute(model, plan)[0]).items():
+        np.testing.assert_allclose(run(zeroed)[name], value, atol=1e-5 * np.abs(value).max())
+    gone = ~plan.masks(model)["c_w"]
+    real = api.trace(zeroed).tracing.weight_value("c_w").reshape(6, 5, -1)
+    assert not real[gone[..., 0]].any()
+    assert real[~gone[..., 0]].any(axis=-1).all()
+
+
 def test_a_last_block_that_is_not_full() -> None:
     net = Net(21)
     nbits(4, "packed", columns=70)(net, net.make((2, 5, 70), 2))
