@@ -21,7 +21,7 @@ _TABLES = {
 def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random inputs of the sizes in `facts`: normal floats, indices below the size of the table that they index.
 
-    Masks (booleans, and integers that index nothing) are ones and zeros, mostly ones.
+    Bytes (pixels, quantised numbers) are of any value; masks (booleans, and other integers that index nothing) ones.
     """
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
@@ -34,7 +34,12 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
         dtype = dtype_of(value.type.tensor_type.elem_type)
         if dtype.kind in "iu":
             limit = limits.get(value.name)
-            feeds[value.name] = rng.integers(0, limit, shape).astype(dtype) if limit else np.ones(shape, dtype)
+            if limit:
+                feeds[value.name] = rng.integers(0, limit, shape).astype(dtype)
+            elif dtype.itemsize == 1:
+                feeds[value.name] = rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
+            else:
+                feeds[value.name] = np.ones(shape, dtype)
         elif dtype.kind == "b":
             feeds[value.name] = np.ones(shape, dtype)
         elif dtype.kind == "O":

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from onnxprune.evaluate import fill_value
 from onnxprune.labels import Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
-from onnxprune.rules.site import LabelState, Site, Unsupported
+from onnxprune.rules.site import Encoding, LabelState, Site, Unsupported
 from onnxprune.shapes import Facts, constant_value
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,19 @@ MOVES = frozenset(
     ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
 ) | {"Unsqueeze"}
 COMPUTED = Reason("sizes or indices that the graph computes")
-WEIGHT_TYPES = frozenset(
-    (
-        onnx.TensorProto.FLOAT,
-        onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-        onnx.TensorProto.DOUBLE,
-    )
-)
+# Floats and what is quantised; wider integers and booleans are sizes, indices and masks (or a quantised bias, which
+# is a weight to the rule that reads it).
+WEIGHT_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {
+    onnx.TensorProto.UNDEFINED,
+    onnx.TensorProto.BOOL,
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.UINT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT64,
+    onnx.TensorProto.STRING,
+    onnx.TensorProto.COMPLEX64,
+    onnx.TensorProto.COMPLEX128,
+}
 
 
 @dataclass
@@ -117,6 +122,14 @@ class Tracing(LabelState):
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
         return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
 
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
+        return self._makers.get(tensor)
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
+
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
         return any(value.name == tensor for value in self.model.proto.graph.output)
@@ -158,9 +171,26 @@ class Tracing(LabelState):
 
     @cached_property
     def statistics(self) -> frozenset[str]:
-        """Entries of `axes` that hold running statistics, not parameters: mean and variance of BatchNormalization."""
+        """Entries of `axes` that hold no parameters: mean and variance of BatchNormalization, scales, zero points."""
         sites = (site.node for site, _ in self.sites if site.node.op_type == "BatchNormalization")
-        return frozenset(self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
+        moments = (self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
+        return self.scales.union(moments)
+
+    @cached_property
+    def scales(self) -> frozenset[str]:
+        """Entries of `axes` that hold scales and zero points."""
+        used = ((site, slot) for site, _ in self.sites for e in site.encodings.values() for slot in e.slots)
+        return frozenset(self.key(site.node, slot) for site, slot in used if site.has(slot))
+
+    @cached_property
+    def encodings(self) -> Mapping[str, tuple[Site, Encoding]]:
+        """Quantised weight -> what its numbers mean, and to which node."""
+        found: dict[str, tuple[Site, Encoding]] = {}
+        for site, _ in self.sites:
+            for slot, encoding in site.encodings.items():
+                if site.is_weight(slot):
+                    found.setdefault(site.node.input[slot], (site, encoding))
+        return found
 
     @cached_property
     def unshared(self) -> frozenset[str]:
@@ -173,7 +203,7 @@ class Tracing(LabelState):
         shape = self.facts.shapes.get(name, ())
         if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
             return False
-        value = self.weight_value(name)
+        value = self.stored_value(name)
         return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
 
     def is_zero(self, tensor: str) -> bool:
@@ -202,10 +232,6 @@ class Tracing(LabelState):
     def _zeros(self) -> dict[str, bool]:
         return {}
 
-    @cached_property
-    def _makers(self) -> dict[str, onnx.NodeProto]:
-        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
-
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""
         maker = self.sources[name]
@@ -222,7 +248,24 @@ class Tracing(LabelState):
         return any(o.name == name for o in graph.output)
 
     def weight_value(self, name: str) -> np.ndarray | None:
-        """The value of a weight by its name in the graph."""
+        """The real value of a weight by its name in the graph: that of a quantised one is dequantised."""
+        if name not in self.encodings:
+            return self.stored_value(name)
+        site, encoding = self.encodings[name]
+        return encoding.decode(partial(self._stored, site))
+
+    def stored_zero(self, name: str) -> np.ndarray:
+        """What is stored in a weight for zero."""
+        if name not in self.encodings:
+            return np.zeros((), bool)
+        site, encoding = self.encodings[name]
+        return encoding.zero(partial(self._stored, site))
+
+    def _stored(self, site: Site, slot: int) -> np.ndarray | None:
+        return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
+
+    def stored_value(self, name: str) -> np.ndarray | None:
+        """The value of a weight as it is stored."""
         maker = self.sources[name]
         if maker is None:
             return self.model.array(name)

@@ -13,13 +13,25 @@ import onnxprune
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "labels"),
-    ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "protos", "symbols", "contrib"),
+    (
+        "wire",
+        "external",
+        "checker",
+        "model",
+        "evaluate",
+        "shapes",
+        "functions",
+        "protos",
+        "symbols",
+        "contrib",
+        "contrib_quantized",
+    ),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration", "tapped", "layers"),
     ("criteria", "selection"),
     ("cut", "plan", "rewrite", "agreement", "parameters", "refit", "recover"),
-    ("reference", "proof", "api"),
+    ("reference", "exact", "proof", "api"),
     ("report", "cli"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -2,6 +2,7 @@
 
 from onnxprune.rules import (
     attention,
+    blockwise,
     contraction,
     fused,
     fused_attention,
@@ -9,6 +10,7 @@ from onnxprune.rules import (
     layout,
     norm,
     pointwise,
+    quantized,
     recurrent,
     reduce,
     source,
@@ -19,6 +21,7 @@ __all__ = [
     "Rule",
     "all_rules",
     "attention",
+    "blockwise",
     "contraction",
     "find",
     "fused",
@@ -27,6 +30,7 @@ __all__ = [
     "layout",
     "norm",
     "pointwise",
+    "quantized",
     "recurrent",
     "reduce",
     "rule",

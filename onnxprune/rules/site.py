@@ -8,7 +8,7 @@ positions of a letter several times over (the gates of an LSTM) is named by `Cop
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -41,6 +41,9 @@ class LabelState(Protocol):
     def is_weight(self, tensor: str) -> bool:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
 
+    def stored_value(self, name: str) -> Array | None:
+        """The value of a weight as it is stored."""
+
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
 
@@ -49,6 +52,9 @@ class LabelState(Protocol):
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
 
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
@@ -75,11 +81,32 @@ class Reading:
         slot: index of the input.
         axis: its axis.
         mixed: the node is computed on the remaining positions only; otherwise zeros are put in.
+        zero: the input that holds what stands for zero (a zero point); 0 if there is none.
     """
 
     slot: int
     axis: int
     mixed: bool
+    zero: int | None = None
+
+
+# The stored value of an input that is a weight itself, else None.
+Stored = Callable[[int], Array | None]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the stored numbers of an input stand for.
+
+    Attributes:
+        decode: the real values, with the axes of the stored ones (an axis that is not cut may have another size).
+        zero: what is stored for zero, broadcastable to the stored values.
+        slots: inputs that hold scales and zero points, which are no parameters themselves.
+    """
+
+    decode: Callable[[Stored], Array]
+    zero: Callable[[Stored], Array]
+    slots: tuple[int, ...]
 
 
 @dataclass
@@ -94,6 +121,7 @@ class Site:
         state: the labels of every tensor; those of weights are made when they are first asked for.
         constant: per input, whether it is computed from weights alone.
         readings: filled by rules, for the masked reference.
+        encodings: filled by rules, by input: what the numbers of a quantised weight mean.
     """
 
     node: onnx.NodeProto
@@ -104,6 +132,7 @@ class Site:
     state: LabelState
     constant: list[bool]
     readings: list[Reading] = field(default_factory=list)
+    encodings: dict[int, Encoding] = field(default_factory=dict)
 
     @cached_property
     def attrs(self) -> dict[str, Any]:
@@ -212,6 +241,7 @@ def through(
     fixes: Mapping[Letter, str] | None = None,
     inherent: Mapping[Letter, str] | None = None,
     same: Mapping[Letter, Letter] | None = None,
+    zeros: Mapping[int, int] | None = None,
 ) -> list[Axes]:
     """Take the labels of a node's inputs to its outputs by letters.
 
@@ -223,6 +253,7 @@ def through(
         fixes: letter -> the reason why it must stay whole.
         inherent: the same, for what no model can shrink (the spatial axes of a kernel).
         same: letters that stand for the same positions (what a recurrence reads is what it made before).
+        zeros: input -> the input that holds its zero point.
 
     Returns:
         The labels of every output.
@@ -243,7 +274,7 @@ def through(
     for letter, twin in (same or {}).items():
         if letter in chosen and twin in chosen:
             _tie(site.ledger, chosen[letter].renamed(twin), chosen[twin])
-    _read(site, inputs, produced, mixes)
+    _read(site, inputs, produced, mixes, zeros or {})
     results: list[Axes] = []
     for slot, letters in enumerate(outputs):
         if not site.node.output[slot]:  # an optional output that is not asked for
@@ -341,7 +372,13 @@ def _new(site: Site, size: int) -> Array:
     return site.barrier("axis made by the operator" if size != 1 else "axis of a single position")
 
 
-def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], mixes: Sequence[Letter]) -> None:
+def _read(
+    site: Site,
+    inputs: Sequence[Letters | None],
+    produced: set[Letter],
+    mixes: Sequence[Letter],
+    zeros: Mapping[int, int],
+) -> None:
     """Note which inputs the masked reference must silence: contracted letters, and mixed ones.
 
     A contracted letter is silenced where activations have it, else (two weights) in one of the weights.
@@ -357,7 +394,7 @@ def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], m
             if mixed:
                 site.readings.append(Reading(slot, axis, True))
             else:
-                summed.setdefault(letter, []).append(Reading(slot, axis, False))
+                summed.setdefault(letter, []).append(Reading(slot, axis, False, zeros.get(slot)))
     for found in summed.values():
         active = [r for r in found if not site.constant[r.slot]]
         site.readings.extend(active or found[:1])
