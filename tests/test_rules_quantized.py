@@ -207,6 +207,7 @@ CASES = [
     Case("QuantizeLinear", "tensor", pair(), since=10),
     Case("DequantizeLinear", "tensor", pair(np.int8(5)), since=10),
     Case("QuantizeLinear", "", pair(domain=MS), domain=MS, since=17),
+    Case("DequantizeLinear", "", pair(domain=MS), domain=MS, since=17),
     Case("QuantizeLinear", "int16", pair(np.int16(5)), since=21),
     Case("QuantizeLinear", "float8", pair(FLOAT8(0)), since=19),
     Case("QuantizeLinear", "axis", per_axis(2), since=13, others=SCALE | ZERO),
