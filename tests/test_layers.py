@@ -16,7 +16,7 @@ LEVELS = (
     ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "protos", "symbols"),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
-    ("runtime", "data", "calibration"),
+    ("runtime", "tapped", "data", "calibration"),
     ("criteria", "selection"),
     ("cut", "plan", "rewrite", "recover"),
     ("reference", "proof", "api"),
