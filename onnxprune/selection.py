@@ -70,13 +70,13 @@ class Options:
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
         if self.round_to < 1:
             raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
-        for name, value, known in (
+        for what, chosen, known in (
             ("scope", self.scope, SCOPES),
             ("aggregation", self.aggregate or "sum", AGGREGATIONS),
             ("normalization", self.normalize or "mean", NORMALIZATIONS),
         ):
-            if value not in known:
-                raise UsageError(f"no {name} is called {value!r}", hint=f"known: {', '.join(known)}")
+            if chosen not in known:
+                raise UsageError(f"no {what} is called {chosen!r}", hint=f"known: {', '.join(known)}")
 
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""

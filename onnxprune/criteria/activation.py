@@ -5,7 +5,7 @@ Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Ef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def activation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -
 def read(evidence: Evidence, combine: Combine, statistic: Callable[[Moments], Array]) -> Array:
     """The mean of a statistic over a class' positions, in every activation that is read, and these combined."""
 
-    def members() -> Member:
+    def members() -> Iterator[Member]:
         for reader, moments in evidence.activations.tensors():
             yield mean_by_class(evidence.weights.classes(reader.field).reshape(-1), statistic(moments).reshape(-1))
 

@@ -116,16 +116,8 @@ class Activations:
     def _portions(self, tensors: Sequence[str]) -> Iterator[list[str]]:
         """So many tensors at a time that a run's values of them stay within `TAKEN`."""
         shapes = self._groups.facts.shapes
-        larger = max(
-            (value.size / max(1, math.prod(shapes.get(n, ()))) for n, value in self._runs[0].items()), default=1
-        )
-        some: list[str] = []
-        size = 0.0
-        for tensor in tensors:
-            size += 4 * math.prod(shapes.get(tensor, ())) * max(1.0, larger)
-            if some and size > TAKEN:
-                yield some
-                some, size = [], 4 * math.prod(shapes.get(tensor, ())) * max(1.0, larger)
-            some.append(tensor)
-        if some:
-            yield some
+        given = self._runs[0] if self._runs else {}
+        scale = max((v.size / max(1, math.prod(shapes.get(n, ()))) for n, v in given.items()), default=1.0)
+        ends = np.cumsum([4 * scale * math.prod(shapes.get(t, ())) for t in tensors]) // TAKEN
+        for part in np.unique(ends):
+            yield [t for t, end in zip(tensors, ends, strict=True) if end == part]

@@ -18,6 +18,7 @@ from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.rules.site import Site
 
+FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 Use = tuple[str, int]  # the first output of a node, and the slot of an input
 
 
@@ -137,8 +138,8 @@ class Weights:
                 return
             before = value - mean
             self._folded[bias[0].node.output[0], bias[1]] = None
-        key, slot = tracing.key(contraction.node, 1), (contraction.node.output[0], 1)
-        self._folded[slot] = Part(key, tracing.axes[key], scale=spread)
+        key = tracing.key(contraction.node, 1)
+        self._folded[contraction.node.output[0], 1] = Part(key, tracing.axes[key], scale=spread)
         self._folded[node.output[0], 1] = None
         key = tracing.key(node, 2)
         self._folded[node.output[0], 2] = Part(key, tracing.axes[key], shift=before * factor)
