@@ -125,10 +125,8 @@ def _custom(name: str, function: Criterion, *, needs_data: bool = False) -> Know
 def _ensemble(name: str, members: list[Known]) -> Known:
     def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
         groups = evidence.groups
-        scored = (
-            (_finite(groups, k.score(evidence, rng, _combine(groups, k.aggregate))), k.normalize) for k in members
-        )
-        return ensemble.mean_rank(groups, list(scored))
+        scores = [_finite(groups, k.score(evidence, rng, _combine(groups, k.aggregate))) for k in members]
+        return ensemble.mean_rank(groups, list(zip(scores, (k.normalize for k in members), strict=True)))
 
     return Known(name, made, "Mean of ranks", needs_data=any(k.needs_data for k in members), normalize="none")
 

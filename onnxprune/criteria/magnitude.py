@@ -6,7 +6,7 @@ Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -50,26 +50,27 @@ def members(weights: Weights, elementwise: Elementwise) -> Iterator[Member]:
             yield by_class(weights.classes(labels), sums.reshape(-1))
 
 
-def sums_over(value: Array, fields: list[Array], elementwise: Elementwise) -> Iterator[Array]:
-    """`elementwise(value)` summed over the axes on which a field does not vary, field by field (axes are kept)."""
+def sums_over(value: Array, fields: Sequence[Array], elementwise: Elementwise) -> list[Array]:
+    """`elementwise(value)` summed over the axes on which a field does not vary, for every field (axes are kept)."""
     needed = [a for a in range(value.ndim) if any(f.shape[a] > 1 for f in fields)]
-    reduced = _reduce(value, tuple(a for a in range(value.ndim) if a not in needed), elementwise)
-    for field in fields:
-        spare = tuple(a for a in range(value.ndim) if field.shape[a] == 1 and reduced.shape[a] > 1)
-        yield reduced.sum(axis=spare, keepdims=True) if spare else reduced
-
-
-def _reduce(value: Array, away: tuple[int, ...], elementwise: Elementwise) -> Array:
-    """`elementwise(value)` summed over the axes `away` (kept with size 1), in slabs of the first axis."""
+    away = tuple(a for a in range(1, value.ndim) if a not in needed)
+    spare = [tuple(a for a in {0, *needed} if f.shape[a] == 1) for f in fields]
+    parts: list[list[Array]] = [[] for _ in fields]
     rows = max(1, SLAB // max(1, value.size // max(1, value.shape[0])))
-    parts = []
     for start in range(0, value.shape[0], rows):
         slab = value[start : start + rows]
         if slab.dtype.itemsize < 4 or slab.dtype.kind not in "fc":
             slab = slab.astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # scores that are not finite are refused
             powered = elementwise(slab)
-        parts.append(powered.sum(axis=away, keepdims=True, dtype=np.float32) if away else powered)
-    if 0 in away:
-        return np.sum(parts, axis=0)
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+            powered = powered.sum(axis=away, keepdims=True) if away else powered
+            for found, axes in zip(parts, spare, strict=True):
+                found.append(powered.sum(axis=axes, keepdims=True) if axes else powered)
+    return [_joined(found, along=f.shape[0] > 1) for found, f in zip(parts, fields, strict=True)]
+
+
+def _joined(parts: Sequence[Array], *, along: bool) -> Array:
+    """The slabs' sums in a row, or added up."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if along else np.sum(parts, axis=0, dtype=np.float64)
