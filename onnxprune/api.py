@@ -100,7 +100,8 @@ def run(
         options: what to prune.
         verify: prove the smaller model before it is repaired.
         sizes: numbers for symbolic dims.
-        data: calibration inputs (see `calibration.read`): the layers that lost inputs are re-fitted on them.
+        data: calibration inputs (see `calibration.read`): for criteria that need them, and the layers that lost inputs
+            are re-fitted on them.
         samples: how many of them to use.
         progress: is told about every stage.
 
@@ -112,7 +113,7 @@ def run(
     with clock("tracing"):
         groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     with clock("scoring"):
-        scores = criteria.score(groups, options.criterion, options.seed)
+        scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
         chosen = select(groups, scores, options)
     verdict: Verdict | None = None
     rolled_back: tuple[RolledBack, ...] = ()
@@ -144,10 +145,18 @@ def run(
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, clock.seconds)
 
 
-def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None = None) -> tuple[Groups, Plan]:
+def plan_for(
+    model: Model,
+    options: Options,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    data: Any = None,
+    samples: int = 256,
+) -> tuple[Groups, Plan]:
     """The plan that `run` would carry out, without a proof."""
+    runs = [] if data is None else calibration.read(data, model, samples=samples)
     groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
-    scores = criteria.score(groups, options.criterion, options.seed)
+    scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     return groups, plans.make(groups, select(groups, scores, options), scores, options, sizes)
 
 
@@ -189,9 +198,9 @@ def trace(
     return trace_model(load(source), heads=heads, head_dims=head_dims, sizes=sizes)
 
 
-def make_plan(source: Any, ratio: float = 0.5, **options: Any) -> Plan:
-    """The plan for a model; keyword arguments are the fields of `Options`."""
-    return plan_for(load(source), Options(ratio=ratio, **options))[1]
+def make_plan(source: Any, ratio: float = 0.5, *, data: Any = None, samples: int = 256, **options: Any) -> Plan:
+    """The plan for a model; `data` and `samples` are for criteria that need them, the rest are fields of `Options`."""
+    return plan_for(load(source), Options(ratio=ratio, **options), data=data, samples=samples)[1]
 
 
 def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
@@ -216,8 +225,8 @@ def prune(
         ratio: fraction of every group's units to remove.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores.
         verify: prove the result equal to the masked original; groups that fail are left whole.
-        data: unlabelled calibration inputs (an .npz, a folder, or an iterable of feeds): the layers that lost inputs
-            are re-fitted to what the original computes on them.
+        data: unlabelled calibration inputs (an .npz, a folder, or an iterable of feeds): for criteria that need them,
+            and the layers that lost inputs are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
         options: the other fields of `Options`.
 

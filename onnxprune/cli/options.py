@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +21,9 @@ _SELECTION = (
     "ratio",
     "ratio_for",
     "criterion",
+    "aggregate",
     "scope",
+    "normalize",
     "max_ratio",
     "keep",
     "only",
@@ -46,6 +49,44 @@ class Ratio(click.ParamType):
             return float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
             self.fail(f"'{value}' is not a ratio: write 0.5 or 50%", param, ctx)
+
+
+class Choices(click.Option):
+    """An option whose help lists what there is, one per line; that is looked up when help is asked for."""
+
+    def __init__(self, *given: Any, lines: Callable[[], Mapping[str, str]], **attributes: Any) -> None:
+        super().__init__(*given, **attributes)
+        self.lines = lines
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The option and its help, with the list behind."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        lines = self.lines()
+        width = max(map(len, lines)) + 2
+        listed = (
+            textwrap.fill(f"{name:{width}}{text}", 50, subsequent_indent=" " * width) for name, text in lines.items()
+        )
+        return record[0], "\n".join([record[1], "", "\b", *listed])
+
+
+def _criteria() -> Mapping[str, str]:
+    from onnxprune import criteria
+
+    return criteria.summaries()
+
+
+def _aggregations() -> Mapping[str, str]:
+    from onnxprune.criteria.combine import AGGREGATIONS
+
+    return AGGREGATIONS
+
+
+def _normalizations() -> Mapping[str, str]:
+    from onnxprune.criteria.between import NORMALIZATIONS
+
+    return NORMALIZATIONS
 
 
 class Pair(click.ParamType):
@@ -96,6 +137,20 @@ def verify(function: Command) -> Command:
     return click.option(
         "--verify/--no-verify", default=True, help="Prove the result, by default; --no-verify skips it."
     )(function)
+
+
+def data(use: str) -> Callable[[Command], Command]:
+    """Add `--data` and `--samples`; `use` says what for."""
+
+    def decorate(function: Command) -> Command:
+        samples = click.option(
+            "--samples", type=click.IntRange(1), default=256, show_default=True, help="How many of them to use."
+        )
+        return click.option("--data", metavar="PATH", help=f"Unlabelled inputs (.npz or folder): {use}.")(
+            samples(function)
+        )
+
+    return decorate
 
 
 def sizes(function: Command) -> Command:
@@ -158,7 +213,17 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         metavar="NAME",
         default="l2",
         show_default=True,
-        help="What makes a unit important: l1, l2 or random.",
+        cls=Choices,
+        lines=_criteria,
+        help="What makes a unit important; the least important go.",
+    ),
+    click.option(
+        "--aggregate",
+        metavar="NAME",
+        default="",
+        cls=Choices,
+        lines=_aggregations,
+        help="How the scores of coupled weights are combined; each criterion has a default.",
     ),
     click.option(
         "--scope",
@@ -166,6 +231,14 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         default="uniform",
         show_default=True,
         help="The ratio from every group, or from all groups together.",
+    ),
+    click.option(
+        "--normalize",
+        metavar="NAME",
+        default="",
+        cls=Choices,
+        lines=_normalizations,
+        help="How --scope global compares groups: a unit's score",
     ),
     click.option(
         "--max-ratio",

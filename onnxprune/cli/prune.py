@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @shared.selection
 @shared.sizes
 @shared.verify
-@click.option("--data", metavar="PATH", help="Unlabelled inputs (.npz or folder): re-fit what lost inputs on them.")
-@click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="How many of them to use.")
+@shared.data("score on them, and re-fit what lost inputs")
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force

@@ -17,7 +17,7 @@ from onnxprune.labels import Array
 
 @criterion("activation", needs_data=True, aggregate="mean", source="Molchanov et al. 2017, arXiv:1611.06440")
 def activation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Mean absolute value of a unit's activations where they are read."""
+    """Mean absolute value of a unit's activations."""
     return read(evidence, combine, lambda moments: moments.mean_absolute)
 
 

@@ -15,5 +15,5 @@ from onnxprune.labels import Array
 
 @criterion("apoz", needs_data=True, aggregate="mean", source="Hu et al. 2016, arXiv:1607.03250")
 def apoz(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Share of a unit's activations that are not zero where they are read (after ReLU)."""
+    """Share of a unit's activations that are not zero."""
     return read(evidence, combine, lambda moments: 1 - moments.zeros)

@@ -20,7 +20,7 @@ from onnxprune.labels import Array, as_field
 
 @criterion("bn-scale", aggregate="sum", source="Liu et al. 2017, arXiv:1708.06519")
 def bn_scale(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """|scale| of BatchNormalization; the filters' norm where it is folded away."""
+    """|scale| of BatchNormalization, the filters' norm where it is folded away."""
     scales = list(_scales(evidence))
     known = np.zeros(evidence.groups.classes.count, bool)
     for ids, _ in scales:

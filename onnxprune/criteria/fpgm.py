@@ -21,7 +21,7 @@ ROWS = 1024
 
 @criterion("fpgm", aggregate="sum", source="He et al. 2019, arXiv:1811.00250")
 def fpgm(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Sum of the distances of a unit's filters from those of the group's other units."""
+    """Sum of distances from the filters of the group's other units."""
     return combine(_members(evidence))
 
 

@@ -16,7 +16,7 @@ from onnxprune.labels import Array
 
 @criterion("lamp", aggregate="norm", normalize="none", source="Lee et al. 2021, arXiv:2010.07611")
 def lamp(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Squared norm over the sum of those of the group that are at least as large."""
+    """Squared l2 over the sum of those of the group that are no smaller."""
     power = np.square(l2(evidence, rng, combine))
     scores = np.zeros_like(power)
     for group in evidence.groups.groups:

@@ -11,5 +11,5 @@ from onnxprune.labels import Array
 
 @criterion("random")
 def random(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Uniform noise: the baseline that every criterion must beat."""
+    """Uniform noise."""
     return rng.random(evidence.groups.classes.count)

@@ -19,7 +19,7 @@ from onnxprune.labels import Array
 
 @criterion("wanda", needs_data=True, aggregate="sum", source="Sun et al. 2024, arXiv:2306.11695")
 def wanda(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """|weight| times the norm of its input, summed over the weights of all consumers."""
+    """Sum over the consumers' weights of |weight| times the norm of its input."""
     return consumed(evidence, combine, np.abs, lambda moments: moments.norm)
 
 
