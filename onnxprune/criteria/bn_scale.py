@@ -43,10 +43,8 @@ def _scales(evidence: Evidence) -> Iterator[Member]:
 
 
 def _filters(evidence: Evidence) -> Iterator[Member]:
-    for part, axis in made(evidence.weights):
-        value = evidence.weights.value(part)
-        if value is not None:
-            field = as_field(part.axes[axis], axis, value.ndim)
-            (sums,) = sums_over(value, [field], np.square)
-            ids, sums = by_class(evidence.weights.classes(field).reshape(-1), sums.reshape(-1))
-            yield ids, np.sqrt(sums)
+    for part, axis, value in made(evidence.weights):
+        field = as_field(part.axes[axis], axis, value.ndim)
+        (sums,) = sums_over(value, [field], np.square)
+        ids, sums = by_class(evidence.weights.classes(field).reshape(-1), sums.reshape(-1))
+        yield ids, np.sqrt(sums)

@@ -27,10 +27,7 @@ def fpgm(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Arra
 
 def _members(evidence: Evidence) -> Iterator[Member]:
     weights, group_of = evidence.weights, evidence.groups.group_of
-    for part, axis in made(weights):
-        value = weights.value(part)
-        if value is None:
-            continue
+    for part, axis, value in made(weights):
         ids, filters = by_unit(value, weights.classes(as_field(part.axes[axis], axis, value.ndim)), axis)
         groups = np.where(ids >= 0, group_of[ids], -1)
         for group in np.unique(groups[groups >= 0]):

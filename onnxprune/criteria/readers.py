@@ -66,19 +66,19 @@ def readers(weights: Weights) -> list[Reader]:
     return found
 
 
-def made(weights: Weights) -> Iterator[tuple[Part, int]]:
-    """The axes of contractions' weights that make units, each once."""
-    seen: dict[int, set[int]] = {}
+def made(weights: Weights) -> Iterator[tuple[Part, int, Array]]:
+    """(part, axis, value) of the axes of contractions' weights that make units, each once."""
+    making: dict[int, set[int]] = {}
     for site, rule in weights.groups.tracing.sites:
-        if rule is None or rule.work is None:
-            continue
-        for slot in _operands(weights, site):
-            part = weights.used(site, slot)
-            assert part is not None
-            for axis in _making(weights, site, part):
-                if weights.in_groups(part.axes[axis]) and axis not in seen.setdefault(id(part), set()):
-                    seen[id(part)].add(axis)
-                    yield part, axis
+        if rule is not None and rule.work is not None:
+            for slot in _operands(weights, site):
+                part = weights.used(site, slot)
+                assert part is not None
+                making.setdefault(id(part), set()).update(_making(weights, site, part))
+    for part, cut, value in weights.parts():
+        for axis in cut:
+            if axis in making.get(id(part), ()):
+                yield part, axis, value
 
 
 def _operands(weights: Weights, site: Site) -> list[int]:
