@@ -281,7 +281,9 @@ FORMS = [
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm", *DATA, "ensemble:l2,fpgm,wanda"])
-@pytest.mark.parametrize(("op", "form"), FORMS, ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values())))
+@pytest.mark.parametrize(
+    ("op", "form"), FORMS, ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values()))
+)
 def test_folded_or_not_is_the_same(op: str, form: dict[str, Any], criterion: str) -> None:
     apart = normalised(op, **form)
     joined = folded(apart)
@@ -321,6 +323,55 @@ def test_shared_or_stored_twice_is_the_same(criterion: str) -> None:
 
     got = [scored(siamese(twice=twice), criterion, "w_out", 0) for twice in (False, True)]
     np.testing.assert_allclose(got[0], got[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm"])
+def test_a_shared_weight_acts_as_each_use_makes_it(criterion: str) -> None:
+    """One weight, two BatchNormalizations: as two folded weights."""
+
+    def double(*, fold: bool) -> onnx.ModelProto:
+        net = Net()
+        x, first = net.input(["n", 6]), net.weight(6, 8, name="w")
+        weight, made = array_of(net.proto([]), "w"), []
+        for index in (1, 2):
+            scale, shift, mean, var = (np.arange(8, dtype=np.float32) * i % 5 + index for i in (1, 2, 3, 4))
+            factor = scale / np.sqrt(var)
+            if fold:
+                product = net.add("MatMul", x, net.const((weight * factor).astype(np.float32)))
+                made.append(net.add("Add", product, net.const((shift - mean * factor).astype(np.float32))))
+            else:
+                lines = [net.const(v) for v in (scale, shift, mean, var)]
+                made.append(net.add("BatchNormalization", net.add("MatMul", x, first), *lines, epsilon=0.0))
+        net.output(net.add("MatMul", net.add("Add", *made), net.weight(8, 4, name="w_out")), ["n", 4])
+        return net.proto()
+
+    got = [scored(double(fold=fold), criterion, "w_out", 0) for fold in (True, False)]
+    np.testing.assert_allclose(*got, rtol=1e-5)
+
+
+def test_weights_that_are_computed() -> None:
+    """No criterion leaves units without a score where a layer has no weight of its own (weight normalisation)."""
+    net = Net()
+    weight = net.add("Mul", net.weight(8, 6, 1, 1, name="w"), net.weight(8, 1, 1, 1, name="g"))
+    h = net.add("Relu", net.add("Conv", net.input(["n", 6, 5, 5]), weight))
+    net.output(net.add("Conv", h, net.weight(4, 8, 1, 1, name="w_out")), ["n", 4, 5, 5])
+    proto, norm = net.proto(), scored(net.proto(), "l2", "w", 0, aggregate="sum")
+    for name in ("fpgm", "bn-scale"):
+        np.testing.assert_array_equal(scored(proto, name, "w", 0), norm)
+
+
+def test_quantised_weights_are_found_behind_their_scale() -> None:
+    net = Net()
+    rng = np.random.default_rng(0)
+    given = [net.const(rng.integers(-100, 100, (8, 6, 1, 1)).astype(np.int8), "w"), net.const(np.float32(0.02))]
+    h = net.add("Relu", net.add("Conv", net.input(["n", 6, 5, 5]), net.add("DequantizeLinear", *given)))
+    net.output(net.add("Conv", h, net.weight(4, 8, 1, 1, name="w_out")), ["n", 4, 5, 5])
+    groups = api.trace(net.proto())
+    if not groups.groups:
+        pytest.skip("DequantizeLinear has no rule")
+    filters = array_of(net.proto(), "w").astype(float).reshape(8, 6) * np.float32(0.02)
+    wanted = [sum(np.linalg.norm(a - b) for b in filters) for a in filters]
+    np.testing.assert_allclose(at(groups, criteria.score(groups, "fpgm"), "w", 0), wanted, rtol=1e-4)
 
 
 def test_bn_scale() -> None:
@@ -456,7 +507,7 @@ def test_moments(shape: tuple[int, ...], dtype: Any, monkeypatch: pytest.MonkeyP
     for x in runs:
         x[0, 0] = 0
     moments = Moments(shape)
-    assert all([moments.add(x) for x in runs])
+    assert [moments.add(x) for x in runs] == [True] * 3
     x = np.concatenate(runs).astype(np.float64)
     away = tuple(a for a, n in enumerate(shape) if n == 1)
     close = {"rtol": 1e-5}

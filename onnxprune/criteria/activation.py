@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from onnxprune.criteria.activations import Moments
-from onnxprune.criteria.combine import Combine, Member
+from onnxprune.criteria.combine import Combine, Member, first_known
+from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.labels import Array
 
@@ -22,13 +23,16 @@ def activation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -
 
 
 def read(evidence: Evidence, combine: Combine, statistic: Callable[[Moments], Array]) -> Array:
-    """The mean of a statistic over a class' positions, in every activation that is read, and these combined."""
+    """The mean of a statistic over a class' positions, in every activation that is read, and these combined.
+
+    A group that was not measured is ranked by the norms of all that it holds.
+    """
 
     def members() -> Iterator[Member]:
         for reader, moments in evidence.activations.tensors():
             yield mean_by_class(evidence.weights.classes(reader.field).reshape(-1), statistic(moments).reshape(-1))
 
-    return combine(members())
+    return first_known(evidence.groups, combine, members, lambda: norms(evidence.weights))
 
 
 def mean_by_class(ids: Array, amounts: Array) -> Member:

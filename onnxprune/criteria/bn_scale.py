@@ -2,7 +2,8 @@
 
 Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", 2017. The scale is lost where
 an exporter folded it into the layer in front: a group in which not every unit has one is ranked by the norm of the
-filters (with what was folded into them) that make its units.
+filters (with what was folded into them) that make its units, and one that no filters make by the norms of all that it
+holds.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine, Member, by_class
-from onnxprune.criteria.magnitude import sums_over
+from onnxprune.criteria.combine import Combine, Member, by_class, first_known
+from onnxprune.criteria.magnitude import norms, sums_over
 from onnxprune.criteria.readers import made
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.labels import Array, as_field
@@ -21,16 +22,8 @@ from onnxprune.labels import Array, as_field
 @criterion("bn-scale", aggregate="sum", source="Liu et al. 2017, arXiv:1708.06519")
 def bn_scale(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
     """|scale| of BatchNormalization, the filters' norm where it is folded away."""
-    scales = list(_scales(evidence))
-    known = np.zeros(evidence.groups.classes.count, bool)
-    for ids, _ in scales:
-        known[ids] = True
-    scores = combine(scales)
-    bare = [g.classes for g in evidence.groups.groups if not known[g.classes].all()]
-    if bare:
-        places = np.concatenate(bare)
-        scores[places] = combine(_filters(evidence))[places]
-    return scores
+    choices = (lambda: _scales(evidence), lambda: _filters(evidence), lambda: norms(evidence.weights))
+    return first_known(evidence.groups, combine, *choices)
 
 
 def _scales(evidence: Evidence) -> Iterator[Member]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 
 # One member of a group: class ids, each once, and the score of what each holds there.
@@ -46,3 +47,20 @@ def by_class(ids: Array, amounts: Array) -> Member:
         return ids, amounts.astype(np.float64)
     unique, place = np.unique(ids, return_inverse=True)
     return unique, np.bincount(place.reshape(-1), weights=amounts, minlength=len(unique))
+
+
+def first_known(groups: Groups, combine: Combine, *choices: Callable[[], Iterable[Member]]) -> Array:
+    """For every group the scores from the first choice that knows all its units: float64[classes]."""
+    scores, left = np.zeros(groups.classes.count), list(groups.groups)
+    for choice in choices:
+        if not left:
+            break
+        members, known = list(choice()), np.zeros(len(scores), bool)
+        for ids, _ in members:
+            known[ids] = True
+        found = combine(members)
+        for group in left:
+            if known[group.classes].all():
+                scores[group.classes] = found[group.classes]
+        left = [g for g in left if not known[g.classes].all()]
+    return scores

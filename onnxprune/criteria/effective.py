@@ -19,6 +19,8 @@ from onnxprune.labels import Array, Axes
 from onnxprune.rules.site import Site
 
 FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Operators through which a weight comes as it is, or as what it stands for.
+CARRIERS = ("Cast", "DequantizeLinear", "Identity")
 Use = tuple[str, int]  # the first output of a node, and the slot of an input
 
 
@@ -47,10 +49,10 @@ class Weights:
         self.groups = groups
         self._tracing = groups.tracing
         self._folded: dict[Use, Part | None] = {}
-        makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
+        self._makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
         for site, _ in groups.tracing.sites:
             if site.node.op_type == "BatchNormalization":
-                self._fold(site, makers)
+                self._fold(site)
 
     def used(self, site: Site, slot: int) -> Part | None:
         """The weight at an input; None where there is none, or where it counts as part of another."""
@@ -59,12 +61,16 @@ class Weights:
         use = (site.node.output[0], slot)
         if use in self._folded:
             return self._folded[use]
-        key = self._tracing.key(site.node, slot)
-        return self._plain.get(key)
+        part = self._plain.get(self._tracing.key(site.node, slot))
+        maker = self._makers.get(site.node.input[slot])
+        if part is None and maker is not None and maker.node.op_type in CARRIERS:
+            return self.used(maker, 0)
+        return part
 
     @cached_property
     def _plain(self) -> dict[str, Part]:
-        return {key: Part(key, axes) for key, axes in self._tracing.weights_axes()}
+        statistics = self._tracing.statistics
+        return {key: Part(key, axes) for key, axes in self._tracing.weights_axes() if key not in statistics}
 
     def parts(self) -> Iterator[tuple[Part, list[int], Array]]:
         """(part, the axes that some group cuts, its value), each part once."""
@@ -113,17 +119,15 @@ class Weights:
 
     # --- BatchNormalization ------------------------------------------------------------------------------
 
-    def _fold(self, norm: Site, makers: dict[str, Site]) -> None:
+    def _fold(self, norm: Site) -> None:
         """Let a BatchNormalization act through the contraction in front of it, where there is one."""
         node, tracing = norm.node, self._tracing
-        for slot in (3, 4):
-            self._folded[node.output[0], slot] = None
         if norm.attrs.get("training_mode") or not all(norm.is_weight(slot) for slot in (1, 2, 3, 4)):
             return
         scale, _, mean, variance = (self._line(norm, slot) for slot in (1, 2, 3, 4))
         if scale is None or mean is None or variance is None:
             return
-        found = self._in_front(node.input[0], makers)
+        found = self._in_front(node.input[0])
         if found is None:
             return
         contraction, bias = found
@@ -148,16 +152,16 @@ class Weights:
         value = self._tracing.weight_value(site.node.input[slot])
         return None if value is None else value.astype(np.float64).reshape(-1)
 
-    def _in_front(self, tensor: str, makers: dict[str, Site]) -> tuple[Site, tuple[Site, int] | None] | None:
+    def _in_front(self, tensor: str) -> tuple[Site, tuple[Site, int] | None] | None:
         """The contraction whose result alone `tensor` is, and where its bias is."""
-        site = makers.get(tensor)
+        site = self._makers.get(tensor)
         if site is None or not self._is_private(tensor):
             return None
         bias: tuple[Site, int] | None = None
         if site.node.op_type == "Add" and site.is_weight(0) != site.is_weight(1):
             slot = 0 if site.is_weight(0) else 1
             bias, tensor = (site, slot), site.node.input[1 - slot]
-            site = makers.get(tensor)
+            site = self._makers.get(tensor)
             if site is None or not self._is_private(tensor) or (site.node.op_type != "MatMul" and site.has(2)):
                 return None
         elif site.node.op_type != "MatMul" and site.has(2):

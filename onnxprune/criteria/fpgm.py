@@ -2,6 +2,7 @@
 
 Source: He et al., "Filter Pruning via Geometric Median for Deep Neural Networks Acceleration", 2019, eq. 4: the sum of
 the distances from all other filters of the layer; here between the units of a group, for every layer that makes them.
+A group that no layer makes from a weight of its own (weight normalisation) is ranked by the norms of all that it holds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine, Member
+from onnxprune.criteria.combine import Combine, Member, first_known
+from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.readers import made
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.labels import Array, as_field
@@ -22,7 +24,8 @@ ROWS = 1024
 @criterion("fpgm", aggregate="sum", source="He et al. 2019, arXiv:1811.00250")
 def fpgm(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
     """Sum of distances from the filters of the group's other units."""
-    return combine(_members(evidence))
+    weights = evidence.weights
+    return first_known(evidence.groups, combine, lambda: _members(evidence), lambda: norms(weights))
 
 
 def _members(evidence: Evidence) -> Iterator[Member]:

@@ -30,7 +30,7 @@ def l1(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
 @criterion("l2", aggregate="norm", source="Fang et al. 2023, arXiv:2301.12900")
 def l2(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
     """Euclidean norm of all parameters of a unit."""
-    return combine((ids, np.sqrt(sums)) for ids, sums in members(evidence.weights, np.square))
+    return combine(norms(evidence.weights))
 
 
 def accumulate(groups: Groups, elementwise: Elementwise) -> Array:
@@ -39,6 +39,11 @@ def accumulate(groups: Groups, elementwise: Elementwise) -> Array:
     A weight that is cut along two axes counts for a class of either. Weights are as they act (see `effective`).
     """
     return combined(members(Weights(groups), elementwise), "sum", groups.classes.count)
+
+
+def norms(weights: Weights) -> Iterator[Member]:
+    """The Euclidean norm of what every class holds of every weight axis that is cut."""
+    return ((ids, np.sqrt(sums)) for ids, sums in members(weights, np.square))
 
 
 def members(weights: Weights, elementwise: Elementwise) -> Iterator[Member]:
@@ -73,4 +78,4 @@ def _joined(parts: Sequence[Array], *, along: bool) -> Array:
     """The slabs' sums in a row, or added up."""
     if len(parts) == 1:
         return parts[0]
-    return np.concatenate(parts) if along else np.sum(parts, axis=0, dtype=np.float64)
+    return np.concatenate(parts) if along else np.asarray(np.sum(parts, axis=0, dtype=np.float64))

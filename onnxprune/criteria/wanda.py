@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from onnxprune.criteria.activations import Moments
-from onnxprune.criteria.combine import Combine, Member, by_class
-from onnxprune.criteria.magnitude import Elementwise, sums_over
+from onnxprune.criteria.combine import Combine, Member, by_class, first_known
+from onnxprune.criteria.magnitude import Elementwise, norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.labels import Array
 
@@ -28,22 +28,19 @@ def consumed(
 ) -> Array:
     """`elementwise(weight) * statistic(input)` summed over the weights of every consumer, and these combined.
 
-    A group that is read by no weight (queries and keys, which are multiplied with each other) has the statistic alone.
+    A group that is read by no weight (queries and keys, which are multiplied with each other) has the statistic alone,
+    and one that was not measured is ranked by the norms of all that it holds.
     """
-    scores = combine(_members(evidence, elementwise, statistic))
-    plain = combine(
-        by_class(evidence.weights.classes(reader.field).reshape(-1), statistic(moments).reshape(-1))
-        for reader, moments in evidence.activations.tensors()
-    )
-    weighed = np.zeros(len(scores), bool)
-    for reader in evidence.activations.readers:
-        if reader.weight_field is not None:
-            ids = evidence.weights.classes(reader.weight_field)
-            weighed[ids[ids >= 0]] = True
-    for group in evidence.groups.groups:
-        if not weighed[group.classes].any():
-            scores[group.classes] = plain[group.classes]
-    return scores
+    weights, activations = evidence.weights, evidence.activations
+
+    def plain() -> Iterator[Member]:
+        for reader, moments in activations.tensors():
+            yield by_class(weights.classes(reader.field).reshape(-1), statistic(moments).reshape(-1))
+
+    def weighed() -> Iterator[Member]:
+        return _members(evidence, elementwise, statistic)
+
+    return first_known(evidence.groups, combine, weighed, plain, lambda: norms(weights))
 
 
 def _members(evidence: Evidence, elementwise: Elementwise, statistic: Callable[[Moments], Array]) -> Iterator[Member]:
