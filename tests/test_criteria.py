@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import onnxprune
 from onnxprune import api, criteria
 from onnxprune.criteria import activations
 from onnxprune.criteria.activations import Moments
+from onnxprune.criteria.between import NORMALIZATIONS, normalized
+from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Groups
 from onnxprune.selection import Options, select
@@ -452,6 +456,20 @@ def test_every_criterion_says_what_it_is() -> None:
     assert set(criteria.summaries()) == set(criteria.names())
 
 
+def test_the_page_has_every_criterion_as_it_is() -> None:
+    """Name, source, whether it needs data, and how it combines and compares."""
+    page = (Path(onnxprune.__file__).parents[1] / "docs" / "criteria.md").read_text()
+    rows = {}
+    for line in re.findall(r"(?m)^\| `[\w-]+` \|.*\|.*\|.*\|.*\|.*\|$", page):
+        name, _, source, data, aggregate, normalize = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        rows[name] = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", source), data == "yes", aggregate, normalize)
+    known = {k.name: (k.source, k.needs_data, k.aggregate, k.normalize) for k in criteria.KNOWN.values()}
+    assert {n: row for n, row in rows.items() if n != "ensemble"} == known
+    assert rows["ensemble"][3] == criteria.known("ensemble").normalize
+    told = re.findall(r"(?m)^\| `(\w+)` \| [^|]*\|$", page)
+    assert told == [*AGGREGATIONS, *NORMALIZATIONS]
+
+
 # --- between groups --------------------------------------------------------------------------------------------
 
 
@@ -460,8 +478,6 @@ def test_every_criterion_says_what_it_is() -> None:
                         ("none", [1, 20]), ("standard", [-1.0, -20 / np.sqrt(800 / 3)])]
 )  # fmt: skip
 def test_normalisation(how: str, lowest: list[float]) -> None:
-    from onnxprune.criteria.between import normalized
-
     got = [normalized(np.array(s, float), how)[0] for s in ([1, 7], [20, 40, 60])]
     np.testing.assert_allclose(got, lowest)
     assert normalized(np.zeros(3), how).tolist() == [0, 0, 0]
