@@ -29,9 +29,9 @@ class Options:
             group has such a name, the groups that cut a weight which has.
         criterion: name of a registered criterion, or a function.
         aggregate: how the scores of a unit's coupled members are combined ("sum", "mean", "max", "norm"); as the
-            criterion does it where empty.
+            criterion does it where None.
         normalize: how a global ranking makes the scores of different groups comparable ("mean", "max", "sum",
-            "standard", "none"); as the criterion does it where empty.
+            "standard", "none"); as the criterion does it where None.
         scope: "uniform" removes the ratio from every group, "global" ranks all units together.
         max_ratio: most that a global ranking takes from one group.
         keep: globs of groups, and of weights that are not to be cut along any axis.
@@ -46,8 +46,8 @@ class Options:
     ratio: float = 0.5
     ratios: Mapping[str, float] = field(default_factory=dict)
     criterion: str | Callable[..., np.ndarray] = "l2"
-    aggregate: str = ""
-    normalize: str = ""
+    aggregate: str | None = None
+    normalize: str | None = None
     scope: str = "uniform"
     max_ratio: float = 0.9
     keep: Sequence[str] = ()
@@ -72,8 +72,8 @@ class Options:
             raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
         for what, chosen, known in (
             ("scope", self.scope, SCOPES),
-            ("aggregation", self.aggregate or "sum", AGGREGATIONS),
-            ("normalization", self.normalize or "mean", NORMALIZATIONS),
+            ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),
+            ("normalization", "mean" if self.normalize is None else self.normalize, NORMALIZATIONS),
         ):
             if chosen not in known:
                 raise UsageError(f"no {what} is called {chosen!r}", hint=f"known: {', '.join(known)}")

@@ -84,9 +84,9 @@ def held(proto: onnx.ModelProto) -> list[list[np.ndarray]]:
     return [[a[i].ravel(), bias[i : i + 1], b[:, i].ravel(), c[:, i].ravel()] for i in range(8)]
 
 
-@pytest.mark.parametrize("aggregate", ["", "sum", "mean", "max", "norm"])
+@pytest.mark.parametrize("aggregate", [None, "sum", "mean", "max", "norm"])
 @pytest.mark.parametrize(("criterion", "norm"), [("l1", 1), ("l2", 2)])
-def test_magnitude(net: onnx.ModelProto, criterion: str, norm: int, aggregate: str) -> None:
+def test_magnitude(net: onnx.ModelProto, criterion: str, norm: int, aggregate: str | None) -> None:
     how = aggregate or {"l1": "sum", "l2": "norm"}[criterion]
     combine = {"sum": sum, "mean": np.mean, "max": max, "norm": np.linalg.norm}[how]
     wanted = [combine([np.linalg.norm(part, norm) for part in parts]) for parts in held(net)]
@@ -453,7 +453,7 @@ def test_what_combines_nothing_takes_no_aggregation(net: onnx.ModelProto, name: 
 def test_every_criterion_says_what_it_is() -> None:
     for known in criteria.KNOWN.values():
         assert known.summary and (known.source or known.name == "random")
-    assert set(criteria.summaries()) == set(criteria.names())
+    assert [k.name for k in criteria.listed()] == criteria.names()
 
 
 def test_the_page_has_every_criterion_as_it_is() -> None:
@@ -508,6 +508,15 @@ def test_a_global_ranking_uses_the_normalisation() -> None:
 def test_options_that_do_not_exist(option: str) -> None:
     with pytest.raises(UsageError, match="is called 'best'"):
         Options(**{option: "best"})
+
+
+def test_the_command_line_offers_what_there_is() -> None:
+    """Its lists are written out, so that help needs no numpy."""
+    from onnxprune.cli.prune import prune
+
+    offered = {p.name: getattr(p.type, "choices", ()) for p in prune.params}
+    assert set(offered["aggregate"]) == set(AGGREGATIONS)
+    assert set(offered["normalize"]) == set(NORMALIZATIONS)
 
 
 # --- statistics ----------------------------------------------------------------------------------------------

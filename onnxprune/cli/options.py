@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,44 +48,6 @@ class Ratio(click.ParamType):
             return float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
             self.fail(f"'{value}' is not a ratio: write 0.5 or 50%", param, ctx)
-
-
-class Choices(click.Option):
-    """An option whose help lists what there is, one per line; that is looked up when help is asked for."""
-
-    def __init__(self, *given: Any, lines: Callable[[], Mapping[str, str]], **attributes: Any) -> None:
-        super().__init__(*given, **attributes)
-        self.lines = lines
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """The option and its help, with the list behind."""
-        record = super().get_help_record(ctx)
-        if record is None:
-            return None
-        lines = self.lines()
-        width = max(map(len, lines)) + 2
-        listed = (
-            textwrap.fill(f"{name:{width}}{text}", 50, subsequent_indent=" " * width) for name, text in lines.items()
-        )
-        return record[0], "\n".join([record[1], "", "\b", *listed])
-
-
-def _criteria() -> Mapping[str, str]:
-    from onnxprune import criteria
-
-    return criteria.summaries()
-
-
-def _aggregations() -> Mapping[str, str]:
-    from onnxprune.criteria.combine import AGGREGATIONS
-
-    return AGGREGATIONS
-
-
-def _normalizations() -> Mapping[str, str]:
-    from onnxprune.criteria.between import NORMALIZATIONS
-
-    return NORMALIZATIONS
 
 
 class Pair(click.ParamType):
@@ -213,17 +174,13 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         metavar="NAME",
         default="l2",
         show_default=True,
-        cls=Choices,
-        lines=_criteria,
-        help="What makes a unit important; the least important go.",
+        help="What makes a unit important: l1, l2, wanda, ...; `onnxprune criteria` lists them.",
     ),
     click.option(
         "--aggregate",
-        metavar="NAME",
-        default="",
-        cls=Choices,
-        lines=_aggregations,
-        help="How the scores of coupled weights are combined; each criterion has a default.",
+        type=click.Choice(["sum", "mean", "max", "norm"]),
+        default=None,
+        help="How the scores of coupled weights are combined, unless as the criterion does.",
     ),
     click.option(
         "--scope",
@@ -234,11 +191,9 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     click.option(
         "--normalize",
-        metavar="NAME",
-        default="",
-        cls=Choices,
-        lines=_normalizations,
-        help="How --scope global compares groups: a unit's score",
+        type=click.Choice(["mean", "max", "sum", "standard", "none"]),
+        default=None,
+        help="How --scope global compares scores of different groups, unless as the criterion does.",
     ),
     click.option(
         "--max-ratio",

@@ -35,6 +35,7 @@ from onnxprune.labels import Array
 Criterion = Callable[..., Array]
 
 ENSEMBLE = "ensemble"
+SUMMARY = f"Mean of the ranks under several criteria: {ENSEMBLE}:l2,wanda"
 
 
 def register_criterion(name: str, criterion: Criterion, *, needs_data: bool = False) -> None:
@@ -55,11 +56,9 @@ def names() -> list[str]:
     return sorted([*KNOWN, ENSEMBLE])
 
 
-def summaries() -> dict[str, str]:
-    """One line on every criterion, by its name."""
-    lines = {k.name: k.summary + ("; needs data" if k.needs_data else "") for k in KNOWN.values()}
-    lines[ENSEMBLE] = f"Mean of the ranks under several: {ENSEMBLE}:l2,wanda"
-    return dict(sorted(lines.items()))
+def listed() -> list[Known]:
+    """All registered criteria, and the ensemble that names no members."""
+    return [known(name) for name in names()]
 
 
 def known(criterion: str | Criterion, *, data: bool = False) -> Known:
@@ -83,7 +82,9 @@ def known(criterion: str | Criterion, *, data: bool = False) -> Known:
     return KNOWN[criterion]
 
 
-def score(groups: Groups, criterion: str | Criterion, seed: int = 0, runs: Runs = (), aggregate: str = "") -> Array:
+def score(
+    groups: Groups, criterion: str | Criterion, seed: int = 0, runs: Runs = (), aggregate: str | None = None
+) -> Array:
     """Scores of every class, float64[classes]; higher is more important.
 
     Args:
@@ -91,7 +92,7 @@ def score(groups: Groups, criterion: str | Criterion, seed: int = 0, runs: Runs 
         criterion: a name, or a function (see `Criterion`).
         seed: for criteria that draw random numbers.
         runs: calibration inputs, for criteria that need them.
-        aggregate: how the members of a unit are combined; as the criterion does it where empty.
+        aggregate: how the members of a unit are combined; as the criterion does it where None.
 
     Raises:
         UsageError: no criterion has that name, it needs inputs and there are none, it combines nothing though
@@ -128,7 +129,7 @@ def _ensemble(name: str, members: list[Known]) -> Known:
         scores = [_finite(groups, k.score(evidence, rng, _combine(groups, k.aggregate))) for k in members]
         return ensemble.mean_rank(groups, list(zip(scores, (k.normalize for k in members), strict=True)))
 
-    return Known(name, made, "Mean of ranks", needs_data=any(k.needs_data for k in members), normalize="none")
+    return Known(name, made, SUMMARY, needs_data=any(k.needs_data for k in members), normalize="none")
 
 
 def _finite(groups: Groups, scores: Any) -> Array:
@@ -144,4 +145,4 @@ def _finite(groups: Groups, scores: Any) -> Array:
     return scores
 
 
-__all__ = ["AGGREGATIONS", "Criterion", "known", "names", "register_criterion", "score", "summaries"]
+__all__ = ["AGGREGATIONS", "Criterion", "known", "listed", "names", "register_criterion", "score"]
