@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 import onnxprune
@@ -296,6 +297,39 @@ def test_folded_or_not_is_the_same(op: str, form: dict[str, Any], criterion: str
     got = [scored(m, criterion, "w_out", 1 if "Conv" in op else 0, runs=runs) for m in (apart, joined)]
     np.testing.assert_allclose(*got, rtol=2e-4)
     assert np.ptp(got[0]) > 0.05 * abs(got[0]).max()
+
+
+def residual() -> onnx.ModelProto:
+    """Two residual blocks with a depthwise convolution in each, a BatchNormalization behind every layer."""
+    net, rng = Net(seed=11), np.random.default_rng(11)
+
+    def layer(x: str, *shape: int, **attrs: Any) -> str:
+        lines = [rng.uniform(0.1, 2, shape[0]), *rng.standard_normal((2, shape[0])), rng.uniform(0.05, 4, shape[0])]
+        h = net.add("Conv", x, net.weight(*shape), pads=[shape[-1] // 2] * 4, **attrs)
+        return net.add("BatchNormalization", h, *(net.const(v.astype(np.float32)) for v in lines))
+
+    x = net.add("Relu", layer(net.input(["n", 3, 6, 6]), 12, 3, 3, 3))
+    for _ in range(2):
+        h = net.add("Relu", layer(x, 16, 12, 1, 1))
+        h = net.add("Relu", layer(h, 16, 1, 3, 3, group=16))
+        x = net.add("Relu", net.add("Add", layer(h, 12, 16, 1, 1), x))
+    net.output(net.add("MatMul", net.add("Flatten", x), net.weight(432, 5)), ["n", 5])
+    return net.proto()
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm", *DATA])
+def test_the_runtime_folds_and_the_same_units_go(criterion: str, scope: str, tmp_path: Path) -> None:
+    apart, path = residual(), str(tmp_path / "folded.onnx")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = path
+    ort.InferenceSession(apart.SerializeToString(), options)
+    joined = onnx.load(path)
+    assert not any(n.op_type == "BatchNormalization" for n in joined.graph.node)
+    plans = [onnxprune.make_plan(m, 0.4, criterion=criterion, scope=scope, data=batches()) for m in (apart, joined)]
+    first, second = ([step.remove for step in plan.steps] for plan in plans)
+    assert first == second and sum(map(len, first)) >= 15
 
 
 def test_what_cannot_be_folded_counts_as_it_is() -> None:
