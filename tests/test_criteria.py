@@ -348,6 +348,20 @@ def test_what_cannot_be_folded_counts_as_it_is() -> None:
     np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
 
 
+def test_a_bias_along_another_axis_is_not_folded() -> None:
+    """As long as there are channels, but added along the last axis."""
+    net = Net()
+    h = net.add("Conv", net.input(["n", 3, 8, 8]), net.weight(8, 3, 1, 1, name="w"))
+    h = net.add("Add", h, net.weight(8, name="b"))
+    lines = [net.const(np.full(8, v, np.float32) + np.arange(8, dtype=np.float32)) for v in (1, 2, 3, 4)]
+    net.output(net.add("Conv", net.add("BatchNormalization", h, *lines), net.weight(4, 8, 1, 1, name="w_out")))
+    proto = net.proto()
+    out, scale, shift = (array_of(proto, n).reshape(-1, 8) for n in ("w_out", *lines[:2]))
+    held = [[*array_of(proto, "w")[i].ravel(), *out[:, i], *scale[:, i], *shift[:, i]] for i in range(8)]
+    wanted = [np.square(parts).sum() for parts in held]
+    np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
+
+
 @pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm"])
 def test_shared_or_stored_twice_is_the_same(criterion: str) -> None:
     def siamese(*, twice: bool) -> onnx.ModelProto:

@@ -122,31 +122,28 @@ class Weights:
     def _fold(self, norm: Site) -> None:
         """Let a BatchNormalization act through the contraction in front of it, where there is one."""
         node, tracing = norm.node, self._tracing
-        if norm.attrs.get("training_mode") or not all(norm.is_weight(slot) for slot in (1, 2, 3, 4)):
-            return
-        scale, _, mean, variance = (self._line(norm, slot) for slot in (1, 2, 3, 4))
-        if scale is None or mean is None or variance is None:
-            return
+        training = norm.attrs.get("training_mode") or any(node.output[1:])
         found = self._in_front(node.input[0])
-        if found is None:
+        if training or found is None or not all(norm.is_weight(slot) for slot in (1, 2, 3, 4)):
             return
         contraction, bias = found
-        factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", 1e-5))
+        scale, mean, variance = (self._line(norm, slot) for slot in (1, 3, 4))
+        before = np.zeros(1) if bias is None else self._line(*bias) if self._is_along(norm, *bias) else None
+        if scale is None or mean is None or variance is None or before is None:
+            return
+        with np.errstate(all="ignore"):  # scores that are not finite are refused
+            factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", 1e-5))
+            shift = (before - mean) * factor
         spread = _spread(contraction, factor)
         if spread is None:
             return
-        before = -mean
         if bias is not None:
-            value = self._line(*bias)
-            if value is None or value.size not in (1, mean.size):
-                return
-            before = value - mean
             self._folded[bias[0].node.output[0], bias[1]] = None
         key = tracing.key(contraction.node, 1)
         self._folded[contraction.node.output[0], 1] = Part(key, tracing.axes[key], scale=spread)
         self._folded[node.output[0], 1] = None
         key = tracing.key(node, 2)
-        self._folded[node.output[0], 2] = Part(key, tracing.axes[key], shift=before * factor)
+        self._folded[node.output[0], 2] = Part(key, tracing.axes[key], shift=shift)
 
     def _line(self, site: Site, slot: int) -> Array | None:
         value = self._tracing.weight_value(site.node.input[slot])
@@ -170,17 +167,19 @@ class Weights:
             bias = site, 2
         return site, bias
 
+    def _is_along(self, norm: Site, site: Site, slot: int) -> bool:
+        """Whether a bias has a value per channel of `norm`, or one for all."""
+        axes = [labels for labels, size in zip(site.labels(slot), site.shape(slot), strict=True) if size > 1]
+        channels = self.classes(norm.labels(2)[0])
+        return not axes or (len(axes) == 1 and np.array_equal(self.classes(axes[0]).reshape(-1), channels))
+
     def _is_private(self, tensor: str) -> bool:
         return len(self._tracing.readers(tensor)) == 1 and not self._tracing.is_output(tensor)
 
 
 def _spread(site: Site, line: Array) -> Array | None:
     """A value per output channel laid along a contraction's weight; None if the node is none with a weight."""
-    if (
-        site.node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        or site.node.domain
-        or not site.is_weight(1)
-    ):
+    if site.node.op_type not in FOLDING or site.node.domain or not site.is_weight(1):
         return None
     shape, attrs = site.shape(1), site.attrs
     kernel = [1] * (len(shape) - 2)
