@@ -91,6 +91,7 @@ def run(
     sizes: Mapping[str, int] | None = None,
     data: Any = None,
     samples: int = 256,
+    recovery: recover.Options | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Trace, score, select, rewrite, prove, and repair.
@@ -100,8 +101,10 @@ def run(
         options: what to prune.
         verify: prove the smaller model before it is repaired.
         sizes: numbers for symbolic dims.
-        data: calibration inputs (see `calibration.read`): the layers that lost inputs are re-fitted on them.
+        data: calibration inputs (see `calibration.read`): for criteria that need them, and the layers that lost inputs
+            are re-fitted on them.
         samples: how many of them to use.
+        recovery: how to re-fit what is behind a cut; by least squares where None.
         progress: is told about every stage.
 
     Raises:
@@ -109,10 +112,11 @@ def run(
     """
     clock = _Clock(progress or logger.info)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
+    options = options.settled(data=bool(runs))
     with clock("tracing"):
         groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     with clock("scoring"):
-        scores = criteria.score(groups, options.criterion, options.seed)
+        scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
         chosen = select(groups, scores, options)
     verdict: Verdict | None = None
     rolled_back: tuple[RolledBack, ...] = ()
@@ -131,10 +135,11 @@ def run(
             if not verdict.ok and verdict.runnable:
                 chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
     repair: Repair | None = None
-    if runs:
+    recovery = recovery or recover.Options()
+    if runs and recovery.method != "none":
         with clock("repairing"):
             cut = Cut(groups, _gone(groups, chosen))
-            small, repair = recover.repair(cut, small, runs, progress=clock.progress)
+            small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
@@ -144,10 +149,19 @@ def run(
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, clock.seconds)
 
 
-def plan_for(model: Model, options: Options, *, sizes: Mapping[str, int] | None = None) -> tuple[Groups, Plan]:
+def plan_for(
+    model: Model,
+    options: Options,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    data: Any = None,
+    samples: int = 256,
+) -> tuple[Groups, Plan]:
     """The plan that `run` would carry out, without a proof."""
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
+    options = options.settled(data=bool(runs))
     groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
-    scores = criteria.score(groups, options.criterion, options.seed)
+    scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     return groups, plans.make(groups, select(groups, scores, options), scores, options, sizes)
 
 
@@ -189,9 +203,9 @@ def trace(
     return trace_model(load(source), heads=heads, head_dims=head_dims, sizes=sizes)
 
 
-def make_plan(source: Any, ratio: float = 0.5, **options: Any) -> Plan:
-    """The plan for a model; keyword arguments are the fields of `Options`."""
-    return plan_for(load(source), Options(ratio=ratio, **options))[1]
+def make_plan(source: Any, ratio: float = 0.5, *, data: Any = None, samples: int = 256, **options: Any) -> Plan:
+    """The plan for a model; `data` and `samples` are for criteria that need them, the rest are fields of `Options`."""
+    return plan_for(load(source), Options(ratio=ratio, **options), data=data, samples=samples)[1]
 
 
 def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
@@ -202,11 +216,12 @@ def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
 def prune(
     source: Any,
     ratio: float = 0.5,
-    criterion: Any = "l2",
+    criterion: Any = "auto",
     *,
     verify: bool = True,
     data: Any = None,
     samples: int = 256,
+    recovery: str = "least-squares",
     **options: Any,
 ) -> PruneResult:
     """Prune a model and prove the result.
@@ -214,11 +229,13 @@ def prune(
     Args:
         source: path, bytes, ModelProto or graphsurgeon Graph.
         ratio: fraction of every group's units to remove.
-        criterion: name of a criterion, or a function from `Groups` and a generator to scores.
+        criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" where
+            there is data, else "l2".
         verify: prove the result equal to the masked original; groups that fail are left whole.
-        data: unlabelled calibration inputs (see `calibration.read`): the layers that lost inputs are re-fitted to
-            what the original computes on them.
+        data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
+            what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
+        recovery: "none", "bias", "affine", "merge", "least-squares" or "batchnorm".
         options: the other fields of `Options`.
 
     Returns:
@@ -230,7 +247,8 @@ def prune(
         GoalMissed: there is nothing to prune.
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
-    outcome = run(load(source), chosen, verify=verify, data=data, samples=samples)
+    how = recover.Options(recovery)
+    outcome = run(load(source), chosen, verify=verify, data=data, samples=samples, recovery=how)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from onnxprune import criteria
+from onnxprune.criteria.between import NORMALIZATIONS, normalized
+from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array
@@ -24,7 +27,11 @@ class Options:
         ratio: fraction of the units to remove, in [0, 1).
         ratios: glob -> ratio for the groups that it names; the last match wins. A glob names groups, or, where no
             group has such a name, the groups that cut a weight which has.
-        criterion: name of a registered criterion, or a function.
+        criterion: name of a registered criterion, or a function; "auto" is "obs" where there is data, else "l2".
+        aggregate: how the scores of a unit's coupled members are combined ("sum", "mean", "max", "norm"); as the
+            criterion does it where None.
+        normalize: how a global ranking makes the scores of different groups comparable ("mean", "max", "sum",
+            "standard", "none"); as the criterion does it where None.
         scope: "uniform" removes the ratio from every group, "global" ranks all units together.
         max_ratio: most that a global ranking takes from one group.
         keep: globs of groups, and of weights that are not to be cut along any axis.
@@ -38,7 +45,9 @@ class Options:
 
     ratio: float = 0.5
     ratios: Mapping[str, float] = field(default_factory=dict)
-    criterion: str | Callable[..., np.ndarray] = "l2"
+    criterion: str | Callable[..., np.ndarray] = criteria.AUTO
+    aggregate: str | None = None
+    normalize: str | None = None
     scope: str = "uniform"
     max_ratio: float = 0.9
     keep: Sequence[str] = ()
@@ -61,8 +70,18 @@ class Options:
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
         if self.round_to < 1:
             raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
-        if self.scope not in SCOPES:
-            raise UsageError(f"no scope is called {self.scope!r}", hint=f"known: {', '.join(SCOPES)}")
+        for what, chosen, known in (
+            ("scope", self.scope, SCOPES),
+            ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),
+            ("normalization", "mean" if self.normalize is None else self.normalize, NORMALIZATIONS),
+        ):
+            if chosen not in known:
+                raise UsageError(f"no {what} is called {chosen!r}", hint=f"known: {', '.join(known)}")
+
+    def settled(self, *, data: bool) -> Options:
+        """The options with a criterion that has a name."""
+        auto = self.criterion == criteria.AUTO
+        return replace(self, criterion=criteria.known(criteria.AUTO, data=data).name) if auto else self
 
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -166,17 +185,16 @@ def _global(
     ratios: Mapping[str, float],
     options: Options,
 ) -> dict[str, int]:
-    """Rank the units of all groups by score over the mean score of their group; named ratios stay as they are."""
+    """Rank the units of all groups by scores that are made comparable; named ratios stay as they are."""
     counts = _uniform([g for g in groups if g.name in ratios], ratios, options.ratio)
     rest = [g for g in groups if g.name not in ratios]
     if not rest:
         return counts
+    how = options.normalize or criteria.known(options.criterion).normalize
     values, owner = [], []
     for index, group in enumerate(rest):
-        score = ranked[group.name][1]
-        normal = score / max(float(score.mean()), 1e-30)
         allowed = min(int(options.max_ratio * group.units + 1e-9), group.units - 1)
-        values.append(normal[:allowed])
+        values.append(normalized(ranked[group.name][1], how)[:allowed])
         owner.append(np.full(allowed, index))
     order = np.argsort(np.concatenate(values), kind="stable")
     budget = int(options.ratio * sum(g.units for g in rest) + 1e-9)

@@ -127,7 +127,7 @@ def test_every_step_alone(proto: onnx.ModelProto) -> None:
 def test_a_registered_criterion(proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxprune import criteria
 
-    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    monkeypatch.setattr(criteria, "KNOWN", dict(criteria.KNOWN))
 
     def first_first(groups: onnxprune.Groups, rng: np.random.Generator) -> np.ndarray:
         return np.arange(groups.classes.count, dtype=float)

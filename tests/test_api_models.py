@@ -32,7 +32,7 @@ RESNET = MODELS / "resnet.onnx"
 def registries(monkeypatch):
     """What a test registers is gone after it."""
     monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
-    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    monkeypatch.setattr(criteria, "KNOWN", dict(criteria.KNOWN))
 
 
 def mlp() -> onnx.ModelProto:

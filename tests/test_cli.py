@@ -69,7 +69,9 @@ def shell(*arguments: str, **given) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["prune", "--help"], ["plan", "-h"], ["ops", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["prune", "--help"], ["plan", "-h"], ["criteria", "-h"], ["ops", "--help"]]
+)
 def test_help_imports_no_onnx_and_no_numpy(arguments):
     code = (
         "import sys; from onnxprune.cli import main; code = main(sys.argv[1:]);"
@@ -92,7 +94,7 @@ def test_no_arguments_show_the_help(run):
 
 
 def test_every_command_has_help(run):
-    for name in ("inspect", "prune", "plan", "apply", "verify", "diff", "ops"):
+    for name in ("inspect", "prune", "plan", "apply", "verify", "diff", "criteria", "ops"):
         ran = run(name, "--help")
         assert ran.code == 0 and ran.out.startswith(f"Usage: onnxprune {name}")
 
@@ -319,6 +321,21 @@ def test_ops(run):
     listed = run("ops", "--json", "Conv").json["operators"]
     assert listed == [listed[0]] and listed[0]["op"] == "Conv" and listed[0]["summary"]
     assert run("ops", "Nonsense").code == 2
+
+
+def test_criteria(run):
+    shown = run("criteria").out
+    assert "wanda" in shown and "ensemble:l2,wanda" in shown
+    found = {c["name"]: c for c in run("criteria", "--json").json["criteria"]}
+    assert found["l2"]["aggregate"] == "norm" and found["apoz"]["needs_data"] and found["fpgm"]["source"]
+
+
+def test_plan_by_a_criterion_that_needs_data(run):
+    ran = run("plan", DIGITS, "--criterion", "wanda")
+    assert ran.code == 2 and "--data" in ran.err
+    given = "--data", MODELS / "digits_calibration.npz", "--samples", 32, "--aggregate", "max"
+    options = run("plan", DIGITS, "--criterion", "wanda", *given).json["options"]
+    assert (options["criterion"], options["aggregate"], options["normalize"]) == ("wanda", "max", None)
 
 
 # --- options from elsewhere -------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def workplace(tmp_path, monkeypatch):
     """A folder with a "model.onnx", in which what is registered is gone afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
-    monkeypatch.setattr(criteria, "_CRITERIA", dict(criteria._CRITERIA))
+    monkeypatch.setattr(criteria, "KNOWN", dict(criteria.KNOWN))
     shutil.copy(ROOT / "models" / "digits.onnx", "model.onnx")
     return tmp_path
 

@@ -20,7 +20,9 @@ _SELECTION = (
     "ratio",
     "ratio_for",
     "criterion",
+    "aggregate",
     "scope",
+    "normalize",
     "max_ratio",
     "keep",
     "only",
@@ -200,9 +202,16 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--criterion",
         metavar="NAME",
-        default="l2",
+        default="auto",
         show_default=True,
-        help="What makes a unit important: l1, l2 or random.",
+        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2."
+        " `onnxprune criteria` lists them.",
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(["sum", "mean", "max", "norm"]),
+        default=None,
+        help="How the scores of coupled weights are combined, unless as the criterion does.",
     ),
     click.option(
         "--scope",
@@ -210,6 +219,12 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         default="uniform",
         show_default=True,
         help="The ratio from every group, or from all groups together.",
+    ),
+    click.option(
+        "--normalize",
+        type=click.Choice(["mean", "max", "sum", "standard", "none"]),
+        default=None,
+        help="How --scope global compares scores of different groups, unless as the criterion does.",
     ),
     click.option(
         "--max-ratio",

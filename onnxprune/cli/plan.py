@@ -11,6 +11,7 @@ from onnxprune.cli import options as shared
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
+    from onnxprune.calibration import Source
     from onnxprune.selection import Options
 
 
@@ -26,9 +27,19 @@ if TYPE_CHECKING:
 )
 @shared.selection
 @shared.sizes
+@shared.data
 @shared.force
 @shared.conversation
-def plan(console: Console, model: str, output: str, options: Options, sizes: dict[str, int], force: bool) -> None:
+def plan(
+    console: Console,
+    model: str,
+    output: str,
+    options: Options,
+    sizes: dict[str, int],
+    data: Source | None,
+    samples: int,
+    force: bool,
+) -> None:
     """Write what would be removed from MODEL as JSON, to look at or edit.
 
     `onnxprune apply` carries it out, on this model or on another export of the same weights.
@@ -40,7 +51,7 @@ def plan(console: Console, model: str, output: str, options: Options, sizes: dic
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
-    groups, made = api.plan_for(source, options, sizes=sizes)
+    groups, made = api.plan_for(source, options, sizes=sizes, data=data, samples=samples)
     if output == files.PIPE:
         console.put(made.to_json().rstrip("\n"))
     else:

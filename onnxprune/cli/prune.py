@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 @shared.sizes
 @shared.verify
 @shared.data
+@click.option(
+    "--recover",
+    type=click.Choice(["none", "bias", "affine", "merge", "least-squares", "batchnorm"]),
+    default="least-squares",
+    show_default=True,
+    help="With --data: how what is behind a cut is re-fitted to the outputs that it gave.",
+)
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
@@ -38,6 +45,7 @@ def prune(
     verify: bool,
     data: Source | None,
     samples: int,
+    recover: str,
     plan_out: str | None,
     dry_run: bool,
     force: bool,
@@ -52,13 +60,21 @@ def prune(
     console.progress("loading")
     from onnxprune import api
     from onnxprune.model import save
+    from onnxprune.recover import Options as Recovery
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
     if output is not None and not dry_run:
         files.check_output(source, output, force=force)
     outcome = api.run(
-        source, options, verify=verify, sizes=sizes, data=data, samples=samples, progress=console.progress
+        source,
+        options,
+        verify=verify,
+        sizes=sizes,
+        data=data,
+        samples=samples,
+        recovery=Recovery(recover),
+        progress=console.progress,
     )
     _judge(outcome, options)
     if not dry_run and output is not None:

@@ -1,48 +1,143 @@
-"""Criteria: functions from a traced model to a score per class of labels; the lowest go first."""
+"""Criteria: from a traced model, and inputs where they are needed, to a score per class of labels; the lowest go first.
+
+One file per idea; what they share is `effective` (weights as they act), `readers` (where contractions read a unit),
+`activations` (statistics of what they read), `combine` (coupled members to one score) and `between` (scores of
+different groups made comparable).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from onnxprune.criteria import magnitude
+from onnxprune.criteria import (  # noqa: F401 (each registers itself)
+    activation,
+    apoz,
+    bn_scale,
+    ensemble,
+    fluctuation,
+    fpgm,
+    lamp,
+    magnitude,
+    obs,
+    random,
+    wanda,
+)
+from onnxprune.criteria.combine import AGGREGATIONS, Combine, combined
+from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Groups
+from onnxprune.labels import Array
 
-# float64[classes]; classes of no group may hold anything.
-Criterion = Callable[[Groups, np.random.Generator], np.ndarray]
+# A user's: from the traced model and a generator, and the calibration runs if it needs data, to float64[classes].
+Criterion = Callable[..., Array]
 
-
-def random(groups: Groups, rng: np.random.Generator) -> np.ndarray:
-    """Uniform noise: the baseline that every criterion must beat."""
-    return rng.random(groups.classes.count)
-
-
-_CRITERIA: dict[str, Criterion] = {"l1": magnitude.l1, "l2": magnitude.l2, "random": random}
+ENSEMBLE = "ensemble"
+AUTO = "auto"
+SUMMARY = f"Mean of the ranks under several criteria: {ENSEMBLE}:l2,wanda"
 
 
-def register_criterion(name: str, criterion: Criterion) -> None:
-    """Make `criterion` available under `name` to `prune(criterion=name)` and `--criterion name`."""
-    _CRITERIA[name] = criterion
+def register_criterion(name: str, criterion: Criterion, *, needs_data: bool = False) -> None:
+    """Make `criterion` available under `name` to `prune(criterion=name)` and `--criterion name`.
+
+    Args:
+        name: what it is called; neither a colon nor a comma may be in it.
+        criterion: gets the traced model and a generator, and returns float64[classes].
+        needs_data: it gets the calibration runs (feeds by input name) as well.
+    """
+    if set(name) & set(":,"):
+        raise UsageError(f"a criterion cannot be called {name!r}: a colon and a comma have a meaning in a list of them")
+    KNOWN[name] = _custom(name, criterion, needs_data=needs_data)
 
 
 def names() -> list[str]:
     """All registered criteria."""
-    return sorted(_CRITERIA)
+    return sorted([*KNOWN, ENSEMBLE])
 
 
-def score(groups: Groups, criterion: str | Criterion, seed: int = 0) -> np.ndarray:
-    """Scores of every class, float64[classes]; higher is more important.
+def listed() -> list[Known]:
+    """All registered criteria, and the ensemble that names no members."""
+    return [known(name) for name in names()]
+
+
+def known(criterion: str | Criterion, *, data: bool = False) -> Known:
+    """What a name or a function stands for.
+
+    Args:
+        criterion: the name of a registered criterion, `ensemble:` and several, or a function.
+        data: there are calibration inputs, which an ensemble that names no members then uses.
 
     Raises:
-        UsageError: no criterion has that name, or the criterion returned something else than finite numbers.
+        UsageError: no criterion has that name.
     """
-    if isinstance(criterion, str):
-        if criterion not in _CRITERIA:
-            raise UsageError(f"no criterion is called {criterion!r}", hint=f"known: {', '.join(names())}")
-        criterion = _CRITERIA[criterion]
-    scores = np.asarray(criterion(groups, np.random.default_rng(seed)), np.float64)
+    if not isinstance(criterion, str):
+        return _custom(getattr(criterion, "__name__", "custom"), criterion)
+    if criterion == AUTO:
+        criterion = "obs" if data else "l2"
+    name, _, listed = criterion.partition(":")
+    if name == ENSEMBLE:
+        given = listed.split(",") if listed else ensemble.WITH_DATA if data else ensemble.DATA_FREE
+        return _ensemble(criterion, [known(one.strip()) for one in given])
+    if criterion not in KNOWN:
+        raise UsageError(f"no criterion is called {criterion!r}", hint=f"known: {', '.join(names())}")
+    return KNOWN[criterion]
+
+
+def score(
+    groups: Groups, criterion: str | Criterion, seed: int = 0, runs: Runs = (), aggregate: str | None = None
+) -> Array:
+    """Scores of every class, float64[classes]; higher is more important.
+
+    Args:
+        groups: the traced model.
+        criterion: a name, or a function (see `Criterion`).
+        seed: for criteria that draw random numbers.
+        runs: calibration inputs, for criteria that need them.
+        aggregate: how the members of a unit are combined; as the criterion does it where None.
+
+    Raises:
+        UsageError: no criterion has that name, it needs inputs and there are none, it combines nothing though
+            `aggregate` is given, or it returned something else than finite numbers.
+    """
+    chosen = known(criterion, data=bool(runs))
+    if chosen.needs_data and not runs:
+        raise UsageError(
+            f"the criterion {chosen.name!r} looks at what the model computes, and needs inputs to run it on",
+            hint="give some with --data (in Python: data=...)",
+        )
+    if aggregate and not chosen.aggregate:
+        raise UsageError(f"the criterion {chosen.name!r} does not combine members: --aggregate has no meaning for it")
+    evidence, rng = Evidence(groups, runs), np.random.default_rng(seed)
+    return _finite(groups, chosen.score(evidence, rng, _combine(groups, aggregate or chosen.aggregate)))
+
+
+def _combine(groups: Groups, how: str) -> Combine:
+    return partial(combined, how=how or "sum", classes=groups.classes.count)
+
+
+def _custom(name: str, function: Criterion, *, needs_data: bool = False) -> Known:
+    def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+        data = (evidence.runs,) if needs_data else ()
+        return function(evidence.groups, rng, *data)
+
+    summary = (function.__doc__ or "A user's own").strip().splitlines()[0].rstrip(".")
+    return Known(name, made, summary, needs_data=needs_data)
+
+
+def _ensemble(name: str, members: list[Known]) -> Known:
+    def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+        groups = evidence.groups
+        scores = [_finite(groups, k.score(evidence, rng, _combine(groups, k.aggregate))) for k in members]
+        return ensemble.mean_rank(groups, list(zip(scores, (k.normalize for k in members), strict=True)))
+
+    return Known(name, made, SUMMARY, needs_data=any(k.needs_data for k in members), normalize="none")
+
+
+def _finite(groups: Groups, scores: Any) -> Array:
+    scores = np.asarray(scores, np.float64)
     if scores.shape != (groups.classes.count,):
         raise UsageError(f"the criterion returned shape {scores.shape}, not ({groups.classes.count},)")
     for group in groups.groups:
@@ -54,4 +149,4 @@ def score(groups: Groups, criterion: str | Criterion, seed: int = 0) -> np.ndarr
     return scores
 
 
-__all__ = ["Criterion", "names", "register_criterion", "score"]
+__all__ = ["AGGREGATIONS", "Criterion", "known", "listed", "names", "register_criterion", "score"]

@@ -6,82 +6,76 @@ Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from onnxprune.criteria.combine import Combine, Member, by_class, combined
+from onnxprune.criteria.effective import Weights
+from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.grouping import Groups
-from onnxprune.labels import as_field
+from onnxprune.labels import Array, as_field
 
-# Tensors are read in slabs, so that memory stays bounded by the tensor itself.
-SLAB = 1 << 22
-
-
-def l1(groups: Groups, rng: np.random.Generator) -> np.ndarray:
-    """Sum of absolute values over all parameters of a class."""
-    return accumulate(groups, np.abs)
+# Tensors are read in slabs of so many elements: what is computed on the way stays in the cache.
+SLAB = 1 << 18
+Elementwise = Callable[[Array], Array]
 
 
-def l2(groups: Groups, rng: np.random.Generator) -> np.ndarray:
-    """Euclidean norm over all parameters of a class."""
-    return np.sqrt(accumulate(groups, np.square))
+@criterion("l1", aggregate="sum", source="Li et al. 2017, arXiv:1608.08710")
+def l1(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    """Sum of absolute values over all parameters of a unit."""
+    return combine(members(evidence.weights, np.abs))
 
 
-def accumulate(groups: Groups, elementwise: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+@criterion("l2", aggregate="norm", source="Fang et al. 2023, arXiv:2301.12900")
+def l2(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    """Euclidean norm of all parameters of a unit."""
+    return combine(norms(evidence.weights))
+
+
+def accumulate(groups: Groups, elementwise: Elementwise) -> Array:
     """Sums of `elementwise(weight)` over every class: float64[classes].
 
-    A weight that is cut along two axes counts for a class of either; running statistics of BatchNormalization,
-    which are not parameters, do not count.
+    A weight that is cut along two axes counts for a class of either. Weights are as they act (see `effective`).
     """
-    totals = np.zeros(groups.classes.count)
-    grouped = groups.group_of >= 0
-    for key, axes in groups.tracing.weights_axes():
-        if key in groups.tracing.statistics:
-            continue
-        cut = []
-        for axis, labels in enumerate(axes):
-            flat = labels.reshape(-1)
-            if flat.size > 1 and grouped[groups.classes.of[np.maximum(flat, 0)]][flat >= 0].any():
-                cut.append(axis)
-        if cut:
-            _add(totals, groups, key, axes, cut, elementwise)
-    return totals
+    return combined(members(Weights(groups), elementwise), "sum", groups.classes.count)
 
 
-def _add(
-    totals: np.ndarray,
-    groups: Groups,
-    key: str,
-    axes: tuple[np.ndarray, ...],
-    cut: list[int],
-    elementwise: Callable[[np.ndarray], np.ndarray],
-) -> None:
-    value = groups.tracing.weight_value(groups.tracing.weights[key])
-    if value is None:
-        return
-    fields = [as_field(axes[a], a, value.ndim) for a in cut]
+def norms(weights: Weights) -> Iterator[Member]:
+    """The Euclidean norm of what every class holds of every weight axis that is cut."""
+    return ((ids, np.sqrt(sums)) for ids, sums in members(weights, np.square))
+
+
+def members(weights: Weights, elementwise: Elementwise) -> Iterator[Member]:
+    """Sums of `elementwise(weight)` over what every class holds of every weight axis that is cut."""
+    for part, cut, value in weights.parts():
+        fields = [as_field(part.axes[a], a, value.ndim) for a in cut]
+        for field, sums in zip(fields, sums_over(value, fields, elementwise), strict=True):
+            labels = np.broadcast_to(field, sums.shape).reshape(-1)
+            yield by_class(weights.classes(labels), sums.reshape(-1))
+
+
+def sums_over(value: Array, fields: Sequence[Array], elementwise: Elementwise) -> list[Array]:
+    """`elementwise(value)` summed over the axes on which a field does not vary, for every field (axes are kept)."""
     needed = [a for a in range(value.ndim) if any(f.shape[a] > 1 for f in fields)]
-    reduced = _reduce(value, tuple(a for a in range(value.ndim) if a not in needed), elementwise)
-    for field in fields:
-        spare = tuple(a for a in range(value.ndim) if field.shape[a] == 1 and reduced.shape[a] > 1)
-        amount = reduced.sum(axis=spare, keepdims=True) if spare else reduced
-        labels = np.broadcast_to(field, amount.shape).reshape(-1)
-        held = labels >= 0
-        ids = groups.classes.of[labels[held]]
-        totals += np.bincount(ids, weights=amount.reshape(-1)[held], minlength=len(totals))
-
-
-def _reduce(value: np.ndarray, away: tuple[int, ...], elementwise: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`elementwise(value)` summed over the axes `away` (kept with size 1), in slabs of the first axis."""
+    away = tuple(a for a in range(1, value.ndim) if a not in needed)
+    spare = [tuple(a for a in {0, *needed} if f.shape[a] == 1) for f in fields]
+    parts: list[list[Array]] = [[] for _ in fields]
     rows = max(1, SLAB // max(1, value.size // max(1, value.shape[0])))
-    parts = []
     for start in range(0, value.shape[0], rows):
         slab = value[start : start + rows]
         if slab.dtype.itemsize < 4 or slab.dtype.kind not in "fc":
             slab = slab.astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # scores that are not finite are refused
             powered = elementwise(slab)
-        parts.append(powered.sum(axis=away, keepdims=True, dtype=np.float32) if away else powered)
-    if 0 in away:
-        return np.sum(parts, axis=0)
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+            powered = powered.sum(axis=away, keepdims=True) if away else powered
+            for found, axes in zip(parts, spare, strict=True):
+                found.append(powered.sum(axis=axes, keepdims=True) if axes else powered)
+    return [_joined(found, along=f.shape[0] > 1) for found, f in zip(parts, fields, strict=True)]
+
+
+def _joined(parts: Sequence[Array], *, along: bool) -> Array:
+    """The slabs' sums in a row, or added up."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if along else np.asarray(np.sum(parts, axis=0, dtype=np.float64))

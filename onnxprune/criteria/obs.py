@@ -17,12 +17,14 @@ Kurtic et al., "ZipLM", 2023, section 3.1 (whole structures).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.criteria.magnitude import l2
+from onnxprune.criteria.combine import Combine, combined
+from onnxprune.criteria.magnitude import norms
+from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array, as_field
 from onnxprune.layers import Layer, layer_of
@@ -54,12 +56,16 @@ class _Reader:
     moment: Array
 
 
-def obs(groups: Groups, rng: np.random.Generator, runs: Sequence[Mapping[str, Array]]) -> Array:
-    """Damage that had accumulated when a unit was removed greedily, the other inputs of its readers being re-fitted."""
-    scores = _fallback(groups, rng)
+@criterion(
+    "obs", needs_data=True, normalize="none", source="Hassibi and Stork 1993; Kurtic et al. 2023, arXiv:2302.04089"
+)
+def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    """Error of the readers' outputs when a unit goes and the others are re-fitted, units going greedily."""
+    groups = evidence.groups
+    scores = _fallback(evidence)
     store = Store()
     try:
-        readers = _readers(groups, runs, store)
+        readers = _readers(groups, evidence.runs, store)
         for group in groups.groups:
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
             if own:
@@ -69,9 +75,10 @@ def obs(groups: Groups, rng: np.random.Generator, runs: Sequence[Mapping[str, Ar
     return scores
 
 
-def _fallback(groups: Groups, rng: np.random.Generator) -> Array:
+def _fallback(evidence: Evidence) -> Array:
     """Norms, for groups that no layer reads in a way that could be re-fitted; their mean is one."""
-    scores = l2(groups, rng)
+    groups = evidence.groups
+    scores = combined(norms(evidence.weights), "norm", groups.classes.count)
     for group in groups.groups:
         scores[group.classes] /= max(float(scores[group.classes].mean()), 1e-30)
     return scores
@@ -111,11 +118,11 @@ def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
     return owner
 
 
-def _moment(values: object, layer: Layer, size: int, most: int, rng: np.random.Generator) -> Array:
+def _moment(values: Iterator[Array], layer: Layer, size: int, most: int, rng: np.random.Generator) -> Array:
     """Centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
     count, total = 0, np.zeros(size)
     second = np.zeros((size, size) if size <= WIDEST else size)
-    for x in values:  # type: ignore[attr-defined]
+    for x in values:
         rows = layer.rows(x.astype(np.float32, copy=False), layer.places(x, most, rng))[0]
         count += len(rows)
         total += rows.sum(axis=0, dtype=np.float64)
@@ -135,7 +142,7 @@ class _Surgery:
         self._weight = np.array(reader.weight, np.float64)
         moment = np.asarray(reader.moment, np.float64)
         diagonal = moment.diagonal() if moment.ndim == 2 else moment
-        ridge = DAMPING * max(float(diagonal.mean()), 1e-30)
+        ridge = DAMPING * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
         energy = (self._weight * (moment @ self._weight if moment.ndim == 2 else moment[:, None] * self._weight)).sum()
         self._energy = max(float(energy), 1e-30)
         if moment.ndim == 2:

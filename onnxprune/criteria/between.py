@@ -1,0 +1,28 @@
+"""How scores of different groups are made comparable, for a ranking over the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxprune.labels import Array
+
+_TINY = 1e-30  # a group whose scores are all zero stays at zero
+
+_DIVISORS: dict[str, tuple[str, Callable[[Array], float]]] = {
+    "mean": ("over the mean of its group", lambda s: float(np.abs(s).mean())),
+    "max": ("over the largest of its group", lambda s: float(np.abs(s).max())),
+    "sum": ("over the sum of its group: units of wide groups go first", lambda s: float(np.abs(s).sum())),
+    "none": ("as it is", lambda s: 1.0),
+}
+NORMALIZATIONS = {name: text for name, (text, _) in _DIVISORS.items()} | {
+    "standard": "in standard deviations from the mean of its group"
+}
+
+
+def normalized(scores: Array, how: str) -> Array:
+    """The scores of one group's units, comparable with those of other groups."""
+    if how == "standard":
+        return (scores - scores.mean()) / max(float(scores.std()), _TINY)
+    return scores / max(_DIVISORS[how][1](scores), _TINY)

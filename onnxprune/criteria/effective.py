@@ -1,0 +1,193 @@
+"""Weights as they act: what an exporter folded, shared or copied makes no difference to what a criterion sees.
+
+A BatchNormalization behind a contraction y = W x + b is part of it: with s = scale / sqrt(variance + epsilon) the
+contraction acts as W' = s W (per output channel) and b' = s (b - mean) + shift. W' stands in the place of W, b' in the
+place of the BatchNormalization's shift; its scale and the contraction's own bias no longer count. Running statistics
+are no parameters. A weight that is stored twice, for the same positions and with the same values, counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.grouping import Groups
+from onnxprune.labels import Array, Axes
+from onnxprune.rules.site import Site
+
+FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Operators through which a weight comes as it is, or as what it stands for.
+CARRIERS = ("Cast", "DequantizeLinear", "Identity")
+Use = tuple[str, int]  # the first output of a node, and the slot of an input
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A weight as a node uses it: `stored * scale + shift`.
+
+    Attributes:
+        key: its entry in `Tracing.axes`.
+        axes: its labels.
+        scale: broadcastable to it; None for ones.
+        shift: broadcastable to it; None for zeros.
+    """
+
+    key: str
+    axes: Axes
+    scale: Array | None = None
+    shift: Array | None = None
+
+
+class Weights:
+    """The weights of a traced model as they act."""
+
+    def __init__(self, groups: Groups) -> None:
+        """Look for what acts as one; no large weight is read yet."""
+        self.groups = groups
+        self._tracing = groups.tracing
+        self._folded: dict[Use, Part | None] = {}
+        self._makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
+        for site, _ in groups.tracing.sites:
+            if site.node.op_type == "BatchNormalization":
+                self._fold(site)
+
+    def used(self, site: Site, slot: int) -> Part | None:
+        """The weight at an input; None where there is none, or where it counts as part of another."""
+        if not site.has(slot):
+            return None
+        use = (site.node.output[0], slot)
+        if use in self._folded:
+            return self._folded[use]
+        part = self._plain.get(self._tracing.key(site.node, slot))
+        maker = self._makers.get(site.node.input[slot])
+        if part is None and maker is not None and maker.node.op_type in CARRIERS:
+            return self.used(maker, 0)
+        return part
+
+    @cached_property
+    def _plain(self) -> dict[str, Part]:
+        statistics = self._tracing.statistics
+        return {key: Part(key, axes) for key, axes in self._tracing.weights_axes() if key not in statistics}
+
+    def parts(self) -> Iterator[tuple[Part, list[int], Array]]:
+        """(part, the axes that some group cuts, its value), each part once."""
+        seen: dict[tuple[object, ...], list[Part]] = {}
+        for part in self._distinct():
+            cut = [a for a, labels in enumerate(part.axes) if self.in_groups(labels)]
+            value = self.value(part) if cut else None
+            if value is None:
+                continue
+            lines = (self.classes(part.axes[axis]) for axis in cut)
+            alike = seen.setdefault((value.shape, tuple(cut), *(x.tobytes() for x in lines)), [])
+            if not any(np.array_equal(value, self.value(other)) for other in alike):  # type: ignore[arg-type]
+                alike.append(part)
+                yield part, cut, value
+
+    def value(self, part: Part) -> Array | None:
+        """The value of a weight as it acts; None where it is unknown."""
+        value = self._tracing.weight_value(self._tracing.weights[part.key])
+        if value is None or (part.scale is None and part.shift is None):
+            return value
+        value = value if value.dtype.kind == "f" and value.dtype.itemsize >= 4 else value.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # scores that are not finite are refused
+            value = value if part.scale is None else value * part.scale.astype(value.dtype)
+            return value if part.shift is None else value + part.shift.astype(value.dtype)
+
+    def _distinct(self) -> Iterator[Part]:
+        """The parts that are used, in graph order."""
+        found: dict[int, Part] = {}
+        for site, _ in self._tracing.sites:
+            for slot in range(len(site.node.input)):
+                part = self.used(site, slot)
+                if part is not None:
+                    found[id(part)] = part
+        return iter(found.values())
+
+    def classes(self, labels: Array) -> Array:
+        """The class of every label; -1 for a barrier."""
+        return np.where(labels >= 0, self.groups.classes.of[np.maximum(labels, 0)], -1)
+
+    def in_groups(self, labels: Array) -> bool:
+        """Whether some group cuts an axis with these labels."""
+        if labels.size < 2:
+            return False
+        ids = self.classes(labels)
+        return bool(((ids >= 0) & (self.groups.group_of[ids] >= 0)).any())
+
+    # --- BatchNormalization ------------------------------------------------------------------------------
+
+    def _fold(self, norm: Site) -> None:
+        """Let a BatchNormalization act through the contraction in front of it, where there is one."""
+        node, tracing = norm.node, self._tracing
+        training = norm.attrs.get("training_mode") or any(node.output[1:])
+        found = self._in_front(node.input[0])
+        if training or found is None or not all(norm.is_weight(slot) for slot in (1, 2, 3, 4)):
+            return
+        contraction, bias = found
+        scale, mean, variance = (self._line(norm, slot) for slot in (1, 3, 4))
+        before = np.zeros(1) if bias is None else self._line(*bias) if self._is_along(norm, *bias) else None
+        if scale is None or mean is None or variance is None or before is None:
+            return
+        with np.errstate(all="ignore"):  # scores that are not finite are refused
+            factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", 1e-5))
+            shift = (before - mean) * factor
+        spread = _spread(contraction, factor)
+        if spread is None:
+            return
+        if bias is not None:
+            self._folded[bias[0].node.output[0], bias[1]] = None
+        key = tracing.key(contraction.node, 1)
+        self._folded[contraction.node.output[0], 1] = Part(key, tracing.axes[key], scale=spread)
+        self._folded[node.output[0], 1] = None
+        key = tracing.key(node, 2)
+        self._folded[node.output[0], 2] = Part(key, tracing.axes[key], shift=shift)
+
+    def _line(self, site: Site, slot: int) -> Array | None:
+        value = self._tracing.weight_value(site.node.input[slot])
+        return None if value is None else value.astype(np.float64).reshape(-1)
+
+    def _in_front(self, tensor: str) -> tuple[Site, tuple[Site, int] | None] | None:
+        """The contraction whose result alone `tensor` is, and where its bias is."""
+        site = self._makers.get(tensor)
+        if site is None or not self._is_private(tensor):
+            return None
+        bias: tuple[Site, int] | None = None
+        if site.node.op_type == "Add" and site.is_weight(0) != site.is_weight(1):
+            slot = 0 if site.is_weight(0) else 1
+            bias, tensor = (site, slot), site.node.input[1 - slot]
+            site = self._makers.get(tensor)
+            if site is None or not self._is_private(tensor) or (site.node.op_type != "MatMul" and site.has(2)):
+                return None
+        elif site.node.op_type != "MatMul" and site.has(2):
+            if not site.is_weight(2):
+                return None
+            bias = site, 2
+        return site, bias
+
+    def _is_along(self, norm: Site, site: Site, slot: int) -> bool:
+        """Whether a bias has a value per channel of `norm`, or one for all."""
+        axes = [labels for labels, size in zip(site.labels(slot), site.shape(slot), strict=True) if size > 1]
+        channels = self.classes(norm.labels(2)[0])
+        return not axes or (len(axes) == 1 and np.array_equal(self.classes(axes[0]).reshape(-1), channels))
+
+    def _is_private(self, tensor: str) -> bool:
+        return len(self._tracing.readers(tensor)) == 1 and not self._tracing.is_output(tensor)
+
+
+def _spread(site: Site, line: Array) -> Array | None:
+    """A value per output channel laid along a contraction's weight; None if the node is none with a weight."""
+    if site.node.op_type not in FOLDING or site.node.domain or not site.is_weight(1):
+        return None
+    shape, attrs = site.shape(1), site.attrs
+    kernel = [1] * (len(shape) - 2)
+    if site.node.op_type == "Conv":
+        return line.reshape(-1, 1, *kernel)
+    if site.node.op_type == "ConvTranspose":
+        rows = line.reshape(int(attrs.get("group", 1)), -1)
+        return np.repeat(rows, shape[0] // len(rows), axis=0).reshape(*shape[:2], *kernel)
+    if len(shape) != 2 or len(site.shape(0)) != 2 or (attrs.get("alpha", 1.0), attrs.get("beta", 1.0)) != (1.0, 1.0):
+        return None
+    return line[:, None] if attrs.get("transB") else line[None, :]

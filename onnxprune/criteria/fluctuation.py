@@ -1,0 +1,22 @@
+"""How much a unit's activation fluctuates: what does not can be put into a bias.
+
+Source: An et al., "Fluctuation-based Adaptive Structured Pruning for Large Language Models", 2024, eq. 4: the variance
+of an input times the squared norm of the weights that read it; compared between groups in standard deviations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.criteria.combine import Combine
+from onnxprune.criteria.registry import Evidence, criterion
+from onnxprune.criteria.wanda import consumed
+from onnxprune.labels import Array
+
+
+@criterion(
+    "fluctuation", needs_data=True, aggregate="sum", normalize="standard", source="An et al. 2024, arXiv:2312.11983"
+)
+def fluctuation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    """Variance of the input times the squared norm of the weights that read it."""
+    return consumed(evidence, combine, np.square, lambda moments: moments.variance)

@@ -1,0 +1,15 @@
+"""Chance: the baseline that every criterion must beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.criteria.combine import Combine
+from onnxprune.criteria.registry import Evidence, criterion
+from onnxprune.labels import Array
+
+
+@criterion("random")
+def random(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    """Uniform noise."""
+    return rng.random(evidence.groups.classes.count)

@@ -1,0 +1,83 @@
+"""The registry of criteria, and what a criterion is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.criteria.activations import Activations
+from onnxprune.criteria.combine import Combine
+from onnxprune.criteria.effective import Weights
+from onnxprune.grouping import Groups
+from onnxprune.labels import Array
+
+Runs = Sequence[Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at; everything is made when it is first asked for.
+
+    Attributes:
+        groups: the traced model.
+        runs: calibration inputs; empty where none were given.
+    """
+
+    groups: Groups
+    runs: Runs = ()
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights as they act."""
+        return Weights(self.groups)
+
+    @cached_property
+    def activations(self) -> Activations:
+        """Statistics of what contractions read."""
+        return Activations(self.groups, self.weights, self.runs)
+
+
+# float64[classes]; classes of no group may hold anything.
+Score = Callable[[Evidence, np.random.Generator, Combine], Array]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A registered criterion.
+
+    Attributes:
+        name: what users call it.
+        score: makes the scores.
+        summary: what it measures, in one line.
+        source: where it is from.
+        needs_data: whether it looks at calibration inputs.
+        aggregate: how it combines coupled members, unless the user says; "" where it combines nothing.
+        normalize: how its scores are made comparable between groups, unless the user says.
+    """
+
+    name: str
+    score: Score
+    summary: str
+    source: str = ""
+    needs_data: bool = False
+    aggregate: str = ""
+    normalize: str = "mean"
+
+
+KNOWN: dict[str, Known] = {}
+
+
+def criterion(
+    name: str, *, source: str = "", needs_data: bool = False, aggregate: str = "", normalize: str = "mean"
+) -> Callable[[Score], Score]:
+    """Register the decorated function; its docstring's first line is the summary."""
+
+    def decorate(function: Score) -> Score:
+        summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
+        KNOWN[name] = Known(name, function, summary, source, needs_data, aggregate, normalize)
+        return function
+
+    return decorate

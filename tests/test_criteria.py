@@ -1,0 +1,606 @@
+"""Every criterion against its definition, written out in loops."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import onnxprune
+from onnxprune import api, criteria
+from onnxprune.criteria import activations
+from onnxprune.criteria.activations import Moments
+from onnxprune.criteria.between import NORMALIZATIONS, normalized
+from onnxprune.criteria.combine import AGGREGATIONS
+from onnxprune.errors import UsageError
+from onnxprune.grouping import Groups
+from onnxprune.selection import Options, select
+from tests.graphs import Net, array_of, run
+
+DATA = ("activation", "apoz", "wanda", "fluctuation")
+
+
+def at(groups: Groups, scores: np.ndarray, tensor: str, axis: int) -> np.ndarray:
+    """The score of every position along an axis of a weight."""
+    return scores[groups.classes.of[np.ravel(groups.tracing.axes[tensor][axis])]]
+
+
+def scored(proto: onnx.ModelProto, criterion: Any, tensor: str, axis: int, **given: Any) -> np.ndarray:
+    groups = api.trace(proto)
+    return at(groups, criteria.score(groups, criterion, **given), tensor, axis)
+
+
+# --- a net of convolutions, and what its parts are --------------------------------------------------------
+
+
+def convolutions() -> onnx.ModelProto:
+    """Conv a -> Relu -> Conv b and Conv c side by side, their outputs added: a is read twice."""
+    net = Net()
+    x = net.input(["n", 3, 6, 6])
+    h = net.add("Relu", net.add("Conv", x, net.weight(8, 3, 3, 3, name="a"), net.weight(8, name="a_bias"), name="ah"))
+    left = net.add("Conv", h, net.weight(5, 8, 3, 3, name="b"), pads=[1, 1, 1, 1])
+    right = net.add("Conv", h, net.weight(5, 8, 1, 1, name="c"))
+    left = net.add("Conv", left, net.weight(5, 5, 1, 1, name="d"))
+    net.output(net.add("Add", left, right, name="y"), ["n", 5, 4, 4])
+    return net.proto()
+
+
+def batches(count: int = 3, shape: tuple[int, ...] = (3, 6, 6)) -> list[dict[str, np.ndarray]]:
+    """Runs of different sizes, away from zero so that moments about it and about the mean differ."""
+    rng = np.random.default_rng(5)
+    return [{"x": rng.standard_normal((2 + i, *shape)).astype(np.float32) + 0.5} for i in range(count)]
+
+
+def values_of(proto: onnx.ModelProto, tensor: str, runs: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """A tensor on all runs, in float64."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    copy.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    return np.concatenate([run(copy, feeds=feeds)[tensor] for feeds in runs]).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def net() -> onnx.ModelProto:
+    return convolutions()
+
+
+@pytest.fixture(scope="module")
+def hidden(net: onnx.ModelProto) -> np.ndarray:
+    """What b and c read: [samples, channel, places]."""
+    name = next(n.output[0] for n in net.graph.node if n.op_type == "Relu")
+    found = values_of(net, name, batches())
+    assert (found == 0).any()
+    return found.reshape(len(found), 8, -1)
+
+
+def held(proto: onnx.ModelProto) -> list[list[np.ndarray]]:
+    """Per channel of a: what it holds in every weight, as flat float64."""
+    a, bias, b, c = (array_of(proto, n).astype(np.float64) for n in ("a", "a_bias", "b", "c"))
+    return [[a[i].ravel(), bias[i : i + 1], b[:, i].ravel(), c[:, i].ravel()] for i in range(8)]
+
+
+@pytest.mark.parametrize("aggregate", [None, "sum", "mean", "max", "norm"])
+@pytest.mark.parametrize(("criterion", "norm"), [("l1", 1), ("l2", 2)])
+def test_magnitude(net: onnx.ModelProto, criterion: str, norm: int, aggregate: str | None) -> None:
+    how = aggregate or {"l1": "sum", "l2": "norm"}[criterion]
+    combine = {"sum": sum, "mean": np.mean, "max": max, "norm": np.linalg.norm}[how]
+    wanted = [combine([np.linalg.norm(part, norm) for part in parts]) for parts in held(net)]
+    np.testing.assert_allclose(scored(net, criterion, "a", 0, aggregate=aggregate), wanted, rtol=1e-5)
+
+
+def test_by_default_magnitude_is_the_norm_of_all_parameters_together(net: onnx.ModelProto) -> None:
+    for criterion, norm in (("l1", 1), ("l2", 2)):
+        wanted = [np.linalg.norm(np.concatenate(parts), norm) for parts in held(net)]
+        np.testing.assert_allclose(scored(net, criterion, "a", 0), wanted, rtol=1e-5)
+
+
+def test_lamp(net: onnx.ModelProto) -> None:
+    power = [float(np.square(np.concatenate(parts)).sum()) for parts in held(net)]
+    wanted = [p / sum(q for q in power if q >= p) for p in power]
+    np.testing.assert_allclose(scored(net, "lamp", "a", 0), wanted, rtol=1e-5)
+
+
+def test_fpgm(net: onnx.ModelProto) -> None:
+    """Distances between the filters that make the channels; their bias and their readers play no part."""
+    a = array_of(net, "a").astype(np.float64).reshape(8, -1)
+    wanted = [sum(np.linalg.norm(a[i] - a[j]) for j in range(8)) for i in range(8)]
+    np.testing.assert_allclose(scored(net, "fpgm", "a", 0), wanted, rtol=1e-4)
+
+
+def test_fpgm_of_equal_filters_is_small() -> None:
+    net = Net()
+    weight = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    weight[:, 1] = weight[:, 4] = weight[:, 0]
+    x = net.add("Relu", net.add("MatMul", net.input([2, 4]), net.const(weight, "w")))
+    net.read(x, 1)
+    assert set(np.argsort(scored(net.proto(), "fpgm", "w", 1))[:3]) == {0, 1, 4}
+
+
+def test_activation(net: onnx.ModelProto, hidden: np.ndarray) -> None:
+    wanted = [np.abs(hidden[:, i]).mean() for i in range(8)]
+    np.testing.assert_allclose(scored(net, "activation", "a", 0, runs=batches()), wanted, rtol=1e-5)
+
+
+def test_apoz(net: onnx.ModelProto, hidden: np.ndarray) -> None:
+    wanted = [1 - (hidden[:, i] == 0).mean() for i in range(8)]
+    np.testing.assert_allclose(scored(net, "apoz", "a", 0, runs=batches()), wanted, rtol=1e-6)
+
+
+def test_wanda(net: onnx.ModelProto, hidden: np.ndarray) -> None:
+    """Every weight that reads the channel, in both readers, times the root mean square of the channel."""
+    b, c = (array_of(net, n).astype(np.float64) for n in "bc")
+    norm = [np.sqrt(np.square(hidden[:, i]).mean()) for i in range(8)]
+    wanted = [(np.abs(b[:, i]).sum() + np.abs(c[:, i]).sum()) * norm[i] for i in range(8)]
+    np.testing.assert_allclose(scored(net, "wanda", "a", 0, runs=batches()), wanted, rtol=1e-5)
+
+
+def test_fluctuation(net: onnx.ModelProto, hidden: np.ndarray) -> None:
+    b, c = (array_of(net, n).astype(np.float64) for n in "bc")
+    wanted = [hidden[:, i].var() * (np.square(b[:, i]).sum() + np.square(c[:, i]).sum()) for i in range(8)]
+    np.testing.assert_allclose(scored(net, "fluctuation", "a", 0, runs=batches()), wanted, rtol=1e-5)
+
+
+def test_wanda_of_positions_that_one_unit_holds() -> None:
+    """Behind Flatten a channel has a column per place: each is weighted with the norm at its own place."""
+    net = Net()
+    h = net.add("Relu", net.add("Conv", net.input(["n", 3, 4, 4]), net.weight(4, 3, 3, 3, name="a")), name="h")
+    net.output(net.add("MatMul", net.add("Flatten", h), net.weight(16, 5, name="b"), name="y"), ["n", 5])
+    proto, runs = net.proto(), batches(shape=(3, 4, 4))
+    x, b = values_of(proto, "h", runs).reshape(-1, 16), np.abs(array_of(proto, "b")).sum(axis=1)
+    columns = b * np.sqrt(np.square(x).mean(axis=0))
+    got = scored(proto, "wanda", "a", 0, runs=runs)
+    np.testing.assert_allclose(got, columns.reshape(4, 4).sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", DATA)
+def test_grouped_convolutions(criterion: str) -> None:
+    """Channels of one group are read by the filters of that group alone."""
+    net = Net()
+    h = net.add("Relu", net.add("Conv", net.input(["n", 3, 6, 6]), net.weight(8, 3, 1, 1, name="a")), name="h")
+    net.output(net.add("Conv", h, net.weight(6, 4, 1, 1, name="b"), group=2, name="y"), ["n", 6, 6, 6])
+    proto, runs = net.proto(), batches()
+    x = values_of(proto, "h", runs).transpose(1, 0, 2, 3).reshape(8, -1)
+    b = array_of(proto, "b").astype(np.float64)[:, :, 0, 0]
+    readers = [b[3 * (i // 4) : 3 * (i // 4) + 3, i % 4] for i in range(8)]
+    wanted = {
+        "activation": [np.abs(x[i]).mean() for i in range(8)],
+        "apoz": [(x[i] != 0).mean() for i in range(8)],
+        "wanda": [np.abs(readers[i]).sum() * np.sqrt(np.square(x[i]).mean()) for i in range(8)],
+        "fluctuation": [np.square(readers[i]).sum() * x[i].var() for i in range(8)],
+    }[criterion]
+    np.testing.assert_allclose(scored(proto, criterion, "a", 0, runs=runs), wanted, rtol=1e-5)
+
+
+def test_a_depthwise_convolution_is_no_reader() -> None:
+    """What a depthwise filter makes of a channel goes with it: only what sums over channels counts."""
+    net = Net()
+    h = net.add("Conv", net.input(["n", 3, 6, 6]), net.weight(8, 3, 1, 1, name="a"))
+    h = net.add("Relu", net.add("Conv", h, net.weight(8, 1, 3, 3, name="depth", scale=100.0), group=8), name="h")
+    net.output(net.add("Conv", h, net.weight(6, 8, 1, 1, name="b"), name="y"), ["n", 6, 4, 4])
+    proto, runs = net.proto(), batches()
+    x = values_of(proto, "h", runs).transpose(1, 0, 2, 3).reshape(8, -1)
+    wanted = np.abs(array_of(proto, "b")).sum(axis=(0, 2, 3)) * np.sqrt(np.square(x).mean(axis=1))
+    np.testing.assert_allclose(scored(proto, "wanda", "a", 0, runs=runs), wanted, rtol=1e-5)
+
+
+def attention() -> onnx.ModelProto:
+    """Two heads of four: the heads' dimensions are read by no weight where queries meet keys."""
+    net = Net()
+    x = net.input(["n", 5, 6])
+
+    def heads(name: str, order: list[int]) -> str:
+        split = net.add("Reshape", net.add("MatMul", x, net.weight(6, 8, name=name)), net.ints(0, 5, 2, 4))
+        return net.add("Transpose", split, perm=order, name=f"{name}_heads")
+
+    q, k, v = heads("q", [0, 2, 1, 3]), heads("k", [0, 2, 3, 1]), heads("v", [0, 2, 1, 3])
+    mixed = net.add("MatMul", net.add("Softmax", net.add("MatMul", q, k), axis=-1), v)
+    joined = net.add("Reshape", net.add("Transpose", mixed, perm=[0, 2, 1, 3]), net.ints(0, 5, 8), name="joined")
+    net.output(net.add("MatMul", joined, net.weight(8, 6, name="o"), name="y"), ["n", 5, 6])
+    return net.proto()
+
+
+def test_wanda_of_heads_and_of_their_dimensions() -> None:
+    proto, runs = attention(), batches(shape=(5, 6))
+    columns = np.abs(array_of(proto, "o")).sum(axis=1) * np.sqrt(
+        np.square(values_of(proto, "joined", runs)).mean(axis=(0, 1))
+    )
+    np.testing.assert_allclose(
+        scored(proto, "wanda", "v", 1, runs=runs), np.repeat(columns.reshape(2, 4).sum(axis=1), 4), rtol=1e-5
+    )
+    groups = api.trace(proto, head_dims=True)
+    scores = criteria.score(groups, "wanda", runs=runs)
+    np.testing.assert_allclose(at(groups, scores, "v", 1), columns, rtol=1e-5)
+    q = np.sqrt(np.square(values_of(proto, "q_heads", runs)).mean(axis=(0, 2)))  # [head, dim]
+    k = np.sqrt(np.square(values_of(proto, "k_heads", runs)).mean(axis=(0, 3)))
+    np.testing.assert_allclose(at(groups, scores, "q", 1), (q + k).ravel(), rtol=1e-5)
+
+
+# --- what an exporter does makes no difference -------------------------------------------------------------
+
+
+def normalised(op: str, *, bias: str = "", group: int = 1) -> onnx.ModelProto:
+    """A layer with BatchNormalization behind, and a layer that reads it; `bias`: "", "slot" or "add"."""
+    net = Net(seed=7)
+    rng = np.random.default_rng(3)
+    spatial = op in ("Conv", "ConvTranspose")
+    x = net.input(["n", 6, 5, 5] if spatial else ["n", 6])
+    shape = {"Conv": (8, 6 // group, 3, 3), "ConvTranspose": (6, 8 // group, 3, 3), "Gemm": (8, 6), "MatMul": (6, 8)}
+    weight = net.weight(*shape[op], name="w")
+    given = [net.const(rng.standard_normal(8).astype(np.float32), "w_bias")] if bias else []
+    attrs = {"group": group} if spatial else {"transB": 1} if op == "Gemm" else {}
+    h = net.add(op, x, weight, *(given if bias == "slot" else ()), **attrs)
+    if bias == "add":
+        h = net.add("Add", h, *given)
+    lines = {"scale": rng.uniform(-2, 2, 8), "shift": rng.standard_normal(8), "mean": rng.standard_normal(8)}
+    lines["var"] = rng.uniform(0.01, 9, 8)
+    given = [net.const(v.astype(np.float32), n) for n, v in lines.items()]
+    h = net.add("Relu", net.add("BatchNormalization", h, *given, epsilon=1e-3), name="h")
+    last = net.add("Conv" if spatial else "MatMul", h, net.weight(*((4, 8, 1, 1) if spatial else (8, 4)), name="w_out"))
+    net.output(last)
+    return net.proto()
+
+
+def folded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same function without the BatchNormalization, as exporters fold it."""
+    scale, shift, mean, var = (array_of(proto, n).astype(np.float64) for n in ("scale", "shift", "mean", "var"))
+    names = {t.name for t in proto.graph.initializer}
+    factor = scale / np.sqrt(var + np.float32(1e-3))
+    weight, bias = array_of(proto, "w"), array_of(proto, "w_bias") if "w_bias" in names else np.zeros(8)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    first, *rest = copy.graph.node
+    attrs = {a.name: onnx.helper.get_attribute_value(a) for a in first.attribute}
+    if first.op_type == "Conv":
+        new = weight * factor[:, None, None, None]
+    elif first.op_type == "ConvTranspose":
+        group = attrs["group"]
+        new = np.stack([w * factor.reshape(group, -1)[i // (6 // group)][:, None, None] for i, w in enumerate(weight)])
+    else:
+        new = weight * (factor[:, None] if attrs.get("transB") else factor)
+    tail = [n for n in rest if n.op_type not in ("BatchNormalization", "Add")]
+    head = onnx.helper.make_node(first.op_type, [*first.input[:2], "w_bias"], ["folded"], **attrs)
+    nodes = [head]
+    if first.op_type == "MatMul":
+        nodes = [
+            onnx.helper.make_node("MatMul", first.input[:2], ["product"]),
+            onnx.helper.make_node("Add", ["product", "w_bias"], ["folded"]),
+        ]
+    tail[0].input[0] = "folded"
+    weights = {"w": new, "w_bias": (bias - mean) * factor + shift, "w_out": array_of(proto, "w_out")}
+    arrays = [onnx.numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()]
+    graph = onnx.helper.make_graph([*nodes, *tail], "folded", proto.graph.input, proto.graph.output, arrays)
+    return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+
+
+FORMS = [
+    ("Conv", {}), ("Conv", {"bias": "slot"}), ("Conv", {"bias": "slot", "group": 2}), ("ConvTranspose", {}),
+    ("ConvTranspose", {"bias": "slot", "group": 2}), ("Gemm", {"bias": "slot"}), ("Gemm", {}),
+    ("MatMul", {}), ("MatMul", {"bias": "add"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm", *DATA, "ensemble:l2,fpgm,wanda"])
+@pytest.mark.parametrize(
+    ("op", "form"), FORMS, ids=lambda v: v if isinstance(v, str) else "-".join(map(str, v.values()))
+)
+def test_folded_or_not_is_the_same(op: str, form: dict[str, Any], criterion: str) -> None:
+    apart = normalised(op, **form)
+    joined = folded(apart)
+    np.testing.assert_allclose(*(next(iter(run(m).values())) for m in (apart, joined)), rtol=1e-3, atol=1e-4)
+    runs = batches(shape=(6, 5, 5) if "Conv" in op else (6,))
+    got = [scored(m, criterion, "w_out", 1 if "Conv" in op else 0, runs=runs) for m in (apart, joined)]
+    np.testing.assert_allclose(*got, rtol=2e-4)
+    assert np.ptp(got[0]) > 0.05 * abs(got[0]).max()
+
+
+def residual() -> onnx.ModelProto:
+    """Two residual blocks with a depthwise convolution in each, a BatchNormalization behind every layer."""
+    net, rng = Net(seed=11), np.random.default_rng(11)
+
+    def layer(x: str, *shape: int, **attrs: Any) -> str:
+        lines = [rng.uniform(0.1, 2, shape[0]), *rng.standard_normal((2, shape[0])), rng.uniform(0.05, 4, shape[0])]
+        h = net.add("Conv", x, net.weight(*shape), pads=[shape[-1] // 2] * 4, **attrs)
+        return net.add("BatchNormalization", h, *(net.const(v.astype(np.float32)) for v in lines))
+
+    x = net.add("Relu", layer(net.input(["n", 3, 6, 6]), 12, 3, 3, 3))
+    for _ in range(2):
+        h = net.add("Relu", layer(x, 16, 12, 1, 1))
+        h = net.add("Relu", layer(h, 16, 1, 3, 3, group=16))
+        x = net.add("Relu", net.add("Add", layer(h, 12, 16, 1, 1), x))
+    net.output(net.add("MatMul", net.add("Flatten", x), net.weight(432, 5)), ["n", 5])
+    return net.proto()
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm", *DATA])
+def test_the_runtime_folds_and_the_same_units_go(criterion: str, scope: str, tmp_path: Path) -> None:
+    apart, path = residual(), str(tmp_path / "folded.onnx")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = path
+    ort.InferenceSession(apart.SerializeToString(), options)
+    joined = onnx.load(path)
+    assert not any(n.op_type == "BatchNormalization" for n in joined.graph.node)
+    plans = [onnxprune.make_plan(m, 0.4, criterion=criterion, scope=scope, data=batches()) for m in (apart, joined)]
+    first, second = ([step.remove for step in plan.steps] for plan in plans)
+    assert first == second and sum(map(len, first)) >= 15
+
+
+def test_what_cannot_be_folded_counts_as_it_is() -> None:
+    """A convolution that something else reads before it is normalised."""
+    net = Net()
+    h = net.add("Conv", net.input(["n", 6, 5, 5]), net.weight(8, 6, 1, 1, name="w"), name="h")
+    lines = [net.const(np.full(8, v, np.float32) + np.arange(8, dtype=np.float32)) for v in (1, 2, 3, 4)]
+    made = net.add("Add", net.add("BatchNormalization", h, *lines), h)
+    net.output(net.add("Conv", made, net.weight(4, 8, 1, 1, name="w_out")))
+    proto = net.proto()
+    arrays = [array_of(proto, n) for n in ("w", "w_out", *lines[:2])]
+    wanted = [
+        np.square(arrays[0][i]).sum() + np.square(arrays[1][:, i]).sum() + sum(a[i] ** 2 for a in arrays[2:])
+        for i in range(8)
+    ]
+    np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
+
+
+def test_a_bias_along_another_axis_is_not_folded() -> None:
+    """As long as there are channels, but added along the last axis."""
+    net = Net()
+    h = net.add("Conv", net.input(["n", 3, 8, 8]), net.weight(8, 3, 1, 1, name="w"))
+    h = net.add("Add", h, net.weight(8, name="b"))
+    lines = [net.const(np.full(8, v, np.float32) + np.arange(8, dtype=np.float32)) for v in (1, 2, 3, 4)]
+    net.output(net.add("Conv", net.add("BatchNormalization", h, *lines), net.weight(4, 8, 1, 1, name="w_out")))
+    proto = net.proto()
+    out, scale, shift = (array_of(proto, n).reshape(-1, 8) for n in ("w_out", *lines[:2]))
+    held = [[*array_of(proto, "w")[i].ravel(), *out[:, i], *scale[:, i], *shift[:, i]] for i in range(8)]
+    wanted = [np.square(parts).sum() for parts in held]
+    np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm"])
+def test_shared_or_stored_twice_is_the_same(criterion: str) -> None:
+    def siamese(*, twice: bool) -> onnx.ModelProto:
+        net = Net()
+        x = net.input([2, 6])
+        first = net.weight(6, 8, name="w")
+        second = net.const(array_of(net.proto([]), "w"), "w_copy") if twice else first
+        left, right = net.add("Relu", net.add("MatMul", x, first)), net.add("Tanh", net.add("MatMul", x, second))
+        net.read(net.add("Add", left, right), 1)
+        return net.proto()
+
+    got = [scored(siamese(twice=twice), criterion, "w_out", 0) for twice in (False, True)]
+    np.testing.assert_allclose(got[0], got[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm"])
+def test_a_shared_weight_acts_as_each_use_makes_it(criterion: str) -> None:
+    """One weight, two BatchNormalizations: as two folded weights."""
+
+    def double(*, fold: bool) -> onnx.ModelProto:
+        net = Net()
+        x, first = net.input(["n", 6]), net.weight(6, 8, name="w")
+        weight, made = array_of(net.proto([]), "w"), []
+        for index in (1, 2):
+            scale, shift, mean, var = (np.arange(8, dtype=np.float32) * i % 5 + index for i in (1, 2, 3, 4))
+            factor = scale / np.sqrt(var)
+            if fold:
+                product = net.add("MatMul", x, net.const((weight * factor).astype(np.float32)))
+                made.append(net.add("Add", product, net.const((shift - mean * factor).astype(np.float32))))
+            else:
+                lines = [net.const(v) for v in (scale, shift, mean, var)]
+                made.append(net.add("BatchNormalization", net.add("MatMul", x, first), *lines, epsilon=0.0))
+        net.output(net.add("MatMul", net.add("Add", *made), net.weight(8, 4, name="w_out")), ["n", 4])
+        return net.proto()
+
+    got = [scored(double(fold=fold), criterion, "w_out", 0) for fold in (True, False)]
+    np.testing.assert_allclose(*got, rtol=1e-5)
+
+
+def test_weights_that_are_computed() -> None:
+    """No criterion leaves units without a score where a layer has no weight of its own (weight normalisation)."""
+    net = Net()
+    weight = net.add("Mul", net.weight(8, 6, 1, 1, name="w"), net.weight(8, 1, 1, 1, name="g"))
+    h = net.add("Relu", net.add("Conv", net.input(["n", 6, 5, 5]), weight))
+    net.output(net.add("Conv", h, net.weight(4, 8, 1, 1, name="w_out")), ["n", 4, 5, 5])
+    proto, norm = net.proto(), scored(net.proto(), "l2", "w", 0, aggregate="sum")
+    for name in ("fpgm", "bn-scale"):
+        np.testing.assert_array_equal(scored(proto, name, "w", 0), norm)
+
+
+def test_quantised_weights_are_found_behind_their_scale() -> None:
+    net = Net()
+    rng = np.random.default_rng(0)
+    given = [net.const(rng.integers(-100, 100, (8, 6, 1, 1)).astype(np.int8), "w"), net.const(np.float32(0.02))]
+    h = net.add("Relu", net.add("Conv", net.input(["n", 6, 5, 5]), net.add("DequantizeLinear", *given)))
+    net.output(net.add("Conv", h, net.weight(4, 8, 1, 1, name="w_out")), ["n", 4, 5, 5])
+    groups = api.trace(net.proto())
+    if not groups.groups:
+        pytest.skip("DequantizeLinear has no rule")
+    filters = array_of(net.proto(), "w").astype(float).reshape(8, 6) * np.float32(0.02)
+    wanted = [sum(np.linalg.norm(a - b) for b in filters) for a in filters]
+    np.testing.assert_allclose(at(groups, criteria.score(groups, "fpgm"), "w", 0), wanted, rtol=1e-4)
+
+
+def test_bn_scale() -> None:
+    apart = normalised("Conv")
+    np.testing.assert_allclose(scored(apart, "bn-scale", "w", 0), np.abs(array_of(apart, "scale")), rtol=1e-6)
+    weight = array_of(folded(apart), "w").reshape(8, -1)
+    np.testing.assert_allclose(scored(folded(apart), "bn-scale", "w", 0), np.linalg.norm(weight, axis=1), rtol=1e-5)
+
+
+# --- several at once, and the user's own ---------------------------------------------------------------------
+
+
+def test_ensemble(net: onnx.ModelProto) -> None:
+    """The mean of the ranks among the units of all groups, each after its own normalisation."""
+    groups, runs = api.trace(net), batches()
+    places = np.concatenate([g.classes for g in groups.groups])
+    wanted = np.zeros(len(places))
+    for name in ("l2", "apoz"):
+        scores = criteria.score(groups, name, runs=runs)
+        flat = np.concatenate([scores[g.classes] / scores[g.classes].mean() for g in groups.groups])
+        wanted += [((flat < v).sum() + (flat <= v).sum() - 1) / 2 / (len(flat) - 1) for v in flat]
+    got = criteria.score(groups, "ensemble:l2,apoz", runs=runs)
+    np.testing.assert_allclose(got[places], wanted / 2)
+    assert got[places].min() >= 0 and got[places].max() <= 1
+
+
+def test_an_ensemble_that_names_nothing_uses_data_where_there_is_some(net: onnx.ModelProto) -> None:
+    groups, runs = api.trace(net), batches()
+    for given, members in (([], "l2,fpgm"), (runs, "l2,wanda,fluctuation")):
+        got, wanted = (criteria.score(groups, name, runs=given) for name in ("ensemble", f"ensemble:{members}"))
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("name", [*DATA, "ensemble:l2,wanda"])
+def test_data_is_asked_for(net: onnx.ModelProto, name: str) -> None:
+    with pytest.raises(UsageError, match="needs inputs") as caught:
+        onnxprune.make_plan(net, criterion=name)
+    assert "--data" in caught.value.hint
+    plan = onnxprune.make_plan(net, criterion=name, data=batches())
+    assert plan.options["criterion"] == name
+
+
+def test_a_criterion_of_ones_own_with_data(net: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(criteria, "KNOWN", dict(criteria.KNOWN))
+    seen = []
+
+    def brightness(groups: Groups, rng: np.random.Generator, runs: Any) -> np.ndarray:
+        seen.append(sum(len(feeds["x"]) for feeds in runs))
+        return np.arange(groups.classes.count, dtype=float)
+
+    criteria.register_criterion("brightness", brightness, needs_data=True)
+    with pytest.raises(UsageError, match="needs inputs"):
+        onnxprune.make_plan(net, criterion="brightness")
+    onnxprune.prune(net, criterion="brightness", data=batches())
+    assert seen == [2 + 3 + 4]
+    with pytest.raises(UsageError, match="a colon and a comma"):
+        criteria.register_criterion("a:b", brightness)
+
+
+@pytest.mark.parametrize(("name", "what"), [("ensemble:l2,l3", "'l3'"), ("ensemble:", "'ensemble:'")])
+def test_an_ensemble_of_what_does_not_exist(net: onnx.ModelProto, name: str, what: str) -> None:
+    if name == "ensemble:":
+        assert criteria.known(name).normalize == "none"
+        return
+    with pytest.raises(UsageError, match=what):
+        criteria.score(api.trace(net), name)
+
+
+@pytest.mark.parametrize("name", ["random", "ensemble:l1,l2"])
+def test_what_combines_nothing_takes_no_aggregation(net: onnx.ModelProto, name: str) -> None:
+    with pytest.raises(UsageError, match="does not combine members"):
+        onnxprune.make_plan(net, criterion=name, aggregate="max")
+
+
+def test_every_criterion_says_what_it_is() -> None:
+    for known in criteria.KNOWN.values():
+        assert known.summary and (known.source or known.name == "random")
+    assert [k.name for k in criteria.listed()] == criteria.names()
+
+
+def test_the_page_has_every_criterion_as_it_is() -> None:
+    """Name, source, whether it needs data, and how it combines and compares."""
+    page = (Path(onnxprune.__file__).parents[1] / "docs" / "criteria.md").read_text()
+    rows = {}
+    for line in re.findall(r"(?m)^\| `[\w-]+` \|.*\|.*\|.*\|.*\|.*\|$", page):
+        name, _, source, data, aggregate, normalize = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        rows[name] = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", source), data == "yes", aggregate, normalize)
+    known = {k.name: (k.source, k.needs_data, k.aggregate, k.normalize) for k in criteria.KNOWN.values()}
+    assert {n: row for n, row in rows.items() if n != "ensemble"} == known
+    assert rows["ensemble"][3] == criteria.known("ensemble").normalize
+    told = re.findall(r"(?m)^\| `(\w+)` \| [^|]*\|$", page)
+    assert told == [*AGGREGATIONS, *NORMALIZATIONS]
+
+
+# --- between groups --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "lowest"), [("mean", [1 / 4, 20 / 40]), ("max", [1 / 7, 20 / 60]), ("sum", [1 / 8, 20 / 120]),
+                        ("none", [1, 20]), ("standard", [-1.0, -20 / np.sqrt(800 / 3)])]
+)  # fmt: skip
+def test_normalisation(how: str, lowest: list[float]) -> None:
+    got = [normalized(np.array(s, float), how)[0] for s in ([1, 7], [20, 40, 60])]
+    np.testing.assert_allclose(got, lowest)
+    assert normalized(np.zeros(3), how).tolist() == [0, 0, 0]
+
+
+def test_a_global_ranking_uses_the_normalisation() -> None:
+    net = Net()
+    x = net.input([2, 4])
+    for index, width in enumerate((6, 6)):
+        x = net.add("Relu", net.add("MatMul", x, net.weight(4 if not index else 6, width, name=f"w{index}")))
+    net.read(x, 1)
+    groups = api.trace(net.proto())
+    scores = np.zeros(groups.classes.count)
+    scores[groups.groups[0].classes] = [1, 2, 3, 4, 5, 6]
+    scores[groups.groups[1].classes] = [100, 101, 102, 103, 104, 900]
+
+    def counts(**given: Any) -> list[int]:
+        removed = select(groups, scores, Options(ratio=0.5, scope="global", **given))
+        return [len(removed.get(g.name, ())) for g in groups.groups]
+
+    assert counts(normalize="none") == [5, 1]
+    assert counts(normalize="max") == [1, 5]
+    assert counts(criterion="lamp") == [5, 1]  # which is compared as it is
+    assert counts() == counts(normalize="mean") != counts(criterion="lamp")
+
+
+@pytest.mark.parametrize("option", ["aggregate", "normalize"])
+def test_options_that_do_not_exist(option: str) -> None:
+    with pytest.raises(UsageError, match="is called 'best'"):
+        Options(**{option: "best"})
+
+
+def test_the_command_line_offers_what_there_is() -> None:
+    """Its lists are written out, so that help needs no numpy."""
+    from onnxprune.cli.prune import prune
+
+    offered = {p.name: getattr(p.type, "choices", ()) for p in prune.params}
+    assert set(offered["aggregate"]) == set(AGGREGATIONS)
+    assert set(offered["normalize"]) == set(NORMALIZATIONS)
+
+
+# --- statistics ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 1, 1), (1, 1, 5, 1), (1, 7, 5, 1), (1, 1, 1, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_moments(shape: tuple[int, ...], dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamed in parts of any size, they are those of all values together; the mean is large on purpose."""
+    monkeypatch.setattr(activations, "SLAB", 250)
+    rng = np.random.default_rng(0)
+    runs = [(rng.standard_normal((n, 7, 5, 3)) + 30 * (n > 1)).astype(dtype) for n in (4, 1, 3)]
+    for x in runs:
+        x[0, 0] = 0
+    moments = Moments(shape)
+    assert [moments.add(x) for x in runs] == [True] * 3
+    x = np.concatenate(runs).astype(np.float64)
+    away = tuple(a for a, n in enumerate(shape) if n == 1)
+    close = {"rtol": 1e-5}
+    np.testing.assert_allclose(moments.mean, x.mean(away, keepdims=True), **close)
+    np.testing.assert_allclose(moments.mean_absolute, np.abs(x).mean(away, keepdims=True), **close)
+    np.testing.assert_allclose(moments.variance, x.var(away, keepdims=True), **close)
+    np.testing.assert_allclose(moments.zeros, (x == 0).mean(away, keepdims=True), **close)
+    np.testing.assert_allclose(moments.norm, np.sqrt(np.square(x).mean(away, keepdims=True)), **close)
+
+
+def test_activations_of_other_sizes_are_left_out() -> None:
+    assert not Moments((1, 4)).add(np.zeros((3, 5), np.float32))
+    assert not Moments((1, 4)).add(np.zeros((4,), np.float32))
+
+
+@pytest.mark.parametrize("taken", [1, 1 << 28])
+def test_tensors_are_taken_in_portions(net: onnx.ModelProto, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "TAKEN", taken)
+    groups, calls = api.trace(net), []
+    walk = activations.Walk.take
+    monkeypatch.setattr(activations.Walk, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1])
+    criteria.score(groups, "wanda", runs=batches())
+    assert calls == ([1, 1] if taken == 1 else [2])
