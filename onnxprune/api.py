@@ -109,7 +109,7 @@ def run(
         GoalMissed: there is nothing to prune, or every group failed its proof.
     """
     clock = _Clock(progress or logger.info)
-    runs = [] if data is None else calibration.read(data, model, samples=samples)
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     with clock("tracing"):
         groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     with clock("scoring"):
@@ -135,7 +135,7 @@ def run(
     if runs:
         with clock("repairing"):
             cut = Cut(groups, _gone(groups, chosen))
-            small, repair = recover.least_squares(cut, small, runs, progress=clock.progress)
+            small, repair = recover.repair(cut, small, runs, progress=clock.progress)
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
@@ -154,7 +154,7 @@ def plan_for(
     samples: int = 256,
 ) -> tuple[Groups, Plan]:
     """The plan that `run` would carry out, without a proof."""
-    runs = [] if data is None else calibration.read(data, model, samples=samples)
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     return groups, plans.make(groups, select(groups, scores, options), scores, options, sizes)
@@ -225,8 +225,8 @@ def prune(
         ratio: fraction of every group's units to remove.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores.
         verify: prove the result equal to the masked original; groups that fail are left whole.
-        data: unlabelled calibration inputs (an .npz, a folder, or an iterable of feeds): for criteria that need them,
-            and the layers that lost inputs are re-fitted to what the original computes on them.
+        data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers that
+            lost inputs are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
         options: the other fields of `Options`.
 

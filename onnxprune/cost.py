@@ -11,7 +11,7 @@ from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Shape, infer
 from onnxprune.symbols import symbolic_dims
-from onnxprune.tracing import WEIGHT_TYPES, Tracing
+from onnxprune.tracing import WEIGHT_TYPES, Tracing, first_output
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Cost:
     """Totals of a model.
 
     Attributes:
-        params: elements of all float weights.
+        params: elements of all weights: floats, and what is quantised.
         macs: multiply-accumulates of all contractions, for one sample.
         size: bytes of all weights.
         layers: the contractions, in graph order.
@@ -86,10 +86,13 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
         if rule is None or rule.work is None:
             continue
         names = site.node.input
-        inputs = {s: shape(names[s], site.labels(s)) for s in range(len(names)) if site.has(s)}
-        output = shape(site.node.output[0], tracing.axes[site.node.output[0]])
-        macs = math.prod((output if s is None else inputs[s])[a] for s, a in rule.work(site))
-        weights = [s for s in inputs if site.constant[s]]
+        labels = {s: tracing.axes.get(tracing.key(site.node, s)) for s in range(len(names)) if site.has(s)}
+        inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.facts.shapes}
+        made = first_output(site.node)
+        output = shape(made, tracing.axes[made])
+        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in rule.work(site))
+        scales = {s for encoding in site.encodings.values() for s in encoding.slots}
+        weights = [s for s in inputs if labels[s] is not None and site.constant[s] and s not in scales]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)
         name, sizes = ("", output) if main is None else (names[main], inputs[main])
@@ -106,7 +109,7 @@ def samples(tracing: Tracing) -> int:
 
 
 def _stored(model: Model) -> int:
-    """Elements of all float weights that the file holds."""
+    """Elements of all weights that the file holds."""
     graph = model.proto.graph
     sizes = [(t.data_type, t.dims) for t in graph.initializer]
     sizes += [(s.values.data_type, s.dims) for s in graph.sparse_initializer]

@@ -11,12 +11,17 @@ from onnxprune.shapes import Facts
 
 # Operators through which token ids reach the table that they index.
 _CARRIERS = frozenset(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip"))
+# Operator -> its inputs that are indices, each with the input that is their table.
+_TABLES = {
+    **dict.fromkeys(("Gather", "GatherND", "GatherElements"), ((1, 0),)),
+    "EmbedLayerNormalization": ((0, 2), (1, 4), (8, 3)),
+}
 
 
 def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random inputs of the sizes in `facts`: normal floats, indices below the size of the table that they index.
 
-    Masks (booleans, and integers that index nothing) are ones and zeros, mostly ones.
+    Bytes (pixels, quantised numbers) are of any value; masks (booleans, and other integers that index nothing) ones.
     """
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
@@ -29,7 +34,12 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
         dtype = dtype_of(value.type.tensor_type.elem_type)
         if dtype.kind in "iu":
             limit = limits.get(value.name)
-            feeds[value.name] = rng.integers(0, limit, shape).astype(dtype) if limit else np.ones(shape, dtype)
+            if limit:
+                feeds[value.name] = rng.integers(0, limit, shape).astype(dtype)
+            elif dtype.itemsize == 1:
+                feeds[value.name] = rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
+            else:
+                feeds[value.name] = np.ones(shape, dtype)
         elif dtype.kind == "b":
             feeds[value.name] = np.ones(shape, dtype)
         elif dtype.kind == "O":
@@ -44,12 +54,13 @@ def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
     origin = {i.name: i.name for i in graph.input}
     limits: dict[str, int] = {}
     for node in graph.node:
-        if node.op_type in ("Gather", "GatherND", "GatherElements") and len(node.input) > 1 and node.input[1] in origin:
-            shape = facts.shapes.get(node.input[0])
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            if shape:
-                name = origin[node.input[1]]
-                limits[name] = min(limits.get(name, 1 << 31), max(1, shape[axis]))
+        for index, table in _TABLES.get(node.op_type, ()):
+            if len(node.input) > max(index, table) and node.input[index] in origin:
+                shape = facts.shapes.get(node.input[table])
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+                if shape:
+                    name = origin[node.input[index]]
+                    limits[name] = min(limits.get(name, 1 << 31), max(1, shape[axis]))
         if node.op_type in _CARRIERS and node.input and node.input[0] in origin:
             origin[node.output[0]] = origin[node.input[0]]
     return limits

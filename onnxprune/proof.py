@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
+from onnxprune.exact import has_roundings, unrounded, unsaturated
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
@@ -84,32 +85,75 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
     feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
-    try:
-        reference = Session(masked(groups, gone))
-    except ModelError as error:
-        return Verdict(False, math.nan, tolerance, error.message, checks=checks)
-    except RunError as error:
-        return _without_reference(groups, feeds, tolerance, checks, error)
-    with reference:
+    proof = _Proof(groups, gone, pruned, feeds, seed, tolerance, checks)
+    rounds = has_roundings(groups.model, groups.facts.dtypes)
+    verdict = proof.equal(lambda model: unsaturated(model, groups.model, groups.facts.dtypes), with_noise=not rounds)
+    if verdict.ok or not verdict.runnable or not rounds:
+        return verdict
+    checks.append("without the rounding of activations to steps")
+    smooth = proof.equal(lambda model: unrounded(model, groups.model, groups.facts.dtypes))
+    return verdict if math.isnan(smooth.error) else smooth
+
+
+@dataclass(frozen=True)
+class _Proof:
+    groups: Groups
+    gone: Array
+    pruned: Model
+    feeds: Mapping[str, np.ndarray]
+    seed: int
+    tolerance: float
+    checks: list[str]
+
+    def equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
+        """Compare the pruned model with the masked original, both in the same variant."""
         try:
-            wanted = reference.run(feeds)
+            reference = Session(variant(masked(self.groups, self.gone)))
+        except ModelError as error:
+            return Verdict(False, math.nan, self.tolerance, error.message, checks=self.checks)
         except RunError as error:
-            return _without_reference(groups, feeds, tolerance, checks, error)
+            return self._without_reference(error)
+        with reference:
+            try:
+                wanted = reference.run(self.feeds)
+            except RunError as error:
+                return self._without_reference(error)
+            try:
+                found = self._results(variant, reference.outputs)
+            except RunError as error:
+                problem = f"the pruned model does not run: {error.message}"
+                return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
+            names = reference.outputs
+            verdict = compare(names, wanted, found, dict.fromkeys(names, self.tolerance), self.checks)
+            if verdict.ok or not with_noise:
+                return verdict
+            noise = _noise(reference, self.feeds, wanted, self.seed)
+        most = NOISE_CAP * self.tolerance
+        allowed = {n: min(max(self.tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
+        return compare(names, wanted, found, allowed, [*self.checks, "rounding noise of the reference"])
+
+    def _results(self, variant: Callable[[Model], Model], names: Sequence[str]) -> list[object]:
+        """The outputs of the variant of the pruned model; itself must run too."""
+        model = variant(self.pruned)
+        if "run in ONNX Runtime" not in self.checks:
+            with Session(self.pruned) as session:
+                found = session.run(self.feeds, names)
+            self.checks.append("run in ONNX Runtime")
+            if model is self.pruned:
+                return found
+        with Session(model) as session:
+            return session.run(self.feeds, names)
+
+    def _without_reference(self, error: OnnxPruneError) -> Verdict:
+        """The verdict when the reference does not run: is it the original's fault?"""
         try:
-            with Session(pruned) as session:
-                found = session.run(feeds, reference.outputs)
-        except RunError as error:
-            problem = f"the pruned model does not run: {error.message}"
-            return Verdict(False, math.nan, tolerance, problem, checks=checks)
-        checks.append("run in ONNX Runtime")
-        names = reference.outputs
-        verdict = compare(names, wanted, found, dict.fromkeys(names, tolerance), checks)
-        if verdict.ok:
-            return verdict
-        noise = _noise(reference, feeds, wanted, seed)
-    most = NOISE_CAP * tolerance
-    allowed = {n: min(max(tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
-    return compare(names, wanted, found, allowed, [*checks, "rounding noise of the reference"])
+            with Session(self.groups.model) as session:
+                session.run(self.feeds)
+        except RunError as original:
+            problem = f"the original does not run either, nothing to compare: {original.message}"
+            return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks, runnable=False)
+        problem = f"the masked reference does not run: {error.message}"
+        return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
 
 
 def _noise(
@@ -127,23 +171,6 @@ def _noise(
         for name, a, b in zip(reference.outputs, wanted, again, strict=True):
             moved[name] = max(moved[name], difference(a, b))
     return moved
-
-
-def _without_reference(
-    groups: Groups,
-    feeds: Mapping[str, np.ndarray],
-    tolerance: float,
-    checks: Sequence[str],
-    error: OnnxPruneError,
-) -> Verdict:
-    """The verdict when the reference does not run: is it the original's fault?"""
-    try:
-        with Session(groups.model) as session:
-            session.run(feeds)
-    except RunError as original:
-        problem = f"the original does not run either, nothing to compare: {original.message}"
-        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
-    return Verdict(False, math.nan, tolerance, f"the masked reference does not run: {error.message}", checks=checks)
 
 
 def tolerance_of(groups: Groups) -> float:

@@ -21,6 +21,7 @@ from onnxprune.model import Model
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
+from onnxprune.tracing import first_output
 
 
 def masked(groups: Groups, gone: Array) -> Model:
@@ -30,9 +31,9 @@ def masked(groups: Groups, gone: Array) -> Model:
     del proto.graph.node[:]
     del proto.graph.value_info[:]
     build = _Reference(groups, Cut(groups, gone), proto.graph)
-    sites = {site.node.output[0]: (site, rule) for site, rule in groups.tracing.sites if site.node.output}
+    sites = groups.tracing.by_output
     for node in groups.model.proto.graph.node:
-        site, rule = sites.get(node.output[0] if node.output else "", (None, None))
+        site, rule = sites.get(first_output(node), (None, None))
         new = onnx.NodeProto()
         new.CopyFrom(node)
         if site is None or not site.readings:
@@ -76,22 +77,33 @@ class _Reference:
 
     def silence(self, site: Site, node: onnx.NodeProto) -> None:
         """Put zeros in at the removed positions of every contracted axis."""
-        for slot in {r.slot for r in site.readings if not r.mixed}:
+        for slot, zero in {(r.slot, r.zero) for r in site.readings if not r.mixed}:
             shape, axes = site.shape(slot), site.labels(slot)
             read = {r.axis for r in site.readings if r.slot == slot}
             whole = self.cut.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
             if whole is not None:
-                node.input[slot] = self._zero(node.input[slot], whole)
+                given = site.node.input[zero] if zero is not None and site.has(zero) else ""
+                node.input[slot] = self._zero(node.input[slot], whole, given)
 
-    def _zero(self, tensor: str, mask: Array) -> str:
+    def _zero(self, tensor: str, mask: Array, given: str) -> str:
+        """Put what stands for zero (the tensor `given`, or 0) where `mask` does not hold."""
         dtype = self.groups.facts.dtypes[tensor]
+        if dtype in _BYTES:  # ONNX Runtime has no Where for all of them
+            wide = self._zero_of(onnx.TensorProto.INT32)
+            if given:
+                wide = self.add("Cast", [given], to=onnx.TensorProto.INT32)
+            tensor = self.add("Cast", [tensor], to=onnx.TensorProto.INT32)
+            return self.add("Cast", [self.add("Where", [self.constant(mask, "mask"), tensor, wide])], to=dtype)
+        if self._version() >= 9:
+            return self.add("Where", [self.constant(mask, "mask"), tensor, given or self._zero_of(dtype)])
+        factor = mask.astype(helper.tensor_dtype_to_np_dtype(dtype))
+        return self.add("Mul", [tensor, self.constant(factor, "mask")])
+
+    def _zero_of(self, dtype: int) -> str:
         if dtype not in self.zeros:
             zero = np.zeros((), helper.tensor_dtype_to_np_dtype(dtype))
             self.zeros[dtype] = self.constant(zero, "zero")
-        if self._version() >= 9:
-            return self.add("Where", [self.constant(mask, "mask"), tensor, self.zeros[dtype]])
-        factor = mask.astype(helper.tensor_dtype_to_np_dtype(dtype))
-        return self.add("Mul", [tensor, self.constant(factor, "mask")])
+        return self.zeros[dtype]
 
     def _version(self) -> int:
         return max(o.version for o in self.groups.model.proto.opset_import if o.domain in ("", "ai.onnx"))
@@ -165,6 +177,7 @@ class _Reference:
 
 
 _WHOLE: Array = np.array([-1], np.int32)
+_BYTES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 def _fields_first(axes: Axes) -> list[tuple[int, Array]]:

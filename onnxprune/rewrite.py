@@ -20,7 +20,7 @@ from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except
 from onnxprune.rules.site import Site
-from onnxprune.tracing import captured
+from onnxprune.tracing import Tracing, captured, first_output
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:
@@ -39,23 +39,24 @@ def zeroed(groups: Groups, gone: Array) -> Model:
     """
     model, tracing = groups.model, groups.tracing
     masks = _common_masks(Cut(groups, gone))
+    for key in tracing.scales:  # what stands for zero is stored in the weights that they belong to
+        masks.pop(tracing.weights.get(key, ""), None)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     values: dict[str, Callable[[], Array]] = {}
     for tensor in proto.graph.initializer:
         if tensor.name in masks:
-            _store(values, tensor, _masked(model, tensor.name, masks[tensor.name]), model.external)
+            _store(values, tensor, _masked(tracing, tensor.name, masks[tensor.name]), model.external)
     for sparse in proto.graph.sparse_initializer:
         if sparse.values.name in masks:
             sparse.CopyFrom(_sparse(model.array(sparse.values.name) * masks[sparse.values.name], sparse))
     for node in proto.graph.node:
-        if node.output and node.output[0] in masks:
-            value = tracing.weight_value(node.output[0])
-            if value is not None:
-                tensor = numpy_helper.from_array(value * masks[node.output[0]].astype(value.dtype))
-                del node.input[:], node.attribute[:]
-                node.op_type = "Constant"
-                node.attribute.append(helper.make_attribute("value", tensor))
+        name = node.output[0] if node.output else ""
+        if name in masks and tracing.stored_value(name) is not None:
+            tensor = numpy_helper.from_array(_masked(tracing, name, masks[name])())
+            del node.input[:], node.attribute[:]
+            node.op_type = "Constant"
+            node.attribute.append(helper.make_attribute("value", tensor))
     return replace(model, proto=proto, values=values)
 
 
@@ -80,10 +81,11 @@ def _sparse(dense: Array, like: onnx.SparseTensorProto) -> onnx.SparseTensorProt
     return helper.make_sparse_tensor(values, numpy_helper.from_array(index.astype(np.int64)), dense.shape)
 
 
-def _masked(model: Model, name: str, mask: Array) -> Callable[[], Array]:
+def _masked(tracing: Tracing, name: str, mask: Array) -> Callable[[], Array]:
     def make() -> Array:
-        value = model.array(name)
-        return np.where(mask, value, np.zeros((), value.dtype))
+        value = tracing.stored_value(name)
+        assert value is not None
+        return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))
 
     return make
 
@@ -231,7 +233,7 @@ class _Rewriting:
     # --- nodes -------------------------------------------------------------------------------------------
 
     def _nodes(self, graph: onnx.GraphProto) -> None:
-        traced = {site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output}
+        traced = self.groups.tracing.by_output
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
             if node.output and self._constants.get(node.output[0]):
@@ -239,7 +241,7 @@ class _Rewriting:
                 continue
             new = graph.node.add()
             new.CopyFrom(node)
-            site, rule = traced.get(node.output[0] if node.output else "", (None, None))
+            site, rule = traced.get(first_output(node), (None, None))
             if site is None:
                 continue
             for slot, name in enumerate(node.input):
@@ -254,7 +256,7 @@ class _Rewriting:
 
     def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, Array]) -> None:
         """The copies of a weight that a node makes."""
-        value = self.groups.tracing.weight_value(node.output[0])
+        value = self.groups.tracing.stored_value(node.output[0])
         if value is None:
             raise ModelError(f"Constant {node.output[0]!r} holds no tensor")
         for name, axes in self._constants[node.output[0]].items():

@@ -35,6 +35,8 @@ class Session:
         options.intra_op_num_threads = threads
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        # Not even float weights quantised, for being next to what is.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = ort.InferenceSession(self._source(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:

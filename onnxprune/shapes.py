@@ -11,12 +11,14 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
+from onnxprune import contrib, contrib_quantized
 from onnxprune.evaluate import EVALUATORS
 from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
 
@@ -361,15 +363,17 @@ class _Step:
 
     def _ask(self, node: onnx.NodeProto, values: Sequence[np.ndarray | None]) -> list[tuple[int, Shape | None]]:
         scan, shared = self.scan, self.shared
+        node = contrib.standard(node)
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             schema = defs.get_schema(node.op_type, shared.versions.get(domain, 1), domain)
         except defs.SchemaError:
-            return []
+            fused = contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
+            return fused or contrib_quantized.infer(node, scan.shapes, scan.dtypes)
         types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
         if len(types) < len({i for i in node.input if i}):
             return []
-        data = {i: numpy_helper.from_array(v) for i, v in zip(node.input, values, strict=True) if v is not None}
+        data = {i: numpy_helper.from_array(v) for i, v in zip(node.input, values, strict=False) if v is not None}
         try:
             found = shape_inference.infer_node_outputs(
                 schema,
@@ -393,6 +397,9 @@ class _Step:
             answers.append((kind.elem_type, tuple(d.dim_value for d in dims) if known else None))
             if known and _vanishes([d.dim_value for d in dims], [scan.shapes.get(i, ()) for i in node.input]):
                 scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
+        if any(shape is None for _, shape in answers):
+            ours = contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
+            answers = [a if a[1] is not None else b for a, b in zip_longest(answers, ours, fillvalue=(0, None))]
         return answers
 
 

@@ -61,10 +61,13 @@ def candidate_sizes(
     spatial = any(use.axis and use.rank >= 4 and use.is_float for use in plain.values())
     ladder = LADDER[1:] if spatial and not _attended(plain) else LADDER
     rungs = ladder if any(use.axis for use in plain.values()) else ladder[:1]
-    for rung in rungs:
+    tries = [(BATCH, rung) for rung in rungs]
+    if any(not use.axis for use in plain.values()):  # attention with caches may take several tokens of one sample only
+        tries.append(((1, 3), rungs[0]))
+    for batch, rung in tries:
         pair = []
         for which in (0, 1):
-            numbers = {s: (rung if use.axis else BATCH)[which] for s, use in plain.items()}
+            numbers = {s: (rung if use.axis else batch)[which] for s, use in plain.items()}
             for total, parts in _attended(plain).items():
                 numbers[total] = sum(numbers[p] for p in parts)
             for symbol in symbols:

@@ -97,16 +97,18 @@ class Walk:
         made = [o for i in todo for o in self._nodes[i].output if o and (o in later or o in tensors)]
         if not made:
             for held in self._runs:
-                yield {t: held[t] for t in tensors}
+                asked = {t: held[t] for t in tensors}
                 self._forget(held, later)
+                yield asked
             return
         with Session(self._slice(todo, made)) as session:
             for held in self._runs:
                 feeds = {name: held[name] for name in session.inputs}
                 values = dict(zip(made, session.run(feeds, made), strict=True))
-                yield {t: values[t] if t in values else held[t] for t in tensors}
+                asked = {t: values[t] if t in values else held[t] for t in tensors}
                 held.update((name, self._store.put(values[name])) for name in made if name in later)
                 self._forget(held, later)
+                yield asked  # last, so that a consumer who stops at the last run leaves nothing undone
 
     def _before(self, tensors: Sequence[str] | Counter[str], done: set[int]) -> set[int]:
         """The nodes, beside those that are done, that `tensors` are computed by."""

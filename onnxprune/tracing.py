@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx
 
 from onnxprune.evaluate import fill_value
-from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
+from onnxprune.labels import Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
-from onnxprune.rules.site import LabelState, Site, Unsupported
+from onnxprune.rules.site import Encoding, LabelState, Site, Unsupported
 from onnxprune.shapes import Facts, constant_value
 
 logger = logging.getLogger(__name__)
@@ -23,15 +24,24 @@ logger = logging.getLogger(__name__)
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
+# Operators whose output holds elements of their first input only.
+MOVES = frozenset(
+    ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
+) | {"Unsqueeze"}
 COMPUTED = Reason("sizes or indices that the graph computes")
-WEIGHT_TYPES = frozenset(
-    (
-        onnx.TensorProto.FLOAT,
-        onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-        onnx.TensorProto.DOUBLE,
-    )
-)
+# Floats and what is quantised; wider integers and booleans are sizes, indices and masks (or a quantised bias, which
+# is a weight to the rule that reads it).
+WEIGHT_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {
+    onnx.TensorProto.UNDEFINED,
+    onnx.TensorProto.BOOL,
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.UINT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT64,
+    onnx.TensorProto.STRING,
+    onnx.TensorProto.COMPLEX64,
+    onnx.TensorProto.COMPLEX128,
+}
 
 
 @dataclass
@@ -67,7 +77,7 @@ class Tracing(LabelState):
     def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
         """The labels of an input; a weight's are made here."""
         key = self.key(node, slot)
-        self.read.add((node.output[0], slot))
+        self.read.add((first_output(node), slot))
         known = self.axes.get(key)
         if known is None:
             name = node.input[slot]
@@ -93,14 +103,32 @@ class Tracing(LabelState):
         """Replace the labels of an axis of a weight."""
         key = self.key(node, slot)
         axes = list(self.labels(node, slot))
-        if axes[axis].ndim > 1:
-            self.ledger.tie(axes[axis], labels)
+        if axes[axis].ndim > 1 or self._is_read_elsewhere(node, slot):
+            self.ledger.tie(as_field(axes[axis], axis, len(axes)), labels)
         axes[axis] = labels
         self.axes[key] = tuple(axes)
+
+    def _is_read_elsewhere(self, node: onnx.NodeProto, slot: int) -> bool:
+        """Whether another use has been given the labels of an input, and goes on with them."""
+        key = self.key(node, slot)
+        return any(
+            self.key(user, other) == key and (first_output(user), other) in self.read
+            for user in self.readers(node.input[slot])
+            for other, name in enumerate(user.input)
+            if name == node.input[slot] and (user is not node or other != slot)
+        )
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
         return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
+        return self._makers.get(tensor)
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
 
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
@@ -136,11 +164,33 @@ class Tracing(LabelState):
         for key in self.weights:
             yield key, self.axes[key]
 
+    @property
+    def by_output(self) -> dict[str, tuple[Site, Rule | None]]:
+        """Every traced node by its first output."""
+        return {name: entry for entry in self.sites if (name := first_output(entry[0].node))}
+
     @cached_property
     def statistics(self) -> frozenset[str]:
-        """Entries of `axes` that hold running statistics, not parameters: mean and variance of BatchNormalization."""
+        """Entries of `axes` that hold no parameters: mean and variance of BatchNormalization, scales, zero points."""
         sites = (site.node for site, _ in self.sites if site.node.op_type == "BatchNormalization")
-        return frozenset(self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
+        moments = (self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
+        return self.scales.union(moments)
+
+    @cached_property
+    def scales(self) -> frozenset[str]:
+        """Entries of `axes` that hold scales and zero points."""
+        used = ((site, slot) for site, _ in self.sites for e in site.encodings.values() for slot in e.slots)
+        return frozenset(self.key(site.node, slot) for site, slot in used if site.has(slot))
+
+    @cached_property
+    def encodings(self) -> Mapping[str, tuple[Site, Encoding]]:
+        """Quantised weight -> what its numbers mean, and to which node."""
+        found: dict[str, tuple[Site, Encoding]] = {}
+        for site, _ in self.sites:
+            for slot, encoding in site.encodings.items():
+                if site.is_weight(slot):
+                    found.setdefault(site.node.input[slot], (site, encoding))
+        return found
 
     @cached_property
     def unshared(self) -> frozenset[str]:
@@ -153,8 +203,34 @@ class Tracing(LabelState):
         shape = self.facts.shapes.get(name, ())
         if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
             return False
-        value = self.weight_value(name)
+        value = self.stored_value(name)
         return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
+        known = self._zeros.get(tensor)
+        if known is None:
+            known = self._zeros[tensor] = self._is_zero(tensor)
+        return known
+
+    def _is_zero(self, tensor: str) -> bool:
+        if self.is_weight(tensor) and not self.is_filled(tensor):
+            if math.prod(self.facts.shapes.get(tensor, ())) > LARGEST_UNSHARED:
+                return False
+            value = self.weight_value(tensor)
+            return value is not None and not value.any()
+        node = self._makers.get(tensor)
+        if node is None or node.domain:
+            return False
+        if node.op_type == "ConstantOfShape":
+            return not fill_value(node).any()
+        if node.op_type == "Concat":
+            return all(self.is_zero(name) for name in node.input)
+        return node.op_type in MOVES and self.is_zero(node.input[0])
+
+    @cached_property
+    def _zeros(self) -> dict[str, bool]:
+        return {}
 
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""
@@ -172,7 +248,24 @@ class Tracing(LabelState):
         return any(o.name == name for o in graph.output)
 
     def weight_value(self, name: str) -> np.ndarray | None:
-        """The value of a weight by its name in the graph."""
+        """The real value of a weight by its name in the graph: that of a quantised one is dequantised."""
+        if name not in self.encodings:
+            return self.stored_value(name)
+        site, encoding = self.encodings[name]
+        return encoding.decode(partial(self._stored, site))
+
+    def stored_zero(self, name: str) -> np.ndarray:
+        """What is stored in a weight for zero."""
+        if name not in self.encodings:
+            return np.zeros((), bool)
+        site, encoding = self.encodings[name]
+        return encoding.zero(partial(self._stored, site))
+
+    def _stored(self, site: Site, slot: int) -> np.ndarray | None:
+        return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
+
+    def stored_value(self, name: str) -> np.ndarray | None:
+        """The value of a weight as it is stored."""
         maker = self.sources[name]
         if maker is None:
             return self.model.array(name)
@@ -183,7 +276,7 @@ class Tracing(LabelState):
     def key(self, node: onnx.NodeProto, slot: int) -> str:
         """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
         name = node.input[slot]
-        return f"{name}@{node.output[0]}:{slot}" if name in self.unshared else name
+        return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
 
     # --- the pass ----------------------------------------------------------------------------------------
 
@@ -209,7 +302,7 @@ class Tracing(LabelState):
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
         for node in self.model.proto.graph.node:
             for slot, name in enumerate(node.input):
-                if name and (node.output[0], slot) not in self.read:
+                if name and (first_output(node), slot) not in self.read:
                     for labels in self.axes.get(self.key(node, slot), ()):
                         reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
                         self.ledger.fix(labels, reason)
@@ -275,8 +368,15 @@ class Tracing(LabelState):
 def _no_rule(node: onnx.NodeProto, version: int) -> str:
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return f"{node.op_type} has subgraphs, which are not traced"
+    if node.domain == "com.microsoft.nchwc":  # as ONNX Runtime saves a graph that it has optimised in full
+        return "its channels are in blocks made for one machine: optimise for the machine after pruning"
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
+
+
+def first_output(node: onnx.NodeProto) -> str:
+    """What identifies a node: its first output that is asked for (the first of all may be left out)."""
+    return next((name for name in node.output if name), "")
 
 
 def captured(node: onnx.NodeProto) -> Iterator[str]:

@@ -66,6 +66,11 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     domain: str = ""
 
+    @property
+    def contracts(self) -> bool:
+        """Whether the labels end in the operator, and others come out."""
+        return self.op in (FUSED_CONTRACTIONS if self.domain else CONTRACTIONS)
+
     def __str__(self) -> str:
         return f"{self.op}-{self.name}" if self.name else self.op
 
@@ -111,7 +116,7 @@ def check_case(case: Case, version: int) -> api.Outcome | None:
     proto = net.proto()
     wanted = {("w_in", 1): case.units or case.why, **case.others}
     if not any(isinstance(w, int) for w in wanted.values()):
-        groups = api.trace(proto, heads=case.options.get("heads", True))
+        groups = api.trace(proto, heads=case.options.get("heads", True), head_dims=case.options.get("head_dims", False))
         check_groups(groups, wanted)
         check_untouched(proto, case, wanted)
         return None
@@ -124,15 +129,17 @@ def check_case(case: Case, version: int) -> api.Outcome | None:
         group = group_of(outcome.groups, "w_in", 1)
         assert group is not None
         assert group.exact == case.exact
-        if case.out is not None and case.op not in CONTRACTIONS:
+        inside = case.contracts or case.options.get("head_dims")  # queries end in their product with keys
+        if case.out is not None and not inside:
             assert ("w_out", 0) in {(m.tensor, m.axis) for m in group.members}
     check_sizes(outcome, wanted)
-    if case.units and case.exact and case.out is not None and case.op not in CONTRACTIONS:
+    if case.units and case.exact and case.out is not None and not case.contracts:
         check_by_zeroing(case, proto, outcome)
     return outcome
 
 
-CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+CONTRACTIONS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"))
+FUSED_CONTRACTIONS = frozenset(("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "TransposeMatMul", "MoE", "QMoE"))
 
 
 def check_groups(groups: Groups, wanted: Mapping[tuple[str, int], int | str]) -> None:

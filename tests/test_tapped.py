@@ -8,19 +8,20 @@ from onnx import parser
 from onnxprune.model import load
 from onnxprune.tapped import Walk
 
-MODEL = """
+WEIGHTS = [", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24))]
+MODEL = f"""
 <ir_version: 8, opset_import: ["" : 17]>
 agraph (float[N, 4] x) => (float[N, 3] y)
-<float[4, 8] w = {%s}, float[8, 3] v = {%s}>
-{
+<float[4, 8] w = {{{WEIGHTS[0]}}}, float[8, 3] v = {{{WEIGHTS[1]}}}>
+{{
   a = MatMul(x, w)
   b = Relu(a)
   c = Sigmoid(a)
   d = Mul(b, c)
   e = Add(d, a)
   y = MatMul(e, v)
-}
-""" % (", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24)))
+}}
+"""
 
 
 def expected(runs):

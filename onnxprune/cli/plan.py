@@ -11,6 +11,7 @@ from onnxprune.cli import options as shared
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
+    from onnxprune.calibration import Source
     from onnxprune.selection import Options
 
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 )
 @shared.selection
 @shared.sizes
-@shared.data("for criteria that need them")
+@shared.data
 @shared.force
 @shared.conversation
 def plan(
@@ -35,7 +36,7 @@ def plan(
     output: str,
     options: Options,
     sizes: dict[str, int],
-    data: str | None,
+    data: Source | None,
     samples: int,
     force: bool,
 ) -> None:

@@ -13,6 +13,7 @@ from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
+    from onnxprune.calibration import Source
     from onnxprune.selection import Options
 
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @shared.selection
 @shared.sizes
 @shared.verify
-@shared.data("score on them, and re-fit what lost inputs")
+@shared.data
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
@@ -35,7 +36,7 @@ def prune(
     options: Options,
     sizes: dict[str, int],
     verify: bool,
-    data: str | None,
+    data: Source | None,
     samples: int,
     plan_out: str | None,
     dry_run: bool,

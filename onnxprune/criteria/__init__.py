@@ -22,6 +22,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     fpgm,
     lamp,
     magnitude,
+    obs,
     random,
     wanda,
 )

@@ -1,17 +1,37 @@
 """How labels go through every operator: one file per family, each operator in exactly one place."""
 
-from onnxprune.rules import contraction, index, layout, norm, pointwise, reduce, source
+from onnxprune.rules import (
+    attention,
+    blockwise,
+    contraction,
+    fused,
+    fused_attention,
+    index,
+    layout,
+    norm,
+    pointwise,
+    quantized,
+    recurrent,
+    reduce,
+    source,
+)
 from onnxprune.rules.registry import Rule, all_rules, find, rule
 
 __all__ = [
     "Rule",
     "all_rules",
+    "attention",
+    "blockwise",
     "contraction",
     "find",
+    "fused",
+    "fused_attention",
     "index",
     "layout",
     "norm",
     "pointwise",
+    "quantized",
+    "recurrent",
     "reduce",
     "rule",
     "source",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnxprune.labels import Array, Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Reading, Site, Unsupported, through
+from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
 
 KERNEL = "spatial axis of a kernel"
 SPATIAL = "spatial axis of a convolution"
 
 
-def _follow_group(edit: Edit) -> None:
+def follow_group(edit: Edit, weight: int = 1) -> None:
     """`group` becomes the number of rows that remain."""
     group = _groups(edit.site)
     if group > 1:
-        left = int(edit.kept(1, 0).reshape(group, -1).any(axis=1).sum())
+        left = int(edit.kept(weight, 0).reshape(group, -1).any(axis=1).sum())
         if left != group:
             edit.set_attribute("group", left)
 
@@ -26,63 +30,98 @@ def _groups(site: Site) -> int:
     return int(site.attrs.get("group", 1))
 
 
+def conv_work(site: Site) -> list[tuple[int | None, int]]:
+    """Every output position, by every weight of its kernel."""
+    return [(None, a) for a in range(len(site.out_shape()))] + [(1, a) for a in range(1, len(site.shape(1)))]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Which inputs of a convolution are what.
+
+    Attributes:
+        x: the input.
+        w: the weight.
+        along: tensors with one entry per output channel; those of a single entry play no part.
+        zero: holds what an element of the input that contributes nothing is, if that is not 0.
+    """
+
+    x: int = 0
+    w: int = 1
+    along: tuple[int, ...] = (2,)
+    zero: int | None = None
+
+    def per_channel(self, site: Site) -> list[int]:
+        """The slots of `along` that are given."""
+        return [s for s in self.along if site.has(s) and math.prod(site.shape(s)) > 1]
+
+
+PLAIN = Slots()
+
+
 @rule(
     "Conv",
-    follow=_follow_group,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
+    follow=follow_group,
+    work=conv_work,
 )
 def conv(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
-    return _grouped(site, transposed=False) if _groups(site) > 1 else _convolution(site, ("m", "c"))
+    return convolved(site, PLAIN)
 
 
 @rule(
     "ConvTranspose",
-    follow=_follow_group,
+    follow=follow_group,
     work=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_transpose(site: Site) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
-    return _grouped(site, transposed=True) if _groups(site) > 1 else _convolution(site, ("c", "m"))
+    return convolved(site, PLAIN, transposed=True)
 
 
-def _convolution(site: Site, weight: tuple[str, str]) -> list[Axes]:
-    """A convolution without groups; `weight` has the letters of its weight's channel axes."""
-    kernel, space, output = _spatial(site)
-    bias = [("m",)] if site.has(2) else []
+def convolved(site: Site, slots: Slots, *, transposed: bool = False) -> list[Axes]:
+    """A convolution of whatever encoding."""
+    if _groups(site) > 1:
+        return _grouped(site, slots, transposed=transposed)
+    kernel, space, output = _spatial(site, slots)
+    inputs: list[Letters | None] = [None] * len(site.node.input)
+    inputs[slots.x] = ("n", "c", *space)
+    inputs[slots.w] = (*("cm" if transposed else "mc"), *kernel)
+    for slot in slots.per_channel(site):
+        inputs[slot] = ("m",)
     return through(
         site,
-        [("n", "c", *space), (*weight, *kernel), *bias],
+        inputs,
         [("n", "m", *output)],
         fixes=dict.fromkeys(set(space) - set(output), SPATIAL),
         inherent=dict.fromkeys(kernel, KERNEL),
+        zeros={} if slots.zero is None else {slots.x: slots.zero},
     )
 
 
-def _spatial(site: Site) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _spatial(site: Site, slots: Slots) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Letters of the kernel's, the input's and the output's spatial axes.
 
     An axis with a kernel of 1, a stride of 1 and no padding is not mixed: its output has the letter of its input.
     """
-    count = len(site.shape(1)) - 2
+    sizes = site.shape(slots.w)[2:]
+    count = len(sizes)
     kernel, space = (tuple(f"{x}{i}" for i in range(count)) for x in "ks")
     strides, pads = site.attrs.get("strides", [1] * count), site.attrs.get("pads", [0] * 2 * count)
     padded = list(site.attrs.get("output_padding", [0] * count))
-    plain = [
-        (site.shape(1)[2 + i], strides[i], pads[i], pads[i + count], padded[i]) == (1, 1, 0, 0, 0) for i in range(count)
-    ]
+    plain = [(sizes[i], strides[i], pads[i], pads[i + count], padded[i]) == (1, 1, 0, 0, 0) for i in range(count)]
     return kernel, space, tuple(space[i] if plain[i] else f"o{i}" for i in range(count))
 
 
-def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
+def _grouped(site: Site, slots: Slots, *, transposed: bool) -> list[Axes]:
     """A convolution in groups: channels are rows (the groups) x positions within.
 
     `Conv` weights are [groups x out, in, ...], those of `ConvTranspose` [groups x in, out, ...]: axis 0 lists
     rows x positions, and the positions of axis 1 are another choice in every row.
     """
     ledger, group = site.ledger, _groups(site)
-    x, w, sizes = site.labels(0), site.labels(1), site.shape(1)
-    _, inside, outside = _spatial(site)
+    x, w, sizes = site.labels(slots.x), site.labels(slots.w), site.shape(slots.w)
+    _, inside, outside = _spatial(site, slots)
     space: list[Array] = []
     for axis, (before, after) in enumerate(zip(inside, outside, strict=True), 2):
         ledger.fix(w[axis], site.reason(KERNEL, inherent=True))
@@ -90,18 +129,18 @@ def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
             ledger.fix(x[axis], site.reason(SPATIAL))
         space.append(site.uniform(x[axis], axis) if before == after else site.barrier(SPATIAL))
     outer = _rows(w[0], group, sizes[0])
-    entering = _rows(site.uniform(x[1], 1), group, site.shape(0)[1])
+    entering = _rows(site.uniform(x[1], 1), group, site.shape(slots.x)[1])
     if transposed:
         ledger.tie(outer, entering)
-        inner = ledger.fresh(site.node.input[1], 1, group * sizes[1]).reshape(group, -1)
+        inner = ledger.fresh(site.node.input[slots.w], 1, group * sizes[1]).reshape(group, -1)
     else:
         inner = entering
-    within = min(outer.shape[1], sizes[1]) > 1 and site.is_weight(1)
+    within = min(outer.shape[1], sizes[1]) > 1 and site.is_weight(slots.w)
     if within and ledger.choose((site.node.output[0], 1), np.concatenate([outer, inner], axis=1), (0, 1)) == 1:
         ledger.balance(outer, 1)
         ledger.balance(inner, 1)
         site.assign(
-            1,
+            slots.w,
             1,
             np.repeat(inner, outer.shape[1], axis=0).reshape(sizes[0], sizes[1], *[1] * (len(sizes) - 2)),
         )
@@ -111,9 +150,9 @@ def _grouped(site: Site, *, transposed: bool) -> list[Axes]:
         ledger.tie(inner, first)
         ledger.fix(w[1], site.reason("channel within a group, where whole groups go", inherent=True))
     made = (inner if transposed else outer).reshape(-1)
-    if site.has(2):
-        ledger.tie(site.labels(2)[0], made)
-    site.readings.append(Reading(0, 1, False))
+    for slot in slots.per_channel(site):
+        ledger.tie(site.labels(slot)[0], made)
+    site.readings.append(Reading(slots.x, 1, False, slots.zero))
     return [(x[0], made, *space)]
 
 
@@ -124,32 +163,52 @@ def _rows(line: Array, group: int, size: int) -> Array:
 @rule("Gemm", work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def gemm(site: Site) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
-    a = ("k", "m") if site.attrs.get("transA") else ("m", "k")
-    b = ("n", "k") if site.attrs.get("transB") else ("k", "n")
-    inputs: list[tuple[str, ...]] = [a, b]
+    inputs, output = _gemm_letters(site)
     if site.has(2):
-        inputs.append(("m", "n")[2 - len(site.shape(2)) :])
-    return through(site, inputs, [("m", "n")])
+        bias: list[Letter] = ["m", "n"]
+        inputs.append(bias[2 - len(site.shape(2)) :])
+    return through(site, inputs, [output])
 
 
 @rule("MatMul", work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)])
 def matmul(site: Site) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
-    ranks = len(site.shape(0)), len(site.shape(1))
+    a, b, out, batch = product_letters(site, 0, 1)
+    results = through(site, [a, b], [out])
+    note_heads(site, [a, b], batch)
+    return results
+
+
+def letters(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
+    """A letter per axis of the factors and of the product of a Gemm, MatMul or Einsum; batch axes are numbers."""
+    if site.node.op_type == "MatMul":
+        a, b, out, _ = product_letters(site, 0, 1)
+        return [a, b], out
+    return _gemm_letters(site) if site.node.op_type == "Gemm" else _equation(site)
+
+
+def _gemm_letters(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
+    a: list[Letter] = ["k", "m"] if site.attrs.get("transA") else ["m", "k"]
+    b: list[Letter] = ["n", "k"] if site.attrs.get("transB") else ["k", "n"]
+    return [a, b], ["m", "n"]
+
+
+def product_letters(site: Site, first: int, second: int) -> tuple[list[Letter], list[Letter], list[Letter], range]:
+    """Letters of the two factors and of the product of a `MatMul`, and its batch letters."""
+    ranks = len(site.shape(first)), len(site.shape(second))
     batch = max(*ranks, 2) - 2
     a: list[Letter] = [*range(batch - max(ranks[0] - 2, 0), batch), *(("m", "k") if ranks[0] > 1 else ("k",))]
     b: list[Letter] = [*range(batch - max(ranks[1] - 2, 0), batch), *(("k", "n") if ranks[1] > 1 else ("k",))]
     out: list[Letter] = [*range(batch), *("m" if ranks[0] > 1 else ""), *("n" if ranks[1] > 1 else "")]
-    results = through(site, [a, b], [out])
-    note_heads(site, [a, b], range(batch))
-    return results
+    return a, b, out, range(batch)
 
 
-def note_heads(site: Site, inputs: list[list[Letter]], batch: range | list[Letter]) -> None:
+def note_heads(site: Site, inputs: Sequence[Letters | None], batch: range | list[Letter]) -> None:
     """Rows of a split that are the batch axis of a product of two activations are attention heads."""
-    if any(site.constant):
+    factors = [(slot, letters) for slot, letters in enumerate(inputs) if letters is not None]
+    if any(site.constant[slot] for slot, _ in factors):
         return
-    for slot, letters in enumerate(inputs):
+    for slot, letters in factors:
         for labels, letter in zip(site.labels(slot), letters, strict=True):
             row = site.ledger.row_of(labels) if letter in batch else None
             if row is not None:
@@ -187,7 +246,7 @@ def _einsum_work(site: Site) -> list[tuple[int | None, int]]:
 def einsum(site: Site) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
     inputs, output = _equation(site)
-    if any(len(set(letters)) < len(letters) for letters in inputs):
+    if any(len(set(term)) < len(term) for term in inputs):
         raise Unsupported("an Einsum term repeats a letter")
     results = through(site, inputs, [output])
     if len(inputs) == 2:

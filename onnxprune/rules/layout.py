@@ -10,7 +10,7 @@ from onnxprune.labels import Array, Axes, as_field, as_line, is_barrier, varying
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Site, Unsupported, through
+from onnxprune.rules.site import Letters, Site, Unsupported, through
 from onnxprune.shapes import Shape
 
 Block = tuple[list[int], list[int]]
@@ -202,9 +202,16 @@ def tile(site: Site) -> list[Axes]:
 @rule("Concat")
 def concat(site: Site) -> list[Axes]:
     """Joined along `axis`; the other axes are tied."""
-    axis, rank = axis_of(site, 1), len(site.out_shape())
-    slots = range(len(site.node.input))
-    letters: list[list[Letter]] = [[a if a != axis else f"part{s}" for a in range(rank)] for s in slots]
+    return concatenated(site, range(len(site.node.input)))
+
+
+def concatenated(site: Site, slots: Sequence[int]) -> list[Axes]:
+    """The inputs `slots` joined along the attribute `axis`."""
+    rank = len(site.out_shape())
+    axis = axis_of(site, 1, slots[0])
+    letters: list[Letters | None] = [None] * len(site.node.input)
+    for slot in slots:
+        letters[slot] = [a if a != axis else f"part{slot}" for a in range(rank)]
     results = list(through(site, letters, [[a if a != axis else "joined" for a in range(rank)]])[0])
     parts = [(site.labels(s)[axis], site.shape(s)[axis]) for s in slots if site.shape(s)[axis]]
     results[axis] = _joined(site, parts, axis)

@@ -11,9 +11,10 @@ from onnxprune.rules.site import Site
 
 Trace = Callable[[Site], list[Axes]]
 Follow = Callable[[Edit], None]
-# The sizes whose product is the node's multiply-accumulate count: (slot of an input, axis), or (None, axis)
-# for an axis of the first output.
-Work = Callable[[Site], Sequence[tuple[int | None, int]]]
+# Sizes to be multiplied: (slot of an input, axis), or (None, axis) for an axis of the first output.
+Product = Sequence[tuple[int | None, int]]
+Work = Callable[[Site], Product]
+Works = Callable[[Site], Sequence[Product]]
 
 NEWEST = 1 << 30
 
@@ -29,7 +30,7 @@ class Rule:
         until: last opset version that it holds for.
         trace: takes the labels of the inputs to the outputs.
         follow: edits what the node carries outside of its parameters when sizes change.
-        work: the sizes whose product is the node's MACs; None for operators that are not contractions.
+        work: the products whose sum is the node's multiply-accumulates; None for what is no contraction.
         family: name of the family that the rule belongs to, for the table of operators.
         summary: how labels go through, in one line.
     """
@@ -40,7 +41,7 @@ class Rule:
     until: int
     trace: Trace
     follow: Follow | None
-    work: Work | None
+    work: Works | None
     family: str
     summary: str
 
@@ -55,11 +56,14 @@ def rule(
     until: int = NEWEST,
     follow: Follow | None = None,
     work: Work | None = None,
+    works: Works | None = None,
 ) -> Callable[[Trace], Trace]:
     """Register the decorated function as the rule of `ops`; its docstring's first line is the summary.
 
     Where a rule for the same operator holds in part of the opset range already, the new one takes its place there.
+    `work` is for operators whose multiply-accumulates are a single product.
     """
+    products = works if work is None else lambda site: [work(site)]
 
     def decorate(function: Trace) -> Trace:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
@@ -69,7 +73,7 @@ def rule(
             older = [replace(r, until=min(r.until, since - 1)) for r in known]
             newer = [replace(r, since=max(r.since, until + 1)) for r in known]
             known[:] = [r for r in (*older, *newer) if r.since <= r.until]
-            known.append(Rule(domain, op, since, until, function, follow, work, family, summary))
+            known.append(Rule(domain, op, since, until, function, follow, products, family, summary))
         return function
 
     return decorate

@@ -2,12 +2,13 @@
 
 A rule names every axis of every input and output by a *letter*, as `einsum` does. Axes with the same letter
 are tied; a letter that is only in inputs is contracted (a removed position contributes nothing); letters in
-`mixes` change the values at the other positions; letters in `fixes` must stay whole.
+`mixes` change the values at the other positions; letters in `fixes` must stay whole. An axis that holds the
+positions of a letter several times over (the gates of an LSTM) is named by `Copies`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -23,6 +24,14 @@ Letter = Hashable
 Letters = Sequence[Letter]
 
 
+@dataclass(frozen=True)
+class Copies:
+    """An axis of an input that lists all positions of a letter `count` times, which go together."""
+
+    letter: Letter
+    count: int
+
+
 class LabelState(Protocol):
     """The labels of all tensors of the graph that is traced."""
 
@@ -32,11 +41,20 @@ class LabelState(Protocol):
     def is_weight(self, tensor: str) -> bool:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
 
+    def stored_value(self, name: str) -> Array | None:
+        """The value of a weight as it is stored."""
+
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
 
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of `tensor` are zero, whatever the inputs are."""
+
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
 
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
@@ -63,11 +81,32 @@ class Reading:
         slot: index of the input.
         axis: its axis.
         mixed: the node is computed on the remaining positions only; otherwise zeros are put in.
+        zero: the input that holds what stands for zero (a zero point); 0 if there is none.
     """
 
     slot: int
     axis: int
     mixed: bool
+    zero: int | None = None
+
+
+# The stored value of an input that is a weight itself, else None.
+Stored = Callable[[int], Array | None]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the stored numbers of an input stand for.
+
+    Attributes:
+        decode: the real values, with the axes of the stored ones (an axis that is not cut may have another size).
+        zero: what is stored for zero, broadcastable to the stored values.
+        slots: inputs that hold scales and zero points, which are no parameters themselves.
+    """
+
+    decode: Callable[[Stored], Array]
+    zero: Callable[[Stored], Array]
+    slots: tuple[int, ...]
 
 
 @dataclass
@@ -82,6 +121,7 @@ class Site:
         state: the labels of every tensor; those of weights are made when they are first asked for.
         constant: per input, whether it is computed from weights alone.
         readings: filled by rules, for the masked reference.
+        encodings: filled by rules, by input: what the numbers of a quantised weight mean.
     """
 
     node: onnx.NodeProto
@@ -92,6 +132,7 @@ class Site:
     state: LabelState
     constant: list[bool]
     readings: list[Reading] = field(default_factory=list)
+    encodings: dict[int, Encoding] = field(default_factory=dict)
 
     @cached_property
     def attrs(self) -> dict[str, Any]:
@@ -173,6 +214,11 @@ class _Entry:
     letter: Letter
     letters: Letters
 
+    def renamed(self, letter: Letter) -> _Entry:
+        """The entry under another letter, which may be that of another of its axes."""
+        names = {self.letter: letter, letter: ("across", letter)}
+        return _Entry(self.labels, letter, [names.get(x, x) for x in self.letters])
+
     def over(self, order: Letters) -> Array:
         """The labels laid out over `order`, which holds all letters that they vary on."""
         rank = len(order)
@@ -194,6 +240,8 @@ def through(
     mixes: Sequence[Letter] = (),
     fixes: Mapping[Letter, str] | None = None,
     inherent: Mapping[Letter, str] | None = None,
+    same: Mapping[Letter, Letter] | None = None,
+    zeros: Mapping[int, int] | None = None,
 ) -> list[Axes]:
     """Take the labels of a node's inputs to its outputs by letters.
 
@@ -204,6 +252,8 @@ def through(
         mixes: letters whose removal changes the values at other positions.
         fixes: letter -> the reason why it must stay whole.
         inherent: the same, for what no model can shrink (the spatial axes of a kernel).
+        same: letters that stand for the same positions (what a recurrence reads is what it made before).
+        zeros: input -> the input that holds its zero point.
 
     Returns:
         The labels of every output.
@@ -216,12 +266,15 @@ def through(
         for other in found:
             _tie(site.ledger, first, other)
         if fixes and letter in fixes:
-            site.ledger.fix(first.labels, site.reason(fixes[letter]))
+            chosen[letter] = _fixed(site, first, site.reason(fixes[letter]))
         elif inherent and letter in inherent:
-            site.ledger.fix(first.labels, site.reason(inherent[letter], inherent=True))
+            chosen[letter] = _fixed(site, first, site.reason(inherent[letter], inherent=True))
         elif letter in mixes:
             site.ledger.mix(first.labels)
-    _read(site, inputs, produced, mixes)
+    for letter, twin in (same or {}).items():
+        if letter in chosen and twin in chosen:
+            _tie(site.ledger, chosen[letter].renamed(twin), chosen[twin])
+    _read(site, inputs, produced, mixes, zeros or {})
     results: list[Axes] = []
     for slot, letters in enumerate(outputs):
         if not site.node.output[slot]:  # an optional output that is not asked for
@@ -244,10 +297,45 @@ def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[
         sizes, axes = site.shape(slot), site.labels(slot)
         if len(letters) != len(sizes):
             raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
-        for letter, size, labels in zip(letters, sizes, axes, strict=True):
-            if size != 1:
-                entries.setdefault(letter, []).append(_Entry(labels, letter, letters))
+        plain = [_plain(letter) for letter in letters]
+        for axis, (letter, size, labels) in enumerate(zip(letters, sizes, axes, strict=True)):
+            if size == 1:
+                continue
+            labels = _once(site, labels, axis, letters)
+            if isinstance(letter, Copies) and size == letter.count:
+                site.ledger.fix(labels, site.reason("copies of a single position", inherent=True))
+            else:
+                entries.setdefault(plain[axis], []).append(_Entry(labels, plain[axis], plain))
     return entries
+
+
+def _plain(letter: Letter) -> Letter:
+    return letter.letter if isinstance(letter, Copies) else letter
+
+
+def _once(site: Site, labels: Array, own: int, letters: Letters) -> Array:
+    """The labels of an input's axis `own` with all copies of a position tied, and one of them left."""
+    for axis, letter in enumerate(letters):
+        if not isinstance(letter, Copies) or (labels.ndim == 1 and axis != own):
+            continue
+        place = axis if labels.ndim > 1 else 0
+        size = labels.shape[place]
+        if size % letter.count and size != 1:
+            raise Unsupported(f"an axis of {size} positions does not hold {letter.count} copies")
+        if size != 1:
+            parted = labels.reshape(*labels.shape[:place], letter.count, -1, *labels.shape[place + 1 :])
+            first = parted.take([0], place)
+            site.ledger.tie(parted, first)
+            labels = first.squeeze(place)
+    return labels
+
+
+def _fixed(site: Site, entry: _Entry, reason: Reason) -> _Entry:
+    """A barrier in place of the labels, which stay."""
+    if is_barrier(entry.labels):
+        return entry
+    site.ledger.fix(entry.labels, reason)
+    return _Entry(site.ledger.barrier(reason), entry.letter, (entry.letter,))
 
 
 def _weight(entry: _Entry) -> tuple[bool, int, int]:
@@ -284,14 +372,20 @@ def _new(site: Site, size: int) -> Array:
     return site.barrier("axis made by the operator" if size != 1 else "axis of a single position")
 
 
-def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], mixes: Sequence[Letter]) -> None:
+def _read(
+    site: Site,
+    inputs: Sequence[Letters | None],
+    produced: set[Letter],
+    mixes: Sequence[Letter],
+    zeros: Mapping[int, int],
+) -> None:
     """Note which inputs the masked reference must silence: contracted letters, and mixed ones.
 
     A contracted letter is silenced where activations have it, else (two weights) in one of the weights.
     """
     summed: dict[Letter, list[Reading]] = {}
     for slot, letters in enumerate(inputs):
-        for axis, letter in enumerate(letters or ()):
+        for axis, letter in enumerate(map(_plain, letters or ())):
             mixed = letter in mixes
             if not mixed and letter in produced:
                 continue
@@ -300,7 +394,7 @@ def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], m
             if mixed:
                 site.readings.append(Reading(slot, axis, True))
             else:
-                summed.setdefault(letter, []).append(Reading(slot, axis, False))
+                summed.setdefault(letter, []).append(Reading(slot, axis, False, zeros.get(slot)))
     for found in summed.values():
         active = [r for r in found if not site.constant[r.slot]]
         site.readings.extend(active or found[:1])

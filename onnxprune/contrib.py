@@ -1,0 +1,209 @@
+"""Sizes and types of what ONNX Runtime's fused operators make, and others that `onnx` has no shape function for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, defs, helper
+
+Shape = tuple[int, ...]
+MICROSOFT = "com.microsoft"
+
+# Fused operators whose first output is sized like that of a standard operator on the first inputs.
+_STANDARD: Mapping[str, tuple[str, int]] = {"FusedConv": ("Conv", 3), "FusedGemm": ("Gemm", 3)}
+
+
+def standard(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The standard operator whose output is sized like that of a fused one; other nodes as they are."""
+    if node.domain != MICROSOFT or node.op_type not in _STANDARD:
+        return node
+    op, count = _STANDARD[node.op_type]
+    known = defs.get_schema(op).attributes
+    plain = helper.make_node(op, node.input[:count], node.output, name=node.name)
+    plain.attribute.extend(a for a in node.attribute if a.name in known)
+    return plain
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is known of a node and its inputs."""
+
+    node: onnx.NodeProto
+    shapes: Mapping[str, Shape]
+    values: Mapping[str, np.ndarray]
+
+    def attribute(self, name: str, default: Any = 0) -> Any:
+        return next((helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
+
+    def has(self, slot: int) -> bool:
+        return slot < len(self.node.input) and bool(self.node.input[slot])
+
+    def shape(self, slot: int) -> Shape:
+        return self.shapes[self.node.input[slot]]
+
+
+Sizes = Callable[[_Given], Sequence[Shape | None]]
+
+
+def infer(
+    node: onnx.NodeProto,
+    shapes: Mapping[str, Shape],
+    dtypes: Mapping[str, int],
+    values: Mapping[str, np.ndarray],
+) -> list[tuple[int, Shape | None]]:
+    """(type, sizes) of every output of a node; empty where they cannot be known."""
+    sizes = _SIZES.get((node.domain, node.op_type))
+    if sizes is None:
+        return []
+    try:
+        found = list(sizes(_Given(node, shapes, values)))
+    except (LookupError, ValueError, ZeroDivisionError):  # an input without known sizes, or with impossible ones
+        return []
+    floats = [dtypes[i] for i in node.input if dtypes.get(i) in _FLOATS]
+    found += [None] * (len(node.output) - len(found))
+    return [
+        (TensorProto.INT32 if (node.op_type, slot) in _INTEGER else next(iter(floats), 0), shape)
+        for slot, shape in enumerate(found[: len(node.output)])
+    ]
+
+
+_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
+_INTEGER = frozenset((("EmbedLayerNormalization", 1),))
+
+
+def _like_first(given: _Given) -> Sequence[Shape | None]:
+    return [given.shape(0)]
+
+
+def _broadcast(given: _Given) -> Sequence[Shape | None]:
+    return [np.broadcast_shapes(*(given.shape(s) for s in range(len(given.node.input)) if given.has(s)))]
+
+
+def _skip_norm(given: _Given) -> Sequence[Shape | None]:
+    x = given.shape(0)
+    statistics = (*x[:-1], 1)
+    return [x, statistics, statistics, x]
+
+
+def _embed_norm(given: _Given) -> Sequence[Shape | None]:
+    batch, length = given.shape(0)
+    x = (batch, length, given.shape(2)[1])
+    return [x, (batch,), x]
+
+
+def _split_halves(given: _Given) -> Sequence[Shape | None]:
+    *rest, last = given.shape(0)
+    return [(*rest, last // 2)]
+
+
+def _product(given: _Given) -> Sequence[Shape | None]:
+    a, b = (_turned(given, slot) for slot in (0, 1))
+    batch = np.broadcast_shapes(a[:-2], b[:-2])
+    return [(*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))]
+
+
+def _turned(given: _Given, slot: int) -> Shape:
+    """The sizes of a factor of FusedMatMul in the order of a plain product."""
+    shape, side = given.shape(slot), "AB"[slot]
+    if len(shape) > 1 and given.attribute(f"transBatch{side}"):
+        shape = (*shape[1:-1], shape[0], shape[-1])
+    if len(shape) > 1 and given.attribute(f"trans{side}"):
+        shape = (*shape[:-2], shape[-1], shape[-2])
+    return shape
+
+
+def _nhwc_conv(given: _Given) -> Sequence[Shape | None]:
+    (batch, *space, _), (out, *kernel, _) = given.shape(0), given.shape(1)
+    if given.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+        return [None]
+    count = len(space)
+    strides, dilations = (given.attribute(name, [1] * count) for name in ("strides", "dilations"))
+    pads = given.attribute("pads", [0] * 2 * count)
+    sizes = (
+        (n + pads[i] + pads[i + count] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i, n in enumerate(space)
+    )
+    return [(batch, *sizes, out)]
+
+
+def _attention(given: _Given) -> Sequence[Shape | None]:
+    batch, length, _ = given.shape(0)
+    heads, columns = given.attribute("num_heads"), given.shape(1)[1]
+    widths = given.attribute("qkv_hidden_sizes", [columns // 3] * 3)
+    if given.has(4):
+        past = given.shape(4)
+        total = past[3] if given.attribute("past_present_share_buffer") else past[3] + length
+        return [(batch, length, widths[2]), (*past[:3], total, past[4])]
+    return [(batch, length, widths[2]), (2, batch, heads, length, widths[0] // heads)]
+
+
+def _multi_head(given: _Given) -> Sequence[Shape | None]:
+    query, heads = given.shape(0), given.attribute("num_heads")
+    batch, length = query[:2]
+    if len(query) == 5:
+        key = value = length, query[4]
+    else:
+        key = _length_and_size(given, 1, heads) if given.has(1) else (length, query[2] // heads)
+        value = _length_and_size(given, 2, heads) if given.has(2) else key
+    past = given.shape(6)[2] if given.has(6) else 0
+    total = past if given.has(8) else past + key[0]
+    cache = [(batch, heads, total, size) for size in (key[1], value[1])]
+    return [(batch, length, heads * value[1]), *cache, (batch, heads, length, total)]
+
+
+def _length_and_size(given: _Given, slot: int, heads: int) -> tuple[int, int]:
+    """The number of positions and the head size of a key or value."""
+    shape = given.shape(slot)
+    if len(shape) == 4:
+        return shape[2], shape[3]
+    return shape[1], shape[2] // heads if len(shape) == 3 else shape[4]
+
+
+def _grouped_query(given: _Given) -> Sequence[Shape | None]:
+    (batch, length, width), heads, pairs = given.shape(0), given.attribute("num_heads"), given.attribute("kv_num_heads")
+    size = width // heads if given.has(1) else width // (heads + 2 * pairs)
+    past = given.shape(3)[2] if given.has(3) else 0
+    total = given.values.get(given.node.input[6])
+    if total is None and past:  # a buffer that all steps share may be longer than what is in it
+        return [(batch, length, heads * size)]
+    cache = (batch, pairs, max(past, length if total is None else int(total)), size)
+    return [(batch, length, heads * size), cache, cache]
+
+
+def _standard_attention(given: _Given) -> Sequence[Shape | None]:
+    """`onnx` does not tell the sizes of present keys and values where there are no past ones."""
+    query, key, value = (given.shape(slot) for slot in range(3))
+    heads, pairs = given.attribute("q_num_heads"), given.attribute("kv_num_heads")
+    if len(query) == 3:
+        batch, length, width = query
+        key = (batch, pairs, key[1], width // heads)
+        value = (batch, pairs, value[1], value[2] // pairs)
+        first: Shape = (batch, length, heads * value[3])
+    else:
+        batch, heads, length, _ = query
+        first = (*query[:3], value[3])
+    total = key[2] + (given.shape(4)[2] if given.has(4) else 0)
+    present = [(*shape[:2], total, shape[3]) for shape in (key, value)]
+    return [first, *present, (batch, heads, length, total)]
+
+
+_FUSED: Mapping[str, Sizes] = {
+    **dict.fromkeys(("QuickGelu", "Gelu", "BiasGelu", "FastGelu", "RotaryEmbedding", "MoE", "QMoE"), _like_first),
+    "BiasAdd": _broadcast,
+    "BiasSplitGelu": _split_halves,
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _skip_norm),
+    "EmbedLayerNormalization": _embed_norm,
+    **dict.fromkeys(("FusedMatMul", "TransposeMatMul", "GemmFastGelu"), _product),
+    "NhwcConv": _nhwc_conv,
+    "Attention": _attention,
+    "MultiHeadAttention": _multi_head,
+    "GroupQueryAttention": _grouped_query,
+}
+_SIZES: Mapping[tuple[str, str], Sizes] = {
+    **{(MICROSOFT, op): sizes for op, sizes in _FUSED.items()},
+    ("", "Attention"): _standard_attention,
+}

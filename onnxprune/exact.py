@@ -1,0 +1,169 @@
+"""Variants of quantised models that show a mistake in a proof, and nothing else.
+
+On processors without VNNI, ONNX Runtime adds pairs of products of an uint8 and an int8 in 16 bits, which saturate:
+which pairs there are depends on the positions, so the sums change when others go. With uint8 weights it does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.model import Model
+from onnxprune.tracing import captured
+
+# Contractions of stored numbers: the slots of the second factor and of its zero point.
+_WEIGHTS: Mapping[str, tuple[int, int]] = {
+    "ConvInteger": (1, 3),
+    "DynamicQuantizeMatMul": (1, 3),
+    "MatMulInteger": (1, 3),
+    "MatMulIntegerToFloat": (1, 5),
+    "QGemm": (3, 5),
+    "QLinearConv": (3, 5),
+    "QLinearMatMul": (3, 5),
+}
+_SHIFT = 128
+
+
+def unsaturated(model: Model, original: Model, dtypes: Mapping[str, int]) -> Model:
+    """`model` with int8 weights as uint8, 128 higher like their zero points, where they meet uint8 activations.
+
+    Args:
+        model: a variant of the original, with the same names of node outputs.
+        original: the original.
+        dtypes: types of its tensors.
+    """
+    wide = {n.output[0] for n in original.proto.graph.node if _is_mixed(n, dtypes)}
+    if not wide:
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    nodes = list(graph.node)
+    del graph.node[:]
+    constants = {"": np.uint8(_SHIFT), "_wide": np.int32(_SHIFT)}
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(v), f"onnxprune_shift{k}") for k, v in constants.items()
+    )
+    for node in nodes:
+        if node.output and node.output[0] in wide:
+            weight, zero = _WEIGHTS[node.op_type]
+            node.input.extend([""] * (zero + 1 - len(node.input)))
+            for slot in (weight, zero):
+                node.input[slot] = _shifted(graph, node.input[slot], f"onnxprune_{node.output[0]}_{slot}")
+        graph.node.append(node)
+    return replace(model, proto=proto)
+
+
+def _is_mixed(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:
+    if node.op_type not in _WEIGHTS or dtypes.get(node.input[_WEIGHTS[node.op_type][0]]) != TensorProto.INT8:
+        return False
+    return node.op_type == "DynamicQuantizeMatMul" or dtypes.get(node.input[0]) == TensorProto.UINT8
+
+
+def _shifted(graph: onnx.GraphProto, tensor: str, stem: str) -> str:
+    if not tensor:
+        return "onnxprune_shift"
+    steps = [f"{stem}_{role}" for role in ("wide", "sum", "uint8")]
+    graph.node.append(helper.make_node("Cast", [tensor], steps[:1], to=TensorProto.INT32))
+    graph.node.append(helper.make_node("Add", [steps[0], "onnxprune_shift_wide"], steps[1:2]))
+    graph.node.append(helper.make_node("Cast", steps[1:2], steps[2:], to=TensorProto.UINT8))
+    return steps[2]
+
+
+# Operators that take the numbers of their first input as they are, whatever they mean.
+_CARRIERS = frozenset(
+    (
+        *("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice"),
+        *("SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+    )
+)
+_ROUNDED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
+
+
+def unrounded(model: Model, original: Model, dtypes: Mapping[str, int]) -> Model:
+    """`model` without the rounding of activations that are quantised only to be dequantised again; they still saturate.
+
+    Sums of floats in another order differ by a rounding error, which rounding to steps turns into a whole step now
+    and then: layer by layer, that grows beyond any tolerance that would show a mistake. Without the steps it is small.
+    """
+    found = _roundings(original, dtypes)
+    if not found:
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    nodes = list(graph.node)
+    del graph.node[:], graph.value_info[:]
+    for node in nodes:
+        limits = found.get(node.output[0]) if node.output else None
+        if limits is None:
+            graph.node.append(node)
+        else:
+            _spell_out(graph, node, *limits)
+    return replace(model, proto=proto)
+
+
+def has_roundings(original: Model, dtypes: Mapping[str, int]) -> bool:
+    """Whether `unrounded` changes anything."""
+    return bool(_roundings(original, dtypes))
+
+
+def _roundings(original: Model, dtypes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Outputs of the nodes to replace: QuantizeLinear -> (float type, stored type), DequantizeLinear -> the same."""
+    graph = original.proto.graph
+    free: dict[str, bool] = {o.name: False for o in graph.output}  # whether all users of a tensor take real numbers
+    kept = {i for n in graph.node if any(a.HasField("g") for a in n.attribute) for i in captured(n)}
+    for node in reversed(graph.node):
+        carried = node.op_type in _CARRIERS and all(free.get(o, True) and o not in kept for o in node.output if o)
+        for slot, name in enumerate(node.input):
+            taken = carried or (node.op_type == "DequantizeLinear" and _is_single(original, node))
+            free[name] = free.get(name, True) and taken and slot == 0
+    real: set[str] = set()
+    found: dict[str, tuple[int, int]] = {}
+    for node in graph.node:
+        name = node.output[0] if node.output else ""
+        if node.op_type == "QuantizeLinear" and free.get(name, False) and _is_single(original, node, dtypes[name]):
+            real.add(name)
+            found[name] = dtypes[node.input[0]], dtypes[name]
+        elif node.op_type in _CARRIERS and node.input[0] in real:
+            real.update(node.output)
+        elif node.op_type == "DequantizeLinear" and node.input[0] in real:
+            found[name] = dtypes[name], dtypes[node.input[0]]
+    return found
+
+
+def _is_single(original: Model, node: onnx.NodeProto, stored: int = TensorProto.UINT8) -> bool:
+    scale = original.initializers.get(node.input[1])
+    return scale is not None and math.prod(scale.dims) == 1 and stored in _ROUNDED
+
+
+def _spell_out(graph: onnx.GraphProto, node: onnx.NodeProto, real: int, stored: int) -> None:
+    """Append (de)quantisation in real numbers in place of `node`."""
+    stem, output = f"onnxprune_{node.output[0]}", node.output[0]
+
+    def add(op: str, *inputs: str, made: str = "", **attributes: Any) -> str:
+        name = made or f"{stem}_{len(graph.node)}"
+        graph.node.append(helper.make_node(op, inputs, [name], **attributes))
+        return name
+
+    def limit(value: float) -> str:
+        value_name = f"{stem}_limit_{len(graph.initializer)}"
+        kind = helper.tensor_dtype_to_np_dtype(real)
+        graph.initializer.append(numpy_helper.from_array(np.array(value, kind), value_name))
+        return value_name
+
+    zero = node.input[2] if len(node.input) > 2 else ""
+    x, offset = node.input[0], add("Cast", zero, to=real) if zero else limit(0)
+    if node.op_type == "DequantizeLinear":
+        add("Mul", add("Sub", x, offset), node.input[1], made=output)
+    else:
+        info = np.iinfo(helper.tensor_dtype_to_np_dtype(stored))
+        moved = add("Add", add("Div", x, node.input[1]), offset)
+        add("Min", add("Max", moved, limit(info.min)), limit(info.max), made=output)

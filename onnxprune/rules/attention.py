@@ -1,0 +1,131 @@
+"""Attention and rotary positions of the standard domain, and the latter as ONNX Runtime fuses them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.labels import Axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.heads import (
+    CACHE,
+    ORDERED,
+    PAST_KEYS,
+    PAST_VALUES,
+    SCORES,
+    around,
+    attend,
+    axes_of,
+    given,
+    keep_scale,
+    keep_whole,
+    laid_out,
+    left_of,
+    letters_of,
+    like_scores,
+    listed,
+    products,
+    tie_cache,
+    tie_rows,
+    with_caches,
+)
+from onnxprune.rules.registry import Product, rule
+from onnxprune.rules.site import Letters, Site
+
+MICROSOFT = "com.microsoft"
+
+
+def _standard_works(site: Site) -> list[Product]:
+    return products(site, axes_of(site, 0), [(1, len(site.shape(1)) - 2), (4, 2)])
+
+
+def _follow_standard(edit: Edit) -> None:
+    """The numbers of heads follow, and the scale stays."""
+    site = edit.site
+    size = (edit.new_in[0] or site.shape(0))[-1]
+    if len(site.shape(0)) == 3:
+        for name, slot in (("q_num_heads", 0), ("kv_num_heads", 1)):
+            count = int(site.attrs[name])
+            left, size_left = left_of(edit, slot, count)
+            if left != count:
+                edit.set_attribute(name, left)
+            size = size_left
+        keep_scale(edit, site.shape(0)[2] // int(site.attrs["q_num_heads"]), size)
+    else:
+        keep_scale(edit, site.shape(0)[3], size)
+
+
+@rule("Attention", since=23, follow=_follow_standard, works=_standard_works)
+def attention(site: Site) -> list[Axes]:
+    """Heads go whole, or positions within each; a key's head with the queries' that attend to it."""
+    plain = len(site.shape(0)) == 3
+    counts = [int(site.attrs.get(n, 0)) for n in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+    q, k, v = (given(site, slot, count, slot) for slot, count in enumerate(counts))
+    y = attend(site, q, k, v)
+    tie_rows(site, 3, len(site.shape(3)) - 3 if site.has(3) else 0, q)
+    tie_cache(site, 4, k)
+    tie_cache(site, 5, v)
+    inputs = [
+        *(letters_of(site, 0, "q", "s"), letters_of(site, 1, "k", "t"), letters_of(site, 2, "v", "t")),
+        *(like_scores(site, 3), PAST_KEYS, PAST_VALUES, ("b",)),
+    ]
+    ordered = any(site.attrs.get(n, d) != d for n, d in (("is_causal", 0), *_WINDOW)) or site.has(4) or site.has(6)
+    first: Letters = ("b", "s", "y head") if plain else ("b", "y head", "s", "y dim")
+    axes = around(site, inputs, [first, CACHE, CACHE, SCORES], ordered=ordered)
+    axes[0] = (*axes[0][:2], listed(site, y)) if plain else laid_out(axes[0], y, 1, 3)
+    return with_caches(axes, y, k, v)
+
+
+_WINDOW = (("left_window_size", -1), ("right_window_size", -1))
+
+
+def _rotary_counts(site: Site, cos: int) -> tuple[int, int]:
+    """Number of heads, and how many positions of each are rotated."""
+    shape, turned = site.shape(0), int(site.attrs.get("rotary_embedding_dim", 0))
+    if len(shape) == 4:
+        return shape[1], turned or shape[3]
+    count = int(site.attrs.get("num_heads", 0)) or shape[2] // (2 * site.shape(cos)[-1])
+    return count, turned or shape[2] // count
+
+
+def _rotated(site: Site, cos: int, position: int) -> list[Axes]:
+    """Rotate pairs of positions within heads: both go together, in all heads, and with their cosine and sine."""
+    x, shape = site.labels(0), site.shape(0)
+    count, turned = _rotary_counts(site, cos)
+    heads = given(site, 0, count, 0)
+    pairs = heads.within[:, :turned]
+    if site.attrs.get("interleaved"):
+        pairs = pairs.reshape(count, turned // 2, 2)
+    else:
+        pairs = pairs.reshape(count, 2, turned // 2).transpose(0, 2, 1)
+    for slot in (cos, cos + 1):
+        table = site.labels(slot)
+        line = np.broadcast_to(site.uniform(table[-1], len(table) - 1), (turned // 2,))
+        site.ledger.tie(pairs, line[None, :, None])
+        for labels in table[:-1]:
+            site.ledger.fix(labels, site.reason("looked up by position"))
+    keep_whole(site, position)
+    for axis in (0, 1 if len(shape) == 3 else 2):
+        site.ledger.fix(x[axis], site.reason(ORDERED))
+    return [x]
+
+
+def _follow_rotary(edit: Edit, cos: int) -> None:
+    """The number of heads and of rotated positions follow."""
+    site = edit.site
+    count, _ = _rotary_counts(site, cos)
+    if len(site.shape(0)) == 3 and site.attrs.get("num_heads"):
+        edit.set_attribute("num_heads", left_of(edit, 0, count)[0])
+    if site.attrs.get("rotary_embedding_dim"):
+        edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept(cos, len(site.shape(cos)) - 1).sum()))
+
+
+@rule("RotaryEmbedding", since=23, follow=lambda edit: _follow_rotary(edit, 1))
+def rotary(site: Site) -> list[Axes]:
+    """Heads go whole, or the same pairs of positions within all of them."""
+    return _rotated(site, 1, 3)
+
+
+@rule("RotaryEmbedding", domain=MICROSOFT, follow=lambda edit: _follow_rotary(edit, 2))
+def fused_rotary(site: Site) -> list[Axes]:
+    """Heads go whole, or the same pairs of positions within all of them."""
+    return _rotated(site, 2, 1)

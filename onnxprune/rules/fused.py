@@ -1,0 +1,213 @@
+"""Operators that ONNX Runtime's optimisers make of several standard ones (domain com.microsoft)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.labels import Axes
+from onnxprune.rules import contraction
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+
+MICROSOFT = "com.microsoft"
+
+
+# --- position by position --------------------------------------------------------------------------------
+
+
+@rule("Gelu", "QuickGelu", domain=MICROSOFT)
+def activation(site: Site) -> list[Axes]:
+    """Each position on its own."""
+    return [site.labels(0)]
+
+
+@rule("BiasGelu", "FastGelu", "BiasAdd", domain=MICROSOFT)
+def with_bias(site: Site) -> list[Axes]:
+    """Inputs tied position by position, broadcast from the right."""
+    rank = len(site.out_shape())
+    given: list[Letters | None] = [
+        range(rank - len(site.shape(slot)), rank) if site.has(slot) else None for slot in range(len(site.node.input))
+    ]
+    return through(site, given, [range(rank)])
+
+
+@rule("BiasSplitGelu", domain=MICROSOFT)
+def bias_split_gelu(site: Site) -> list[Axes]:
+    """The first half times the GELU of the second: both lose the same positions."""
+    *rest, size = site.shape(0)
+    axes = list(through(site, [(*range(len(rest)), "whole"), ("whole",)], [(*range(len(rest)), "half")])[0])
+    line = np.broadcast_to(site.uniform(site.labels(0)[-1], len(rest)), (size,))
+    halves = line.reshape(2, -1)
+    site.ledger.tie(halves, halves[:1])
+    axes[-1] = halves[0]
+    return [tuple(axes)]
+
+
+# --- normalisation ---------------------------------------------------------------------------------------
+
+
+@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
+def skip_normalization(site: Site) -> list[Axes]:
+    """A sum, averaged over the last axis: removal changes the statistics."""
+    x = range(len(site.shape(0)))
+    given: list[Letters | None] = [
+        x[len(x) - len(site.shape(slot)) :] if site.has(slot) else None for slot in range(len(site.node.input))
+    ]
+    statistics: Letters = [*x[:-1], "one"]
+    outputs = [x, statistics, statistics, x]
+    return through(site, given, outputs[: len(site.node.output)], mixes=x[-1:])
+
+
+@rule("EmbedLayerNormalization", domain=MICROSOFT)
+def embed_normalization(site: Site) -> list[Axes]:
+    """Rows of tables, added and averaged over their columns: removal changes the statistics."""
+    ids, column = ("b", "s"), ("c",)
+    letters: list[Letters] = [ids, ids, ("word", "c"), ("place", "c"), ("kind", "c"), column, column, ids, ids]
+    given = [letters[slot] if site.has(slot) else None for slot in range(len(site.node.input))]
+    outputs: list[Letters] = [("b", "s", "c"), ("b",), ("b", "s", "c")]
+    fixes: dict[Letter, str] = dict.fromkeys(("word", "place", "kind"), "positions are looked up")
+    return through(site, given, outputs[: len(site.node.output)], mixes=column, fixes=fixes)
+
+
+# --- contractions ----------------------------------------------------------------------------------------
+
+
+def _factor(site: Site, slot: int, last: tuple[str, str]) -> list[Letter]:
+    """Letters of a factor: batch axes are numbers, counted from the right."""
+    rank, side = len(site.shape(slot)), "AB"[slot]
+    if rank == 1:
+        return ["k"]
+    row, column = last[::-1] if site.attrs.get(f"trans{side}") else last
+    batch: list[Letter] = [*range(2 - rank, 0)]
+    return [row, *batch, column] if site.attrs.get(f"transBatch{side}") else [*batch, row, column]
+
+
+@rule(
+    "FusedMatMul",
+    "TransposeMatMul",
+    domain=MICROSOFT,
+    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, _factor(s, 0, ("m", "k")).index("k"))],
+)
+def fused_matmul(site: Site) -> list[Axes]:
+    """Inner axis contracted, outer and batch axes kept."""
+    a, b = _factor(site, 0, ("m", "k")), _factor(site, 1, ("k", "n"))
+    batch: list[Letter] = [*range(2 - max(len(a), len(b)), 0)]
+    output = [*batch, *("m" if "m" in a else ""), *("n" if "n" in b else "")]
+    results = through(site, [a, b], [output])
+    contraction.note_heads(site, [a, b], batch)
+    return results
+
+
+@rule(
+    "GemmFastGelu",
+    domain=MICROSOFT,
+    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, 0)],
+)
+def gemm_fast_gelu(site: Site) -> list[Axes]:
+    """Inner axis contracted, outer axes kept."""
+    batch = range(len(site.shape(0)) - 1)
+    bias = [("n",)] if site.has(2) else []
+    return through(site, [(*batch, "k"), ("k", "n"), *bias], [(*batch, "n")])
+
+
+rule("FusedGemm", domain=MICROSOFT, work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])(
+    contraction.gemm
+)
+
+
+@rule("FusedConv", domain=MICROSOFT, follow=contraction.follow_group, work=contraction.conv_work)
+def fused_conv(site: Site) -> list[Axes]:
+    """A convolution and an activation; what is added in between is tied to the output."""
+    results = contraction.conv(site)
+    if site.has(3):
+        for axis, (labels, made) in enumerate(zip(site.labels(3), results[0], strict=True)):
+            site.ledger.tie(site.uniform(labels, axis), site.uniform(made, axis))
+    return results
+
+
+@rule(
+    "NhwcConv",
+    domain=MICROSOFT,
+    work=contraction.conv_work,
+)
+def nhwc_conv(site: Site) -> list[Axes]:
+    """Input channels, the last axis, contracted; output channels made."""
+    if int(site.attrs.get("group", 1)) > 1:
+        raise Unsupported("NhwcConv in groups")
+    count = len(site.shape(0)) - 2
+    kernel, space, output = (tuple(f"{x}{i}" for i in range(count)) for x in "ksy")
+    bias = [("m",)] if site.has(2) else []
+    return through(
+        site,
+        [("n", *space, "c"), ("m", *kernel, "c"), *bias],
+        [("n", *output, "m")],
+        fixes=dict.fromkeys(space, contraction.SPATIAL),
+        inherent=dict.fromkeys(kernel, contraction.KERNEL),
+    )
+
+
+# --- mixtures of experts ---------------------------------------------------------------------------------
+
+
+def _follow_experts(edit: Edit) -> None:
+    """`k` is at most the number of experts that remain."""
+    left = int(edit.kept(1, 1).sum())
+    if int(edit.site.attrs.get("k", 1)) > left:
+        edit.set_attribute("k", left)
+
+
+def _expert_works(site: Site) -> list[list[tuple[int | None, int]]]:
+    """Every expert on every token: how many are chosen is not a size."""
+    tokens: list[tuple[int | None, int]] = [(0, a) for a in range(len(site.shape(0)) - 1)]
+    return [[*tokens, *((slot, a) for a in range(3))] for slot in (2, 4, 6) if site.has(slot)]
+
+
+@rule("MoE", domain=MICROSOFT, follow=_follow_experts, works=_expert_works)
+def experts(site: Site) -> list[Axes]:
+    """Experts go whole (the routing changes), and so do positions within all experts; the hidden axis is contracted."""
+    tokens = range(len(site.shape(0)) - 1)
+    gated = site.shape(2)[1] != site.shape(4)[2]  # gate and value in one weight
+    first = "both" if gated else "inner"
+    letters: list[Letters] = [
+        *([*tokens, "hidden"], ["routed", "expert"]),
+        *(["expert", first, "hidden"], ["expert", first]),
+        *(["expert", "hidden", "inner"], ["expert", "hidden"]),
+        *(["expert", "inner", "hidden"], ["expert", "inner"]),
+    ]
+    given = [letters[slot] if site.has(slot) else None for slot in range(len(site.node.input))]
+    results = through(site, given, [[*tokens, "hidden"]], mixes=["expert"])
+    if gated:
+        _tie_gate(site)
+    # The hidden axis is contracted though the output has one of the same labels; what the inner axis carries is
+    # silenced where it is contracted, since a bias would make something of a zero.
+    site.readings += [Reading(0, len(tokens), False), Reading(4, 2, False)]
+    return results
+
+
+def _tie_gate(site: Site) -> None:
+    """A position within an expert is two rows of its first weight: side by side, or in both halves."""
+    line = site.uniform(site.labels(2)[1], 1)
+    inner = site.uniform(site.labels(4)[2], 2)
+    size = site.shape(4)[2]
+    both = np.broadcast_to(line, (2 * size,))
+    pairs = both.reshape(size, 2) if site.attrs.get("swiglu_fusion") == 1 else both.reshape(2, size).T
+    site.ledger.tie(pairs, np.broadcast_to(inner, (size,))[:, None])
+
+
+@rule("QMoE", domain=MICROSOFT, follow=_follow_experts)
+def quantized_experts(site: Site) -> list[Axes]:
+    """Experts go whole (the routing changes); what is packed in bytes stays."""
+    tokens = range(len(site.shape(0)) - 1)
+    letters: list[Letters | None] = [[*tokens, "hidden"], ["routed", "expert"]]
+    fixes: dict[Letter, str] = {"hidden": "packed in bytes"}
+    for slot in range(2, len(site.node.input)):
+        if not site.has(slot):
+            letters.append(None)
+        elif slot == 14:
+            letters.append(["routed", "expert"])
+        else:
+            own: list[Letter] = [f"{slot}-{axis}" for axis in range(1, len(site.shape(slot)))]
+            fixes |= dict.fromkeys(own, "packed in bytes")
+            letters.append(["expert", *own])
+    return through(site, letters, [[*tokens, "hidden"]], mixes=["expert"], fixes=fixes)

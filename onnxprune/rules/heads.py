@@ -1,0 +1,236 @@
+"""Heads: what the rules of all attention operators share.
+
+Queries, keys and values each come as [batch, positions, heads x size], as [batch, heads, positions, size], or packed.
+Whatever the layout, a tensor's heads are *rows*; a key's row goes with the query rows that attend to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from onnxprune.labels import Array, Axes, as_field, as_line, is_barrier
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import Product
+from onnxprune.rules.site import Letter, Letters, Site, Unsupported, through
+
+ATTENDED = "positions that are attended over"
+ORDERED = "positions whose place matters"
+WHOLE = "heads of this operator keep their size"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The labels of a tensor's heads.
+
+    Attributes:
+        count: number of heads.
+        size: positions within each.
+        rows: labels of whole heads: a line, or a barrier.
+        dims: labels of the positions within, [count or 1, size or 1].
+    """
+
+    count: int
+    size: int
+    rows: Array
+    dims: Array
+
+    @property
+    def each(self) -> Array:
+        """The labels of whole heads, [count]."""
+        return np.broadcast_to(self.rows, (self.count,))
+
+    @property
+    def within(self) -> Array:
+        """The labels of all positions, [count, size]."""
+        return np.broadcast_to(self.dims, (self.count, self.size))
+
+
+def parted(site: Site, line: Array, count: int, width: int, part: int) -> Heads:
+    """The heads of an axis that lists them one after the other."""
+    if count < 1 or width % count:
+        raise Unsupported(f"{width} positions are not {count} heads")
+    size, ledger = width // count, site.ledger
+    if is_barrier(line):
+        return Heads(count, size, line, line.reshape(1, 1))
+    field = np.broadcast_to(line, (width,)).reshape(count, size)
+    if count == 1:
+        return Heads(count, size, site.barrier("the only head"), field)
+    key = (site.node.output[0], part)
+    taken = ledger.choose(key, field, (0, 1))
+    if taken == 1:
+        ledger.balance(field, 1)
+        ledger.heads.setdefault(key, 0)
+        return Heads(count, size, ledger.row(key, 0, site.reason("heads, of which positions within may go")), field)
+    if taken == 0:
+        ledger.tie(field, field[:, :1])
+        inner = ledger.barrier(site.reason("position within a head, where whole heads go", inherent=True))
+        return Heads(count, size, field[:, 0], inner.reshape(1, 1))
+    stay = site.barrier("heads are left whole")
+    ledger.tie(field, stay)
+    return Heads(count, size, stay, stay.reshape(1, 1))
+
+
+def apart(site: Site, slot: int, rows: int, dims: int) -> Heads:
+    """The heads of a tensor that has an axis for them (`rows`), in front of the one within (`dims`)."""
+    axes, shape = site.labels(slot), site.shape(slot)
+    row = site.ledger.row_of(axes[rows])
+    if row is not None:
+        site.ledger.heads.setdefault(*row)
+    field = as_field(axes[dims], dims, len(shape))
+    first = field[tuple(slice(None) if a in (rows, dims) else slice(0, 1) for a in range(field.ndim))]
+    if first.size < field.size:
+        site.ledger.tie(field, first)
+    return Heads(
+        shape[rows],
+        shape[dims],
+        site.uniform(axes[rows], rows),
+        first.reshape(first.shape[rows], first.shape[dims]),
+    )
+
+
+def given(site: Site, slot: int, count: int, part: int) -> Heads:
+    """The heads of a query, key or value of three or four axes."""
+    axes = site.labels(slot)
+    if len(axes) == 4:
+        return apart(site, slot, 1, 3)
+    if len(axes) != 3:
+        raise Unsupported(f"input {slot} has {len(axes)} axes")
+    return parted(site, site.uniform(axes[2], 2), count, site.shape(slot)[2], part)
+
+
+def attend(site: Site, q: Heads, k: Heads, v: Heads) -> Heads:
+    """Tie what must go together; the heads that come out."""
+    if q.count % k.count or k.count != v.count or q.size != k.size:
+        raise Unsupported(f"{q.count} heads of queries, {k.count} of keys and {v.count} of values")
+    ledger, group = site.ledger, q.count // k.count
+    if k.count > 1:  # a single key is there for all queries
+        ledger.tie(q.each.reshape(k.count, group), k.each[:, None])
+        ledger.tie(k.each, v.each)
+    ledger.tie(q.within.reshape(k.count, group, -1), k.within[:, None])
+    dims = np.repeat(v.dims, group, axis=0) if len(v.dims) > 1 else v.dims
+    return Heads(q.count, v.size, q.rows, dims)
+
+
+def keep_size(site: Site, *all_heads: Heads) -> None:
+    """Heads go whole or not at all."""
+    for heads in all_heads:
+        site.ledger.tie(heads.within, site.barrier(WHOLE))
+
+
+def listed(site: Site, heads: Heads) -> Array:
+    """The labels of an axis that lists heads one after the other."""
+    if is_barrier(heads.rows):
+        return heads.rows if is_barrier(heads.dims) else heads.within.reshape(-1)
+    site.ledger.tie(heads.within, site.barrier("merged into an axis whose outer part carries the labels"))
+    return np.repeat(heads.each, heads.size)
+
+
+def laid_out(axes: Axes, heads: Heads, rows: int, dims: int) -> Axes:
+    """`axes` with those of the heads in place."""
+    made, rank = list(axes), len(axes)
+    made[rows] = heads.rows
+    shape = [1] * rank
+    shape[rows], shape[dims] = heads.dims.shape
+    made[dims] = as_line(heads.dims.reshape(shape), dims)
+    return tuple(made)
+
+
+def tie_rows(site: Site, slot: int, axis: int, heads: Heads) -> None:
+    """An axis of an input that has a position for every head, or one for all."""
+    if site.has(slot) and len(site.shape(slot)) > axis >= 0 and site.shape(slot)[axis] == heads.count > 1:
+        site.ledger.tie(site.uniform(site.labels(slot)[axis], axis), heads.each)
+
+
+def tie_heads(site: Site, past: Heads, heads: Heads) -> None:
+    """Past heads and those that go on from them."""
+    if past.count != heads.count:
+        raise Unsupported(f"{past.count} heads are cached, not {heads.count}")
+    site.ledger.tie(past.each, heads.each)
+    if past.size == heads.size:
+        site.ledger.tie(past.within, heads.within)
+    else:  # several positions in a byte
+        keep_size(site, past, heads)
+
+
+def tie_cache(site: Site, slot: int, heads: Heads) -> None:
+    """A cache of past keys or values: [batch, heads, positions, size]."""
+    if site.has(slot):
+        past = apart(site, slot, 1, 3)
+        tie_heads(site, past, heads)
+
+
+def keep_whole(site: Site, *slots: int) -> None:
+    """Inputs that must stay whole: lengths, masks of integers, indices."""
+    for slot in slots:
+        if site.has(slot):
+            for labels in site.labels(slot):
+                site.ledger.fix(labels, site.reason("not data but a parameter of the operator", inherent=True))
+
+
+def around(site: Site, inputs: Sequence[Letters | None], outputs: Sequence[Letters], *, ordered: bool) -> list[Axes]:
+    """The axes around the heads; those of the heads have letters of their own, and are put in afterwards."""
+    fixes: dict[Letter, str] = dict.fromkeys(("t", "past", "total"), ATTENDED)
+    if ordered:
+        fixes["s"] = ORDERED
+    given = [letters if site.has(slot) else None for slot, letters in enumerate(inputs)]
+    return through(site, given[: len(site.node.input)], outputs[: len(site.node.output)], fixes=fixes)
+
+
+def letters_of(site: Site, slot: int, name: str, position: str) -> Letters:
+    """Letters of a query, key or value; the output of a removed head is nothing, so all its inputs are silenced."""
+    rank = len(site.shape(slot)) if site.has(slot) else 3
+    if rank == 5:
+        return ("b", position, f"{name} head", "packed", f"{name} dim")
+    return ("b", f"{name} head", position, f"{name} dim") if rank == 4 else ("b", position, f"{name} head")
+
+
+CACHE: Letters = ("b", "y head", "total", "y dim")
+PAST_KEYS: Letters = ("b", "past k head", "past", "past k dim")
+PAST_VALUES: Letters = ("b", "past v head", "past", "past v dim")
+SCORES: Letters = ("b", "y head", "s", "total")
+
+
+def like_scores(site: Site, slot: int) -> Letters | None:
+    """Letters of what is added to the scores, aligned with them on the right."""
+    return SCORES[4 - len(site.shape(slot)) :] if site.has(slot) else None
+
+
+def with_caches(axes: list[Axes], y: Heads, k: Heads, v: Heads) -> list[Axes]:
+    """Put the heads into the outputs behind the first: present keys and values, and scores."""
+    for slot, heads in ((1, k), (2, v)):
+        if len(axes) > slot and axes[slot]:
+            axes[slot] = laid_out(axes[slot], heads, 1, 3)
+    if len(axes) > 3 and axes[3]:
+        batch, _, *rest = axes[3]
+        axes[3] = (batch, y.rows, *rest)
+    return axes
+
+
+def products(site: Site, query: Product, lengths: Sequence[tuple[int, int]]) -> list[Product]:
+    """Scores and their use, per run of positions that are attended over."""
+    output: Product = [(None, a) for a in range(len(site.out_shape()))]
+    return [[*factor, length] for factor in (query, output) for length in lengths if site.has(length[0])]
+
+
+def axes_of(site: Site, slot: int) -> Product:
+    """All sizes of an input."""
+    return [(slot, a) for a in range(len(site.shape(slot)))]
+
+
+def left_of(edit: Edit, slot: int, count: int, part: slice = slice(None), axis: int = -1) -> tuple[int, int]:
+    """Heads and positions within that remain of an axis (or a part of it) that lists `count` heads."""
+    shape = edit.site.shape(slot)
+    kept = edit.kept(slot, axis % len(shape))[part].reshape(count, -1)
+    rows = int(kept.any(axis=1).sum())
+    return rows, int(kept.sum()) // max(rows, 1)
+
+
+def keep_scale(edit: Edit, old: int, new: int) -> None:
+    """The scale that is 1/sqrt(size) by default stays that of the original."""
+    given = "scale" in edit.site.attrs and (not edit.site.node.domain or edit.site.attrs["scale"])
+    if old != new and not given:  # a scale of zero is none in the fused operators
+        edit.set_attribute("scale", 1 / sqrt(old))
