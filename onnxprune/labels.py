@@ -117,8 +117,14 @@ class Ledger:
         return self._rows.get(int(labels[0])) if is_barrier(labels) else None
 
     def tie(self, a: Array, b: Array) -> None:
-        """Removed together: `a` and `b`, broadcast against each other."""
+        """Removed together: `a` and `b`, broadcast against each other.
+
+        Raises:
+            ValueError: they cannot be.
+        """
         if a is not b and not (is_barrier(a) and is_barrier(b)):
+            if a.shape != b.shape:
+                np.broadcast_shapes(a.shape, b.shape)
             self._ties.append((a, b))
 
     def fix(self, labels: Array, reason: Reason) -> None:

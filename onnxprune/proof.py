@@ -40,6 +40,9 @@ NOISE_DRAWS = 3
 NOISE_MARGIN = 10.0
 NOISE_CAP = 100.0
 
+# Elements of a tensor that is computed: 2 GiB of float32.
+LARGEST_RUN = 1 << 29
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -83,6 +86,9 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
+    problem = _too_large(groups)
+    if problem:
+        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
     try:
         reference = Session(masked(groups, gone))
@@ -110,6 +116,14 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     most = NOISE_CAP * tolerance
     allowed = {n: min(max(tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
     return compare(names, wanted, found, allowed, [*checks, "rounding noise of the reference"])
+
+
+def _too_large(groups: Groups) -> str:
+    """What in the graph is too large to be run; a file of some bytes may ask for terabytes."""
+    for name, shape in groups.facts.shapes.items():
+        if math.prod(shape) > LARGEST_RUN and name not in groups.tracing.sources:
+            return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
+    return ""
 
 
 def _noise(

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
 COMPUTED = Reason("sizes or indices that the graph computes")
+CONTRADICTION = "its inputs and attributes do not fit each other"
+# What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
+_CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError)
 WEIGHT_TYPES = frozenset(
     (
         onnx.TensorProto.FLOAT,
@@ -233,6 +236,10 @@ class Tracing(LabelState):
             results = found.trace(site)
         except Unsupported as why:
             self._barrier(site, self.shapeless.get(why.tensor, str(why)))
+            self.sites.append((site, None))
+            return
+        except _CONTRADICTIONS as error:
+            self._barrier(site, f"{CONTRADICTION}: {error}")
             self.sites.append((site, None))
             return
         self.sites.append((site, found))
