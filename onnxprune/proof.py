@@ -82,13 +82,13 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     if problem:
         return Verdict(False, math.nan, tolerance, problem)
     checks.append("inputs and outputs as before")
+    problem = _too_large(groups)
+    if problem:
+        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     problem = valid(groups.model, pruned)
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
-    problem = _too_large(groups)
-    if problem:
-        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
     try:
         reference = Session(masked(groups, gone))

@@ -403,7 +403,7 @@ def _vanishes(sizes: Sequence[int], inputs: Sequence[Shape]) -> bool:
 
 def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:
     """The value of a `Constant` node; None for strings and sparse values."""
-    attribute = node.attribute[0]
+    attribute = node.attribute[0] if node.attribute else onnx.AttributeProto()
     if attribute.name == "value":
         return model.array(attribute.t)
     if attribute.name in ("value_int", "value_ints"):

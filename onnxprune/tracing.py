@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
+# Elements that a `ConstantOfShape` may fill and still count as a weight.
+LARGEST_FILLED = 1 << 26
 COMPUTED = Reason("sizes or indices that the graph computes")
 CONTRADICTION = "its inputs and attributes do not fit each other"
 # What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
@@ -129,10 +132,14 @@ class Tracing(LabelState):
         found.update((t.name, None) for t in graph.initializer)
         found.update((t.values.name, None) for t in graph.sparse_initializer)
         for node in graph.node:
-            filled = node.op_type == "ConstantOfShape" and node.input[0] in found
+            filled = node.op_type == "ConstantOfShape" and node.input[0] in found and self._is_followed(node.output[0])
             if (node.op_type == "Constant" or filled) and not node.domain:
                 found[node.output[0]] = node
         return found
+
+    def _is_followed(self, name: str) -> bool:
+        """Whether a tensor that no file holds is small enough to have labels."""
+        return math.prod(self.facts.shapes.get(name, (0,))) <= LARGEST_FILLED
 
     def weights_axes(self) -> Iterator[tuple[str, Axes]]:
         """(entry of `axes`, labels) of every weight that was used."""
