@@ -13,7 +13,6 @@ from onnxprune.external import nodes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except
 
-
 # Functions that call others twice, twelve levels deep, are small in a file and millions of nodes in a graph.
 LARGEST_EXPANSION = 1 << 20
 

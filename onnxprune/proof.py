@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
+from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
@@ -40,8 +41,8 @@ NOISE_DRAWS = 3
 NOISE_MARGIN = 10.0
 NOISE_CAP = 100.0
 
-# Elements of a tensor that is computed: 2 GiB of float32.
-LARGEST_RUN = 1 << 29
+# Bytes of one tensor that is computed.
+LARGEST_RUN = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,10 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
 
 def _too_large(groups: Groups) -> str:
     """What in the graph is too large to be run; a file of some bytes may ask for terabytes."""
-    for name, shape in groups.facts.shapes.items():
-        if math.prod(shape) > LARGEST_RUN and name not in groups.tracing.sources:
+    facts = groups.facts
+    for name, shape in facts.shapes.items():
+        bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
+        if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in groups.tracing.sources:
             return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
     return ""
 

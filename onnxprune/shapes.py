@@ -377,7 +377,7 @@ class _Step:
                 types,
                 data,
                 opset_imports=shared.opsets,
-                ir_version=shared.model.proto.ir_version,
+                ir_version=min(shared.model.proto.ir_version, onnx.IR_VERSION),
             )
         except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.evaluate import fill_value
-from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
+from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import LabelState, Site, Unsupported
@@ -24,10 +23,9 @@ logger = logging.getLogger(__name__)
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
-# Elements that a `ConstantOfShape` may fill and still count as a weight.
-LARGEST_FILLED = 1 << 26
 COMPUTED = Reason("sizes or indices that the graph computes")
-CONTRADICTION = "its inputs and attributes do not fit each other"
+TOO_LONG = Reason("an axis too long to follow")
+CONTRADICTION = "cannot be followed"
 # What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
 _CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError)
 WEIGHT_TYPES = frozenset(
@@ -86,7 +84,11 @@ class Tracing(LabelState):
             if shape is None:
                 raise Unsupported(f"the shape of {name!r} is unknown", name)
             one = self.ledger.barrier(Reason("axis of a single position"))
-            known = tuple(self.ledger.fresh(key, a, n) if n > 1 else one for a, n in enumerate(shape))
+            long = self.ledger.barrier(TOO_LONG)
+            known = tuple(
+                one if n <= 1 else long if n > LONGEST_AXIS else self.ledger.fresh(key, a, n)
+                for a, n in enumerate(shape)
+            )
             self.axes[key] = known
             self.weights[key] = name
         return known
@@ -132,14 +134,10 @@ class Tracing(LabelState):
         found.update((t.name, None) for t in graph.initializer)
         found.update((t.values.name, None) for t in graph.sparse_initializer)
         for node in graph.node:
-            filled = node.op_type == "ConstantOfShape" and node.input[0] in found and self._is_followed(node.output[0])
+            filled = node.op_type == "ConstantOfShape" and node.input[0] in found
             if (node.op_type == "Constant" or filled) and not node.domain:
                 found[node.output[0]] = node
         return found
-
-    def _is_followed(self, name: str) -> bool:
-        """Whether a tensor that no file holds is small enough to have labels."""
-        return math.prod(self.facts.shapes.get(name, (0,))) <= LARGEST_FILLED
 
     def weights_axes(self) -> Iterator[tuple[str, Axes]]:
         """(entry of `axes`, labels) of every weight that was used."""
