@@ -42,16 +42,25 @@ KINDS = tuple(Kind(external, over) for external in (False, True) for over in (Fa
 
 
 @contextmanager
-def workplace(kind: Kind) -> Iterator[tuple[Model, Path]]:
+def workplace() -> Iterator[tuple[Model, Path]]:
     """A model with its input file, and where it is to be written."""
     name = "digits.onnx"
     with tempfile.TemporaryDirectory(prefix="onnxprune-kills-") as folder:
         shutil.copy(MODELS / name, folder)
         place = Path(folder) / "out"
         place.mkdir()
-        if kind.over:
-            save(load(MODELS / "gpt2.onnx"), place / "small.onnx", external=kind.external)
         yield load(Path(folder) / name), place / "small.onnx"
+
+
+def prepare(target: Path, kind: Kind) -> str:
+    """Put the older output there, or none: its digest. What killed writers left stays."""
+    for path in target.parent.glob("small.onnx*"):
+        path.unlink()
+    if not kind.over:
+        return ""
+    older = load(MODELS / "gpt2.onnx")
+    save(older, target, external=kind.external)
+    return older.digest
 
 
 def write(model: Model, target: Path, kind: Kind, before: Callable[[], object] = lambda: None) -> int:
@@ -85,20 +94,18 @@ def state(model: Model, target: Path, older: str) -> str:
 def at_random_moments(kind: Kind, count: int, seed: int = 0) -> Counter[str]:
     """Kill `count` writers; how often the output was absent, still the older one, or complete."""
     rng, found = random.Random(seed), Counter[str]()
-    with workplace(kind) as (model, target):
+    with workplace() as (model, target):
         start = time.perf_counter()
         for _ in range(5):
             assert not killed(write(model, target, kind))
         usual = (time.perf_counter() - start) / 5
-    while found.total() < count:
-        with workplace(kind) as (model, target):
-            older = load(target).digest if kind.over else ""
-            for _ in range(min(20, count - found.total())):
-                child = write(model, target, kind)
-                time.sleep(rng.uniform(0, 1.1 * usual))
-                os.kill(child, signal.SIGKILL)
-                found["killed"] += killed(child)
-                found[state(model, target, older)] += 1
+        for _ in range(count):
+            older = prepare(target, kind)
+            child = write(model, target, kind)
+            time.sleep(rng.uniform(0, usual))
+            os.kill(child, signal.SIGKILL)
+            found["killed"] += killed(child)
+            found[state(model, target, older)] += 1
     return found
 
 
@@ -106,8 +113,8 @@ def at_every_step(kind: Kind) -> list[str]:
     """Kill a writer before its first change of the folder, before the second, and so on until it gets through."""
     found = []
     for step in range(1000):
-        with workplace(kind) as (model, target):
-            older = load(target).digest if kind.over else ""
+        with workplace() as (model, target):
+            older = prepare(target, kind)
             child = write(model, target, kind, before=lambda step=step: _kill_at(step, target.parent))
             done = not killed(child)
             found.append(state(model, target, older))
