@@ -122,10 +122,10 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
 
 def _too_large(groups: Groups) -> str:
     """What in the graph is too large to be run; a file of some bytes may ask for terabytes."""
-    facts = groups.facts
+    facts, stored = groups.facts, groups.model.initializers
     for name, shape in facts.shapes.items():
         bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
-        if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in groups.tracing.sources:
+        if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
             return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
     return ""
 
@@ -235,8 +235,8 @@ def _interface(original: Model, pruned: Model) -> str:
 
 def _has_long_list(groups: Groups) -> bool:
     """Whether the graph makes a list that onnx, which follows values of lists, would unfold in memory."""
-    shapes, weights = groups.facts.shapes, groups.tracing.sources
-    return any(len(shape) == 1 and shape[0] > LONGEST_LIST and name not in weights for name, shape in shapes.items())
+    shapes, stored = groups.facts.shapes, groups.model.initializers
+    return any(len(shape) == 1 and shape[0] > LONGEST_LIST and name not in stored for name, shape in shapes.items())
 
 
 def valid(original: Model, pruned: Model, *, values: bool = True) -> str:

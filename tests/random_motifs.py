@@ -157,7 +157,8 @@ class SequenceMotifs:
         op, gates = self.pick(("GRU", 3), ("LSTM", 4), ("RNN", 1))
         steps = net.add("Transpose", self.x, perm=[1, 0, 2])
         given = [net.weight(1, gates * hidden, self.dim), net.weight(1, gates * hidden, hidden)]
-        given += [net.weight(1, 2 * gates * hidden)] * self.chance()
+        if self.chance():
+            given.append(net.weight(1, 2 * gates * hidden))
         made = net.listed("Squeeze", net.add(op, steps, *given, hidden_size=hidden), [1], since=13)
         self.residual(self.linear(net.add("Transpose", made, perm=[1, 0, 2]), hidden, self.dim))
 
