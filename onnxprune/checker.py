@@ -73,7 +73,7 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
     bare.graph.name = graph.name
     bare.graph.input.MergeFrom(graph.input)
     bare.graph.output.MergeFrom(graph.output)
-    given = {value.name for value in graph.input}
+    given = {value.name: value.type.tensor_type for value in graph.input}
     seen: set[str] = set()
     weights = [(t.name, t.data_type, t.dims) for t in graph.initializer]
     weights += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
@@ -81,6 +81,8 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
         if weight in seen or not weight:
             raise ModelError(f"{name}: initializer '{weight}' " + ("is defined twice" if weight else "has no name"))
         seen.add(weight)
+        if weight in given and given[weight].HasField("shape") and len(given[weight].shape.dim) != len(dims):
+            raise ModelError(f"{name}: initializer '{weight}' has {len(dims)} axes, but not as a graph input")
         if weight not in given:
             if proto.ir_version < 4:
                 raise ModelError(f"{name}: initializer '{weight}' is no graph input, as IR version 3 wants")

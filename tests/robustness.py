@@ -67,8 +67,8 @@ def killed(count: int) -> Iterator[str]:
         found = kills.at_random_moments(kind, count // len(kills.KINDS), seed=1)
         steps = kills.at_every_step(kind)
         states = [found[s] for s in ("absent", "older", "complete")]
-        rows.append([kind, sum(states), found["killed"], *states, len(steps) - 1])
-    head = ["output", "runs", "killed in time", "absent", "older one", "complete", "steps killed at, one by one"]
+        rows.append([kind, found["killed"], sum(states), *states, len(steps) - 1])
+    head = ["output", "killed", "runs", "absent", "older one", "complete", "steps killed at, one by one"]
     yield from table(head, rows)
 
 
@@ -86,10 +86,10 @@ def main() -> None:
     text += f"\n\nMeasured in {(time.perf_counter() - start) / 60:.1f} minutes."
     print(text)
     if given.write:
-        pattern = re.compile(rf"(<!-- {given.section} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {given.section} -->\n).*?(<!-- end -->)", re.DOTALL)
         page = PAGE.read_text(encoding="utf-8")
         assert pattern.search(page)
-        PAGE.write_text(pattern.sub(lambda found: found[1] + text + found[2], page), encoding="utf-8")
+        PAGE.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -174,6 +174,14 @@ def test_sparse_weights_out_of_bounds(dims: list[int], index: int) -> None:
         api.trace(proto)
 
 
+def test_a_weight_that_is_declared_otherwise() -> None:
+    net = Net()
+    proto = small(net, layer(net))
+    proto.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3]))
+    with pytest.raises(ModelError, match="'w' has 2 axes, but not as a graph input"):
+        api.trace(proto)
+
+
 def calling(*calls: list[str]) -> onnx.ModelProto:
     """A model with functions f0, f1, ... that call these."""
     net = Net()
@@ -201,7 +209,7 @@ def test_a_long_expression_for_a_dim() -> None:
     net = Net()
     proto = small(net, layer(net))
     for value in (proto.graph.input[0], proto.graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_param = "1" + "+n" * 20_000
+        value.type.tensor_type.shape.dim[0].dim_param = "1" + "+n" * 1_500
     api.trace(proto)
 
 

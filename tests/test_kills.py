@@ -24,7 +24,7 @@ def test_killed_at_every_step(kind: kills.Kind) -> None:
 @pytest.mark.parametrize("kind", kills.KINDS, ids=str)
 def test_killed_at_random_moments(kind: kills.Kind) -> None:
     found = kills.at_random_moments(kind, 5)
-    assert found["absent"] + found["older"] + found["complete"] == 5
+    assert found["killed"] == 5 <= found["absent"] + found["older"] + found["complete"]
 
 
 def test_the_next_run_removes_what_a_killed_one_left(tmp_path) -> None:
