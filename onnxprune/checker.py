@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from onnxprune.external import byte_size, check_stored, is_external, locate, nod
 logger = logging.getLogger(__name__)
 
 _SMALL = 1024
+# Elements; sparse weights are made dense to be cut.
+LARGEST_SPARSE = 1 << 28
 _BUILT_IN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
 _UNREGISTERED = "onnxprune.unregistered"
 
@@ -37,6 +40,7 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
         external = True
         if folder is not None:  # else when the data is needed
             locate(tensor, folder, sizes)
+    _check_sparse(proto, name)
     stand_in = _without_weights(proto, name)
     if external:  # what is left of it; the checker would look for the file
         for tensor in filter(is_external, tensors(stand_in)):
@@ -48,6 +52,20 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
         raise _invalid(proto, name, str(error)) from error
 
 
+def _check_sparse(proto: ModelProto, name: str) -> None:
+    """Refuses sparse weights whose indices lie outside, or that would be huge if they were dense."""
+    for sparse in proto.graph.sparse_initializer:
+        weight = sparse.values.name
+        if min(sparse.dims, default=0) < 0 or math.prod(sparse.dims) > LARGEST_SPARSE:
+            raise ModelError(f"{name}: sparse initializer '{weight}' has the shape {list(sparse.dims)}")
+        if is_external(sparse.values) or is_external(sparse.indices):
+            continue
+        try:
+            onnx.checker.check_sparse_tensor(sparse)
+        except (onnx.checker.ValidationError, ValueError) as error:
+            raise ModelError(f"{name}: sparse initializer '{weight}': {error}") from error
+
+
 def _without_weights(proto: ModelProto, name: str) -> ModelProto:
     """A copy whose weights became inputs: as valid as the model, and quick to check, whatever its size."""
     graph = proto.graph
@@ -55,7 +73,7 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
     bare.graph.name = graph.name
     bare.graph.input.MergeFrom(graph.input)
     bare.graph.output.MergeFrom(graph.output)
-    given = {value.name for value in graph.input}
+    given = {value.name: value.type.tensor_type for value in graph.input}
     seen: set[str] = set()
     weights = [(t.name, t.data_type, t.dims) for t in graph.initializer]
     weights += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
@@ -63,6 +81,8 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
         if weight in seen or not weight:
             raise ModelError(f"{name}: initializer '{weight}' " + ("is defined twice" if weight else "has no name"))
         seen.add(weight)
+        if weight in given and given[weight].HasField("shape") and len(given[weight].shape.dim) != len(dims):
+            raise ModelError(f"{name}: initializer '{weight}' has {len(dims)} axes, but not as a graph input")
         if weight not in given:
             if proto.ir_version < 4:
                 raise ModelError(f"{name}: initializer '{weight}' is no graph input, as IR version 3 wants")

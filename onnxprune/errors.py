@@ -12,11 +12,12 @@ class OnnxPruneError(Exception):
     """
 
     exit_code = 1
+    default_hint = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.default_hint
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -38,6 +39,7 @@ class ModelError(OnnxPruneError):
     """The model is invalid or uses something that is not supported."""
 
     exit_code = 3
+    default_hint = "the file is damaged, or was written wrongly: export it again"
 
 
 class RunError(OnnxPruneError):

@@ -137,16 +137,24 @@ def check_stored(tensor: TensorProto) -> None:
     needed = byte_size(tensor)
     if tensor.HasField("segment"):
         raise ModelError(f"tensor '{tensor.name}' is stored in segments, which no runtime supports")
-    if not tensor.HasField("raw_data"):
-        if math.prod(tensor.dims) and not any(len(getattr(tensor, name)) for name in TYPED_DATA):
-            raise ModelError(f"tensor '{tensor.name}' of shape {list(tensor.dims)} holds no data")
-        return
-    found = len(tensor.raw_data)
+    if tensor.HasField("raw_data"):
+        unit, found = "bytes", len(tensor.raw_data)
+    else:
+        unit, found = "values", sum(len(getattr(tensor, name)) for name in TYPED_DATA)
+        needed = _typed_count(tensor)
     if found != needed:
+        what = f"{found} {unit}" if found else "no data"
         raise ModelError(
-            f"tensor '{tensor.name}' holds {found} bytes, its shape {list(tensor.dims)} needs {needed}",
+            f"tensor '{tensor.name}' holds {what}, its shape {list(tensor.dims)} needs {needed}",
             hint="the file is damaged or was truncated; export it again",
         )
+
+
+def _typed_count(tensor: TensorProto) -> int:
+    """How many values a typed data field must hold: one per element, two for complex, one per byte of packed types."""
+    bits = 8 if tensor.data_type == TensorProto.STRING else item_bits(tensor.data_type)
+    per_element = 2 if tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128) else 1
+    return -(-math.prod(tensor.dims) * min(bits, 8) // 8) * per_element
 
 
 def resolve(location: str, folder: Path, tensor: str) -> Path:

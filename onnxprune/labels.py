@@ -21,6 +21,10 @@ Array = np.ndarray
 Axes = tuple[Array, ...]
 
 
+# Positions; a file of some bytes may declare, or compute, any number.
+LONGEST_AXIS = 1 << 24
+
+
 @dataclass(frozen=True)
 class Owner:
     """The tensor axis that labels were made for: positions 0 .. size-1 carry labels first .. first+size-1."""
@@ -90,7 +94,13 @@ class Ledger:
     _rows: dict[int, tuple[tuple[str, int], int]] = field(default_factory=dict)
 
     def fresh(self, tensor: str, axis: int, size: int) -> Array:
-        """A line of `size` new labels for `axis` of `tensor`."""
+        """A line of `size` new labels for `axis` of `tensor`.
+
+        Raises:
+            ValueError: it is too long.
+        """
+        if size > LONGEST_AXIS:
+            raise ValueError(f"an axis of {size} positions is too long to follow")
         self.owners.append(Owner(tensor, axis, size, self._count))
         line = np.arange(self._count, self._count + size, dtype=np.int32)
         self._count += size
@@ -117,8 +127,14 @@ class Ledger:
         return self._rows.get(int(labels[0])) if is_barrier(labels) else None
 
     def tie(self, a: Array, b: Array) -> None:
-        """Removed together: `a` and `b`, broadcast against each other."""
+        """Removed together: `a` and `b`, broadcast against each other.
+
+        Raises:
+            ValueError: they cannot be.
+        """
         if a is not b and not (is_barrier(a) and is_barrier(b)):
+            if a.shape != b.shape:
+                np.broadcast_shapes(a.shape, b.shape)
             self._ties.append((a, b))
 
     def fix(self, labels: Array, reason: Reason) -> None:

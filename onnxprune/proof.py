@@ -14,6 +14,7 @@ from onnx import TensorProto
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
+from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
@@ -40,6 +41,10 @@ NUDGE = 1e-6
 NOISE_DRAWS = 3
 NOISE_MARGIN = 10.0
 NOISE_CAP = 100.0
+
+# Bytes of one tensor that is computed.
+LARGEST_RUN = 1 << 30
+LONGEST_LIST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     if problem:
         return Verdict(False, math.nan, tolerance, problem)
     checks.append("inputs and outputs as before")
-    problem = valid(groups.model, pruned)
+    problem = _too_large(groups)
+    if problem:
+        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
+    problem = valid(groups.model, pruned, values=not _has_long_list(groups))
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
@@ -154,6 +162,16 @@ class _Proof:
             return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks, runnable=False)
         problem = f"the masked reference does not run: {error.message}"
         return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
+
+
+def _too_large(groups: Groups) -> str:
+    """What in the graph is too large to be run; a file of some bytes may ask for terabytes."""
+    facts, stored = groups.facts, groups.model.initializers
+    for name, shape in facts.shapes.items():
+        bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
+        if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
+            return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
+    return ""
 
 
 def _noise(
@@ -242,17 +260,29 @@ def _interface(original: Model, pruned: Model) -> str:
     return ""
 
 
-def valid(original: Model, pruned: Model) -> str:
-    """What the checker or strict shape inference says against `pruned` but not against the original."""
-    problem = _complaint(pruned)
-    return problem if problem and not _complaint(original) else ""
+def _has_long_list(groups: Groups) -> bool:
+    """Whether the graph makes a list that onnx, which follows values of lists, would unfold in memory."""
+    shapes, stored = groups.facts.shapes, groups.model.initializers
+    return any(len(shape) == 1 and shape[0] > LONGEST_LIST and name not in stored for name, shape in shapes.items())
 
 
-def _complaint(model: Model) -> str:
+def valid(original: Model, pruned: Model, *, values: bool = True) -> str:
+    """What the checker or strict shape inference says against `pruned` but not against the original.
+
+    Args:
+        original: the model before.
+        pruned: the model after.
+        values: follow the values of sizes and indices too.
+    """
+    problem = _complaint(pruned, values)
+    return problem if problem and not _complaint(original, values) else ""
+
+
+def _complaint(model: Model, values: bool) -> str:
     light = without_weights(model.proto)
     try:
         onnx.checker.check_model(light, full_check=True)
-        onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+        onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=values)
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,

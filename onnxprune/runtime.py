@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.errors import RunError
+from onnxprune.errors import ModelError, RunError
 from onnxprune.model import Model, save, to_proto
 
 # Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
 LARGEST_IN_MEMORY = 1 << 30
+# Nodes; above this the runtime's own clean-up, whose time is quadratic, takes more than it saves.
+LARGEST_TIDIED = 10_000
 
 
 class Session:
@@ -34,7 +36,9 @@ class Session:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        level = ort.GraphOptimizationLevel
+        tidied = len(model.proto.graph.node) <= LARGEST_TIDIED
+        options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
         # Not even float weights quantised, for being next to what is.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
@@ -84,4 +88,7 @@ def _first_line(error: Exception) -> str:
 
 def dtype_of(elem_type: int) -> np.dtype[Any]:
     """The numpy type of an ONNX element type."""
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    except KeyError as error:
+        raise ModelError(f"element type {elem_type} is unknown to the installed onnx") from error

@@ -381,7 +381,7 @@ class _Step:
                 types,
                 data,
                 opset_imports=shared.opsets,
-                ir_version=shared.model.proto.ir_version,
+                ir_version=min(shared.model.proto.ir_version, onnx.IR_VERSION),
             )
         except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
@@ -410,7 +410,7 @@ def _vanishes(sizes: Sequence[int], inputs: Sequence[Shape]) -> bool:
 
 def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:
     """The value of a `Constant` node; None for strings and sparse values."""
-    attribute = node.attribute[0]
+    attribute = node.attribute[0] if node.attribute else onnx.AttributeProto()
     if attribute.name == "value":
         return model.array(attribute.t)
     if attribute.name in ("value_int", "value_ints"):

@@ -17,10 +17,13 @@ LADDER = ((16, 24), (64, 96), (224, 256), (1024, 1536), (16000, 24000))
 
 
 def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
-    """The dims of a graph input or output: a number, or the symbol that stands for it (`name[axis]` if none)."""
+    """The dims of a graph input or output: a number, or the symbol that stands for it (`name[axis]` if none).
+
+    Old exporters write -1 for a size that is not known, and ONNX Runtime reads any negative number as that.
+    """
     shape = value.type.tensor_type.shape
     return [
-        d.dim_value if d.HasField("dim_value") else (d.dim_param or f"{value.name}[{axis}]")
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or f"{value.name}[{axis}]")
         for axis, d in enumerate(shape.dim)
     ]
 
@@ -117,7 +120,10 @@ def _expression(symbol: str, numbers: Mapping[str, int]) -> int | None:
                 return int(_OPERATORS[type(node.op)](left, right))
         return None
 
-    found = value(tree)
+    try:
+        found = value(tree)
+    except RecursionError:
+        return None
     if found is not None:
         return found
     return -1 if not numbers else None

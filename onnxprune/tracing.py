@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.evaluate import fill_value
-from onnxprune.labels import Array, Axes, Classes, Ledger, Reason, as_field
+from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import Encoding, LabelState, Site, Unsupported
@@ -29,6 +29,10 @@ MOVES = frozenset(
     ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
 ) | {"Unsqueeze"}
 COMPUTED = Reason("sizes or indices that the graph computes")
+TOO_LONG = Reason("an axis too long to follow")
+CONTRADICTION = "cannot be followed"
+# What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
+_CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError)
 # Floats and what is quantised; wider integers and booleans are sizes, indices and masks (or a quantised bias, which
 # is a weight to the rule that reads it).
 WEIGHT_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {
@@ -90,7 +94,11 @@ class Tracing(LabelState):
             if shape is None:
                 raise Unsupported(f"the shape of {name!r} is unknown", name)
             one = self.ledger.barrier(Reason("axis of a single position"))
-            known = tuple(self.ledger.fresh(key, a, n) if n > 1 else one for a, n in enumerate(shape))
+            long = self.ledger.barrier(TOO_LONG)
+            known = tuple(
+                one if n <= 1 else long if n > LONGEST_AXIS else self.ledger.fresh(key, a, n)
+                for a, n in enumerate(shape)
+            )
             self.axes[key] = known
             self.weights[key] = name
         return known
@@ -326,6 +334,10 @@ class Tracing(LabelState):
             results = found.trace(site)
         except Unsupported as why:
             self._barrier(site, self.shapeless.get(why.tensor, str(why)))
+            self.sites.append((site, None))
+            return
+        except _CONTRADICTIONS as error:
+            self._barrier(site, f"{CONTRADICTION}: {error}")
             self.sites.append((site, None))
             return
         self.sites.append((site, found))

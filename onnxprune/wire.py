@@ -7,10 +7,11 @@ that no model is ever serialised in memory.
 from __future__ import annotations
 
 import errno
+import glob
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -140,13 +141,22 @@ class DataFile:
 
 @contextmanager
 def replacing(*targets: Path) -> Iterator[list[BinaryIO]]:
-    """Opens temporary files that take the places of the targets when all went well; else none remains."""
+    """Opens temporary files that take the places of the targets when all went well; else none remains.
+
+    The last target is the one that refers to the others: it is never there beside files that it does not belong to.
+    """
     token = secrets.token_hex(4)
     temporary = [target.with_name(f".{target.name[:200]}.{token}.tmp") for target in targets]
     placed: list[Path] = []
     try:
         with ExitStack() as stack:
-            yield [stack.enter_context(path.open("xb")) for path in temporary]
+            files: list[BinaryIO] = [stack.enter_context(path.open("xb")) for path in temporary]
+            for file, target in zip(files, targets, strict=True):
+                _lock(file)
+                _remove_abandoned(target)
+            yield files
+        if len(targets) > 1:
+            targets[-1].unlink(missing_ok=True)
         for path, target in zip(temporary, targets, strict=True):
             if not target.exists():
                 placed.append(target)
@@ -158,6 +168,28 @@ def replacing(*targets: Path) -> Iterator[list[BinaryIO]]:
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Mark a temporary file as in use, until it is closed or the process dies; whether that was possible."""
+    try:
+        import fcntl
+    except ImportError:  # Windows does not remove what is open
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove the temporary files of runs that were killed while they wrote `target`."""
+    token = "[0-9a-f]" * 8
+    for path in target.parent.glob(f".{glob.escape(target.name[:200])}.{token}.tmp"):
+        with suppress(OSError), path.open("rb") as file:
+            if _lock(file):
+                path.unlink()
 
 
 def write_failure(target: str | Path, error: OSError) -> OnnxPruneError:

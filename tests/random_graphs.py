@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from tests.graphs import FLOAT, INT64, Net
+from tests.random_motifs import ImageMotifs, SequenceMotifs
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 # Norms of random values that hardly differ amplify float noise beyond what a proof in float32 can tell from an error.
@@ -72,7 +73,7 @@ class Grower:
         return self.net.add("Slice", x, ints(start), ints(end), ints(axis), ints(step))
 
 
-class Images(Grower):
+class Images(ImageMotifs, Grower):
     """Convolutional motifs on [batch, channels, 4, 4]."""
 
     SIDE = 4
@@ -270,7 +271,7 @@ class Images(Grower):
         return self.net.proto()
 
 
-class Sequences(Grower):
+class Sequences(SequenceMotifs, Grower):
     """Transformer motifs on [batch, 4, width]."""
 
     LENGTH = 4
@@ -534,3 +535,6 @@ def options(draw: Draw) -> dict[str, Any]:
         "exact_only": draw(st.sampled_from([False, False, True])),
         "round_to": draw(st.sampled_from([1, 1, 2, 4])),
     }
+
+
+FAMILIES = {"convolutional": images, "transformer": sequences, "mixed": mixed}

@@ -87,7 +87,7 @@ def short_weight_in_a_branch(proto: ModelProto) -> None:
         (twin_initializers, "initializer 'w' is defined twice"),
         (nameless_initializer, "has no name"),
         (short_weight, "'w' holds 47 bytes, its shape .4, 3. needs 48"),
-        (empty_weight, "'w' of shape .4, 3. holds no data"),
+        (empty_weight, "'w' holds no data, its shape .4, 3. needs 12"),
         (negative_dim, "'w' has a negative dimension"),
         (unknown_type, "'w': data type 99 is unknown"),
         (segmented, "'w' is stored in segments"),

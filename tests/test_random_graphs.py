@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from onnxprune.errors import GoalMissed
 from onnxprune.model import to_proto
 from onnxprune.plan import Plan
+from onnxprune.tracing import CONTRADICTION
 from tests.graphs import feeds_of, prune, run, shapes_of
-from tests.random_graphs import images, mixed, options, sequences
+from tests.random_graphs import FAMILIES, options
 
-LONG = int(os.environ.get("ONNXPRUNE_RANDOM_GRAPHS", "2000"))
+LONG = int(os.environ.get("ONNXPRUNE_RANDOM_GRAPHS", "10000"))
 
 
 def quick(examples: int):
@@ -31,18 +32,20 @@ def quick(examples: int):
     )
 
 
-def check(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+def check(proto: onnx.ModelProto, chosen: dict[str, Any]) -> str:
+    """What came of it: "pruned", or "nothing" where there is no removable group."""
     before = proto.SerializeToString(deterministic=True)
     try:
         outcome = prune(proto, **chosen)
     except GoalMissed as missed:
         assert missed.message.startswith("nothing can be pruned"), missed.message
-        return
+        return "nothing"
     finally:
         assert proto.SerializeToString(deterministic=True) == before, "the input was changed"
     assert outcome.verdict is not None
     assert outcome.verdict.ok, outcome.verdict.problem
     assert outcome.rolled_back == ()
+    assert [b.reason for b in outcome.groups.barriers if b.reason.startswith(CONTRADICTION)] == []
     small = to_proto(outcome.model)
     onnx.checker.check_model(small, full_check=True)
     assert outcome.after.params <= outcome.before.params
@@ -51,6 +54,8 @@ def check(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
     check_other_batch(proto, small)
     if not any(step.remove for step in outcome.plan.steps):
         assert small.SerializeToString(deterministic=True) == before
+        return "nothing"
+    return "pruned"
 
 
 def check_masks(proto: onnx.ModelProto, small: onnx.ModelProto, plan: Plan) -> None:
@@ -74,26 +79,18 @@ def check_other_batch(proto: onnx.ModelProto, small: onnx.ModelProto) -> None:
         assert value.shape[0] == 5, name
 
 
-@quick(90)
-@given(images(), options())
-def test_convolutional_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
-    check(proto, chosen)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_random_graphs(family: str) -> None:
+    @quick(200 // len(FAMILIES))
+    @given(FAMILIES[family](), options())
+    def one(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
+        check(proto, chosen)
 
-
-@quick(70)
-@given(sequences(), options())
-def test_transformer_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
-    check(proto, chosen)
-
-
-@quick(40)
-@given(mixed(), options())
-def test_mixed_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
-    check(proto, chosen)
+    one()
 
 
 @pytest.mark.long
 @settings(max_examples=LONG, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
-@given(st.one_of(images(), sequences(), mixed()), options())
+@given(st.one_of(*(family() for family in FAMILIES.values())), options())
 def test_many_graphs(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
     check(proto, chosen)

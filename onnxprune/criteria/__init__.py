@@ -29,7 +29,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
 from onnxprune.criteria.combine import AGGREGATIONS, Combine, combined
 from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs
 from onnxprune.errors import UsageError
-from onnxprune.grouping import Groups
+from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array
 
 # A user's: from the traced model and a generator, and the calibration runs if it needs data, to float64[classes].
@@ -142,11 +142,20 @@ def _finite(groups: Groups, scores: Any) -> Array:
         raise UsageError(f"the criterion returned shape {scores.shape}, not ({groups.classes.count},)")
     for group in groups.groups:
         if not np.isfinite(scores[group.classes]).all():
+            odd = ", ".join(repr(name) for name in _not_finite(groups, group)[:3])
             raise UsageError(
-                f"the scores of group {group.name!r} are not finite: its weights hold NaN or infinity",
+                f"the scores of group {group.name!r} are not finite: {odd or 'the criterion'} holds NaN or infinity",
                 hint=f"repair the weights, or leave the group alone with --keep {group.name!r}",
             )
     return scores
+
+
+def _not_finite(groups: Groups, group: Group) -> list[str]:
+    """The weights of a group that hold NaN, infinity, or numbers that overflow when they are squared."""
+    names = dict.fromkeys(groups.tracing.weights[member.key] for member in group.members)
+    values = ((name, groups.tracing.weight_value(name)) for name in names)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return [n for n, v in values if v is not None and not np.isfinite(np.square(v.astype(np.float32))).all()]
 
 
 __all__ = ["AGGREGATIONS", "Criterion", "known", "listed", "names", "register_criterion", "score"]
