@@ -104,8 +104,13 @@ class Plan:
     def trace(self, model: Model) -> Groups:
         """Trace `model` in the way in which the plan was made."""
         options = self.options
-        heads, head_dims = bool(options.get("heads", True)), bool(options.get("head_dims", False))
-        return trace(model, heads=heads, head_dims=head_dims, sizes=options.get("sizes"))
+        return trace(
+            model,
+            heads=bool(options.get("heads", True)),
+            head_dims=bool(options.get("head_dims", False)),
+            allow_io_changes=bool(options.get("allow_io_changes", False)),
+            sizes=options.get("sizes"),
+        )
 
     def to_json(self) -> str:
         """The plan as text: one line per value that a person may edit."""

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from onnxprune import interface
+from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.grouping import Groups
@@ -75,10 +77,12 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     """
     tolerance = tolerance_of(groups)
     checks: list[str] = []
-    problem = _interface(groups.model, pruned)
+    cut = Cut(groups, gone)
+    problem = interface.problem(cut, pruned)
     if problem:
         return Verdict(False, math.nan, tolerance, problem)
-    checks.append("inputs and outputs as before")
+    changed = interface.changes(cut)
+    checks.append("inputs and outputs as planned" if changed else "inputs and outputs as before")
     problem = valid(groups.model, pruned)
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
@@ -92,12 +96,12 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         return _without_reference(groups, feeds, tolerance, checks, error)
     with reference:
         try:
-            wanted = reference.run(feeds)
+            wanted = interface.outputs(cut, reference.outputs, reference.run(feeds))
         except RunError as error:
             return _without_reference(groups, feeds, tolerance, checks, error)
         try:
             with Session(pruned) as session:
-                found = session.run(feeds, reference.outputs)
+                found = session.run(interface.feeds(cut, feeds), reference.outputs)
         except RunError as error:
             problem = f"the pruned model does not run: {error.message}"
             return Verdict(False, math.nan, tolerance, problem, checks=checks)
@@ -106,14 +110,14 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         verdict = compare(names, wanted, found, dict.fromkeys(names, tolerance), checks)
         if verdict.ok:
             return verdict
-        noise = _noise(reference, feeds, wanted, seed)
+        noise = _noise(cut, reference, feeds, wanted, seed)
     most = NOISE_CAP * tolerance
     allowed = {n: min(max(tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
     return compare(names, wanted, found, allowed, [*checks, "rounding noise of the reference"])
 
 
 def _noise(
-    reference: Session, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int
+    cut: Cut, reference: Session, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int
 ) -> dict[str, float]:
     """How far the reference's own outputs move when its float inputs move by a rounding error: per output."""
     rng = np.random.default_rng([seed, 1])
@@ -123,7 +127,7 @@ def _noise(
             name: (x * (1 + NUDGE * rng.uniform(-1, 1, x.shape))).astype(x.dtype) if x.dtype.kind == "f" else x
             for name, x in feeds.items()
         }
-        again = reference.run(nudged)
+        again = interface.outputs(cut, reference.outputs, reference.run(nudged))
         for name, a, b in zip(reference.outputs, wanted, again, strict=True):
             moved[name] = max(moved[name], difference(a, b))
     return moved
@@ -201,18 +205,6 @@ def difference(wanted: object, found: object) -> float:
         return math.inf
     a, b = a[~odd], b[~odd]
     return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12)) if a.size else 0.0
-
-
-def _interface(original: Model, pruned: Model) -> str:
-    for kind in ("input", "output"):
-        weights = [{t.name for t in m.proto.graph.initializer} for m in (original, pruned)]
-        sides = [
-            [v.SerializeToString(deterministic=True) for v in getattr(m.proto.graph, kind) if v.name not in w]
-            for m, w in zip((original, pruned), weights, strict=True)
-        ]
-        if sides[0] != sides[1]:
-            return f"the graph {kind}s changed"
-    return ""
 
 
 def valid(original: Model, pruned: Model) -> str:

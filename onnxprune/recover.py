@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune import interface
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.labels import Array
@@ -116,7 +117,6 @@ def least_squares(
     """
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
-    original = cut.groups.model
     train = max(1, min(len(runs) - 1, round(len(runs) * (1 - HELD_OUT))))
     model = replace(pruned, proto=to_proto(pruned), values={})
     layers = _layers(cut, model.proto)
@@ -125,17 +125,18 @@ def least_squares(
         progress(f"repairing layer {number} of {len(layers)}")
         if _width(layer.site) <= WIDEST:
             fits.append(_fit(cut, model, layer, runs, train, damping))
-    before, after = (_output_error(original, m, runs[train:]) for m in (pruned, model))
+    before, after = (_output_error(cut, m, runs[train:]) for m in (pruned, model))
     kept = after < before
     return model if kept else pruned, Repair(tuple(fits), before, after, kept)
 
 
-def _output_error(original: Model, other: Model, runs: Sequence[Mapping[str, Array]]) -> float:
+def _output_error(cut: Cut, other: Model, runs: Sequence[Mapping[str, Array]]) -> float:
     """Squared difference of all float outputs over their squared deviation from their mean."""
     wrong = spread = 0.0
-    with Session(original) as one, Session(other) as two:
+    with Session(cut.groups.model) as one, Session(other) as two:
         for feeds in runs:
-            for a, b in zip(one.run(feeds), two.run(feeds, one.outputs), strict=True):
+            wanted = interface.outputs(cut, one.outputs, one.run(feeds))
+            for a, b in zip(wanted, two.run(interface.feeds(cut, feeds), one.outputs), strict=True):
                 if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.size:
                     wrong += float(np.square(a.astype(np.float64) - b).sum())
                     spread += float(np.square(a - a.mean(axis=0, keepdims=len(a) > 1), dtype=np.float64).sum())
@@ -200,13 +201,14 @@ def _outputs(site: Site) -> int:
 
 
 def _inputs(
-    original: Model, pruned: Model, layer: _Layer, runs: Sequence[Mapping[str, Array]]
+    cut: Cut, pruned: Model, layer: _Layer, runs: Sequence[Mapping[str, Array]]
 ) -> Iterator[tuple[Array, Array]]:
     """The layer's input in the original and in the pruned model, run by run."""
     names = layer.site.node.input[0], layer.node.input[0]
-    with Session(_up_to(original, names[0])) as one, Session(_up_to(pruned, names[1])) as two:
+    with Session(_up_to(cut.groups.model, names[0])) as one, Session(_up_to(pruned, names[1])) as two:
         for feeds in runs:
-            x, y = (s.run({k: v for k, v in feeds.items() if k in s.inputs})[0] for s in (one, two))
+            both = ((one, feeds), (two, interface.feeds(cut, feeds)))
+            x, y = (s.run({k: v for k, v in given.items() if k in s.inputs})[0] for s, given in both)
             yield x, y
 
 
@@ -288,7 +290,7 @@ def _fit(cut: Cut, model: Model, layer: _Layer, runs: Sequence[Mapping[str, Arra
         np.zeros((len(sliced),) * 2), np.zeros(sliced.shape), np.zeros(len(sliced)), np.zeros(old.shape[1])
     )
     held: list[tuple[Array, Array]] = []
-    for number, (x, x_pruned) in enumerate(_inputs(cut.groups.model, model, layer, runs)):
+    for number, (x, x_pruned) in enumerate(_inputs(cut, model, layer, runs)):
         places = _places(site, x, max(1, ROWS // train), rng)
         rows, y = _patches(site, x_pruned, places), _patches(site, x, places) @ old
         if number < train:

@@ -193,11 +193,6 @@ class _Rewriting:
             new.CopyFrom(numpy_helper.from_array(make(), name))
             new.doc_string = tensor.doc_string
             new.metadata_props.extend(tensor.metadata_props)
-        for value in graph.input:
-            if value.name == name:
-                for dim, size in zip(value.type.tensor_type.shape.dim, new.dims, strict=True):
-                    if dim.HasField("dim_value"):
-                        dim.dim_value = size
 
     def _versions(self) -> dict[str, dict[str, Axes | None]]:
         """Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one."""
@@ -278,16 +273,16 @@ class _Rewriting:
     # --- the rest ----------------------------------------------------------------------------------------
 
     def _infos(self, graph: onnx.GraphProto) -> None:
+        """Sizes as they are now, of whatever the file declares: inputs, outputs and what is in between."""
+        graph.value_info.extend(self.model.proto.graph.value_info)
         stored = {t.name: tuple(t.dims) for t in graph.initializer}
-        for info in self.model.proto.graph.value_info:
-            new = graph.value_info.add()
-            new.CopyFrom(info)
+        for info in (*graph.value_info, *graph.input, *graph.output):
             axes = self.groups.tracing.axes.get(info.name)
             shape = self.groups.facts.shapes.get(info.name)
             if shape is None or not info.type.tensor_type.HasField("shape"):
                 continue
             sizes = stored.get(info.name, shape if axes is None else self.cut.shape(shape, axes))
-            for dim, old, size in zip(new.type.tensor_type.shape.dim, shape, sizes, strict=False):
+            for dim, old, size in zip(info.type.tensor_type.shape.dim, shape, sizes, strict=False):
                 if old != size:
                     fixed = dim.HasField("dim_value")
                     dim.Clear()

@@ -27,12 +27,13 @@ class Options:
         criterion: name of a registered criterion, or a function.
         scope: "uniform" removes the ratio from every group, "global" ranks all units together.
         max_ratio: most that a global ranking takes from one group.
-        keep: globs of groups, and of weights that are not to be cut along any axis.
+        keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
         round_to: the width that remains is a multiple of this.
         heads: attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
         exact_only: leave groups alone whose removal changes a norm or mean.
+        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
         seed: for criteria that draw random numbers.
     """
 
@@ -47,6 +48,7 @@ class Options:
     heads: bool = True
     head_dims: bool = False
     exact_only: bool = False
+    allow_io_changes: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,8 +75,9 @@ class Options:
 
 
 def touches(group: Group, glob: str) -> bool:
-    """Whether `glob` matches the name of the group or of a weight that it cuts."""
-    return fnmatchcase(group.name, glob) or any(fnmatchcase(m.tensor, glob) for m in group.members)
+    """Whether `glob` matches the name of the group or of a weight, input or output that it cuts."""
+    cut = [m.tensor for m in group.members] + [name for name, _ in group.io]
+    return fnmatchcase(group.name, glob) or any(fnmatchcase(name, glob) for name in cut)
 
 
 def named(groups: Sequence[Group], glob: str) -> frozenset[str]:

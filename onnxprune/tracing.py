@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -49,11 +50,13 @@ class Tracing(LabelState):
         computed: tensors of sizes and indices, whose labels are barriers.
         shapeless: tensor without a known shape -> what made it so.
         read: (first output, slot) of every node input whose labels its rule asked for.
+        opened: axes of graph inputs and outputs that may shrink.
     """
 
     model: Model
     facts: Facts
     ledger: Ledger
+    opened: AbstractSet[tuple[str, int]] = frozenset()
     axes: dict[str, Axes] = field(default_factory=dict)
     sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
@@ -193,6 +196,7 @@ class Tracing(LabelState):
         for value in graph.input:
             if not self.is_weight(value.name):
                 self._put_barrier(value.name, Reason(f"graph input {value.name!r}"))
+                self._open(value.name)
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
@@ -201,9 +205,33 @@ class Tracing(LabelState):
         self._fix_unread()
         for value in graph.output:
             if value.name in self.axes:
-                for labels in self.axes[value.name]:
-                    self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
+                for axis, labels in enumerate(self.axes[value.name]):
+                    if (value.name, axis) not in self.opened:
+                        self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
         return self.ledger.solve()
+
+    def _open(self, name: str) -> None:
+        """Labels of its own for every axis of a graph input that may shrink."""
+        shape = self.facts.shapes.get(name, ())
+        if name in self.axes:
+            self.axes[name] = tuple(
+                self.ledger.fresh(name, a, shape[a]) if (name, a) in self.opened else labels
+                for a, labels in enumerate(self.axes[name])
+            )
+
+    def layered(self, classes: Classes) -> frozenset[tuple[str, int]]:
+        """The opened axes with a layer behind them: some position of theirs is one of a contraction's weight."""
+        hit = np.zeros(classes.count, bool)
+        for site, rule in self.sites:
+            for slot in range(len(site.node.input)) if rule is not None and rule.work is not None else ():
+                if site.has(slot) and self.key(site.node, slot) in self.weights:
+                    for labels in site.labels(slot):
+                        hit[classes.of[labels[labels >= 0]]] = True
+
+        def has_layer(labels: Array) -> bool:
+            return bool(hit[classes.of[labels[labels >= 0]]].any())
+
+        return frozenset((name, a) for name, a in self.opened if name in self.axes and has_layer(self.axes[name][a]))
 
     def _fix_unread(self) -> None:
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""

@@ -18,7 +18,7 @@ LEVELS = (
     ("tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration"),
     ("criteria", "selection"),
-    ("cut", "plan", "rewrite", "recover"),
+    ("cut", "interface", "plan", "rewrite", "recover"),
     ("reference", "proof", "api"),
     ("report", "cli"),
 )

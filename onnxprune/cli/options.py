@@ -28,6 +28,7 @@ _SELECTION = (
     "heads",
     "head_dims",
     "exact_only",
+    "allow_io_changes",
     "seed",
 )
 
@@ -129,7 +130,10 @@ def check_sizes(model: Model, given: dict[str, int]) -> None:
 
 
 def policy(function: Command) -> Command:
-    """Add `--heads/--no-heads` and `--head-dims`: what the units of attention are."""
+    """Add what is decided before the trace: the units of attention, and whether inputs and outputs may shrink."""
+    function = click.option(
+        "--allow-io-changes", is_flag=True, help="Let the channels of the model's inputs and outputs shrink too."
+    )(function)
     function = click.option(
         "--head-dims", is_flag=True, help="Remove dimensions within every attention head instead of heads."
     )(function)

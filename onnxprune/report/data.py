@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.cost import Cost, Layer
     from onnxprune.grouping import Barrier, Group, Groups
+    from onnxprune.interface import Change
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.rules import Rule
@@ -61,11 +62,17 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "after": cost(result.after),
         "groups": steps(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
+        "io_changes": io_changes(result.io_changes),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
         "repair": None if result.repair is None else asdict(result.repair),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
+
+
+def io_changes(of: Sequence[Change]) -> list[dict[str, Any]]:
+    """The axes of inputs and outputs that shrank."""
+    return [asdict(change) for change in of]
 
 
 def steps(plan: Plan) -> list[dict[str, Any]]:
@@ -105,6 +112,7 @@ def group(of: Group) -> dict[str, Any]:
         "params": of.params,
         "macs": of.macs,
         "members": [{"tensor": m.tensor, "axis": m.axis, "size": m.size, "positions": m.positions} for m in of.members],
+        "io": [{"tensor": name, "axis": axis} for name, axis in of.io],
     }
 
 
