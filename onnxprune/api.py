@@ -19,7 +19,7 @@ from onnxprune.cut import Cut
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.grouping import Groups, retrace
 from onnxprune.grouping import trace as trace_model
-from onnxprune.interface import Change
+from onnxprune.interface import Change, RowMap
 from onnxprune.labels import Array
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.plan import Plan
@@ -56,6 +56,7 @@ class Outcome:
         after: cost of the smaller model.
         repair: what calibration data mended; None if there was none.
         io_changes: axes of the model's inputs and outputs that shrank.
+        rows: the new numbers of rows that were kept by name.
         seconds: wall time by stage.
     """
 
@@ -68,6 +69,7 @@ class Outcome:
     after: Cost
     repair: Repair | None = None
     io_changes: tuple[Change, ...] = ()
+    rows: tuple[RowMap, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -79,11 +81,13 @@ class Executed:
         model: the model.
         verdict: the proof, if it was asked for.
         io_changes: axes of the model's inputs and outputs that shrank.
+        rows: the new numbers of rows that were kept by name.
     """
 
     model: Model
     verdict: Verdict | None
     io_changes: tuple[Change, ...] = ()
+    rows: tuple[RowMap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,9 @@ def run(
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, Cut(groups, _gone(groups, chosen)).size)
     plan = plans.make(groups, chosen, scores, options, sizes)
-    changed = interface.changes(Cut(groups, _gone(groups, chosen)))
-    return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, clock.seconds)
+    cut = Cut(groups, _gone(groups, chosen))
+    changed, kept = interface.changes(cut), interface.row_maps(cut)
+    return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, clock.seconds)
 
 
 def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> Groups:
@@ -169,6 +174,7 @@ def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> 
         heads=options.heads,
         head_dims=options.head_dims,
         allow_io_changes=options.allow_io_changes,
+        rows=tuple(options.rows),
         sizes=sizes,
     )
 
@@ -198,7 +204,8 @@ def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = Fals
         return Executed(zeroed(groups, gone), None)
     small = rewrite(groups, gone)
     verdict = _check(groups, plan.removed, small)[1] if verify else None
-    return Executed(small, verdict, interface.changes(Cut(groups, gone)))
+    cut = Cut(groups, gone)
+    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut))
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
@@ -212,7 +219,7 @@ def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
 def trace(source: Any, **options: Any) -> Groups:
     """Groups, units and barriers of a model (path, bytes, ModelProto or graphsurgeon Graph).
 
-    Keyword arguments are those of `grouping.trace`: heads, head_dims, allow_io_changes, sizes.
+    Keyword arguments are those of `grouping.trace`: heads, head_dims, allow_io_changes, rows, sizes.
     """
     return trace_model(load(source), **options)
 

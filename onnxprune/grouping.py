@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -114,6 +114,7 @@ class Groups:
     heads: bool = True
     head_dims: bool = False
     allow_io_changes: bool = False
+    rows: AbstractSet[str] = frozenset()
 
     @property
     def model(self) -> Model:
@@ -151,6 +152,7 @@ def trace(
     heads: bool = True,
     head_dims: bool = False,
     allow_io_changes: bool = False,
+    rows: Collection[str] = (),
     sizes: Mapping[str, int] | None = None,
 ) -> Groups:
     """Trace a model and form its groups.
@@ -164,6 +166,7 @@ def trace(
         heads: attention heads may be removed.
         head_dims: dimensions within every head are removed instead of heads.
         allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        rows: tables whose rows may be removed although computed ids index them.
         sizes: numbers for symbolic dims.
     """
     model = inlined(model)
@@ -172,7 +175,7 @@ def trace(
     attention: set[tuple[str, int]] = set()
     opened = _io_axes(model, facts) if allow_io_changes else frozenset()
     for _ in range(MAX_RETRACES):
-        tracing = Tracing(model, facts, Ledger(policy), opened)
+        tracing = Tracing(model, facts, Ledger(policy), opened, frozenset(rows))
         classes = tracing.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)
@@ -184,7 +187,7 @@ def trace(
         policy, opened = revised, layered
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
     groups = _describe(tracing, classes, parts, kinds)
-    return Groups(groups, tracing, classes, policy, heads, head_dims, allow_io_changes)
+    return Groups(groups, tracing, classes, policy, heads, head_dims, allow_io_changes, frozenset(rows))
 
 
 def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
@@ -194,6 +197,7 @@ def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
         heads=groups.heads,
         head_dims=groups.head_dims,
         allow_io_changes=groups.allow_io_changes,
+        rows=groups.rows,
         sizes=sizes,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.cut import Cut
+from onnxprune.errors import UsageError
 from onnxprune.model import Model
 
 
@@ -48,9 +49,65 @@ def changes(cut: Cut) -> tuple[Change, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class RowMap:
+    """The rows of a table, or the classes of an output, that were kept by name.
+
+    Attributes:
+        name: of the table or output.
+        size: how many rows there were.
+        inputs: the graph inputs whose ids are row numbers, which must be mapped.
+        kept: the old numbers of the rows that remain; their places are the new numbers.
+    """
+
+    name: str
+    size: int
+    inputs: tuple[str, ...]
+    kept: tuple[int, ...]
+
+
+def row_maps(cut: Cut) -> tuple[RowMap, ...]:
+    """The new numbers of all rows that could be named, by name."""
+    tracing = cut.groups.tracing
+    found = []
+    for name in sorted(cut.groups.rows & tracing.axes.keys() & cut.groups.facts.shapes.keys()):
+        source = tracing.id_sources[name]
+        axes, shape = tracing.axes[name], cut.groups.facts.shapes[name]
+        shrunk = [a for a, labels in enumerate(axes) if cut.removed(labels).any()]
+        axis = 0 if tracing.is_weight(name) or not shrunk else shrunk[0]
+        kept = np.flatnonzero(cut.kept(axes[axis], axis, shape[axis]))
+        found.append(RowMap(name, shape[axis], tuple(sorted(source.inputs)), tuple(kept.tolist())))
+    return tuple(found)
+
+
+def in_range(cut: Cut, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same inputs with ids of kept rows only: each id that is gone is replaced by a kept one."""
+    found = dict(original)
+    for table in row_maps(cut):
+        kept = np.asarray(table.kept)
+        for name in (n for n in table.inputs if n in original):
+            ids = np.where(original[name] < 0, original[name] + table.size, original[name])
+            there = np.isin(ids, kept)
+            found[name] = np.where(there, ids, kept[ids % len(kept)]).astype(original[name].dtype)
+    return found
+
+
 def feeds(cut: Cut, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Inputs for the smaller model: those of the original, without the positions that are gone."""
-    return {name: _remaining(cut, name, value) for name, value in original.items()}
+    """Inputs for the smaller model: those of the original, without the positions that are gone and with new ids.
+
+    Raises:
+        UsageError: an id is that of a row that is gone.
+    """
+    found = {name: _remaining(cut, name, value) for name, value in original.items()}
+    for table in row_maps(cut):
+        new = np.full(table.size, -1)
+        new[list(table.kept)] = np.arange(len(table.kept))
+        for name in (n for n in table.inputs if n in original):
+            mapped = new[original[name]]
+            if (mapped < 0).any():
+                raise UsageError(f"input {name!r} holds ids of {table.name!r} that are not kept")
+            found[name] = mapped.astype(original[name].dtype)
+    return found
 
 
 def outputs(cut: Cut, names: Sequence[str], original: Sequence[Any]) -> list[Any]:

@@ -109,6 +109,7 @@ class Plan:
             heads=bool(options.get("heads", True)),
             head_dims=bool(options.get("head_dims", False)),
             allow_io_changes=bool(options.get("allow_io_changes", False)),
+            rows=options.get("rows", ()),
             sizes=options.get("sizes"),
         )
 
@@ -153,6 +154,8 @@ class Plan:
             "must be positive integers by name",
             "$.options.sizes",
         )
+        rows = raw.get("options", {}).get("rows") or []
+        _expect(isinstance(rows, list) and all(isinstance(n, str) for n in rows), "must be names", "$.options.rows")
         barriers = raw.get("barriers", [])
         _expect(isinstance(barriers, list), "must be a list", "$.barriers")
         steps = tuple(_step(g, f"$.groups[{i}]") for i, g in enumerate(groups))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune import rows
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array
@@ -34,6 +35,8 @@ class Options:
         head_dims: remove dimensions within every head instead of heads.
         exact_only: leave groups alone whose removal changes a norm or mean.
         allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
+            keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
     """
 
@@ -49,6 +52,7 @@ class Options:
     head_dims: bool = False
     exact_only: bool = False
     allow_io_changes: bool = False
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class Options:
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""
         plain = asdict(self) | {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
+        plain["rows"] = sorted(self.rows)
         if callable(self.criterion):
             plain["criterion"] = getattr(self.criterion, "__name__", "custom")
         return plain
@@ -98,13 +103,14 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
         Group name -> sorted indices into `group.classes`, for every group that loses something.
 
     Raises:
-        UsageError: a glob matches no group.
+        UsageError: a glob matches no group, or rows that are named must stay.
         GoalMissed: there is nothing to prune.
     """
     _check_globs(groups, options)
     only = frozenset().union(*(named(groups.groups, glob) for glob in options.only))
-    open_groups = [g for g in groups.groups if _is_open(g, only, options)]
-    if not any(g.units > 1 for g in open_groups):
+    named_rows, held = rows.removed(groups, options.rows)
+    open_groups = [g for g in groups.groups if g.name not in held and _is_open(g, only, options)]
+    if not named_rows and not any(g.units > 1 for g in open_groups):
         raise GoalMissed(
             "nothing can be pruned: "
             + ("no group is left by the options" if groups.groups else "no removable group was found"),
@@ -116,7 +122,7 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
         counts = _uniform(open_groups, ratios, options.ratio)
     else:
         counts = _global(open_groups, ranked, ratios, options)
-    removed = {}
+    removed = dict(named_rows)
     for group in open_groups:
         count = _rounded(group, min(counts[group.name], group.units - 1), options.round_to)
         if count:

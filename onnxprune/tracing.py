@@ -13,9 +13,11 @@ import numpy as np
 import onnx
 
 from onnxprune.evaluate import fill_value
+from onnxprune.ids import Source, sources
 from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
+from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import LabelState, Site, Unsupported
 from onnxprune.shapes import Facts, constant_value
 
@@ -51,12 +53,14 @@ class Tracing(LabelState):
         shapeless: tensor without a known shape -> what made it so.
         read: (first output, slot) of every node input whose labels its rule asked for.
         opened: axes of graph inputs and outputs that may shrink.
+        rows: tables whose rows may go although computed ids index them.
     """
 
     model: Model
     facts: Facts
     ledger: Ledger
     opened: AbstractSet[tuple[str, int]] = frozenset()
+    rows: AbstractSet[str] = frozenset()
     axes: dict[str, Axes] = field(default_factory=dict)
     sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
@@ -100,6 +104,17 @@ class Tracing(LabelState):
             self.ledger.tie(axes[axis], labels)
         axes[axis] = labels
         self.axes[key] = tuple(axes)
+
+    @cached_property
+    def id_sources(self) -> Mapping[str, Source]:
+        """Table of `rows` -> where the ids come from that index it."""
+        return sources(self.model.proto.graph, self.rows)
+
+    def fixed_rows(self, table: str) -> str:
+        """Why the rows of a table that computed ids index must stay; empty if they may go."""
+        if table not in self.id_sources or not self.is_weight(table) or table in self.unshared:
+            return COMPUTED_INDEX
+        return self.id_sources[table].problem
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
@@ -224,7 +239,7 @@ class Tracing(LabelState):
         hit = np.zeros(classes.count, bool)
         for site, rule in self.sites:
             for slot in range(len(site.node.input)) if rule is not None and rule.work is not None else ():
-                if site.has(slot) and self.key(site.node, slot) in self.weights:
+                if site.has(slot) and site.constant[slot]:
                     for labels in site.labels(slot):
                         hit[classes.of[labels[labels >= 0]]] = True
 

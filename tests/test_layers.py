@@ -13,11 +13,11 @@ import onnxprune
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "labels"),
-    ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "protos", "symbols"),
+    ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "ids", "protos", "symbols"),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration"),
-    ("criteria", "selection"),
+    ("criteria", "rows", "selection"),
     ("cut", "interface", "plan", "rewrite", "recover"),
     ("reference", "proof", "api"),
     ("report", "cli"),

@@ -52,6 +52,8 @@ def apply(
     steps = Plan.from_json(files.read_text(plan))
     if not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
+    if steps.options.get("rows"):
+        files.check_row_map(output, inputs=[model, plan], force=force)
     source = files.load(model)
     files.check_output(source, output, force=force)
     console.progress("rewriting")
@@ -63,6 +65,7 @@ def apply(
         )
     console.progress("writing")
     save(done.model, output, force=force)
+    files.write_row_map(done.rows, output)
     _report(console, (model, source), (output, done), steps, as_json=as_json)
 
 
@@ -86,11 +89,11 @@ def _report(
             data.header("report")
             | {"model": before[0], "output": after[0]}
             | {"before": data.cost(costs[0]), "after": data.cost(costs[1]), "groups": data.steps(plan)}
-            | {"io_changes": data.io_changes(done.io_changes)}
+            | {"io_changes": data.io_changes(done.io_changes), "rows": data.rows(done.rows)}
             | {"proof": None if done.verdict is None else data.verdict(done.verdict)}
         )
         return
     tell = console.say if after[0] == files.PIPE else console.put
     lines = [files.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
-    lines += text.io_changes(done.io_changes)
+    lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
     tell(lines + ([] if done.verdict is None else [text.entry("proof", text.proof(done.verdict))]))

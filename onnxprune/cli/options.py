@@ -29,6 +29,7 @@ _SELECTION = (
     "head_dims",
     "exact_only",
     "allow_io_changes",
+    "rows",
     "seed",
 )
 
@@ -191,6 +192,13 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     policy,
     click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."),
+    click.option(
+        "--rows",
+        metavar="NAME=FILE",
+        type=Pair(click.STRING),
+        multiple=True,
+        help="Keep only these rows of an embedding (or classes of an output): a file of ids; may be repeated.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
 )
 
@@ -200,10 +208,12 @@ def selection(function: Command) -> Command:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
+        from onnxprune.rows import read
         from onnxprune.selection import Options
 
         chosen = {name: given.pop(name) for name in _SELECTION}
-        options = Options(ratios=dict(chosen.pop("ratio_for")), **chosen)
+        kept = {name: read(path) for name, path in chosen.pop("rows")}
+        options = Options(ratios=dict(chosen.pop("ratio_for")), rows=kept, **chosen)
         return function(*args, options=options, **given)
 
     command: Command = wrapped

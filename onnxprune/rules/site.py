@@ -23,6 +23,9 @@ Letter = Hashable
 Letters = Sequence[Letter]
 
 
+COMPUTED = "index computed at run time"
+
+
 class LabelState(Protocol):
     """The labels of all tensors of the graph that is traced."""
 
@@ -37,6 +40,9 @@ class LabelState(Protocol):
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+
+    def fixed_rows(self, table: str) -> str:
+        """Why the rows of a table that computed ids index must stay; empty if they may go."""
 
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
