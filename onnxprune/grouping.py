@@ -13,6 +13,7 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from onnxprune.cost import samples
+from onnxprune.flow import flattened
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
@@ -105,8 +106,9 @@ class Barrier:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Everything that tracing says about a model."""
+    """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat."""
 
+    model: Model
     groups: tuple[Group, ...]
     tracing: Tracing
     classes: Classes
@@ -115,11 +117,6 @@ class Groups:
     head_dims: bool = False
     allow_io_changes: bool = False
     rows: AbstractSet[str] = frozenset()
-
-    @property
-    def model(self) -> Model:
-        """The traced model."""
-        return self.tracing.model
 
     @property
     def facts(self) -> Facts:
@@ -169,7 +166,8 @@ def trace(
         rows: tables whose rows may be removed although computed ids index them.
         sizes: numbers for symbolic dims.
     """
-    model = inlined(model)
+    original = inlined(model)
+    model = flattened(original)
     facts = infer(model, sizes)
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()
@@ -187,7 +185,7 @@ def trace(
         policy, opened = revised, layered
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
     groups = _describe(tracing, classes, parts, kinds)
-    return Groups(groups, tracing, classes, policy, heads, head_dims, allow_io_changes, frozenset(rows))
+    return Groups(original, groups, tracing, classes, policy, heads, head_dims, allow_io_changes, frozenset(rows))
 
 
 def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:

@@ -87,7 +87,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
-    feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
+    feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
     feeds = interface.in_range(cut, feeds)
     try:
         reference = Session(masked(groups, gone))

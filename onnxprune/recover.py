@@ -29,9 +29,11 @@ from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.labels import Array
 from onnxprune.model import Model, to_proto
-from onnxprune.rewrite import drop_dead, keep
+from onnxprune.protos import keep
+from onnxprune.rewrite import drop_dead
 from onnxprune.rules.site import Site
 from onnxprune.runtime import Session
+from onnxprune.tracing import captured
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +150,7 @@ def _layers(cut: Cut, proto: onnx.ModelProto) -> list[_Layer]:
     made = {n.output[0]: (i, n) for i, n in enumerate(proto.graph.node) if n.output}
     uses: dict[str, int] = {}
     for node in proto.graph.node:
-        for name in node.input:
+        for name in (*node.input, *captured(node)):
             uses[name] = uses.get(name, 0) + 1
     weights = {t.name for t in proto.graph.initializer}
     found = []
@@ -283,7 +285,7 @@ class _Moments:
 def _fit(cut: Cut, model: Model, layer: _Layer, runs: Sequence[Mapping[str, Array]], train: int, damping: float) -> Fit:
     site, rng = layer.site, np.random.default_rng(layer.index)
     tensor = next(t for t in model.proto.graph.initializer if t.name == layer.node.input[1])
-    original = cut.groups.model.array(site.node.input[1])
+    original = cut.groups.tracing.model.array(site.node.input[1])
     old = _matrix(site, original)[:, layer.rows]
     sliced = _matrix(site, numpy_helper.to_array(tensor)).astype(np.float64)
     moments = _Moments(

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.cut import Cut
+from onnxprune.flow import nest
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
@@ -26,12 +27,12 @@ from onnxprune.shapes import Shape
 def masked(groups: Groups, gone: Array) -> Model:
     """The reference for removing the classes `gone`; it runs at the sizes in `groups.facts` only."""
     proto = onnx.ModelProto()
-    proto.CopyFrom(groups.model.proto)
+    proto.CopyFrom(groups.tracing.model.proto)
     del proto.graph.node[:]
     del proto.graph.value_info[:]
     build = _Reference(groups, Cut(groups, gone), proto.graph)
     sites = {site.node.output[0]: (site, rule) for site, rule in groups.tracing.sites if site.node.output}
-    for node in groups.model.proto.graph.node:
+    for node in groups.tracing.model.proto.graph.node:
         site, rule = sites.get(node.output[0] if node.output else "", (None, None))
         new = onnx.NodeProto()
         new.CopyFrom(node)
@@ -42,6 +43,7 @@ def masked(groups: Groups, gone: Array) -> Model:
         else:
             build.silence(site, new)
             proto.graph.node.append(new)
+    nest(proto.graph)
     return replace(groups.model, proto=proto)
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
+from onnxprune.flow import bodies, nest
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
-from onnxprune.protos import copy_except
+from onnxprune.protos import copy_except, keep
 from onnxprune.rules.site import Site
 from onnxprune.tracing import captured
 
@@ -29,7 +29,7 @@ def rewrite(groups: Groups, gone: Array) -> Model:
     Weights of a model with external data stay on disk and are sliced when they are written. Everything that does
     not shrink comes out as it went in.
     """
-    return _Rewriting(groups.model, Cut(groups, gone)).run()
+    return _Rewriting(groups.tracing.model, Cut(groups, gone)).run()
 
 
 def zeroed(groups: Groups, gone: Array) -> Model:
@@ -37,7 +37,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
 
     Of a constant that several nodes share, only what goes from all of them is set to zero.
     """
-    model, tracing = groups.model, groups.tracing
+    model, tracing = groups.tracing.model, groups.tracing
     masks = _common_masks(Cut(groups, gone))
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -56,6 +56,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
                 del node.input[:], node.attribute[:]
                 node.op_type = "Constant"
                 node.attribute.append(helper.make_attribute("value", tensor))
+    nest(proto.graph)
     return replace(model, proto=proto, values=values)
 
 
@@ -139,6 +140,7 @@ class _Rewriting:
         self._weights(graph)
         self._nodes(graph)
         self._infos(graph)
+        nest(graph)
         drop_dead(graph)
         if old.ir_version < 4:  # where every initializer must also be an input
             listed = {value.name for value in graph.input}
@@ -292,6 +294,8 @@ class _Rewriting:
 
 def drop_dead(graph: onnx.GraphProto) -> None:
     """Remove nodes, initializers and notes that no output depends on."""
+    for body in (body for node in graph.node for body in bodies(node)):
+        drop_dead(body)
     needed = {o.name for o in graph.output}
     for index in range(len(graph.node) - 1, -1, -1):
         node = graph.node[index]
@@ -306,10 +310,3 @@ def drop_dead(graph: onnx.GraphProto) -> None:
     keep(graph.input, lambda value: value.name in needed or value.name not in listed)
     made = {o for n in graph.node for o in n.output}
     keep(graph.value_info, lambda info: info.name in made or info.name in needed)
-
-
-def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
-    """Delete what is not wanted from a repeated field."""
-    for index in range(len(items) - 1, -1, -1):
-        if not wanted(items[index]):
-            del items[index]

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
+from onnxprune import flow
 from onnxprune.evaluate import EVALUATORS
 from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
 
@@ -97,9 +98,17 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
     Returns:
         The facts; tensors whose shape cannot be known are absent from `shapes`.
     """
-    symbols = symbolic_dims(model.proto.graph)
-    given = dict(sizes or {})
     shared = _Shared(model)
+    while True:
+        known = len(shared.unsteady)
+        facts = _both(shared, dict(sizes or {}))
+        if len(shared.unsteady) == known:
+            return facts
+
+
+def _both(shared: _Shared, given: dict[str, int]) -> Facts:
+    """Both scans, at the first numbers that the graph accepts."""
+    symbols = symbolic_dims(shared.model.proto.graph)
     first: _Scan | None = None
     for numbers, others in candidate_sizes(symbols, given):
         scan = _scan(shared, given | numbers)
@@ -169,6 +178,8 @@ class _Shared:
         self.opsets = list(proto.opset_import)
         self.versions = {o.domain: o.version for o in self.opsets}
         self.versions.setdefault("", self.versions.get("ai.onnx", 1))
+        # What loops carry from step to step whose shape changes on the way.
+        self.unsteady: set[str] = set()
         self.answers: dict[tuple[object, ...], list[tuple[int, Shape | None]]] = {}
 
 
@@ -273,6 +284,8 @@ class _Step:
     sizes: Mapping[str, int]
 
     def has_subgraph(self, node: onnx.NodeProto) -> bool:
+        if flow.is_begin(node) or flow.is_flat(node):
+            return True
         return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
 
     def note(self, before: _Scan | None, names: Iterable[str]) -> None:
@@ -291,6 +304,9 @@ class _Step:
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
+        if flow.is_begin(node) or flow.is_flat(node):
+            self._flow(node)
+            return
         if self._evaluate(node):
             return
         if node.op_type in _SAME_SHAPE and not node.domain and node.input[0] in scan.shapes:
@@ -307,6 +323,46 @@ class _Step:
         for name in node.output:
             if name in self.shared.infos:
                 _put_info(scan, self.shared.infos[name], self.sizes)
+
+    def _flow(self, node: onnx.NodeProto) -> None:
+        """What a body is given, and what comes out of the bodies of a node."""
+        if flow.is_begin(node):
+            for name, given in zip(node.output[2:], node.input[2:], strict=True):
+                self._like(name, [given] if name not in self.shared.unsteady else [], given)
+            for name, dtype in zip(node.output, (TensorProto.INT64, TensorProto.BOOL), strict=False):
+                info = self.shared.infos.get(name)
+                if info is None or not _put_info(self.scan, info, self.sizes):
+                    self.scan.put(name, dtype, ())
+            return
+        if node.op_type == "If":
+            taken, sources = flow.branches(node), []
+            decided = self.scan.values.get(node.input[0])
+            names = list(taken) if decided is None else ["then_branch" if decided.reshape(-1)[0] else "else_branch"]
+            sources = [[node.input[taken[n][i]] for n in names] for i in range(len(node.output))]
+        else:
+            count = flow.trips(node)
+            states, after = node.input[1 : 1 + count], node.input[2 + count :]
+            for state, end in zip(states, after, strict=False):
+                shapes = self.scan.shapes.get(state), self.scan.shapes.get(end)
+                if shapes[0] is not None and shapes[0] != shapes[1]:
+                    self.shared.unsteady.add(state)
+            sources = [[state] for state in states]
+        for name, given in zip(node.output, sources, strict=False):
+            if name:
+                self._like(name, given, given[0])
+        for name in node.output:
+            if name and name not in self.scan.shapes and name in self.shared.infos:
+                _put_info(self.scan, self.shared.infos[name], self.sizes)
+
+    def _like(self, name: str, sources: Sequence[str], typed: str) -> None:
+        """Give a tensor the type of another, and the shape that all of `sources` have, and a single one's value."""
+        scan = self.scan
+        if typed in scan.dtypes:
+            scan.dtypes[name] = scan.dtypes[typed]
+        shapes = {scan.shapes.get(source) for source in sources}
+        shape = next(iter(shapes)) if len(shapes) == 1 else None
+        if shape is not None and typed in scan.dtypes:
+            scan.put(name, scan.dtypes[typed], shape)
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         scan = self.scan

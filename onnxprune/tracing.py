@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxprune import flow
 from onnxprune.evaluate import fill_value
 from onnxprune.ids import Source, sources
 from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
@@ -116,6 +117,37 @@ class Tracing(LabelState):
             return COMPUTED_INDEX
         return self.id_sources[table].problem
 
+    def branch_taken(self, node: onnx.NodeProto) -> str:
+        """The branch that an If takes whatever it is fed; empty if that is not known."""
+        value = self.facts.values.get(node.input[0])
+        if value is None or not self._is_certain(node.input[0]):
+            return ""
+        return "then_branch" if value.reshape(-1)[0] else "else_branch"
+
+    def _is_certain(self, tensor: str) -> bool:
+        """Whether a value that was the same at both numbers for the symbolic dims is so at all: none made it."""
+        pending, met = [tensor], set()
+        while pending:
+            name = pending.pop()
+            if name in met or name in self.sources:
+                continue
+            met.add(name)
+            node = self._makers.get(name)
+            if node is None or name not in self.facts.values:
+                return False
+            if node.op_type != "Shape":
+                pending.extend(i for i in node.input if i)
+        return True
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output}
+
+    @cached_property
+    def _dead(self) -> AbstractSet[str]:
+        """First outputs of the nodes in branches that are never taken."""
+        return flow.dead(self.model.proto.graph, self.branch_taken)
+
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
         return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
@@ -215,6 +247,8 @@ class Tracing(LabelState):
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
+            if node.output and node.output[0] in self._dead:
+                continue
             if not node.output or node.output[0] not in self.sources:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
         self._fix_unread()
@@ -252,7 +286,8 @@ class Tracing(LabelState):
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
         for node in self.model.proto.graph.node:
             for slot, name in enumerate(node.input):
-                if name and (node.output[0], slot) not in self.read:
+                dead = node.output[0] in self._dead and not self.is_weight(name)
+                if name and not dead and (node.output[0], slot) not in self.read:
                     for labels in self.axes.get(self.key(node, slot), ()):
                         reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
                         self.ledger.fix(labels, reason)
@@ -279,9 +314,13 @@ class Tracing(LabelState):
             self.sites.append((site, None))
             return
         self.sites.append((site, found))
-        if constant and all(constant):
+        if constant and all(constant) and not flow.is_begin(node):
             self.constants.update(node.output)
-        self.axes.update((o, axes) for o, axes in zip(node.output, results, strict=False) if o)
+        for name, axes in zip(node.output, results, strict=False):
+            if axes is None:
+                self._put_unknown(name, site, "its shape is unknown")
+            elif name:
+                self.axes[name] = axes
 
     def _is_computed(self, node: onnx.NodeProto) -> bool:
         """Whether the node computes sizes or indices: their values are known, so no labels need to pass."""
@@ -301,10 +340,14 @@ class Tracing(LabelState):
             if self.is_weight(name) and name in self.facts.shapes and name not in self.axes:
                 self._put_barrier(name, reason)
         for name in site.node.output:
-            self._put_barrier(name, reason)
-            if name and name not in self.facts.shapes:
-                behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
-                self.shapeless[name] = why if why.startswith("no shape is known") else behind
+            self._put_unknown(name, site, why)
+
+    def _put_unknown(self, name: str, site: Site, why: str) -> None:
+        """Nothing passes to an output."""
+        self._put_barrier(name, site.reason(why))
+        if name and name not in self.facts.shapes:
+            behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
+            self.shapeless[name] = why if why.startswith("no shape is known") else behind
 
     def _is_float(self, name: str) -> bool:
         return self.facts.dtypes.get(name) in WEIGHT_TYPES and name in self.facts.shapes
@@ -315,9 +358,14 @@ class Tracing(LabelState):
             self.axes[name] = (self.ledger.barrier(reason),) * len(shape)
 
 
+_SEQUENCES = frozenset(("SplitToSequence", "ConcatFromSequence"))
+
+
 def _no_rule(node: onnx.NodeProto, version: int) -> str:
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return f"{node.op_type} has subgraphs, which are not traced"
+    if node.op_type.startswith(("Sequence", "Optional")) or node.op_type in _SEQUENCES:
+        return f"{node.op_type} works on sequences or optional values, which are not traced"
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
 

@@ -13,7 +13,7 @@ import onnxprune
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "labels"),
-    ("wire", "external", "checker", "model", "evaluate", "shapes", "functions", "ids", "protos", "symbols"),
+    ("wire", "external", "checker", "model", "evaluate", "shapes", "flow", "functions", "ids", "protos", "symbols"),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration"),

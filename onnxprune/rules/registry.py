@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from onnxprune import flow
 from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
 
-Trace = Callable[[Site], list[Axes]]
+# The labels of every output; None for one whose shape is not known, which stays whole.
+Trace = Callable[[Site], Sequence[Axes | None]]
 Follow = Callable[[Edit], None]
 # The sizes whose product is the node's multiply-accumulate count: (slot of an input, axis), or (None, axis)
 # for an axis of the first output.
@@ -85,4 +87,5 @@ def find(domain: str, op: str, version: int) -> Rule | None:
 
 def all_rules() -> Iterable[Rule]:
     """Every registered rule, by domain, operator and version."""
-    return sorted((r for rules in _RULES.values() for r in rules), key=lambda r: (r.domain, r.op, r.since))
+    public = (r for rules in _RULES.values() for r in rules if r.domain != flow.DOMAIN)
+    return sorted(public, key=lambda r: (r.domain, r.op, r.since))

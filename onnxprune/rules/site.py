@@ -44,6 +44,9 @@ class LabelState(Protocol):
     def fixed_rows(self, table: str) -> str:
         """Why the rows of a table that computed ids index must stay; empty if they may go."""
 
+    def branch_taken(self, node: onnx.NodeProto) -> str:
+        """The branch that an If takes whatever it is fed; empty if that is not known."""
+
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
 
