@@ -20,6 +20,8 @@ from onnxprune.protos import copy_except, keep
 
 DOMAIN = "onnxprune.flow"
 BEGIN = "Begin"
+# Where a body is: (first output of the node, attribute) from the outermost node on.
+Path = tuple[tuple[str, str], ...]
 FLAT = frozenset(("If", "Loop"))
 
 
@@ -72,7 +74,7 @@ def flattened(model: Model) -> Model:
     copy_except(model.proto, proto, "graph")
     copy_except(model.proto.graph, proto.graph, "node")
     work = _Flattening(proto.graph, _defined(model.proto.graph))
-    work.nodes(model.proto.graph, {})
+    work.nodes(model.proto.graph, {}, ())
     return replace(model, proto=proto)
 
 
@@ -101,16 +103,16 @@ class _Flattening:
         self.taken.add(name)
         return name
 
-    def nodes(self, graph: GraphProto, renamed: Mapping[str, str]) -> None:
+    def nodes(self, graph: GraphProto, renamed: Mapping[str, str], path: Path) -> None:
         for node in graph.node:
             if _has_flow(node):
-                self.flow(node, renamed)
+                self.flow(node, renamed, path)
             else:
                 new = self.graph.node.add()
                 new.CopyFrom(node)
                 _rename(new, renamed)
 
-    def flow(self, node: NodeProto, renamed: Mapping[str, str]) -> None:
+    def flow(self, node: NodeProto, renamed: Mapping[str, str], path: Path) -> None:
         """A node with bodies: every body with its `Begin`, then the node."""
         bare = NodeProto()
         bare.CopyFrom(node)
@@ -120,7 +122,7 @@ class _Flattening:
         for attribute in bare.attribute:
             if attribute.type == AttributeProto.GRAPH:
                 names.append(attribute.name)
-                begun, ended = self.body(attribute, given, renamed)
+                begun, ended = self.body(attribute, given, renamed, (*path, (node.output[0], attribute.name)))
                 inputs += [*begun[2:], *ended] if node.op_type == "Loop" else ended
                 attribute.g.Clear()
         flat = helper.make_node(
@@ -132,11 +134,12 @@ class _Flattening:
             bodies=names,
             node=bare.SerializeToString(),
             states=max(0, len(node.input) - 2),
+            path=json.dumps(path),
         )
         self.graph.node.append(flat)
 
     def body(
-        self, attribute: AttributeProto, given: list[str], renamed: Mapping[str, str]
+        self, attribute: AttributeProto, given: list[str], renamed: Mapping[str, str], path: Path
     ) -> tuple[list[str], list[str]]:
         """Lay a body out; the names of what it is given and of what it returns."""
         graph = attribute.g
@@ -162,7 +165,7 @@ class _Flattening:
         for info in (*graph.value_info, *graph.input, *graph.output):
             self.graph.value_info.add().CopyFrom(info)
             self.graph.value_info[-1].name = inner.get(info.name, info.name)
-        self.nodes(graph, inner)
+        self.nodes(graph, inner, path)
         return begun, [inner.get(o.name, o.name) for o in graph.output]
 
 
@@ -205,6 +208,46 @@ def dead(graph: GraphProto, taken: Callable[[NodeProto], str]) -> frozenset[str]
             if stack:
                 stack[-1] += [*(x for frame in frames for x in frame), mine]
     return frozenset(found)
+
+
+# --- one branch at a time --------------------------------------------------------------------------------
+
+
+def open_branches(graph: GraphProto, taken: Callable[[NodeProto], str]) -> list[Path]:
+    """Where the branches of a flat graph are that may be taken or not."""
+    never = dead(graph, taken)
+    found: list[Path] = []
+    for node in graph.node:
+        if node.op_type == "If" and is_flat(node) and not taken(node) and node.output[0] not in never:
+            path = json.loads(next(a.s for a in node.attribute if a.name == "path"))
+            made = NodeProto.FromString(next(a.s for a in node.attribute if a.name == "node"))
+            found += [(*((o, a) for o, a in path), (made.output[0], branch)) for branch in branches(node)]
+    return found
+
+
+def forced(model: Model, path: Path) -> Model | None:
+    """`model` with the conditions changed so that the branch at `path` is taken; None if it is not there."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    for output, name in path:
+        node = next((n for n in graph.node if n.output and n.output[0] == output), None)
+        attribute = next((a for a in node.attribute if a.name == name), None) if node is not None else None
+        if node is None or attribute is None:
+            return None
+        if node.op_type == "If":
+            node.input[0] = _decided(proto, value=name == "then_branch")
+        graph = attribute.g
+    return replace(model, proto=proto)
+
+
+def _decided(proto: ModelProto, *, value: bool) -> str:
+    name = f"onnxprune_{'then' if value else 'else'}"
+    if all(t.name != name for t in proto.graph.initializer):
+        proto.graph.initializer.append(helper.make_tensor(name, TensorProto.BOOL, (), [value]))
+        if proto.ir_version < 4:
+            proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, ()))
+    return name
 
 
 # --- and back --------------------------------------------------------------------------------------------
@@ -264,7 +307,9 @@ def _whole(
         count = len(body.output)
         ends = node.input[first : first + count]
         first += count
-        original = names["original"]
+        # What stays outside keeps its name, and nothing takes that of what does.
+        outside = {t.name for t in graph.initializer if t.data_location == TensorProto.EXTERNAL}
+        original = {new: old for new, old in names["original"].items() if not {new, old} & outside}
         flat = {name: new for new, name in original.items()}
         for value, name in zip(body.output, ends, strict=True):
             value.name = name

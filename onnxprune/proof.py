@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import interface
+from onnxprune import flow, interface
 from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
@@ -90,23 +90,55 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
     feeds = interface.in_range(cut, feeds)
     try:
-        reference = Session(masked(groups, gone))
-    except ModelError as error:
-        return Verdict(False, math.nan, tolerance, error.message, checks=checks)
+        reference = masked(groups, gone)
+        verdict = _run(cut, reference, pruned, feeds, checks, seed)
     except RunError as error:
         return _without_reference(groups, feeds, tolerance, checks, error)
-    with reference:
-        try:
-            wanted = interface.outputs(cut, reference.outputs, reference.run(feeds))
-        except RunError as error:
-            return _without_reference(groups, feeds, tolerance, checks, error)
+    except ModelError as error:
+        return Verdict(False, math.nan, tolerance, error.message, checks=checks)
+    for path in flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
+        if verdict.ok:
+            verdict = _in_branch(cut, path, (reference, pruned), feeds, verdict, seed)
+    return verdict
+
+
+def _in_branch(
+    cut: Cut, path: flow.Path, models: tuple[Model, Model], feeds: Mapping[str, np.ndarray], before: Verdict, seed: int
+) -> Verdict:
+    """The proof again with the conditions changed so that another branch is taken, which the inputs may not reach."""
+    reference, pruned = (flow.forced(model, path) for model in models)
+    where = f"{path[-1][1]} of If {path[-1][0]!r}"
+    if reference is None or pruned is None:
+        return before
+    try:
+        found = _run(cut, reference, pruned, feeds, before.checks, seed)
+    except RunError:
+        return replace(before, checks=[*before.checks, f"{where} does not run on these inputs"])
+    if not found.ok:
+        return replace(found, problem=f"{found.problem}, in the {where}")
+    errors = {name: max(error, found.outputs[name]) for name, error in before.outputs.items()}
+    most = max(before.tolerance, found.tolerance)
+    return replace(before, error=max(before.error, found.error), tolerance=most, outputs=errors)
+
+
+def _run(
+    cut: Cut, original: Model, pruned: Model, feeds: Mapping[str, np.ndarray], checks: Sequence[str], seed: int
+) -> Verdict:
+    """Run both and compare.
+
+    Raises:
+        RunError: the reference does not run.
+    """
+    tolerance = tolerance_of(cut.groups)
+    with Session(original) as reference:
+        wanted = interface.outputs(cut, reference.outputs, reference.run(feeds))
         try:
             with Session(pruned) as session:
                 found = session.run(interface.feeds(cut, feeds), reference.outputs)
         except RunError as error:
             problem = f"the pruned model does not run: {error.message}"
             return Verdict(False, math.nan, tolerance, problem, checks=checks)
-        checks.append("run in ONNX Runtime")
+        checks = [*checks, "run in ONNX Runtime"]
         names = reference.outputs
         verdict = compare(names, wanted, found, dict.fromkeys(names, tolerance), checks)
         if verdict.ok:
