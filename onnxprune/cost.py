@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from onnxprune.flow import flattened, graphs
+from onnxprune.flat import flattened
+from onnxprune.flow import graphs
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model

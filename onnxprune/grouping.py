@@ -13,7 +13,7 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from onnxprune.cost import samples
-from onnxprune.flow import flattened
+from onnxprune.flat import flattened
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger

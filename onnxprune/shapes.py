@@ -326,43 +326,12 @@ class _Step:
 
     def _flow(self, node: onnx.NodeProto) -> None:
         """What a body is given, and what comes out of the bodies of a node."""
-        if flow.is_begin(node):
-            for name, given in zip(node.output[2:], node.input[2:], strict=True):
-                self._like(name, [given] if name not in self.shared.unsteady else [], given)
-            for name, dtype in zip(node.output, (TensorProto.INT64, TensorProto.BOOL), strict=False):
-                info = self.shared.infos.get(name)
-                if info is None or not _put_info(self.scan, info, self.sizes):
-                    self.scan.put(name, dtype, ())
-            return
-        if node.op_type == "If":
-            taken, sources = flow.branches(node), []
-            decided = self.scan.values.get(node.input[0])
-            names = list(taken) if decided is None else ["then_branch" if decided.reshape(-1)[0] else "else_branch"]
-            sources = [[node.input[taken[n][i]] for n in names] for i in range(len(node.output))]
-        else:
-            count = flow.trips(node)
-            states, after = node.input[1 : 1 + count], node.input[2 + count :]
-            for state, end in zip(states, after, strict=False):
-                shapes = self.scan.shapes.get(state), self.scan.shapes.get(end)
-                if shapes[0] is not None and shapes[0] != shapes[1]:
-                    self.shared.unsteady.add(state)
-            sources = [[state] for state in states]
-        for name, given in zip(node.output, sources, strict=False):
-            if name:
-                self._like(name, given, given[0])
-        for name in node.output:
-            if name and name not in self.scan.shapes and name in self.shared.infos:
+        flow.infer(node, self.scan, self.shared.unsteady)
+        counted = flow.begins(node)[0] if flow.is_begin(node) else 0
+        for slot, name in enumerate(node.output):
+            known = name in self.scan.shapes and slot >= counted
+            if name in self.shared.infos and not known and name not in self.shared.unsteady:
                 _put_info(self.scan, self.shared.infos[name], self.sizes)
-
-    def _like(self, name: str, sources: Sequence[str], typed: str) -> None:
-        """Give a tensor the type of another, and the shape that all of `sources` have, and a single one's value."""
-        scan = self.scan
-        if typed in scan.dtypes:
-            scan.dtypes[name] = scan.dtypes[typed]
-        shapes = {scan.shapes.get(source) for source in sources}
-        shape = next(iter(shapes)) if len(shapes) == 1 else None
-        if shape is not None and typed in scan.dtypes:
-            scan.put(name, scan.dtypes[typed], shape)
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         scan = self.scan

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import api, cost, flow
+from onnxprune import flat as flat_graph
 from onnxprune.model import load
 from onnxprune.plan import Plan
 from onnxprune.runtime import Session
@@ -99,16 +100,16 @@ def stored(proto: onnx.ModelProto) -> dict[str, list[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("proto", [two_branches(), recurrent()], ids=["If", "Loop"])
 def test_bodies_come_back_as_they_were(proto: onnx.ModelProto) -> None:
-    flat = flow.flattened(load(proto))
+    flat = flat_graph.flattened(load(proto))
     assert all(next(flow.bodies(node), None) is None for node in flat.proto.graph.node)
     again = onnx.ModelProto()
     again.CopyFrom(flat.proto)
-    flow.nest(again.graph)
+    flat_graph.nest(again.graph)
     assert again == proto
 
 
 def test_names_of_sibling_bodies_are_told_apart() -> None:
-    flat = flow.flattened(load(two_branches())).proto.graph
+    flat = flat_graph.flattened(load(two_branches())).proto.graph
     names = [o for n in flat.node for o in n.output]
     assert len(set(names)) == len(names)
     assert len({t.name for t in flat.initializer}) == len(flat.initializer) == 7
@@ -116,7 +117,7 @@ def test_names_of_sibling_bodies_are_told_apart() -> None:
 
 def test_a_model_without_bodies_stays_the_same_object() -> None:
     plain = load(model("(float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }"))
-    assert flow.flattened(plain) is plain
+    assert flat_graph.flattened(plain) is plain
 
 
 # --- If ----------------------------------------------------------------------------------------------------
@@ -341,6 +342,64 @@ def test_a_group_inside_of_a_body() -> None:
     feeds = {**feeds_of(proto), "n": np.array(3)}
     zeroed = api.execute(load(proto), outcome.plan, zero=True).model
     np.testing.assert_allclose(run(outcome.model, feeds=feeds)["y"], run(zeroed, feeds=feeds)["y"], atol=1e-5)
+
+
+# --- Scan --------------------------------------------------------------------------------------------------
+
+
+def scanned(axes: str = "", shape: str = "5, 3, 7", out: str = "5, 3, 2") -> onnx.ModelProto:
+    """Along the steps of a projected input: h = tanh(x W + h U); every step gives h V."""
+    return model(
+        f"""(float[{shape}] x) => (float[3, 2] y, float[{out}] steps) {{
+          p = MatMul(x, w0)
+          last, all = Scan <num_scan_inputs = 1{axes}, body = body
+            (float[3, 6] h, float[3, 8] part) => (float[3, 6] next, float[3, 5] step) {{
+              a = MatMul(part, w)  b = MatMul(h, u)  s = Add(a, b)  next = Tanh(s)  step = MatMul(next, v)
+            }}> (zeros, p)
+          y = MatMul(last, out)
+          steps = MatMul(all, read)
+        }}""",
+        *(weight("w0", 7, 8), weight("w", 8, 6), weight("u", 6, 6), weight("v", 6, 5)),
+        *(weight("out", 6, 2), weight("read", 5, 2)),
+        numpy_helper.from_array(np.zeros((3, 6), np.float32), "zeros"),
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"axes": ", scan_input_axes = [1], scan_output_axes = [-2]", "shape": "3, 5, 7", "out": "3, 5, 2"},
+        {"axes": ", scan_input_axes = [-3], scan_input_directions = [1]"},
+    ],
+)
+def test_channels_go_through_the_steps_of_a_scan(given: dict[str, str]) -> None:
+    proto = scanned(**given)
+    flat = flat_graph.flattened(load(proto))
+    again = onnx.ModelProto()
+    again.CopyFrom(flat.proto)
+    flat_graph.nest(again.graph)
+    assert again == proto
+    outcome = prune(proto)
+    proven(outcome)
+    sizes = {name: shapes[0] for name, shapes in stored(outcome.model.proto).items()}
+    halves = {"w0": (7, 4), "w": (4, 3), "u": (3, 3), "v": (3, 3), "out": (3, 2), "read": (3, 2), "zeros": (3, 3)}
+    assert sizes == halves
+
+
+def test_the_axis_of_the_steps_stays() -> None:
+    """Channels in the place of steps: a scan over them sees each one alone."""
+    proto = model(
+        """(float[3, 4] x) => (float[8, 3] y) {
+          h = MatMul(x, w)
+          y = Scan <num_scan_inputs = 1, scan_input_axes = [1], body = body
+            (float[3] part) => (float[3] step) { step = Tanh(part) }> (h)
+        }""",
+        weight("w", 4, 8),
+    )
+    groups = api.trace(proto)
+    assert group_of(groups, "w", 1) is None
+    assert "the steps of a loop" in reasons_for(groups, "w", 1)
 
 
 # --- the rest ----------------------------------------------------------------------------------------------

@@ -13,7 +13,10 @@ import onnxprune
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "labels"),
-    ("wire", "external", "checker", "model", "evaluate", "shapes", "flow", "functions", "ids", "protos", "symbols"),
+    (
+        *("wire", "external", "checker", "model", "evaluate", "shapes"),
+        *("flat", "flow", "functions", "ids", "protos", "symbols"),
+    ),
     ("rules",),
     ("tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration"),

@@ -1,29 +1,45 @@
-"""If and Loop, laid out flat (see `flow.py`): what goes into their bodies and what comes out."""
+"""If, Loop and Scan, laid out flat (see `flow.py`): what goes into their bodies and what comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxprune import flow
 from onnxprune.labels import Array, Axes, as_field, is_barrier
+from onnxprune.rules.index import without
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Site
+
+STEPS = "the steps of a loop"
 
 
 @rule(flow.BEGIN, domain=flow.DOMAIN)
 def begin(site: Site) -> Sequence[Axes | None]:
-    """A loop's state has the labels that it starts with."""
+    """A loop's state has the labels that it starts with, a slice those of what it is cut from."""
+    counted, states, axes = flow.begins(site.node)
     given: list[Axes | None] = []
     for slot, name in enumerate(site.node.output):
         shape = site.facts.shapes.get(name)
-        if slot < 2:
+        if slot < counted:
             given.append((site.barrier("counted"),) * len(shape or ()))
         elif shape is None:
             _fix(site, slot, "changes its shape from step to step")
             given.append(None)
-        else:
+        elif slot < counted + states:
             given.append(site.labels(slot))
+        else:
+            given.append(_slice(site, slot, axes[slot - counted - states]))
     return given
+
+
+def _slice(site: Site, slot: int, axis: int) -> Axes:
+    """The labels of a slice: those of the whole, which must not shrink along the axis of the steps."""
+    axis %= len(site.shape(slot))
+    labels = site.labels(slot)
+    site.ledger.fix(labels[axis], site.reason(STEPS))
+    return without(site, labels, axis)
 
 
 @rule("If")
@@ -36,15 +52,16 @@ def if_(site: Site) -> Sequence[Axes | None]:
     return [_tied(site, [part[i] for part in used], "the branches give other shapes") for i in range(len(used[0]))]
 
 
-@rule("Loop")
+@rule("Loop", "Scan")
 def loop(site: Site) -> Sequence[Axes | None]:
     """State tied from step to step; what every step adds is kept behind a new axis."""
-    count = flow.trips(site.node)
-    given, ends = range(1, 1 + count), range(2 + count, 2 + 2 * count)
-    for slot in (0, 1 + count):
+    of = flow.steps(site.node)
+    for slot in {*range(len(site.node.input))} - {*of.states, *of.ends, *of.parts}:
         _ignore(site, slot)
-    results = [_tied(site, pair, "changes its shape from step to step") for pair in zip(given, ends, strict=True)]
-    return results + [_stacked(site, slot) for slot in range(2 + 2 * count, len(site.node.input))]
+    results = [
+        _tied(site, pair, "changes its shape from step to step") for pair in zip(of.states, of.ends, strict=True)
+    ]
+    return results + [_stacked(site, slot, axis) for slot, axis in zip(of.parts, of.axes, strict=True)]
 
 
 def _tied(site: Site, slots: Sequence[int], otherwise: str) -> Axes | None:
@@ -64,14 +81,18 @@ def _tied(site: Site, slots: Sequence[int], otherwise: str) -> Axes | None:
     return tuple(made)
 
 
-def _stacked(site: Site, slot: int) -> Axes | None:
-    """The labels of what all steps give, one after the other."""
-    output = site.node.output[slot - 2 - flow.trips(site.node)]
+def _stacked(site: Site, slot: int, axis: int) -> Axes | None:
+    """The labels of what all steps give, one after the other along a new axis."""
+    of = flow.steps(site.node)
+    output = site.node.output[slot - of.ends.start]
     inner, outer = (site.facts.shapes.get(name) for name in (site.node.input[slot], output))
-    if inner is None or outer is None or outer[1:] != inner:
+    if inner is None or outer is None:
         _fix(site, slot, "the number of steps is unknown")
         return None
-    return (site.barrier("a step of the loop"), *(x if x.ndim == 1 else x[None] for x in site.labels(slot)))
+    axis %= len(outer)
+    made = [x if x.ndim == 1 else np.expand_dims(x, axis) for x in site.labels(slot)]
+    made.insert(axis, site.barrier(STEPS))
+    return tuple(made)
 
 
 def _ignore(site: Site, slot: int) -> None:

@@ -147,7 +147,7 @@ def gather(site: Site) -> list[Axes]:
         taken = take(site, axes, axis, np.atleast_1d(positions), size)
         if index.ndim == 1:
             return [taken]
-        return [_without(taken, axis)]
+        return [without(site, taken, axis)]
     places: Letters = [f"i{a}" for a in range(len(site.shape(1)))]
     x: list[Letter] = list(range(rank))
     output = [*x[:axis], *places, *x[axis + 1 :]]
@@ -158,12 +158,16 @@ def gather(site: Site) -> list[Axes]:
     return through(site, [x, indices], [output], fixes={axis: why} if why else None)
 
 
-def _without(axes: Axes, axis: int) -> Axes:
-    """The labels after an axis of length 1 is dropped."""
+def without(site: Site, axes: Axes, axis: int) -> Axes:
+    """The labels after an axis is dropped; what differs along it is tied."""
     made = []
     for a, labels in enumerate(axes):
         if a != axis:
-            left = labels if labels.ndim == 1 else np.squeeze(labels, axis)
+            left = labels
+            if labels.ndim > 1:
+                first = labels.take([0], axis)
+                site.ledger.tie(labels, first)
+                left = np.squeeze(first, axis)
             made.append(as_line(left, a - (a > axis)))
     return tuple(made)
 
