@@ -34,6 +34,11 @@ def is_flat(node: NodeProto) -> bool:
     return node.op_type in FLAT and any(a.name == "bodies" for a in node.attribute)
 
 
+def is_loop(begin: NodeProto) -> bool:
+    """Whether a `Begin` stands in front of the body of a Loop, whose count is its first input."""
+    return begins(begin)[0] == 2
+
+
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs in the attributes of a node."""
     for attribute in node.attribute:

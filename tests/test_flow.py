@@ -305,6 +305,17 @@ def test_an_unknown_number_of_steps_locks_what_they_give() -> None:
     assert group_of(groups, "u", 1) is not None
 
 
+def test_the_proof_goes_around() -> None:
+    """A count that is an input is fed with more than one step: what goes wrong from the second on is found."""
+    outcome = prune(recurrent(trips="trip"))
+    proven(outcome)
+    broken = onnx.ModelProto()
+    broken.CopyFrom(outcome.model.proto)
+    tensor = next(t for t in broken.graph.initializer if t.name == "u")  # what meets the state, zeros at first
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, "u"))
+    assert not onnxprune.verify(recurrent(trips="trip"), broken, outcome.plan).ok
+
+
 def test_state_that_grows_is_a_barrier() -> None:
     proto = model(
         """(float[1, 4] x, int64 n) => (float[K, 2] y) {
@@ -424,6 +435,36 @@ def test_external_weights_of_bodies(tmp_path: Path) -> None:
         found, wanted = run(outcome.model, feeds=feeds), run(inside.model, feeds=feeds)
         for name, value in wanted.items():
             np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_sparse_weights(inside: bool, pairs: bool) -> None:
+    """Their indices are flat, or one per axis; they may lie in a body."""
+    dense = numpy_helper.to_array(weight("dense", 8, 6))
+    dense = np.where(dense > 0, dense, 0)
+    places = np.argwhere(dense) if pairs else np.flatnonzero(dense)
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(dense[dense > 0], "sp"), numpy_helper.from_array(places, "sp_places"), dense.shape
+    )
+    proto = model(
+        """(float[N, 4] x, bool c) => (float[N, 3] y) {
+          h = MatMul(x, w1)
+          m = If (c) <
+            then_branch = then () => (float[N, 6] t) { t = MatMul(h, sp) },
+            else_branch = other () => (float[N, 6] e) { e = MatMul(h, v) }
+          >
+          y = MatMul(m, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 6, 3), weight("v", 8, 6)),
+    )
+    branch = next(flow.bodies(next(n for n in proto.graph.node if n.op_type == "If")))
+    (branch if inside else proto.graph).sparse_initializer.append(sparse)
+    outcome = prune(proto)
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    left = [tuple(s.dims) for g in flow.graphs(outcome.model.proto.graph) for s in g.sparse_initializer]
+    assert left == [(4, 3)]
 
 
 def test_sequences_are_a_barrier_with_a_reason() -> None:

@@ -52,7 +52,8 @@ def if_(site: Site) -> Sequence[Axes | None]:
     return [_tied(site, [part[i] for part in used], "the branches give other shapes") for i in range(len(used[0]))]
 
 
-@rule("Loop", "Scan")
+@rule("Scan", since=9)
+@rule("Loop")
 def loop(site: Site) -> Sequence[Axes | None]:
     """State tied from step to step; what every step adds is kept behind a new axis."""
     of = flow.steps(site.node)
