@@ -152,18 +152,17 @@ def run(
                 proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=sizes is not None)
             if not verdict.ok and verdict.runnable:
                 chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
+    cut = Cut(groups, _gone(groups, chosen))
     repair: Repair | None = None
     if runs:
         with clock("repairing"):
-            cut = Cut(groups, _gone(groups, chosen))
             small, repair = recover.least_squares(cut, small, runs, progress=clock.progress)
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
-        after = cost.of_trace(groups.tracing, small, Cut(groups, _gone(groups, chosen)).size)
+        after = cost.of_trace(groups.tracing, small, cut.size)
     plan = plans.make(groups, chosen, scores, options, sizes)
-    cut = Cut(groups, _gone(groups, chosen))
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, clock.seconds)
 

@@ -22,7 +22,7 @@ from tests.graphs import Net, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = sorted(p.stem for p in MODELS.glob("*.onnx"))
-LOCKED = {"control_flow", "fused", "quantized"}
+LOCKED = {"fused", "quantized"}
 PRUNABLE = [n for n in NAMES if n not in LOCKED]
 # Shapes that the graph computes: inference and tracing take longest here, and find what they find elsewhere.
 LONG = {"gpt2", "bert", "swin", "vit", "llama", "encoder_decoder"}
