@@ -130,7 +130,7 @@ def run(
         GoalMissed: there is nothing to prune, or every group failed its proof.
     """
     clock = _Clock(progress or logger.info)
-    runs = [] if data is None else calibration.read(data, model, samples=samples)
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     with clock("tracing"):
         groups = _traced(model, options, sizes)
     with clock("scoring"):
@@ -156,7 +156,7 @@ def run(
     repair: Repair | None = None
     if runs:
         with clock("repairing"):
-            small, repair = recover.least_squares(cut, small, runs, progress=clock.progress)
+            small, repair = recover.repair(cut, small, runs, progress=clock.progress)
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
@@ -250,8 +250,8 @@ def prune(
         ratio: fraction of every group's units to remove.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores.
         verify: prove the result equal to the masked original; groups that fail are left whole.
-        data: unlabelled calibration inputs (an .npz, a folder, or an iterable of feeds): the layers that lost inputs
-            are re-fitted to what the original computes on them.
+        data: unlabelled calibration inputs (see `calibration.read`): the layers that lost inputs are re-fitted to
+            what the original computes on them.
         samples: how many calibration samples to use.
         options: the other fields of `Options`.
 

@@ -13,7 +13,7 @@ from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Shape, infer
 from onnxprune.symbols import symbolic_dims
-from onnxprune.tracing import WEIGHT_TYPES, Tracing
+from onnxprune.tracing import WEIGHT_TYPES, Tracing, first_output
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,14 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
     batch = samples(tracing)
     layers = []
     for site, rule in tracing.sites:
-        if rule is None or rule.work is None:
+        if rule is None or not rule.work:
             continue
         names = site.node.input
-        inputs = {s: shape(names[s], site.labels(s)) for s in range(len(names)) if site.has(s)}
-        output = shape(site.node.output[0], tracing.axes[site.node.output[0]])
-        macs = math.prod((output if s is None else inputs[s])[a] for s, a in rule.work(site))
+        keys = {s: tracing.key(site.node, s) for s in range(len(names)) if site.has(s)}
+        inputs = {s: shape(names[s], tracing.axes[key]) for s, key in keys.items() if key in tracing.axes}
+        made = first_output(site.node)
+        output = shape(made, tracing.axes[made])
+        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p(site)) for p in rule.work)
         weights = [s for s in inputs if site.constant[s]]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)

@@ -334,16 +334,17 @@ def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int
 
     macs = [0.0] * len(parts)
     for site, rule in tracing.sites:
-        if rule is None or rule.work is None:
+        if rule is None:
             continue
-        total, kept = 1, dict[int, float]()
-        for slot, axis in rule.work(site):
-            total *= (site.out_shape() if slot is None else site.shape(slot))[axis]
-            axes = tracing.axes[site.node.output[0]] if slot is None else site.labels(slot)
-            for place, share in shares(axes[axis]).items():
-                kept[place] = kept.get(place, 1.0) * (1 - share)
-        for place, share in kept.items():
-            macs[place] += total * (1 - share)
+        for product in rule.work:
+            total, kept = 1, dict[int, float]()
+            for slot, axis in product(site):
+                total *= (site.out_shape() if slot is None else site.shape(slot))[axis]
+                axes = tracing.axes[site.node.output[0]] if slot is None else site.labels(slot)
+                for place, share in shares(axes[axis]).items():
+                    kept[place] = kept.get(place, 1.0) * (1 - share)
+            for place, share in kept.items():
+                macs[place] += total * (1 - share)
     # For one sample, as in `cost`.
     batch = samples(tracing)
     return [round(m / batch) for m in macs]

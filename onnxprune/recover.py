@@ -1,50 +1,65 @@
-"""Repair without training: every layer that lost inputs is re-fitted to the outputs that the original gave.
+"""Repair without training: every layer behind a cut is re-fitted to the outputs that the original gave.
 
-For a contraction y = W x + b whose inputs x lost some positions, the layer's new weights are the ridge regression of
-the original's outputs on the inputs that the pruned model gives it,
-
-    W'^T = (S + l I)^-1 (C + l W_R^T),   b' = m_y - W' m,
-
-with S and m the centred second moment and mean of the pruned model's inputs, C their cross moment with the original's
-outputs, W_R the columns that remain and l = damping * mean(diag S). Layers are fitted in graph order, each on the
-inputs that the layers in front of it, already fitted, give. A fit is kept only if it lowers the error on samples that
-it has not seen. (Reconstruction as in He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017,
-eq. 1; toward the ridge solution around the sliced weights.)
+The original and the pruned model take the calibration inputs through their graphs side by side. Layers are fitted in
+graph order, each on the inputs that the layers in front of it, already fitted, give. A fit is kept only if it lowers
+the error on samples that it has not seen. The fits themselves are in `refit.py`.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from onnxprune import interface
+from onnxprune import interface, refit
+from onnxprune.agreement import Agreement, agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.labels import Array
-from onnxprune.model import Model, to_proto
-from onnxprune.protos import keep
-from onnxprune.rewrite import drop_dead
+from onnxprune.layers import Layer, layer_of
+from onnxprune.model import Model
+from onnxprune.parameters import Parameters
 from onnxprune.rules.site import Site
-from onnxprune.runtime import Session
-from onnxprune.tracing import captured
+from onnxprune.tapped import MEMORY, Walk
 
 logger = logging.getLogger(__name__)
 
-DAMPING = 1e-2
-# Spatial positions per sample and rows per layer that enter the moments: enough for a D x D moment of some thousands.
-POSITIONS = 48
+# Rows per layer that enter the moments: enough for D x D moments of some thousands.
 ROWS = 16384
-# The last share of the runs is held out to judge a fit.
-HELD_OUT = 0.2
-# Widest layer (columns of its weight) that is fitted: the solve is cubic in it.
+# Shares of the runs, the last ones, that judge the fits, and that no fit sees at all.
+JUDGES, HELD_OUT = 0.2, 0.1
+# Widest layer (D of its weight) that is fitted: the solve is cubic in it.
 WIDEST = 6144
+# Input name -> array, of one run.
+Runs = Mapping[str, Array]
+METHODS = ("none", *refit.FITS, "batchnorm")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to repair.
+
+    Attributes:
+        method: one of `METHODS`.
+        sequential: fit each layer on what the pruned model gives it by then; otherwise on what remains of the
+            original's input (one pass over the original alone, cheaper).
+        dampings: ridge weights that are tried, relative to the mean of a moment's diagonal.
+        memory: bytes of activations that are kept in memory; what is more lies in temporary files.
+    """
+
+    method: str = "least-squares"
+    sequential: bool = True
+    dampings: tuple[float, ...] = refit.DAMPINGS
+    memory: int = MEMORY
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"no way to recover is called {self.method!r}", hint=f"known: {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Fit:
 
     Attributes:
         node: name of the layer.
-        before: relative error of its outputs on held-out samples, sliced only.
+        before: relative squared error of its outputs on held-out samples, sliced only.
         after: the same with the fitted weights.
         kept: whether the fit was kept.
     """
@@ -65,50 +80,59 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A contraction with a weight that lost inputs, in the original and in the pruned graph."""
-
-    site: Site
-    node: onnx.NodeProto
-    index: int
-    rows: Array  # bool: the outputs that remain
-
-
-@dataclass(frozen=True)
 class Repair:
     """What the repair did.
 
     Attributes:
-        fits: every layer that lost inputs and could be fitted.
-        before: relative squared error of the model's float outputs on held-out samples, as it was cut.
+        fits: every layer behind a cut that could be fitted.
+        before: agreement with the original on held-out samples, as the model was cut.
         after: the same after the repair.
         kept: whether the repaired model is the better one, and so was kept.
+        method: how it was done.
     """
 
     fits: tuple[Fit, ...]
-    before: float
-    after: float
+    before: Agreement
+    after: Agreement
     kept: bool
+    method: str = "least-squares"
 
 
-def least_squares(
+@dataclass(frozen=True)
+class _Target:
+    """A layer or a norm behind a cut, in the original and in the pruned graph."""
+
+    site: Site
+    node: onnx.NodeProto
+    old: Layer | None
+    new: Layer | None
+
+    @property
+    def taps(self) -> tuple[str, str]:
+        """The tensors of the original and of the pruned model that a fit looks at."""
+        if self.old is None or self.new is None:
+            return self.site.node.output[0], self.node.output[0]
+        return self.old.input, self.new.input
+
+
+def repair(
     cut: Cut,
     pruned: Model,
-    runs: Sequence[Mapping[str, Array]],
+    runs: Sequence[Runs],
+    options: Options | None = None,
     *,
-    damping: float = DAMPING,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Repair]:
-    """Re-fit the layers of `pruned` that lost inputs.
+    """Re-fit the layers of `pruned` behind what was cut.
 
-    Time grows with the square of the number of layers: every layer is fitted on the inputs that the layers in front of
-    it give by now. Memory is bounded by the activations of one run and the moments of one layer.
+    Time is that of two runs of every sample through either model, and of the fits; memory is `options.memory` for
+    activations, and the moments of one layer (8 D^2 bytes).
 
     Args:
         cut: what was removed, with the traced original.
         pruned: the smaller model.
-        runs: calibration inputs, at least two; the last ones judge the fits.
-        damping: ridge weight relative to the mean of the moment's diagonal.
+        runs: calibration inputs, at least two; the last ones judge what is kept.
+        options: how to repair.
         progress: is told about every layer.
 
     Returns:
@@ -117,273 +141,231 @@ def least_squares(
     Raises:
         UsageError: there are fewer than two runs.
     """
+    options = options or Options()
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
-    train = max(1, min(len(runs) - 1, round(len(runs) * (1 - HELD_OUT))))
-    model = replace(pruned, proto=to_proto(pruned), values={})
-    layers = _layers(cut, model.proto)
+    original = cut.groups.model
+    runs, held = _split(runs, HELD_OUT)
+    train = len(_split(runs, JUDGES)[0])
+    parameters = Parameters(pruned)
+    targets = list(_targets(cut, parameters, norms=options.method == "batchnorm"))
     fits = []
-    for number, layer in enumerate(layers, 1):
-        progress(f"repairing layer {number} of {len(layers)}")
-        if _width(layer.site) <= WIDEST:
-            fits.append(_fit(cut, model, layer, runs, train, damping))
-    before, after = (_output_error(cut, m, runs[train:]) for m in (pruned, model))
-    kept = after < before
-    return model if kept else pruned, Repair(tuple(fits), before, after, kept)
+    names, given = [t.taps for t in targets], [interface.feeds(cut, feeds) for feeds in runs]
+    with (
+        Walk(original, runs, [n for n, _ in names], memory=options.memory // 2) as one,
+        Walk(parameters.model, given, [n for _, n in names], memory=options.memory // 2) as two,
+    ):
+        for number, (target, (old, new)) in enumerate(zip(targets, names, strict=True), 1):
+            progress(f"repairing layer {number} of {len(targets)}")
+            values = (run[old] for run in one.take([old]))
+            follows = options.sequential or target.old is None
+            others = (run[new] for run in two.take([new])) if follows else itertools.repeat(None)
+            pairs = zip(values, others, strict=False)
+            fit = _fit_norm if target.old is None else _fit_layer
+            fits.append(fit(cut, parameters, target, pairs, train, options))
+    model = parameters.finished()
+    before, after = (agreement(cut, m, held) for m in (pruned, model))
+    kept = after.error < before.error
+    return model if kept else pruned, Repair(tuple(fits), before, after, kept, options.method)
 
 
-def _output_error(cut: Cut, other: Model, runs: Sequence[Mapping[str, Array]]) -> float:
-    """Squared difference of all float outputs over their squared deviation from their mean."""
-    wrong = spread = 0.0
-    with Session(cut.groups.model) as one, Session(other) as two:
-        for feeds in runs:
-            wanted = interface.outputs(cut, one.outputs, one.run(feeds))
-            for a, b in zip(wanted, two.run(interface.feeds(cut, feeds), one.outputs), strict=True):
-                if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.size:
-                    wrong += float(np.square(a.astype(np.float64) - b).sum())
-                    spread += float(np.square(a - a.mean(axis=0, keepdims=len(a) > 1), dtype=np.float64).sum())
-    return wrong / max(spread, 1e-30)
+def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence[Runs]]:
+    """The runs without the last ones, and these; one run serves as both."""
+    if len(runs) == 1:
+        return runs, runs
+    count = max(1, round(len(runs) * share))
+    return runs[:-count], runs[-count:]
 
 
-def _layers(cut: Cut, proto: onnx.ModelProto) -> list[_Layer]:
-    """The layers to fit, in graph order: one weight of their own, and a contracted axis that lost positions."""
-    made = {n.output[0]: (i, n) for i, n in enumerate(proto.graph.node) if n.output}
-    uses: dict[str, int] = {}
-    for node in proto.graph.node:
-        for name in (*node.input, *captured(node)):
-            uses[name] = uses.get(name, 0) + 1
-    weights = {t.name for t in proto.graph.initializer}
-    found = []
+# --- what is fitted --------------------------------------------------------------------------------------
+
+
+def _targets(cut: Cut, parameters: Parameters, *, norms: bool) -> Iterator[_Target]:
+    """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
+    made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
+    behind = _behind(cut)
     for site, _ in cut.groups.tracing.sites:
-        if not site.node.output or site.node.output[0] not in made or not _is_fittable(site):
+        node = made.get(site.node.output[0]) if site.node.output else None
+        if node is None or node.op_type != site.node.op_type:
             continue
-        index, node = made[site.node.output[0]]
-        axis = _contracted(site)
-        size = site.shape(0)[axis]
-        lost = not cut.kept(site.labels(0)[axis], axis, size).all()
-        if lost and node.input[1] in weights and uses[node.input[1]] == 1 and node.op_type == site.node.op_type:
-            out = _outputs(site)
-            rows = cut.kept(site.labels(1)[out], out, site.shape(1)[out])
-            found.append(_Layer(site, node, index, rows))
+        if norms:
+            if site.node.input[0] in behind and parameters.scale_and_bias(node):
+                yield _Target(site, node, None, None)
+            continue
+        old, new = layer_of(site), layer_of(site, node)
+        if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
+            whole = old.matrix(np.broadcast_to(False, site.shape(old.weight)))
+            if whole.shape[1] <= WIDEST:
+                yield _Target(site, node, old, new)
+
+
+def _behind(cut: Cut) -> set[str]:
+    """The tensors that a cut changes: they lost positions, or are computed from such."""
+    axes = cut.groups.tracing.axes
+    lost = {n for n, labels in axes.items() if any(cut.removed(line).any() for line in labels)}
+    found = set(lost)
+    for node in cut.groups.model.proto.graph.node:
+        if not found.isdisjoint((*node.input, *node.output)):
+            found.update(node.output)
     return found
 
 
-def _is_fittable(site: Site) -> bool:
-    if site.node.op_type not in ("Conv", "Gemm", "MatMul") or len(site.node.input) < 2 or not site.is_weight(1):
-        return False
-    stored = site.node.input[1] in site.facts.shapes
-    if (
-        not stored
-        or not site.constant
-        or site.constant[0]
-        or site.facts.dtypes.get(site.node.input[1]) != onnx.TensorProto.FLOAT
-    ):
-        return False
-    if site.node.op_type == "Conv":
-        plain = site.attrs.get("group", 1) == 1 and site.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-        return plain and len(site.shape(1)) in (3, 4)
-    if site.node.op_type == "Gemm":
-        scaled = (site.attrs.get("alpha", 1.0), site.attrs.get("beta", 1.0)) != (1.0, 1.0)
-        return not site.attrs.get("transA") and not scaled
-    return len(site.shape(1)) == 2 and len(site.shape(0)) >= 2
+# --- one layer -------------------------------------------------------------------------------------------
 
 
-def _contracted(site: Site) -> int:
-    return 1 if site.node.op_type == "Conv" else len(site.shape(0)) - 1
+@dataclass(frozen=True)
+class _Kept:
+    """What remains of a layer's weight: bool[groups], bool[groups, D] and bool[groups, O]."""
+
+    groups: Array
+    inputs: Array
+    outputs: Array
+
+    @classmethod
+    def of(cls, cut: Cut, site: Site, layer: Layer) -> Self:
+        """What `cut` leaves of the weight."""
+        shape = site.shape(layer.weight)
+        mask = cut.mask(shape, site.labels(layer.weight))
+        whole: Array = layer.matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
+        return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
 
-def _outputs(site: Site) -> int:
-    """The axis of the weight that makes the outputs."""
-    if site.node.op_type == "Conv":
-        return 0
-    return 0 if site.node.op_type == "Gemm" and site.attrs.get("transB") else 1
+def _taken(values: Array, groups: Array, which: Array) -> Array:
+    """The positions `which` [groups, last axis] of `values`, of the groups that remain."""
+    if groups.all() and which.all():
+        return values
+    return np.stack([values[g][..., which[g]] for g in np.flatnonzero(groups)])
 
 
-# --- inputs of a layer -----------------------------------------------------------------------------------
-
-
-def _inputs(
-    cut: Cut, pruned: Model, layer: _Layer, runs: Sequence[Mapping[str, Array]]
-) -> Iterator[tuple[Array, Array]]:
-    """The layer's input in the original and in the pruned model, run by run."""
-    names = layer.site.node.input[0], layer.node.input[0]
-    with Session(_up_to(cut.groups.model, names[0])) as one, Session(_up_to(pruned, names[1])) as two:
-        for feeds in runs:
-            both = ((one, feeds), (two, interface.feeds(cut, feeds)))
-            x, y = (s.run({k: v for k, v in given.items() if k in s.inputs})[0] for s, given in both)
-            yield x, y
-
-
-def _up_to(model: Model, tensor: str) -> Model:
-    """The part of a model that computes `tensor`."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    del proto.graph.output[:]
-    proto.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    drop_dead(proto.graph)
-    needed = {name for node in proto.graph.node for name in node.input} | {tensor}
-    keep(proto.graph.input, lambda value: value.name in needed)
-    return replace(model, proto=proto)
-
-
-def _places(site: Site, x: Array, most: int, rng: np.random.Generator) -> Array:
-    """Where rows are sampled: rows of a product, or (sample, corner...) of a convolution's patches."""
-    if site.node.op_type != "Conv":
-        return rng.permutation(x.size // x.shape[-1])[:most]
-    kernel, pads, strides, dilations = _geometry(site)
-    columns = [np.repeat(np.arange(len(x)), POSITIONS)]
-    for i, size in enumerate(x.shape[2:]):
-        padded = size + pads[i] + pads[i + len(kernel)]
-        count = (padded - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
-        columns.append(rng.integers(0, count, len(columns[0])) * strides[i])
-    return rng.permutation(np.stack(columns, axis=1))[:most]
-
-
-def _patches(site: Site, x: Array, places: Array) -> Array:
-    """Rows [n, D] of what the layer's weight is multiplied with, at `places`."""
-    if site.node.op_type != "Conv":
-        return x.reshape(-1, x.shape[-1])[places]
-    kernel, pads, _, dilations = _geometry(site)
-    sides = [(pads[i], pads[i + len(kernel)]) for i in range(len(kernel))]
-    padded = np.pad(x, [(0, 0), (0, 0), *sides])
-    steps = np.meshgrid(*(np.arange(k) * d for k, d in zip(kernel, dilations, strict=True)), indexing="ij")
-    sample, *corner = places.T
-    index = tuple(c[:, None] + step.reshape(1, -1) for c, step in zip(corner, steps, strict=True))
-    taken = padded[(sample[:, None], slice(None), *index)]  # [n, positions of the kernel, channels]
-    return np.ascontiguousarray(taken.transpose(0, 2, 1)).reshape(len(places), -1)
-
-
-def _geometry(site: Site) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]:
-    """(kernel, pads, strides, dilations) of a convolution."""
-    kernel, attrs = site.shape(1)[2:], site.attrs
-    ones = [1] * len(kernel)
-    pads = attrs.get("pads", [0] * 2 * len(kernel))
-    return kernel, pads, attrs.get("strides", ones), attrs.get("dilations", ones)
-
-
-# --- the fit ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Moments:
-    """Sums over rows of the pruned model's inputs x and the original's outputs y."""
-
-    xx: Array
-    xy: Array
-    x: Array
-    y: Array
-    count: int = 0
-
-    def add(self, x: Array, y: Array) -> None:
-        self.xx += x.T @ x
-        self.xy += x.T @ y
-        self.x += x.sum(axis=0, dtype=np.float64)
-        self.y += y.sum(axis=0, dtype=np.float64)
-        self.count += len(x)
-
-
-def _fit(cut: Cut, model: Model, layer: _Layer, runs: Sequence[Mapping[str, Array]], train: int, damping: float) -> Fit:
-    site, rng = layer.site, np.random.default_rng(layer.index)
-    tensor = next(t for t in model.proto.graph.initializer if t.name == layer.node.input[1])
-    original = cut.groups.tracing.model.array(site.node.input[1])
-    old = _matrix(site, original)[:, layer.rows]
-    sliced = _matrix(site, numpy_helper.to_array(tensor)).astype(np.float64)
-    moments = _Moments(
-        np.zeros((len(sliced),) * 2), np.zeros(sliced.shape), np.zeros(len(sliced)), np.zeros(old.shape[1])
-    )
+def _fit_layer(
+    cut: Cut,
+    parameters: Parameters,
+    target: _Target,
+    pairs: Iterator[tuple[Array, Any]],
+    train: int,
+    options: Options,
+) -> Fit:
+    site, old, new = target.site, target.old, target.new
+    assert old is not None and new is not None
+    kept, rng = _Kept.of(cut, site, old), np.random.default_rng(0)
+    name = target.node.input[new.weight]
+    now = parameters.value(name)
+    sliced = new.matrix(now).astype(np.float64) * new.scale
+    weight = old.matrix(cut.groups.model.array(site.node.input[old.weight]).astype(np.float32)) * np.float32(old.scale)
+    full = _taken(weight, kept.groups, kept.outputs)
+    moments = refit.Moments.zero(len(sliced), *sliced.shape[1:])
+    channels: refit.Moments | None = None
     held: list[tuple[Array, Array]] = []
-    for number, (x, x_pruned) in enumerate(_inputs(cut, model, layer, runs)):
-        places = _places(site, x, max(1, ROWS // train), rng)
-        rows, y = _patches(site, x_pruned, places), _patches(site, x, places) @ old
-        if number < train:
-            moments.add(rows, y)
-        else:
+    for number, (x, x_pruned) in enumerate(pairs):
+        places = old.places(x, max(1, ROWS // train), rng)
+        before = _rows(old, x, places)[kept.groups]
+        y = before @ full
+        rows = (
+            _rows(new, x_pruned, places)
+            if options.sequential
+            else _taken(before, np.ones(len(before), bool), kept.inputs[kept.groups])
+        )
+        if number >= train:
             held.append((rows, y))
-    has_bias = _bias(model, layer) is not None
-    weight, shift = _solve(moments, sliced, damping, centred=has_bias)
-    before, after = _error(held, sliced, np.zeros_like(shift)), _error(held, weight, shift)
-    kept = bool(after < before)
-    if kept:
-        _store(tensor, (weight.T if _outputs(site) == 0 else weight).reshape(tuple(tensor.dims)))
-        if has_bias:
-            _add_bias(model, layer, shift)
-    return Fit(site.name, before, after, kept)
+            continue
+        moments.add(rows, y)
+        if options.method == "merge":
+            channels = channels or refit.Moments.zero(
+                len(rows), new.channels(rows).shape[2], old.channels(before).shape[2]
+            )
+            channels.add(new.channels(rows), old.channels(before))
+    shifted = parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None
+    evidence = refit.Evidence(moments, channels, full.astype(np.float64), sliced, shifted, 0.0)
+    fitted, after = _best(evidence, held, options)
+    before_error = _error(held, sliced, np.zeros(sliced.shape[::2]))
+    if kept_fit := after < before_error:
+        parameters.store(name, new.tensor(fitted[0] / new.scale, now.shape))
+        parameters.shift(new, fitted[1].reshape(-1))
+    return Fit(site.name, before_error, after, kept_fit)
 
 
-def _solve(moments: _Moments, sliced: Array, damping: float, *, centred: bool) -> tuple[Array, Array]:
-    """(weights [D, O], bias to add [O]) of the ridge regression around `sliced`; without a bias, not centred."""
-    n = moments.count
-    mean, target = (moments.x / n, moments.y / n) if centred else (np.zeros_like(moments.x), np.zeros_like(moments.y))
-    second = moments.xx / n - np.outer(mean, mean)
-    cross = moments.xy / n - np.outer(mean, target)
-    ridge = damping * max(float(np.trace(second)) / len(second), 1e-12)
-    left, right = second + ridge * np.eye(len(second)), cross + ridge * sliced
-    try:
-        factor = np.linalg.cholesky(left)
-        weight = np.linalg.solve(factor.T, np.linalg.solve(factor, right))
-    except np.linalg.LinAlgError:  # not positive definite in floating point
-        weight = np.linalg.lstsq(left, right, rcond=None)[0]
-    return weight, target - mean @ weight
+def _rows(layer: Layer, x: Array, places: Array) -> Array:
+    return layer.rows(x.astype(np.float32, copy=False), places)
+
+
+def _best(
+    evidence: refit.Evidence, held: Sequence[tuple[Array, Array]], options: Options
+) -> tuple[refit.Fitted, float]:
+    """The fit with the ridge weight that does best on held-out rows, and its error."""
+    fit = refit.FITS[options.method]
+    dampings = options.dampings if options.method in refit.RIDGE else (0.0,)
+    errors = [_error(held, *fit(replace(evidence, damping=damping))) for damping in dampings]
+    best = int(np.argmin(errors))
+    for x, y in held:  # the choice is made: what judged it may serve, too
+        evidence.moments.add(x, y)
+    return fit(replace(evidence, damping=dampings[best])), errors[best]
 
 
 def _error(held: Sequence[tuple[Array, Array]], weight: Array, shift: Array) -> float:
     """Relative squared error of the outputs, without the part of the bias that both have."""
-    wrong = sum(float(np.square(y - (x @ weight + shift)).sum()) for x, y in held)
-    mean = np.mean([y.mean(axis=0) for _, y in held], axis=0)
+    wrong = sum(float(np.square(y - (x @ weight + shift[:, None])).sum()) for x, y in held)
+    mean = np.mean([y.mean(axis=1, keepdims=True) for _, y in held], axis=0)
     return wrong / max(sum(float(np.square(y - mean).sum()) for _, y in held), 1e-30)
 
 
-def _matrix(site: Site, weight: Array) -> Array:
-    """A layer's weight as [D, O]."""
-    return weight.reshape(len(weight), -1).T if _outputs(site) == 0 else weight
+# --- one norm --------------------------------------------------------------------------------------------
 
 
-def _width(site: Site) -> int:
-    """D: the columns of the layer's weight."""
-    shape = site.shape(1)
-    return math.prod(shape) // shape[_outputs(site)]
+def _fit_norm(
+    cut: Cut,
+    parameters: Parameters,
+    target: _Target,
+    pairs: Iterator[tuple[Array, Any]],
+    train: int,
+    options: Options,
+) -> Fit:
+    """Scale and shift every channel of a norm's output to the deviation and mean that it had."""
+    site = target.site
+    axis = len(site.out_shape()) - 1 if "Layer" in site.node.op_type or "RMS" in site.node.op_type else 1
+    kept = cut.kept(cut.groups.tracing.axes[site.node.output[0]][axis], axis, site.out_shape()[axis])
+    sums, held = _Deviations(), []
+    for number, (y, y_pruned) in enumerate(pairs):
+        wanted, found = _by_channel(y, axis)[:, kept], _by_channel(y_pruned, axis)
+        if number < train:
+            sums.add(wanted, found)
+        else:
+            held.append((found[None], wanted[None]))
+    scale, shift = sums.match()
+    own = parameters.scale_and_bias(target.node)
+    assert own is not None
+    if not own[1]:
+        shift = np.zeros_like(shift)
+    before = _error(held, np.eye(len(scale))[None], np.zeros((1, len(scale))))
+    after = _error(held, np.diag(scale)[None], shift[None])
+    if kept_fit := after < before:
+        parameters.store(own[0], parameters.value(own[0]) * scale)
+        if own[1]:
+            parameters.store(own[1], parameters.value(own[1]) * scale + shift)
+    return Fit(site.name, before, after, kept_fit)
 
 
-def _store(tensor: onnx.TensorProto, value: Array) -> None:
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value.astype(dtype)), tensor.name))
+def _by_channel(value: Array, axis: int) -> Array:
+    """[positions, channels]."""
+    return np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis]).astype(np.float64)
 
 
-def _bias(model: Model, layer: _Layer) -> tuple[onnx.NodeProto, int] | None:
-    """The node and input slot of the layer's bias, if it has one that nothing else uses, or can be given one."""
-    graph, node = model.proto.graph, layer.node
-    uses = sum(name == other for n in graph.node for other in n.input for name in node.input[2:3])
-    sizes = {t.name: tuple(t.dims) for t in graph.initializer}
-    width = int(layer.rows.sum())
-    if node.op_type in ("Conv", "Gemm"):
-        if len(node.input) < 3 or not node.input[2]:
-            return node, 2
-        return (node, 2) if uses == 1 and sizes.get(node.input[2]) == (width,) else None
-    readers = [n for n in graph.node if node.output[0] in n.input]
-    if len(readers) == 1 and readers[0].op_type == "Add":
-        slot = 1 - list(readers[0].input).index(node.output[0])
-        name = readers[0].input[slot]
-        if sizes.get(name) == (width,) and sum(name in n.input for n in graph.node) == 1:
-            return readers[0], slot
-    return None
+class _Deviations:
+    """Sums and sums of squares of two sets of channels."""
 
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: list[Array] | None = None
 
-def _add_bias(model: Model, layer: _Layer, shift: Array) -> None:
-    """Add `shift` to the layer's bias; make one if there is none."""
-    graph = model.proto.graph
-    found = _bias(model, layer)
-    if found is None:
-        return
-    node, slot = found
-    if len(node.input) > slot and node.input[slot]:
-        tensor = next(t for t in graph.initializer if t.name == node.input[slot])
-        _store(tensor, numpy_helper.to_array(tensor).astype(np.float64) + shift)
-        return
-    taken = {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
-    name = next(n for n in (f"{layer.node.output[0]}_bias{'_' * i}" for i in itertools.count()) if n not in taken)
-    while len(node.input) <= slot:
-        node.input.append("")
-    node.input[slot] = name
-    graph.initializer.append(numpy_helper.from_array(shift.astype(np.float32), name))
-    if model.proto.ir_version < 4:  # where every initializer must also be an input
-        graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shift.shape))
+    def add(self, wanted: Array, found: Array) -> None:
+        new = [f(v).sum(axis=0) for v in (wanted, found) for f in (np.asarray, np.square)]
+        self._count += len(wanted)
+        self._sums = new if self._sums is None else [a + b for a, b in zip(self._sums, new, strict=True)]
+
+    def match(self) -> tuple[Array, Array]:
+        """Scale and shift per channel that take `found` to the deviation and mean of `wanted`."""
+        assert self._sums is not None
+        wanted, wanted_squares, found, found_squares = (s / self._count for s in self._sums)
+        deviation = np.sqrt(np.maximum(wanted_squares - wanted**2, 0)), np.sqrt(np.maximum(found_squares - found**2, 0))
+        floor = 1e-6 * deviation[0].max() + 1e-30
+        scale = (deviation[0] + floor) / (deviation[1] + floor)
+        return scale, wanted - scale * found

@@ -22,6 +22,7 @@ from onnxprune.model import Model
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
+from onnxprune.tracing import first_output
 
 
 def masked(groups: Groups, gone: Array) -> Model:
@@ -31,9 +32,9 @@ def masked(groups: Groups, gone: Array) -> Model:
     del proto.graph.node[:]
     del proto.graph.value_info[:]
     build = _Reference(groups, Cut(groups, gone), proto.graph)
-    sites = {site.node.output[0]: (site, rule) for site, rule in groups.tracing.sites if site.node.output}
+    sites = groups.tracing.by_output
     for node in groups.tracing.model.proto.graph.node:
-        site, rule = sites.get(node.output[0] if node.output else "", (None, None))
+        site, rule = sites.get(first_output(node), (None, None))
         new = onnx.NodeProto()
         new.CopyFrom(node)
         if site is None or not site.readings:

@@ -21,7 +21,7 @@ from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except, keep
 from onnxprune.rules.site import Site
-from onnxprune.tracing import captured
+from onnxprune.tracing import captured, first_output
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:
@@ -229,7 +229,7 @@ class _Rewriting:
     # --- nodes -------------------------------------------------------------------------------------------
 
     def _nodes(self, graph: onnx.GraphProto) -> None:
-        traced = {site.node.output[0]: (site, rule) for site, rule in self.groups.tracing.sites if site.node.output}
+        traced = self.groups.tracing.by_output
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
             if node.output and self._constants.get(node.output[0]):
@@ -237,7 +237,7 @@ class _Rewriting:
                 continue
             new = graph.node.add()
             new.CopyFrom(node)
-            site, rule = traced.get(node.output[0] if node.output else "", (None, None))
+            site, rule = traced.get(first_output(node), (None, None))
             if site is None:
                 continue
             for slot, name in enumerate(node.input):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -15,7 +16,7 @@ import onnx
 from onnxprune import flow
 from onnxprune.evaluate import fill_value
 from onnxprune.ids import Source, sources
-from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
+from onnxprune.labels import Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_UNSHARED = 1 << 16
+# Operators whose output holds elements of their first input only.
+MOVES = frozenset(
+    ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
+) | {"Unsqueeze"}
 COMPUTED = Reason("sizes or indices that the graph computes")
 WEIGHT_TYPES = frozenset(
     (
@@ -75,7 +80,7 @@ class Tracing(LabelState):
     def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
         """The labels of an input; a weight's are made here."""
         key = self.key(node, slot)
-        self.read.add((node.output[0], slot))
+        self.read.add((first_output(node), slot))
         known = self.axes.get(key)
         if known is None:
             name = node.input[slot]
@@ -101,8 +106,8 @@ class Tracing(LabelState):
         """Replace the labels of an axis of a weight."""
         key = self.key(node, slot)
         axes = list(self.labels(node, slot))
-        if axes[axis].ndim > 1:
-            self.ledger.tie(axes[axis], labels)
+        if axes[axis].ndim > 1 or self._is_read_elsewhere(node, slot):
+            self.ledger.tie(as_field(axes[axis], axis, len(axes)), labels)
         axes[axis] = labels
         self.axes[key] = tuple(axes)
 
@@ -140,13 +145,19 @@ class Tracing(LabelState):
         return True
 
     @cached_property
-    def _makers(self) -> Mapping[str, onnx.NodeProto]:
-        return {name: node for node in self.model.proto.graph.node for name in node.output}
-
-    @cached_property
     def _dead(self) -> AbstractSet[str]:
         """First outputs of the nodes in branches that are never taken."""
         return flow.dead(self.model.proto.graph, self.branch_taken)
+
+    def _is_read_elsewhere(self, node: onnx.NodeProto, slot: int) -> bool:
+        """Whether another use has been given the labels of an input, and goes on with them."""
+        key = self.key(node, slot)
+        return any(
+            self.key(user, other) == key and (first_output(user), other) in self.read
+            for user in self.readers(node.input[slot])
+            for other, name in enumerate(user.input)
+            if name == node.input[slot] and (user is not node or other != slot)
+        )
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
@@ -186,6 +197,11 @@ class Tracing(LabelState):
         for key in self.weights:
             yield key, self.axes[key]
 
+    @property
+    def by_output(self) -> dict[str, tuple[Site, Rule | None]]:
+        """Every traced node by its first output."""
+        return {name: entry for entry in self.sites if (name := first_output(entry[0].node))}
+
     @cached_property
     def statistics(self) -> frozenset[str]:
         """Entries of `axes` that hold running statistics, not parameters: mean and variance of BatchNormalization."""
@@ -205,6 +221,36 @@ class Tracing(LabelState):
             return False
         value = self.weight_value(name)
         return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
+        known = self._zeros.get(tensor)
+        if known is None:
+            known = self._zeros[tensor] = self._is_zero(tensor)
+        return known
+
+    def _is_zero(self, tensor: str) -> bool:
+        if self.is_weight(tensor) and not self.is_filled(tensor):
+            if math.prod(self.facts.shapes.get(tensor, ())) > LARGEST_UNSHARED:
+                return False
+            value = self.weight_value(tensor)
+            return value is not None and not value.any()
+        node = self._makers.get(tensor)
+        if node is None or node.domain:
+            return False
+        if node.op_type == "ConstantOfShape":
+            return not fill_value(node).any()
+        if node.op_type == "Concat":
+            return all(self.is_zero(name) for name in node.input)
+        return node.op_type in MOVES and self.is_zero(node.input[0])
+
+    @cached_property
+    def _zeros(self) -> dict[str, bool]:
+        return {}
+
+    @cached_property
+    def _makers(self) -> dict[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
 
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""
@@ -233,7 +279,7 @@ class Tracing(LabelState):
     def key(self, node: onnx.NodeProto, slot: int) -> str:
         """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
         name = node.input[slot]
-        return f"{name}@{node.output[0]}:{slot}" if name in self.unshared else name
+        return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
 
     # --- the pass ----------------------------------------------------------------------------------------
 
@@ -272,7 +318,7 @@ class Tracing(LabelState):
         """The opened axes with a layer behind them: some position of theirs is one of a contraction's weight."""
         hit = np.zeros(classes.count, bool)
         for site, rule in self.sites:
-            for slot in range(len(site.node.input)) if rule is not None and rule.work is not None else ():
+            for slot in range(len(site.node.input)) if rule is not None and rule.work else ():
                 if site.has(slot) and site.constant[slot]:
                     for labels in site.labels(slot):
                         hit[classes.of[labels[labels >= 0]]] = True
@@ -286,8 +332,8 @@ class Tracing(LabelState):
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
         for node in self.model.proto.graph.node:
             for slot, name in enumerate(node.input):
-                dead = node.output[0] in self._dead and not self.is_weight(name)
-                if name and not dead and (node.output[0], slot) not in self.read:
+                dead = first_output(node) in self._dead and not self.is_weight(name)
+                if name and not dead and (first_output(node), slot) not in self.read:
                     for labels in self.axes.get(self.key(node, slot), ()):
                         reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
                         self.ledger.fix(labels, reason)
@@ -368,6 +414,11 @@ def _no_rule(node: onnx.NodeProto, version: int) -> str:
         return f"{node.op_type} works on sequences or optional values, which are not traced"
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
+
+
+def first_output(node: onnx.NodeProto) -> str:
+    """What identifies a node: its first output that is asked for (the first of all may be left out)."""
+    return next((name for name in node.output if name), "")
 
 
 def captured(node: onnx.NodeProto) -> Iterator[str]:

@@ -35,7 +35,6 @@ TIMEOUT_S = 900
 MEMORY_BYTES = 12 << 30
 MARK = "@result "
 CLASSES_OF_OPS: Mapping[str, frozenset[str]] = {
-    "recurrent": frozenset(("LSTM", "GRU", "RNN")),
     "control flow": frozenset(("If", "Loop", "Scan", "SequenceMap")),
     "quantised": frozenset(
         ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger")

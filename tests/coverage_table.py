@@ -57,7 +57,7 @@ _TRAINED = """Outputs on sample inputs (photographs where the model takes pictur
 stay finite for every one of them.
 
 """
-_SCOPE = """These contain quantised, fused, recurrent, control-flow, classical or custom operators, which are
+_SCOPE = """These contain quantised, fused, control-flow, classical or custom operators, which are
 barriers in this version. What is prunable around them is pruned and proven all the same.
 
 """

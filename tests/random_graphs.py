@@ -434,6 +434,32 @@ class Sequences(Grower):
         y = net.add("Conv", turned, net.weight(dim, 1, 3), group=dim, pads=[1, 1])
         self.residual(net.add("Transpose", y, perm=[0, 2, 1]))
 
+    def step_recurrence(self) -> None:
+        """A recurrent layer over the positions, in one direction or both."""
+        net, dim, hidden = self.net, self.dim, self.width(1, 7)
+        gates, op = self.pick((1, "RNN"), (3, "GRU"), (4, "LSTM"))
+        direction = self.pick("forward", "reverse", "bidirectional")
+        d = 1 + (direction == "bidirectional")
+        turned = net.add("Transpose", self.norm(self.x), perm=[1, 0, 2])
+        weights = [self.by_direction(d, gates * hidden, size) for size in (dim, hidden)]
+        bias = net.weight(d, 2 * gates * hidden) if self.chance() else ""
+        state = ""
+        if self.chance():
+            sizes = net.add("Concat", net.ints(d), self.shape_part(turned, 1), net.ints(hidden), axis=0)
+            state = net.add("Expand", self.scalar(self.pick(0.0, 0.0, 0.3)), sizes)
+        states = ["", state, state][: 3 if op == "LSTM" else 2]
+        y = net.add(op, turned, *weights, bias, *states, hidden_size=hidden, direction=direction)
+        y = self.reshape(net.add("Transpose", y, perm=[2, 0, 1, 3]), 0, self.LENGTH, d * hidden)
+        self.residual(self.linear(y, d * hidden, dim))
+
+    def by_direction(self, directions: int, rows: int, columns: int) -> str:
+        """The weights of all directions, sometimes joined by the graph."""
+        if self.chance():
+            return self.net.weight(directions, rows, columns, scale=0.5)
+        parts = [self.net.add("Transpose", self.matrix(columns, rows), perm=[1, 0]) for _ in range(directions)]
+        lifted = [self.net.listed("Unsqueeze", part, [0], since=13) for part in parts]
+        return self.net.add("Concat", *lifted, axis=0)
+
     def finish(self) -> onnx.ModelProto:
         net, x = self.net, self.norm(self.x)
         if self.table and self.chance():

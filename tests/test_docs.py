@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
+import io
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria, errors
+from onnxprune.calibration.preprocess import Preprocess, preprocess_of
 from onnxprune.cli import main
 from onnxprune.model import load
 from onnxprune.proof import TOLERANCES, Verdict
@@ -86,6 +90,32 @@ def test_commands_of_the_plan_page_work(workplace, capsys):
     for line in block.splitlines():
         assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
     assert (workplace / "small.onnx").stat().st_size < (workplace / "model.onnx").stat().st_size
+
+
+def test_commands_of_the_calibration_page_work(workplace, capsys):
+    image = pytest.importorskip("PIL.Image")
+    tokenizers = pytest.importorskip("tokenizers")
+    page = ROOT / "docs" / "calibration.md"
+    (workplace / "models").symlink_to(ROOT / "models")
+    (workplace / "photos").mkdir()
+    with np.load(ROOT / "models" / "digits_calibration.npz") as data:
+        digits = data["image"][:20]
+    for i, digit in enumerate(digits):
+        image.fromarray((digit[0] * 255).astype(np.uint8)).resize((30, 20)).save(workplace / "photos" / f"{i}.png")
+    array = io.BytesIO()
+    np.save(array, digits)
+    encoded = {"array": base64.b64encode(array.getvalue()).decode(), "polygraphy_class": "ndarray"}
+    (workplace / "inputs.json").write_text(json.dumps([{"image": encoded}]))
+    (toml,), (own,) = blocks(page, "toml"), blocks(page, "python")
+    assert preprocess_of(tomllib.loads(toml), workplace, "raw") == Preprocess(size=224, resize=256, layout="NCHW")
+    # The model at hand wants grey images of 8 x 8 pixels.
+    (workplace / "preprocess.toml").write_text(re.sub(r"\[[^]]*,.*\]", "1", toml.replace("[224, 224]", "8")))
+    (workplace / "my_inputs.py").write_text(own)
+    (workplace / "reviews.txt").write_text("good\nvery bad\n" * 10)
+    words = {"[UNK]": 0, "[PAD]": 1, "very": 2, "good": 3, "bad": 4}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]")).save("tokenizer.json")
+    for line in "".join(blocks(page, "console")).splitlines():
+        assert main([*line.removeprefix("$ onnxprune ").split(), "--force"]) == 0, capsys.readouterr().err
 
 
 # --- links and names --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tests import (
     test_rules_layout,
     test_rules_norm,
     test_rules_pointwise,
+    test_rules_recurrent,
     test_rules_reduce,
     test_rules_source,
 )
@@ -35,6 +36,7 @@ FAMILIES = {
     "layout": test_rules_layout,
     "norm": test_rules_norm,
     "pointwise": test_rules_pointwise,
+    "recurrent": test_rules_recurrent,
     "reduce": test_rules_reduce,
     "source": test_rules_source,
 }

@@ -117,6 +117,50 @@ def sizes(function: Command) -> Command:
     return wrapped
 
 
+_DATA: tuple[Callable[[Command], Command], ...] = (
+    click.option(
+        "--data",
+        metavar="SOURCE",
+        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .txt, a folder of arrays, images or test_data_set_*, "
+        "module:function, or random.",
+    ),
+    click.option(
+        "--samples",
+        metavar="N",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="How many of them to use.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="FILE",
+        help="How --data images become inputs: a TOML file, or imagenet, tf, caffe, unit or raw.",
+    ),
+    click.option("--tokenizer", metavar="FILE", help="The tokenizer.json of --data text."),
+)
+
+
+def data(function: Command) -> Command:
+    """Add calibration data; the command gets `data`, a source or None, and `samples`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, data: str | None, preprocess: str | None, tokenizer: str | None, **given: Any) -> Any:
+        if data is None:
+            for option, value in (("--preprocess", preprocess), ("--tokenizer", tokenizer)):
+                if value is not None:
+                    raise UsageError(f"{option} says how to read --data, which is missing")
+            return function(*args, data=None, **given)
+        from onnxprune.calibration import Source
+
+        return function(*args, data=Source(data, preprocess, tokenizer), **given)
+
+    command: Command = wrapped
+    for option in reversed(_DATA):
+        command = option(command)
+    return command
+
+
 def check_sizes(model: Model, given: dict[str, int]) -> None:
     """Refuse sizes for axes that the model does not have."""
     from onnxprune.symbols import symbolic_dims

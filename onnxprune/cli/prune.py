@@ -13,6 +13,7 @@ from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
+    from onnxprune.calibration import Source
     from onnxprune.selection import Options
 
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 @shared.selection
 @shared.sizes
 @shared.verify
-@click.option("--data", metavar="PATH", help="Unlabelled inputs (.npz or folder): re-fit what lost inputs on them.")
-@click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="How many of them to use.")
+@shared.data
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
@@ -36,7 +36,7 @@ def prune(
     options: Options,
     sizes: dict[str, int],
     verify: bool,
-    data: str | None,
+    data: Source | None,
     samples: int,
     plan_out: str | None,
     dry_run: bool,

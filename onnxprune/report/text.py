@@ -74,8 +74,12 @@ def repair(of: Repair) -> str:
     better = sum(fit.kept for fit in of.fits)
     done = f"{better} of {numbers.plural(len(of.fits), 'layer')} re-fitted"
     if not of.kept:
-        return f"none: {done} left the output error at {of.before:.2g}"
-    return f"{done}, squared output error {of.before:.2g} -> {of.after:.2g} on held-out samples"
+        return f"none: {done} left the output error at {of.before.error:.2g}"
+    parts = [f"squared output error {of.before.error:.2g} -> {of.after.error:.2g}"]
+    parts.append(f"{of.before.sqnr:.1f} -> {of.after.sqnr:.1f} dB")
+    if of.before.top1 is not None and of.after.top1 is not None:
+        parts.append(f"same class {of.before.top1:.0%} -> {of.after.top1:.0%}")
+    return f"{done}, {', '.join(parts)} on held-out samples"
 
 
 def entry(name: str, text: str) -> str:

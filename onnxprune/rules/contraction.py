@@ -124,28 +124,42 @@ def _rows(line: Array, group: int, size: int) -> Array:
 @rule("Gemm", work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def gemm(site: Site) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
-    a = ("k", "m") if site.attrs.get("transA") else ("m", "k")
-    b = ("n", "k") if site.attrs.get("transB") else ("k", "n")
-    inputs: list[tuple[str, ...]] = [a, b]
+    inputs, output = letters(site)
     if site.has(2):
-        inputs.append(("m", "n")[2 - len(site.shape(2)) :])
-    return through(site, inputs, [("m", "n")])
+        bias: list[Letter] = ["m", "n"]
+        inputs.append(bias[2 - len(site.shape(2)) :])
+    return through(site, inputs, [output])
 
 
 @rule("MatMul", work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)])
 def matmul(site: Site) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
+    inputs, output = letters(site)
+    results = through(site, inputs, [output])
+    note_heads(site, inputs, [x for x in output if isinstance(x, int)])
+    return results
+
+
+def letters(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
+    """A letter per axis of the factors and of the product of a Gemm, MatMul or Einsum; batch axes are numbers."""
+    return {"Gemm": _gemm_letters, "MatMul": _matmul_letters, "Einsum": _equation}[site.node.op_type](site)
+
+
+def _gemm_letters(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
+    a: list[Letter] = ["k", "m"] if site.attrs.get("transA") else ["m", "k"]
+    b: list[Letter] = ["n", "k"] if site.attrs.get("transB") else ["k", "n"]
+    return [a, b], ["m", "n"]
+
+
+def _matmul_letters(site: Site) -> tuple[list[list[Letter]], list[Letter]]:
     ranks = len(site.shape(0)), len(site.shape(1))
     batch = max(*ranks, 2) - 2
     a: list[Letter] = [*range(batch - max(ranks[0] - 2, 0), batch), *(("m", "k") if ranks[0] > 1 else ("k",))]
     b: list[Letter] = [*range(batch - max(ranks[1] - 2, 0), batch), *(("k", "n") if ranks[1] > 1 else ("k",))]
-    out: list[Letter] = [*range(batch), *("m" if ranks[0] > 1 else ""), *("n" if ranks[1] > 1 else "")]
-    results = through(site, [a, b], [out])
-    note_heads(site, [a, b], range(batch))
-    return results
+    return [a, b], [*range(batch), *("m" if ranks[0] > 1 else ""), *("n" if ranks[1] > 1 else "")]
 
 
-def note_heads(site: Site, inputs: list[list[Letter]], batch: range | list[Letter]) -> None:
+def note_heads(site: Site, inputs: list[list[Letter]], batch: list[Letter]) -> None:
     """Rows of a split that are the batch axis of a product of two activations are attention heads."""
     if any(site.constant):
         return
@@ -186,8 +200,8 @@ def _einsum_work(site: Site) -> list[tuple[int | None, int]]:
 @rule("Einsum", work=_einsum_work)
 def einsum(site: Site) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
-    inputs, output = _equation(site)
-    if any(len(set(letters)) < len(letters) for letters in inputs):
+    inputs, output = letters(site)
+    if any(len(set(term)) < len(term) for term in inputs):
         raise Unsupported("an Einsum term repeats a letter")
     results = through(site, inputs, [output])
     if len(inputs) == 2:

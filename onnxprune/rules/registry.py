@@ -13,8 +13,8 @@ from onnxprune.rules.site import Site
 # The labels of every output; None for one whose shape is not known, which stays whole.
 Trace = Callable[[Site], Sequence[Axes | None]]
 Follow = Callable[[Edit], None]
-# The sizes whose product is the node's multiply-accumulate count: (slot of an input, axis), or (None, axis)
-# for an axis of the first output.
+# The sizes whose product is the node's multiply-accumulate count, or a part of it: (slot of an input, axis), or
+# (None, axis) for an axis of the first output.
 Work = Callable[[Site], Sequence[tuple[int | None, int]]]
 
 NEWEST = 1 << 30
@@ -31,7 +31,7 @@ class Rule:
         until: last opset version that it holds for.
         trace: takes the labels of the inputs to the outputs.
         follow: edits what the node carries outside of its parameters when sizes change.
-        work: the sizes whose product is the node's MACs; None for operators that are not contractions.
+        work: the products of sizes whose sum is the node's MACs; none for operators that are not contractions.
         family: name of the family that the rule belongs to, for the table of operators.
         summary: how labels go through, in one line.
     """
@@ -42,7 +42,7 @@ class Rule:
     until: int
     trace: Trace
     follow: Follow | None
-    work: Work | None
+    work: tuple[Work, ...]
     family: str
     summary: str
 
@@ -56,7 +56,7 @@ def rule(
     since: int = 1,
     until: int = NEWEST,
     follow: Follow | None = None,
-    work: Work | None = None,
+    work: Work | Sequence[Work] = (),
 ) -> Callable[[Trace], Trace]:
     """Register the decorated function as the rule of `ops`; its docstring's first line is the summary.
 
@@ -71,7 +71,8 @@ def rule(
             older = [replace(r, until=min(r.until, since - 1)) for r in known]
             newer = [replace(r, since=max(r.since, until + 1)) for r in known]
             known[:] = [r for r in (*older, *newer) if r.since <= r.until]
-            known.append(Rule(domain, op, since, until, function, follow, work, family, summary))
+            products = (work,) if callable(work) else tuple(work)
+            known.append(Rule(domain, op, since, until, function, follow, products, family, summary))
         return function
 
     return decorate

@@ -2,7 +2,8 @@
 
 A rule names every axis of every input and output by a *letter*, as `einsum` does. Axes with the same letter
 are tied; a letter that is only in inputs is contracted (a removed position contributes nothing); letters in
-`mixes` change the values at the other positions; letters in `fixes` must stay whole.
+`mixes` change the values at the other positions; letters in `fixes` must stay whole. An axis that holds the
+positions of a letter several times over (the gates of an LSTM) is named by `Copies`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ Letters = Sequence[Letter]
 COMPUTED = "index computed at run time"
 
 
+@dataclass(frozen=True)
+class Copies:
+    """An axis of an input that lists all positions of a letter `count` times, which go together."""
+
+    letter: Letter
+    count: int
+
+
 class LabelState(Protocol):
     """The labels of all tensors of the graph that is traced."""
 
@@ -37,6 +46,9 @@ class LabelState(Protocol):
 
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
+
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of `tensor` are zero, whatever the inputs are."""
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
@@ -182,6 +194,11 @@ class _Entry:
     letter: Letter
     letters: Letters
 
+    def renamed(self, letter: Letter) -> _Entry:
+        """The entry under another letter, which may be that of another of its axes."""
+        names = {self.letter: letter, letter: ("across", letter)}
+        return _Entry(self.labels, letter, [names.get(x, x) for x in self.letters])
+
     def over(self, order: Letters) -> Array:
         """The labels laid out over `order`, which holds all letters that they vary on."""
         rank = len(order)
@@ -203,6 +220,7 @@ def through(
     mixes: Sequence[Letter] = (),
     fixes: Mapping[Letter, str] | None = None,
     inherent: Mapping[Letter, str] | None = None,
+    same: Mapping[Letter, Letter] | None = None,
 ) -> list[Axes]:
     """Take the labels of a node's inputs to its outputs by letters.
 
@@ -213,6 +231,7 @@ def through(
         mixes: letters whose removal changes the values at other positions.
         fixes: letter -> the reason why it must stay whole.
         inherent: the same, for what no model can shrink (the spatial axes of a kernel).
+        same: letters that stand for the same positions (what a recurrence reads is what it made before).
 
     Returns:
         The labels of every output.
@@ -225,11 +244,14 @@ def through(
         for other in found:
             _tie(site.ledger, first, other)
         if fixes and letter in fixes:
-            site.ledger.fix(first.labels, site.reason(fixes[letter]))
+            chosen[letter] = _fixed(site, first, site.reason(fixes[letter]))
         elif inherent and letter in inherent:
-            site.ledger.fix(first.labels, site.reason(inherent[letter], inherent=True))
+            chosen[letter] = _fixed(site, first, site.reason(inherent[letter], inherent=True))
         elif letter in mixes:
             site.ledger.mix(first.labels)
+    for letter, twin in (same or {}).items():
+        if letter in chosen and twin in chosen:
+            _tie(site.ledger, chosen[letter].renamed(twin), chosen[twin])
     _read(site, inputs, produced, mixes)
     results: list[Axes] = []
     for slot, letters in enumerate(outputs):
@@ -253,10 +275,45 @@ def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[
         sizes, axes = site.shape(slot), site.labels(slot)
         if len(letters) != len(sizes):
             raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
-        for letter, size, labels in zip(letters, sizes, axes, strict=True):
-            if size != 1:
-                entries.setdefault(letter, []).append(_Entry(labels, letter, letters))
+        plain = [_plain(letter) for letter in letters]
+        for axis, (letter, size, labels) in enumerate(zip(letters, sizes, axes, strict=True)):
+            if size == 1:
+                continue
+            labels = _once(site, labels, axis, letters)
+            if isinstance(letter, Copies) and size == letter.count:
+                site.ledger.fix(labels, site.reason("copies of a single position", inherent=True))
+            else:
+                entries.setdefault(plain[axis], []).append(_Entry(labels, plain[axis], plain))
     return entries
+
+
+def _plain(letter: Letter) -> Letter:
+    return letter.letter if isinstance(letter, Copies) else letter
+
+
+def _once(site: Site, labels: Array, own: int, letters: Letters) -> Array:
+    """The labels of an input's axis `own` with all copies of a position tied, and one of them left."""
+    for axis, letter in enumerate(letters):
+        if not isinstance(letter, Copies) or (labels.ndim == 1 and axis != own):
+            continue
+        place = axis if labels.ndim > 1 else 0
+        size = labels.shape[place]
+        if size % letter.count and size != 1:
+            raise Unsupported(f"an axis of {size} positions does not hold {letter.count} copies")
+        if size != 1:
+            parted = labels.reshape(*labels.shape[:place], letter.count, -1, *labels.shape[place + 1 :])
+            first = parted.take([0], place)
+            site.ledger.tie(parted, first)
+            labels = first.squeeze(place)
+    return labels
+
+
+def _fixed(site: Site, entry: _Entry, reason: Reason) -> _Entry:
+    """A barrier in place of the labels, which stay."""
+    if is_barrier(entry.labels):
+        return entry
+    site.ledger.fix(entry.labels, reason)
+    return _Entry(site.ledger.barrier(reason), entry.letter, (entry.letter,))
 
 
 def _weight(entry: _Entry) -> tuple[bool, int, int]:
@@ -300,7 +357,7 @@ def _read(site: Site, inputs: Sequence[Letters | None], produced: set[Letter], m
     """
     summed: dict[Letter, list[Reading]] = {}
     for slot, letters in enumerate(inputs):
-        for axis, letter in enumerate(letters or ()):
+        for axis, letter in enumerate(map(_plain, letters or ())):
             mixed = letter in mixes
             if not mixed and letter in produced:
                 continue

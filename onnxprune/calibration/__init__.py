@@ -1,0 +1,51 @@
+"""Calibration data: unlabelled inputs from files or from Python, in batches, checked against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnxprune.calibration.batches import BATCH, Run, runs_of
+from onnxprune.calibration.preprocess import Preprocess
+from onnxprune.calibration.request import Feeds, Request, Source
+from onnxprune.calibration.sources import is_code, samples_of
+from onnxprune.calibration.wanted import wanted_by
+from onnxprune.model import Model
+
+
+def read(
+    source: Any,
+    model: Model,
+    *,
+    samples: int = 256,
+    batch: int = BATCH,
+    sizes: Mapping[str, int] | None = None,
+) -> list[Run]:
+    """Calibration inputs for `model`.
+
+    Args:
+        source: a path (.npz or .npy, a Polygraphy .json, a text file, a folder of arrays, `test_data_set_*`, JSON or
+            images), `module:function`, `random`, or in Python feeds (one, or an iterable of them) or an
+            `onnxruntime.quantization.CalibrationDataReader`; in a `Source` together with how to read it.
+        model: what the inputs are for.
+        samples: take at most so many.
+        batch: samples in a run, where the model leaves the batch open.
+        sizes: numbers for symbolic dims: the batch, and what the source can choose (images, text, random).
+
+    Returns:
+        The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it. Then runs have exactly
+        as many samples as the model or `sizes` fixes, what is left over is dropped; or at most `batch`, and there are
+        at least two, if there are two samples. Feeds from Python are never put together unless the batch is fixed.
+
+    Raises:
+        UsageError: the source cannot be read, or names, types or shapes do not fit the model.
+        RunError: the user's own function failed.
+    """
+    given = source if isinstance(source, Source) else Source(source)
+    wanted = wanted_by(model)
+    request = Request(model, wanted, samples, sizes or {}, given)
+    merge = not is_code(given.data)
+    return runs_of(samples_of(request), wanted, samples, batch, request.sizes, merge=merge)
+
+
+__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "read"]

@@ -1,0 +1,93 @@
+"""Samples put together, and cut apart, into runs of one size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from onnxprune.calibration.wanted import Wanted, batch_dim, checked
+from onnxprune.errors import UsageError
+
+Run = dict[str, np.ndarray]
+BATCH = 32
+
+
+def runs_of(
+    found: Iterable[tuple[str, Any]],
+    wanted: Mapping[str, Wanted],
+    samples: int,
+    batch: int,
+    sizes: Mapping[str, int],
+    *,
+    merge: bool,
+) -> list[Run]:
+    """The samples in runs that the model takes.
+
+    Axis 0 is the batch if all inputs share it; else every feed is a run as it is.
+
+    Args:
+        found: feeds of one or more samples, each with what messages call it.
+        wanted: the model's inputs.
+        samples: take at most so many.
+        batch: most samples in a run, where the model leaves the batch open.
+        sizes: numbers for symbolic dims; one for the batch fixes it.
+        merge: put samples of several feeds together, where the batch is open.
+
+    Raises:
+        UsageError: a feed does not fit the model, or there are too few samples for one run.
+    """
+    dim = batch_dim(wanted)
+    fixed = dim if isinstance(dim, int) else sizes.get(dim or "")
+    # What has the same key goes into the same runs.
+    alike: dict[Any, deque[Run]] = {}
+    taken = 0
+    for where, feed in found:
+        run = checked(feed, wanted, where, batched=dim is not None)
+        count = 1 if dim is None else min(len(next(iter(run.values()))), samples - taken)
+        if dim is not None:
+            run = {name: value[:count] for name, value in run.items()}
+        key = tuple(value.shape[1:] for value in run.values()) if merge or fixed else len(alike)
+        alike.setdefault(key, deque()).append(run)
+        taken += count
+        if taken >= samples:
+            break
+    if dim is None:
+        runs = [run for pieces in alike.values() for run in pieces]
+    else:
+        # Two runs at least, so that a fit on one can be judged on the other.
+        most = batch if len(alike) > 1 else max(1, min(batch, -(-taken // 2)))
+        runs = [r for pieces in alike.values() for r in _recut(pieces, fixed or most, whole=fixed is not None)]
+    if not runs:
+        few = f"{taken} found, and the model runs on {fixed} at a time" if taken else "it is empty"
+        raise UsageError(
+            f"there is no calibration sample: {few}",
+            hint="give more data, or raise --samples" if taken else "give unlabelled inputs of the model",
+        )
+    return runs
+
+
+def _recut(pieces: deque[Run], size: int, *, whole: bool) -> Iterator[Run]:
+    """Runs of `size` samples; the last is shorter, or left out if only whole ones are of use. Uses the pieces up."""
+    held: list[Run] = []
+    room = size
+    while pieces:
+        piece = pieces.popleft()
+        left = len(next(iter(piece.values())))
+        while left:
+            count = min(left, room)
+            held.append({name: value[len(value) - left :][:count] for name, value in piece.items()})
+            left, room = left - count, room - count
+            if not room:
+                yield _joined(held)
+                held, room = [], size
+    if held and not whole:
+        yield _joined(held)
+
+
+def _joined(parts: list[Run]) -> Run:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,77 @@
+"""Samples from the user's own code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.calibration.request import Request, Samples
+from onnxprune.errors import OnnxPruneError, RunError, UsageError
+
+NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+
+
+def from_function(spec: str, request: Request) -> Samples:
+    """What `module:function` gives, called without arguments; modules in the working folder are found first."""
+    match = NAME.fullmatch(spec)
+    assert match
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        for number, (_, feed) in enumerate(from_python(_call(spec, match[1], match[2]), request)):
+            yield f"feed {number} of {spec}", feed
+    except OnnxPruneError:
+        raise
+    except Exception as error:
+        raise RunError(f"{spec} failed: {type(error).__name__}: {error}", hint="run it by itself to see why") from error
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _call(spec: str, module: str, name: str) -> Any:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UsageError(
+            f"--data {spec}: no module is called {error.name!r}",
+            hint="it is looked for in the working folder and among the installed packages; no .py at the end",
+        ) from error
+    function = getattr(found, name, None)
+    if not callable(function):
+        raise UsageError(
+            f"--data {spec}: {found.__file__} has no function {name!r}",
+            hint="it must yield feeds: input name -> array",
+        )
+    return function()
+
+
+def from_python(given: Any, request: Request) -> Samples:
+    """Feeds from Python: a reader, one feed, an array for a model with one input, or an iterable of feeds."""
+    for number, feed in enumerate(_iterated(given, request)):
+        yield f"feed {number} of the calibration data", feed
+
+
+def _iterated(given: Any, request: Request) -> Iterator[Any]:
+    if hasattr(given, "get_next"):
+        while (feed := given.get_next()) is not None:
+            yield feed
+    elif isinstance(given, Mapping):
+        yield given
+    elif isinstance(given, np.ndarray):
+        yield {request.only("an array").name: given}
+    elif isinstance(given, Iterable) and not isinstance(given, bytes):
+        yield from given
+    else:
+        raise UsageError(
+            f"calibration data: a {type(given).__name__} is no source of feeds",
+            hint="give a path, a feed (input name -> array), an iterable of feeds or a CalibrationDataReader",
+        )

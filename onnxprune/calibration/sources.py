@@ -1,0 +1,106 @@
+"""Which kind of source calibration data is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.calibration import arrays, images, polygraphy, script, text
+from onnxprune.calibration.request import Request, Samples
+from onnxprune.data import random_feeds
+from onnxprune.errors import UsageError
+from onnxprune.shapes import infer
+
+Reader = Callable[[Path, Request], Samples]
+
+RANDOM = "random"
+_FILES: dict[str, Reader] = {
+    ".npz": arrays.from_file,
+    ".npy": arrays.from_file,
+    ".json": polygraphy.from_json,
+    ".txt": text.from_text,
+}
+# What a folder may hold, in the order in which it is looked for; JSON also lies beside images and arrays.
+_IN_FOLDERS: tuple[tuple[str, Reader], ...] = (
+    ("test_data_set_*", arrays.from_test_data),
+    ("*.npz", arrays.from_file),
+    ("*.npy", arrays.from_file),
+)
+_JSON = ("*.json", polygraphy.from_json)
+_KINDS = (
+    "--data takes an .npz or .npy, a Polygraphy .json, a .txt with --tokenizer, a folder of images, of arrays or of "
+    "test_data_set_*/input_*.pb, module:function, or random"
+)
+
+
+def is_code(data: Any) -> bool:
+    """Whether the user's own code makes the feeds: Python objects, or `module:function` if no file is called so."""
+    if not isinstance(data, str | os.PathLike):
+        return True
+    return isinstance(data, str) and script.NAME.fullmatch(data) is not None and not Path(data).exists()
+
+
+def samples_of(request: Request) -> Samples:
+    """The samples of whatever was given.
+
+    Raises:
+        UsageError: it is nothing that can be read, or an option is for another kind of source.
+    """
+    data = request.source.data
+    if not isinstance(data, str | os.PathLike):
+        _no_options(request, "data from Python")
+        return script.from_python(data, request)
+    if data == RANDOM:
+        _no_options(request, "random data")
+        return _random(request)
+    if is_code(data):
+        _no_options(request, str(data))
+        return script.from_function(str(data), request)
+    path = Path(data)
+    if not path.exists():
+        raise UsageError(f"no such file: {path}", hint=_KINDS)
+    return _from_folder(path, request) if path.is_dir() else _from_file(path, request)
+
+
+def _from_file(path: Path, request: Request) -> Samples:
+    reader = text.from_text if request.source.tokenizer is not None else _FILES.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(f"{path} is no calibration data: {path.suffix or 'no suffix'} says nothing", hint=_KINDS)
+    if reader is not text.from_text:
+        _no_options(request, str(path))
+    elif request.source.preprocess is not None:
+        raise UsageError("--preprocess is for images, not for text")
+    return reader(path, request)
+
+
+def _from_folder(folder: Path, request: Request) -> Samples:
+    has_images = bool(images.files_of(folder))
+    if has_images and request.source.preprocess is not None:
+        return images.from_images(folder, request)
+    for pattern, reader in (*_IN_FOLDERS, *(() if has_images else (_JSON,))):
+        if found := sorted(folder.glob(pattern)):
+            _no_options(request, f"{folder}/{pattern}")
+            return (sample for path in found for sample in reader(path, request))
+    if not has_images:
+        raise UsageError(f"{folder} holds no calibration data", hint=_KINDS)
+    if request.source.tokenizer is not None:
+        raise UsageError("--tokenizer is for text, not for images")
+    return images.from_images(folder, request)
+
+
+def _no_options(request: Request, what: str) -> None:
+    for option, value in (("preprocess", request.source.preprocess), ("tokenizer", request.source.tokenizer)):
+        if value is not None:
+            kind = "a folder of images" if option == "preprocess" else "a text file"
+            raise UsageError(f"--{option} is for {kind}, not for {what}")
+
+
+def _random(request: Request) -> Samples:
+    """Random inputs: they say how much passes through a network, but not where what matters to it passes."""
+    facts, rng = infer(request.model, request.sizes), np.random.default_rng(0)
+    for number in range(request.samples):
+        yield f"random feed {number}", random_feeds(request.model, facts, rng)

@@ -1,0 +1,130 @@
+"""What a model wants for inputs, and whether a feed is that."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from onnxprune.runtime import dtype_of
+from onnxprune.symbols import dims_of
+
+# Kind of the model's type -> kinds of data that hold it without loss of meaning (V: bfloat16 and its like).
+_ACCEPTED = {"f": "fiub", "V": "fiub", "i": "iub", "u": "iub", "b": "iub", "O": "UO"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One input of a model.
+
+    Attributes:
+        name: of the graph input.
+        dtype: its numpy type.
+        dims: a number or a symbol for every axis.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[int | str, ...]
+
+    def fits(self, shape: tuple[int, ...], *, free_batch: bool) -> bool:
+        """Whether an array of that shape may be fed, with any size of axis 0 if that is cut afterwards."""
+        pairs = list(zip(self.dims, shape, strict=False))[1 if free_batch else 0 :]
+        return len(shape) == len(self.dims) and all(isinstance(d, str) or d == n for d, n in pairs)
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.dtype.name} [{', '.join(map(str, self.dims))}])"
+
+
+def wanted_by(model: Model) -> dict[str, Wanted]:
+    """The inputs to feed: those of the graph that have no initializer.
+
+    Raises:
+        UsageError: an input is no tensor.
+    """
+    found = {}
+    for value in model.proto.graph.input:
+        if value.name in model.initializers:
+            continue
+        if not value.type.HasField("tensor_type"):
+            raise UsageError(f"calibration data: input {value.name!r} of {model.name} is no tensor")
+        found[value.name] = Wanted(value.name, dtype_of(value.type.tensor_type.elem_type), tuple(dims_of(value)))
+    return found
+
+
+def batch_dim(wanted: Mapping[str, Wanted]) -> int | str | None:
+    """Axis 0 if all inputs share it, a number or a symbol; None if they do not."""
+    firsts = {w.dims[0] if w.dims else None for w in wanted.values()}
+    return firsts.pop() if len(firsts) == 1 else None
+
+
+def checked(feed: Any, wanted: Mapping[str, Wanted], where: str, *, batched: bool) -> dict[str, np.ndarray]:
+    """The feed in the model's types, without what the model does not have.
+
+    Args:
+        feed: name -> array.
+        wanted: the model's inputs.
+        where: what messages call the feed.
+        batched: axis 0 may have any size, the same for all.
+
+    Raises:
+        UsageError: a name, type or shape does not fit.
+    """
+    if not isinstance(feed, Mapping):
+        raise UsageError(
+            f"{where} is a {type(feed).__name__}, not a mapping of input names to arrays",
+            hint=f"the model's inputs are {_listed(wanted)}",
+        )
+    missing = [name for name in wanted if name not in feed]
+    if missing:
+        raise UsageError(f"{where}: input {missing[0]!r} is missing", hint=_naming(missing[0], feed, wanted))
+    run = {name: _converted(np.asarray(feed[name]), want, where, batched) for name, want in wanted.items()}
+    counts = {name: len(value) for name, value in run.items()} if batched else {}
+    if len(set(counts.values())) > 1:
+        raise UsageError(
+            f"{where}: inputs differ in their number of samples: "
+            + ", ".join(f"{name} has {count}" for name, count in counts.items()),
+            hint="axis 0 counts the samples, and all inputs of this model share it",
+        )
+    return run
+
+
+def _listed(wanted: Mapping[str, Wanted]) -> str:
+    return ", ".join(map(str, wanted.values()))
+
+
+def _naming(missing: str, feed: Mapping[str, Any], wanted: Mapping[str, Wanted]) -> str:
+    has = ", ".join(map(repr, feed)) or "nothing"
+    close = difflib.get_close_matches(missing, [str(n) for n in feed if n not in wanted], 1)
+    advice = f"; rename {close[0]!r} to {missing!r}" if close else ""
+    return f"the model's inputs are {_listed(wanted)}; the data has {has}{advice}"
+
+
+def _converted(value: np.ndarray, want: Wanted, where: str, batched: bool) -> np.ndarray:
+    dtype = want.dtype
+    if value.dtype != dtype and value.dtype.kind not in _ACCEPTED.get(dtype.kind, ""):
+        raise UsageError(
+            f"{where}: input {want.name!r} is {value.dtype}, the model wants {dtype.name}",
+            hint=f"convert the data: values.astype({dtype.name!r})",
+        )
+    if not want.fits(value.shape, free_batch=batched):
+        dims = list(want.dims)
+        raise UsageError(
+            f"{where}: input {want.name!r} has shape {list(value.shape)}, the model wants {dims}",
+            hint="axis 0 counts the samples; every other axis must be as in the model" if batched else "",
+        )
+    if dtype.kind in "iu" and value.dtype != dtype and value.size:
+        low, high, limits = value.min(), value.max(), np.iinfo(dtype)
+        if int(low) < limits.min or int(high) > limits.max:
+            raise UsageError(
+                f"{where}: input {want.name!r} holds {int(low)} to {int(high)}, too much for {dtype.name}",
+                hint="the values must fit the model's type",
+            )
+    if value.dtype.kind == "f" and np.isnan(value).any():
+        raise UsageError(f"{where}: input {want.name!r} holds NaN", hint="leave samples with missing values out")
+    return value.astype(dtype, copy=False)

@@ -1,0 +1,122 @@
+"""A model whose parameters are being replaced, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxprune.labels import Array
+from onnxprune.layers import Layer
+from onnxprune.model import Model
+from onnxprune.tracing import captured
+
+# Slots of the scale and of the bias, per channel, of norms.
+NORMS = {
+    "BatchNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "RMSNormalization": (1, None),
+}
+
+
+class Parameters:
+    """The parameters of a copy of a model; what is not replaced is read from where it was.
+
+    Attributes:
+        model: the copy. It sees every change.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Copy the graph of `model`, not the data of tensors that lie elsewhere."""
+        self.proto = onnx.ModelProto()
+        self.proto.CopyFrom(model.proto)
+        self._values: dict[str, Callable[[], Array]] = dict(model.values)
+        self.model = replace(model, proto=self.proto, values=self._values)
+        nodes = self.proto.graph.node
+        self._uses = Counter(name for node in nodes for name in (*node.input, *captured(node)))
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in nodes:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._outputs = {o.name for o in self.proto.graph.output}
+
+    @cached_property
+    def _stored(self) -> dict[str, onnx.TensorProto]:
+        return {t.name: t for t in self.proto.graph.initializer}
+
+    def finished(self) -> Model:
+        """The model with all that was replaced."""
+        return replace(self.model, proto=self.proto, values=dict(self._values))
+
+    def is_own(self, name: str) -> bool:
+        """Whether `name` is a stored tensor that one node alone uses."""
+        return bool(name) and name in self._stored and self._uses[name] == 1
+
+    def value(self, name: str) -> Array:
+        """The present value of a stored tensor."""
+        return self.model.array(self._stored[name]) if name not in self._values else self._values[name]()
+
+    def store(self, name: str, value: Array) -> None:
+        """Replace a stored tensor by one of the same shape."""
+        dtype = helper.tensor_dtype_to_np_dtype(self._stored[name].data_type)
+        data = np.ascontiguousarray(value.astype(dtype))
+        self._values[name] = partial(np.asarray, data)
+
+    def bias(self, layer: Layer, outputs: int) -> tuple[onnx.NodeProto, int] | None:
+        """The node and input slot of a layer's bias, if it has one of its own of `outputs` values, or may get one."""
+        node = layer.node
+        if layer.bias is not None:
+            name = node.input[layer.bias] if len(node.input) > layer.bias else ""
+            return (node, layer.bias) if not name or self._is_bias(name, outputs) else None
+        readers = self._readers.get(node.output[0], [])
+        if len(readers) == 1 and readers[0].op_type == "Add" and node.output[0] not in self._outputs:
+            slot = 1 - list(readers[0].input).index(node.output[0])
+            if self._is_bias(readers[0].input[slot], outputs):
+                return readers[0], slot
+        return None
+
+    def _is_bias(self, name: str, outputs: int) -> bool:
+        return self.is_own(name) and tuple(self._stored[name].dims) == (outputs,)
+
+    def shift(self, layer: Layer, amount: Array) -> None:
+        """Add `amount` [O] to a layer's bias; make one if there is none."""
+        found = self.bias(layer, len(amount))
+        if found is None:
+            return
+        node, slot = found
+        if len(node.input) > slot and node.input[slot]:
+            self.store(node.input[slot], self.value(node.input[slot]).astype(np.float64) + amount)
+            return
+        dtype = helper.tensor_dtype_to_np_dtype(self._stored[node.input[layer.weight]].data_type)
+        while len(node.input) <= slot:
+            node.input.append("")
+        node.input[slot] = self._add(f"{node.output[0]}_bias", amount.astype(dtype))
+
+    def _add(self, wish: str, value: Array) -> str:
+        graph = self.proto.graph
+        taken = set(self._stored) | {o for n in graph.node for o in n.output}
+        name = next(n for n in (f"{wish}{'_' * i}" for i in itertools.count()) if n not in taken)
+        tensor = numpy_helper.from_array(value, name)
+        graph.initializer.append(tensor)
+        self._stored[name] = graph.initializer[-1]
+        self._uses[name] = 1
+        if self.proto.ir_version < 4:  # where every initializer must also be an input
+            graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, value.shape))
+        return name
+
+    def scale_and_bias(self, node: onnx.NodeProto) -> tuple[str, str] | None:
+        """The scale and the bias ("" for none) of a norm, if they are its own lists of channels."""
+        slots = NORMS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if slots is None:
+            return None
+        scale, bias = (node.input[s] if s is not None and s < len(node.input) else "" for s in slots)
+        own = self.is_own(scale) and len(self._stored[scale].dims) == 1
+        return (scale, bias) if own and (not bias or self._is_bias(bias, self._stored[scale].dims[0])) else None

@@ -1,0 +1,87 @@
+"""Recurrent layers: hidden units go from all gates, from the recurrence and from what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.labels import Axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import Copies, Letters, Site, through
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+PEEPHOLES = 3
+STATES = (5, 6)
+TIME = "time axis of a recurrence"
+DIRECTION = "direction of a recurrence"
+
+
+def _is_given(site: Site, slot: int) -> bool:
+    """Whether an input says anything: states of zeros, which exporters make for many layers at once, do not."""
+    return site.has(slot) and not (slot in STATES and site.state.is_zero(site.node.input[slot]))
+
+
+def _follow_hidden_size(edit: Edit) -> None:
+    """`hidden_size` becomes the number of hidden units that remain; states of zeros are left out."""
+    for slot in STATES:
+        if edit.site.has(slot) and not _is_given(edit.site, slot):
+            edit.node.input[slot] = ""
+    if "hidden_size" in edit.site.attrs:
+        edit.set_attribute("hidden_size", int(edit.kept(2, 2).sum()))
+
+
+def _input_work(site: Site) -> list[tuple[int | None, int]]:
+    return [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+
+
+def _state_work(site: Site) -> list[tuple[int | None, int]]:
+    return [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
+
+
+@rule(*GATES, follow=_follow_hidden_size, work=(_input_work, _state_work))
+def recurrent(site: Site) -> list[Axes]:
+    """Inputs contracted, hidden units made and contracted again; a unit goes with its gates, per direction."""
+    gates = GATES[site.node.op_type]
+    batch_first = bool(site.attrs.get("layout", 0))
+    state: Letters = ("n", "d", "h") if batch_first else ("d", "n", "h")
+    given: list[Letters] = [
+        ("n", "s", "i") if batch_first else ("s", "n", "i"),
+        ("d", Copies("h", gates), "i"),
+        ("d", Copies("h", gates), "h before"),
+        ("d", Copies("h", 2 * gates)),
+        ("n",),
+        state,
+        state,
+        ("d", Copies("h", PEEPHOLES)),
+    ]
+    inputs = [letters if _is_given(site, slot) else None for slot, letters in enumerate(given)]
+    _part_directions(site, inputs)
+    outputs: list[Letters] = [("n", "s", "d", "h") if batch_first else ("s", "d", "n", "h"), state, state]
+    return through(
+        site,
+        inputs,
+        outputs[: len(site.node.output)],
+        fixes={"s": TIME},
+        inherent={"d": DIRECTION},
+        same={"h before": "h"},
+    )
+
+
+def _part_directions(site: Site, inputs: Sequence[Letters | None]) -> None:
+    """Let every direction lose hidden units of its own, the same number each."""
+    directions, _, hidden = site.shape(2)
+    if directions == 1 or hidden == 1:
+        return
+    units = site.ledger.fresh(site.node.input[2], 2, directions * hidden).reshape(directions, hidden)
+    site.ledger.balance(units, 1)
+    for slot, letters in enumerate(inputs):
+        if letters is None or not site.is_weight(slot):
+            continue
+        for axis, letter in enumerate(letters):
+            count = letter.count if isinstance(letter, Copies) else int(letter in ("h", "h before"))
+            if count:
+                shape = [directions if x == "d" else 1 for x in letters]
+                shape[axis] = count * hidden
+                site.assign(slot, axis, np.tile(units, count).reshape(shape))

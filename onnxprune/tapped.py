@@ -1,0 +1,159 @@
+"""Activations of a model on calibration inputs: every node runs once, in slices, and only what is needed later is kept.
+
+A walk takes all calibration runs through the graph side by side, a slice of nodes at a time. What a later slice needs
+is held in memory up to a bound, and in temporary files beyond it. Since a slice is cut out of the model when it is
+asked for, weights that were changed in the meantime are those that it runs with.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.labels import Array
+from onnxprune.model import Model
+from onnxprune.runtime import Session
+from onnxprune.tracing import captured
+
+MEMORY = 4 << 30
+
+
+class Store:
+    """Keeps arrays: in memory up to a bound, then in files of a temporary folder."""
+
+    def __init__(self, memory: int = MEMORY) -> None:
+        """Keep at most `memory` bytes in memory."""
+        self._left = memory
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files = 0
+
+    def put(self, value: Array) -> Array:
+        """The array, or one of the same values that lies in a file."""
+        if value.nbytes <= self._left or not value.nbytes:
+            self._left -= value.nbytes
+            return value
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
+        self._files += 1
+        path = Path(self._folder.name) / f"{self._files}.npy"
+        np.save(path, value, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def drop(self, value: Array) -> None:
+        """Forget an array that `put` gave."""
+        if isinstance(value, np.memmap):
+            Path(str(value.filename)).unlink()
+        else:
+            self._left += value.nbytes
+
+    def close(self) -> None:
+        """Remove the files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+class Walk:
+    """Takes calibration runs through a model; tensors are asked for in graph order."""
+
+    def __init__(
+        self, model: Model, runs: Sequence[Mapping[str, Array]], wanted: Sequence[str], *, memory: int = MEMORY
+    ) -> None:
+        """Prepare a walk.
+
+        Args:
+            model: the model; its weights may be changed between two calls of `take`.
+            runs: the inputs of every run.
+            wanted: all tensors that will be asked for, each as often as it will be.
+            memory: bytes of activations that are kept in memory; what is more lies in temporary files.
+        """
+        self._model = model
+        self._wanted = Counter(wanted)
+        self._store = Store(memory)
+        self._nodes = model.proto.graph.node
+        self._maker = {o: i for i, node in enumerate(self._nodes) for o in node.output if o}
+        self._left = self._before(self._wanted, set())
+        self._runs: list[dict[str, Array]] = [dict(run) for run in runs]
+        self._given = frozenset(self._runs[0]) if self._runs else frozenset()
+
+    def take(self, tensors: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        """The values of `tensors`, run by run; all runs must be taken before the next call.
+
+        Raises:
+            RunError: the runtime fails.
+        """
+        self._wanted.subtract(tensors)
+        todo = sorted(self._before(tensors, set(range(len(self._nodes))) - self._left))
+        self._left.difference_update(todo)
+        later = {name for i in self._left for name in _reads(self._nodes[i])}
+        later.update(name for name, count in self._wanted.items() if count > 0)
+        made = [o for i in todo for o in self._nodes[i].output if o and (o in later or o in tensors)]
+        if not made:
+            for held in self._runs:
+                asked = {t: held[t] for t in tensors}
+                self._forget(held, later)
+                yield asked
+            return
+        with Session(self._slice(todo, made)) as session:
+            for held in self._runs:
+                feeds = {name: held[name] for name in session.inputs}
+                values = dict(zip(made, session.run(feeds, made), strict=True))
+                asked = {t: values[t] if t in values else held[t] for t in tensors}
+                held.update((name, self._store.put(values[name])) for name in made if name in later)
+                self._forget(held, later)
+                yield asked  # last, so that a consumer who stops at the last run leaves nothing undone
+
+    def _before(self, tensors: Sequence[str] | Counter[str], done: set[int]) -> set[int]:
+        """The nodes, beside those that are done, that `tensors` are computed by."""
+        found: set[int] = set()
+        open_names = list(tensors)
+        while open_names:
+            index = self._maker.get(open_names.pop())
+            if index is not None and index not in found and index not in done:
+                found.add(index)
+                open_names.extend(_reads(self._nodes[index]))
+        return found
+
+    def _slice(self, nodes: Sequence[int], outputs: Sequence[str]) -> Model:
+        """A model of some of the nodes, from what is held to `outputs`."""
+        proto = onnx.ModelProto(ir_version=self._model.proto.ir_version)
+        proto.opset_import.extend(self._model.proto.opset_import)
+        proto.functions.extend(self._model.proto.functions)
+        graph, source = proto.graph, self._model.proto.graph
+        graph.name = "slice"
+        graph.node.extend(self._nodes[i] for i in nodes)
+        reads = {name for node in graph.node for name in _reads(node)}
+        graph.initializer.extend(t for t in source.initializer if t.name in reads)
+        graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in reads)
+        held = self._runs[0]
+        for name in sorted(reads & held.keys()):
+            kind = helper.np_dtype_to_tensor_dtype(held[name].dtype)
+            graph.input.append(helper.make_tensor_value_info(name, kind, [None] * held[name].ndim))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        return replace(self._model, proto=proto)
+
+    def _forget(self, held: dict[str, Array], later: set[str]) -> None:
+        for name in [n for n in held if n not in later]:
+            value = held.pop(name)
+            if name not in self._given:
+                self._store.drop(value)
+
+    def __enter__(self) -> Walk:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._store.close()
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from (name for name in node.input if name)
+    yield from captured(node)

@@ -1,0 +1,69 @@
+"""Rows times matrix are the outputs of the operator, and a matrix goes back to the weight that it came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.api import trace
+from onnxprune.layers import layer_of
+
+# Operator, shape of the input, shape of the weight, attributes, slot of the weight.
+CASES: list[tuple[str, list[int], list[int], dict[str, Any], int]] = [
+    ("Conv", [2, 4, 9, 8], [6, 4, 3, 2], {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}, 1),
+    ("Conv", [2, 4, 9], [6, 2, 3], {"group": 2, "pads": [1, 1]}, 1),
+    ("Conv", [2, 4, 9, 9], [4, 1, 3, 3], {"group": 4}, 1),
+    ("Conv", [2, 4, 9, 8], [6, 4, 3, 2], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, 1),
+    ("Conv", [2, 4, 9, 8], [6, 4, 4, 2], {"auto_pad": "SAME_LOWER", "strides": [2, 3]}, 1),
+    ("ConvTranspose", [2, 4, 5, 4], [4, 6, 3, 2], {"strides": [2, 1], "pads": [1, 0, 0, 1]}, 1),
+    ("ConvTranspose", [2, 4, 5], [4, 3, 3], {"group": 2, "strides": [2], "output_padding": [1], "pads": [2, 2]}, 1),
+    ("ConvTranspose", [2, 4, 5, 5], [4, 6, 3, 3], {"dilations": [2, 1], "pads": [3, 3, 3, 3]}, 1),
+    ("Gemm", [5, 4], [6, 4], {"transB": 1, "alpha": 0.5}, 1),
+    ("Gemm", [4, 5], [4, 6], {"transA": 1}, 1),
+    ("MatMul", [2, 3, 4], [4, 6], {}, 1),
+    ("MatMul", [2, 3, 4], [2, 4, 6], {}, 1),
+    ("MatMul", [4, 6], [5, 4], {}, 0),
+    ("Einsum", [2, 3, 4], [4, 5, 6], {"equation": "bsd,dnh->bsnh"}, 1),
+    ("Einsum", [2, 3, 4, 5], [4, 5, 6], {"equation": "bsnh,nhd->bsd"}, 1),
+    ("Einsum", [2, 3, 4], [2, 5, 4], {"equation": "bsd,bed->bse"}, 1),
+]
+
+
+@pytest.mark.parametrize(("op", "entering", "factor", "attributes", "slot"), CASES)
+def test_rows_times_matrix_are_the_outputs(
+    op: str, entering: list[int], factor: list[int], attributes: dict[str, Any], slot: int
+) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in (entering, factor))
+    names = ["x", "w"] if slot == 1 else ["w", "x"]
+    rank = {"bsd,dnh->bsnh": 4, "bsnh,nhd->bsd": 3}.get(attributes.get("equation", ""), len(entering))
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, entering)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"d{i}" for i in range(rank)])]
+    graph = helper.make_graph(
+        [helper.make_node(op, names, ["y"], **attributes)], "g", inputs, outputs, [numpy_helper.from_array(weight, "w")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (y,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    ((site, _),) = trace(model).tracing.sites
+    layer = layer_of(site)
+    assert layer is not None and layer.input == "x"
+    matrix = layer.matrix(weight)
+    np.testing.assert_array_equal(layer.tensor(matrix, weight.shape), weight)
+    assert layer.channels(layer.rows(x, layer.places(x, 7, rng))).shape[0] == len(matrix)
+    rows = layer.rows(x, layer.places(x, 1 << 20, rng))
+    found = rows @ matrix * layer.scale
+    vectors = {
+        "Conv": lambda: np.moveaxis(y, 1, -1).reshape(-1, len(matrix), found.shape[2]).swapaxes(0, 1),
+        "Gemm": lambda: y[None],
+        "MatMul": lambda: (y.T if slot == 0 else y).reshape(len(matrix), -1, found.shape[2]),
+        "Einsum": lambda: y.reshape(len(matrix), -1, found.shape[2]),
+    }[op.removesuffix("Transpose")]()
+    for made, wanted in zip(found, vectors, strict=True):
+        # Rows come in any order; random vectors do not meet by chance.
+        nearest = np.abs(made[:, None] - wanted[None]).max(axis=2).min(axis=1)
+        assert nearest.max() < 1e-4
+        assert op.startswith("Conv") or len(made) == len(wanted)

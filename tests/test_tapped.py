@@ -1,0 +1,59 @@
+"""Walks give what a run of the whole model with extra outputs gives, whatever may be kept in memory."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from onnxprune.model import load
+from onnxprune.tapped import Walk
+
+WEIGHTS = [", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24))]
+MODEL = f"""
+<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[N, 4] x) => (float[N, 3] y)
+<float[4, 8] w = {{{WEIGHTS[0]}}}, float[8, 3] v = {{{WEIGHTS[1]}}}>
+{{
+  a = MatMul(x, w)
+  b = Relu(a)
+  c = Sigmoid(a)
+  d = Mul(b, c)
+  e = Add(d, a)
+  y = MatMul(e, v)
+}}
+"""
+
+
+def expected(runs):
+    proto = parser.parse_model(MODEL)
+    names = [o for n in proto.graph.node for o in n.output]
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(proto.SerializeToString())
+    return [dict(zip(names, session.run(names, run), strict=True)) for run in runs]
+
+
+@pytest.mark.parametrize("memory", [0, 200, 1 << 20])
+def test_slices_give_what_the_whole_model_gives(memory):
+    rng = np.random.default_rng(0)
+    runs = [{"x": rng.normal(size=(3, 4)).astype("f4")} for _ in range(4)]
+    slices = [["x"], ["b"], ["b"], ["a", "e"], ["y"]]
+    with Walk(load(parser.parse_model(MODEL)), runs, [t for s in slices for t in s], memory=memory) as walk:
+        found = [list(walk.take(names)) for names in slices]
+    for names, values in zip(slices, found, strict=True):
+        for value, run, whole in zip(values, runs, expected(runs), strict=True):
+            for name in names:
+                np.testing.assert_allclose(value[name], (whole | run)[name], rtol=1e-6)
+
+
+def test_a_changed_weight_is_the_one_that_later_slices_run_with():
+    runs = [{"x": np.ones((1, 4), np.float32)}]
+    model = load(parser.parse_model(MODEL))
+    with Walk(model, runs, ["e", "y"]) as walk:
+        list(walk.take(["e"]))
+        tensor = next(t for t in model.proto.graph.initializer if t.name == "v")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((8, 3), np.float32), "v"))
+        (last,) = walk.take(["y"])
+    assert not last["y"].any()
