@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune import interface
+from onnxprune.cut import Cut
 from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.runtime import Session
@@ -31,8 +33,8 @@ class Agreement:
     top1: float | None
 
 
-def agreement(original: Model, other: Model, runs: Sequence[Mapping[str, Array]]) -> Agreement:
-    """Compare two models on `runs`.
+def agreement(cut: Cut, other: Model, runs: Sequence[Mapping[str, Array]]) -> Agreement:
+    """Compare the original with what `cut` makes of it on `runs`, inputs for the original.
 
     Raises:
         RunError: the runtime fails.
@@ -40,9 +42,10 @@ def agreement(original: Model, other: Model, runs: Sequence[Mapping[str, Array]]
     wrong = spread = energy = 0.0
     cosines: list[Array] = []
     same: list[Array] = []
-    with Session(original) as one, Session(other) as two:
+    with Session(cut.groups.model) as one, Session(other) as two:
         for feeds in runs:
-            for a, b in zip(one.run(feeds), two.run(feeds, one.outputs), strict=True):
+            wanted = interface.outputs(cut, one.outputs, one.run(feeds))
+            for a, b in zip(wanted, two.run(interface.feeds(cut, feeds), one.outputs), strict=True):
                 if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or not a.size or a.shape != b.shape:
                     continue
                 a, b = a.astype(np.float64), b.astype(np.float64)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import calibration, cost, criteria, proof, recover
+from onnxprune import calibration, cost, criteria, interface, proof, recover
 from onnxprune import plan as plans
 from onnxprune.cost import Cost
 from onnxprune.cut import Cut
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.grouping import Groups, retrace
 from onnxprune.grouping import trace as trace_model
+from onnxprune.interface import Change, RowMap
 from onnxprune.labels import Array
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.plan import Plan
@@ -54,6 +55,8 @@ class Outcome:
         before: cost of the original.
         after: cost of the smaller model.
         repair: what calibration data mended; None if there was none.
+        io_changes: axes of the model's inputs and outputs that shrank.
+        rows: the new numbers of rows that were kept by name.
         seconds: wall time by stage.
     """
 
@@ -65,7 +68,26 @@ class Outcome:
     before: Cost
     after: Cost
     repair: Repair | None = None
+    io_changes: tuple[Change, ...] = ()
+    rows: tuple[RowMap, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What carrying out a plan gave.
+
+    Attributes:
+        model: the model.
+        verdict: the proof, if it was asked for.
+        io_changes: axes of the model's inputs and outputs that shrank.
+        rows: the new numbers of rows that were kept by name.
+    """
+
+    model: Model
+    verdict: Verdict | None
+    io_changes: tuple[Change, ...] = ()
+    rows: tuple[RowMap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,7 @@ def run(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     with clock("tracing"):
-        groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
+        groups = _traced(model, options, sizes)
     with clock("scoring"):
         scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
         chosen = select(groups, scores, options)
@@ -134,19 +156,31 @@ def run(
                 proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=sizes is not None)
             if not verdict.ok and verdict.runnable:
                 chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
+    cut = Cut(groups, _gone(groups, chosen))
     repair: Repair | None = None
     recovery = recovery or recover.Options()
     if runs and recovery.method != "none":
         with clock("repairing"):
-            cut = Cut(groups, _gone(groups, chosen))
             small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
             if verify and (problem := proof.valid(model, small)):
                 raise ModelError(f"the repaired model is not valid: {problem}")
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
-        after = cost.of_trace(groups.tracing, small, Cut(groups, _gone(groups, chosen)).size)
+        after = cost.of_trace(groups.tracing, small, cut.size)
     plan = plans.make(groups, chosen, scores, options, sizes)
-    return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, clock.seconds)
+    changed, kept = interface.changes(cut), interface.row_maps(cut)
+    return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, clock.seconds)
+
+
+def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> Groups:
+    return trace_model(
+        model,
+        heads=options.heads,
+        head_dims=options.head_dims,
+        allow_io_changes=options.allow_io_changes,
+        rows=tuple(options.rows),
+        sizes=sizes,
+    )
 
 
 def plan_for(
@@ -160,12 +194,12 @@ def plan_for(
     """The plan that `run` would carry out, without a proof."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
-    groups = trace_model(model, heads=options.heads, head_dims=options.head_dims, sizes=sizes)
+    groups = _traced(model, options, sizes)
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     return groups, plans.make(groups, select(groups, scores, options), scores, options, sizes)
 
 
-def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = False) -> tuple[Model, Verdict | None]:
+def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = False) -> Executed:
     """Carry out a plan.
 
     Args:
@@ -174,18 +208,17 @@ def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = Fals
         zero: keep the sizes and set what goes to zero.
         verify: prove the smaller model; one with zeros in it is not.
 
-    Returns:
-        The model, and the proof if it was asked for.
-
     Raises:
         UsageError: the plan does not fit the model.
     """
     groups = plan.trace(model)
     gone = plan.removed(groups)
     if zero:
-        return zeroed(groups, gone), None
+        return Executed(zeroed(groups, gone), None)
     small = rewrite(groups, gone)
-    return small, _check(groups, plan.removed, small)[1] if verify else None
+    verdict = _check(groups, plan.removed, small)[1] if verify else None
+    cut = Cut(groups, gone)
+    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut))
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
@@ -196,11 +229,12 @@ def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
 # --- any source in, the same kind out --------------------------------------------------------------------
 
 
-def trace(
-    source: Any, *, heads: bool = True, head_dims: bool = False, sizes: Mapping[str, int] | None = None
-) -> Groups:
-    """Groups, units and barriers of a model (path, bytes, ModelProto or graphsurgeon Graph)."""
-    return trace_model(load(source), heads=heads, head_dims=head_dims, sizes=sizes)
+def trace(source: Any, **options: Any) -> Groups:
+    """Groups, units and barriers of a model (path, bytes, ModelProto or graphsurgeon Graph).
+
+    Keyword arguments are those of `grouping.trace`: heads, head_dims, allow_io_changes, rows, sizes.
+    """
+    return trace_model(load(source), **options)
 
 
 def make_plan(source: Any, ratio: float = 0.5, *, data: Any = None, samples: int = 256, **options: Any) -> Plan:
@@ -210,7 +244,7 @@ def make_plan(source: Any, ratio: float = 0.5, *, data: Any = None, samples: int
 
 def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
     """Carry out `plan` on a model; returns the kind that was given (a ModelProto for a path or bytes)."""
-    return _same_kind(execute(load(source), plan, zero=zero)[0], source)
+    return _same_kind(execute(load(source), plan, zero=zero).model, source)
 
 
 def prune(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from onnxprune.flat import flattened
+from onnxprune.flow import graphs
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
@@ -58,7 +60,7 @@ Remaining = Callable[[Array, int, int], int]
 
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
     """The cost of `model` for a batch of one; other symbolic dims take their defaults unless given in `sizes`."""
-    model = inlined(model)
+    model = flattened(inlined(model))
     batch = {s: 1 for s, use in symbolic_dims(model.proto.graph).items() if use.axis == 0}
     tracing = Tracing(model, infer(model, batch | dict(sizes or {})), Ledger())
     tracing.run()
@@ -110,10 +112,11 @@ def samples(tracing: Tracing) -> int:
 
 def _stored(model: Model) -> int:
     """Elements of all weights that the file holds."""
-    graph = model.proto.graph
-    sizes = [(t.data_type, t.dims) for t in graph.initializer]
-    sizes += [(s.values.data_type, s.dims) for s in graph.sparse_initializer]
-    for node in graph.node:
-        if node.op_type == "Constant" and not node.domain:
-            sizes += [(a.t.data_type, a.t.dims) for a in node.attribute if a.name == "value"]
+    sizes = []
+    for graph in graphs(model.proto.graph):
+        sizes += [(t.data_type, t.dims) for t in graph.initializer]
+        sizes += [(s.values.data_type, s.dims) for s in graph.sparse_initializer]
+        for node in graph.node:
+            if node.op_type == "Constant" and not node.domain:
+                sizes += [(a.t.data_type, a.t.dims) for a in node.attribute if a.name == "value"]
     return sum(math.prod(dims) for dtype, dims in sizes if dtype in WEIGHT_TYPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from onnxprune import flow
 from onnxprune.model import Model
 from onnxprune.runtime import dtype_of
 from onnxprune.shapes import Facts
@@ -17,6 +18,9 @@ _TABLES = {
     "EmbedLayerNormalization": ((0, 2), (1, 4), (8, 3)),
 }
 
+# How often a loop runs whose count is an input: state goes around, and comes back.
+STEPS = 3
+
 
 def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random inputs of the sizes in `facts`: normal floats, indices below the size of the table that they index.
@@ -25,14 +29,16 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
     """
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
-    limits = _limits(graph, facts)
+    limits, counts = _limits(graph, facts), _counts(graph)
     feeds = {}
     for value in graph.input:
         if value.name in weights or not value.type.HasField("tensor_type"):
             continue
         shape = facts.shapes.get(value.name, ())
         dtype = dtype_of(value.type.tensor_type.elem_type)
-        if dtype.kind in "iu":
+        if value.name in counts:
+            feeds[value.name] = np.full(shape, STEPS, dtype)
+        elif dtype.kind in "iu":
             limit = limits.get(value.name)
             if limit:
                 feeds[value.name] = rng.integers(0, limit, shape).astype(dtype)
@@ -49,9 +55,18 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
     return feeds
 
 
-def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
-    """Integer input -> the smallest table that it indexes, followed through reshapes and casts."""
+def _origins(graph: onnx.GraphProto) -> dict[str, str]:
+    """Tensor -> the input that it is, followed through reshapes and casts."""
     origin = {i.name: i.name for i in graph.input}
+    for node in graph.node:
+        if node.op_type in _CARRIERS and node.input and node.input[0] in origin:
+            origin[node.output[0]] = origin[node.input[0]]
+    return origin
+
+
+def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
+    """Integer input -> the smallest table that it indexes."""
+    origin = _origins(graph)
     limits: dict[str, int] = {}
     for node in graph.node:
         for index, table in _TABLES.get(node.op_type, ()):
@@ -61,6 +76,10 @@ def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
                 if shape:
                     name = origin[node.input[index]]
                     limits[name] = min(limits.get(name, 1 << 31), max(1, shape[axis]))
-        if node.op_type in _CARRIERS and node.input and node.input[0] in origin:
-            origin[node.output[0]] = origin[node.input[0]]
     return limits
+
+
+def _counts(graph: onnx.GraphProto) -> set[str]:
+    """Inputs that say how often a loop of a flat graph runs."""
+    origin = _origins(graph)
+    return {origin[n.input[0]] for n in graph.node if flow.is_begin(n) and n.input[0] in origin and flow.is_loop(n)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -13,12 +13,13 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from onnxprune.cost import samples
+from onnxprune.flat import flattened
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, infer
-from onnxprune.tracing import Tracing
+from onnxprune.tracing import WEIGHT_TYPES, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Group:
         exact: removal leaves the values at the remaining positions as they are in the masked model.
         params: weight elements that any unit of the group holds.
         work: counts `macs`.
+        io: axes of graph inputs and outputs that shrink with it: (tensor, axis).
     """
 
     name: str
@@ -65,6 +67,7 @@ class Group:
     exact: bool
     params: int
     work: Callable[[], int] = field(repr=False, compare=False)
+    io: tuple[tuple[str, int], ...] = ()
 
     @property
     def macs(self) -> int:
@@ -103,19 +106,17 @@ class Barrier:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Everything that tracing says about a model."""
+    """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat."""
 
+    model: Model
     groups: tuple[Group, ...]
     tracing: Tracing
     classes: Classes
     policy: Mapping[tuple[str, int], int]
     heads: bool = True
     head_dims: bool = False
-
-    @property
-    def model(self) -> Model:
-        """The traced model."""
-        return self.tracing.model
+    allow_io_changes: bool = False
+    rows: AbstractSet[str] = frozenset()
 
     @property
     def facts(self) -> Facts:
@@ -143,7 +144,13 @@ class Groups:
 
 
 def trace(
-    model: Model, *, heads: bool = True, head_dims: bool = False, sizes: Mapping[str, int] | None = None
+    model: Model,
+    *,
+    heads: bool = True,
+    head_dims: bool = False,
+    allow_io_changes: bool = False,
+    rows: Collection[str] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> Groups:
     """Trace a model and form its groups.
 
@@ -155,28 +162,55 @@ def trace(
         model: the model.
         heads: attention heads may be removed.
         head_dims: dimensions within every head are removed instead of heads.
+        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        rows: tables whose rows may be removed although computed ids index them.
         sizes: numbers for symbolic dims.
     """
-    model = inlined(model)
+    original = inlined(model)
+    model = flattened(original)
     facts = infer(model, sizes)
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()
+    opened = _io_axes(model, facts) if allow_io_changes else frozenset()
     for _ in range(MAX_RETRACES):
-        tracing = Tracing(model, facts, Ledger(policy))
+        tracing = Tracing(model, facts, Ledger(policy), opened, frozenset(rows))
         classes = tracing.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)
         revised = _revise(policy, tracing.ledger, classes, attention, heads=heads, head_dims=head_dims)
-        if revised == policy:
+        # An axis without a layer under one policy (the rows of a split) may have one under the next.
+        layered = tracing.layered(classes) if revised == policy else opened
+        if revised == policy and layered == opened:
             break
-        policy = revised
+        policy, opened = revised, layered
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
-    return Groups(_describe(tracing, classes, parts, kinds), tracing, classes, policy, heads, head_dims)
+    groups = _describe(tracing, classes, parts, kinds)
+    return Groups(original, groups, tracing, classes, policy, heads, head_dims, allow_io_changes, frozenset(rows))
 
 
 def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
     """The same model under the same options, at other numbers for its symbolic dims."""
-    return trace(groups.model, heads=groups.heads, head_dims=groups.head_dims, sizes=sizes)
+    return trace(
+        groups.model,
+        heads=groups.heads,
+        head_dims=groups.head_dims,
+        allow_io_changes=groups.allow_io_changes,
+        rows=groups.rows,
+        sizes=sizes,
+    )
+
+
+def _io_axes(model: Model, facts: Facts) -> frozenset[tuple[str, int]]:
+    """The axes of inputs and outputs that could be channels: static, longer than 1, and of an input not the batch."""
+    graph = model.proto.graph
+    weights = {t.name for t in graph.initializer}
+    inputs = {v.name for v in graph.input if v.name not in weights and facts.dtypes.get(v.name) in WEIGHT_TYPES}
+    found: set[tuple[str, int]] = set()
+    for name in inputs | {v.name for v in graph.output}:
+        shape, dynamic = facts.shapes.get(name, ()), facts.dynamic.get(name, ())
+        first = 1 if name in inputs and len(shape) > 1 else 0
+        found.update((name, a) for a in range(first, len(shape)) if shape[a] > 1 and a not in dynamic)
+    return frozenset(found)
 
 
 # --- policies of splits ----------------------------------------------------------------------------------
@@ -229,6 +263,7 @@ def _describe(
         kind_of[ids] = kind
     members = [tuple(_member(tracing, *axis) for axis in part.axes) for part in parts]
     names, macs = _names(tracing, members), cache(partial(_macs, tracing, classes, parts))
+    io = _touched_io(tracing, classes, parts)
     return tuple(
         Group(
             names[i],
@@ -238,9 +273,31 @@ def _describe(
             not any(classes.mixed[cell].any() for cell in part.cells),
             _params(tracing, members[i]),
             partial(_nth, macs, i),
+            tuple(io[i]),
         )
         for i, part in enumerate(parts)
     )
+
+
+def _touched_io(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[list[tuple[str, int]]]:
+    """The axes of inputs and outputs that shrink with every part."""
+    found: list[list[tuple[str, int]]] = [[] for _ in parts]
+    part_of = _part_of(classes, parts)
+    for name, axis in sorted(tracing.opened):
+        labels = tracing.axes[name][axis]
+        for index in np.unique(part_of[classes.of[labels[labels >= 0]]]):
+            if index >= 0:
+                found[index].append((name, axis))
+    return found
+
+
+def _part_of(classes: Classes, parts: Sequence[Part]) -> Array:
+    """int64[classes], index of the part of every class; -1 for none."""
+    found = np.full(classes.count, -1, np.int64)
+    for index, part in enumerate(parts):
+        for cell in part.cells:
+            found[cell] = index
+    return found
 
 
 def _nth(values: Callable[[], Sequence[int]], index: int) -> int:
@@ -264,10 +321,7 @@ def _params(tracing: Tracing, members: Sequence[Member]) -> int:
 
 def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int]:
     """Work of the contractions that depends on each part."""
-    part_of = np.full(classes.count, -1, np.int64)
-    for index, part in enumerate(parts):
-        for cell in part.cells:
-            part_of[cell] = index
+    part_of = _part_of(classes, parts)
     known: dict[int, dict[int, float]] = {}
 
     def shares(labels: Array) -> dict[int, float]:

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 from onnxprune.labels import Array
 from onnxprune.layers import Layer
 from onnxprune.model import Model
+from onnxprune.tracing import captured
 
 # Slots of the scale and of the bias, per channel, of norms.
 NORMS = {
@@ -40,7 +41,7 @@ class Parameters:
         self._values: dict[str, Callable[[], Array]] = dict(model.values)
         self.model = replace(model, proto=self.proto, values=self._values)
         nodes = self.proto.graph.node
-        self._uses = Counter(name for node in nodes for name in node.input)
+        self._uses = Counter(name for node in nodes for name in (*node.input, *captured(node)))
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in nodes:
             for name in node.input:

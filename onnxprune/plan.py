@@ -104,8 +104,14 @@ class Plan:
     def trace(self, model: Model) -> Groups:
         """Trace `model` in the way in which the plan was made."""
         options = self.options
-        heads, head_dims = bool(options.get("heads", True)), bool(options.get("head_dims", False))
-        return trace(model, heads=heads, head_dims=head_dims, sizes=options.get("sizes"))
+        return trace(
+            model,
+            heads=bool(options.get("heads", True)),
+            head_dims=bool(options.get("head_dims", False)),
+            allow_io_changes=bool(options.get("allow_io_changes", False)),
+            rows=options.get("rows", ()),
+            sizes=options.get("sizes"),
+        )
 
     def to_json(self) -> str:
         """The plan as text: one line per value that a person may edit."""
@@ -148,6 +154,8 @@ class Plan:
             "must be positive integers by name",
             "$.options.sizes",
         )
+        rows = raw.get("options", {}).get("rows") or []
+        _expect(isinstance(rows, list) and all(isinstance(n, str) for n in rows), "must be names", "$.options.rows")
         barriers = raw.get("barriers", [])
         _expect(isinstance(barriers, list), "must be a list", "$.barriers")
         steps = tuple(_step(g, f"$.groups[{i}]") for i, g in enumerate(groups))

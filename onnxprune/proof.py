@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
+from onnxprune import flow, interface
+from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
@@ -81,10 +83,12 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     """
     tolerance = tolerance_of(groups)
     checks: list[str] = []
-    problem = _interface(groups.model, pruned)
+    cut = Cut(groups, gone)
+    problem = interface.problem(cut, pruned)
     if problem:
         return Verdict(False, math.nan, tolerance, problem)
-    checks.append("inputs and outputs as before")
+    changed = interface.changes(cut)
+    checks.append("inputs and outputs as planned" if changed else "inputs and outputs as before")
     problem = _too_large(groups)
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
@@ -92,40 +96,66 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
-    feeds = random_feeds(groups.model, groups.facts, np.random.default_rng(seed))
-    proof = _Proof(groups, gone, pruned, feeds, seed, tolerance, checks)
-    rounds = has_roundings(groups.model, groups.facts.dtypes)
-    verdict = proof.equal(lambda model: unsaturated(model, groups.model, groups.facts.dtypes), with_noise=not rounds)
-    if verdict.ok or not verdict.runnable or not rounds:
-        return verdict
-    checks.append("without the rounding of activations to steps")
-    smooth = proof.equal(lambda model: unrounded(model, groups.model, groups.facts.dtypes))
-    return verdict if math.isnan(smooth.error) else smooth
+    feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
+    proof = _Proof(cut, pruned, interface.in_range(cut, feeds), seed, tolerance, checks)
+    try:
+        verdict = proof.verdict(lambda model: model)
+    except RunError as error:
+        return proof.without_reference(error)
+    except ModelError as error:
+        return Verdict(False, math.nan, tolerance, error.message, checks=checks)
+    for path in flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
+        if verdict.ok:
+            verdict = proof.in_branch(path, verdict)
+    return verdict
 
 
 @dataclass(frozen=True)
 class _Proof:
-    groups: Groups
-    gone: Array
+    """A pruned model that is compared with the masked original, both changed in the same way."""
+
+    cut: Cut
     pruned: Model
     feeds: Mapping[str, np.ndarray]
     seed: int
     tolerance: float
     checks: list[str]
 
-    def equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
-        """Compare the pruned model with the masked original, both in the same variant."""
+    def verdict(self, change: Callable[[Model], Model]) -> Verdict:
+        """Whether both are equal; where activations are rounded to steps, without that if need be.
+
+        Raises:
+            RunError: the reference does not run.
+            ModelError: there is none.
+        """
+        original, dtypes = self.cut.groups.model, self.cut.groups.facts.dtypes
+        rounds = has_roundings(original, dtypes)
+        verdict = self._equal(lambda model: unsaturated(change(model), original, dtypes), with_noise=not rounds)
+        if verdict.ok or not verdict.runnable or not rounds:
+            return verdict
+        self.checks.append("without the rounding of activations to steps")
+        smooth = self._equal(lambda model: unrounded(change(model), original, dtypes))
+        return verdict if math.isnan(smooth.error) else smooth
+
+    def in_branch(self, path: flow.Path, before: Verdict) -> Verdict:
+        """The proof with the conditions changed so that another branch is taken, which the inputs may not reach."""
+        if any(flow.forced(model, path) is None for model in (masked(self.cut.groups, self.cut.gone), self.pruned)):
+            return before
+        where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
-            reference = Session(variant(masked(self.groups, self.gone)))
-        except ModelError as error:
-            return Verdict(False, math.nan, self.tolerance, error.message, checks=self.checks)
-        except RunError as error:
-            return self._without_reference(error)
-        with reference:
-            try:
-                wanted = reference.run(self.feeds)
-            except RunError as error:
-                return self._without_reference(error)
+            found = self.verdict(lambda model: flow.forced(model, path) or model)
+        except RunError:
+            return replace(before, checks=[*before.checks, f"{where} does not run on these inputs"])
+        if not found.ok:
+            return replace(found, problem=f"{found.problem}, in the {where}")
+        errors = {name: max(error, found.outputs[name]) for name, error in before.outputs.items()}
+        most = max(before.tolerance, found.tolerance)
+        return replace(before, error=max(before.error, found.error), tolerance=most, outputs=errors)
+
+    def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
+        """Compare the pruned model with the masked original, both in the same variant."""
+        with Session(variant(masked(self.cut.groups, self.cut.gone))) as reference:
+            wanted = interface.outputs(self.cut, reference.outputs, reference.run(self.feeds))
             try:
                 found = self._results(variant, reference.outputs)
             except RunError as error:
@@ -135,27 +165,27 @@ class _Proof:
             verdict = compare(names, wanted, found, dict.fromkeys(names, self.tolerance), self.checks)
             if verdict.ok or not with_noise:
                 return verdict
-            noise = _noise(reference, self.feeds, wanted, self.seed)
+            noise = _noise(self.cut, reference, self.feeds, wanted, self.seed)
         most = NOISE_CAP * self.tolerance
         allowed = {n: min(max(self.tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
         return compare(names, wanted, found, allowed, [*self.checks, "rounding noise of the reference"])
 
     def _results(self, variant: Callable[[Model], Model], names: Sequence[str]) -> list[object]:
         """The outputs of the variant of the pruned model; itself must run too."""
-        model = variant(self.pruned)
+        model, feeds = variant(self.pruned), interface.feeds(self.cut, self.feeds)
         if "run in ONNX Runtime" not in self.checks:
             with Session(self.pruned) as session:
-                found = session.run(self.feeds, names)
+                found = session.run(feeds, names)
             self.checks.append("run in ONNX Runtime")
             if model is self.pruned:
                 return found
         with Session(model) as session:
-            return session.run(self.feeds, names)
+            return session.run(feeds, names)
 
-    def _without_reference(self, error: OnnxPruneError) -> Verdict:
+    def without_reference(self, error: OnnxPruneError) -> Verdict:
         """The verdict when the reference does not run: is it the original's fault?"""
         try:
-            with Session(self.groups.model) as session:
+            with Session(self.cut.groups.model) as session:
                 session.run(self.feeds)
         except RunError as original:
             problem = f"the original does not run either, nothing to compare: {original.message}"
@@ -166,7 +196,7 @@ class _Proof:
 
 def _too_large(groups: Groups) -> str:
     """What in the graph is too large to be run; a file of some bytes may ask for terabytes."""
-    facts, stored = groups.facts, groups.model.initializers
+    facts, stored = groups.facts, groups.tracing.model.initializers
     for name, shape in facts.shapes.items():
         bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
         if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
@@ -175,7 +205,7 @@ def _too_large(groups: Groups) -> str:
 
 
 def _noise(
-    reference: Session, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int
+    cut: Cut, reference: Session, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int
 ) -> dict[str, float]:
     """How far the reference's own outputs move when its float inputs move by a rounding error: per output."""
     rng = np.random.default_rng([seed, 1])
@@ -185,7 +215,7 @@ def _noise(
             name: (x * (1 + NUDGE * rng.uniform(-1, 1, x.shape))).astype(x.dtype) if x.dtype.kind == "f" else x
             for name, x in feeds.items()
         }
-        again = reference.run(nudged)
+        again = interface.outputs(cut, reference.outputs, reference.run(nudged))
         for name, a, b in zip(reference.outputs, wanted, again, strict=True):
             moved[name] = max(moved[name], difference(a, b))
     return moved
@@ -246,18 +276,6 @@ def difference(wanted: object, found: object) -> float:
         return math.inf
     a, b = a[~odd], b[~odd]
     return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12)) if a.size else 0.0
-
-
-def _interface(original: Model, pruned: Model) -> str:
-    for kind in ("input", "output"):
-        weights = [{t.name for t in m.proto.graph.initializer} for m in (original, pruned)]
-        sides = [
-            [v.SerializeToString(deterministic=True) for v in getattr(m.proto.graph, kind) if v.name not in w]
-            for m, w in zip((original, pruned), weights, strict=True)
-        ]
-        if sides[0] != sides[1]:
-            return f"the graph {kind}s changed"
-    return ""
 
 
 def _has_long_list(groups: Groups) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -39,3 +40,10 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
         elif tensor.name not in listed:
             light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return light
+
+
+def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
+    """Delete what is not wanted from a repeated field."""
+    for index in range(len(items) - 1, -1, -1):
+        if not wanted(items[index]):
+            del items[index]

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import onnx
 
-from onnxprune import refit
+from onnxprune import interface, refit
 from onnxprune.agreement import Agreement, agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
@@ -150,10 +150,10 @@ def repair(
     parameters = Parameters(pruned)
     targets = list(_targets(cut, parameters, norms=options.method == "batchnorm"))
     fits = []
-    names = [t.taps for t in targets]
+    names, given = [t.taps for t in targets], [interface.feeds(cut, feeds) for feeds in runs]
     with (
         Walk(original, runs, [n for n, _ in names], memory=options.memory // 2) as one,
-        Walk(parameters.model, runs, [n for _, n in names], memory=options.memory // 2) as two,
+        Walk(parameters.model, given, [n for _, n in names], memory=options.memory // 2) as two,
     ):
         for number, (target, (old, new)) in enumerate(zip(targets, names, strict=True), 1):
             progress(f"repairing layer {number} of {len(targets)}")
@@ -164,7 +164,7 @@ def repair(
             fit = _fit_norm if target.old is None else _fit_layer
             fits.append(fit(cut, parameters, target, pairs, train, options))
     model = parameters.finished()
-    before, after = (agreement(original, m, held) for m in (pruned, model))
+    before, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < before.error
     return model if kept else pruned, Repair(tuple(fits), before, after, kept, options.method)
 

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.cut import Cut
+from onnxprune.flat import nest
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
@@ -27,12 +28,12 @@ from onnxprune.tracing import first_output
 def masked(groups: Groups, gone: Array) -> Model:
     """The reference for removing the classes `gone`; it runs at the sizes in `groups.facts` only."""
     proto = onnx.ModelProto()
-    proto.CopyFrom(groups.model.proto)
+    proto.CopyFrom(groups.tracing.model.proto)
     del proto.graph.node[:]
     del proto.graph.value_info[:]
     build = _Reference(groups, Cut(groups, gone), proto.graph)
     sites = groups.tracing.by_output
-    for node in groups.model.proto.graph.node:
+    for node in groups.tracing.model.proto.graph.node:
         site, rule = sites.get(first_output(node), (None, None))
         new = onnx.NodeProto()
         new.CopyFrom(node)
@@ -43,6 +44,7 @@ def masked(groups: Groups, gone: Array) -> Model:
         else:
             build.silence(site, new)
             proto.graph.node.append(new)
+    nest(proto.graph)
     return replace(groups.model, proto=proto)
 
 

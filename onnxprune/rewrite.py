@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
+from onnxprune.flat import nest
+from onnxprune.flow import bodies
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
-from onnxprune.protos import copy_except
+from onnxprune.protos import copy_except, keep
 from onnxprune.rules.site import Site
 from onnxprune.tracing import Tracing, captured, first_output
 
@@ -29,7 +30,7 @@ def rewrite(groups: Groups, gone: Array) -> Model:
     Weights of a model with external data stay on disk and are sliced when they are written. Everything that does
     not shrink comes out as it went in.
     """
-    return _Rewriting(groups.model, Cut(groups, gone)).run()
+    return _Rewriting(groups.tracing.model, Cut(groups, gone)).run()
 
 
 def zeroed(groups: Groups, gone: Array) -> Model:
@@ -37,7 +38,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
 
     Of a constant that several nodes share, only what goes from all of them is set to zero.
     """
-    model, tracing = groups.model, groups.tracing
+    model, tracing = groups.tracing.model, groups.tracing
     masks = _common_masks(Cut(groups, gone))
     for key in tracing.scales:  # what stands for zero is stored in the weights that they belong to
         masks.pop(tracing.weights.get(key, ""), None)
@@ -57,6 +58,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
             del node.input[:], node.attribute[:]
             node.op_type = "Constant"
             node.attribute.append(helper.make_attribute("value", tensor))
+    nest(proto.graph)
     return replace(model, proto=proto, values=values)
 
 
@@ -141,6 +143,7 @@ class _Rewriting:
         self._weights(graph)
         self._nodes(graph)
         self._infos(graph)
+        nest(graph)
         drop_dead(graph)
         if old.ir_version < 4:  # where every initializer must also be an input
             listed = {value.name for value in graph.input}
@@ -195,11 +198,6 @@ class _Rewriting:
             new.CopyFrom(numpy_helper.from_array(make(), name))
             new.doc_string = tensor.doc_string
             new.metadata_props.extend(tensor.metadata_props)
-        for value in graph.input:
-            if value.name == name:
-                for dim, size in zip(value.type.tensor_type.shape.dim, new.dims, strict=True):
-                    if dim.HasField("dim_value"):
-                        dim.dim_value = size
 
     def _versions(self) -> dict[str, dict[str, Axes | None]]:
         """Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one."""
@@ -280,16 +278,16 @@ class _Rewriting:
     # --- the rest ----------------------------------------------------------------------------------------
 
     def _infos(self, graph: onnx.GraphProto) -> None:
+        """Sizes as they are now, of whatever the file declares: inputs, outputs and what is in between."""
+        graph.value_info.extend(self.model.proto.graph.value_info)
         stored = {t.name: tuple(t.dims) for t in graph.initializer}
-        for info in self.model.proto.graph.value_info:
-            new = graph.value_info.add()
-            new.CopyFrom(info)
+        for info in (*graph.value_info, *graph.input, *graph.output):
             axes = self.groups.tracing.axes.get(info.name)
             shape = self.groups.facts.shapes.get(info.name)
             if shape is None or not info.type.tensor_type.HasField("shape"):
                 continue
             sizes = stored.get(info.name, shape if axes is None else self.cut.shape(shape, axes))
-            for dim, old, size in zip(new.type.tensor_type.shape.dim, shape, sizes, strict=False):
+            for dim, old, size in zip(info.type.tensor_type.shape.dim, shape, sizes, strict=False):
                 if old != size:
                     fixed = dim.HasField("dim_value")
                     dim.Clear()
@@ -299,6 +297,8 @@ class _Rewriting:
 
 def drop_dead(graph: onnx.GraphProto) -> None:
     """Remove nodes, initializers and notes that no output depends on."""
+    for body in (body for node in graph.node for body in bodies(node)):
+        drop_dead(body)
     needed = {o.name for o in graph.output}
     for index in range(len(graph.node) - 1, -1, -1):
         node = graph.node[index]
@@ -313,10 +313,3 @@ def drop_dead(graph: onnx.GraphProto) -> None:
     keep(graph.input, lambda value: value.name in needed or value.name not in listed)
     made = {o for n in graph.node for o in n.output}
     keep(graph.value_info, lambda info: info.name in made or info.name in needed)
-
-
-def keep(items: Any, wanted: Callable[[Any], bool]) -> None:
-    """Delete what is not wanted from a repeated field."""
-    for index in range(len(items) - 1, -1, -1):
-        if not wanted(items[index]):
-            del items[index]

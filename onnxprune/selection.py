@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import criteria
+from onnxprune import criteria, rows
 from onnxprune.criteria.between import NORMALIZATIONS, normalized
 from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import GoalMissed, UsageError
@@ -34,12 +34,15 @@ class Options:
             "standard", "none"); as the criterion does it where None.
         scope: "uniform" removes the ratio from every group, "global" ranks all units together.
         max_ratio: most that a global ranking takes from one group.
-        keep: globs of groups, and of weights that are not to be cut along any axis.
+        keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
         round_to: the width that remains is a multiple of this.
         heads: attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
         exact_only: leave groups alone whose removal changes a norm or mean.
+        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
+            keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
     """
 
@@ -56,6 +59,8 @@ class Options:
     heads: bool = True
     head_dims: bool = False
     exact_only: bool = False
+    allow_io_changes: bool = False
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,14 +91,16 @@ class Options:
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""
         plain = asdict(self) | {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
+        plain["rows"] = sorted(self.rows)
         if callable(self.criterion):
             plain["criterion"] = getattr(self.criterion, "__name__", "custom")
         return plain
 
 
 def touches(group: Group, glob: str) -> bool:
-    """Whether `glob` matches the name of the group or of a weight that it cuts."""
-    return fnmatchcase(group.name, glob) or any(fnmatchcase(m.tensor, glob) for m in group.members)
+    """Whether `glob` matches the name of the group or of a weight, input or output that it cuts."""
+    cut = [m.tensor for m in group.members] + [name for name, _ in group.io]
+    return fnmatchcase(group.name, glob) or any(fnmatchcase(name, glob) for name in cut)
 
 
 def named(groups: Sequence[Group], glob: str) -> frozenset[str]:
@@ -114,13 +121,14 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
         Group name -> sorted indices into `group.classes`, for every group that loses something.
 
     Raises:
-        UsageError: a glob matches no group.
+        UsageError: a glob matches no group, or rows that are named must stay.
         GoalMissed: there is nothing to prune.
     """
     _check_globs(groups, options)
     only = frozenset().union(*(named(groups.groups, glob) for glob in options.only))
-    open_groups = [g for g in groups.groups if _is_open(g, only, options)]
-    if not any(g.units > 1 for g in open_groups):
+    named_rows, held = rows.removed(groups, options.rows)
+    open_groups = [g for g in groups.groups if g.name not in held and _is_open(g, only, options)]
+    if not named_rows and not any(g.units > 1 for g in open_groups):
         raise GoalMissed(
             "nothing can be pruned: "
             + ("no group is left by the options" if groups.groups else "no removable group was found"),
@@ -132,7 +140,7 @@ def select(groups: Groups, scores: Array, options: Options) -> dict[str, Array]:
         counts = _uniform(open_groups, ratios, options.ratio)
     else:
         counts = _global(open_groups, ranked, ratios, options)
-    removed = {}
+    removed = dict(named_rows)
     for group in open_groups:
         count = _rounded(group, min(counts[group.name], group.units - 1), options.round_to)
         if count:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
-from onnxprune import contrib, contrib_quantized
+from onnxprune import contrib, contrib_quantized, flow
 from onnxprune.evaluate import EVALUATORS
 from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
 
@@ -99,9 +99,17 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
     Returns:
         The facts; tensors whose shape cannot be known are absent from `shapes`.
     """
-    symbols = symbolic_dims(model.proto.graph)
-    given = dict(sizes or {})
     shared = _Shared(model)
+    while True:
+        known = len(shared.unsteady)
+        facts = _both(shared, dict(sizes or {}))
+        if len(shared.unsteady) == known:
+            return facts
+
+
+def _both(shared: _Shared, given: dict[str, int]) -> Facts:
+    """Both scans, at the first numbers that the graph accepts."""
+    symbols = symbolic_dims(shared.model.proto.graph)
     first: _Scan | None = None
     for numbers, others in candidate_sizes(symbols, given):
         scan = _scan(shared, given | numbers)
@@ -171,6 +179,8 @@ class _Shared:
         self.opsets = list(proto.opset_import)
         self.versions = {o.domain: o.version for o in self.opsets}
         self.versions.setdefault("", self.versions.get("ai.onnx", 1))
+        # What loops carry from step to step whose shape changes on the way.
+        self.unsteady: set[str] = set()
         self.answers: dict[tuple[object, ...], list[tuple[int, Shape | None]]] = {}
 
 
@@ -275,6 +285,8 @@ class _Step:
     sizes: Mapping[str, int]
 
     def has_subgraph(self, node: onnx.NodeProto) -> bool:
+        if flow.is_begin(node) or flow.is_flat(node):
+            return True
         return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
 
     def note(self, before: _Scan | None, names: Iterable[str]) -> None:
@@ -293,6 +305,9 @@ class _Step:
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
+        if flow.is_begin(node) or flow.is_flat(node):
+            self._flow(node)
+            return
         if self._evaluate(node):
             return
         if node.op_type in _SAME_SHAPE and not node.domain and node.input[0] in scan.shapes:
@@ -309,6 +324,15 @@ class _Step:
         for name in node.output:
             if name in self.shared.infos:
                 _put_info(scan, self.shared.infos[name], self.sizes)
+
+    def _flow(self, node: onnx.NodeProto) -> None:
+        """What a body is given, and what comes out of the bodies of a node."""
+        flow.infer(node, self.scan, self.shared.unsteady)
+        counted = flow.begins(node)[0] if flow.is_begin(node) else 0
+        for slot, name in enumerate(node.output):
+            known = name in self.scan.shapes and slot >= counted
+            if name in self.shared.infos and not known and name not in self.shared.unsteady:
+                _put_info(self.scan, self.shared.infos[name], self.sizes)
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         scan = self.scan

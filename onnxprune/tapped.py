@@ -154,6 +154,12 @@ class Walk:
         self._store.close()
 
 
+def tappable(model: Model) -> frozenset[str]:
+    """The tensors that a walk can take: those of the main graph, not of bodies."""
+    graph = model.proto.graph
+    return frozenset([*(v.name for v in graph.input), *(o for node in graph.node for o in node.output if o)])
+
+
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     yield from (name for name in node.input if name)
     yield from captured(node)

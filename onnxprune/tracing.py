@@ -6,16 +6,20 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
 import onnx
 
+from onnxprune import flow
 from onnxprune.evaluate import fill_value
+from onnxprune.ids import Source, sources
 from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
+from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import Encoding, LabelState, Site, Unsupported
 from onnxprune.shapes import Facts, constant_value
 
@@ -63,11 +67,15 @@ class Tracing(LabelState):
         computed: tensors of sizes and indices, whose labels are barriers.
         shapeless: tensor without a known shape -> what made it so.
         read: (first output, slot) of every node input whose labels its rule asked for.
+        opened: axes of graph inputs and outputs that may shrink.
+        rows: tables whose rows may go although computed ids index them.
     """
 
     model: Model
     facts: Facts
     ledger: Ledger
+    opened: AbstractSet[tuple[str, int]] = frozenset()
+    rows: AbstractSet[str] = frozenset()
     axes: dict[str, Axes] = field(default_factory=dict)
     sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
@@ -115,6 +123,44 @@ class Tracing(LabelState):
             self.ledger.tie(as_field(axes[axis], axis, len(axes)), labels)
         axes[axis] = labels
         self.axes[key] = tuple(axes)
+
+    @cached_property
+    def id_sources(self) -> Mapping[str, Source]:
+        """Table of `rows` -> where the ids come from that index it."""
+        return sources(self.model.proto.graph, self.rows)
+
+    def fixed_rows(self, table: str) -> str:
+        """Why the rows of a table that computed ids index must stay; empty if they may go."""
+        if table not in self.id_sources or not self.is_weight(table) or table in self.unshared:
+            return COMPUTED_INDEX
+        return self.id_sources[table].problem
+
+    def branch_taken(self, node: onnx.NodeProto) -> str:
+        """The branch that an If takes whatever it is fed; empty if that is not known."""
+        value = self.facts.values.get(node.input[0])
+        if value is None or not self._is_certain(node.input[0]):
+            return ""
+        return "then_branch" if value.reshape(-1)[0] else "else_branch"
+
+    def _is_certain(self, tensor: str) -> bool:
+        """Whether a value that was the same at both numbers for the symbolic dims is so at all: none made it."""
+        pending, met = [tensor], set()
+        while pending:
+            name = pending.pop()
+            if name in met or name in self.sources:
+                continue
+            met.add(name)
+            node = self._makers.get(name)
+            if node is None or name not in self.facts.values:
+                return False
+            if node.op_type != "Shape":
+                pending.extend(i for i in node.input if i)
+        return True
+
+    @cached_property
+    def _dead(self) -> AbstractSet[str]:
+        """First outputs of the nodes in branches that are never taken."""
+        return flow.dead(self.model.proto.graph, self.branch_taken)
 
     def _is_read_elsewhere(self, node: onnx.NodeProto, slot: int) -> bool:
         """Whether another use has been given the labels of an input, and goes on with them."""
@@ -294,23 +340,51 @@ class Tracing(LabelState):
         for value in graph.input:
             if not self.is_weight(value.name):
                 self._put_barrier(value.name, Reason(f"graph input {value.name!r}"))
+                self._open(value.name)
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
+            if node.output and node.output[0] in self._dead:
+                continue
             if not node.output or node.output[0] not in self.sources:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
         self._fix_unread()
         for value in graph.output:
             if value.name in self.axes:
-                for labels in self.axes[value.name]:
-                    self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
+                for axis, labels in enumerate(self.axes[value.name]):
+                    if (value.name, axis) not in self.opened:
+                        self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
         return self.ledger.solve()
+
+    def _open(self, name: str) -> None:
+        """Labels of its own for every axis of a graph input that may shrink."""
+        shape = self.facts.shapes.get(name, ())
+        if name in self.axes:
+            self.axes[name] = tuple(
+                self.ledger.fresh(name, a, shape[a]) if (name, a) in self.opened else labels
+                for a, labels in enumerate(self.axes[name])
+            )
+
+    def layered(self, classes: Classes) -> frozenset[tuple[str, int]]:
+        """The opened axes with a layer behind them: some position of theirs is one of a contraction's weight."""
+        hit = np.zeros(classes.count, bool)
+        for site, rule in self.sites:
+            for slot in range(len(site.node.input)) if rule is not None and rule.work else ():
+                if site.has(slot) and site.constant[slot]:
+                    for labels in site.labels(slot):
+                        hit[classes.of[labels[labels >= 0]]] = True
+
+        def has_layer(labels: Array) -> bool:
+            return bool(hit[classes.of[labels[labels >= 0]]].any())
+
+        return frozenset((name, a) for name, a in self.opened if name in self.axes and has_layer(self.axes[name][a]))
 
     def _fix_unread(self) -> None:
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
         for node in self.model.proto.graph.node:
             for slot, name in enumerate(node.input):
-                if name and (first_output(node), slot) not in self.read:
+                dead = first_output(node) in self._dead and not self.is_weight(name)
+                if name and not dead and (first_output(node), slot) not in self.read:
                     for labels in self.axes.get(self.key(node, slot), ()):
                         reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
                         self.ledger.fix(labels, reason)
@@ -341,9 +415,13 @@ class Tracing(LabelState):
             self.sites.append((site, None))
             return
         self.sites.append((site, found))
-        if constant and all(constant):
+        if constant and all(constant) and not flow.is_begin(node):
             self.constants.update(node.output)
-        self.axes.update((o, axes) for o, axes in zip(node.output, results, strict=False) if o)
+        for name, axes in zip(node.output, results, strict=False):
+            if axes is None:
+                self._put_unknown(name, site, "its shape is unknown")
+            elif name:
+                self.axes[name] = axes
 
     def _is_computed(self, node: onnx.NodeProto) -> bool:
         """Whether the node computes sizes or indices: their values are known, so no labels need to pass."""
@@ -363,10 +441,14 @@ class Tracing(LabelState):
             if self.is_weight(name) and name in self.facts.shapes and name not in self.axes:
                 self._put_barrier(name, reason)
         for name in site.node.output:
-            self._put_barrier(name, reason)
-            if name and name not in self.facts.shapes:
-                behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
-                self.shapeless[name] = why if why.startswith("no shape is known") else behind
+            self._put_unknown(name, site, why)
+
+    def _put_unknown(self, name: str, site: Site, why: str) -> None:
+        """Nothing passes to an output."""
+        self._put_barrier(name, site.reason(why))
+        if name and name not in self.facts.shapes:
+            behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
+            self.shapeless[name] = why if why.startswith("no shape is known") else behind
 
     def _is_float(self, name: str) -> bool:
         return self.facts.dtypes.get(name) in WEIGHT_TYPES and name in self.facts.shapes
@@ -377,11 +459,16 @@ class Tracing(LabelState):
             self.axes[name] = (self.ledger.barrier(reason),) * len(shape)
 
 
+_SEQUENCES = frozenset(("SplitToSequence", "ConcatFromSequence"))
+
+
 def _no_rule(node: onnx.NodeProto, version: int) -> str:
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return f"{node.op_type} has subgraphs, which are not traced"
     if node.domain == "com.microsoft.nchwc":  # as ONNX Runtime saves a graph that it has optimised in full
         return "its channels are in blocks made for one machine: optimise for the machine after pruning"
+    if node.op_type.startswith(("Sequence", "Optional")) or node.op_type in _SEQUENCES:
+        return f"{node.op_type} works on sequences or optional values, which are not traced"
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
 

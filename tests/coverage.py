@@ -233,7 +233,7 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
     exact = {g.name for g in outcome.groups.groups if g.exact}
     if all(step.group in exact for step in outcome.plan.steps):
         zeroed = target.with_name("zeroed.onnx")
-        save(api.execute(model, outcome.plan, zero=True)[0], zeroed)
+        save(api.execute(model, outcome.plan, zero=True).model, zeroed)
         found["zeroed_error"] = against(run(str(zeroed), feeds))
     return found
 

@@ -298,7 +298,7 @@ def test_goal_missed_where_every_proof_fails():
 # --- what is refused --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["control_flow"])
+@pytest.mark.parametrize("model", ["custom_op"])
 def test_goal_missed_where_no_group_is_removable(model):
     with pytest.raises(GoalMissed, match="no removable group was found") as error:
         onnxprune.prune(MODELS / f"{model}.onnx")

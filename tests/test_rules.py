@@ -6,7 +6,6 @@ import functools
 import itertools
 
 import numpy as np
-import onnx
 import pytest
 from onnx import defs, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
@@ -19,6 +18,7 @@ from onnxprune.rules import registry as rules
 from onnxprune.rules.site import through
 from tests import (
     test_rules_attention,
+    test_rules_bodies,
     test_rules_contraction,
     test_rules_fused,
     test_rules_fused_attention,
@@ -36,6 +36,7 @@ from tests.sandwich import Case, versions_of
 
 FAMILIES = {
     "attention": test_rules_attention,
+    "bodies": test_rules_bodies,
     "contraction": test_rules_contraction,
     "fused": test_rules_fused,
     "fused_attention": test_rules_fused_attention,
@@ -188,23 +189,23 @@ def test_outputs_that_are_omitted(op: str, outputs: list[str], attrs: dict[str, 
     assert shapes_of(outcome.model)["w_in"] == (3, 4)
 
 
-def test_subgraphs_are_barriers() -> None:
+def test_subgraphs_of_other_operators_are_barriers() -> None:
+    """Those of If, Loop and Scan are traced: see test_flow."""
     net = Net(17)
     x = net.make((2, 5, 8), 2)
-    hidden = net.add("Relu", x)
-    flag = net.input([], "flag", dtype=onnx.TensorProto.BOOL)
     weight = net.weight(8, name="captured")
-    outer = [net.add("Mul", hidden, weight)]
-
-    def branch(name: str, op: str) -> onnx.GraphProto:
-        node = helper.make_node(op, [outer[0]], [name])
-        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, 1, [2, 5, 8])])
-
-    y = net.add("If", flag, then_branch=branch("a", "Neg"), else_branch=branch("b", "Abs"))
-    net.read(y, 2)
+    body = helper.make_graph(
+        [helper.make_node("Mul", ["item", weight], ["scaled"])],
+        "body",
+        [helper.make_tensor_value_info("item", 1, [2, 5, 8])],
+        [helper.make_tensor_value_info("scaled", 1, [2, 5, 8])],
+    )
+    items = net.add("SequenceMap", net.add("SequenceConstruct", net.add("Mul", x, weight)), body=body)
+    net.read(net.add("ConcatFromSequence", items, axis=0), 2)
     groups = api.trace(net.proto())
-    assert any("subgraphs" in r for r in reasons_for(groups, "w_in", 1))
+    assert group_of(groups, "w_in", 1) is None
     assert group_of(groups, "captured", 0) is None
+    assert any("subgraphs" in r for r in reasons_for(groups, "captured", 0))
 
 
 # --- rules of users -----------------------------------------------------------------------------------------

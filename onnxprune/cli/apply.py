@@ -12,9 +12,9 @@ from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.api import Executed
     from onnxprune.model import Model
     from onnxprune.plan import Plan
-    from onnxprune.proof import Verdict
 
 
 @click.command()
@@ -52,26 +52,28 @@ def apply(
     steps = Plan.from_json(files.read_text(plan))
     if not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
+    if steps.options.get("rows"):
+        files.check_row_map(output, inputs=[model, plan], force=force)
     source = files.load(model)
     files.check_output(source, output, force=force)
     console.progress("rewriting")
-    made, verdict = api.execute(source, steps, zero=zero, verify=verify)
-    if verdict is not None and not verdict.ok:
+    done = api.execute(source, steps, zero=zero, verify=verify)
+    if done.verdict is not None and not done.verdict.ok:
         raise GoalMissed(
-            f"nothing was written, the result is not proven: {verdict.problem}",
+            f"nothing was written, the result is not proven: {done.verdict.problem}",
             hint="--no-verify writes it all the same",
         )
     console.progress("writing")
-    save(made, output, force=force)
-    _report(console, (model, source), (output, made), steps, verdict, as_json=as_json)
+    save(done.model, output, force=force)
+    files.write_row_map(done.rows, output)
+    _report(console, (model, source), (output, done), steps, as_json=as_json)
 
 
 def _report(
     console: Console,
     before: tuple[str, Model],
-    after: tuple[str, Model],
+    after: tuple[str, Executed],
     plan: Plan,
-    verdict: Verdict | None,
     *,
     as_json: bool,
 ) -> None:
@@ -80,15 +82,18 @@ def _report(
     from onnxprune import cost
     from onnxprune.report import data, text
 
-    costs = cost.of(before[1]), cost.of(after[1])
+    done = after[1]
+    costs = cost.of(before[1]), cost.of(done.model)
     if as_json:
         console.put_json(
             data.header("report")
             | {"model": before[0], "output": after[0]}
             | {"before": data.cost(costs[0]), "after": data.cost(costs[1]), "groups": data.steps(plan)}
-            | {"proof": None if verdict is None else data.verdict(verdict)}
+            | {"io_changes": data.io_changes(done.io_changes), "rows": data.rows(done.rows)}
+            | {"proof": None if done.verdict is None else data.verdict(done.verdict)}
         )
         return
     tell = console.say if after[0] == files.PIPE else console.put
     lines = [files.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
-    tell(lines + ([] if verdict is None else [text.entry("proof", text.proof(verdict))]))
+    lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
+    tell(lines + ([] if done.verdict is None else [text.entry("proof", text.proof(done.verdict))]))

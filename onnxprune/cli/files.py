@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.interface import RowMap
     from onnxprune.model import Model
 
 PIPE = "-"
@@ -116,6 +118,20 @@ def _same(path: Path, source: str) -> bool:
         return source != PIPE and path.samefile(source)
     except (OSError, ValueError):
         return False
+
+
+def check_row_map(model: str, *, inputs: Sequence[str], force: bool) -> None:
+    """Refuse, before any work, a place for the new numbers of rows where they cannot be written."""
+    if model != PIPE:
+        check_target(f"{model}.rows.json", inputs=inputs, force=force)
+
+
+def write_row_map(rows: Sequence[RowMap], model: str) -> None:
+    """Write the new numbers of rows that were kept by name beside the model."""
+    from onnxprune.report import data
+
+    if rows and model != PIPE:
+        write_text(json.dumps(data.row_file(rows), indent=1) + "\n", f"{model}.rows.json")
 
 
 def write_text(text: str, target: str) -> None:

@@ -22,6 +22,7 @@ def inspect(
     members: bool,
     heads: bool,
     head_dims: bool,
+    allow_io_changes: bool,
     sizes: dict[str, int],
     as_json: bool,
 ) -> None:
@@ -37,7 +38,7 @@ def inspect(
     source = files.load(model)
     shared.check_sizes(source, sizes)
     console.progress("tracing")
-    groups = api.trace(source, heads=heads, head_dims=head_dims, sizes=sizes)
+    groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
     total = cost.of(source, sizes)
     if as_json:
         console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total))

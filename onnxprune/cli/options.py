@@ -30,6 +30,8 @@ _SELECTION = (
     "heads",
     "head_dims",
     "exact_only",
+    "allow_io_changes",
+    "rows",
     "seed",
 )
 
@@ -175,7 +177,10 @@ def check_sizes(model: Model, given: dict[str, int]) -> None:
 
 
 def policy(function: Command) -> Command:
-    """Add `--heads/--no-heads` and `--head-dims`: what the units of attention are."""
+    """Add what is decided before the trace: the units of attention, and whether inputs and outputs may shrink."""
+    function = click.option(
+        "--allow-io-changes", is_flag=True, help="Let the channels of the model's inputs and outputs shrink too."
+    )(function)
     function = click.option(
         "--head-dims", is_flag=True, help="Remove dimensions within every attention head instead of heads."
     )(function)
@@ -246,6 +251,13 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     policy,
     click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."),
+    click.option(
+        "--rows",
+        metavar="NAME=FILE",
+        type=Pair(click.STRING),
+        multiple=True,
+        help="Keep only these rows of an embedding (or classes of an output): a file of ids; may be repeated.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
 )
 
@@ -255,10 +267,12 @@ def selection(function: Command) -> Command:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
+        from onnxprune.rows import read
         from onnxprune.selection import Options
 
         chosen = {name: given.pop(name) for name in _SELECTION}
-        options = Options(ratios=dict(chosen.pop("ratio_for")), **chosen)
+        kept = {name: read(path) for name, path in chosen.pop("rows")}
+        options = Options(ratios=dict(chosen.pop("ratio_for")), rows=kept, **chosen)
         return function(*args, options=options, **given)
 
     command: Command = wrapped

@@ -57,6 +57,8 @@ def prune(
     important first; the result is valid, runs, and equals the original with the same units masked.
     """
     _check(model, output, plan_out, force=force, dry_run=dry_run, as_json=as_json)
+    if options.rows and output is not None and not dry_run:
+        files.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
     from onnxprune import api
     from onnxprune.model import save
@@ -82,6 +84,7 @@ def prune(
         save(outcome.model, output, force=force)
         if plan_out is not None:
             files.write_text(outcome.plan.to_json(), plan_out)
+        files.write_row_map(outcome.rows, output)
     _report(console, outcome, model, None if dry_run else output, as_json=as_json)
     if outcome.rolled_back:
         names = ", ".join(r.group for r in outcome.rolled_back)

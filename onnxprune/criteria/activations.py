@@ -12,7 +12,7 @@ from onnxprune.criteria.effective import Weights
 from onnxprune.criteria.readers import Reader, readers
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
-from onnxprune.tapped import Walk
+from onnxprune.tapped import Walk, tappable
 
 # Elements that are looked at in one go: what is computed on the way stays in the cache.
 SLAB = 1 << 18
@@ -102,9 +102,10 @@ class Activations:
     @cached_property
     def _moments(self) -> dict[tuple[str, int], Moments]:
         """By tensor and axis; without those whose sizes on the data are not those of the trace."""
-        found = {(r.tensor, r.axis): Moments(r.field.shape) for r in self.readers}
+        taps = tappable(self._groups.model)
+        found = {(r.tensor, r.axis): Moments(r.field.shape) for r in self.readers if r.tensor in taps}
         order = {o: i for i, node in enumerate(self._groups.model.proto.graph.node) for o in node.output}
-        tensors = sorted({r.tensor for r in self.readers}, key=lambda t: order.get(t, -1))
+        tensors = sorted({tensor for tensor, _ in found}, key=lambda t: order.get(t, -1))
         with Walk(self._groups.model, self._runs, tensors) as walk:
             for some in self._portions(tensors):
                 for values in walk.take(some):

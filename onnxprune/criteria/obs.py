@@ -29,7 +29,7 @@ from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array, as_field
 from onnxprune.layers import Layer, layer_of
 from onnxprune.rules.site import Site
-from onnxprune.tapped import Store, Walk
+from onnxprune.tapped import Store, Walk, tappable
 
 DAMPING = 1e-2
 ROWS = 16384
@@ -85,11 +85,11 @@ def _fallback(evidence: Evidence) -> Array:
 
 
 def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) -> list[_Reader]:
-    found = []
+    found, taps = [], tappable(groups.model)
     for site, _ in groups.tracing.sites:
         layer = layer_of(site)
         owner = None if layer is None else _owner(groups, site, layer)
-        if layer is not None and owner is not None:
+        if layer is not None and owner is not None and layer.input in taps:
             found.append((site, layer, owner))
     rng = np.random.default_rng(0)
     most = max(1, ROWS // max(len(runs), 1))
@@ -97,7 +97,8 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     with Walk(groups.model, runs, [layer.input for _, layer, _ in found]) as walk:
         for site, layer, owner in found:
             moment = _moment((v[layer.input] for v in walk.take([layer.input])), layer, len(owner), most, rng)
-            value = groups.model.array(site.node.input[layer.weight])
+            value = groups.tracing.weight_value(site.node.input[layer.weight])
+            assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
             readers.append(_Reader(layer, store.put(weight), owner, store.put(moment)))
     return readers

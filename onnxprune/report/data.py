@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.cost import Cost, Layer
     from onnxprune.grouping import Barrier, Group, Groups
+    from onnxprune.interface import Change, RowMap
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.rules import Rule
@@ -61,10 +62,32 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "after": cost(result.after),
         "groups": steps(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
+        "io_changes": io_changes(result.io_changes),
+        "rows": rows(result.rows),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
         "repair": None if result.repair is None else asdict(result.repair),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
+    }
+
+
+def io_changes(of: Sequence[Change]) -> list[dict[str, Any]]:
+    """The axes of inputs and outputs that shrank."""
+    return [asdict(change) for change in of]
+
+
+def rows(of: Sequence[RowMap]) -> list[dict[str, Any]]:
+    """The rows that were kept by name: the place of an old number in `kept` is the new one."""
+    return [{"name": m.name, "size": m.size, "inputs": list(m.inputs), "kept": list(m.kept)} for m in of]
+
+
+def row_file(of: Sequence[RowMap]) -> dict[str, Any]:
+    """What is written beside a model whose rows were renumbered: old number -> new number."""
+    return header("rows") | {
+        "rows": {
+            m.name: {"size": m.size, "inputs": list(m.inputs), "new": {str(old): new for new, old in enumerate(m.kept)}}
+            for m in of
+        }
     }
 
 
@@ -105,6 +128,7 @@ def group(of: Group) -> dict[str, Any]:
         "params": of.params,
         "macs": of.macs,
         "members": [{"tensor": m.tensor, "axis": m.axis, "size": m.size, "positions": m.positions} for m in of.members],
+        "io": [{"tensor": name, "axis": axis} for name, axis in of.io],
     }
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.cost import Cost
     from onnxprune.grouping import Barrier, Group, Groups
+    from onnxprune.interface import Change, RowMap
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
@@ -60,6 +61,7 @@ def costs(before: Cost, after: Cost) -> list[str]:
 def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
     lines = [*costs(result.before, result.after), "", *removal(result.plan)]
+    lines += [*io_changes(result.io_changes), *rows(result.rows)]
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
     if result.repair is not None:
@@ -101,6 +103,20 @@ def removal(plan: Plan) -> list[str]:
     if approximate:
         note = f"{numbers.plural(approximate, 'group')}: a norm or mean is taken over fewer positions"
         lines.append(entry("approx.", f"{note} (--exact-only leaves these alone)"))
+    return lines
+
+
+def io_changes(of: Sequence[Change]) -> list[str]:
+    """The axes of inputs and outputs that shrank, one line each."""
+    return [entry("changed", f"{c.kind} {c.name}: axis {c.axis} {c.before} -> {c.after}") for c in of]
+
+
+def rows(of: Sequence[RowMap]) -> list[str]:
+    """How many rows were kept by name, and which ids must be mapped."""
+    lines = []
+    for m in of:
+        ids = f", map the ids in {', '.join(m.inputs)}" if m.inputs else ""
+        lines.append(entry("rows", f"{m.name}: {m.size:,} -> {len(m.kept):,}{ids}"))
     return lines
 
 
@@ -179,6 +195,7 @@ def _groups(groups: Sequence[Group], *, members: bool) -> list[str]:
     for line, group in zip(lines[1:], groups, strict=True):
         detailed.append(line)
         detailed += [f"    {m.tensor} axis {m.axis}: {m.positions} of {m.size}" for m in group.members]
+        detailed += [f"    {name} axis {axis} (of the graph)" for name, axis in group.io]
     return detailed
 
 

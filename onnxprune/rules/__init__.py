@@ -3,6 +3,7 @@
 from onnxprune.rules import (
     attention,
     blockwise,
+    bodies,
     contraction,
     fused,
     fused_attention,
@@ -22,6 +23,7 @@ __all__ = [
     "all_rules",
     "attention",
     "blockwise",
+    "bodies",
     "contraction",
     "find",
     "fused",

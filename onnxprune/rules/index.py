@@ -10,9 +10,7 @@ from onnxprune.rules.edit import LARGEST_INT64, Edit
 from onnxprune.rules.layout import take
 from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Letters, Site, Unsupported, through
-
-COMPUTED = "index computed at run time"
+from onnxprune.rules.site import COMPUTED, Letter, Letters, Site, Unsupported, through
 
 
 def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:
@@ -121,12 +119,13 @@ def split(site: Site) -> list[Axes]:
 
 
 def _follow_gather(edit: Edit) -> None:
-    """Constant indices count the positions that remain."""
+    """Constant indices count the positions that remain; whoever feeds the ids of named rows maps them."""
     site, axis = edit.site, axis_of(edit.site, 0)
     kept = edit.kept(0, axis)
-    if kept.all():
+    index = site.value(1)
+    if kept.all() or (index is None and not site.state.fixed_rows(site.node.input[0])):
         return
-    index = _positions(site, site.value(1), axis)
+    index = _positions(site, index, axis)
     wanted = index[kept[index]] if index.ndim == 1 else index
     edit.set_input(1, (np.cumsum(kept) - 1)[wanted].astype(np.int64), "indices")
 
@@ -148,20 +147,27 @@ def gather(site: Site) -> list[Axes]:
         taken = take(site, axes, axis, np.atleast_1d(positions), size)
         if index.ndim == 1:
             return [taken]
-        return [_without(taken, axis)]
+        return [without(site, taken, axis)]
     places: Letters = [f"i{a}" for a in range(len(site.shape(1)))]
     x: list[Letter] = list(range(rank))
     output = [*x[:axis], *places, *x[axis + 1 :]]
     indices = None if site.constant[1] else places
-    return through(site, [x, indices], [output], fixes={axis: COMPUTED if index is None else "indexed by a table"})
+    why = "indexed by a table" if index is not None else COMPUTED
+    if index is None and axis == 0:
+        why = site.state.fixed_rows(site.node.input[0])
+    return through(site, [x, indices], [output], fixes={axis: why} if why else None)
 
 
-def _without(axes: Axes, axis: int) -> Axes:
-    """The labels after an axis of length 1 is dropped."""
+def without(site: Site, axes: Axes, axis: int) -> Axes:
+    """The labels after an axis is dropped; what differs along it is tied."""
     made = []
     for a, labels in enumerate(axes):
         if a != axis:
-            left = labels if labels.ndim == 1 else np.squeeze(labels, axis)
+            left = labels
+            if labels.ndim > 1:
+                first = labels.take([0], axis)
+                site.ledger.tie(labels, first)
+                left = np.squeeze(first, axis)
             made.append(as_line(left, a - (a > axis)))
     return tuple(made)
 

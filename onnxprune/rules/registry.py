@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from onnxprune import flow
 from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
 
-Trace = Callable[[Site], list[Axes]]
+# The labels of every output; None for one whose shape is not known, which stays whole.
+Trace = Callable[[Site], Sequence[Axes | None]]
+Tracer = TypeVar("Tracer", bound=Trace)
 Follow = Callable[[Edit], None]
 # Sizes to be multiplied: (slot of an input, axis), or (None, axis) for an axis of the first output.
 Product = Sequence[tuple[int | None, int]]
@@ -57,7 +61,7 @@ def rule(
     follow: Follow | None = None,
     work: Work | None = None,
     works: Works | None = None,
-) -> Callable[[Trace], Trace]:
+) -> Callable[[Tracer], Tracer]:
     """Register the decorated function as the rule of `ops`; its docstring's first line is the summary.
 
     Where a rule for the same operator holds in part of the opset range already, the new one takes its place there.
@@ -65,7 +69,7 @@ def rule(
     """
     products = works if work is None else lambda site: [work(site)]
 
-    def decorate(function: Trace) -> Trace:
+    def decorate(function: Tracer) -> Tracer:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
         family = function.__module__.rsplit(".", 1)[-1]
         for op in ops:
@@ -89,4 +93,5 @@ def find(domain: str, op: str, version: int) -> Rule | None:
 
 def all_rules() -> Iterable[Rule]:
     """Every registered rule, by domain, operator and version."""
-    return sorted((r for rules in _RULES.values() for r in rules), key=lambda r: (r.domain, r.op, r.since))
+    public = (r for rules in _RULES.values() for r in rules if r.domain != flow.DOMAIN)
+    return sorted(public, key=lambda r: (r.domain, r.op, r.since))

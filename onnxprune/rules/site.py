@@ -24,6 +24,9 @@ Letter = Hashable
 Letters = Sequence[Letter]
 
 
+COMPUTED = "index computed at run time"
+
+
 @dataclass(frozen=True)
 class Copies:
     """An axis of an input that lists all positions of a letter `count` times, which go together."""
@@ -55,6 +58,12 @@ class LabelState(Protocol):
 
     def maker(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes `tensor`."""
+
+    def fixed_rows(self, table: str) -> str:
+        """Why the rows of a table that computed ids index must stay; empty if they may go."""
+
+    def branch_taken(self, node: onnx.NodeProto) -> str:
+        """The branch that an If takes whatever it is fed; empty if that is not known."""
 
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""

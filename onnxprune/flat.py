@@ -1,0 +1,281 @@
+"""Bodies of If, Loop and Scan, laid out flat for tracing and rewriting, and put back.
+
+In the flat graph the nodes of a body stand between a `Begin` (whose outputs are what the body is given) and the node
+that the body belongs to, which loses its graphs and gets the outputs of its bodies as inputs. So labels, shapes, masks
+and edits go through bodies as through any other part of the graph, and a weight is one tensor in whatever scopes it is
+used. Weights of bodies are among the initializers meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from onnxprune.flow import BEGIN, DOMAIN, FLAT, Path, attributes, bodies, is_begin, is_flat
+from onnxprune.model import Model
+from onnxprune.protos import copy_except, keep
+
+
+def flattened(model: Model) -> Model:
+    """`model` with its bodies laid out; the same object if it has none."""
+    if not any(_has_flow(node) for node in model.proto.graph.node):
+        return model
+    proto = ModelProto()
+    copy_except(model.proto, proto, "graph")
+    copy_except(model.proto.graph, proto.graph, "node")
+    work = _Flattening(proto.graph, _defined(model.proto.graph))
+    work.nodes(model.proto.graph, {}, ())
+    return replace(model, proto=proto)
+
+
+def _has_flow(node: NodeProto) -> bool:
+    if node.op_type not in FLAT or node.domain not in ("", "ai.onnx"):
+        return False
+    # Before opset 9, a Scan had a batch axis and one more input.
+    found = list(bodies(node))
+    return bool(found) and (node.op_type != "Scan" or len(found[0].input) == len(node.input))
+
+
+def _defined(graph: GraphProto) -> set[str]:
+    """The names that a graph defines, without those of its bodies."""
+    names = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    names |= {s.values.name for s in graph.sparse_initializer}
+    return names | {o for n in graph.node for o in n.output if o}
+
+
+@dataclass
+class _Flattening:
+    graph: GraphProto
+    taken: set[str]
+    count: int = 0
+
+    def unique(self, stem: str) -> str:
+        name = stem
+        while name in self.taken:
+            self.count += 1
+            name = f"{stem}__{self.count}"
+        self.taken.add(name)
+        return name
+
+    def nodes(self, graph: GraphProto, renamed: Mapping[str, str], path: Path) -> None:
+        for node in graph.node:
+            if _has_flow(node):
+                self.flow(node, renamed, path)
+            else:
+                new = self.graph.node.add()
+                new.CopyFrom(node)
+                _rename(new, renamed)
+
+    def flow(self, node: NodeProto, renamed: Mapping[str, str], path: Path) -> None:
+        """A node with bodies: every body with its `Begin`, then the node."""
+        bare = NodeProto()
+        bare.CopyFrom(node)
+        given = [renamed.get(i, i) for i in node.input]
+        outer = [renamed.get(o, o) for o in node.output]
+        inputs, names = list(given[:1] if node.op_type != "Scan" else ()), []
+        extra = _extra(node)
+        first = 1
+        for attribute in bare.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                names.append(attribute.name)
+                begun, ended = self.body(attribute, given, renamed, (*path, (node.output[0], attribute.name)), extra)
+                if node.op_type != "If":
+                    inputs += begun[extra["counted"] :]
+                    first = len(inputs)
+                inputs += ended
+                attribute.g.Clear()
+        flat = helper.make_node(
+            node.op_type,
+            inputs,
+            outer,
+            name=node.name,
+            domain=node.domain,
+            bodies=names,
+            node=bare.SerializeToString(),
+            states=extra["states"],
+            first=first,
+            axes=extra["out_axes"],
+            whole=given[extra["states"]] if extra["in_axes"] else None,
+            along=extra["in_axes"][0] if extra["in_axes"] else None,
+            path=json.dumps(path),
+        )
+        self.graph.node.append(flat)
+
+    def body(
+        self,
+        attribute: AttributeProto,
+        given: list[str],
+        renamed: Mapping[str, str],
+        path: Path,
+        extra: Mapping[str, Any],
+    ) -> tuple[list[str], list[str]]:
+        """Lay a body out; the names of what it is given and of what it returns."""
+        graph = attribute.g
+        own = {name: self.unique(name) for name in sorted(_defined(graph))}
+        inner = dict(renamed) | own
+        begun = [inner[v.name] for v in graph.input] or [self.unique(f"{attribute.name}_begins")]
+        skeleton = GraphProto()
+        copy_except(graph, skeleton, "node", "initializer", "sparse_initializer")
+        stored = [t.name for t in graph.initializer] + [s.values.name for s in graph.sparse_initializer]
+        original = {flat: name for name, flat in own.items() if flat != name}
+        begin = helper.make_node(
+            BEGIN,
+            given,
+            begun,
+            name=attribute.name,
+            domain=DOMAIN,
+            counted=extra["counted"],
+            states=extra["states"],
+            axes=extra["in_axes"],
+        )
+        begin.attribute.append(helper.make_attribute("body", skeleton.SerializeToString()))
+        begin.attribute.append(
+            helper.make_attribute("names", json.dumps({"original": original, "stored": [own[s] for s in stored]}))
+        )
+        self.graph.node.append(begin)
+        for tensor in graph.initializer:
+            self.graph.initializer.add().CopyFrom(tensor)
+            self.graph.initializer[-1].name = own[tensor.name]
+        for sparse in graph.sparse_initializer:
+            self.graph.sparse_initializer.add().CopyFrom(sparse)
+            self.graph.sparse_initializer[-1].values.name = own[sparse.values.name]
+        for info in (*graph.value_info, *graph.input, *graph.output):
+            self.graph.value_info.add().CopyFrom(info)
+            self.graph.value_info[-1].name = inner.get(info.name, info.name)
+        self.nodes(graph, inner, path)
+        return begun, [inner.get(o.name, o.name) for o in graph.output]
+
+
+def _extra(node: NodeProto) -> dict[str, Any]:
+    """How the inputs of a node become those of its body."""
+    if node.op_type == "If":
+        return {"counted": 1, "states": 0, "in_axes": None, "out_axes": None}
+    if node.op_type == "Loop":
+        return {"counted": 2, "states": len(node.input) - 2, "in_axes": None, "out_axes": None}
+    attrs = attributes(node)
+    sliced = attrs["num_scan_inputs"]
+    states = len(node.input) - sliced
+    return {
+        "counted": 0,
+        "states": states,
+        "in_axes": list(attrs.get("scan_input_axes") or [0] * sliced),
+        "out_axes": list(attrs.get("scan_output_axes") or [0] * (len(node.output) - states)) or None,
+    }
+
+
+def _rename(node: NodeProto, renamed: Mapping[str, str]) -> None:
+    """Other names for the tensors of a node, in its bodies too."""
+    if not renamed:
+        return
+    node.input[:] = [renamed.get(i, i) for i in node.input]
+    node.output[:] = [renamed.get(o, o) for o in node.output]
+    for body in bodies(node):
+        for inner in body.node:
+            _rename(inner, renamed)
+        for value in body.output:
+            value.name = renamed.get(value.name, value.name)
+
+
+# --- and back --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Frame:
+    """A body that is being put back."""
+
+    begin: NodeProto
+    nodes: list[NodeProto] = field(default_factory=list)
+
+
+def nest(graph: GraphProto) -> None:
+    """Put the bodies of a flat graph back where they were."""
+    if not any(is_begin(node) for node in graph.node):
+        return
+    infos = {info.name: info for info in graph.value_info}
+    home: set[str] = set()
+    stack = [_Frame(NodeProto())]
+    for node in graph.node:
+        if is_begin(node):
+            stack.append(_Frame(node))
+        elif is_flat(node):
+            count = sum(len(a.strings) for a in node.attribute if a.name == "bodies")
+            frames = stack[-count:]
+            del stack[-count:]
+            stack[-1].nodes.append(_whole(graph, node, frames, infos, home))
+        else:
+            stack[-1].nodes.append(node)
+    nodes = [NodeProto.FromString(n.SerializeToString()) for n in stack[0].nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    keep(graph.initializer, lambda t: t.name not in home)
+    keep(graph.sparse_initializer, lambda s: s.values.name not in home)
+    known = _defined(graph)
+    keep(graph.value_info, lambda info: info.name in known)
+
+
+def _whole(
+    graph: GraphProto,
+    node: NodeProto,
+    frames: list[_Frame],
+    infos: Mapping[str, onnx.ValueInfoProto],
+    home: set[str],
+) -> NodeProto:
+    """A node with its bodies as they are now; notes in `home` which weights went back."""
+    made = NodeProto.FromString(next(a.s for a in node.attribute if a.name == "node"))
+    made.input[:] = frames[0].begin.input
+    made.output[:] = node.output
+    places = [a for a in made.attribute if a.type == AttributeProto.GRAPH]
+    first = attributes(node)["first"]
+    for attribute, frame in zip(places, frames, strict=True):
+        parts = {a.name: a.s for a in frame.begin.attribute}
+        names = json.loads(parts["names"])
+        body = GraphProto.FromString(parts["body"])
+        count = len(body.output)
+        ends = node.input[first : first + count]
+        first += count
+        # What stays outside keeps its name, and nothing takes that of what does.
+        outside = {t.name for t in graph.initializer if t.data_location == TensorProto.EXTERNAL}
+        original = {new: old for new, old in names["original"].items() if not {new, old} & outside}
+        flat = {name: new for new, name in original.items()}
+        for value, name in zip(body.output, ends, strict=True):
+            value.name = name
+        _refresh(body, flat, infos)
+        _stored(graph, body, set(names["stored"]), home)
+        for inner in frame.nodes:
+            body.node.add().CopyFrom(inner)
+        for inner in body.node:
+            _rename(inner, original)
+        for items in (body.output, body.initializer):
+            for item in items:
+                item.name = original.get(item.name, item.name)
+        for sparse in body.sparse_initializer:
+            sparse.values.name = original.get(sparse.values.name, sparse.values.name)
+        attribute.g.CopyFrom(body)
+    return made
+
+
+def _refresh(body: GraphProto, flat: Mapping[str, str], infos: Mapping[str, onnx.ValueInfoProto]) -> None:
+    """The types that the flat graph notes by now; notes on what is in between go where it has none."""
+    keep(body.value_info, lambda info: flat.get(info.name, info.name) in infos)
+    for values in (body.value_info, body.input, body.output):
+        for value in values:
+            known = infos.get(flat.get(value.name, value.name))
+            if known is not None:
+                value.type.CopyFrom(known.type)
+
+
+def _stored(graph: GraphProto, body: GraphProto, names: set[str], home: set[str]) -> None:
+    """The weights of a body; those whose data lies in another file stay in the outer graph, where they are as good."""
+    for tensor in graph.initializer:
+        if tensor.name in names and tensor.data_location != TensorProto.EXTERNAL:
+            body.initializer.add().CopyFrom(tensor)
+            home.add(tensor.name)
+    for sparse in graph.sparse_initializer:
+        if sparse.values.name in names:
+            body.sparse_initializer.add().CopyFrom(sparse)
+            home.add(sparse.values.name)

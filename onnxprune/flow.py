@@ -1,0 +1,251 @@
+"""If, Loop and Scan in a flat graph (see `flat.py`): what their nodes mean.
+
+The nodes of a body stand between a `Begin`, whose outputs are what the body is given, and the node that the body
+belongs to, which gets the outputs of its bodies as inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+DOMAIN = "onnxprune.flow"
+BEGIN = "Begin"
+# Where a body is: (first output of the node, attribute) from the outermost node on.
+Path = tuple[tuple[str, str], ...]
+FLAT = frozenset(("If", "Loop", "Scan"))
+
+
+def is_begin(node: NodeProto) -> bool:
+    """Whether `node` stands in front of a body."""
+    return node.domain == DOMAIN
+
+
+def is_flat(node: NodeProto) -> bool:
+    """Whether `node` had bodies, which stand in front of it now."""
+    return node.op_type in FLAT and any(a.name == "bodies" for a in node.attribute)
+
+
+def is_loop(begin: NodeProto) -> bool:
+    """Whether a `Begin` stands in front of the body of a Loop, whose count is its first input."""
+    return begins(begin)[0] == 2
+
+
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in the attributes of a node."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and all graphs in it."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs(body)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The inputs of a flat Loop or Scan, and the outputs of its body among them, by slot.
+
+    Attributes:
+        states: what is carried from step to step, as the body gets it.
+        ends: the same as the body returns it.
+        parts: what every step adds to an output.
+        axes: where the outputs that are made of parts have their new axis.
+        whole: a tensor of which every step gets a slice; empty if there is none.
+        along: the axis that it is sliced along.
+    """
+
+    states: range
+    ends: range
+    parts: range
+    axes: tuple[int, ...]
+    whole: str
+    along: int
+
+
+def steps(node: NodeProto) -> Steps:
+    """What goes around in a flat Loop or Scan."""
+    states, first = _number(node, "states"), _number(node, "first")
+    start = 1 if node.op_type == "Loop" else 0
+    ends = first + (1 if node.op_type == "Loop" else 0)
+    parts = range(ends + states, len(node.input))
+    axes = attributes(node).get("axes") or [0] * len(parts)
+    given = attributes(node)
+    return Steps(
+        range(start, start + states),
+        range(ends, ends + states),
+        parts,
+        tuple(axes),
+        given.get("whole", b"").decode(),
+        given.get("along", 0),
+    )
+
+
+def begins(node: NodeProto) -> tuple[int, int, tuple[int, ...]]:
+    """Of a `Begin`: how many outputs count, how many are state, and the axes along which the others are sliced."""
+    return _number(node, "counted"), _number(node, "states"), tuple(attributes(node).get("axes") or ())
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """The attributes of a node by name."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _number(node: NodeProto, name: str) -> int:
+    return int(next(a.i for a in node.attribute if a.name == name))
+
+
+def branches(node: NodeProto) -> dict[str, range]:
+    """The slots of a flat If that hold the outputs of each of its branches."""
+    names = next(a.strings for a in node.attribute if a.name == "bodies")
+    count = (len(node.input) - 1) // len(names)
+    return {name.decode(): range(1 + i * count, 1 + (i + 1) * count) for i, name in enumerate(names)}
+
+
+class Shapes(Protocol):
+    """What a scan knows about the tensors so far."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, int]
+    values: dict[str, np.ndarray]
+
+    def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
+        """Note the type and the sizes of a tensor."""
+
+
+def infer(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
+    """Shapes of what a `Begin` or a flat node gives.
+
+    Args:
+        node: the node.
+        known: the shapes so far, which grow.
+        unsteady: what loops carry from step to step whose shape is found to change on the way; grows.
+    """
+    if is_begin(node):
+        counted, states, axes = begins(node)
+        for name, dtype in zip(node.output[:counted], (TensorProto.INT64, TensorProto.BOOL), strict=False):
+            known.put(name, dtype, ())
+        for slot in range(counted, len(node.output)):
+            axis = axes[slot - counted - states] if slot >= counted + states else None
+            if node.output[slot] not in unsteady:
+                _like(known, node.output[slot], [node.input[slot]], axis)
+    elif node.op_type == "If":
+        value = known.values.get(node.input[0])
+        slots = branches(node)
+        decided = None if value is None else "then_branch" if value.reshape(-1)[0] else "else_branch"
+        for i, name in enumerate(node.output):
+            _like(known, name, [node.input[part[i]] for b, part in slots.items() if decided in (None, b)])
+    else:
+        _infer_steps(node, known, unsteady)
+
+
+def _infer_steps(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
+    of = steps(node)
+    for state, end in zip(of.states, of.ends, strict=True):
+        if known.shapes.get(node.input[state]) != known.shapes.get(node.input[end]):
+            unsteady.add(node.input[state])
+    for name, state in zip(node.output, of.states, strict=False):
+        if node.input[state] not in unsteady:
+            _like(known, name, [node.input[state]])
+    whole = known.shapes.get(of.whole) if of.whole else None
+    if whole is not None:
+        for name, slot, axis in zip(node.output[len(of.states) :], of.parts, of.axes, strict=True):
+            _like(known, name, [node.input[slot]], axis, whole[of.along])
+
+
+def _like(known: Shapes, name: str, sources: Sequence[str], axis: int | None = None, length: int | None = None) -> None:
+    """Give a tensor the shape that all of `sources` have, but for an axis that it lacks, or has with a length."""
+    shapes = {known.shapes.get(source) for source in sources}
+    shape, dtype = next(iter(shapes)), known.dtypes.get(sources[0])
+    if dtype is None or not name:
+        return
+    known.dtypes[name] = dtype
+    if shape is None or len(shapes) > 1:
+        return
+    sizes = list(shape)
+    if length is not None and axis is not None:
+        sizes.insert(axis % (len(sizes) + 1), length)
+    elif axis is not None:
+        del sizes[axis % len(sizes)]
+    known.put(name, dtype, sizes)
+
+
+def dead(graph: GraphProto, taken: Callable[[NodeProto], str]) -> frozenset[str]:
+    """First outputs of the nodes in those branches of a flat graph that are never taken.
+
+    Args:
+        graph: the flat graph.
+        taken: the branch that a flat If always takes; empty if either.
+    """
+    stack: list[list[str]] = []
+    found: set[str] = set()
+    for node in graph.node:
+        if is_begin(node):
+            stack.append([])
+        if stack and node.output:
+            stack[-1].append(node.output[0])
+        if is_flat(node):
+            names = list(branches(node)) if node.op_type == "If" else ["body"]
+            frames = stack[-len(names) :]
+            del stack[-len(names) :]
+            one = taken(node) if node.op_type == "If" else ""
+            mine = frames[-1].pop()
+            for name, frame in zip(names, frames, strict=True):
+                if one and name != one:
+                    found.update(frame)
+            if stack:
+                stack[-1] += [*(x for frame in frames for x in frame), mine]
+    return frozenset(found)
+
+
+# --- one branch at a time --------------------------------------------------------------------------------
+
+
+def open_branches(graph: GraphProto, taken: Callable[[NodeProto], str]) -> list[Path]:
+    """Where the branches of a flat graph are that may be taken or not."""
+    never = dead(graph, taken)
+    found: list[Path] = []
+    for node in graph.node:
+        if node.op_type == "If" and is_flat(node) and not taken(node) and node.output[0] not in never:
+            path = json.loads(next(a.s for a in node.attribute if a.name == "path"))
+            made = NodeProto.FromString(next(a.s for a in node.attribute if a.name == "node"))
+            found += [(*((o, a) for o, a in path), (made.output[0], branch)) for branch in branches(node)]
+    return found
+
+
+def forced(model: Model, path: Path) -> Model | None:
+    """`model` with the conditions changed so that the branch at `path` is taken; None if it is not there."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    for output, name in path:
+        node = next((n for n in graph.node if n.output and n.output[0] == output), None)
+        attribute = next((a for a in node.attribute if a.name == name), None) if node is not None else None
+        if node is None or attribute is None:
+            return None
+        if node.op_type == "If":
+            node.input[0] = _decided(proto, value=name == "then_branch")
+        graph = attribute.g
+    return replace(model, proto=proto)
+
+
+def _decided(proto: ModelProto, *, value: bool) -> str:
+    name = f"onnxprune_{'then' if value else 'else'}"
+    if all(t.name != name for t in proto.graph.initializer):
+        proto.graph.initializer.append(helper.make_tensor(name, TensorProto.BOOL, (), [value]))
+        if proto.ir_version < 4:
+            proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, ()))
+    return name

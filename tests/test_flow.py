@@ -1,0 +1,480 @@
+"""If and Loop: labels go through bodies, and the bodies come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxprune
+from onnxprune import api, cost, flow
+from onnxprune import flat as flat_graph
+from onnxprune.model import load
+from onnxprune.plan import Plan
+from onnxprune.runtime import Session
+from tests.graphs import feeds_of, group_of, groups_of, prune, reasons_for, run
+
+
+def weight(name: str, *shape: int) -> onnx.TensorProto:
+    rng = np.random.default_rng([len(name), *shape, *name.encode()])
+    value = rng.standard_normal(shape) / np.sqrt(shape[0])
+    return numpy_helper.from_array(value.astype(np.float32), name)
+
+
+def ints(name: str, *values: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def model(text: str, *weights: onnx.TensorProto) -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\nnet {text}')
+    proto.graph.initializer.extend(weights)
+    return proto
+
+
+def into(proto: onnx.ModelProto, node: str, name: str, *weights: onnx.TensorProto) -> onnx.ModelProto:
+    """Put weights into a body."""
+    owner = next(n for g in flow.graphs(proto.graph) for n in g.node if node in n.output)
+    next(a for a in owner.attribute if a.name == name).g.initializer.extend(weights)
+    return proto
+
+
+def two_branches() -> onnx.ModelProto:
+    """Both branches read `h`, have weights of their own under the same names, and share one with the main graph."""
+    proto = model(
+        """(float[N, 4] x, bool c) => (float[N, 3] y, float[N, 6] z) {
+          h = MatMul(x, w1)
+          r = Relu(h)
+          m = If (c) <
+            then_branch = then () => (float[N, 10] t) { a = MatMul(r, v)  b = Relu(a)  t = MatMul(b, u) },
+            else_branch = other () => (float[N, 10] e) { a = MatMul(r, v)  b = Tanh(a)  e = MatMul(b, u) }
+          >
+          y = MatMul(m, w2)
+          z = MatMul(r, shared)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 10, 3), weight("shared", 8, 6)),
+    )
+    into(proto, "m", "then_branch", weight("v", 8, 6), weight("u", 6, 10))
+    return into(proto, "m", "else_branch", weight("v", 8, 12), weight("u", 12, 10))
+
+
+def recurrent(trips: str = "five", init: str = "zeros") -> onnx.ModelProto:
+    """h = tanh(x W + h U), five times; every step gives h V."""
+    return model(
+        f"""(float[3, 4] x, int64 trip, float[3, 7] grow) => (float[3, 2] y, float[L, 3, 2] steps) {{
+          yes = Constant <value = bool {{1}}> ()
+          last, all = Loop ({trips}, yes, {init}) <body = body
+            (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next, float[3, 5] step) {{
+              on = Identity(go)
+              p = MatMul(x, w)  q = MatMul(h, u)  s = Add(p, q)  next = Tanh(s)  step = MatMul(next, v)
+            }}>
+          y = MatMul(last, out)
+          steps = MatMul(all, read)
+        }}""",
+        *(numpy_helper.from_array(np.array(5, np.int64), "five"), weight("out", 6, 2), weight("w", 4, 6)),
+        *(weight("u", 6, 6), weight("v", 6, 5), weight("read", 5, 2)),
+        numpy_helper.from_array(np.zeros((3, 6), np.float32), "zeros"),
+    )
+
+
+def proven(outcome: api.Outcome) -> None:
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    assert outcome.rolled_back == ()
+    onnx.checker.check_model(outcome.model.proto, full_check=True)
+
+
+def stored(proto: onnx.ModelProto) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of all weights by name, main graph first."""
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for graph in flow.graphs(proto.graph):
+        for tensor in graph.initializer:
+            found.setdefault(tensor.name, []).append(tuple(tensor.dims))
+    return found
+
+
+# --- flat and back -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proto", [two_branches(), recurrent()], ids=["If", "Loop"])
+def test_bodies_come_back_as_they_were(proto: onnx.ModelProto) -> None:
+    flat = flat_graph.flattened(load(proto))
+    assert all(next(flow.bodies(node), None) is None for node in flat.proto.graph.node)
+    again = onnx.ModelProto()
+    again.CopyFrom(flat.proto)
+    flat_graph.nest(again.graph)
+    assert again == proto
+
+
+def test_names_of_sibling_bodies_are_told_apart() -> None:
+    flat = flat_graph.flattened(load(two_branches())).proto.graph
+    names = [o for n in flat.node for o in n.output]
+    assert len(set(names)) == len(names)
+    assert len({t.name for t in flat.initializer}) == len(flat.initializer) == 7
+
+
+def test_a_model_without_bodies_stays_the_same_object() -> None:
+    plain = load(model("(float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }"))
+    assert flat_graph.flattened(plain) is plain
+
+
+# --- If ----------------------------------------------------------------------------------------------------
+
+
+def test_channels_go_through_branches() -> None:
+    outcome = prune(two_branches())
+    proven(outcome)
+    assert stored(outcome.model.proto) == {
+        "w1": [(4, 4)], "w2": [(5, 3)], "shared": [(4, 6)], "v": [(4, 3), (4, 6)], "u": [(3, 5), (6, 5)],
+    }  # fmt: skip
+    branches = next(n for n in outcome.model.proto.graph.node if n.op_type == "If")
+    shapes = [[d.dim_value for d in b.output[0].type.tensor_type.shape.dim] for b in flow.bodies(branches)]
+    assert shapes == [[0, 5], [0, 5]]
+    group = group_of(outcome.groups, "w2", 0)
+    assert group is not None
+    assert {(m.tensor, m.axis) for m in group.members} >= {("w2", 0), ("u", 1)}
+
+
+@pytest.mark.parametrize("branch", ["then_branch", "else_branch"])
+def test_the_proof_takes_every_branch(branch: str) -> None:
+    """Whatever the condition is by chance."""
+    outcome = prune(two_branches())
+    broken = onnx.ModelProto()
+    broken.CopyFrom(outcome.model.proto)
+    node = next(n for n in broken.graph.node if n.op_type == "If")
+    body = next(a.g for a in node.attribute if a.name == branch)
+    value = numpy_helper.to_array(body.initializer[0])
+    body.initializer[0].CopyFrom(numpy_helper.from_array(value * 1.01, body.initializer[0].name))
+    verdict = onnxprune.verify(two_branches(), broken, outcome.plan)
+    assert not verdict.ok
+    assert "differs from the masked original" in verdict.problem
+
+
+def test_both_branches_equal_zeroed_weights() -> None:
+    """Without the masked reference: zeros in the weights at what went."""
+    proto = two_branches()
+    outcome = prune(proto)
+    zeroed = api.execute(load(proto), outcome.plan, zero=True).model
+    for condition in (True, False):
+        feeds = feeds_of(proto) | {"c": np.array(condition)}
+        wanted, found = (run(m, feeds=feeds) for m in (zeroed, outcome.model))
+        plain = run(proto, feeds=feeds)
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
+            assert np.abs(plain[name] - value).max() > 1e-3
+
+
+def test_the_plan_names_weights_of_bodies() -> None:
+    outcome = prune(two_branches())
+    done = api.execute(load(two_branches()), Plan.from_json(outcome.plan.to_json()), verify=True)
+    assert done.verdict is not None
+    assert done.verdict.ok
+    assert done.model.proto == outcome.model.proto
+
+
+def test_costs_count_bodies() -> None:
+    counted = cost.of(load(two_branches()))
+    assert counted.params == 4 * 8 + 10 * 3 + 8 * 6 + 8 * 6 + 6 * 10 + 8 * 12 + 12 * 10
+    assert sum(layer.weight.startswith("v") for layer in counted.layers) == 2
+
+
+def other_shapes(condition: str, dims: str = "2, 1, 8") -> onnx.ModelProto:
+    """An If as exporters write `squeeze`: the branches give tensors of other ranks."""
+    return model(
+        f"""(float[{dims.replace("8", "4")}] x, bool c) => (float[R] y) {{
+          h = MatMul(x, w1)
+          s = Shape(h)  rank = Shape(s)  three = Constant <value = int64[1] {{3}}> ()
+          equal = Equal(rank, three)
+          one = Constant <value_ints = [1]> ()
+          size = Gather <axis = 0>(s, one)
+          short = Equal(size, one)
+          m = If ({condition}) <
+            then_branch = then () => (float[M, K] t) {{ ax = Constant <value_ints = [1]> ()  t = Squeeze(h, ax) }},
+            else_branch = other () => (float[M, L, K] e) {{ e = Identity(h) }}
+          >
+          k = MatMul(m, w2)  flat = Constant <value_ints = [-1]> ()  y = Reshape(k, flat)
+        }}""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3)),
+    )
+
+
+def test_a_branch_that_is_never_taken_says_nothing() -> None:
+    proto = other_shapes("equal")
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto) == {"w1": [(4, 4)], "w2": [(4, 3)]}
+
+
+@pytest.mark.parametrize(("condition", "dims"), [("c", "2, 1, 8"), ("short", "2, N, 8")])
+def test_branches_of_other_shapes_are_a_barrier(condition: str, dims: str) -> None:
+    """Also where the condition is the same at the sizes that were tried, but not at all."""
+    groups = api.trace(other_shapes(condition, dims))
+    assert group_of(groups, "w1", 1) is None
+    reasons = reasons_for(groups, "w1", 1)
+    assert any("other shapes" in r or "Squeeze" in r or "shape" in r for r in reasons), reasons
+
+
+def test_nested_branches_and_weights_used_in_several_scopes() -> None:
+    proto = model(
+        """(float[N, 4] x, bool c, bool d) => (float[N, 3] y) {
+          h = MatMul(x, w1)
+          m = If (c) <
+            then_branch = then () => (float[N, 8] t) {
+              t = If (d) <
+                then_branch = a () => (float[N, 8] ta) { ta = Mul(h, scale) },
+                else_branch = b () => (float[N, 8] tb) { tb = MatMul(h, square) }
+              >
+            },
+            else_branch = other () => (float[N, 8] e) { e = Add(h, scale) }
+          >
+          k = Add(m, scale)
+          y = MatMul(k, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3), weight("square", 8, 8), weight("scale", 8)),
+    )
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto) == {"w1": [(4, 4)], "w2": [(4, 3)], "square": [(4, 4)], "scale": [(4,)]}
+    assert len(flow.open_branches(outcome.groups.tracing.model.proto.graph, outcome.groups.tracing.branch_taken)) == 4
+
+
+def test_norms_inside_of_a_branch_are_masked_there() -> None:
+    proto = model(
+        """(float[N, 4] x, bool c) => (float[N, 3] y) {
+          h = MatMul(x, w1)
+          m = If (c) <
+            then_branch = then () => (float[N, 8] t) { t = LayerNormalization <axis = -1>(h, scale) },
+            else_branch = other () => (float[N, 8] e) { e = Relu(h) }
+          >
+          y = MatMul(m, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3), weight("scale", 8)),
+    )
+    outcome = prune(proto)
+    proven(outcome)
+    assert not outcome.plan.steps[0].exact
+    assert stored(outcome.model.proto)["w1"] == [(4, 4)]
+
+
+def test_sizes_are_corrected_inside_of_a_branch() -> None:
+    proto = model(
+        """(float[2, 3, 4] x, bool c) => (float[6, 3] y) {
+          h = MatMul(x, w1)
+          m = If (c) <
+            then_branch = then () => (float[6, 8] t) { t = Reshape(h, to) },
+            else_branch = other () => (float[6, 8] e) {
+              s = Shape <start = 2>(h)  n = Constant <value_ints = [6]> ()  full = Concat <axis = 0>(n, s)
+              r = Reshape(h, full)  e = Neg(r)
+            }
+          >
+          y = MatMul(m, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3)),
+    )
+    into(proto, "m", "then_branch", ints("to", 6, 8))
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto)["w1"] == [(4, 4)]
+
+
+# --- Loop --------------------------------------------------------------------------------------------------
+
+
+def test_state_is_tied_from_step_to_step() -> None:
+    outcome = prune(recurrent())
+    proven(outcome)
+    sizes = stored(outcome.model.proto)
+    assert (sizes["u"], sizes["w"], sizes["out"]) == ([(3, 3)], [(4, 3)], [(3, 2)])
+    assert (sizes["v"], sizes["zeros"]) == ([(3, 5)], [(3, 3)])
+
+
+def test_what_steps_give_is_kept_behind_a_new_axis() -> None:
+    proto = recurrent()
+    proto.graph.value_info.append(helper.make_tensor_value_info("all", TensorProto.FLOAT, [5, 3, 5]))
+    outcome = prune(proto)
+    proven(outcome)
+    sizes = stored(outcome.model.proto)
+    assert (sizes["v"], sizes["read"]) == ([(3, 3)], [(3, 2)])
+
+
+def test_an_unknown_number_of_steps_locks_what_they_give() -> None:
+    groups = api.trace(recurrent(trips="trip"))
+    assert "the number of steps is unknown" in reasons_for(groups, "v", 1)
+    assert group_of(groups, "u", 1) is not None
+
+
+def test_the_proof_goes_around() -> None:
+    """A count that is an input is fed with more than one step: what goes wrong from the second on is found."""
+    outcome = prune(recurrent(trips="trip"))
+    proven(outcome)
+    broken = onnx.ModelProto()
+    broken.CopyFrom(outcome.model.proto)
+    tensor = next(t for t in broken.graph.initializer if t.name == "u")  # what meets the state, zeros at first
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, "u"))
+    assert not onnxprune.verify(recurrent(trips="trip"), broken, outcome.plan).ok
+
+
+def test_state_that_grows_is_a_barrier() -> None:
+    proto = model(
+        """(float[1, 4] x, int64 n) => (float[K, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          h = MatMul(x, w)
+          last = Loop (n, yes, h) <body = body
+            (int64 i, bool go, float[R, 6] s) => (bool on, float[R, 6] t) {
+              on = Identity(go)  t = Concat <axis = 0>(s, h)
+            }
+          >
+          y = MatMul(last, out)
+        }""",
+        *(weight("w", 4, 6), weight("out", 6, 2)),
+    )
+    groups = api.trace(proto)
+    assert group_of(groups, "w", 1) is None
+    assert "changes its shape from step to step" in reasons_for(groups, "w", 1)
+
+
+def test_a_group_inside_of_a_body() -> None:
+    """The state itself is fixed by a graph input; what is in between is not."""
+    proto = model(
+        """(float[2, 4] x, int64 n) => (float[2, 4] y) {
+          yes = Constant <value = bool {1}> ()
+          y = Loop (n, yes, x) <body = body
+            (int64 i, bool go, float[2, 4] s) => (bool on, float[2, 4] t) {
+              on = Identity(go)  a = MatMul(s, up)  b = Relu(a)  t = MatMul(b, down)
+            }>
+        }""",
+    )
+    into(proto, "y", "body", weight("up", 4, 10), weight("down", 10, 4))
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto) == {"up": [(4, 5)], "down": [(5, 4)]}
+    feeds = {**feeds_of(proto), "n": np.array(3)}
+    zeroed = api.execute(load(proto), outcome.plan, zero=True).model
+    np.testing.assert_allclose(run(outcome.model, feeds=feeds)["y"], run(zeroed, feeds=feeds)["y"], atol=1e-5)
+
+
+# --- Scan --------------------------------------------------------------------------------------------------
+
+
+def scanned(axes: str = "", shape: str = "5, 3, 7", out: str = "5, 3, 2") -> onnx.ModelProto:
+    """Along the steps of a projected input: h = tanh(x W + h U); every step gives h V."""
+    return model(
+        f"""(float[{shape}] x) => (float[3, 2] y, float[{out}] steps) {{
+          p = MatMul(x, w0)
+          last, all = Scan <num_scan_inputs = 1{axes}, body = body
+            (float[3, 6] h, float[3, 8] part) => (float[3, 6] next, float[3, 5] step) {{
+              a = MatMul(part, w)  b = MatMul(h, u)  s = Add(a, b)  next = Tanh(s)  step = MatMul(next, v)
+            }}> (zeros, p)
+          y = MatMul(last, out)
+          steps = MatMul(all, read)
+        }}""",
+        *(weight("w0", 7, 8), weight("w", 8, 6), weight("u", 6, 6), weight("v", 6, 5)),
+        *(weight("out", 6, 2), weight("read", 5, 2)),
+        numpy_helper.from_array(np.zeros((3, 6), np.float32), "zeros"),
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"axes": ", scan_input_axes = [1], scan_output_axes = [-2]", "shape": "3, 5, 7", "out": "3, 5, 2"},
+        {"axes": ", scan_input_axes = [-3], scan_input_directions = [1]"},
+    ],
+)
+def test_channels_go_through_the_steps_of_a_scan(given: dict[str, str]) -> None:
+    proto = scanned(**given)
+    flat = flat_graph.flattened(load(proto))
+    again = onnx.ModelProto()
+    again.CopyFrom(flat.proto)
+    flat_graph.nest(again.graph)
+    assert again == proto
+    outcome = prune(proto)
+    proven(outcome)
+    sizes = {name: shapes[0] for name, shapes in stored(outcome.model.proto).items()}
+    halves = {"w0": (7, 4), "w": (4, 3), "u": (3, 3), "v": (3, 3), "out": (3, 2), "read": (3, 2), "zeros": (3, 3)}
+    assert sizes == halves
+
+
+def test_the_axis_of_the_steps_stays() -> None:
+    """Channels in the place of steps: a scan over them sees each one alone."""
+    proto = model(
+        """(float[3, 4] x) => (float[8, 3] y) {
+          h = MatMul(x, w)
+          y = Scan <num_scan_inputs = 1, scan_input_axes = [1], body = body
+            (float[3] part) => (float[3] step) { step = Tanh(part) }> (h)
+        }""",
+        weight("w", 4, 8),
+    )
+    groups = api.trace(proto)
+    assert group_of(groups, "w", 1) is None
+    assert "the steps of a loop" in reasons_for(groups, "w", 1)
+
+
+# --- the rest ----------------------------------------------------------------------------------------------
+
+
+def test_repair_leaves_bodies_alone() -> None:
+    runs = [feeds_of(two_branches(), seed) for seed in range(4)]
+    outcome = api.run(load(two_branches()), api.Options(), data=runs)
+    assert outcome.repair is not None
+    with Session(outcome.model) as session:
+        session.run(runs[0])
+
+
+def test_external_weights_of_bodies(tmp_path: Path) -> None:
+    onnx.save(two_branches(), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="m.data")
+    outcome = prune(load(tmp_path / "m.onnx"))
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    inside = prune(two_branches())
+    for condition in (True, False):
+        feeds = feeds_of(two_branches()) | {"c": np.array(condition)}
+        found, wanted = run(outcome.model, feeds=feeds), run(inside.model, feeds=feeds)
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_sparse_weights(inside: bool, pairs: bool) -> None:
+    """Their indices are flat, or one per axis; they may lie in a body."""
+    dense = numpy_helper.to_array(weight("dense", 8, 6))
+    dense = np.where(dense > 0, dense, 0)
+    places = np.argwhere(dense) if pairs else np.flatnonzero(dense)
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(dense[dense > 0], "sp"), numpy_helper.from_array(places, "sp_places"), dense.shape
+    )
+    proto = model(
+        """(float[N, 4] x, bool c) => (float[N, 3] y) {
+          h = MatMul(x, w1)
+          m = If (c) <
+            then_branch = then () => (float[N, 6] t) { t = MatMul(h, sp) },
+            else_branch = other () => (float[N, 6] e) { e = MatMul(h, v) }
+          >
+          y = MatMul(m, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 6, 3), weight("v", 8, 6)),
+    )
+    branch = next(flow.bodies(next(n for n in proto.graph.node if n.op_type == "If")))
+    (branch if inside else proto.graph).sparse_initializer.append(sparse)
+    outcome = prune(proto)
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    left = [tuple(s.dims) for g in flow.graphs(outcome.model.proto.graph) for s in g.sparse_initializer]
+    assert left == [(4, 3)]
+
+
+def test_sequences_are_a_barrier_with_a_reason() -> None:
+    proto = model(
+        """(float[2, 4] x) => (float[2, 3] y) {
+          h = MatMul(x, w1)  s = SequenceConstruct(h, h)  z = Constant <value = int64 {0}> ()
+          g = SequenceAt(s, z)  y = MatMul(g, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3)),
+    )
+    groups = api.trace(proto)
+    assert groups_of(groups, "w1", 1) == []
+    assert any("SequenceConstruct works on sequences" in r for r in reasons_for(groups, "w1", 1))
