@@ -122,7 +122,7 @@ def redeclared(case: NodeCase, version: int) -> NodeCase | None:
         if not name:
             continue
         if known in old.attributes and known not in names:
-            if case.values[slot] is None:
+            if case.values[slot] is None or not np.size(case.values[slot]):
                 return None
             node.attribute.append(_attribute(known, np.asarray(case.values[slot]), old.attributes[known].type))
         elif slot < old.max_input:
