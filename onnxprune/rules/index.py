@@ -215,6 +215,23 @@ def _spread(site: Site, labels: Array, axis: int, padded: int) -> Array:
     return site.uniform(labels, axis) if labels.shape[padded] > 1 else labels
 
 
+def _follow_condition(edit: Edit) -> None:
+    """A constant condition loses the positions that go."""
+    kept, condition = edit.kept(0, axis_of(edit.site, 0)), edit.site.value(1)
+    if condition is not None and not kept.all():
+        edit.set_input(1, condition[kept[: len(condition)]], "condition")
+
+
+@rule("Compress", follow=_follow_condition)
+def compress(site: Site) -> list[Axes]:
+    """A constant condition takes positions along `axis` and follows."""
+    condition = site.value(1)
+    if condition is None or "axis" not in site.attrs:
+        raise Unsupported(COMPUTED if condition is None else "the axis that positions lie on is lost")
+    axis = axis_of(site, 0)
+    return [take(site, site.labels(0), axis, np.flatnonzero(condition), site.shape(0)[axis])]
+
+
 @rule("GatherElements")
 def gather_elements(site: Site) -> list[Axes]:
     """Kept across `axis`, which must stay whole."""

@@ -10,12 +10,12 @@ UNARY = (
     "Abs",
     "Acos",
     "Affine",
-    "Affine",
     "Acosh",
     "Asin",
     "Asinh",
     "Atan",
     "Atanh",
+    "BitCast",
     "BitwiseNot",
     "Cast",
     "Ceil",
@@ -60,11 +60,12 @@ UNARY = (
 BINARY = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "PRelu", "Sub", "Xor")
 BROADCAST = (
     *("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "GreaterOrEqual", "LessOrEqual", "Max", "Mean", "Min"),
-    *("Mod", "Sum", "Where"),
+    *("Mod", "Sum", "SwiGLU", "Where"),
 )
 
 
 @rule(*UNARY)
+@rule("Binarizer", "LabelEncoder", domain="ai.onnx.ml")
 def unary(site: Site) -> list[Axes]:
     """Each position on its own."""
     return [site.labels(0)]

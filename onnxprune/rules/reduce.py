@@ -108,9 +108,9 @@ def grid_sample(site: Site) -> list[Axes]:
 
 @rule("RoiAlign", "MaxRoiPool")
 def roi(site: Site) -> list[Axes]:
-    """Per channel; regions and spatial axes must stay whole."""
-    rois = [None] * (len(site.node.input) - 1)
-    fixes: dict[Letter, str] = dict.fromkeys(("n", "h", "w"), "sampled at computed places")
+    """Per channel and region; spatial axes and images must stay whole."""
+    rois = [("r", "corner"), ("r",)][: len(site.node.input) - 1]
+    fixes: dict[Letter, str] = dict.fromkeys(("n", "h", "w", "corner"), "sampled at computed places")
     return through(site, [("n", "c", "h", "w"), *rois], [("r", "c", "y", "x")], fixes=fixes)
 
 
@@ -123,10 +123,10 @@ def trilu(site: Site) -> list[Axes]:
 
 @rule("ReverseSequence")
 def reverse_sequence(site: Site) -> list[Axes]:
-    """Kept across the time and batch axes, which must stay whole."""
+    """Kept across the time axis, which must stay whole; each batch position has its own length."""
     letters = range(len(site.shape(0)))
-    fixes: dict[Letter, str] = dict.fromkeys((0, 1), "reversed by computed lengths")
-    return through(site, [letters, None], [letters], fixes=fixes)
+    time, batch = int(site.attrs.get("time_axis", 0)), int(site.attrs.get("batch_axis", 1))
+    return through(site, [letters, [batch]], [letters], fixes={time: "reversed by computed lengths"})
 
 
 @rule("Col2Im")
