@@ -90,11 +90,12 @@ def _case(test: Any) -> NodeCase:
     node.output[:] = [f"out{i}" if name else "" for i, name in enumerate(node.output)]
     versions = {o.domain: o.version for o in test.model.opset_import}
     since = defs.get_schema(node.op_type, versions[node.domain], node.domain).since_version
+    given_values = [values.get(name) for name in old]
     return NodeCase(
         test.name,
         node,
         since if node.domain else max(since, OLDEST),
-        [values.get(name) for name in old],
+        [np.asarray(v) if isinstance(v, np.generic) else v for v in given_values],
         [types.get(name) for name in old],
     )
 

@@ -34,9 +34,16 @@ from onnxprune.rewrite import rewrite
 from onnxprune.selection import Options, select
 from onnxprune.tracing import Tracing
 from tests.node_cases import NodeCase, all_cases, alone, run, with_history
+from tests.own_cases import own_cases
+from tests.operators_table import merged, page, summary
+from tests.readings import allowed
 
 WIDTH = 3  # of what is put in front and behind
 LARGEST = 1000.0
+NO_PART = "its values play no part"
+DRAWS = 4  # of weights and inputs, until what goes makes a difference
+# Operators that look at sizes and types alone.
+BLIND = ("Shape", "Size", "CastLike")
 PROVEN, BARRIER, NOT_RUNNABLE, WRONG = "proven", "barrier", "not runnable", "wrong"
 
 
@@ -52,6 +59,7 @@ class Result:
         axis: the axis.
         shape: of the input.
         constant: the other inputs are weights; otherwise they are inputs of the graph.
+        allowed: the independent reading lets it lose positions.
         status: one of the four.
         why: the reason of a barrier, what cannot run, what is wrong; the policy that was proven last.
         exact: whether the values at the other positions stay.
@@ -64,6 +72,7 @@ class Result:
     axis: int
     shape: tuple[int, ...]
     constant: bool
+    allowed: bool
     status: str
     why: str = ""
     exact: bool = True
@@ -75,8 +84,10 @@ class Result:
 class Sandwich:
     """A model with the node of `case` between contractions: its input `slot` is made along `axis`."""
 
-    def __init__(self, case: NodeCase, outputs: dict[str, Any], slot: int, axis: int, *, constant: bool) -> None:
-        self.case, self.rng = case, np.random.default_rng(0)
+    def __init__(
+        self, case: NodeCase, outputs: dict[str, Any], slot: int, axis: int, *, constant: bool, seed: int = 0
+    ) -> None:
+        self.case, self.seed, self.rng = case, seed, np.random.default_rng(seed)
         self.graph = onnx.GraphProto(name="sandwich")
         self.feeds: dict[str, Any] = {}
         for index, name in enumerate(case.node.input):
@@ -113,27 +124,32 @@ class Sandwich:
         self.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [*rest, WIDTH]))
         self.feeds["x"] = self.rng.standard_normal([*rest, WIDTH]).astype(np.float32)
         weight = self.rng.standard_normal((WIDTH, like.shape[axis])).astype(np.float32)
-        made = self.add("MatMul", ["x", self.const(weight, "w_in")], "made")
+        made = self.add("MatMul", ["x", self.const(weight, "w_in")], "around_made")
         order = list(range(like.ndim - 1))
         order.insert(axis, like.ndim - 1)
-        made = self.add("Transpose", [made], "turned", perm=order)
+        made = self.add("Transpose", [made], "around_turned", perm=order)
         if like.dtype.kind == "b":
             self.add("Greater", [made, self.scalar(0)], name)
             return
         values = np.clip(like.astype(np.float64), -LARGEST, LARGEST)
         values = values[np.isfinite(values)]
+        if values.size and (values != 0).all():  # it may be divided by
+            values = np.abs(values) if values.min() < 0 < values.max() else values
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         whole = like.dtype.kind in "iu"
+        high = min(high, low + 2.0) if whole else high  # few integers, so that some are equal
         high += 1.0 if whole or low == high else 0.0
-        made = self.add("Sigmoid", [made], "squashed")
-        made = self.add("Mul", [made, self.scalar(high - low)], "scaled")
-        made = self.add("Add", [made, self.scalar(low)], "moved")
+        made = self.add("Sigmoid", [made], "around_squashed")
+        made = self.add("Mul", [made, self.scalar(high - low)], "around_scaled")
+        made = self.add("Add", [made, self.scalar(low)], "around_moved")
         if whole:
-            made = self.add("Floor", [made], "whole")
+            made = self.add("Floor", [made], "around_whole")
         self.add("Cast", [made], name, to=helper.np_dtype_to_tensor_dtype(like.dtype))
 
     def read(self, name: str, value: Any) -> None:
         """Contract every axis of an output with a weight; what has none becomes an output as it is."""
+        if isinstance(value, np.ndarray) and not value.size and len(self.case.node.output) > 1:
+            return
         if not isinstance(value, np.ndarray) or value.dtype.kind in "OUS" or not value.ndim or not value.size:
             self.graph.output.append(onnx.ValueInfoProto(name=name, type=_type_of(value)))
             return
@@ -170,8 +186,9 @@ def examine(case: NodeCase, *, quick: bool = False) -> Iterator[Result]:
         outputs, problem = {}, error.message
     several = not quick and sum(v is not None for v in case.values) > 1
     for slot, value in enumerate(case.values):
-        if not isinstance(value, np.ndarray):
+        if not isinstance(value, np.ndarray) or not value.size:
             continue
+        readable = allowed(case, slot)
         for axis, size in enumerate(value.shape):
             if size < 2:
                 continue
@@ -180,8 +197,13 @@ def examine(case: NodeCase, *, quick: bool = False) -> Iterator[Result]:
                 if value.dtype.kind in "OUSc":
                     found = (NOT_RUNNABLE, "text and complex numbers come from no contraction", True)
                 elif not problem:
-                    found = attempt(Sandwich(case, outputs, slot, axis, constant=constant))
-                yield Result(case.name, case.op, case.version, slot, axis, value.shape, constant, *found)
+                    for seed in range(DRAWS):
+                        found = attempt(Sandwich(case, outputs, slot, axis, constant=constant, seed=seed))
+                        if found[1] != NO_PART:
+                            break
+                yield Result(
+                    case.name, case.op, case.version, slot, axis, value.shape, constant, axis in readable, *found
+                )
 
 
 def attempt(sandwich: Sandwich) -> tuple[str, str, bool]:
@@ -206,6 +228,8 @@ def _proved(groups: Groups, sandwich: Sandwich) -> tuple[str, str, bool]:
         exact &= same
         if found != PROVEN:
             return found, why, exact
+        if why and not everything and sandwich.case.op not in BLIND:
+            return NOT_RUNNABLE, why, exact
     return PROVEN, "", exact
 
 
@@ -237,7 +261,7 @@ def policies(groups: Groups) -> Iterator[Groups]:
 def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[str, str, bool]:
     """Prune half of the units of the groups of `w_in` (or of all groups) and compare with the masked reference."""
     try:
-        chosen = select(groups, criteria.score(groups, "random", 0), Options(ratio=0.5))
+        chosen = select(groups, criteria.score(groups, "random", sandwich.seed), Options(ratio=0.5))
     except GoalMissed:
         return NOT_RUNNABLE, "units cannot be halved", True
     mine = {g.name for g in (groups.groups if everything else _mine(groups))}
@@ -276,7 +300,7 @@ def _judge(plain: dict[str, Any], wanted: dict[str, Any], found: dict[str, Any],
     if not all(np.isfinite(v).all() for v in floats):
         return NOT_RUNNABLE, "values are not finite"
     if all(proof.difference(plain[n], wanted[n]) <= tolerance for n in wanted):
-        return PROVEN, "its values play no part"
+        return PROVEN, NO_PART
     return PROVEN, ""
 
 
@@ -308,14 +332,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    cases = [c for c in all_cases() if any(fnmatchcase(c.op, g) for g in options.globs)]
-    results = sweep(cases, options.jobs, quick=options.quick)
+    cases = [c for c in (*all_cases(), *own_cases()) if any(fnmatchcase(c.op, g) for g in options.globs)]
+    rows = [asdict(r) for r in sweep(cases, options.jobs, quick=options.quick)]
+    rows.sort(key=lambda r: (r["op"], -r["version"], r["case"], r["slot"], r["axis"], r["constant"]))
     if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in results], indent=0))
-    for result in results:
-        if result.status == WRONG:
-            print(result)
-    print({s: sum(r.status == s for r in results) for s in (PROVEN, BARRIER, NOT_RUNNABLE, WRONG)})
+        options.json.write_text(json.dumps(rows, indent=0))
+    if options.write:
+        options.write.write_text(page(merged(rows)))
+    for row in rows:
+        if row["status"] == WRONG:
+            print(row)
+    print(summary(merged(rows)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Reader = Callable[[NodeCase, int], set[int]]
 POINTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
     CastLike Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish
     Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu
-    Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum SwiGLU Swish Tan Tanh ThresholdedRelu Where
+    BitCast Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum SwiGLU Swish Tan Tanh ThresholdedRelu Where
     Xor ai.onnx.ml.Binarizer"""
 REDUCTIONS = """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
     ReduceSumSquare"""
@@ -46,19 +46,19 @@ TABLE: dict[str, tuple[str, ...]] = {
     "DepthToSpace": (":2",),
     "DequantizeLinear": ("*",),
     "Det": (":-2",),
-    "Dropout": ("*", ""),
     "Expand": ("*", ""),
     "GRU": ("1 2", "2", "2", "", "", "1"),
     "Gemm": ("*",),
-    "GlobalAveragePool": ("*",),
-    "GlobalLpPool": ("*",),
-    "GlobalMaxPool": ("*",),
-    "GridSample": (":2", "0"),
-    "GroupNormalization": ("*", "0", "0"),
+    "GlobalAveragePool": (":2",),
+    "GlobalLpPool": (":2",),
+    "GlobalMaxPool": (":2",),
+    "GridSample": (":2", ":-1"),
+    "GroupNormalization": (":2", "0", "0"),
     "InstanceNormalization": ("*",),
     "LRN": ("*",),
     "LSTM": ("1 2", "2", "2", "", "", "1", "1", ""),
     "LayerNormalization": ("*",),
+    "LinearAttention": ("0", "0", "0 2", "0", "0", "0"),
     "LpNormalization": ("*",),
     "LpPool": (":2",),
     "MatMul": ("*",),
@@ -89,6 +89,8 @@ TABLE: dict[str, tuple[str, ...]] = {
 
 def allowed(case: NodeCase, slot: int) -> set[int]:
     """The axes of an input that can lose positions; none of an operator that is not listed."""
+    if not rank_of(case, slot):
+        return set()
     reader = READERS.get(case.op)
     if reader is not None:
         return reader(case, slot)
@@ -251,8 +253,8 @@ def _reshape(case: NodeCase, slot: int) -> set[int]:
         if min(len(ins), len(outs)) < 2:
             found.update(ins)
         else:
-            # Several become several: the run's first axis keeps its order, in units of what it shares with the new one.
-            found.update(ins[:1] if np.gcd(old[ins[0]], new[outs[0]]) > 1 else [])
+            # Several become several: the outermost and the innermost keep their order, in units of what they share.
+            found.update(ins[e] for e in (0, -1) if np.gcd(old[ins[e]], new[outs[e]]) > 1)
     return found
 
 
@@ -269,8 +271,13 @@ def _new_shape(case: NodeCase) -> Sequence[int]:
 
 
 def _compress(case: NodeCase, slot: int) -> set[int]:
-    """A constant condition takes positions as a list does; of a flattened input, which rows they lie in is lost."""
-    return set() if slot or "axis" not in case.attrs else set(range(rank_of(case, 0)))
+    """All but the axis; of a flattened input, which rows the positions lie in is lost."""
+    return set() if slot or "axis" not in case.attrs else _axes("!axis", case, rank_of(case, 0))
+
+
+def _dropout(case: NodeCase, slot: int) -> set[int]:
+    """While training, positions are drawn at random."""
+    return set() if slot or (len(case.values) > 2 and case.values[2]) else set(range(rank_of(case, 0)))
 
 
 def _dft(case: NodeCase, slot: int) -> set[int]:
@@ -281,7 +288,12 @@ def _dft(case: NodeCase, slot: int) -> set[int]:
 
 
 def _einsum(case: NodeCase, slot: int) -> set[int]:
-    return set(range(rank_of(case, slot)))
+    """A letter that a term repeats names two axes, which lose positions together only."""
+    term = case.attrs["equation"].decode().replace(" ", "").split("->")[0].split(",")[slot]
+    head, dots, tail = term.partition("...")
+    rank = rank_of(case, slot)
+    letters = [*head, *range(rank - len(head) - len(tail) if dots else 0), *tail]
+    return {a for a, letter in enumerate(letters) if letters.count(letter) == 1}
 
 
 def _loss(case: NodeCase, slot: int) -> set[int]:
@@ -296,7 +308,7 @@ def _reverse_sequence(case: NodeCase, slot: int) -> set[int]:
 
 
 def _col2im(case: NodeCase, slot: int) -> set[int]:
-    return set() if slot else {0, 1}
+    return set() if slot else {0, 1} if case.values[0].shape[1] > np.prod(case.values[2]) else {0}
 
 
 def _tensor_scatter(case: NodeCase, slot: int) -> set[int]:
@@ -312,6 +324,7 @@ READERS: dict[str, Reader] = {
     "Compress": _compress,
     "Conv": _conv,
     "DFT": _dft,
+    "Dropout": _dropout,
     "Einsum": _einsum,
     "Flatten": _reshape,
     "Gather": _gather,

@@ -132,7 +132,7 @@ def check_case(case: Case, version: int) -> api.Outcome | None:
     return outcome
 
 
-CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+CONTRACTIONS = ("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum")
 
 
 def check_groups(groups: Groups, wanted: Mapping[tuple[str, int], int | str]) -> None:

@@ -25,14 +25,14 @@ def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:
         except Unsupported:
             return None
 
-    starts, ends = values("starts", 1), values("ends", 2)
+    starts, ends, steps = values("starts", 1), values("ends", 2), values("steps", 4)
     count = len(starts or ends or _axes(site) or range(rank))
     axes = _axes(site) or list(range(count))
-    steps = (values("steps", 4) if site.has(4) else None) or [1] * count
+    known = starts is not None and ends is not None and (steps is not None or not site.has(4))
     found: list[tuple[int, int, int, int] | None] = []
     for i, axis in enumerate(axes):
-        known = starts is not None and ends is not None
-        found.append((axis % rank, starts[i], ends[i], steps[i]) if known and starts and ends else None)
+        step = steps[i] if steps else 1
+        found.append((axis % rank, starts[i], ends[i], step) if known and starts and ends else None)
     return found
 
 
@@ -213,23 +213,6 @@ def pad(site: Site) -> list[Axes]:
 def _spread(site: Site, labels: Array, axis: int, padded: int) -> Array:
     """A field whose rows are padded: the rows are made equal."""
     return site.uniform(labels, axis) if labels.shape[padded] > 1 else labels
-
-
-def _follow_condition(edit: Edit) -> None:
-    """A constant condition loses the positions that go."""
-    kept, condition = edit.kept(0, axis_of(edit.site, 0)), edit.site.value(1)
-    if condition is not None and not kept.all():
-        edit.set_input(1, condition[kept[: len(condition)]], "condition")
-
-
-@rule("Compress", follow=_follow_condition)
-def compress(site: Site) -> list[Axes]:
-    """A constant condition takes positions along `axis` and follows."""
-    condition = site.value(1)
-    if condition is None or "axis" not in site.attrs:
-        raise Unsupported(COMPUTED if condition is None else "the axis that positions lie on is lost")
-    axis = axis_of(site, 0)
-    return [take(site, site.labels(0), axis, np.flatnonzero(condition), site.shape(0)[axis])]
 
 
 @rule("GatherElements")

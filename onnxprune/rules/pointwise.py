@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxprune.labels import Axes
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letters, Site, through
+from onnxprune.rules.site import Letters, Site, Unsupported, through
 
 UNARY = (
     "Abs",
@@ -15,7 +15,6 @@ UNARY = (
     "Asinh",
     "Atan",
     "Atanh",
-    "BitCast",
     "BitwiseNot",
     "Cast",
     "Ceil",
@@ -60,11 +59,12 @@ UNARY = (
 BINARY = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "PRelu", "Sub", "Xor")
 BROADCAST = (
     *("BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "GreaterOrEqual", "LessOrEqual", "Max", "Mean", "Min"),
-    *("Mod", "Sum", "SwiGLU", "Where"),
+    *("Mod", "Sum", "Where"),
 )
 
 
 @rule(*UNARY)
+@rule("BitCast")
 @rule("Binarizer", "LabelEncoder", domain="ai.onnx.ml")
 def unary(site: Site) -> list[Axes]:
     """Each position on its own."""
@@ -80,12 +80,15 @@ def cast_like(site: Site) -> list[Axes]:
 
 @rule("Dropout")
 def dropout(site: Site) -> list[Axes]:
-    """Each position on its own (the mask too)."""
+    """Each position on its own (the mask too); what is drawn at random while training depends on the sizes."""
+    training = site.value(2)
+    if site.has(2) and (training is None or training.any()):
+        raise Unsupported("positions are dropped at random")
     return [site.labels(0)] * len(site.node.output)
 
 
 @rule(*BINARY, since=7)
-@rule(*BROADCAST)
+@rule(*BROADCAST, "SwiGLU")
 def broadcast(site: Site) -> list[Axes]:
     """Inputs tied position by position, broadcast from the right."""
     rank = len(site.out_shape())
