@@ -16,6 +16,7 @@ from onnxprune.labels import Array, Axes, Classes, Ledger, Reason
 from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import LabelState, Site, Unsupported
+from onnxprune.rules.whole import why_whole
 from onnxprune.shapes import Facts, constant_value
 
 logger = logging.getLogger(__name__)
@@ -275,6 +276,8 @@ class Tracing(LabelState):
 def _no_rule(node: onnx.NodeProto, version: int) -> str:
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return f"{node.op_type} has subgraphs, which are not traced"
+    if why := why_whole(node.domain, node.op_type):
+        return why
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
 
