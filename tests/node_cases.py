@@ -157,9 +157,7 @@ def _attribute(name: str, value: np.ndarray, kind: Any) -> AttributeProto:
 
 def alone(case: NodeCase) -> onnx.ModelProto:
     """The node as a model of its own; the types of its outputs are left to the reader."""
-    inputs = [
-        onnx.ValueInfoProto(name=n, type=t) for n, t in zip(case.node.input, case.types, strict=True) if n and t
-    ]
+    inputs = [onnx.ValueInfoProto(name=n, type=t) for n, t in zip(case.node.input, case.types, strict=True) if n and t]
     outputs = [onnx.ValueInfoProto(name=n) for n in case.node.output if n]
     graph = helper.make_graph([case.node], "node", inputs, outputs)
     return helper.make_model(graph, opset_imports=case.opsets(), ir_version=10)

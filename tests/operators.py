@@ -34,8 +34,8 @@ from onnxprune.rewrite import rewrite
 from onnxprune.selection import Options, select
 from onnxprune.tracing import Tracing
 from tests.node_cases import NodeCase, all_cases, alone, run, with_history
-from tests.own_cases import own_cases
 from tests.operators_table import merged, page, summary
+from tests.own_cases import own_cases
 from tests.readings import allowed
 
 WIDTH = 3  # of what is put in front and behind

@@ -172,10 +172,9 @@ def _resize(case: NodeCase, slot: int) -> set[int]:
         return set()
     rank = rank_of(case, 0)
     axes = [a % rank for a in option(case, "axes") or range(rank)]
-    scales = np.atleast_1d(next((v for v in (case.values[1:] if case.version == 10 else case.values[2:3]) if v is not None), []))
-    given = scales if len(scales) else case.attrs.get("scales", [])
-    if not len(given) and case.op == "Upsample":
-        given = case.values[1]
+    place = 1 if case.op == "Upsample" or case.version < 11 else 2
+    found = case.values[place] if place < len(case.values) else None
+    given = case.attrs.get("scales", ()) if found is None else found
     if len(given):
         touched = {a for a, s in zip(axes, given, strict=False) if s != 1}
     else:

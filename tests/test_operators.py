@@ -10,7 +10,8 @@ from tests.own_cases import own_cases
 
 # One test in so many is taken; the step is coprime to the runs in which the tests come.
 STEP = 41
-LEAST = 0.95
+# Computed weights of grouped convolutions go by groups; regions of MaxRoiPool name their image by a whole number.
+GAPS = {("Conv", 1, 1), ("ConvTranspose", 1, 1), ("MaxRoiPool", 1, 0)}
 
 
 def check(results: list[Result]) -> None:
@@ -21,8 +22,7 @@ def check(results: list[Result]) -> None:
 def test_own_cases() -> None:
     results = [r for case in own_cases() for r in examine_newest(case)]
     check(results)
-    allowed = [r for r in results if r.allowed]
-    assert sum(r.status == PROVEN for r in allowed) >= LEAST * len(allowed) - 2
+    assert {(r.op, r.slot, r.axis) for r in results if r.allowed and r.status != PROVEN} == GAPS
 
 
 def test_sample_of_node_tests() -> None:

@@ -233,8 +233,17 @@ CASES = [
         "Resize", "cubic", by_scales(mode="cubic", coordinate_transformation_mode="asymmetric"), IMAGE, 1, 1, since=11
     ),
     Case("Resize", "same-size", by_scales((1, 1.1, 1, 1)), (2, 8, 3, 4), 1, 1, units=0, why="resampled", since=13),
-    Case("Resize", "policy-same-size", by_sizes((3, 8), axes=[2, 3], keep_aspect_ratio_policy="not_larger"), (2, 3, 8, 8), 2, 2,
-         units=0, why="resampled", since=18),
+    Case(
+        "Resize",
+        "policy-same-size",
+        by_sizes((3, 8), axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+        (2, 3, 8, 8),
+        2,
+        2,
+        units=0,
+        why="resampled",
+        since=18,
+    ),
     Case("Resize", "scales-axes", by_scales((2, 3), axes=[2, 3]), IMAGE, 1, 1, since=18),
     Case("Resize", "sizes", by_sizes(), IMAGE, 1, 1, since=11),
     Case(

@@ -40,7 +40,7 @@ def fourier_by_attribute(site: Site) -> list[Axes]:
 
 def _fourier(site: Site, axis: int) -> list[Axes]:
     rank = len(site.shape(0))
-    fixes = dict.fromkeys((axis % rank, rank - 1), "transformed")
+    fixes: dict[Letter, str] = dict.fromkeys((axis % rank, rank - 1), "transformed")
     output: list[Letter] = [f"out{a}" if a in fixes else a for a in range(rank)]
     return through(site, [range(rank)], [output], fixes=fixes)
 
@@ -59,7 +59,8 @@ def loss(site: Site) -> list[Axes]:
     space: list[Letter] = list(range(len(site.shape(0)) - 2))
     scores, samples = ["n", "c", *space], ["n", *space]
     alone = site.attrs.get("reduction", "mean") == "none"
-    outputs: list[Letters] = [samples if alone else [], scores][: len(site.node.output)]
+    made: list[Letters] = [samples if alone else [], scores]
+    outputs = made[: len(site.node.output)]
     weight = [("c",)] if site.has(2) else []
     return through(
         site, [scores, samples, *weight], outputs, mixes=() if alone else samples, fixes={"c": "classes of a loss"}
@@ -131,8 +132,9 @@ def center_crop_pad(site: Site) -> list[Axes]:
     """Axes that are not listed are kept; listed ones must stay whole."""
     rank = len(site.shape(0))
     axes = {a % rank for a in site.attrs.get("axes", range(rank))}
+    fixes: dict[Letter, str] = dict.fromkeys(axes, "cropped or padded")
     output: list[Letter] = [f"out{a}" if a in axes else a for a in range(rank)]
-    return through(site, [range(rank)], [output], fixes=dict.fromkeys(axes, "cropped or padded"))
+    return through(site, [range(rank)], [output], fixes=fixes)
 
 
 @rule("LinearAttention")
@@ -158,7 +160,7 @@ def trees(site: Site) -> list[Axes]:
 def array_feature_extractor(site: Site) -> list[Axes]:
     """Kept in front of the last axis, which must stay whole."""
     letters = range(len(site.shape(0)))
-    fixes = {letters[-1]: "indexed by a table"}
+    fixes: dict[Letter, str] = {letters[-1]: "indexed by a table"}
     if not site.constant[1]:
         raise Unsupported("index computed at run time")
     return through(site, [letters, None], [[*letters[:-1], "taken"]], fixes=fixes)
