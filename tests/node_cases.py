@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -135,7 +136,9 @@ def redeclared(case: NodeCase, version: int) -> NodeCase | None:
             node.attribute.append(attribute)
         elif attribute != new.attributes[attribute.name].default_value:
             return None
-    if len(case.node.output) > old.max_output:
+    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), [])
+    # Axes count from the back since opset 11 only.
+    if len(case.node.output) > old.max_output or (version < 11 and any(a < 0 for a in axes)):
         return None
     order = [placed.get(i) for i in range(max(placed, default=-1) + 1)]
     node.input[:] = ["" if s is None else f"in{i}" for i, s in enumerate(order)]
@@ -178,9 +181,12 @@ Outputs = dict[str, Any]
 def run(proto: onnx.ModelProto, feeds: dict[str, Any]) -> Outputs:
     """Outputs by name: from ONNX Runtime, or from ONNX's reference where the runtime has no kernel.
 
+    The runtime may write into what it is given (running statistics of a BatchNormalization): it gets copies.
+
     Raises:
         RunError: neither can run it.
     """
+    feeds = copy.deepcopy(feeds)
     try:
         with Session(load(proto, check=False), threads=1) as session:
             return dict(zip(session.outputs, session.run(feeds), strict=True))
@@ -188,6 +194,6 @@ def run(proto: onnx.ModelProto, feeds: dict[str, Any]) -> Outputs:
         try:
             with np.errstate(all="ignore"):
                 found = ReferenceEvaluator(proto).run(None, feeds)
-        except Exception as second:  # noqa: BLE001: the evaluator raises whatever its operators raise
+        except Exception as second:  # noqa: BLE001 the evaluator raises whatever its operators raise
             raise RunError(f"{error.message}; reference: {type(second).__name__}: {second}") from second
         return dict(zip((o.name for o in proto.graph.output), found, strict=True))

@@ -215,7 +215,7 @@ def attempt(sandwich: Sandwich) -> tuple[str, str, bool]:
             found, why, _ = _compare(groups, sandwich, everything=True)
             return (WRONG, why, True) if found == WRONG else (BARRIER, _reasons(groups), True)
         return _proved(groups, sandwich)
-    except Exception as error:  # noqa: BLE001: a traceback is what must never come
+    except Exception as error:  # noqa: BLE001 a traceback is what must never come
         return WRONG, f"{type(error).__name__}: {error}", True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -66,8 +67,9 @@ def _reasons(rows: Sequence[Row]) -> str:
 
 
 def _short(why: str) -> str:
-    """The first reason, without names of tensors."""
-    return why.split("; ")[0].replace("|", "/")[:90]
+    """The first reason, without versions and what the runtime says in detail."""
+    why = why.split("; ")[0].split(": [ONNX")[0]
+    return re.sub(r" at opset \d+|operator \w+ ", "", why).replace("|", "/")[:90]
 
 
 def _gaps(rows: Sequence[Row]) -> list[str]:
