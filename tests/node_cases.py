@@ -194,6 +194,6 @@ def run(proto: onnx.ModelProto, feeds: dict[str, Any]) -> Outputs:
         try:
             with np.errstate(all="ignore"):
                 found = ReferenceEvaluator(proto).run(None, feeds)
-        except Exception as second:  # noqa: BLE001 the evaluator raises whatever its operators raise
+        except Exception as second:
             raise RunError(f"{error.message}; reference: {type(second).__name__}: {second}") from second
         return dict(zip((o.name for o in proto.graph.output), found, strict=True))
