@@ -69,7 +69,7 @@ def _reasons(rows: Sequence[Row]) -> str:
 def _short(why: str) -> str:
     """The first reason, without versions and what the runtime says in detail."""
     why = why.split("; ")[0].split(": [ONNX")[0]
-    return re.sub(r" at opset \d+|operator \w+ ", "", why).replace("|", "/")[:90]
+    return re.sub(r" for operator \w+| at opset \d+", "", why).replace("|", "/")[:90]
 
 
 def _gaps(rows: Sequence[Row]) -> list[str]:
