@@ -13,7 +13,8 @@ from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Shape, infer
 from onnxprune.symbols import symbolic_dims
-from onnxprune.tracing import WEIGHT_TYPES, Tracing, first_output
+from onnxprune.tracing import Tracing
+from onnxprune.wiring import WEIGHT_TYPES, first_output
 
 
 @dataclass(frozen=True)

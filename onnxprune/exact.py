@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model import Model
-from onnxprune.tracing import captured
+from onnxprune.wiring import captured
 
 # Contractions of stored numbers: the slots of the second factor and of its zero point.
 _WEIGHTS: Mapping[str, tuple[int, int]] = {

@@ -19,7 +19,8 @@ from onnxprune.functions import inlined
 from onnxprune.labels import Array, Classes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, infer
-from onnxprune.tracing import WEIGHT_TYPES, Tracing
+from onnxprune.tracing import Tracing
+from onnxprune.wiring import WEIGHT_TYPES
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from onnxprune.labels import Array
 from onnxprune.layers import Layer
 from onnxprune.model import Model
-from onnxprune.tracing import captured
+from onnxprune.wiring import captured
 
 # Slots of the scale and of the bias, per channel, of norms.
 NORMS = {

@@ -22,7 +22,7 @@ from onnxprune.model import Model
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
-from onnxprune.tracing import first_output
+from onnxprune.wiring import first_output
 
 
 def masked(groups: Groups, gone: Array) -> Model:

@@ -21,7 +21,8 @@ from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.protos import copy_except, keep
 from onnxprune.rules.site import Site
-from onnxprune.tracing import Tracing, captured, first_output
+from onnxprune.tracing import Tracing
+from onnxprune.wiring import captured, first_output
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:

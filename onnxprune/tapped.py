@@ -21,7 +21,7 @@ from onnx import helper
 from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.runtime import Session
-from onnxprune.tracing import captured
+from onnxprune.wiring import captured
 
 MEMORY = 4 << 30
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -14,46 +12,25 @@ import numpy as np
 import onnx
 
 from onnxprune import flow
-from onnxprune.evaluate import fill_value
 from onnxprune.ids import Source, sources
 from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason, as_field
-from onnxprune.model import Model
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import Encoding, LabelState, Site, Unsupported
-from onnxprune.shapes import Facts, constant_value
+from onnxprune.rules.whole import why_whole
+from onnxprune.wiring import WEIGHT_TYPES, Wiring, captured, first_output
 
 logger = logging.getLogger(__name__)
 
-# A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
-# biases: exporters merge equal tensors); these are small.
-LARGEST_UNSHARED = 1 << 16
-# Operators whose output holds elements of their first input only.
-MOVES = frozenset(
-    ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
-) | {"Unsqueeze"}
 COMPUTED = Reason("sizes or indices that the graph computes")
 TOO_LONG = Reason("an axis too long to follow")
 CONTRADICTION = "cannot be followed"
 # What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
 _CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError)
-# Floats and what is quantised; wider integers and booleans are sizes, indices and masks (or a quantised bias, which
-# is a weight to the rule that reads it).
-WEIGHT_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {
-    onnx.TensorProto.UNDEFINED,
-    onnx.TensorProto.BOOL,
-    onnx.TensorProto.INT32,
-    onnx.TensorProto.UINT32,
-    onnx.TensorProto.INT64,
-    onnx.TensorProto.UINT64,
-    onnx.TensorProto.STRING,
-    onnx.TensorProto.COMPLEX64,
-    onnx.TensorProto.COMPLEX128,
-}
 
 
 @dataclass
-class Tracing(LabelState):
+class Tracing(Wiring, LabelState):
     """The state of one trace: labels by tensor, and where each weight's labels are.
 
     Attributes:
@@ -71,8 +48,6 @@ class Tracing(LabelState):
         rows: tables whose rows may go although computed ids index them.
     """
 
-    model: Model
-    facts: Facts
     ledger: Ledger
     opened: AbstractSet[tuple[str, int]] = frozenset()
     rows: AbstractSet[str] = frozenset()
@@ -111,10 +86,6 @@ class Tracing(LabelState):
             self.weights[key] = name
         return known
 
-    def is_weight(self, tensor: str) -> bool:
-        """Whether `tensor` is an initializer or the output of a `Constant`."""
-        return tensor in self.sources
-
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
         key = self.key(node, slot)
@@ -135,33 +106,6 @@ class Tracing(LabelState):
             return COMPUTED_INDEX
         return self.id_sources[table].problem
 
-    def branch_taken(self, node: onnx.NodeProto) -> str:
-        """The branch that an If takes whatever it is fed; empty if that is not known."""
-        value = self.facts.values.get(node.input[0])
-        if value is None or not self._is_certain(node.input[0]):
-            return ""
-        return "then_branch" if value.reshape(-1)[0] else "else_branch"
-
-    def _is_certain(self, tensor: str) -> bool:
-        """Whether a value that was the same at both numbers for the symbolic dims is so at all: none made it."""
-        pending, met = [tensor], set()
-        while pending:
-            name = pending.pop()
-            if name in met or name in self.sources:
-                continue
-            met.add(name)
-            node = self._makers.get(name)
-            if node is None or name not in self.facts.values:
-                return False
-            if node.op_type != "Shape":
-                pending.extend(i for i in node.input if i)
-        return True
-
-    @cached_property
-    def _dead(self) -> AbstractSet[str]:
-        """First outputs of the nodes in branches that are never taken."""
-        return flow.dead(self.model.proto.graph, self.branch_taken)
-
     def _is_read_elsewhere(self, node: onnx.NodeProto, slot: int) -> bool:
         """Whether another use has been given the labels of an input, and goes on with them."""
         key = self.key(node, slot)
@@ -172,46 +116,7 @@ class Tracing(LabelState):
             if name == node.input[slot] and (user is not node or other != slot)
         )
 
-    def readers(self, tensor: str) -> list[onnx.NodeProto]:
-        """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
-        return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
-
-    def maker(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that makes `tensor`."""
-        return self._makers.get(tensor)
-
-    @cached_property
-    def _makers(self) -> Mapping[str, onnx.NodeProto]:
-        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
-
-    def is_output(self, tensor: str) -> bool:
-        """Whether `tensor` is an output of the graph."""
-        return any(value.name == tensor for value in self.model.proto.graph.output)
-
-    @cached_property
-    def _readers(self) -> Mapping[str, list[onnx.NodeProto]]:
-        found: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.model.proto.graph.node:
-            for name in {i for i in node.input if i}:
-                found.setdefault(name, []).append(node)
-            if next(captured(node), None) is not None:
-                found.setdefault("", []).append(node)
-        return found
-
     # --- weights -----------------------------------------------------------------------------------------
-
-    @cached_property
-    def sources(self) -> Mapping[str, onnx.NodeProto | None]:
-        """Every weight: an initializer (None), or the node that makes it: Constant, ConstantOfShape of a constant."""
-        graph = self.model.proto.graph
-        found: dict[str, onnx.NodeProto | None] = {}
-        found.update((t.name, None) for t in graph.initializer)
-        found.update((t.values.name, None) for t in graph.sparse_initializer)
-        for node in graph.node:
-            filled = node.op_type == "ConstantOfShape" and node.input[0] in found
-            if (node.op_type == "Constant" or filled) and not node.domain:
-                found[node.output[0]] = node
-        return found
 
     def weights_axes(self) -> Iterator[tuple[str, Axes]]:
         """(entry of `axes`, labels) of every weight that was used."""
@@ -246,51 +151,6 @@ class Tracing(LabelState):
                     found.setdefault(site.node.input[slot], (site, encoding))
         return found
 
-    @cached_property
-    def unshared(self) -> frozenset[str]:
-        """Weights that get labels of their own at every use."""
-        uses = Counter(i for n in self.model.proto.graph.node for i in n.input)
-        names = {name for name, count in uses.items() if count > 1 and name in self.sources}
-        return frozenset(name for name in names if self._is_uniform(name))
-
-    def _is_uniform(self, name: str) -> bool:
-        shape = self.facts.shapes.get(name, ())
-        if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
-            return False
-        value = self.stored_value(name)
-        return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
-
-    def is_zero(self, tensor: str) -> bool:
-        """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
-        known = self._zeros.get(tensor)
-        if known is None:
-            known = self._zeros[tensor] = self._is_zero(tensor)
-        return known
-
-    def _is_zero(self, tensor: str) -> bool:
-        if self.is_weight(tensor) and not self.is_filled(tensor):
-            if math.prod(self.facts.shapes.get(tensor, ())) > LARGEST_UNSHARED:
-                return False
-            value = self.weight_value(tensor)
-            return value is not None and not value.any()
-        node = self._makers.get(tensor)
-        if node is None or node.domain:
-            return False
-        if node.op_type == "ConstantOfShape":
-            return not fill_value(node).any()
-        if node.op_type == "Concat":
-            return all(self.is_zero(name) for name in node.input)
-        return node.op_type in MOVES and self.is_zero(node.input[0])
-
-    @cached_property
-    def _zeros(self) -> dict[str, bool]:
-        return {}
-
-    def is_filled(self, name: str) -> bool:
-        """Whether a weight is not stored but filled by a `ConstantOfShape`."""
-        maker = self.sources[name]
-        return maker is not None and maker.op_type == "ConstantOfShape"
-
     def has_whole_use(self, name: str) -> bool:
         """Whether a node (or an output, or a subgraph) uses a weight without having asked for its labels."""
         graph = self.model.proto.graph
@@ -317,20 +177,6 @@ class Tracing(LabelState):
 
     def _stored(self, site: Site, slot: int) -> np.ndarray | None:
         return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
-
-    def stored_value(self, name: str) -> np.ndarray | None:
-        """The value of a weight as it is stored."""
-        maker = self.sources[name]
-        if maker is None:
-            return self.model.array(name)
-        if self.is_filled(name):
-            return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
-        return constant_value(self.model, maker)
-
-    def key(self, node: onnx.NodeProto, slot: int) -> str:
-        """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
-        name = node.input[slot]
-        return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
 
     # --- the pass ----------------------------------------------------------------------------------------
 
@@ -371,7 +217,7 @@ class Tracing(LabelState):
         for site, rule in self.sites:
             for slot in range(len(site.node.input)) if rule is not None and rule.work else ():
                 if site.has(slot) and site.constant[slot]:
-                    for labels in site.labels(slot):
+                    for labels in self.axes.get(self.key(site.node, slot), ()):
                         hit[classes.of[labels[labels >= 0]]] = True
 
         def has_layer(labels: Array) -> bool:
@@ -467,22 +313,7 @@ def _no_rule(node: onnx.NodeProto, version: int) -> str:
         return f"{node.op_type} has subgraphs, which are not traced"
     if node.domain == "com.microsoft.nchwc":  # as ONNX Runtime saves a graph that it has optimised in full
         return "its channels are in blocks made for one machine: optimise for the machine after pruning"
-    if node.op_type.startswith(("Sequence", "Optional")) or node.op_type in _SEQUENCES:
-        return f"{node.op_type} works on sequences or optional values, which are not traced"
+    if why := why_whole(node.domain, node.op_type):
+        return why
     domain = f" of domain {node.domain}" if node.domain else f" at opset {version}"
     return f"no rule for operator {node.op_type}{domain}"
-
-
-def first_output(node: onnx.NodeProto) -> str:
-    """What identifies a node: its first output that is asked for (the first of all may be left out)."""
-    return next((name for name in node.output if name), "")
-
-
-def captured(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that the subgraphs of `node` mention; a superset of what they take from outside."""
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            for inner in graph.node:
-                yield from (i for i in inner.input if i)
-                yield from captured(inner)
-            yield from (o.name for o in graph.output)

@@ -138,7 +138,7 @@ def check_case(case: Case, version: int) -> api.Outcome | None:
     return outcome
 
 
-CONTRACTIONS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"))
+CONTRACTIONS = frozenset(("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"))
 FUSED_CONTRACTIONS = frozenset(("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "TransposeMatMul", "MoE", "QMoE"))
 
 

@@ -18,7 +18,7 @@ LEVELS = (
         *("flat", "flow", "functions", "ids", "protos", "symbols"),
     ),
     ("rules",),
-    ("tracing", "forming", "grouping", "cost"),
+    ("wiring", "tracing", "forming", "grouping", "cost"),
     ("runtime", "data", "calibration", "tapped", "layers"),
     ("criteria", "rows", "selection"),
     ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover"),

@@ -104,8 +104,8 @@ def test_what_goes_is_stored_as_zero(op: str, dtype: Any) -> None:
     (conv(op, dtype=dtype) if is_conv else product(op, dtype=dtype))(net, x)
     model = load(net.proto())
     plan = api.make_plan(model)
-    small, _ = api.execute(model, plan)
-    zeroed, _ = api.execute(model, plan, zero=True)
+    small = api.execute(model, plan).model
+    zeroed = api.execute(model, plan, zero=True).model
     assert shapes_of(zeroed) == shapes_of(model)
     for name, value in run(small).items():
         np.testing.assert_allclose(run(zeroed)[name], value, atol=1e-5 * np.abs(value).max())
@@ -119,7 +119,7 @@ def test_zeros_of_packed_weights(bits: int, zeros: str) -> None:
     nbits(bits, zeros)(net, net.add("Relu", net.make((2, 5, 80), 2)))
     model = load(net.proto())
     plan = api.make_plan(model)
-    zeroed, _ = api.execute(model, plan, zero=True)
+    zeroed = api.execute(model, plan, zero=True).model
     for name, value in run(api.execute(model, plan)[0]).items():
         np.testing.assert_allclose(run(zeroed)[name], value, atol=1e-5 * np.abs(value).max())
     gone = ~plan.masks(model)["c_w"]
@@ -226,7 +226,7 @@ def test_a_mistake_in_a_quantised_model_is_found(make: Any) -> None:
     """One weight that is off by a few steps, of thousands."""
     model = load(make(Net(21)))
     plan = api.make_plan(model)
-    small, _ = api.execute(model, plan)
+    small = api.execute(model, plan).model
     assert api.prove(model, small, plan).ok
     proto = onnx.ModelProto()
     proto.CopyFrom(small.proto)

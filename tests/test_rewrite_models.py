@@ -17,7 +17,7 @@ from onnxprune.model import load, save, to_proto
 from onnxprune.proof import valid
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import Options
-from onnxprune.tracing import captured
+from onnxprune.wiring import captured
 from tests.graphs import Net, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"

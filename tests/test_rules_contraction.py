@@ -265,7 +265,7 @@ CASES = [
     Case("Einsum", "summed", einsum("bij->bi"), out=None),
     Case("Einsum", "heads", einsum("bij,jhd->bihd", (8, 3, 4)), out=3, others={("w", 2): 4, ("w_out", 0): 4}),
     Case("Einsum", "activations", einsum_of("bij,bkj->bik", (2, 7, 8), 2), out=1, others={("w_other", 1): 8}),
-    Case("Einsum", "diagonal", einsum("bjj->bj"), (2, 8, 8), 2, 1, units=0, why="an Einsum term repeats a letter"),
+    Case("Einsum", "diagonal", einsum("bjj->bj"), (2, 8, 8), 2, 1, units=0, why="graph input"),
 ]
 
 

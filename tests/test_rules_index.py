@@ -52,6 +52,16 @@ def interleaved(net: Net, x: str) -> str:
     return net.add("Mul", even, odd)
 
 
+def sliced_by_computed_steps(net: Net, x: str) -> str:
+    step = net.add("Add", net.add("Mul", net.input([1], "flag", dtype=INT64), net.ints(0)), net.ints(2))
+    return net.add("Slice", x, net.ints(0), net.ints(END), net.ints(2), step)
+
+
+def sliced_twice(net: Net, x: str) -> str:
+    """Two axes at once, and what remains of each lies at no constant step."""
+    return net.add("Slice", x, net.ints(0, 0), net.ints(END, END), net.ints(1, 2), net.ints(2, 2))
+
+
 def split(sizes: list[int] | None, outputs: int, axis: int | None = 2, op: str = "Mul", num_outputs: bool = False):
     def build(net: Net, x: str) -> str:
         given, attrs = [x], {"axis": axis}
@@ -185,6 +195,8 @@ CASES = [
     Case("Slice", "rotary", rotary, units=4, others={("cos", 0): 4, ("sin", 0): 4}),
     Case("Slice", "interleaved", interleaved, units=4, since=10),
     Case("Slice", "computed", sliced_computed(2), units=0, why="shape", since=10),
+    Case("Slice", "computed-steps", sliced_by_computed_steps, units=0, why="shape", since=10),
+    Case("Slice", "twice", sliced_twice, (2, 5, 9), since=10, units=5),
     Case("Slice", "computed-across", sliced_computed(1), units=0, why="shape", since=10),
     Case("Split", "halves", split(None, 2), units=4),
     Case("Split", "explicit", split([4, 4], 2), units=4),

@@ -67,6 +67,10 @@ def dropout(net: Net, x: str) -> str:
     return net.add("Dropout", x)
 
 
+def dropout_training(net: Net, x: str) -> str:
+    return net.add("Dropout", x, net.const(np.float32(0.5)), net.const(np.bool_(True)))
+
+
 def dropout_mask(net: Net, x: str) -> str:
     y, mask = net.add("Dropout", x, outputs=2)
     kept = net.cast(mask, FLOAT)
@@ -164,6 +168,7 @@ CASES = [
     Case("Clip", "above", clip_above, since=11),
     Case("Clip", "computed", clip_computed, since=12),
     Case("Dropout", "", dropout),
+    Case("Dropout", "training", dropout_training, units=0, why="dropped at random", since=12),
     Case("Dropout", "mask", dropout_mask, since=10),
     Case("CastLike", "", cast_like),
     Case("CastLike", "labelled", cast_like_labelled, others={("w_like", 1): 7}),

@@ -145,8 +145,20 @@ def roi_pool(net: Net, x: str) -> str:
     return net.add("MaxRoiPool", x, boxes, pooled_shape=[2, 2])
 
 
+def regions(net: Net, x: str) -> str:
+    """One region for every position of a made axis."""
+    boxes = net.add("Concat", x, net.add("Add", net.add("Abs", x), net.const(np.float32(3))), axis=1)
+    image, index = net.weight(2, 4, 6, 6, name="image"), net.const(np.arange(8) % 2)
+    options = {} if net.opset < 16 else {"coordinate_transformation_mode": "output_half_pixel"}
+    return net.add("RoiAlign", image, boxes, index, output_height=2, output_width=2, sampling_ratio=2, **options)
+
+
 def reverse(net: Net, x: str) -> str:
     return net.add("ReverseSequence", x, net.ints(3, 2, 4, 1, 2), time_axis=0, batch_axis=1)
+
+
+def reverse_batch(net: Net, x: str) -> str:
+    return net.add("ReverseSequence", x, net.ints(3, 2, 4, 1, 2, 3, 1, 4), time_axis=0, batch_axis=1)
 
 
 def col2im(net: Net, x: str) -> str:
@@ -220,6 +232,18 @@ CASES = [
     Case(
         "Resize", "cubic", by_scales(mode="cubic", coordinate_transformation_mode="asymmetric"), IMAGE, 1, 1, since=11
     ),
+    Case("Resize", "same-size", by_scales((1, 1.1, 1, 1)), (2, 8, 3, 4), 1, 1, units=0, why="resampled", since=13),
+    Case(
+        "Resize",
+        "policy-same-size",
+        by_sizes((3, 8), axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+        (2, 3, 8, 8),
+        2,
+        2,
+        units=0,
+        why="resampled",
+        since=18,
+    ),
     Case("Resize", "scales-axes", by_scales((2, 3), axes=[2, 3]), IMAGE, 1, 1, since=18),
     Case("Resize", "sizes", by_sizes(), IMAGE, 1, 1, since=11),
     Case(
@@ -244,14 +268,16 @@ CASES = [
     Case("GridSample", "grid", grid_sample_made, (2, 8, 5, 2), 1, 2, others={("w_out", 0): 8}),
     Case("RoiAlign", "", roi_align, IMAGE, 1, 1, until=21),
     Case("RoiAlign", "space", roi_align, IMAGE, 3, 1, units=0, why="sampled at computed places", until=21),
+    Case("RoiAlign", "regions", regions, (8, 2), 0, 0, until=21),
     Case("MaxRoiPool", "", roi_pool, IMAGE, 1, 1, until=21),
     Case("Trilu", "batch", plain("Trilu"), (8, 4, 5), 0, 0),
     Case("Trilu", "lower", plain("Trilu", upper=0), (2, 8, 4, 5), 1, 1),
     Case("Trilu", "matrix", plain("Trilu"), units=0, why="triangle of a matrix"),
     Case("ReverseSequence", "", reverse, (4, 5, 8)),
+    Case("ReverseSequence", "batch", reverse_batch, (4, 8, 3), 1, 1),
     Case("ReverseSequence", "time", reverse, (4, 5, 8), 0, 0, units=0, why="reversed by computed lengths"),
     Case("Col2Im", "", col2im, (2, 24, 12), 1, 1, units=6),
-    Case("Col2Im", "positions", col2im, (2, 24, 12), 2, 1, units=0, why="channels do not carry labels"),
+    Case("Col2Im", "positions", col2im, (2, 24, 12), 2, 1, units=0, why="image positions"),
 ]
 
 

@@ -95,7 +95,7 @@ def one_hot(axis: int):
 CASES = [
     Case("Shape", "scale", shape_scaled),
     Case("Shape", "start", shape_of_part, since=15),
-    Case("Size", "own", size_scaled, units=0, why="counted"),
+    Case("Size", "own", size_scaled),
     Case("Size", "beside", size_beside),
     Case("Range", "along", positions, units=0, why="", since=11),
     Case("Range", "across", positions_across, since=11),

@@ -18,15 +18,21 @@ from onnxprune.errors import UsageError
 def ops(console: Console, glob: str, as_json: bool) -> None:
     """List the operators that channels are followed through; GLOB picks some (`*Norm*`).
 
-    Every other operator is a barrier: what enters or leaves it stays whole.
+    Every other operator is a barrier: what enters or leaves it stays whole. Where that is so by the operator's
+    nature, the reason is listed too.
     """
     from onnxprune.report import data, text
     from onnxprune.rules import all_rules
+    from onnxprune.rules.whole import WHOLE
 
     rules = [r for r in all_rules() if any(fnmatchcase(x, glob.lower()) for x in (r.op.lower(), r.family))]
-    if not rules:
+    whole = {op: why for op, why in sorted(WHOLE.items()) if fnmatchcase(op.lower(), glob.lower())}
+    if not rules and not whole:
         raise UsageError(f"no operator or family matches {glob!r}", hint="`onnxprune ops` lists all")
     if as_json:
-        console.put_json(data.header("ops") | {"operators": [data.operator(r) for r in rules]})
-    else:
+        console.put_json(data.header("ops") | {"operators": [data.operator(r) for r in rules], "whole": whole})
+        return
+    if rules:
         console.put(text.operators(rules))
+    if whole:
+        console.put([*([""] if rules else []), *text.barriers_of(whole)])

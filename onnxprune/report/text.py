@@ -252,3 +252,8 @@ def operators(rules: Sequence[Rule]) -> list[str]:
     """The table of operators that are traced."""
     rows = [(f"{r.domain}.{r.op}" if r.domain else r.op, opsets(r), r.family, r.summary, follows(r)) for r in rules]
     return table(("operator", "opsets", "family", "how channels go through", "what follows"), rows)
+
+
+def barriers_of(whole: Mapping[str, str]) -> list[str]:
+    """The table of operators that nothing can be removed through."""
+    return table(("stays whole", "why"), list(whole.items()))

@@ -1,6 +1,7 @@
 """How labels go through every operator: one file per family, each operator in exactly one place."""
 
 from onnxprune.rules import (
+    along,
     attention,
     blockwise,
     bodies,
@@ -21,6 +22,7 @@ from onnxprune.rules.registry import Rule, all_rules, find, rule
 __all__ = [
     "Rule",
     "all_rules",
+    "along",
     "attention",
     "blockwise",
     "bodies",

@@ -246,8 +246,9 @@ def _einsum_work(site: Site) -> list[tuple[int | None, int]]:
 def einsum(site: Site) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
     inputs, output = _equation(site)
-    if any(len(set(term)) < len(term) for term in inputs):
-        raise Unsupported("an Einsum term repeats a letter")
+    for slot, term in enumerate(inputs):
+        if len(set(term)) < len(term) and any(labels.ndim > 1 for labels in site.labels(slot)):
+            raise Unsupported("an Einsum term repeats a letter")
     results = through(site, inputs, [output])
     if len(inputs) == 2:
         shared = [x for x in inputs[0] if x in inputs[1] and x in output]

@@ -144,4 +144,4 @@ class Edit:
         inner = self.unique(f"{output}_full")
         self.node.output[0] = inner
         name = self.constant(index.astype(np.int64), "index")
-        self.after.append(helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis))
+        self.after.insert(0, helper.make_node("Gather", [inner, name], [output], name=f"{inner}_gather", axis=axis))

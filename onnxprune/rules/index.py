@@ -23,14 +23,14 @@ def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:
         except Unsupported:
             return None
 
-    starts, ends = values("starts", 1), values("ends", 2)
+    starts, ends, steps = values("starts", 1), values("ends", 2), values("steps", 4)
     count = len(starts or ends or _axes(site) or range(rank))
     axes = _axes(site) or list(range(count))
-    steps = (values("steps", 4) if site.has(4) else None) or [1] * count
+    known = starts is not None and ends is not None and (steps is not None or not site.has(4))
     found: list[tuple[int, int, int, int] | None] = []
     for i, axis in enumerate(axes):
-        known = starts is not None and ends is not None
-        found.append((axis % rank, starts[i], ends[i], steps[i]) if known and starts and ends else None)
+        step = steps[i] if steps else 1
+        found.append((axis % rank, starts[i], ends[i], step) if known and starts and ends else None)
     return found
 
 

@@ -269,4 +269,5 @@ def space_to_depth(site: Site) -> list[Axes]:
     line = np.broadcast_to(site.uniform(x[1], 1), (site.shape(0)[1],))
     for axis in (2, 3):
         site.ledger.fix(x[axis], site.reason("pixels"))
-    return [(x[0], np.tile(line, b * b), site.barrier("pixels"), site.barrier("pixels"))]
+    made = np.repeat(line, b * b) if site.attrs.get("mode", "DCR") == "CRD" else np.tile(line, b * b)
+    return [(x[0], made, site.barrier("pixels"), site.barrier("pixels"))]

@@ -18,10 +18,11 @@ def axis_of(site: Site, default: int, slot: int = 0) -> int:
 
 @rule("BatchNormalization")
 def batch_normalization(site: Site) -> list[Axes]:
-    """Per channel: scale, bias, mean and variance follow."""
-    x = ["n", "c", *range(len(site.shape(0)) - 2)][: len(site.shape(0))]
+    """Per channel: scale, bias, mean and variance follow; while training, the other axes are averaged over."""
+    x: Letters = ["n", "c", *range(len(site.shape(0)) - 2)][: len(site.shape(0))]
     extra = len(site.node.output) - 1
-    return through(site, [x, *[("c",)] * 4], [x, *[("c",)] * extra])
+    mixes = [a for a in x if a != "c"] if site.attrs.get("training_mode") else ()
+    return through(site, [x, *[("c",)] * 4], [x, *[("c",)] * extra], mixes=mixes)
 
 
 @rule("InstanceNormalization")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from onnxprune.labels import Axes
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letters, Site, through
+from onnxprune.rules.site import Letters, Site, Unsupported, through
 
 UNARY = (
     "Abs",
     "Acos",
-    "Affine",
     "Affine",
     "Acosh",
     "Asin",
@@ -65,6 +64,8 @@ BROADCAST = (
 
 
 @rule(*UNARY)
+@rule("BitCast")
+@rule("Binarizer", "LabelEncoder", domain="ai.onnx.ml")
 def unary(site: Site) -> list[Axes]:
     """Each position on its own."""
     return [site.labels(0)]
@@ -79,12 +80,15 @@ def cast_like(site: Site) -> list[Axes]:
 
 @rule("Dropout")
 def dropout(site: Site) -> list[Axes]:
-    """Each position on its own (the mask too)."""
+    """Each position on its own (the mask too); what is drawn at random while training depends on the sizes."""
+    training = site.value(2)
+    if site.has(2) and (training is None or training.any()):
+        raise Unsupported("positions are dropped at random")
     return [site.labels(0)] * len(site.node.output)
 
 
 @rule(*BINARY, since=7)
-@rule(*BROADCAST)
+@rule(*BROADCAST, "SwiGLU")
 def broadcast(site: Site) -> list[Axes]:
     """Inputs tied position by position, broadcast from the right."""
     rank = len(site.out_shape())

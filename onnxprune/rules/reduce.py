@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.labels import Axes, is_barrier
+from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
@@ -87,14 +87,28 @@ def crop(site: Site) -> list[Axes]:
     return through(site, [letters], [("n", "c", "y", "x")], fixes=dict.fromkeys(letters[2:], "cropped"))
 
 
+def _resampled(site: Site) -> set[int]:
+    """The axes that are resampled: one may be, and keep its size."""
+    old, new = site.shape(0), site.out_shape()
+    found = {a for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n}
+    listed = [a % len(old) for a in site.attrs.get("axes", range(len(old)))]
+    scales = site.value(1 if site.node.op_type == "Upsample" or site.version < 11 else 2)
+    if scales is None:
+        scales = np.array(site.attrs.get("scales", ()))
+    found.update(a for a, scale in zip(listed, scales, strict=False) if scale != 1)
+    # These choose one scale for all axes, or cut out a part first.
+    is_stretched = site.attrs.get("keep_aspect_ratio_policy", "stretch") == "stretch"
+    if (found and not is_stretched) or site.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        found.update(listed)
+    return found
+
+
 @rule("Resize", "Upsample", follow=_follow_sizes)
 def resize(site: Site) -> list[Axes]:
-    """Axes that keep their size are kept; resampled ones must stay whole."""
-    old, new = site.shape(0), site.out_shape()
-    letters = range(len(old))
-    output: list[Letter] = [a if o == n else f"o{a}" for a, (o, n) in enumerate(zip(old, new, strict=True))]
-    fixes: dict[Letter, str] = {a: "resampled" for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n}
-    return through(site, [letters], [output], fixes=fixes)
+    """Axes that are not resampled are kept; resampled ones must stay whole."""
+    letters, resampled = range(len(site.shape(0))), _resampled(site)
+    output: list[Letter] = [f"o{a}" if a in resampled else a for a in letters]
+    return through(site, [letters], [output], fixes=dict.fromkeys(resampled, "resampled"))
 
 
 @rule("GridSample")
@@ -108,9 +122,9 @@ def grid_sample(site: Site) -> list[Axes]:
 
 @rule("RoiAlign", "MaxRoiPool")
 def roi(site: Site) -> list[Axes]:
-    """Per channel; regions and spatial axes must stay whole."""
-    rois = [None] * (len(site.node.input) - 1)
-    fixes: dict[Letter, str] = dict.fromkeys(("n", "h", "w"), "sampled at computed places")
+    """Per channel and region; spatial axes and images must stay whole."""
+    rois = [("r", "corner"), ("r",)][: len(site.node.input) - 1]
+    fixes: dict[Letter, str] = dict.fromkeys(("n", "h", "w", "corner"), "sampled at computed places")
     return through(site, [("n", "c", "h", "w"), *rois], [("r", "c", "y", "x")], fixes=fixes)
 
 
@@ -123,10 +137,10 @@ def trilu(site: Site) -> list[Axes]:
 
 @rule("ReverseSequence")
 def reverse_sequence(site: Site) -> list[Axes]:
-    """Kept across the time and batch axes, which must stay whole."""
+    """Kept across the time axis, which must stay whole; each batch position has its own length."""
     letters = range(len(site.shape(0)))
-    fixes: dict[Letter, str] = dict.fromkeys((0, 1), "reversed by computed lengths")
-    return through(site, [letters, None], [letters], fixes=fixes)
+    time, batch = int(site.attrs.get("time_axis", 0)), int(site.attrs.get("batch_axis", 1))
+    return through(site, [letters, [batch]], [letters], fixes={time: "reversed by computed lengths"})
 
 
 @rule("Col2Im")
@@ -134,9 +148,9 @@ def col2im(site: Site) -> list[Axes]:
     """Channels are rows of kernel positions and go whole; spatial axes must stay."""
     x, block = site.labels(0), site.listed("block_shape", 2)
     channels = site.out_shape()[1]
-    if block is None or is_barrier(x[1]):
+    if block is None:
         raise Unsupported("its channels do not carry labels")
-    rows = site.uniform(x[1], 1).reshape(channels, -1)
+    rows = np.broadcast_to(site.uniform(x[1], 1), (site.shape(0)[1],)).reshape(channels, -1)
     site.ledger.tie(rows, rows[:, :1])
     site.ledger.fix(x[2], site.reason("image positions"))
     space = tuple(site.barrier("image positions") for _ in site.out_shape()[2:])

@@ -68,9 +68,19 @@ def shape(site: Site) -> list[Axes]:
     return [(site.barrier("sizes"),)]
 
 
-@rule("Size")
+def _report_original_count(edit: Edit) -> None:
+    """The count as it was."""
+    old = edit.site.shape(0)
+    if edit.new_in[0] != old:
+        edit.replace_by(np.array(np.prod(old), np.int64))
+
+
+@rule("Size", follow=_report_original_count)
 def size(site: Site) -> list[Axes]:
-    """No label passes; all axes must stay."""
+    """The count as it was; no label passes, and all axes must stay where it is known to the run alone."""
+    if not site.facts.dynamic.get(site.node.input[0]):
+        site.looks_at(0)
+        return [()]
     letters = range(len(site.shape(0)))
     return through(site, [letters], [()], fixes=dict.fromkeys(letters, "counted"))
 

@@ -1,0 +1,196 @@
+"""Who makes and reads what, and which tensors are weights: what a graph says before anything is labelled."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune import flow
+from onnxprune.evaluate import fill_value
+from onnxprune.model import Model
+from onnxprune.shapes import Facts, constant_value
+
+# A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
+# biases: exporters merge equal tensors); these are small.
+LARGEST_UNSHARED = 1 << 16
+# Operators whose output holds elements of their first input only.
+MOVES = frozenset(
+    ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
+) | {"Unsqueeze"}
+# Floats and what is quantised; wider integers and booleans are sizes, indices and masks (or a quantised bias, which
+# is a weight to the rule that reads it).
+WEIGHT_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {
+    onnx.TensorProto.UNDEFINED,
+    onnx.TensorProto.BOOL,
+    onnx.TensorProto.INT32,
+    onnx.TensorProto.UINT32,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.UINT64,
+    onnx.TensorProto.STRING,
+    onnx.TensorProto.COMPLEX64,
+    onnx.TensorProto.COMPLEX128,
+}
+
+
+@dataclass
+class Wiring:
+    """A flat graph with its static facts.
+
+    Attributes:
+        model: the model.
+        facts: its static shapes and values.
+    """
+
+    model: Model
+    facts: Facts
+
+    def is_weight(self, tensor: str) -> bool:
+        """Whether `tensor` is an initializer or the output of a `Constant`."""
+        return tensor in self.sources
+
+    def branch_taken(self, node: onnx.NodeProto) -> str:
+        """The branch that an If takes whatever it is fed; empty if that is not known."""
+        value = self.facts.values.get(node.input[0])
+        if value is None or not self._is_certain(node.input[0]):
+            return ""
+        return "then_branch" if value.reshape(-1)[0] else "else_branch"
+
+    def _is_certain(self, tensor: str) -> bool:
+        """Whether a value that was the same at both numbers for the symbolic dims is so at all: none made it."""
+        pending, met = [tensor], set()
+        while pending:
+            name = pending.pop()
+            if name in met or name in self.sources:
+                continue
+            met.add(name)
+            node = self._makers.get(name)
+            if node is None or name not in self.facts.values:
+                return False
+            if node.op_type != "Shape":
+                pending.extend(i for i in node.input if i)
+        return True
+
+    @cached_property
+    def _dead(self) -> AbstractSet[str]:
+        """First outputs of the nodes in branches that are never taken."""
+        return flow.dead(self.model.proto.graph, self.branch_taken)
+
+    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+        return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
+        return self._makers.get(tensor)
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether `tensor` is an output of the graph."""
+        return any(value.name == tensor for value in self.model.proto.graph.output)
+
+    @cached_property
+    def _readers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.model.proto.graph.node:
+            for name in {i for i in node.input if i}:
+                found.setdefault(name, []).append(node)
+            if next(captured(node), None) is not None:
+                found.setdefault("", []).append(node)
+        return found
+
+    @cached_property
+    def sources(self) -> Mapping[str, onnx.NodeProto | None]:
+        """Every weight: an initializer (None), or the node that makes it: Constant, ConstantOfShape of a constant."""
+        graph = self.model.proto.graph
+        found: dict[str, onnx.NodeProto | None] = {}
+        found.update((t.name, None) for t in graph.initializer)
+        found.update((t.values.name, None) for t in graph.sparse_initializer)
+        for node in graph.node:
+            filled = node.op_type == "ConstantOfShape" and node.input[0] in found
+            if (node.op_type == "Constant" or filled) and not node.domain:
+                found[node.output[0]] = node
+        return found
+
+    @cached_property
+    def unshared(self) -> frozenset[str]:
+        """Weights that get labels of their own at every use."""
+        uses = Counter(i for n in self.model.proto.graph.node for i in n.input)
+        names = {name for name, count in uses.items() if count > 1 and name in self.sources}
+        return frozenset(name for name in names if self._is_uniform(name))
+
+    def _is_uniform(self, name: str) -> bool:
+        shape = self.facts.shapes.get(name, ())
+        if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
+            return False
+        value = self.stored_value(name)
+        return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
+        known = self._zeros.get(tensor)
+        if known is None:
+            known = self._zeros[tensor] = self._is_zero(tensor)
+        return known
+
+    def _is_zero(self, tensor: str) -> bool:
+        if self.is_weight(tensor) and not self.is_filled(tensor):
+            if math.prod(self.facts.shapes.get(tensor, ())) > LARGEST_UNSHARED:
+                return False
+            value = self.stored_value(tensor)
+            return value is not None and not value.any()
+        node = self._makers.get(tensor)
+        if node is None or node.domain:
+            return False
+        if node.op_type == "ConstantOfShape":
+            return not fill_value(node).any()
+        if node.op_type == "Concat":
+            return all(self.is_zero(name) for name in node.input)
+        return node.op_type in MOVES and self.is_zero(node.input[0])
+
+    @cached_property
+    def _zeros(self) -> dict[str, bool]:
+        return {}
+
+    def is_filled(self, name: str) -> bool:
+        """Whether a weight is not stored but filled by a `ConstantOfShape`."""
+        maker = self.sources[name]
+        return maker is not None and maker.op_type == "ConstantOfShape"
+
+    def stored_value(self, name: str) -> np.ndarray | None:
+        """The value of a weight as it is stored."""
+        maker = self.sources[name]
+        if maker is None:
+            return self.model.array(name)
+        if self.is_filled(name):
+            return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
+        return constant_value(self.model, maker)
+
+    def key(self, node: onnx.NodeProto, slot: int) -> str:
+        """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
+        name = node.input[slot]
+        return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
+
+
+def first_output(node: onnx.NodeProto) -> str:
+    """What identifies a node: its first output that is asked for (the first of all may be left out)."""
+    return next((name for name in node.output if name), "")
+
+
+def captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the subgraphs of `node` mention; a superset of what they take from outside."""
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            for inner in graph.node:
+                yield from (i for i in inner.input if i)
+                yield from captured(inner)
+            yield from (o.name for o in graph.output)

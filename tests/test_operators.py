@@ -1,0 +1,36 @@
+"""Every operator between two contractions: a sample here, all node tests in the long run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.node_cases import all_cases
+from tests.operators import PROVEN, WRONG, Result, examine_newest, sweep
+from tests.own_cases import own_cases
+
+# One test in so many is taken; the step is coprime to the runs in which the tests come.
+STEP = 41
+# Computed weights of grouped convolutions go by groups; regions of MaxRoiPool name their image by a whole number.
+GAPS = {("Conv", 1, 1), ("ConvTranspose", 1, 1), ("MaxRoiPool", 1, 0)}
+
+
+def check(results: list[Result]) -> None:
+    assert [r for r in results if r.status == WRONG] == []
+    assert [r for r in results if r.status == PROVEN and not r.allowed] == []
+
+
+def test_own_cases() -> None:
+    results = [r for case in own_cases() for r in examine_newest(case)]
+    check(results)
+    assert {(r.op, r.slot, r.axis) for r in results if r.allowed and r.status != PROVEN} == GAPS
+
+
+def test_sample_of_node_tests() -> None:
+    results = [r for case in all_cases()[::STEP] for r in examine_newest(case)]
+    check(results)
+    assert sum(r.status == PROVEN for r in results) > 50
+
+
+@pytest.mark.long
+def test_every_node_test() -> None:
+    check(sweep([*all_cases(), *own_cases()], jobs=2))
