@@ -140,22 +140,7 @@ def run(
     with clock("scoring"):
         scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
         chosen = select(groups, scores, options)
-    verdict: Verdict | None = None
-    rolled_back: tuple[RolledBack, ...] = ()
-    with clock("rewriting"):
-        try:
-            small = rewrite(groups, _gone(groups, chosen))
-        except ModelError as error:
-            if not verify:
-                raise
-            verdict = Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
-    if verify:
-        with clock("proving"):
-            proving = groups
-            if verdict is None:
-                proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=sizes is not None)
-            if not verdict.ok and verdict.runnable:
-                chosen, small, verdict, rolled_back = _roll_back(proving, chosen, verdict)
+    chosen, small, verdict, rolled_back = _proven(groups, chosen, clock, verify=verify, fixed_sizes=sizes is not None)
     cut = Cut(groups, _gone(groups, chosen))
     repair: Repair | None = None
     recovery = recovery or recover.Options()
@@ -170,6 +155,27 @@ def run(
     plan = plans.make(groups, chosen, scores, options, sizes)
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, clock.seconds)
+
+
+def _proven(
+    groups: Groups, chosen: Mapping[str, Array], clock: _Clock, *, verify: bool, fixed_sizes: bool
+) -> tuple[Mapping[str, Array], Model, Verdict | None, tuple[RolledBack, ...]]:
+    """The smaller model, its proof, and what was chosen less the groups that failed it."""
+    try:
+        with clock("rewriting"):
+            small = rewrite(groups, _gone(groups, chosen))
+    except ModelError as error:
+        if not verify:
+            raise
+        failed = Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
+        return _roll_back(groups, chosen, failed)
+    if not verify:
+        return chosen, small, None, ()
+    with clock("proving"):
+        proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=fixed_sizes)
+        if not verdict.ok and verdict.runnable:
+            return _roll_back(proving, chosen, verdict)
+    return chosen, small, verdict, ()
 
 
 def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> Groups:

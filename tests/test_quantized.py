@@ -120,7 +120,7 @@ def test_zeros_of_packed_weights(bits: int, zeros: str) -> None:
     model = load(net.proto())
     plan = api.make_plan(model)
     zeroed = api.execute(model, plan, zero=True).model
-    for name, value in run(api.execute(model, plan)[0]).items():
+    for name, value in run(api.execute(model, plan).model).items():
         np.testing.assert_allclose(run(zeroed)[name], value, atol=1e-5 * np.abs(value).max())
     gone = ~plan.masks(model)["c_w"]
     real = api.trace(zeroed).tracing.weight_value("c_w").reshape(6, 5, -1)
