@@ -140,8 +140,8 @@ def run(
     with clock("scoring"):
         scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
         chosen = select(groups, scores, options)
-    chosen, small, verdict, rolled_back = _proven(groups, chosen, clock, verify=verify, fixed_sizes=sizes is not None)
-    cut = Cut(groups, _gone(groups, chosen))
+    left, small, verdict, rolled_back = _proven(groups, chosen, clock, verify=verify, fixed_sizes=sizes is not None)
+    cut = Cut(groups, _gone(groups, left))
     repair: Repair | None = None
     recovery = recovery or recover.Options()
     if runs and recovery.method != "none":
@@ -152,7 +152,7 @@ def run(
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, cut.size)
-    plan = plans.make(groups, chosen, scores, options, sizes)
+    plan = plans.make(groups, left, scores, options, sizes)
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, clock.seconds)
 

@@ -252,10 +252,12 @@ def policies(groups: Groups) -> Iterator[Groups]:
     for choice in groups.tracing.ledger.choices:
         for taken in range(len(choice.cuts)):
             if taken != choice.taken:
-                tracing = Tracing(groups.model, groups.facts, Ledger({**groups.policy, choice.key: taken}))
+                tracing = Tracing(groups.tracing.model, groups.facts, Ledger({**groups.policy, choice.key: taken}))
                 classes = tracing.run()
                 parts, classes = form(tracing, classes)
-                yield Groups(_describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy)
+                yield Groups(
+                    groups.model, _describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy
+                )
 
 
 def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[str, str, bool]:
