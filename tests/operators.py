@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -40,6 +40,7 @@ from tests.readings import allowed
 
 WIDTH = 3  # of what is put in front and behind
 LARGEST = 1000.0
+DIFFERS = "differs"
 NO_PART = "its values play no part"
 DRAWS = 4  # of weights and inputs, until what goes makes a difference
 # Operators that look at sizes and types alone.
@@ -197,13 +198,30 @@ def examine(case: NodeCase, *, quick: bool = False) -> Iterator[Result]:
                 if value.dtype.kind in "OUSc":
                     found = (NOT_RUNNABLE, "text and complex numbers come from no contraction", True)
                 elif not problem:
-                    for seed in range(DRAWS):
-                        found = attempt(Sandwich(case, outputs, slot, axis, constant=constant, seed=seed))
-                        if found[1] != NO_PART:
-                            break
+                    found = confirmed(
+                        lambda seed, s=slot, a=axis, c=constant: attempt(  # type: ignore[misc]
+                            Sandwich(case, outputs, s, a, constant=c, seed=seed)
+                        )
+                    )
                 yield Result(
                     case.name, case.op, case.version, slot, axis, value.shape, constant, axis in readable, *found
                 )
+
+
+def confirmed(draw: Callable[[int], tuple[str, str, bool]]) -> tuple[str, str, bool]:
+    """What a draw says: the first in which the values play a part, and no difference that a second one does not have.
+
+    A number that is rounded to steps may lie on the edge of two in one draw (about one in a thousand), where noise of
+    1e-7 makes a whole step; a rule that is wrong is wrong in any draw.
+    """
+    differed = False
+    for seed in range(DRAWS):
+        found = draw(seed)
+        once = found[0] == WRONG and found[1].startswith(DIFFERS) and not differed
+        if not once and found[1] != NO_PART:
+            return found
+        differed |= once
+    return found
 
 
 def attempt(sandwich: Sandwich) -> tuple[str, str, bool]:
@@ -297,7 +315,7 @@ def _judge(plain: dict[str, Any], wanted: dict[str, Any], found: dict[str, Any],
     errors = {n: proof.difference(wanted[n], found[n]) for n in wanted}
     worst = max(errors.values(), default=np.inf)
     if not worst <= tolerance:
-        return WRONG, f"differs by {worst:.1e}"
+        return WRONG, f"{DIFFERS} by {worst:.1e}"
     floats = [v for v in wanted.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
     if not all(np.isfinite(v).all() for v in floats):
         return NOT_RUNNABLE, "values are not finite"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,20 +35,20 @@ TABLE: dict[str, tuple[str, ...]] = {
     "AffineGrid": ("0", ""),
     "ArgMax": ("!axis",),
     "ArgMin": ("!axis",),
-    "Attention": (":2", ":2", ":2", "", "", "", ""),
     "AveragePool": (":2",),
     "CausalConvWithState": (":2", "0", "0", ":2"),
     "CenterCropPad": ("!axes", ""),
     "Concat": ("*",),
     "ConvTranspose": (":2", ":2", "0"),
+    "ConvInteger": (":2", ":2", "", "0"),
     "CumProd": ("*", ""),
     "CumSum": ("*", ""),
     "DeformConv": (":2", ":2", "0", "0", "0"),
     "DepthToSpace": (":2",),
     "DequantizeLinear": ("*",),
     "Det": (":-2",),
+    "DynamicQuantizeLinear": ("*",),  # zero is always in its range
     "Expand": ("*", ""),
-    "GRU": ("1 2", "2", "2", "", "", "1"),
     "Gemm": ("*",),
     "GlobalAveragePool": (":2",),
     "GlobalLpPool": (":2",),
@@ -56,20 +57,18 @@ TABLE: dict[str, tuple[str, ...]] = {
     "GroupNormalization": (":2", "0", "0"),
     "InstanceNormalization": ("*",),
     "LRN": ("*",),
-    "LSTM": ("1 2", "2", "2", "", "", "1", "1", ""),
     "LayerNormalization": ("*",),
     "LinearAttention": ("0", "0", "0 2", "0", "0", "0"),
     "LpNormalization": ("*",),
     "LpPool": (":2",),
     "MatMul": ("*",),
+    "MatMulInteger": ("*",),
     "MaxRoiPool": ("1", "0"),
     "MeanVarianceNormalization": ("*",),
     "OneHot": ("*", "", ""),
-    "QLinearConv": (":2", "", "", ":2", "0", "0", "", "", "0"),
     "QLinearMatMul": ("*",),
     "QuantizeLinear": ("*",),
     "RMSNormalization": ("*",),
-    "RNN": ("1 2", "2", "2", "", "", "1"),
     "RoiAlign": ("1", "0", "0"),
     "Shape": ("*",),
     "Size": ("*",),
@@ -317,7 +316,57 @@ def _tensor_scatter(case: NodeCase, slot: int) -> set[int]:
     return {0} if slot == 2 else set(range(rank)) - {axis}
 
 
+def _qlinear_conv(case: NodeCase, slot: int) -> set[int]:
+    """That of the convolution, its scales and zero points set apart; those of the weight are one per output."""
+    inner = {0: 0, 3: 1, 8: 2}
+    if slot in inner:
+        plain = replace(case, values=[v for i, v in enumerate(case.values) if i in inner])
+        return _conv(plain, inner[slot])
+    return {0} if slot in (4, 5) else set()
+
+
+def _attention(case: NodeCase, slot: int) -> set[int]:
+    """Samples, whole heads, and what is summed over or passed on within a head; queries whose place does not matter.
+
+    What is attended over goes through a softmax. Tensors of three axes have the heads in the last one.
+    """
+    rank, queries = rank_of(case, slot), set() if case.attrs.get("is_causal") else {1}
+    if slot in (0, 1, 2):
+        inner = {0, 1, 3} if rank == 4 else {0, 2}
+        return inner | ({q + rank - 3 for q in queries} if slot == 0 else set())
+    if slot in (4, 5):
+        return {0, 1, 3}
+    if slot == 3:  # [..., queries, what is attended over]
+        return set(range(rank - 2)) | {rank - 2 for _ in queries}
+    return {0}
+
+
+def _rotary(case: NodeCase, slot: int) -> set[int]:
+    """Pairs that are turned go together; rows of a table that positions index stay."""
+    return {1} if slot in (1, 2) and rank_of(case, slot) == 2 else set(range(rank_of(case, slot)))
+
+
+def _recurrent(case: NodeCase, slot: int) -> set[int]:
+    """Samples, features and units, which stand in every gate; not steps and directions."""
+    batch = 0 if case.attrs.get("layout") else 1
+    by_slot = ({batch, 2}, {1, 2}, {1, 2}, {1}, {0}, {batch, 2}, {batch, 2}, {1})
+    return by_slot[slot]
+
+
+def _scan(case: NodeCase, slot: int) -> set[int]:
+    """All but the axis that is scanned."""
+    scanned = slot >= len(case.node.input) - int(case.attrs["num_scan_inputs"])
+    return set(range(rank_of(case, slot))) - ({0} if scanned else set())
+
+
 READERS: dict[str, Reader] = {
+    "Attention": _attention,
+    "GRU": _recurrent,
+    "LSTM": _recurrent,
+    "QLinearConv": _qlinear_conv,
+    "RNN": _recurrent,
+    "RotaryEmbedding": _rotary,
+    "Scan": _scan,
     "BatchNormalization": _batch_normalization,
     "Col2Im": _col2im,
     "Compress": _compress,

@@ -102,6 +102,8 @@ def linear(site: Site) -> list[Axes]:
     """Each position on its own; scale and zero point follow their axis, or go with their block."""
     rank, block = len(site.shape(0)), int(site.attrs.get("block_size", 0))
     parameters = [slot for slot in (1, 2) if not _is_single(site, slot)]
+    if parameters and not site.node.domain and site.version < 13:
+        raise Unsupported("a scale per channel, which this opset does not know")
     axis = axis_of(site, 1) if parameters else 0
     if axis >= max(rank, 1):
         raise Unsupported(f"its axis {axis} is none of the {rank} axes of its input")
