@@ -141,7 +141,7 @@ def run(
         scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
         chosen = select(groups, scores, options)
     left, small, verdict, rolled_back = _proven(groups, chosen, clock, verify=verify, fixed_sizes=sizes is not None)
-    cut = Cut(groups, _gone(groups, left))
+    cut = Cut(groups, gone(groups, left))
     repair: Repair | None = None
     recovery = recovery or recover.Options()
     if runs and recovery.method != "none":
@@ -163,7 +163,7 @@ def _proven(
     """The smaller model, its proof, and what was chosen less the groups that failed it."""
     try:
         with clock("rewriting"):
-            small = rewrite(groups, _gone(groups, chosen))
+            small = rewrite(groups, gone(groups, chosen))
     except ModelError as error:
         if not verify:
             raise
@@ -172,7 +172,7 @@ def _proven(
     if not verify:
         return chosen, small, None, ()
     with clock("proving"):
-        proving, verdict = _check(groups, lambda g: _gone(g, chosen), small, fixed_sizes=fixed_sizes)
+        proving, verdict = _check(groups, lambda g: gone(g, chosen), small, fixed_sizes=fixed_sizes)
         if not verdict.ok and verdict.runnable:
             return _roll_back(proving, chosen, verdict)
     return chosen, small, verdict, ()
@@ -218,12 +218,12 @@ def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = Fals
         UsageError: the plan does not fit the model.
     """
     groups = plan.trace(model)
-    gone = plan.removed(groups)
+    away = plan.removed(groups)
     if zero:
-        return Executed(zeroed(groups, gone), None)
-    small = rewrite(groups, gone)
+        return Executed(zeroed(groups, away), None)
+    small = rewrite(groups, away)
     verdict = _check(groups, plan.removed, small)[1] if verify else None
-    cut = Cut(groups, gone)
+    cut = Cut(groups, away)
     return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut))
 
 
@@ -308,12 +308,13 @@ def _same_kind(model: Model, source: Any) -> Any:
 # --- proof by halves -------------------------------------------------------------------------------------
 
 
-def _gone(groups: Groups, chosen: Mapping[str, Array]) -> Array:
-    gone = np.zeros(groups.classes.count, bool)
+def gone(groups: Groups, chosen: Mapping[str, Array]) -> Array:
+    """bool[classes]: what goes if `chosen` (group name -> indices into its classes) does."""
+    away = np.zeros(groups.classes.count, bool)
     for group in groups.groups:
         if group.name in chosen:
-            gone[group.classes[chosen[group.name]]] = True
-    return gone
+            away[group.classes[chosen[group.name]]] = True
+    return away
 
 
 def _check(
@@ -334,9 +335,9 @@ def _check(
 
 def _attempt(groups: Groups, chosen: Mapping[str, Array]) -> Verdict:
     """The proof of some of the groups alone."""
-    gone = _gone(groups, chosen)
+    away = gone(groups, chosen)
     try:
-        return proof.check(groups, gone, rewrite(groups, gone))
+        return proof.check(groups, away, rewrite(groups, away))
     except ModelError as error:
         return Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
 
@@ -369,9 +370,9 @@ def _roll_back(
     left = {n: chosen[n] for n in passed[:together]}
     if not left:
         raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
-    gone = _gone(groups, left)
-    small = rewrite(groups, gone)
-    return left, small, proof.check(groups, gone, small), tuple(failed)
+    away = gone(groups, left)
+    small = rewrite(groups, away)
+    return left, small, proof.check(groups, away, small), tuple(failed)
 
 
 def _together(groups: Groups, chosen: Mapping[str, Array]) -> int:

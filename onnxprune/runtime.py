@@ -23,7 +23,7 @@ LARGEST_TIDIED = 10_000
 class Session:
     """A model that is ready to run; closes its temporary files on exit."""
 
-    def __init__(self, model: Model, *, threads: int = 0) -> None:
+    def __init__(self, model: Model, *, threads: int = 0, optimised: bool = True) -> None:
         """Prepare `model`.
 
         Raises:
@@ -37,7 +37,7 @@ class Session:
         options.intra_op_num_threads = threads
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
         level = ort.GraphOptimizationLevel
-        tidied = len(model.proto.graph.node) <= LARGEST_TIDIED
+        tidied = optimised and len(model.proto.graph.node) <= LARGEST_TIDIED
         options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
         # Not even float weights quantised, for being next to what is.
         options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -96,7 +96,7 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     chosen, costs["planning"] = timed(planned)
 
     def rewritten() -> Any:
-        small = rewrite(groups, api._gone(groups, chosen))
+        small = rewrite(groups, api.gone(groups, chosen))
         for make in small.values.values():  # what the writer would otherwise slice
             make()
         return small

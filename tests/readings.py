@@ -347,9 +347,12 @@ def _rotary(case: NodeCase, slot: int) -> set[int]:
 
 
 def _recurrent(case: NodeCase, slot: int) -> set[int]:
-    """Samples, features and units, which stand in every gate; not steps and directions."""
+    """Samples, features and units, which stand in every gate; not steps and directions.
+
+    The units of R lie on two of its axes, of which a contraction in front can make one only.
+    """
     batch = 0 if case.attrs.get("layout") else 1
-    by_slot = ({batch, 2}, {1, 2}, {1, 2}, {1}, {0}, {batch, 2}, {batch, 2}, {1})
+    by_slot = ({batch, 2}, {1, 2}, set[int](), {1}, {0}, {batch, 2}, {batch, 2}, {1})
     return by_slot[slot]
 
 

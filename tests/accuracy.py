@@ -1,0 +1,107 @@
+"""What criteria and repairs leave of the accuracy of trained networks: the table in docs/accuracy.md.
+
+    python -m tests.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
+                             [--removed 30,50,70] [--samples 256] [--scope uniform]
+
+Needs the folder of shared models and data (see tests/shared.py). Calibration pictures are drawn from the training
+pictures with seed 1; accuracy is that on all 10,000 test pictures. For every share of MACs the ratio is searched that
+removes it, the same for every group (uniform) or over all (global).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from onnxprune import api, calibration, cost, criteria, recover
+from onnxprune.cut import Cut
+from onnxprune.grouping import Groups, trace
+from onnxprune.labels import Array
+from onnxprune.model import Model, load
+from onnxprune.rewrite import rewrite
+from onnxprune.runtime import Session
+from onnxprune.selection import Options, select
+from tests import shared
+
+NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def pictures(raw: Array) -> Array:
+    """Pictures as the networks were trained on them, [n, 3, 32, 32]."""
+    scaled = (raw.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def accuracy(model: Model, name: str, test: Array, labels: Array) -> float:
+    """Share of pictures whose class is found."""
+    with Session(model) as session:
+        found = [session.run({name: test[i : i + 250]})[0].argmax(axis=1) for i in range(0, len(test), 250)]
+    return float((np.concatenate(found) == labels).mean())
+
+
+def cut_at(groups: Groups, scores: Array, options: Options, removed: float) -> tuple[Cut, Model, float]:
+    """The cut that comes closest to removing a share of the MACs, and the share."""
+    before = cost.of_trace(groups.tracing, groups.model).macs
+    low, high = 0.0, 0.95
+    for _ in range(12):
+        middle = (low + high) / 2
+        cut = Cut(groups, api.gone(groups, select(groups, scores, replace(options, ratio=middle))))
+        left = cost.of_trace(groups.tracing, groups.model, cut.size).macs
+        low, high = (middle, high) if 1 - left / before < removed else (low, middle)
+    return cut, rewrite(groups, cut.gone), 1 - left / before
+
+
+def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> None:
+    """Print a row per criterion, repair and share."""
+    source = load(str(shared.entry(name).path))
+    (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
+    runs = calibration.read([{entry: data["calibration"]}], source, samples=given.samples)
+    groups = trace(source)
+    whole = accuracy(source, entry, data["test"], data["labels"])
+    print(f"{name}: {whole:.2%}", flush=True)  # noqa: T201 the table
+    for criterion in given.criteria.split(","):
+        options = Options(criterion=criterion, scope=given.scope)
+        scores = criteria.score(groups, criterion, 0, runs)
+        for share in map(float, given.removed.split(",")):
+            cut, small, removed = cut_at(groups, scores, options, share / 100)
+            for method in given.recover.split(","):
+                start = time.perf_counter()
+                model = small if method == "none" else recover.repair(cut, small, runs, recover.Options(method))[0]
+                found, seconds = accuracy(model, entry, data["test"], data["labels"]), time.perf_counter() - start
+                print(  # noqa: T201 the table
+                    f"| {name} | {criterion} | {method} | {removed:.1%} | {found:.2%} | {found / whole:.1%} | {seconds:.0f} s |",
+                    flush=True,
+                )
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", action="append")
+    parser.add_argument("--criteria", default="l2,obs")
+    parser.add_argument("--recover", default="none,least-squares")
+    parser.add_argument("--removed", default="30,50,70")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--scope", default="uniform")
+    given = parser.parse_args()
+    folder = shared.folder()
+    if folder is None:
+        parser.error(shared.ABSENT)
+    train, test = (np.load(folder / "data" / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
+    chosen = np.random.default_rng(1).permutation(len(train["x"]))[: given.samples]
+    data = {
+        "calibration": pictures(train["x"][chosen]),
+        "test": pictures(test["x"]),
+        "labels": test["y"].reshape(-1),
+    }
+    for name in given.network or NETWORKS:
+        rows(name, given, data)
+
+
+if __name__ == "__main__":
+    main()
