@@ -58,12 +58,12 @@ def cut_at(groups: Groups, scores: Array, options: Options, removed: float) -> t
 
 def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> None:
     """Print a row per criterion, repair and share."""
-    source = load(str(shared.entry(name).path))
+    source = load(str(shared.entry(f"models/{name}").path))
     (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
     runs = calibration.read([{entry: data["calibration"]}], source, samples=given.samples)
     groups = trace(source)
     whole = accuracy(source, entry, data["test"], data["labels"])
-    print(f"{name}: {whole:.2%}", flush=True)  # noqa: T201 the table
+    print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):
         options = Options(criterion=criterion, scope=given.scope)
         scores = criteria.score(groups, criterion, 0, runs)
@@ -73,10 +73,8 @@ def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> Non
                 start = time.perf_counter()
                 model = small if method == "none" else recover.repair(cut, small, runs, recover.Options(method))[0]
                 found, seconds = accuracy(model, entry, data["test"], data["labels"]), time.perf_counter() - start
-                print(  # noqa: T201 the table
-                    f"| {name} | {criterion} | {method} | {removed:.1%} | {found:.2%} | {found / whole:.1%} | {seconds:.0f} s |",
-                    flush=True,
-                )
+                cells = (f"{removed:.1%}", f"{found:.2%}", f"{found / whole:.1%}", f"{seconds:.0f} s")
+                print(f"| {name} | {criterion} | {method} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
