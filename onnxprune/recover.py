@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Rows per layer that enter the moments: enough for D x D moments of some thousands.
 ROWS = 16384
-# Shares of the runs, the last ones, that judge the fits, and that no fit sees at all.
+# Shares of the runs, at even steps, that judge the fits, and that no fit sees at all.
 JUDGES, HELD_OUT = 0.2, 0.1
 # Widest layer (D of its weight) that is fitted: the solve is cubic in it.
 WIDEST = 6144
@@ -131,7 +131,7 @@ def repair(
     Args:
         cut: what was removed, with the traced original.
         pruned: the smaller model.
-        runs: calibration inputs, at least two; the last ones judge what is kept.
+        runs: calibration inputs, at least two; some of them judge what is kept.
         options: how to repair.
         progress: is told about every layer.
 
@@ -146,7 +146,8 @@ def repair(
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original = cut.groups.model
     runs, held = _split(runs, HELD_OUT)
-    train = len(_split(runs, JUDGES)[0])
+    fitting, judging = _split(runs, JUDGES)
+    train, runs = len(fitting), [*fitting, *judging]
     parameters = Parameters(pruned)
     targets = list(_targets(cut, parameters, norms=options.method == "batchnorm"))
     fits = []
@@ -170,11 +171,12 @@ def repair(
 
 
 def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence[Runs]]:
-    """The runs without the last ones, and these; one run serves as both."""
+    """The runs without some at even steps, and these; one run serves as both."""
     if len(runs) == 1:
         return runs, runs
     count = max(1, round(len(runs) * share))
-    return runs[:-count], runs[-count:]
+    held = {(2 * i + 1) * len(runs) // (2 * count) for i in range(count)}
+    return [r for i, r in enumerate(runs) if i not in held], [r for i, r in enumerate(runs) if i in held]
 
 
 # --- what is fitted --------------------------------------------------------------------------------------

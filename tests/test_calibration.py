@@ -40,7 +40,15 @@ def test_npz_in_batches(tmp_path: Path):
     runs = calibration.read(tmp_path / "c.npz", model(), batch=8)
     assert [len(run["x"]) for run in runs] == [8, 8, 4] and list(runs[0]) == ["x"]
     assert np.array_equal(together(runs), DATA)
-    assert np.array_equal(together(calibration.read(str(tmp_path / "c.npz"), model(), samples=9, batch=4)), DATA[:9])
+
+
+def test_fewer_samples_are_drawn_from_the_whole_array(tmp_path: Path):
+    """Many files are sorted by class: the first ones would show one class only."""
+    np.savez(tmp_path / "c.npz", x=DATA)
+    drawn, again = (together(calibration.read(str(tmp_path / "c.npz"), model(), samples=9, batch=4)) for _ in range(2))
+    rows = [DATA.tolist().index(row) for row in drawn.tolist()]
+    assert len(set(rows)) == 9 and max(rows) > 9
+    assert np.array_equal(drawn, again)
 
 
 def test_fixed_batch_takes_whole_batches_only(tmp_path: Path):

@@ -46,9 +46,11 @@ def runs_of(
     taken = 0
     for where, feed in found:
         run = checked(feed, wanted, where, batched=dim is not None)
-        count = 1 if dim is None else min(len(next(iter(run.values()))), samples - taken)
-        if dim is not None:
-            run = {name: value[:count] for name, value in run.items()}
+        total = 1 if dim is None else len(next(iter(run.values())))
+        count = min(total, samples - taken)
+        if count < total:  # drawn from all of them, since many files are sorted by class
+            drawn = np.random.default_rng(0).permutation(total)[:count]
+            run = {name: value[drawn] for name, value in run.items()}
         key = tuple(value.shape[1:] for value in run.values()) if merge or fixed else len(alike)
         alike.setdefault(key, deque()).append(run)
         taken += count
