@@ -23,6 +23,7 @@ from onnxprune.wiring import WEIGHT_TYPES, Wiring, captured, first_output
 logger = logging.getLogger(__name__)
 
 COMPUTED = Reason("sizes or indices that the graph computes")
+UNREAD = Reason("no operator looks at it")
 TOO_LONG = Reason("an axis too long to follow")
 CONTRADICTION = "cannot be followed"
 # What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
@@ -43,6 +44,7 @@ class Tracing(Wiring, LabelState):
         weights: entry of `axes` -> the weight that it belongs to.
         computed: tensors of sizes and indices, whose labels are barriers.
         shapeless: tensor without a known shape -> what made it so.
+        solved: whether all labels are made.
         read: (first output, slot) of every node input whose labels its rule asked for.
         opened: axes of graph inputs and outputs that may shrink.
         rows: tables whose rows may go although computed ids index them.
@@ -58,6 +60,7 @@ class Tracing(Wiring, LabelState):
     read: set[tuple[str, int]] = field(default_factory=set)
     computed: set[str] = field(default_factory=set)
     shapeless: dict[str, str] = field(default_factory=dict)
+    solved: bool = False
 
     # --- LabelState --------------------------------------------------------------------------------------
 
@@ -76,6 +79,8 @@ class Tracing(Wiring, LabelState):
             shape = self.facts.shapes.get(name)
             if shape is None:
                 raise Unsupported(f"the shape of {name!r} is unknown", name)
+            if self.solved:  # what no rule has asked for stays whole
+                return (self.ledger.barrier(UNREAD),) * len(shape)
             one = self.ledger.barrier(Reason("axis of a single position"))
             long = self.ledger.barrier(TOO_LONG)
             known = tuple(
@@ -200,6 +205,7 @@ class Tracing(Wiring, LabelState):
                 for axis, labels in enumerate(self.axes[value.name]):
                     if (value.name, axis) not in self.opened:
                         self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
+        self.solved = True
         return self.ledger.solve()
 
     def _open(self, name: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
+from onnxprune.model import load
 from tests.graphs import INT64, Net, array_of, group_of, prune, reasons_for, shapes_of, with_arrays
 
 
@@ -339,3 +341,15 @@ def test_nodes_may_have_no_names_or_equal_ones(name: str) -> None:
     assert outcome.verdict.ok or not outcome.verdict.runnable  # the runtime refuses equal names
     assert {g.kind for g in outcome.groups.groups} == {"head"}
     assert shapes_of(outcome.model)["w_q"] == (8, 12)
+
+
+def test_weights_asked_for_after_tracing_have_no_labels_of_their_own() -> None:
+    """Nothing may stand for positions that no group knows: criteria look at any input of a traced node."""
+    net = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2, 4] x) => (int64[2] y) '
+        "<float[4, 3] w = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}> { z = Unknown(x, w) y = Shape(w) }"
+    )
+    groups = api.trace(load(net, check=False))
+    node = groups.tracing.model.proto.graph.node[1]
+    groups.tracing.axes.pop("w", None)
+    assert all((labels < 0).all() for labels in groups.tracing.labels(node, 0))

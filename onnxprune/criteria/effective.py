@@ -129,7 +129,7 @@ class Weights:
         contraction, bias = found
         scale, mean, variance = (self._line(norm, slot) for slot in (1, 3, 4))
         before = np.zeros(1) if bias is None else self._line(*bias) if self._is_along(norm, *bias) else None
-        if scale is None or mean is None or variance is None or before is None:
+        if scale is None or mean is None or variance is None or before is None or before.size not in (1, scale.size):
             return
         with np.errstate(all="ignore"):  # scores that are not finite are refused
             factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", 1e-5))
