@@ -8,6 +8,7 @@ have one group.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(ABC):
     """A node that multiplies its input with a weight.
 
     Attributes:
@@ -56,21 +57,21 @@ class Layer:
         split = rows.reshape(groups, n, size // self.positions, self.positions)
         return np.ascontiguousarray(split.transpose(0, 1, 3, 2)).reshape(groups, n * self.positions, -1)
 
+    @abstractmethod
     def matrix(self, weight: Array) -> Array:
         """A weight, or anything of its shape, as [groups, D, O]; not scaled."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tensor(self, matrix: Array, shape: Sequence[int]) -> Array:
         """The inverse of `matrix`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """At most so many positions of the input, to draw rows at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, x: Array, places: Array) -> Array:
         """What the weight is multiplied with at `places`: [groups, n, D]."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

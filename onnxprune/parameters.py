@@ -17,13 +17,13 @@ from onnxprune.layers import Layer
 from onnxprune.model import Model
 from onnxprune.wiring import captured
 
-# Slots of the scale and of the bias, per channel, of norms.
+# Norms: the slots of the scale and of the bias, and the axis of the channels that these lie along.
 NORMS = {
-    "BatchNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "GroupNormalization": (1, 2),
-    "LayerNormalization": (1, 2),
-    "RMSNormalization": (1, None),
+    "BatchNormalization": (1, 2, 1),
+    "InstanceNormalization": (1, 2, 1),
+    "GroupNormalization": (1, 2, 1),
+    "LayerNormalization": (1, 2, -1),
+    "RMSNormalization": (1, None, -1),
 }
 
 
@@ -117,6 +117,6 @@ class Parameters:
         slots = NORMS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if slots is None:
             return None
-        scale, bias = (node.input[s] if s is not None and s < len(node.input) else "" for s in slots)
+        scale, bias = (node.input[s] if s is not None and s < len(node.input) else "" for s in slots[:2])
         own = self.is_own(scale) and len(self._stored[scale].dims) == 1
         return (scale, bias) if own and (not bias or self._is_bias(bias, self._stored[scale].dims[0])) else None

@@ -23,7 +23,7 @@ from onnxprune.errors import UsageError
 from onnxprune.labels import Array
 from onnxprune.layers import Layer, layer_of
 from onnxprune.model import Model
-from onnxprune.parameters import Parameters
+from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rules.site import Site
 from onnxprune.tapped import MEMORY, Walk
 
@@ -323,7 +323,7 @@ def _fit_norm(
 ) -> Fit:
     """Scale and shift every channel of a norm's output to the deviation and mean that it had."""
     site = target.site
-    axis = len(site.out_shape()) - 1 if "Layer" in site.node.op_type or "RMS" in site.node.op_type else 1
+    axis = NORMS[site.node.op_type][2] % len(site.out_shape())
     kept = cut.kept(cut.groups.tracing.axes[site.node.output[0]][axis], axis, site.out_shape()[axis])
     sums, held = _Deviations(), []
     for number, (y, y_pruned) in enumerate(pairs):

@@ -44,13 +44,11 @@ class _Reader:
     """A layer that reads groups.
 
     Attributes:
-        layer: the layer, of one group of channels.
         weight: its weights [D, O].
         owner: index of the class of every row of `weight`; -1 where it cannot go.
         moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
     """
 
-    layer: Layer
     weight: Array
     owner: Array
     moment: Array
@@ -100,7 +98,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
             value = groups.tracing.weight_value(site.node.input[layer.weight])
             assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
-            readers.append(_Reader(layer, store.put(weight), owner, store.put(moment)))
+            readers.append(_Reader(store.put(weight), owner, store.put(moment)))
     return readers
 
 
@@ -113,8 +111,8 @@ def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
         classes = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)
         classes = np.where((classes >= 0) & (groups.group_of[classes] >= 0), classes, -1)
         matrix = layer.matrix(np.broadcast_to(as_field(classes, axis, len(shape)), shape))
-        rows, columns = matrix[0, :, :1], matrix[0, :1]
-        if len(matrix) == 1 and (rows >= 0).any() and not (matrix != rows).any() and columns.shape[1]:
+        rows = matrix[0, :, :1]
+        if len(matrix) == 1 and (rows >= 0).any() and not (matrix != rows).any():
             owner = rows[:, 0] if owner is None else np.where(rows[:, 0] >= 0, rows[:, 0], owner)
     return owner
 
@@ -158,7 +156,7 @@ class _Surgery:
         real = columns >= 0
         weight = np.where(real[..., None], self._weight[columns], 0)
         if self._inverse.ndim == 1:
-            return np.square(weight).sum(axis=2).__truediv__(self._inverse[columns]).sum(axis=1) / self._energy
+            return (np.square(weight).sum(axis=2) / self._inverse[columns]).sum(axis=1) / self._energy
         block = self._inverse[columns[:, :, None], columns[:, None, :]]
         pairs = real[:, :, None] & real[:, None, :]
         block = np.where(pairs, block, np.eye(columns.shape[1]))
