@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxprune.flat import flattened
@@ -11,6 +11,8 @@ from onnxprune.flow import graphs
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
+from onnxprune.rules.registry import Product
+from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape, infer
 from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import Tracing
@@ -85,15 +87,13 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
 
     batch = samples(tracing)
     layers = []
-    for site, rule in tracing.sites:
-        if rule is None or rule.work is None:
-            continue
+    for site, work in contractions(tracing):
         names = site.node.input
         labels = {s: tracing.axes.get(tracing.key(site.node, s)) for s in range(len(names)) if site.has(s)}
         inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.facts.shapes}
         made = first_output(site.node)
         output = shape(made, tracing.axes[made])
-        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in rule.work(site))
+        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in work)
         scales = {s for encoding in site.encodings.values() for s in encoding.slots}
         weights = [s for s in inputs if labels[s] is not None and site.constant[s] and s not in scales]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
@@ -103,6 +103,13 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
     filled = {tracing.weights[k]: x for k, x in tracing.weights_axes() if tracing.is_filled(tracing.weights[k])}
     params = _stored(model) + sum(math.prod(shape(name, axes)) for name, axes in filled.items())
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))
+
+
+def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
+    """Every contraction with its products."""
+    for site, rule in tracing.sites:
+        if rule is not None and rule.work is not None:
+            yield site, rule.work(site)
 
 
 def samples(tracing: Tracing) -> int:

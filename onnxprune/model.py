@@ -284,6 +284,12 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
     return targets
 
 
+def file_size(model: Model) -> int:
+    """Bytes that the model takes when it is saved; with external data at most, and that of both files."""
+    padding = sum(map(wire.DataFile.padding, map(ext.byte_size, ext.tensors(model.proto)))) if model.external else 0
+    return _inline_blob(model).size + padding
+
+
 def _write_inline(model: Model, file: BinaryIO) -> None:
     blob = _inline_blob(model)
     if blob.size > wire.PROTOBUF_LIMIT:

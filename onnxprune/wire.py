@@ -126,9 +126,14 @@ class DataFile:
     def __init__(self, file: BinaryIO, location: str) -> None:
         self._file, self._location, self._end = file, location, 0
 
+    @classmethod
+    def padding(cls, size: int) -> int:
+        """Bytes that may stand in front of data of this size, at most."""
+        return (cls.PAGE if size >= cls.LARGE else cls.LINE) - 1
+
     def add(self, tensor: TensorProto, data: Blob) -> None:
         """Writes the data and makes the tensor (which has none) refer to it."""
-        alignment = self.PAGE if data.size >= self.LARGE else self.LINE
+        alignment = self.padding(data.size) + 1
         offset = -(-self._end // alignment) * alignment
         self._file.write(bytes(offset - self._end))
         if sum(self._file.write(piece) for piece in data.pieces()) != data.size:

@@ -18,7 +18,7 @@ LEVELS = (
         *("flat", "flow", "functions", "ids", "protos", "symbols"),
     ),
     ("rules",),
-    ("wiring", "tracing", "forming", "grouping", "cost"),
+    ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
     ("runtime", "data", "calibration", "tapped", "layers"),
     ("criteria", "rows", "selection"),
     ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover"),

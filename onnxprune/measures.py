@@ -1,0 +1,262 @@
+"""Exact costs as functions of how many units every group loses: parameters, bytes, work, memory, units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from onnx import TensorProto
+
+from onnxprune.cost import contractions, of_trace, samples
+from onnxprune.external import item_bits
+from onnxprune.labels import Array
+from onnxprune.model import file_size
+from onnxprune.tracing import Tracing
+from onnxprune.widths import ONE, Widths
+from onnxprune.wiring import captured, first_output
+
+STRING = TensorProto.STRING
+
+# What these put out lies where their input does.
+ALIASES = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
+
+
+class Measure(Protocol):
+    """A cost as a function of how many units every group loses, those that matter least first."""
+
+    def total(self, counts: Array) -> float:
+        """The cost if every group loses `counts` units, int[groups]."""
+        ...
+
+    def along(self, counts: Array, group: int, menu: Array) -> Array:
+        """float64[menu]: the cost if one group loses `menu` units, int[menu], and the others `counts`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """The terms that a group changes.
+
+    Attributes:
+        terms: their numbers.
+        axes: the axes that are their factors, each once.
+        factors: int[terms, most], indices into `axes`.
+        shrinking: indices into `axes` of those that the group shortens.
+        gone: int[units + 1, shrinking], by how much.
+    """
+
+    terms: Array
+    axes: Array
+    factors: Array
+    shrinking: Array
+    gone: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """Products of axis lengths, each with a weight.
+
+    Attributes:
+        widths: the lengths.
+        weights: float64[terms].
+        factors: int64[terms, most], numbers of axes.
+    """
+
+    widths: Widths
+    weights: Array
+    factors: Array
+    _known: dict[int, _Touched] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, widths: Widths, terms: Sequence[tuple[float, Sequence[int]]]) -> Terms:
+        """From (weight, axes) of every term."""
+        factors = np.full((len(terms), max([1, *(len(axes) for _, axes in terms)])), ONE, np.int64)
+        for row, (_, axes) in zip(factors, terms, strict=True):
+            row[: len(axes)] = axes
+        return cls(widths, np.array([weight for weight, _ in terms], np.float64), factors)
+
+    def values(self, counts: Array) -> Array:
+        """float64[terms]: the value of every term."""
+        lengths = self.widths.lengths(counts).astype(np.float64)
+        return np.asarray(self.weights * lengths[self.factors].prod(axis=1))
+
+    def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
+        """(int[k] the terms that a group changes, float64[menu, k] their values if it loses `menu` units)."""
+        touched = self._touched(group)
+        others = counts.copy()
+        others[group] = 0
+        lengths = np.repeat(self.widths.lengths(others)[touched.axes][None].astype(np.float64), len(menu), axis=0)
+        lengths[:, touched.shrinking] -= touched.gone[menu]
+        return touched.terms, lengths[:, touched.factors].prod(axis=2) * self.weights[touched.terms]
+
+    def _touched(self, group: int) -> _Touched:
+        if group not in self._known:
+            shrinking, gone = self.widths.along(group)
+            terms = np.flatnonzero(np.isin(self.factors, shrinking).any(axis=1))
+            axes, factors = np.unique(self.factors[terms], return_inverse=True)
+            here = np.isin(shrinking, axes)
+            places = np.searchsorted(axes, shrinking[here])
+            shape = (len(terms), self.factors.shape[1])
+            self._known[group] = _Touched(terms, axes, factors.reshape(shape), places, gone[:, here])
+        return self._known[group]
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """The sum of terms, and of a constant."""
+
+    terms: Terms
+    constant: float = 0.0
+
+    def total(self, counts: Array) -> float:
+        """See `Measure`."""
+        return self.constant + float(self.terms.values(counts).sum())
+
+    def along(self, counts: Array, group: int, menu: Array) -> Array:
+        """See `Measure`."""
+        values = self.terms.values(counts)
+        touched, changed = self.terms.changed(counts, group, menu)
+        return np.asarray(self.constant + values.sum() - values[touched].sum() + changed.sum(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Peak:
+    """The most that lies in memory at once, of tensors that are made at a step and needed up to another.
+
+    Attributes:
+        terms: bytes of every tensor.
+        births: int[tensors], the step that makes it.
+        deaths: int[tensors], the last step that needs it.
+    """
+
+    terms: Terms
+    births: Array
+    deaths: Array
+
+    def total(self, counts: Array) -> float:
+        """See `Measure`."""
+        return self._peak(self.terms.values(counts))
+
+    def along(self, counts: Array, group: int, menu: Array) -> Array:
+        """See `Measure`."""
+        values = self.terms.values(counts)
+        touched, changed = self.terms.changed(counts, group, menu)
+        found = np.empty(len(menu))
+        for row, new in enumerate(changed):
+            values[touched] = new
+            found[row] = self._peak(values)
+        return found
+
+    def _peak(self, sizes: Array) -> float:
+        steps = self._steps
+        change = np.bincount(self.births, sizes, steps) - np.bincount(self.deaths + 1, sizes, steps)
+        return float(change.cumsum().max(initial=0.0))
+
+    @cached_property
+    def _steps(self) -> int:
+        return int(self.deaths.max(initial=0)) + 2
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The units that remain in some of the groups.
+
+    Attributes:
+        units: int[groups], 0 for those that do not count.
+    """
+
+    units: Array
+
+    def total(self, counts: Array) -> float:
+        """See `Measure`."""
+        return float((self.units - counts)[self.units > 0].sum())
+
+    def along(self, counts: Array, group: int, menu: Array) -> Array:
+        """See `Measure`."""
+        own = self.total(counts) + float(counts[group])
+        return own - menu if self.units[group] else np.full(len(menu), self.total(counts))
+
+
+# --- what a model costs ----------------------------------------------------------------------------------
+
+
+def macs(widths: Widths) -> Sum:
+    """Multiply-accumulates for one sample."""
+    tracing = widths.groups.tracing
+    share = 1 / samples(tracing)
+    terms = []
+    for site, products in contractions(tracing):
+        names = {None: first_output(site.node)} | {s: tracing.key(site.node, s) for s in range(len(site.node.input))}
+        terms += [(share, [widths.axes(names[slot])[axis] for slot, axis in product]) for product in products]
+    return Sum(Terms.of(widths, terms))
+
+
+def params(widths: Widths) -> Sum:
+    """Elements of all weights."""
+    return _stored(widths, of_trace(widths.groups.tracing, widths.groups.model).params, lambda dtype: 1.0)
+
+
+def size(widths: Widths) -> Sum:
+    """Bytes of the file."""
+    return _stored(widths, file_size(widths.groups.model), lambda dtype: item_bits(dtype) / 8)
+
+
+def _stored(widths: Widths, total: float, each: Callable[[int], float]) -> Sum:
+    """`total`, less what goes of the weights, an element of which counts as `each` says of its type."""
+    tracing = widths.groups.tracing
+    # A weight that is un-shared counts as one that stays: each use may get a copy of its own.
+    names = [key for key, name in tracing.weights.items() if key == name]
+    terms = Terms.of(widths, [(each(tracing.facts.dtypes[name]), widths.axes(name)) for name in names])
+    return Sum(terms, total - float(terms.values(np.zeros(widths.count, np.int64)).sum()))
+
+
+def memory(widths: Widths) -> Peak:
+    """Bytes of activations that lie in memory at once, for one sample.
+
+    A tensor lies there from the node that makes it to the last that reads it; weights, and what is computed of them
+    alone, do not count, and a reshaped tensor is the tensor.
+    """
+    tracing = widths.groups.tracing
+    spans = _spans(tracing)
+    each = {name: item_bits(tracing.facts.dtypes[name]) / 8 / samples(tracing) for name in spans}
+    terms = Terms.of(widths, [(each[name], widths.axes(name)) for name in spans])
+    births, deaths = (np.array([span[i] for span in spans.values()], np.int64) for i in (0, 1))
+    return Peak(terms, births, deaths)
+
+
+def _spans(tracing: Tracing) -> dict[str, tuple[int, int]]:
+    """Activation -> the step that makes it, and the last that needs it; steps are nodes, from 1."""
+    graph, facts = tracing.model.proto.graph, tracing.facts
+    spans: dict[str, tuple[int, int]] = {}
+    root: dict[str, str] = {}
+
+    def add(name: str, step: int) -> None:
+        if name in facts.shapes and facts.dtypes.get(name, STRING) != STRING:
+            spans[name], root[name] = (step, step), name
+
+    for value in graph.input:
+        if not tracing.is_weight(value.name):
+            add(value.name, 0)
+    for step, node in enumerate(graph.node, 1):
+        for name in {*node.input, *captured(node)} & root.keys():
+            spans[root[name]] = (spans[root[name]][0], step)
+        for name in node.output:
+            if node.op_type in ALIASES and node.input[0] in root:
+                root[name] = root[node.input[0]]
+            elif name and name not in tracing.constants and not tracing.is_weight(name):
+                add(name, step)
+    for value in graph.output:
+        if value.name in root:
+            spans[root[value.name]] = (spans[root[value.name]][0], len(graph.node) + 1)
+    return spans
+
+
+def units(widths: Widths, chosen: Sequence[int]) -> Units:
+    """The units that remain in the groups `chosen`."""
+    found = np.zeros(widths.count, np.int64)
+    found[list(chosen)] = [widths.units(group) for group in chosen]
+    return Units(found)
