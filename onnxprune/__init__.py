@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.grouping import Groups
+    from onnxprune.options import Options
     from onnxprune.plan import Plan
     from onnxprune.rules.registry import rule as register_rule
-    from onnxprune.selection import Options
 
 __version__ = "0.1.0"
 

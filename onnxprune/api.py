@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from onnxprune import calibration, cost, criteria, interface, proof, recover
+from onnxprune import calibration, cost, criteria, goals, interface, proof, recover
 from onnxprune import plan as plans
 from onnxprune.cost import Cost
 from onnxprune.cut import Cut
@@ -22,16 +20,19 @@ from onnxprune.grouping import trace as trace_model
 from onnxprune.interface import Change, RowMap
 from onnxprune.labels import Array
 from onnxprune.model import Model, load, to_graph, to_proto
+from onnxprune.options import Options
 from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
-from onnxprune.selection import Options, select
+from onnxprune.selection import Goal, gone
 from onnxprune.symbols import candidate_sizes, symbolic_dims
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+# Runs until a budget holds for what a repair adds, too (a bias where there was none).
+ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Outcome:
         repair: what calibration data mended; None if there was none.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
+        goals: the budgets, and what was reached.
         seconds: wall time by stage.
     """
 
@@ -70,6 +72,7 @@ class Outcome:
     repair: Repair | None = None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
+    goals: tuple[Goal, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -139,22 +142,40 @@ def run(
         groups = _traced(model, options, sizes)
     with clock("scoring"):
         scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
-        chosen = select(groups, scores, options)
-    left, small, verdict, rolled_back = _proven(groups, chosen, clock, verify=verify, fixed_sizes=sizes is not None)
-    cut = Cut(groups, gone(groups, left))
-    repair: Repair | None = None
-    recovery = recovery or recover.Options()
-    if runs and recovery.method != "none":
-        with clock("repairing"):
-            small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
-            if verify and (problem := proof.valid(model, small)):
-                raise ModelError(f"the repaired model is not valid: {problem}")
+    recovery, reserve = recovery or recover.Options(), dict[str, float]()
+    for _ in range(ATTEMPTS):
+        with clock("selecting"):
+            chosen = goals.fit(groups, scores, options, reserve=reserve)
+        left, small, verdict, rolled_back = _proven(
+            groups, chosen.removed, clock, verify=verify, fixed_sizes=sizes is not None
+        )
+        cut = Cut(groups, gone(groups, left))
+        small, repair = _repaired(cut, small, runs, recovery, clock, verify=verify)
+        reached = goals.reached(chosen.goals, small, cut)
+        reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
+        if rolled_back or not chosen.met or all(goal.met for goal in reached):
+            break
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, cut.size)
     plan = plans.make(groups, left, scores, options, sizes)
     changed, kept = interface.changes(cut), interface.row_maps(cut)
-    return Outcome(small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, clock.seconds)
+    return Outcome(
+        small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, clock.seconds
+    )
+
+
+def _repaired(
+    cut: Cut, small: Model, runs: Sequence[Any], recovery: recover.Options, clock: _Clock, *, verify: bool
+) -> tuple[Model, Repair | None]:
+    """The smaller model after its repair, where there are inputs for one."""
+    if not runs or recovery.method == "none":
+        return small, None
+    with clock("repairing"):
+        small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
+        if verify and (problem := proof.valid(cut.groups.model, small)):
+            raise ModelError(f"the repaired model is not valid: {problem}")
+    return small, repair
 
 
 def _proven(
@@ -202,7 +223,7 @@ def plan_for(
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
-    return groups, plans.make(groups, select(groups, scores, options), scores, options, sizes)
+    return groups, plans.make(groups, goals.fit(groups, scores, options).removed, scores, options, sizes)
 
 
 def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = False) -> Executed:
@@ -243,7 +264,7 @@ def trace(source: Any, **options: Any) -> Groups:
     return trace_model(load(source), **options)
 
 
-def make_plan(source: Any, ratio: float = 0.5, *, data: Any = None, samples: int = 256, **options: Any) -> Plan:
+def make_plan(source: Any, ratio: float | None = None, *, data: Any = None, samples: int = 256, **options: Any) -> Plan:
     """The plan for a model; `data` and `samples` are for criteria that need them, the rest are fields of `Options`."""
     return plan_for(load(source), Options(ratio=ratio, **options), data=data, samples=samples)[1]
 
@@ -255,7 +276,7 @@ def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
 
 def prune(
     source: Any,
-    ratio: float = 0.5,
+    ratio: float | None = None,
     criterion: Any = "auto",
     *,
     verify: bool = True,
@@ -268,7 +289,7 @@ def prune(
 
     Args:
         source: path, bytes, ModelProto or graphsurgeon Graph.
-        ratio: fraction of every group's units to remove.
+        ratio: fraction of every group's units to remove; half if neither it nor a budget (`macs="50%"`) is given.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" where
             there is data, else "l2".
         verify: prove the result equal to the masked original; groups that fail are left whole.
@@ -306,15 +327,6 @@ def _same_kind(model: Model, source: Any) -> Any:
 
 
 # --- proof by halves -------------------------------------------------------------------------------------
-
-
-def gone(groups: Groups, chosen: Mapping[str, Array]) -> Array:
-    """bool[classes]: what goes if `chosen` (group name -> indices into its classes) does."""
-    away = np.zeros(groups.classes.count, bool)
-    for group in groups.groups:
-        if group.name in chosen:
-            away[group.classes[chosen[group.name]]] = True
-    return away
 
 
 def _check(
@@ -402,4 +414,4 @@ class _Clock:
         self.progress(stage)
         start = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

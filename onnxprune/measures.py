@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-
 from onnx import TensorProto
 
 from onnxprune.cost import contractions, of_trace, samples

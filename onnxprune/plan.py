@@ -16,7 +16,7 @@ from onnxprune.errors import UsageError
 from onnxprune.grouping import Group, Groups, trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
-from onnxprune.selection import Options
+from onnxprune.options import Options
 
 FORMAT = "onnxprune-plan"
 VERSION = 1

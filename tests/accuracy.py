@@ -1,7 +1,7 @@
 """What criteria and repairs leave of the accuracy of trained networks: the table in docs/accuracy.md.
 
     python -m tests.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
-                             [--removed 30,50,70] [--samples 256] [--scope uniform]
+                             [--removed 30,50,70] [--samples 256] [--allocation uniform]
 
 Needs the folder of shared models and data (see tests/shared.py). Calibration pictures are drawn from the training
 pictures with seed 1; accuracy is that on all 10,000 test pictures. For every share of MACs the ratio is searched that
@@ -22,9 +22,10 @@ from onnxprune.cut import Cut
 from onnxprune.grouping import Groups, trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
+from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.selection import Options, select
+from onnxprune.selection import select
 from tests import shared
 
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
@@ -50,7 +51,7 @@ def cut_at(groups: Groups, scores: Array, options: Options, removed: float) -> t
     low, high = 0.0, 0.95
     for _ in range(12):
         middle = (low + high) / 2
-        cut = Cut(groups, api.gone(groups, select(groups, scores, replace(options, ratio=middle))))
+        cut = Cut(groups, api.gone(groups, select(groups, scores, replace(options, ratio=middle)).removed))
         left = cost.of_trace(groups.tracing, groups.model, cut.size).macs
         low, high = (middle, high) if 1 - left / before < removed else (low, middle)
     return cut, rewrite(groups, cut.gone), 1 - left / before
@@ -65,7 +66,7 @@ def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> Non
     whole = accuracy(source, entry, data["test"], data["labels"])
     print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):
-        options = Options(criterion=criterion, scope=given.scope)
+        options = Options(criterion=criterion, allocation=given.allocation)
         scores = criteria.score(groups, criterion, 0, runs)
         for share in map(float, given.removed.split(",")):
             cut, small, removed = cut_at(groups, scores, options, share / 100)
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="30,50,70")
     parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--scope", default="uniform")
+    parser.add_argument("--allocation", default="uniform")
     given = parser.parse_args()
     folder = shared.folder()
     if folder is None:

@@ -80,8 +80,9 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     from onnxprune import plan as plans
     from onnxprune.grouping import trace
     from onnxprune.model import load
+    from onnxprune.options import Options
     from onnxprune.rewrite import rewrite
-    from onnxprune.selection import Options, select
+    from onnxprune.selection import select
 
     model, options = load(source), Options(ratio=ratio)
     costs: dict[str, Cost] = {}
@@ -89,7 +90,7 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     scores, costs["scoring"] = timed(lambda: criteria.score(groups, options.criterion, options.seed))
 
     def planned() -> Any:
-        chosen = select(groups, scores, options)
+        chosen = select(groups, scores, options).removed
         plans.make(groups, chosen, scores, options)
         return chosen
 

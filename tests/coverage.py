@@ -118,7 +118,7 @@ def pruned(entry: shared.Entry, model: Any, target: Path) -> Result:
     from onnxprune.errors import GoalMissed
     from onnxprune.grouping import trace
     from onnxprune.model import save
-    from onnxprune.selection import Options
+    from onnxprune.options import Options
 
     try:
         outcome = api.run(model, Options(ratio=RATIO))

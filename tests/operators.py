@@ -29,9 +29,10 @@ from onnxprune.forming import form
 from onnxprune.grouping import Groups, _describe, trace
 from onnxprune.labels import Array, Ledger
 from onnxprune.model import load
+from onnxprune.options import Options
 from onnxprune.reference import masked
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import Options, select
+from onnxprune.selection import select
 from onnxprune.tracing import Tracing
 from tests.node_cases import NodeCase, all_cases, alone, run, with_history
 from tests.operators_table import merged, page, summary
@@ -281,7 +282,7 @@ def policies(groups: Groups) -> Iterator[Groups]:
 def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[str, str, bool]:
     """Prune half of the units of the groups of `w_in` (or of all groups) and compare with the masked reference."""
     try:
-        chosen = select(groups, criteria.score(groups, "random", sandwich.seed), Options(ratio=0.5))
+        chosen = select(groups, criteria.score(groups, "random", sandwich.seed), Options(ratio=0.5)).removed
     except GoalMissed:
         return NOT_RUNNABLE, "units cannot be halved", True
     mine = {g.name for g in (groups.groups if everything else _mine(groups))}

@@ -527,7 +527,7 @@ def mixed(draw: Draw) -> onnx.ModelProto:
 def options(draw: Draw) -> dict[str, Any]:
     return {
         "ratio": draw(st.sampled_from([0.2, 0.5, 0.5, 0.75, 0.9])),
-        "scope": draw(st.sampled_from(["uniform", "global"])),
+        "allocation": draw(st.sampled_from(["uniform", "global", "greedy", "sensitivity"])),
         "criterion": draw(st.sampled_from(["l1", "l2", "random", "fpgm", "lamp", "bn-scale", "ensemble"])),
         "seed": draw(st.integers(0, 3)),
         "heads": draw(st.sampled_from([True, True, False])),

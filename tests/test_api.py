@@ -73,7 +73,7 @@ def test_a_result_tells_what_happened(proto: onnx.ModelProto) -> None:
     assert (report.before.params, report.after.params) == (56, 28)
     assert report.before.macs == 2 * report.after.macs == 5 * 56
     assert report.after.size < report.before.size
-    assert set(report.seconds) == {"tracing", "scoring", "rewriting", "proving", "counting"}
+    assert set(report.seconds) == {"tracing", "scoring", "selecting", "rewriting", "proving", "counting"}
     assert result.plan.steps[0].group == "w1"
     assert report.plan is result.plan
 
@@ -169,7 +169,7 @@ def test_the_library_logs_and_never_prints(
 def test_progress_is_told(proto: onnx.ModelProto) -> None:
     told: list[str] = []
     api.run(load(proto), onnxprune.Options(), progress=told.append)
-    assert told == ["tracing", "scoring", "rewriting", "proving", "counting"]
+    assert told == ["tracing", "scoring", "selecting", "rewriting", "proving", "counting"]
 
 
 @pytest.mark.parametrize("field", ["keep", "only"])

@@ -153,8 +153,8 @@ def test_report_and_plan_say_what_was_done():
 
 
 def test_the_same_calls_step_by_step():
-    result = onnxprune.prune(RESNET, 0.3, "l1", scope="global")
-    plan = onnxprune.make_plan(RESNET, 0.3, criterion="l1", scope="global")
+    result = onnxprune.prune(RESNET, 0.3, "l1", allocation="global")
+    plan = onnxprune.make_plan(RESNET, 0.3, criterion="l1", allocation="global")
     assert plan.to_json() == result.plan.to_json()
     assert onnxprune.apply(RESNET, plan).SerializeToString() == result.model.SerializeToString()
 
@@ -330,7 +330,7 @@ def test_ratios_out_of_range(ratio):
     ("options", "message"),
     [
         ({"round_to": 0}, "round_to is 0"),
-        ({"scope": "local"}, "no scope is called 'local'"),
+        ({"allocation": "local"}, "no allocation is called 'local'"),
         ({"criterion": "l7"}, "no criterion is called 'l7'"),
         ({"keep": ["nothing*"]}, "keep: 'nothing*' matches no group"),
         ({"only": ["nothing*"]}, "only: 'nothing*' matches no group"),

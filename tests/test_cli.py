@@ -164,8 +164,8 @@ def test_prune_selection_options(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prune_global_scope_and_only(run):
-    ran = run("prune", DIGITS, "--dry-run", "--json", "--scope", "global", "--max-ratio", "60%", "--no-verify")
+def test_prune_global_allocation_and_only(run):
+    ran = run("prune", DIGITS, "--dry-run", "--json", "--allocation", "global", "--max-ratio", "60%", "--no-verify")
     assert ran.code == 0 and ran.json["proof"] is None
     assert all(g["removed"] <= 0.6 * g["units"] for g in ran.json["groups"])
     ran = run("prune", DIGITS, "--dry-run", "--json", "--only", "conv.*")

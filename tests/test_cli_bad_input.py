@@ -255,7 +255,7 @@ def test_glob_that_matches_nothing(run, out, option):
     ("options", "message"),
     [
         (["--criterion", "best"], "no criterion is called 'best'"),
-        (["--scope", "local"], "'local' is not one of"),
+        (["--allocation", "local"], "'local' is not one of"),
         (["--round-to", "0"], "'--round-to'"),
         (["--sizes", "batch"], "'batch' is not of the form NAME=N"),
         (["--sizes", "batch=0"], "'--sizes'"),

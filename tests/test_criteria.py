@@ -19,7 +19,8 @@ from onnxprune.criteria.between import NORMALIZATIONS, normalized
 from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Groups
-from onnxprune.selection import Options, select
+from onnxprune.options import Options
+from onnxprune.selection import select
 from tests.graphs import Net, array_of, run
 
 DATA = ("activation", "apoz", "wanda", "fluctuation")
@@ -317,9 +318,9 @@ def residual() -> onnx.ModelProto:
     return net.proto()
 
 
-@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
 @pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm", *DATA])
-def test_the_runtime_folds_and_the_same_units_go(criterion: str, scope: str, tmp_path: Path) -> None:
+def test_the_runtime_folds_and_the_same_units_go(criterion: str, allocation: str, tmp_path: Path) -> None:
     apart, path = residual(), str(tmp_path / "folded.onnx")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -327,7 +328,9 @@ def test_the_runtime_folds_and_the_same_units_go(criterion: str, scope: str, tmp
     ort.InferenceSession(apart.SerializeToString(), options)
     joined = onnx.load(path)
     assert not any(n.op_type == "BatchNormalization" for n in joined.graph.node)
-    plans = [onnxprune.make_plan(m, 0.4, criterion=criterion, scope=scope, data=batches()) for m in (apart, joined)]
+    plans = [
+        onnxprune.make_plan(m, 0.4, criterion=criterion, allocation=allocation, data=batches()) for m in (apart, joined)
+    ]
     first, second = ([step.remove for step in plan.steps] for plan in plans)
     assert first == second and sum(map(len, first)) >= 15
 
@@ -541,7 +544,7 @@ def test_a_global_ranking_uses_the_normalisation() -> None:
     scores[groups.groups[1].classes] = [100, 101, 102, 103, 104, 900]
 
     def counts(**given: Any) -> list[int]:
-        removed = select(groups, scores, Options(ratio=0.5, scope="global", **given))
+        removed = select(groups, scores, Options(ratio=0.5, allocation="global", **given)).removed
         return [len(removed.get(g.name, ())) for g in groups.groups]
 
     assert counts(normalize="none") == [5, 1]

@@ -20,8 +20,8 @@ LEVELS = (
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
     ("runtime", "data", "calibration", "tapped", "layers"),
-    ("criteria", "rows", "selection"),
-    ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover"),
+    ("criteria", "rows", "budget", "allocate", "options", "selection"),
+    ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals"),
     ("reference", "exact", "proof", "api"),
     ("report", "cli"),
 )

@@ -14,10 +14,10 @@ from onnx import helper
 
 from onnxprune import api, proof
 from onnxprune.model import load
+from onnxprune.options import Options
 from onnxprune.proof import difference
 from onnxprune.reference import masked
 from onnxprune.rules.recurrent import GATES, PEEPHOLES
-from onnxprune.selection import Options
 from tests.graphs import FLOAT, Net, prune, run
 from tests.test_random_graphs import quick
 from tests.test_rules_recurrent import BATCH, SEQUENCE, joined, layer, random

@@ -16,7 +16,7 @@ from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.selection import Options
+from onnxprune.options import Options
 
 MODELS = Path(__file__).parent.parent / "models"
 

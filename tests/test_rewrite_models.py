@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune import api, external
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load, save, to_proto
+from onnxprune.options import Options
 from onnxprune.proof import valid
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import Options
 from onnxprune.wiring import captured
 from tests.graphs import Net, prune, run, shapes_of
 

@@ -10,7 +10,8 @@ import pytest
 from onnxprune import api
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.grouping import Groups
-from onnxprune.selection import Options, select
+from onnxprune.options import Options
+from onnxprune.selection import select
 from tests.graphs import Net, array_of, prune, shapes_of
 
 
@@ -39,7 +40,7 @@ def scores_of(groups: Groups, **values: list[float]) -> np.ndarray:
 
 def chosen(groups: Groups, scores: np.ndarray | None = None, **options: Any) -> dict[str, list[int]]:
     found = select(groups, scores_of(groups) if scores is None else scores, Options(**options))
-    return {name: indices.tolist() for name, indices in found.items()}
+    return {name: indices.tolist() for name, indices in found.removed.items()}
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_equal_scores_go_in_order(groups: Groups) -> None:
 
 def test_one_unit_is_always_left(groups: Groups) -> None:
     assert all(len(i) < g.units for g in groups.groups for n, i in chosen(groups, ratio=0.999).items() if n == g.name)
-    found = chosen(groups, ratio=0.9, scope="global", max_ratio=0.999)
+    found = chosen(groups, ratio=0.9, allocation="global", max_ratio=0.999)
     assert max(len(found[g.name]) - g.units for g in groups.groups if g.name in found) == -1
 
 
@@ -73,7 +74,7 @@ def test_ratios_out_of_range(value: float) -> None:
         assert caught.value.hint
 
 
-@pytest.mark.parametrize(("given", "what"), [({"round_to": 0}, "round_to"), ({"scope": "local"}, "scope")])
+@pytest.mark.parametrize(("given", "what"), [({"round_to": 0}, "round_to"), ({"allocation": "local"}, "allocation")])
 def test_bad_options(given: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         Options(**given)
@@ -151,33 +152,33 @@ def test_round_to_counts_the_width_of_balanced_rows() -> None:
 
 def test_global_takes_the_same_share_in_total(groups: Groups) -> None:
     scores = scores_of(groups, w0=[1, 1, 1, 1, 9, 9, 9, 9], w1=[5] * 10, w2=[3, 3, 3])
-    found = chosen(groups, scores, ratio=4 / 21, scope="global")
+    found = chosen(groups, scores, ratio=4 / 21, allocation="global")
     assert found == {"w0": [0, 1, 2, 3]}
 
 
 def test_global_scores_are_relative_to_their_group(groups: Groups) -> None:
     scores = scores_of(groups, w0=[1] * 4 + [3] * 4, w1=[1000.0] * 5 + [3000.0] * 5, w2=[1e-6] * 3)
-    counts = {n: len(i) for n, i in chosen(groups, scores, ratio=9 / 21, scope="global").items()}
+    counts = {n: len(i) for n, i in chosen(groups, scores, ratio=9 / 21, allocation="global").items()}
     assert counts == {"w0": 4, "w1": 5}
 
 
 def test_global_has_a_most_per_group(groups: Groups) -> None:
     scores = scores_of(groups, w0=[1e-9] * 7 + [1.0], w1=[1.0] * 10, w2=[1.0] * 3)
-    free = chosen(groups, scores, ratio=7 / 21, scope="global", max_ratio=0.95)
+    free = chosen(groups, scores, ratio=7 / 21, allocation="global", max_ratio=0.95)
     assert len(free["w0"]) == 7
-    capped = chosen(groups, scores, ratio=7 / 21, scope="global", max_ratio=0.5)
+    capped = chosen(groups, scores, ratio=7 / 21, allocation="global", max_ratio=0.5)
     assert len(capped["w0"]) == 4
     assert sum(map(len, capped.values())) == 7
 
 
 def test_global_leaves_named_ratios_as_they_are(groups: Groups) -> None:
-    found = chosen(groups, ratio=0.5, scope="global", ratios={"w1": 0.1})
+    found = chosen(groups, ratio=0.5, allocation="global", ratios={"w1": 0.1})
     assert len(found["w1"]) == 1
     assert sum(len(i) for n, i in found.items() if n != "w1") == int(0.5 * 11)
 
 
 def test_global_of_all_named(groups: Groups) -> None:
-    assert {n: len(i) for n, i in chosen(groups, scope="global", ratios={"*": 0.25}).items()} == {"w0": 2, "w1": 2}
+    assert {n: len(i) for n, i in chosen(groups, allocation="global", ratios={"*": 0.25}).items()} == {"w0": 2, "w1": 2}
 
 
 # --- the criteria behind the choice -----------------------------------------------------------------------

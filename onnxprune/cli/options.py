@@ -21,7 +21,11 @@ _SELECTION = (
     "ratio_for",
     "criterion",
     "aggregate",
-    "scope",
+    "params",
+    "macs",
+    "size",
+    "memory",
+    "allocation",
     "normalize",
     "max_ratio",
     "keep",
@@ -187,16 +191,23 @@ def policy(function: Command) -> Command:
     return click.option("--heads/--no-heads", default=True, help="Whether attention heads may be removed.")(function)
 
 
+def _budget(kind: str, text: str) -> Callable[[Command], Command]:
+    return click.option(f"--{kind}", metavar="AMOUNT", default=None, help=text)
+
+
 _WHAT: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "-r",
         "--ratio",
         metavar="RATIO",
         type=Ratio(),
-        default=0.5,
-        show_default=True,
-        help="Fraction of the units to remove: 0.5 or 50%.",
+        default=None,
+        help="Fraction of the units to remove: 0.5 or 50%; half if no budget is given.",
     ),
+    _budget("macs", "Budget on multiply-accumulates for one sample: 50% or 2.1G."),
+    _budget("params", "Budget on the elements of all weights: 50% or 2M."),
+    _budget("size", "Budget on the bytes of the file: 50% or 20MB."),
+    _budget("memory", "Budget on the bytes of activations that lie in memory at once, for one sample."),
     click.option(
         "--ratio-for",
         metavar="GLOB=RATIO",
@@ -219,17 +230,18 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         help="How the scores of coupled weights are combined, unless as the criterion does.",
     ),
     click.option(
-        "--scope",
-        type=click.Choice(["uniform", "global"]),
-        default="uniform",
+        "--allocation",
+        type=click.Choice(["auto", "uniform", "global", "greedy", "sensitivity"]),
+        default="auto",
         show_default=True,
-        help="The ratio from every group, or from all groups together.",
+        help="How much every group gives: the same share, by one ranking of all units, step by step what does least"
+        " damage for what it saves, or the least total damage; auto is uniform for a ratio, sensitivity for budgets.",
     ),
     click.option(
         "--normalize",
         type=click.Choice(["mean", "max", "sum", "standard", "none"]),
         default=None,
-        help="How --scope global compares scores of different groups, unless as the criterion does.",
+        help="How --allocation global compares scores of different groups, unless as the criterion does.",
     ),
     click.option(
         "--max-ratio",
@@ -237,7 +249,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         type=Ratio(),
         default=0.9,
         show_default=True,
-        help="Most that --scope global takes from one group.",
+        help="Most that any but a plain ratio takes from one group.",
     ),
     click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated."),
     click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated."),
@@ -267,8 +279,8 @@ def selection(function: Command) -> Command:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
+        from onnxprune.options import Options
         from onnxprune.rows import read
-        from onnxprune.selection import Options
 
         chosen = {name: given.pop(name) for name in _SELECTION}
         kept = {name: read(path) for name, path in chosen.pop("rows")}

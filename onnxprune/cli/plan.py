@@ -12,7 +12,7 @@ from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
     from onnxprune.calibration import Source
-    from onnxprune.selection import Options
+    from onnxprune.options import Options
 
 
 @click.command()

@@ -14,7 +14,7 @@ from onnxprune.errors import GoalMissed, UsageError
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.calibration import Source
-    from onnxprune.selection import Options
+    from onnxprune.options import Options
 
 
 @click.command()
@@ -92,6 +92,7 @@ def prune(
             f"left whole, because their proof failed: {names} ({outcome.rolled_back[0].problem})",
             hint="the model that was written is valid and proven; please report this",
         )
+    _check_goals(outcome)
 
 
 def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
@@ -121,11 +122,29 @@ def _judge(outcome: Outcome, options: Options) -> None:
             f"nothing was written, the result is not proven: {outcome.verdict.problem}",
             hint="--no-verify writes it all the same",
         )
-    asked = max(options.ratio, *options.ratios.values(), 0.0)
+    asked = max(options.share, *options.ratios.values(), 0.0)
     if asked and not any(step.remove for step in outcome.plan.steps):
         raise GoalMissed(
             "nothing to prune: no group has enough units for the ratio to remove one",
             hint="raise --ratio, or lower --round-to",
+        )
+
+
+def _check_goals(outcome: Outcome) -> None:
+    """Say which budgets were missed, after what could be reached is written.
+
+    Raises:
+        GoalMissed: one was.
+    """
+    missed = [goal for goal in outcome.goals if not goal.met]
+    if missed:
+        from onnxprune.report import text
+
+        held, total = outcome.groups.prunable
+        raise GoalMissed(
+            "; ".join(text.missed(goal) for goal in missed),
+            hint=f"{text.numbers.percent(total - held, total)} of the weights are locked (see `onnxprune inspect`), "
+            "and no group loses more than --max-ratio",
         )
 
 

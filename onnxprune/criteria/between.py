@@ -26,3 +26,16 @@ def normalized(scores: Array, how: str) -> Array:
     if how == "standard":
         return (scores - scores.mean()) / max(float(scores.std()), _TINY)
     return scores / max(_DIVISORS[how][1](scores), _TINY)
+
+
+def accumulated(scores: Array, accumulates: bool) -> Array:
+    """float64[units + 1]: the damage that one group has taken when 0, 1, ... of its units are gone.
+
+    Args:
+        scores: of its units, in the order in which they go.
+        accumulates: a score is that damage itself; otherwise the shares of the scores in their sum add up to it.
+    """
+    if not accumulates:
+        shares = scores - min(0.0, float(scores.min(initial=0.0)))
+        scores = np.cumsum(shares / max(float(shares.sum()), _TINY))
+    return np.concatenate([[0.0], scores])

@@ -55,7 +55,11 @@ class _Reader:
 
 
 @criterion(
-    "obs", needs_data=True, normalize="none", source="Hassibi and Stork 1993; Kurtic et al. 2023, arXiv:2302.04089"
+    "obs",
+    needs_data=True,
+    normalize="none",
+    accumulates=True,
+    source="Hassibi and Stork 1993; Kurtic et al. 2023, arXiv:2302.04089",
 )
 def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
     """Error of the readers' outputs when a unit goes and the others are re-fitted, units going greedily."""

@@ -56,6 +56,7 @@ class Known:
         needs_data: whether it looks at calibration inputs.
         aggregate: how it combines coupled members, unless the user says; "" where it combines nothing.
         normalize: how its scores are made comparable between groups, unless the user says.
+        accumulates: a unit's score is the damage of all units of its group that go up to it.
     """
 
     name: str
@@ -65,19 +66,26 @@ class Known:
     needs_data: bool = False
     aggregate: str = ""
     normalize: str = "mean"
+    accumulates: bool = False
 
 
 KNOWN: dict[str, Known] = {}
 
 
 def criterion(
-    name: str, *, source: str = "", needs_data: bool = False, aggregate: str = "", normalize: str = "mean"
+    name: str,
+    *,
+    source: str = "",
+    needs_data: bool = False,
+    aggregate: str = "",
+    normalize: str = "mean",
+    accumulates: bool = False,
 ) -> Callable[[Score], Score]:
     """Register the decorated function; its docstring's first line is the summary."""
 
     def decorate(function: Score) -> Score:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
-        KNOWN[name] = Known(name, function, summary, source, needs_data, aggregate, normalize)
+        KNOWN[name] = Known(name, function, summary, source, needs_data, aggregate, normalize, accumulates)
         return function
 
     return decorate

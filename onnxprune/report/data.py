@@ -62,6 +62,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "after": cost(result.after),
         "groups": steps(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
+        "budgets": [asdict(goal) | {"met": goal.met} for goal in result.goals],
         "io_changes": io_changes(result.io_changes),
         "rows": rows(result.rows),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxprune.report import numbers
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxprune.recover import Repair
     from onnxprune.report.data import LayerChange
     from onnxprune.rules import Rule
+    from onnxprune.selection import Goal
 
 TOP_BARRIERS = 3
 
@@ -61,7 +62,7 @@ def costs(before: Cost, after: Cost) -> list[str]:
 def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
     lines = [*costs(result.before, result.after), "", *removal(result.plan)]
-    lines += [*io_changes(result.io_changes), *rows(result.rows)]
+    lines += [*budgets(result.goals), *io_changes(result.io_changes), *rows(result.rows)]
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
     if result.repair is not None:
@@ -104,6 +105,35 @@ def removal(plan: Plan) -> list[str]:
         note = f"{numbers.plural(approximate, 'group')}: a norm or mean is taken over fewer positions"
         lines.append(entry("approx.", f"{note} (--exact-only leaves these alone)"))
     return lines
+
+
+# What budgets are on -> what people call it, and how it is written.
+_GOALS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "params": ("params", numbers.count),
+    "macs": ("MACs", numbers.count),
+    "size": ("file", numbers.size),
+    "memory": ("activations", numbers.size),
+    "latency": ("latency", numbers.seconds),
+}
+
+
+def budgets(of: Sequence[Goal]) -> list[str]:
+    """What the budgets allowed, and what was reached, one line each."""
+    lines = []
+    for goal in of:
+        name, show = _GOALS[goal.kind]
+        found = (
+            f"{show(goal.reached)} of at most {show(goal.most)} ({numbers.percent(goal.reached, goal.before)} is left)"
+        )
+        lines.append(entry("budget", f"{name}: {found}{'' if goal.met else ', MISSED'}"))
+    return lines
+
+
+def missed(goal: Goal) -> str:
+    """A budget that cannot be met, and the best that can be reached."""
+    name, show = _GOALS[goal.kind]
+    left = numbers.percent(goal.reached, goal.before)
+    return f"{name}: {show(goal.most)} was asked for, the least that can be reached is {show(goal.reached)} ({left})"
 
 
 def io_changes(of: Sequence[Change]) -> list[str]:

@@ -1,0 +1,237 @@
+"""From budgets to how many units every group loses.
+
+A strategy lays a path from nothing to all that may go, along which every cost falls. The first point of the path at
+which all limits hold is searched by bisection; then units are given back while the limits still hold, those whose loss
+does most damage first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.labels import Array
+from onnxprune.measures import Measure
+
+# Points of a path that bisection tells apart: widths of some thousand units in hundreds of groups.
+HALVINGS = 24
+# A greedy step takes this share of a group's menu at once.
+GREEDY_STEPS = 64
+# Entries of a menu that are looked at for a price; units in between are given back afterwards.
+PRICED = 96
+# Sweeps over all groups at one price, at most: groups that touch the same layers answer each other.
+SWEEPS = 8
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A cost and the most that it may be."""
+
+    measure: Measure
+    most: float
+
+    def holds(self, cost: float) -> bool:
+        """Whether a cost is within the limit, up to rounding."""
+        return cost <= self.most * (1 + 1e-12) + 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is to be allocated.
+
+    Attributes:
+        units: int[groups], how many units every group has.
+        menus: per group the numbers of units that it may lose, ascending.
+        values: per group float64[units]: scores of its units in the order in which they go, comparable between groups.
+        damage: per group float64[units + 1]: what is lost in all if it loses 0, 1, ... units.
+        limits: all must hold.
+    """
+
+    units: Array
+    menus: Sequence[Array]
+    values: Sequence[Array]
+    damage: Sequence[Array]
+    limits: Sequence[Limit]
+
+    @property
+    def least(self) -> Array:
+        """int[groups]: the smallest numbers that every group may lose."""
+        return np.array([menu[0] for menu in self.menus], np.int64)
+
+    def snapped(self, counts: Array) -> Array:
+        """int[groups]: the largest numbers on the menus that are not above `counts`."""
+        places = (np.searchsorted(menu, count, "right") - 1 for menu, count in zip(self.menus, counts, strict=True))
+        return np.array([menu[max(p, 0)] for menu, p in zip(self.menus, places, strict=True)], np.int64)
+
+    def holds(self, counts: Array) -> bool:
+        """Whether all limits hold."""
+        return all(limit.holds(limit.measure.total(counts)) for limit in self.limits)
+
+
+# From a share of the way, in [0, 1], to int[groups].
+Path = Callable[[float], Array]
+
+
+def allocate(problem: Problem, strategy: str) -> Array:
+    """How many units every group loses, int[groups].
+
+    Where the limits cannot all hold, the end of the path: as little as can be reached.
+    """
+    path = STRATEGIES[strategy](problem)
+    if problem.holds(start := path(0.0)):
+        return start
+    low, high, found = 0.0, 1.0, path(1.0)
+    if not problem.holds(found):
+        return found
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        counts = path(middle)
+        if problem.holds(counts):
+            high, found = middle, counts
+        else:
+            low = middle
+    return given_back(problem, found)
+
+
+def given_back(problem: Problem, counts: Array) -> Array:
+    """`counts` after units are given back until no group can get another without breaking a limit."""
+    counts = counts.copy()
+    queue = [entry for group in range(len(counts)) if (entry := _last_step(problem, counts, group))]
+    heapq.heapify(queue)
+    while queue:
+        _, group, fewer = heapq.heappop(queue)
+        menu = np.array([fewer])
+        if all(limit.holds(float(limit.measure.along(counts, group, menu)[0])) for limit in problem.limits):
+            counts[group] = fewer
+            if entry := _last_step(problem, counts, group):
+                heapq.heappush(queue, entry)
+    return counts
+
+
+def _last_step(problem: Problem, counts: Array, group: int) -> tuple[float, int, int] | None:
+    """(less damage if a group takes its last step back, negative, the group, the units that it then loses)."""
+    place = int(np.searchsorted(problem.menus[group], counts[group]))
+    if place == 0:
+        return None
+    fewer = int(problem.menus[group][place - 1])
+    damage = problem.damage[group]
+    return float(damage[fewer] - damage[counts[group]]), group, fewer
+
+
+# --- strategies ------------------------------------------------------------------------------------------
+
+
+def uniform(problem: Problem) -> Path:
+    """The same share of every group."""
+    return lambda share: problem.snapped((share * problem.units + 1e-9).astype(np.int64))
+
+
+def ranked(problem: Problem) -> Path:
+    """The units of all groups in one ranking, by scores that are made comparable."""
+    most = [menu[-1] for menu in problem.menus]
+    values = np.concatenate([v[:n] for v, n in zip(problem.values, most, strict=True)])
+    owner = np.repeat(np.arange(len(most)), most)[np.argsort(values, kind="stable")]
+
+    def path(share: float) -> Array:
+        taken = owner[: math.ceil(share * len(owner) - 1e-9)]
+        return problem.snapped(np.bincount(taken, minlength=len(most)))
+
+    return path
+
+
+def greedy(problem: Problem) -> Path:
+    """Step by step what does least damage for what it saves of the cost that is furthest from its limit.
+
+    Savings are worked out again as neighbours shrink, when a step is due: they only fall, so that a step which
+    is still the best then is the best of all (lazy greedy: Minoux, "Accelerated greedy algorithms", 1978).
+    """
+    counts = problem.least
+    menus = [_thinned(menu, GREEDY_STEPS) for menu in problem.menus]
+    steps: list[Array] = [counts.copy()]
+    totals = [limit.measure.total(counts) for limit in problem.limits]
+
+    def price(group: int) -> tuple[float, int, int] | None:
+        place = int(np.searchsorted(menus[group], counts[group], "right"))
+        if place == len(menus[group]):
+            return None
+        more = int(menus[group][place])
+        worst = max(range(len(totals)), key=lambda i: totals[i] / problem.limits[i].most)
+        new = float(problem.limits[worst].measure.along(counts, group, np.array([more]))[0])
+        harm = problem.damage[group][more] - problem.damage[group][counts[group]]
+        saved = (totals[worst] - new) / problem.limits[worst].most
+        return (max(float(harm), 0.0) + 1e-12) / max(saved, 1e-12), group, more
+
+    queue = [entry for group in range(len(counts)) if (entry := price(group))]
+    heapq.heapify(queue)
+    while queue:
+        _, group, more = heapq.heappop(queue)
+        now = price(group)
+        if now and queue and now > queue[0]:
+            heapq.heappush(queue, now)
+            continue
+        counts[group] = more
+        steps.append(counts.copy())
+        totals = [limit.measure.total(counts) for limit in problem.limits]
+        if entry := price(group):
+            heapq.heappush(queue, entry)
+    return lambda share: steps[math.ceil(share * (len(steps) - 1) - 1e-9)]
+
+
+def _thinned(menu: Array, most: int) -> Array:
+    """At most about `most` entries of a menu, the first and the last among them."""
+    return np.unique(menu[np.linspace(0, len(menu) - 1, min(len(menu), most)).astype(np.int64)])
+
+
+def sensitivity(problem: Problem) -> Path:
+    """Least total damage by the damage curves: a price on the costs, and every group's best answer to it.
+
+    Minimises damage + price * costs / limits over the menus by coordinate descent, exact in each group; the price
+    rises along the path (Lagrangian relaxation: Everett, "Generalized Lagrange multiplier method", 1963). Of several
+    limits the one that is furthest from holding sets the price of the others by how far they are from holding.
+    """
+    most = np.array([menu[-1] for menu in problem.menus], np.int64)
+    thin = replace(problem, menus=[_thinned(menu, PRICED) for menu in problem.menus])
+    last = problem.least
+    scale = sum(float(d[n] - d[0]) for d, n in zip(problem.damage, most, strict=True)) or 1.0
+
+    def path(share: float) -> Array:
+        nonlocal last
+        if share in (0.0, 1.0):
+            return most if share else problem.least
+        # Prices from a millionth of the damage of everything for the whole cost, to a million times that.
+        last = _answer(thin, last, scale * 10.0 ** (12 * share - 6))
+        return last
+
+    return path
+
+
+def _answer(problem: Problem, counts: Array, price: float) -> Array:
+    """The counts that minimise damage + price * costs / limits."""
+    counts = counts.copy()
+    for _ in range(SWEEPS):
+        before = counts.copy()
+        shares = np.array([limit.measure.total(counts) / limit.most for limit in problem.limits])
+        weights = (shares / shares.max()) ** 8 if shares.max() > 0 else np.ones(len(shares))
+        for group, menu in enumerate(problem.menus):
+            if len(menu) < 2:
+                continue
+            cost = sum(
+                w / limit.most * limit.measure.along(counts, group, menu)
+                for w, limit in zip(weights, problem.limits, strict=True)
+            )
+            counts[group] = menu[int(np.argmin(problem.damage[group][menu] + price * cost))]
+        if (counts == before).all():
+            break
+    return counts
+
+
+STRATEGIES: dict[str, Callable[[Problem], Path]] = {
+    "uniform": uniform,
+    "global": ranked,
+    "greedy": greedy,
+    "sensitivity": sensitivity,
+}

@@ -1,0 +1,88 @@
+"""Budgets that hold for the model as it is written: what was expected is corrected by what turned out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from onnxprune import cost, measures
+from onnxprune.cut import Cut
+from onnxprune.grouping import Groups
+from onnxprune.labels import Array
+from onnxprune.measures import Measure
+from onnxprune.model import Model, file_size
+from onnxprune.options import Options
+from onnxprune.rewrite import rewrite
+from onnxprune.selection import Goal, Selection, gone, select
+from onnxprune.widths import Widths
+
+# Selections that are made anew because the model turned out larger or smaller than was expected.
+CORRECTIONS = 4
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A cost that budgets limit.
+
+    Attributes:
+        expected: makes its function of widths.
+        actual: measures it on a model that was cut; None where what is expected is exact.
+    """
+
+    expected: Callable[[Widths], Measure]
+    actual: Callable[[Model, Cut], float] | None = None
+
+
+METERS: Mapping[str, Meter] = {
+    "params": Meter(measures.params, lambda model, cut: cost.of_trace(cut.groups.tracing, model, cut.size).params),
+    "macs": Meter(measures.macs),
+    "size": Meter(measures.size, lambda model, cut: file_size(model)),
+    "memory": Meter(measures.memory),
+}
+
+
+def fit(
+    groups: Groups,
+    scores: Array,
+    options: Options,
+    *,
+    meters: Mapping[str, Meter] = METERS,
+    reserve: Mapping[str, float] | None = None,
+) -> Selection:
+    """The units that go so that all budgets hold for the model that is written.
+
+    Args:
+        groups: the traced model.
+        scores: float64[classes].
+        options: what to prune.
+        meters: the costs that budgets limit.
+        reserve: what the model will gain after it was cut.
+
+    Returns:
+        The selection, its goals with what was reached; if not all are met, that is as little as can be reached.
+    """
+    reserve = reserve or {}
+    excess, costs = dict(reserve), {kind: meter.expected for kind, meter in meters.items()}
+    found: Selection | None = None
+    for _ in range(CORRECTIONS):
+        selection = select(groups, scores, options, costs=costs, excess=excess)
+        if not any(meters[goal.kind].actual for goal in selection.goals):
+            return selection
+        cut = Cut(groups, gone(groups, selection.removed))
+        written = reached(selection.goals, rewrite(groups, cut.gone), cut, meters)
+        grown = (replace(goal, reached=goal.reached + reserve.get(goal.kind, 0.0)) for goal in written)
+        measured = replace(selection, goals=tuple(grown))
+        if found is None or measured.met or not found.met:
+            found = measured
+        off = {g.kind: m.reached - g.reached for g, m in zip(selection.goals, measured.goals, strict=True)}
+        if not any(off.values()):
+            break
+        excess = {kind: excess.get(kind, 0.0) + more for kind, more in off.items()}
+    assert found is not None
+    return found
+
+
+def reached(goals: tuple[Goal, ...], model: Model, cut: Cut, meters: Mapping[str, Meter] = METERS) -> tuple[Goal, ...]:
+    """The goals, with what a model has reached."""
+    actual = {goal.kind: meters[goal.kind].actual for goal in goals}
+    return tuple(replace(g, reached=of(model, cut)) if (of := actual[g.kind]) else g for g in goals)

@@ -1,0 +1,133 @@
+"""What to prune: everything that a person may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxprune import criteria
+from onnxprune.allocate import STRATEGIES
+from onnxprune.budget import UNITS, Amount, read
+from onnxprune.criteria.between import NORMALIZATIONS
+from onnxprune.criteria.combine import AGGREGATIONS
+from onnxprune.errors import UsageError
+
+AUTO = "auto"
+ALLOCATIONS = (AUTO, *STRATEGIES)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to prune.
+
+    Attributes:
+        ratio: fraction of the units to remove, in [0, 1); half where neither it nor a budget is given.
+        ratios: glob -> ratio for the groups that it names; the last match wins. A glob names groups, or, where no
+            group has such a name, the groups that cut a weight which has.
+        criterion: name of a registered criterion, or a function; "auto" is "obs" where there is data, else "l2".
+        aggregate: how the scores of a unit's coupled members are combined ("sum", "mean", "max", "norm"); as the
+            criterion does it where None.
+        normalize: how a global ranking makes the scores of different groups comparable ("mean", "max", "sum",
+            "standard", "none"); as the criterion does it where None.
+        params: budget on the elements of all weights: a number, or a text such as "50%" or "2M".
+        macs: budget on multiply-accumulates for one sample: "50%", "2.1G".
+        size: budget on the bytes of the file: "50%", "20MB".
+        memory: budget on the bytes of activations that lie in memory at once, for one sample.
+        latency: budget on the measured time of one run: "60%", "12ms", or a number of seconds.
+        allocation: how much every group gives: "uniform" the same share of each, "global" by one ranking of all units,
+            "greedy" step by step what does least damage for what it saves, "sensitivity" the least total damage by
+            the damage curves; "auto" is "uniform" for a ratio, and for budgets what measures best.
+        max_ratio: most that any but a plain uniform ratio takes from one group.
+        keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
+        only: globs of the only groups to prune, as for `ratios`; all where empty.
+        round_to: the width that remains is a multiple of this.
+        heads: attention heads may be removed.
+        head_dims: remove dimensions within every head instead of heads.
+        exact_only: leave groups alone whose removal changes a norm or mean.
+        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
+            keep; ratios leave these rows alone.
+        seed: for criteria that draw random numbers.
+    """
+
+    ratio: float | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    criterion: str | Callable[..., np.ndarray] = criteria.AUTO
+    aggregate: str | None = None
+    normalize: str | None = None
+    params: str | float | None = None
+    macs: str | float | None = None
+    size: str | float | None = None
+    memory: str | float | None = None
+    latency: str | float | None = None
+    allocation: str = AUTO
+    max_ratio: float = 0.9
+    keep: Sequence[str] = ()
+    only: Sequence[str] = ()
+    round_to: int = 1
+    heads: bool = True
+    head_dims: bool = False
+    exact_only: bool = False
+    allow_io_changes: bool = False
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in [("ratio", self.share), ("max_ratio", self.max_ratio), *self.ratios.items()]:
+            if not 0 <= value < 1:
+                raise UsageError(
+                    f"{name} is {value}, but a ratio is the fraction to remove, at least 0 and below 1",
+                    hint="for half of the channels write 0.5",
+                )
+        for name, globs in (("keep", self.keep), ("only", self.only)):
+            if isinstance(globs, str):
+                raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
+        if self.round_to < 1:
+            raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
+        for what, chosen, known in (
+            ("allocation", self.allocation, ALLOCATIONS),
+            ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),
+            ("normalization", "mean" if self.normalize is None else self.normalize, NORMALIZATIONS),
+        ):
+            if chosen not in known:
+                raise UsageError(f"no {what} is called {chosen!r}", hint=f"known: {', '.join(known)}")
+
+    @cached_property
+    def budgets(self) -> Mapping[str, Amount]:
+        """What is limited -> to how much."""
+        given = {kind: getattr(self, kind) for kind in UNITS}
+        return {kind: read(kind, value) for kind, value in given.items() if value is not None}
+
+    @property
+    def share(self) -> float:
+        """The fraction of the units to remove, whatever the budgets ask for."""
+        return self.ratio if self.ratio is not None else 0.0 if self.budgets else 0.5
+
+    @property
+    def strategy(self) -> str:
+        """The allocation, with a name."""
+        if self.allocation != AUTO:
+            return self.allocation
+        return "sensitivity" if self.budgets else "uniform"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every group just loses its ratio."""
+        return self.strategy == "uniform" and not self.budgets
+
+    def settled(self, *, data: bool) -> Options:
+        """The options with a criterion that has a name."""
+        auto = self.criterion == criteria.AUTO
+        return replace(self, criterion=criteria.known(criteria.AUTO, data=data).name) if auto else self
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as plain values."""
+        plain = asdict(self) | {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
+        plain["rows"] = sorted(self.rows)
+        if callable(self.criterion):
+            plain["criterion"] = getattr(self.criterion, "__name__", "custom")
+        return plain
