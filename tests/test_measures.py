@@ -1,0 +1,156 @@
+"""Costs as functions of widths: exactly those of the model that is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onnxprune import api, cost, measures
+from onnxprune.criteria import score
+from onnxprune.cut import Cut
+from onnxprune.grouping import Groups, trace
+from onnxprune.labels import Array
+from onnxprune.model import Model, file_size, load, save
+from onnxprune.rewrite import rewrite
+from onnxprune.selection import gone
+from onnxprune.widths import Widths, units_in_order
+from tests import random_graphs
+from tests.graphs import Net
+
+MODELS = sorted(Path(__file__).parents[1].joinpath("models").glob("*.onnx"))
+
+
+def widths_of(groups: Groups) -> Widths:
+    scores = score(groups, "random", 1)
+    return Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
+
+
+def cut_of(widths: Widths, counts: Array) -> Cut:
+    removed = {
+        g.name: widths.order[g.name][:n].reshape(-1) for g, n in zip(widths.groups.groups, counts, strict=True) if n
+    }
+    return Cut(widths.groups, gone(widths.groups, removed))
+
+
+def drawn(widths: Widths, seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    return np.array([rng.integers(0, max(widths.units(i), 1)) for i in range(widths.count)], np.int64)
+
+
+def nothing(widths: Widths) -> Array:
+    return np.zeros(widths.count, np.int64)
+
+
+@pytest.fixture(params=MODELS, ids=lambda p: p.stem)
+def model(request: pytest.FixtureRequest) -> Model:
+    return load(request.param)
+
+
+def test_the_whole_model_costs_what_it_costs(model: Model) -> None:
+    widths = widths_of(trace(model))
+    whole = cost.of_trace(widths.groups.tracing, model)
+    assert measures.macs(widths).total(nothing(widths)) == pytest.approx(whole.macs, rel=1e-9)
+    assert measures.params(widths).total(nothing(widths)) == whole.params
+    assert measures.size(widths).total(nothing(widths)) == file_size(widths.groups.model)
+
+
+def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) -> None:
+    widths = widths_of(trace(model))
+    for seed in range(3):
+        counts = drawn(widths, seed)
+        small = rewrite(widths.groups, cut_of(widths, counts).gone)
+        again = trace(small, sizes=widths.groups.facts.sizes)
+        here, there = measures.memory(widths).total(counts), Widths(again, {})
+        assert measures.macs(widths).total(counts) == pytest.approx(measures.macs(there).total(nothing(there)))
+        assert here == measures.memory(there).total(nothing(there))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(random_graphs.mixed(), st.integers(0, 1000))
+def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> None:
+    widths = widths_of(trace(load(proto)))
+    counts = drawn(widths, seed)
+    cut = cut_of(widths, counts)
+    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
+    assert measures.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
+    # Constants that each user gets a copy of are not foreseen, nor what the rewriting adds for sizes.
+    assert measures.params(widths).total(counts) == pytest.approx(left.params, rel=0.2)
+
+
+def test_along_is_total_with_one_count_changed(model: Model) -> None:
+    widths = widths_of(trace(model))
+    counts = drawn(widths, 5)
+    made = [measures.macs(widths), measures.params(widths), measures.memory(widths)]
+    made.append(measures.units(widths, range(0, widths.count, 2)))
+    for group in range(widths.count):
+        menu = np.arange(0, widths.units(group), 3)
+        for measure in made:
+            found = measure.along(counts, group, menu)
+            for count, value in zip(menu, found, strict=True):
+                other = counts.copy()
+                other[group] = count
+                assert value == pytest.approx(measure.total(other), rel=1e-12)
+    assert (counts == drawn(widths, 5)).all()
+
+
+def test_units_that_cut_different_numbers_of_positions() -> None:
+    """The first four channels come twice in the concatenation: removing them saves more."""
+    net = Net()
+    x = net.make((2, 8, 5, 5), 1)
+    doubled = net.add("Concat", x, net.add("Slice", x, net.ints(0), net.ints(4), net.ints(1)), axis=1)
+    net.read(doubled, 1)
+    widths = widths_of(trace(load(net.proto())))
+    for seed in range(6):
+        counts = drawn(widths, seed)
+        cut = cut_of(widths, counts)
+        left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
+        assert measures.macs(widths).total(counts) == left.macs
+        assert measures.params(widths).total(counts) == left.params
+
+
+def test_peak_memory_of_a_chain() -> None:
+    """x is needed until the addition: 2 x 8 and 4 x 8 floats lie next to it."""
+    net = Net()
+    x = net.input([1, 8])
+    wide = net.add("MatMul", x, net.weight(8, 16, name="up"))
+    narrow = net.add("MatMul", net.add("Relu", wide), net.weight(16, 8, name="down"))
+    net.output(net.add("Add", x, narrow))
+    widths = widths_of(trace(load(net.proto())))
+    memory = measures.memory(widths)
+    assert memory.total(np.array([0])) == 4 * (8 + 16 + 16)
+    assert memory.total(np.array([12])) == 4 * (8 + 8 + 8)
+
+
+def test_a_reshaped_tensor_takes_no_memory_of_its_own() -> None:
+    net = Net()
+    x = net.input([1, 8, 2])
+    flat = net.add("Reshape", x, net.const(np.array([1, 16], np.int64)))
+    net.output(net.add("MatMul", flat, net.weight(16, 3)))
+    widths = widths_of(trace(load(net.proto())))
+    assert measures.memory(widths).total(nothing(widths)) == 4 * (16 + 3)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_the_size_of_a_file(tmp_path: Path, external: bool) -> None:
+    model = load(MODELS[0])
+    path = tmp_path / "model.onnx"
+    save(model, path, external=external)
+    written = sum(p.stat().st_size for p in tmp_path.iterdir())
+    found = file_size(load(path))
+    assert found == written if not external else written <= found <= written + 4096 * len(model.initializers)
+
+
+def test_costs_take_part_in_no_trace() -> None:
+    """Asking for widths changes nothing in the trace that a rewrite stands on."""
+    model = load(MODELS[0])
+    one, two = trace(model), trace(model)
+    measures.memory(widths_of(one))
+    counts = drawn(widths_of(two), 1)
+    small = [rewrite(g, cut_of(widths_of(g), counts).gone).proto.SerializeToString() for g in (one, two)]
+    assert small[0] == small[1]
+    assert api.trace(model).classes.count == one.classes.count
