@@ -19,7 +19,7 @@ LEVELS = (
     ),
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
-    ("runtime", "data", "calibration", "tapped", "layers"),
+    ("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals"),
     ("reference", "exact", "proof", "api"),

@@ -74,6 +74,62 @@ class Pair(click.ParamType):
         return name, self.value.convert(text, param, ctx)
 
 
+class Shape(click.ParamType):
+    """The sizes of an input: `1x3x224x224`; a scalar's is empty."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Read a shape."""
+        sizes = str(value).strip().lower().split("x") if str(value).strip() else []
+        if not all(s.isdecimal() and int(s) > 0 for s in sizes):
+            self.fail(f"'{value}' is not a shape: write 1x3x224x224", param, ctx)
+        return tuple(map(int, sizes))
+
+
+class Counts(click.ParamType):
+    """Positive numbers: `1,8`."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Read a list."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"'{value}' is not a list of positive numbers: write 1,8", param, ctx)
+        return tuple(map(int, parts))
+
+
+def place(function: Command) -> Command:
+    """Add where a model runs; the command gets `provider`, `threads` and `shapes`."""
+
+    @click.option(
+        "--provider",
+        metavar="NAME",
+        default="CPU",
+        show_default=True,
+        help="Execution provider of ONNX Runtime that times are measured on.",
+    )
+    @click.option(
+        "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
+    )
+    @click.option(
+        "--shape",
+        "shapes",
+        metavar="INPUT=SHAPE",
+        type=Pair(Shape()),
+        multiple=True,
+        help="Sizes of an input when times are measured, as in input=1x3x224x224; may be repeated.",
+    )
+    @functools.wraps(function)
+    def wrapped(*args: Any, shapes: tuple[tuple[str, tuple[int, ...]], ...], **given: Any) -> Any:
+        return function(*args, shapes=dict(shapes), **given)
+
+    return wrapped
+
+
 def conversation(function: Command) -> Command:
     """Add `-q` and `-v`; the command gets the console as its first argument."""
 

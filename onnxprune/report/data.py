@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
+    from onnxprune.bench import Result
     from onnxprune.cost import Cost, Layer
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
@@ -250,3 +251,28 @@ def follows(rule: Rule) -> str:
     """What the rule edits beside the weights: the first line of the docstring of its `follow`."""
     text = (rule.follow.__doc__ or "its sizes").strip() if rule.follow else ""
     return text.splitlines()[0].rstrip(".").replace("`", "") if text else ""
+
+
+def benched(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """What models take; times in seconds, sizes in bytes."""
+    return [
+        {
+            "name": r.name,
+            "inputs": {name: list(shape) for name, shape in r.shapes.items()},
+            "bytes": r.size,
+            "memory": r.memory,
+            "timings": [
+                {
+                    "batch": t.batch,
+                    "median": t.median,
+                    "p95": t.p95,
+                    "runs": t.runs,
+                    "throughput": t.throughput,
+                    "ratio": {"value": t.ratio.value, "low": t.ratio.low, "high": t.ratio.high}
+                    | {"differs": not t.ratio.is_noise},
+                }
+                for t in r.timings
+            ],
+        }
+        for r in results
+    ]

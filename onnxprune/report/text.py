@@ -10,9 +10,11 @@ from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
+    from onnxprune.bench import Result
     from onnxprune.cost import Cost
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
+    from onnxprune.interleave import Ratio
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
@@ -54,6 +56,30 @@ def costs(before: Cost, after: Cost) -> list[str]:
         )
     ]
     return table(("", "before", "after", "change"), rows, ("before", "after", "change"))
+
+
+# --- bench ------------------------------------------------------------------------------------------------
+
+
+def benched(results: Sequence[Result]) -> list[str]:
+    """What models take, and how that compares to the first of them."""
+    rows = []
+    for index, result in enumerate(results):
+        for timing in result.timings:
+            memory = "-" if result.memory is None else numbers.size(result.memory)
+            cells = (numbers.duration(timing.median), numbers.duration(timing.p95), f"{timing.throughput:,.1f}/s")
+            compared = ratio(timing.ratio) if index else "(first)"
+            rows.append((result.name, str(timing.batch), *cells, memory, numbers.size(result.size), compared))
+    header = ("model", "batch", "median", "p95", "throughput", "memory", "file", "time / first")
+    shapes = [f"{n} {'x'.join(map(str, shape)) or 'scalar'}" for n, shape in results[0].shapes.items()]
+    return [entry("inputs", ", ".join(shapes)), "", *table(header, rows, header[1:-1])]
+
+
+def ratio(of: Ratio) -> str:
+    """How two times compare, with the confidence interval; no number where that is noise."""
+    if of.is_noise:
+        return f"no difference measured (within {100 * max(of.high - 1, 1 - of.low):.1f} %)"
+    return f"{of.value:.3f} ({of.low:.3f} to {of.high:.3f})"
 
 
 # --- prune ------------------------------------------------------------------------------------------------
