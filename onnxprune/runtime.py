@@ -163,3 +163,10 @@ def dtype_of(elem_type: int) -> np.dtype[Any]:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
     except KeyError as error:
         raise ModelError(f"element type {elem_type} is unknown to the installed onnx") from error
+
+
+def version() -> str:
+    """That of ONNX Runtime."""
+    import onnxruntime as ort
+
+    return str(ort.__version__)
