@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +24,19 @@ from onnxprune.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 
 Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where times are measured.
+
+    Attributes:
+        setting: provider and threads.
+        shapes: of inputs, by name; symbolic axes that they leave open get small sizes, the first of an input 1.
+    """
+
+    setting: Setting = field(default_factory=Setting)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,9 +85,7 @@ class Result:
 def bench(
     sources: Sequence[Any],
     *,
-    provider: str = "CPU",
-    threads: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    place: Place | None = None,
     batches: Sequence[int] = (),
     seconds: float = 2.0,
     runs: int = 20,
@@ -84,10 +95,8 @@ def bench(
 
     Args:
         sources: paths, bytes, ModelProtos or graphsurgeon Graphs.
-        provider: ONNX Runtime's execution provider; "CPU" is CPUExecutionProvider.
-        threads: of one operator; 0 is all cores.
-        shapes: of inputs, by name; of symbolic axes that they leave open, the batch is 1 and others are small.
-        batches: sizes for the first axis of the inputs, where it is symbolic; what `shapes` says where empty.
+        place: what they run on, and the shapes of their inputs.
+        batches: sizes for the first axis of the inputs, where it is symbolic; what `place` says where empty.
         seconds: of timed runs, for every model and batch.
         runs: fewest timed runs of every model and batch.
         progress: is told about every stage.
@@ -97,11 +106,12 @@ def bench(
         RunError: a model does not run.
     """
     tell: Progress = progress or (lambda stage: None)
-    setting = Setting(provider, threads)
+    where = place or Place()
+    setting = where.setting
     models = [load(source) for source in sources]
     with TemporaryDirectory(prefix="onnxprune-") as folder:
         paths = [_saved(model, Path(folder) / str(index)) for index, model in enumerate(models)]
-        made = [[feeds_of(m, setting, shapes or {}, batch) for m in models] for batch in batches or (None,)]
+        made = [[feeds_of(m, setting, where.shapes, batch) for m in models] for batch in batches or (None,)]
         timings = []
         for feeds in made:
             tell(f"timing {len(models)} models, batch {batch_of(models[0], feeds[0])}")
@@ -167,12 +177,20 @@ def feeds_of(
     if batch is not None and not firsts and batch != (own := _own_batch(model)):
         raise UsageError(f"{model.name} is made for batches of {own} only", hint="leave --batch out")
     given |= {s: batch or given.get(s, 1) for s in firsts}
-    flat = flattened(inlined(model))
-    with ExitStack() as stack:
-        session = stack.enter_context(Deployed(model, setting))
-        failure: RunError | None = None
-        for numbers, _ in candidate_sizes(symbols, given):
-            feeds = random_feeds(flat, infer(flat, numbers | given), np.random.default_rng(0))
+    return feeds_at(model, setting, given)
+
+
+def feeds_at(model: Model, setting: Setting, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Random inputs that the model runs on, given numbers for its symbolic axes; others get small ones.
+
+    Raises:
+        RunError: it does not run.
+    """
+    symbols, flat = symbolic_dims(model.proto.graph), flattened(inlined(model))
+    failure: RunError | None = None
+    with Deployed(model, setting) as session:
+        for numbers, _ in candidate_sizes(symbols, sizes):
+            feeds = random_feeds(flat, infer(flat, {**numbers, **sizes}), np.random.default_rng(0))
             try:
                 session.run(feeds)
                 return feeds

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from onnxprune import interleave
-from onnxprune.bench import bench, feeds_of
+from onnxprune.bench import Place, bench, feeds_of
 from onnxprune.errors import RunError, UsageError
 from onnxprune.interleave import SESSIONS, Race, Ratio, race
 from onnxprune.model import load
@@ -21,6 +21,7 @@ from tests.graphs import Net
 from tests.test_cli import run  # noqa: F401 - a fixture
 
 MODELS = Path(__file__).parents[1] / "models"
+ONE = Place(Setting(threads=1))
 DIGITS = str(MODELS / "digits.onnx")
 
 
@@ -109,7 +110,7 @@ def test_duration(seconds, shown):
 
 
 def test_bench_of_two_models():
-    first, second = bench([DIGITS, onnx.load(DIGITS)], threads=1, batches=[1, 4], seconds=0.05, runs=6)
+    first, second = bench([DIGITS, onnx.load(DIGITS)], place=ONE, batches=[1, 4], seconds=0.05, runs=6)
     assert (first.name, second.name) == ("digits.onnx", "model 2")
     assert first.size == Path(DIGITS).stat().st_size and first.shapes == {"image": (1, 1, 8, 8)}
     assert [t.batch for t in second.timings] == [1, 4]
@@ -123,13 +124,13 @@ def test_bench_of_two_models():
 def test_memory_grows_with_the_model():
     net = Net()
     net.output(net.add("MatMul", net.input([1, 2000]), net.weight(2000, 4000)), [1, 4000])
-    small, large = bench([DIGITS, net.proto()], threads=1, seconds=0.0, runs=1)
+    small, large = bench([DIGITS, net.proto()], place=ONE, seconds=0.0, runs=1)
     if small.memory is not None:
         assert large.memory - small.memory > 0.8 * 32e6
 
 
 def test_external_data_counts(tmp_path):
-    (found,) = bench([str(MODELS / "external.onnx")], threads=1, seconds=0.0, runs=1)
+    (found,) = bench([str(MODELS / "external.onnx")], place=ONE, seconds=0.0, runs=1)
     assert found.size >= sum((MODELS / f"external.{end}").stat().st_size for end in ("onnx", "data")) * 0.99
 
 

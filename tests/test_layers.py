@@ -21,7 +21,7 @@ LEVELS = (
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
     ("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
-    ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals"),
+    ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals", "timing"),
     ("reference", "exact", "proof", "api"),
     ("report", "cli"),
 )

@@ -32,9 +32,7 @@ def bench(
     batches: tuple[int, ...],
     seconds: float,
     runs: int,
-    provider: str,
-    threads: int,
-    shapes: dict[str, tuple[int, ...]],
+    place: shared.Where,
     as_json: bool,
 ) -> None:
     """Measure time, memory and size of MODELS, and compare them to the first.
@@ -49,16 +47,14 @@ def bench(
 
     results = benching.bench(
         [files.load(name) for name in models],
-        provider=provider,
-        threads=threads,
-        shapes=shapes,
+        place=place.settled(),
         batches=batches,
         seconds=seconds,
         runs=runs,
         progress=console.progress,
     )
     if as_json:
-        about = {"provider": provider, "threads": threads}
+        about = {"provider": place.provider, "threads": place.threads}
         console.put_json(data.header("bench") | about | {"models": data.benched(results)})
     else:
         console.put(text.benched(results))

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
 
 from onnxprune.labels import Array
-from onnxprune.latency import stopwatch
 from onnxprune.latency.operators import Operator, operators
+from onnxprune.latency.profile import Profile
 from onnxprune.latency.tables import Table, tables
 from onnxprune.measures import Sum, Terms
-from onnxprune.model import Model
 from onnxprune.runtime import Setting
 from onnxprune.shapes import infer
 from onnxprune.tracing import Tracing
 from onnxprune.widths import Widths
 from onnxprune.wiring import first_output
-
-# A model that is larger is not written once more for the sake of its optimised graph.
-LARGEST_OPTIMISED = 1 << 30
-# What ONNX Runtime calls a node whose channels are in blocks: the tensor that it made before.
-_BLOCKED = "_nchwc"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +38,6 @@ class Prediction:
         weights: float64[operators], what a second of each counts in the model.
         rest: what everything else takes: in proportion to its elements, or constant.
         scale: correction of the whole, from measurements of it.
-        offset: the same, in seconds.
     """
 
     widths: Widths
@@ -56,19 +46,18 @@ class Prediction:
     weights: Array
     rest: Sum
     scale: float = 1.0
-    offset: float = 0.0
     _known: dict[int, _Touched] = field(default_factory=dict, repr=False)
 
     def total(self, counts: Array) -> float:
         """See `Measure`."""
-        return self.offset + self.scale * (float(self._values(counts).sum()) + self.rest.total(counts))
+        return self.scale * (float(self._values(counts).sum()) + self.rest.total(counts))
 
     def along(self, counts: Array, group: int, menu: Array) -> Array:
         """See `Measure`."""
         numbers, changed = self.changed(counts, group, menu)
         values = self._values(counts)
         own = values.sum() - values[numbers].sum() + changed.sum(axis=1)
-        return np.asarray(self.offset + self.scale * (own + self.rest.along(counts, group, menu)))
+        return np.asarray(self.scale * (own + self.rest.along(counts, group, menu)))
 
     def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
         """(int[k] the operators that a group changes, float64[menu, k] what they take if it loses `menu` units)."""
@@ -106,67 +95,35 @@ class Prediction:
             self._known[group] = _Touched(np.array(hit, np.int64), by_axis)
         return self._known[group]
 
-    def corrected(self, pairs: Sequence[tuple[Array, float]]) -> Prediction:
-        """A prediction that agrees with what was measured: at the last removal, and as far as it can at the others.
-
-        Args:
-            pairs: removals, int[groups], and the seconds that they gave.
-        """
-        plain = replace(self, scale=1.0, offset=0.0)
-        found = np.array([[plain.total(counts), seconds] for counts, seconds in pairs])
-        (x, y), others = found[-1], found[:-1][np.abs(found[:-1, 0] - found[-1, 0]) > 1e-9]
-        if not len(others):
-            return replace(self, scale=y / x, offset=0.0)
-        near = others[np.abs(others[:, 0] - x).argmin()]
-        slope = (y - near[1]) / (x - near[0])
-        scale = float(np.clip(slope, 0.5 * y / x, 2 * y / x))
-        return replace(self, scale=scale, offset=y - scale * x)
+    def scaled_to(self, seconds: float) -> Prediction:
+        """The same, such that nothing removed takes `seconds`."""
+        return replace(self, scale=self.scale * seconds / self.total(np.zeros(self.widths.count, np.int64)))
 
 
 def predict(
     widths: Widths,
     sizes: Mapping[str, int],
-    feeds: Mapping[str, np.ndarray],
+    nodes: Profile,
     setting: Setting,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> Prediction:
-    """Measure what a model and its operators take.
+    """Measure what the operators of a model take.
 
     Args:
         widths: lengths as functions of what groups lose.
-        sizes: numbers for symbolic dims, those of the feeds.
-        feeds: inputs.
+        sizes: numbers for symbolic dims, those of the profile.
+        nodes: what the nodes of the model take.
         setting: what the model runs on.
         progress: is told about every stage.
-
-    Raises:
-        RunError: the model does not run.
     """
     groups, tracing = widths.groups, widths.groups.tracing
     facts = infer(tracing.model, sizes)
-    progress("timing the nodes of the model")
-    nodes = _nodes(groups.model, feeds, setting)
     changing = operators(widths, facts)
     found = tables(changing, setting, groups.model.proto, progress)
     base = [float(table(np.array(o.base))) for o, table in zip(changing, found, strict=True)]
     shares = _shares(tracing, nodes, {first_output(o.site.node): b for o, b in zip(changing, base, strict=True)})
     weights = np.array([shares.operators.get(first_output(o.site.node), 0.0) for o in changing])
     return Prediction(widths, changing, found, weights, _rest(widths, shares))
-
-
-def _nodes(model: Model, feeds: Mapping[str, np.ndarray], setting: Setting) -> dict[str, float]:
-    """Tensor of the original graph -> seconds that the node takes which makes it now; "" for what is not known."""
-    with TemporaryDirectory(prefix="onnxprune-") as folder:
-        path = Path(folder) / "optimised.onnx" if model.nbytes < LARGEST_OPTIMISED else None
-        times = stopwatch.profiled(model, feeds, setting, optimised_to=str(path or ""))
-        made = onnx.load(path, load_external_data=False).graph.node if path else model.proto.graph.node
-    tensor_of = {node.name: first_output(node) for node in made}
-    known = {name for node in model.proto.graph.node for name in node.output}
-    found: dict[str, float] = {}
-    for name, seconds in times.items():
-        tensor = next((t for t in (tensor_of.get(name, ""), name.removesuffix(_BLOCKED)) if t in known), "")
-        found[tensor] = found.get(tensor, 0.0) + seconds
-    return found
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def measure(points: Sequence[Point], setting: Setting, like: onnx.ModelProto, *,
     return seconds
 
 
-def _parts(points: Sequence[Point], order: Sequence[int]) -> Iterator[list[int]]:
+def _parts(points: Sequence[Point], order: Array) -> Iterator[list[int]]:
     part: list[int] = []
     held = 0
     for index in order:

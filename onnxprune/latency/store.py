@@ -82,7 +82,7 @@ def read(name: str, lengths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...],
 
 def write(name: str, signature: Mapping[str, Any], setting: Setting, times: Mapping[tuple[int, ...], float]) -> None:
     """Keep a table; a folder that cannot be written to is no failure."""
-    document = {"format": FORMAT, "key": name, "about": _about(setting), "signature": dict(signature)}
+    document: dict[str, Any] = {"format": FORMAT, "key": name, "about": _about(setting), "signature": dict(signature)}
     document["times"] = [[list(at), seconds] for at, seconds in times.items()]
     path = folder() / f"{name}.json"
     try:

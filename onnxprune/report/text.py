@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
     from onnxprune.interleave import Ratio
+    from onnxprune.latency.timer import Timed
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
@@ -61,6 +62,16 @@ def costs(before: Cost, after: Cost) -> list[str]:
 # --- bench ------------------------------------------------------------------------------------------------
 
 
+def timed(of: Timed) -> str:
+    """The time of a run before and after, and where."""
+    threads = numbers.plural(of.place.setting.threads, "thread") if of.place.setting.threads else "all cores"
+    provider = of.place.setting.provider.removesuffix("ExecutionProvider")
+    change = f"{numbers.duration(of.before)} -> {numbers.duration(of.after)}"
+    left = "SLOWER, " if of.is_slower else ""
+    expected = f"{of.predicted:.3f} expected"
+    return f"{change} ({left}{ratio(of.ratio)} of it, {expected}; {provider}, {threads})"
+
+
 def benched(results: Sequence[Result]) -> list[str]:
     """What models take, and how that compares to the first of them."""
     rows = []
@@ -89,6 +100,8 @@ def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
     lines = [*costs(result.before, result.after), "", *removal(result.plan)]
     lines += [*budgets(result.goals), *io_changes(result.io_changes), *rows(result.rows)]
+    if result.timed is not None:
+        lines.append(entry("time", timed(result.timed)))
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
     if result.repair is not None:
@@ -139,7 +152,7 @@ _GOALS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "macs": ("MACs", numbers.count),
     "size": ("file", numbers.size),
     "memory": ("activations", numbers.size),
-    "latency": ("latency", numbers.seconds),
+    "latency": ("latency", numbers.duration),
 }
 
 
