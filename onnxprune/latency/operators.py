@@ -145,15 +145,16 @@ class Operator:
 
     def _set_group(self, edit: Edit, lengths: Sequence[int]) -> None:
         """Which rows go is not known here: the number of groups follows from the sizes."""
-        if self.site.attrs.get("group", 1) > 1 and self.site.node.op_type != "ConvTranspose":
-            edit.set_attribute("group", self.shape(0, lengths)[1] // self.shape(1, lengths)[1])
+        if self.site.attrs.get("group", 1) > 1:
+            whole = self.shape(-1 if self.site.node.op_type == "ConvTranspose" else 0, lengths)
+            edit.set_attribute("group", whole[1] // self.shape(1, lengths)[1])
 
     def _given(self, slot: int, lengths: Sequence[int], graph: Micrograph, mark: str) -> str:
         site, shape = self.site, self.shape(slot, lengths)
         kind = site.facts.dtypes[self.name(slot)]
         known = site.state.stored_value(self.name(slot)) if site.is_weight(slot) else site.value(slot)
         if known is None and not site.constant[slot]:
-            return graph.input(shape, kind)
+            return graph.input(f"{mark}_given{slot}", shape, kind)
         if known is None:
             known = graph.pool.astype(dtype_of(kind))
         graph.weights.append(numpy_helper.from_array(np.resize(known, shape), f"{mark}_in{slot}"))
@@ -166,13 +167,14 @@ class Micrograph:
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
-    inputs: dict[tuple[Shape, int], str] = field(default_factory=dict)
+    inputs: dict[str, tuple[Shape, int]] = field(default_factory=dict)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     pool: Array = field(default_factory=lambda: np.random.default_rng(0).standard_normal(4096).astype(np.float32))
 
-    def input(self, shape: Shape, kind: int) -> str:
-        """A graph input; those of one shape and type are one."""
-        return self.inputs.setdefault((shape, kind), f"input{len(self.inputs)}")
+    def input(self, name: str, shape: Shape, kind: int) -> str:
+        """A graph input; were operators to share one, the runtime would make one of those that are equal."""
+        self.inputs[name] = shape, kind
+        return name
 
     def observe(self, tensor: str, shape: Shape, mark: str) -> None:
         """Let the graph give one element of a tensor, so that it is computed; all of it would have to be copied."""
@@ -184,7 +186,7 @@ class Micrograph:
 
     def proto(self, like: onnx.ModelProto) -> onnx.ModelProto:
         """A model of the operator sets of another."""
-        inputs = [helper.make_tensor_value_info(name, kind, shape) for (shape, kind), name in self.inputs.items()]
+        inputs = [helper.make_tensor_value_info(name, kind, shape) for name, (shape, kind) in self.inputs.items()]
         graph = helper.make_graph(self.nodes, "micro", inputs, self.outputs, self.weights)
         made = helper.make_model(graph, opset_imports=like.opset_import)
         made.ir_version = max(like.ir_version, 4)
@@ -192,12 +194,12 @@ class Micrograph:
 
     def feeds(self) -> dict[str, np.ndarray]:
         """Inputs: normal floats, ones."""
-        made = {}
-        for (shape, kind), name in self.inputs.items():
+        made: dict[tuple[Shape, int], np.ndarray] = {}
+        for shape, kind in set(self.inputs.values()):
             dtype = dtype_of(kind)
             is_number = dtype.kind == "f" or dtype.itemsize < 4
-            made[name] = np.resize(self.pool, shape).astype(dtype) if is_number else np.ones(shape, dtype)
-        return made
+            made[shape, kind] = np.resize(self.pool, shape).astype(dtype) if is_number else np.ones(shape, dtype)
+        return {name: made[about] for name, about in self.inputs.items()}
 
 
 def operators(widths: Widths, facts: Facts) -> list[Operator]:

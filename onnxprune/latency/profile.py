@@ -18,6 +18,8 @@ from onnxprune.wiring import first_output
 LARGEST_OPTIMISED = 1 << 30
 # What ONNX Runtime calls a node whose channels are in blocks: the tensor that it made before.
 _BLOCKED = "_nchwc"
+# ... and one that it runs in float32 instead of float16.
+_CAST = "InsertedPrecisionFreeCast_"
 
 # Tensor of the original graph -> seconds of the node that makes it now; "" for all nodes that are not known.
 Profile = Mapping[str, float]
@@ -37,6 +39,7 @@ def profile(model: Model, feeds: Mapping[str, np.ndarray], setting: Setting) -> 
     known = {name for node in model.proto.graph.node for name in node.output}
     found: dict[str, float] = {}
     for name, seconds in times.items():
-        tensor = next((t for t in (tensor_of.get(name, ""), name.removesuffix(_BLOCKED)) if t in known), "")
+        names = tensor_of.get(name, ""), name.removeprefix(_CAST).removesuffix(_BLOCKED)
+        tensor = next((t for t in names if t in known), "")
         found[tensor] = found.get(tensor, 0.0) + seconds
     return found

@@ -27,7 +27,8 @@ WARM = 2
 TRUNCATED = 0.5e-6
 
 _KERNEL = "_kernel_time"
-_MARK = re.compile(r"p(\d+)_")
+# Of float16 nodes that the CPU runs in float32, the runtime makes nodes of its own.
+_MARK = re.compile(r"(?:InsertedPrecisionFreeCast_)?p(\d+)_")
 
 # An operator, and the lengths of its letters.
 Point = tuple[Operator, tuple[int, ...]]

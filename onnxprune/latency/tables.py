@@ -34,7 +34,7 @@ def reachable(letter: Letter) -> Array:
 
 
 def smooth(letter: Letter) -> Array:
-    """int[n]: lengths between which time is a straight line, but for the blocks of the kernel."""
+    """int[n]: lengths between which time is a straight line, but for the blocks of the kernel; all below a block."""
     lengths = reachable(letter)
     if len(lengths) <= ALL:
         return lengths
@@ -42,7 +42,7 @@ def smooth(letter: Letter) -> Array:
     if len(aligned) < 4:
         return np.unique(lengths[np.linspace(0, len(lengths) - 1, LINE).round().astype(int)])
     chosen = aligned[np.linspace(0, len(aligned) - 1, min(LINE, len(aligned))).round().astype(int)]
-    return np.unique(chosen)
+    return np.unique(np.concatenate([lengths[lengths < BLOCK], chosen]))
 
 
 def windows(letter: Letter) -> list[Array]:
@@ -92,11 +92,18 @@ class Table:
         Every letter has a line, measured with the others at full length: straight between smooth lengths, times what
         the blocks of the kernel cost. How letters work together is measured on a coarse grid.
         """
-        lengths = np.asarray(lengths, float)
+        return self._product(np.asarray(lengths, float)) * self._unit
+
+    def _product(self, lengths: Array) -> Array:
         found = self._together(lengths)
         for j, (line, coarse) in enumerate(self._lines):
             found = found * line(lengths[..., j]) / coarse(lengths[..., j])
         return np.asarray(found)
+
+    @cached_property
+    def _unit(self) -> float:
+        """Makes the time at full length what was measured."""
+        return self.seconds[self._base] / float(self._product(np.array(self._base, float)))
 
     @cached_property
     def _base(self) -> Lengths:
@@ -129,12 +136,13 @@ class Table:
             residue = np.round(lengths).astype(int) % BLOCK
             # What filling up a block costs falls with the length; what a slower kernel costs stays.
             share = np.clip((1 / np.maximum(lengths, 1) - inverse[0]) / max(np.ptp(inverse), 1e-12), 0, 1)
-            return np.asarray(line(lengths) * (shares[-1][residue] * (1 - share) + shares[0][residue] * share))
+            excess = shares[-1][residue] * (1 - share) + shares[0][residue] * share
+            return np.asarray(line(lengths) * np.where(lengths < BLOCK, 1.0, excess))
 
         return stepped
 
     def _together(self, lengths: Array) -> Array:
-        """Multilinear between the points of the coarse grid."""
+        """Multilinear between the points of the coarse grid, and on beyond them."""
         if len(self.letters) == 1:
             return np.full(lengths.shape[:-1], self.seconds[self._base])
         grid = [levels(letter) for letter in self.letters]
@@ -149,7 +157,7 @@ class Table:
                 np.minimum(low + side, len(g) - 1) for (low, _), side, g in zip(places, corner, grid, strict=True)
             )
             found += share * values[index]
-        return found
+        return np.maximum(found, values.min() * 0.1)
 
 
 def _straight(points: Array, values: Sequence[float]) -> Callable[[Array], Array]:
@@ -167,10 +175,10 @@ def _straight(points: Array, values: Sequence[float]) -> Callable[[Array], Array
 
 
 def _place(points: Array, lengths: Array) -> tuple[Array, Array]:
-    """The point below each length, and how far it is to the next, 0 to 1."""
+    """The point below each length, and how far it is to the next; beyond 0 to 1 beyond the points."""
     low = np.clip(np.searchsorted(points, lengths, "right") - 1, 0, max(0, len(points) - 2))
     gap = points[np.minimum(low + 1, len(points) - 1)] - points[low]
-    return low, np.clip((lengths - points[low]) / np.maximum(gap, 1), 0, 1)
+    return low, (lengths - points[low]) / np.maximum(gap, 1)
 
 
 def proportional(operator: Operator) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,9 +21,9 @@ from onnxprune.widths import Widths
 # Of timed runs, for every model in a comparison.
 SECONDS = 1.0
 # Multiples that widths may be rounded to.
-MULTIPLES = (32, 16, 8, 4, 2)
-# A smaller width is faster if it is by this share, in more than this share of all cases.
-FASTER, CASES = 0.01, 0.1
+MULTIPLES = (1, 2, 4, 8, 16, 32)
+# Time that rounding may leave on the table, as a share; and the part of the widths that is looked at: from an eighth.
+WASTE, SMALLEST = 0.03, 8
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def alignments(prediction: Prediction) -> dict[str, int]:
 
 
 def alignment(prediction: Prediction, group: int) -> int:
-    """The largest power of two such that, from widths that are multiples of it, no smaller step down is faster.
+    """The smallest power of two such that multiples of it are widths that a group should have.
+
+    A width is as it should be if no mixture of a smaller and a larger one is faster: if its time is on the lower convex
+    hull of all. Kernels that work in blocks leave it wherever a block is not full.
 
     Args:
         prediction: the times.
@@ -131,24 +135,34 @@ def alignment(prediction: Prediction, group: int) -> int:
         return 1
     counts = np.arange(units)
     seconds = prediction.changed(np.zeros(widths.count, np.int64), group, counts)[1].sum(axis=1)
-    if not seconds.any():
-        return 1
     left = about.members[0].size - counts * max(1, about.members[0].positions // about.units)
-    return next((m for m in MULTIPLES if _is_best(left, seconds, m)), 1)
+    waste = {m: _waste(left[::-1], seconds[::-1], m) for m in MULTIPLES}
+    return next((m for m in MULTIPLES if waste[m] <= WASTE), min(MULTIPLES, key=lambda m: waste[m]))
 
 
-def _is_best(left: Array, seconds: Array, multiple: int) -> bool:
-    """Whether widths of a multiple are no slower than those that are less than a multiple below.
+def _waste(widths: Array, seconds: Array, multiple: int) -> float:
+    """By what share the time at multiples is above the hull, on average; infinite if there are too few to tell.
 
     Args:
-        left: int[n], widths, falling.
+        widths: int[n], rising.
         seconds: float64[n].
         multiple: the multiple.
     """
-    at = np.flatnonzero((left % multiple == 0) & (left > multiple))
-    if not len(at):
-        return False
-    beaten = [
-        bool((seconds[(left < left[i]) & (left > left[i] - multiple)] < seconds[i] * (1 - FASTER)).any()) for i in at
-    ]
-    return sum(beaten) <= CASES * len(at)
+    chosen = (widths % multiple == 0) & (widths * SMALLEST >= widths[-1])
+    if chosen.sum() < 2 or not seconds.all():
+        return 0.0 if multiple == 1 else math.inf
+    return float((seconds / _hull(widths, seconds) - 1)[chosen].mean())
+
+
+def _hull(x: Array, y: Array) -> Array:
+    """The lower convex hull of points, at each of them (Andrew's monotone chain); x rises."""
+    kept: list[int] = []
+    for i in range(len(x)):
+        while len(kept) > 1 and _is_above(kept[-1], kept[-2], i, x, y):
+            kept.pop()
+        kept.append(i)
+    return np.asarray(np.interp(x, x[kept], y[kept]))
+
+
+def _is_above(middle: int, left: int, right: int, x: Array, y: Array) -> bool:
+    return bool((y[middle] - y[left]) * (x[right] - x[left]) >= (y[right] - y[left]) * (x[middle] - x[left]))
