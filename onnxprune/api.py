@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxprune import calibration, cost, criteria, goals, interface, proof, recover
 from onnxprune import plan as plans
+from onnxprune.bench import Place
 from onnxprune.cost import Cost
 from onnxprune.cut import Cut
 from onnxprune.errors import GoalMissed, ModelError
@@ -19,6 +20,7 @@ from onnxprune.grouping import Groups, retrace
 from onnxprune.grouping import trace as trace_model
 from onnxprune.interface import Change, RowMap
 from onnxprune.labels import Array
+from onnxprune.latency.timer import Timed
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.options import Options
 from onnxprune.plan import Plan
@@ -27,6 +29,7 @@ from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Goal, gone
 from onnxprune.symbols import candidate_sizes, symbolic_dims
+from onnxprune.timing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Outcome:
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
+        timed: the time of a run, where it was measured.
         seconds: wall time by stage.
     """
 
@@ -73,6 +77,7 @@ class Outcome:
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
     goals: tuple[Goal, ...] = ()
+    timed: Timed | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -117,6 +122,7 @@ def run(
     data: Any = None,
     samples: int = 256,
     recovery: recover.Options | None = None,
+    place: Place | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Trace, score, select, rewrite, prove, and repair.
@@ -130,6 +136,7 @@ def run(
             are re-fitted on them.
         samples: how many of them to use.
         recovery: how to re-fit what is behind a cut; by least squares where None.
+        place: where times are measured, if the options ask for any.
         progress: is told about every stage.
 
     Raises:
@@ -142,26 +149,28 @@ def run(
         groups = _traced(model, options, sizes)
     with clock("scoring"):
         scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
+    timing = Timing.of(groups, scores, options, place, clock.progress)
     recovery, reserve = recovery or recover.Options(), dict[str, float]()
     for _ in range(ATTEMPTS):
         with clock("selecting"):
-            chosen = goals.fit(groups, scores, options, reserve=reserve)
+            chosen = timing.fit(reserve)
         left, small, verdict, rolled_back = _proven(
             groups, chosen.removed, clock, verify=verify, fixed_sizes=sizes is not None
         )
         cut = Cut(groups, gone(groups, left))
         small, repair = _repaired(cut, small, runs, recovery, clock, verify=verify)
-        reached = goals.reached(chosen.goals, small, cut)
+        reached = goals.reached(chosen.goals, small, cut, timing.meters)
         reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
         if rolled_back or not chosen.met or all(goal.met for goal in reached):
             break
+    timed = timing.timed(left, small)
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, cut.size)
     plan = plans.make(groups, left, scores, options, sizes)
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(
-        small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, clock.seconds
+        small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, timed, clock.seconds
     )
 
 
@@ -217,13 +226,15 @@ def plan_for(
     sizes: Mapping[str, int] | None = None,
     data: Any = None,
     samples: int = 256,
+    place: Place | None = None,
 ) -> tuple[Groups, Plan]:
     """The plan that `run` would carry out, without a proof."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
-    return groups, plans.make(groups, goals.fit(groups, scores, options).removed, scores, options, sizes)
+    chosen = Timing.of(groups, scores, options, place, logger.info).fit()
+    return groups, plans.make(groups, chosen.removed, scores, options, sizes)
 
 
 def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = False) -> Executed:
@@ -283,6 +294,7 @@ def prune(
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
+    place: Place | None = None,
     **options: Any,
 ) -> PruneResult:
     """Prune a model and prove the result.
@@ -297,6 +309,7 @@ def prune(
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
         recovery: "none", "bias", "affine", "merge", "least-squares" or "batchnorm".
+        place: where times are measured, for a budget on latency or `round_to="auto"`.
         options: the other fields of `Options`.
 
     Returns:
@@ -309,7 +322,7 @@ def prune(
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = recover.Options(recovery)
-    outcome = run(load(source), chosen, verify=verify, data=data, samples=samples, recovery=how)
+    outcome = run(load(source), chosen, verify=verify, data=data, samples=samples, recovery=how, place=place)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
 
 

@@ -27,10 +27,12 @@ class Meter:
     Attributes:
         expected: makes its function of widths.
         actual: measures it on a model that was cut; None where what is expected is exact.
+        noise: measurements differ by this share; what is reached is below the limit by up to twice that.
     """
 
     expected: Callable[[Widths], Measure]
     actual: Callable[[Model, Cut], float] | None = None
+    noise: float = 0.0
 
 
 METERS: Mapping[str, Meter] = {
@@ -48,6 +50,7 @@ def fit(
     *,
     meters: Mapping[str, Meter] = METERS,
     reserve: Mapping[str, float] | None = None,
+    multiples: Mapping[str, int] | None = None,
 ) -> Selection:
     """The units that go so that all budgets hold for the model that is written.
 
@@ -57,6 +60,7 @@ def fit(
         options: what to prune.
         meters: the costs that budgets limit.
         reserve: what the model will gain after it was cut.
+        multiples: group name -> what its width is rounded to, instead of what the options say.
 
     Returns:
         The selection, its goals with what was reached; if not all are met, that is as little as can be reached.
@@ -65,21 +69,36 @@ def fit(
     excess, costs = dict(reserve), {kind: meter.expected for kind, meter in meters.items()}
     found: Selection | None = None
     for _ in range(CORRECTIONS):
-        selection = select(groups, scores, options, costs=costs, excess=excess)
+        selection = select(groups, scores, options, costs=costs, excess=excess, multiples=multiples)
         if not any(meters[goal.kind].actual for goal in selection.goals):
             return selection
         cut = Cut(groups, gone(groups, selection.removed))
         written = reached(selection.goals, rewrite(groups, cut.gone), cut, meters)
         grown = (replace(goal, reached=goal.reached + reserve.get(goal.kind, 0.0)) for goal in written)
         measured = replace(selection, goals=tuple(grown))
-        if found is None or measured.met or not found.met:
+        if found is None or _is_better(measured, found):
             found = measured
         off = {g.kind: m.reached - g.reached for g, m in zip(selection.goals, measured.goals, strict=True)}
-        if not any(off.values()):
+        if not any(off.values()) or _is_close(measured, meters):
             break
-        excess = {kind: excess.get(kind, 0.0) + more for kind, more in off.items()}
+        aside = {goal.kind: meters[goal.kind].noise * goal.most for goal in measured.goals}
+        excess = {kind: excess.get(kind, 0.0) + more + aside[kind] for kind, more in off.items()}
     assert found is not None
     return found
+
+
+def _is_better(new: Selection, old: Selection) -> bool:
+    """Whether budgets are met, or by less is missed what is missed most; of two that meet them, the larger."""
+    shares = [max(goal.reached / goal.most for goal in selection.goals) for selection in (new, old)]
+    if new.met != old.met:
+        return new.met
+    return shares[0] >= shares[1] if new.met else shares[0] < shares[1]
+
+
+def _is_close(found: Selection, meters: Mapping[str, Meter]) -> bool:
+    """Whether budgets are met, and a cost that is measured with noise is as close as makes sense."""
+    noisy = [goal for goal in found.goals if meters[goal.kind].noise]
+    return bool(noisy) and found.met and any(g.reached >= g.most * (1 - 2 * meters[g.kind].noise) for g in noisy)
 
 
 def reached(goals: tuple[Goal, ...], model: Model, cut: Cut, meters: Mapping[str, Meter] = METERS) -> tuple[Goal, ...]:

@@ -44,7 +44,8 @@ class Options:
         max_ratio: most that any but a plain uniform ratio takes from one group.
         keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
-        round_to: the width that remains is a multiple of this.
+        round_to: the width that remains is a multiple of this; "auto" is what the kernels of the machine like, measured
+            for every group. None is "auto" with a budget on latency, else 1.
         heads: attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
         exact_only: leave groups alone whose removal changes a norm or mean.
@@ -68,7 +69,7 @@ class Options:
     max_ratio: float = 0.9
     keep: Sequence[str] = ()
     only: Sequence[str] = ()
-    round_to: int = 1
+    round_to: int | str | None = None
     heads: bool = True
     head_dims: bool = False
     exact_only: bool = False
@@ -86,8 +87,8 @@ class Options:
         for name, globs in (("keep", self.keep), ("only", self.only)):
             if isinstance(globs, str):
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
-        if self.round_to < 1:
-            raise UsageError(f"round_to is {self.round_to}, but must be at least 1")
+        if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and self.round_to >= 1):
+            raise UsageError(f"round_to is {self.round_to!r}, but must be at least 1, or {AUTO!r}")
         for what, chosen, known in (
             ("allocation", self.allocation, ALLOCATIONS),
             ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),
@@ -106,6 +107,16 @@ class Options:
     def share(self) -> float:
         """The fraction of the units to remove, whatever the budgets ask for."""
         return self.ratio if self.ratio is not None else 0.0 if self.budgets else 0.5
+
+    @property
+    def multiple(self) -> int:
+        """What widths are rounded to where that is not measured."""
+        return self.round_to if isinstance(self.round_to, int) else 1
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether what widths are rounded to is measured."""
+        return self.round_to == AUTO or (self.round_to is None and "latency" in self.budgets)
 
     @property
     def strategy(self) -> str:

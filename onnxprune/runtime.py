@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
 
-from onnxprune.errors import ModelError, RunError
+from onnxprune.errors import ModelError, RunError, UsageError
 from onnxprune.model import Model, save, to_proto
 
 # Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
 LARGEST_IN_MEMORY = 1 << 30
 # Nodes; above this the runtime's own clean-up, whose time is quadratic, takes more than it saves.
 LARGEST_TIDIED = 10_000
+
+CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a model runs on where its time counts.
+
+    Attributes:
+        provider: ONNX Runtime's execution provider; its last part may be left out ("CUDA").
+        threads: of one operator; 0 is what ONNX Runtime takes, all cores.
+
+    Raises:
+        UsageError: the installed runtime has no such provider.
+    """
+
+    provider: str = CPU
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        import onnxruntime as ort
+
+        known = ort.get_available_providers()
+        found = [p for p in known if self.provider.lower() in (p.lower(), p.lower().removesuffix("executionprovider"))]
+        if not found:
+            raise UsageError(f"ONNX Runtime has no provider {self.provider!r} here", hint=f"it has: {', '.join(known)}")
+        object.__setattr__(self, "provider", found[0])
 
 
 class Session:
@@ -31,25 +59,30 @@ class Session:
         """
         import onnxruntime as ort
 
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
+        options = _options(threads)
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
         level = ort.GraphOptimizationLevel
         tidied = optimised and len(model.proto.graph.node) <= LARGEST_TIDIED
         options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
         # Not even float weights quantised, for being next to what is.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._open(model, options, [CPU])
+
+    def _open(self, model: Model | Path, options: Any, providers: Sequence[str]) -> None:
+        import onnxruntime as ort
+
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
-            self._session = ort.InferenceSession(self._source(model), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(self._source(model), options, providers=list(providers))
         except Exception as error:
             self.close()
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
         self.inputs: frozenset[str] = frozenset(i.name for i in self._session.get_inputs())
 
-    def _source(self, model: Model) -> bytes | str:
+    def _source(self, model: Model | Path) -> bytes | str:
+        if isinstance(model, Path):
+            return str(model)
         if not model.external and model.nbytes < LARGEST_IN_MEMORY:
             return bytes(to_proto(model).SerializeToString())
         self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
@@ -73,13 +106,51 @@ class Session:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Deployed(Session):
+    """A model as its users run it, with all that the runtime does to make it fast; for timing."""
+
+    def __init__(self, model: Model | Path, setting: Setting, *, profile: str = "", optimised_to: str = "") -> None:
+        """Prepare `model`.
+
+        Args:
+            model: the model, or its file.
+            setting: what it runs on.
+            profile: where the times of single operators go (a file name starts like this); nowhere if empty.
+            optimised_to: file for the graph that the runtime makes of the model; none if empty.
+
+        Raises:
+            RunError: the runtime refuses it.
+        """
+        options = _options(setting.threads)
+        # Threads of one session that go on spinning would take time from the next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        if optimised_to:
+            options.optimized_model_filepath = optimised_to
+        self._open(model, options, list(dict.fromkeys((setting.provider, CPU))))
+
+    def finish_profile(self) -> Path:
+        """Stop timing operators; the file with the times."""
+        return Path(self._session.end_profiling())
+
+
+def _options(threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    return options
 
 
 def _first_line(error: Exception) -> str:
@@ -92,3 +163,10 @@ def dtype_of(elem_type: int) -> np.dtype[Any]:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
     except KeyError as error:
         raise ModelError(f"element type {elem_type} is unknown to the installed onnx") from error
+
+
+def version() -> str:
+    """That of ONNX Runtime."""
+    import onnxruntime as ort
+
+    return str(ort.__version__)

@@ -97,6 +97,7 @@ def select(
     *,
     costs: Measures = MEASURES,
     excess: Mapping[str, float] | None = None,
+    multiples: Mapping[str, int] | None = None,
 ) -> Selection:
     """The units that go.
 
@@ -106,6 +107,7 @@ def select(
         options: what to prune.
         costs: makers of the costs that budgets limit, by their names.
         excess: how much more than expected a model is known to have of each.
+        multiples: group name -> what its width is rounded to, instead of what the options say.
 
     Raises:
         UsageError: a glob matches no group, or rows that are named must stay.
@@ -125,7 +127,7 @@ def select(
     widths = Widths(groups, order)
     nothing = np.zeros(widths.count, np.int64)
     goals = [_goal(kind, amount, costs[kind](widths), nothing) for kind, amount in options.budgets.items()]
-    problem = _problem(groups, scores, options, widths)
+    problem = _problem(groups, scores, options, widths, multiples or {})
     more = excess or {}
     limits = [Limit(measure, goal.most - more.get(goal.kind, 0.0)) for goal, measure in goals]
     counts = _counts(replace(problem, limits=limits), options)
@@ -161,7 +163,7 @@ def _is_open(group: Group, only: frozenset[str], options: Options) -> bool:
     return not any(touches(group, glob) for glob in options.keep)
 
 
-def _problem(groups: Groups, scores: Array, options: Options, widths: Widths) -> Problem:
+def _problem(groups: Groups, scores: Array, options: Options, widths: Widths, multiples: Mapping[str, int]) -> Problem:
     """Menus, comparable scores and damage of all groups; limits are to be added."""
     ratios = {name: value for glob, value in options.ratios.items() for name in named(groups.groups, glob)}
     known = criteria.known(options.criterion)
@@ -171,17 +173,18 @@ def _problem(groups: Groups, scores: Array, options: Options, widths: Widths) ->
         own = scores[group.classes][widths.order[group.name]].mean(axis=1) if units else np.empty(0)
         values.append(normalized(own, options.normalize or known.normalize) if units else own)
         damage.append(accumulated(own, known.accumulates))
-        menus.append(_menu(group, units, ratios.get(group.name), options))
+        multiple = multiples.get(group.name, options.multiple)
+        menus.append(_menu(group, units, ratios.get(group.name), options, multiple))
     return Problem(np.array([widths.units(i) for i in range(widths.count)]), menus, values, damage, ())
 
 
-def _menu(group: Group, units: int, ratio: float | None, options: Options) -> Array:
+def _menu(group: Group, units: int, ratio: float | None, options: Options, multiple: int) -> Array:
     """The numbers of units that a group may lose, ascending; where its ratio is named, one number."""
     share = ratio if ratio is not None else 1.0 if options.is_plain else options.max_ratio
     counts = np.arange(max(0, min(int(share * units + 1e-9), units - 1)) + 1)
     if group.kind != "head":
         per_unit = max(1, group.members[0].positions // group.units)
-        counts = counts[((group.members[0].size - counts * per_unit) % options.round_to == 0) | (counts == 0)]
+        counts = counts[((group.members[0].size - counts * per_unit) % multiple == 0) | (counts == 0)]
     return counts if ratio is None else counts[-1:]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
+
+from onnxprune.errors import UsageError
 
 # Numbers that stand for a symbolic dim in the two scans: batch first, then every other, tried in this order
 # until the graph accepts them (a convolution over raw audio needs thousands of samples).
@@ -26,6 +28,28 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
         d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else (d.dim_param or f"{value.name}[{axis}]")
         for axis, d in enumerate(shape.dim)
     ]
+
+
+def sizes_of(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Numbers for the symbolic dims of a graph whose inputs have the given shapes.
+
+    Raises:
+        UsageError: no input is called so, or it cannot have the shape.
+    """
+    inputs = {value.name: value for value in graph.input}
+    found: dict[int | str, int] = {}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            known = ", ".join(n for n in inputs if n not in {t.name for t in graph.initializer})
+            raise UsageError(f"no input is called {name!r}", hint=f"known: {known}")
+        dims = dims_of(inputs[name])
+        pairs = list(zip(dims, shape, strict=False))
+        if len(dims) != len(shape) or any(
+            size != (found.setdefault(d, size) if isinstance(d, str) else d) for d, size in pairs
+        ):
+            asked, own = "x".join(map(str, shape)), "x".join(map(str, dims))
+            raise UsageError(f"input {name!r} cannot be {asked}: it is {own}")
+    return {str(symbol): size for symbol, size in found.items()}
 
 
 @dataclass(frozen=True)

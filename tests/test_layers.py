@@ -19,9 +19,9 @@ LEVELS = (
     ),
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
-    ("runtime", "data", "calibration", "tapped", "layers"),
+    ("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
-    ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals"),
+    ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals", "timing"),
     ("reference", "exact", "proof", "api"),
     ("report", "cli"),
 )

@@ -18,6 +18,7 @@ COMMANDS = {
     "apply": "Carry out a plan.",
     "verify": "Prove that a pruned model equals the masked original.",
     "diff": "Compare the layers and costs of two models.",
+    "bench": "Measure time, memory and size of models, and compare them.",
     "criteria": "List what can make a unit important.",
     "ops": "List the operators that channels are followed through.",
 }

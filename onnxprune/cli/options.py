@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.bench import Place
     from onnxprune.model import Model
 
 Command = Callable[..., Any]
@@ -25,6 +27,7 @@ _SELECTION = (
     "macs",
     "size",
     "memory",
+    "latency",
     "allocation",
     "normalize",
     "max_ratio",
@@ -72,6 +75,95 @@ class Pair(click.ParamType):
         if not equals or not name:
             self.fail(f"'{value}' is not of the form {param.metavar if param else 'NAME=VALUE'}", param, ctx)
         return name, self.value.convert(text, param, ctx)
+
+
+class Shape(click.ParamType):
+    """The sizes of an input: `1x3x224x224`; a scalar's is empty."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Read a shape."""
+        sizes = str(value).strip().lower().split("x") if str(value).strip() else []
+        if not all(s.isdecimal() and int(s) > 0 for s in sizes):
+            self.fail(f"'{value}' is not a shape: write 1x3x224x224", param, ctx)
+        return tuple(map(int, sizes))
+
+
+class Multiple(click.ParamType):
+    """A positive number, or `auto`."""
+
+    name = "multiple"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read a multiple."""
+        text = str(value).strip().lower()
+        if text == "auto":
+            return text
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"'{value}' is not a positive number, nor auto", param, ctx)
+        return int(text)
+
+
+class Counts(click.ParamType):
+    """Positive numbers: `1,8`."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Read a list."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"'{value}' is not a list of positive numbers: write 1,8", param, ctx)
+        return tuple(map(int, parts))
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where times are measured, as it was given; nothing is imported for it."""
+
+    provider: str
+    threads: int
+    shapes: dict[str, tuple[int, ...]]
+
+    def settled(self) -> Place:
+        """The same, checked."""
+        from onnxprune.bench import Place
+        from onnxprune.runtime import Setting
+
+        return Place(Setting(self.provider, self.threads), self.shapes)
+
+
+def place(function: Command) -> Command:
+    """Add where a model runs; the command gets `place`."""
+
+    @click.option(
+        "--provider",
+        metavar="NAME",
+        default="CPU",
+        show_default=True,
+        help="Execution provider of ONNX Runtime that times are measured on.",
+    )
+    @click.option(
+        "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
+    )
+    @click.option(
+        "--shape",
+        "shapes",
+        metavar="INPUT=SHAPE",
+        type=Pair(Shape()),
+        multiple=True,
+        help="Sizes of an input when times are measured, as in input=1x3x224x224; may be repeated.",
+    )
+    @functools.wraps(function)
+    def wrapped(
+        *args: Any, provider: str, threads: int, shapes: tuple[tuple[str, tuple[int, ...]], ...], **given: Any
+    ) -> Any:
+        return function(*args, place=Where(provider, threads, dict(shapes)), **given)
+
+    return wrapped
 
 
 def conversation(function: Command) -> Command:
@@ -208,6 +300,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     _budget("params", "Budget on the elements of all weights: 50% or 2M."),
     _budget("size", "Budget on the bytes of the file: 50% or 20MB."),
     _budget("memory", "Budget on the bytes of activations that lie in memory at once, for one sample."),
+    _budget("latency", "Budget on the measured time of a run: 60% or 12ms (see --provider, --threads, --shape)."),
     click.option(
         "--ratio-for",
         metavar="GLOB=RATIO",
@@ -256,10 +349,10 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--round-to",
         metavar="N",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Leave widths that are multiples of N.",
+        type=Multiple(),
+        default=None,
+        help="Leave widths that are multiples of N, or, with auto, of what is measured to be fast on this machine;"
+        " auto with --latency, else 1.",
     ),
     policy,
     click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @shared.selection
 @shared.sizes
+@shared.place
 @shared.data
 @shared.force
 @shared.conversation
@@ -36,6 +37,7 @@ def plan(
     output: str,
     options: Options,
     sizes: dict[str, int],
+    place: shared.Where,
     data: Source | None,
     samples: int,
     force: bool,
@@ -51,7 +53,7 @@ def plan(
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
-    groups, made = api.plan_for(source, options, sizes=sizes, data=data, samples=samples)
+    groups, made = api.plan_for(source, options, sizes=sizes, data=data, samples=samples, place=place.settled())
     if output == files.PIPE:
         console.put(made.to_json().rstrip("\n"))
     else:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @shared.selection
 @shared.sizes
 @shared.verify
+@shared.place
 @shared.data
 @click.option(
     "--recover",
@@ -43,6 +44,7 @@ def prune(
     options: Options,
     sizes: dict[str, int],
     verify: bool,
+    place: shared.Where,
     data: Source | None,
     samples: int,
     recover: str,
@@ -76,6 +78,7 @@ def prune(
         data=data,
         samples=samples,
         recovery=Recovery(recover),
+        place=place.settled(),
         progress=console.progress,
     )
     _judge(outcome, options)
@@ -85,6 +88,8 @@ def prune(
         if plan_out is not None:
             files.write_text(outcome.plan.to_json(), plan_out)
         files.write_row_map(outcome.rows, output)
+    if outcome.timed is not None and outcome.timed.is_slower:
+        console.say("warning: the smaller model measures slower than the original")
     _report(console, outcome, model, None if dry_run else output, as_json=as_json)
     if outcome.rolled_back:
         names = ", ".join(r.group for r in outcome.rolled_back)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
+    from onnxprune.bench import Result
     from onnxprune.cost import Cost, Layer
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
+    from onnxprune.interleave import Ratio
+    from onnxprune.latency.timer import Timed
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.rules import Rule
@@ -63,6 +66,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "groups": steps(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
         "budgets": [asdict(goal) | {"met": goal.met} for goal in result.goals],
+        "time": None if result.timed is None else timed(result.timed),
         "io_changes": io_changes(result.io_changes),
         "rows": rows(result.rows),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
@@ -250,3 +254,44 @@ def follows(rule: Rule) -> str:
     """What the rule edits beside the weights: the first line of the docstring of its `follow`."""
     text = (rule.follow.__doc__ or "its sizes").strip() if rule.follow else ""
     return text.splitlines()[0].rstrip(".").replace("`", "") if text else ""
+
+
+def timed(of: Timed) -> dict[str, Any]:
+    """The time of a run in seconds before and after, the share that is left, and where."""
+    return {
+        "before": of.before,
+        "after": of.after,
+        "ratio": ratio(of.ratio),
+        "predicted": of.predicted,
+        "provider": of.place.setting.provider,
+        "threads": of.place.setting.threads,
+    }
+
+
+def ratio(of: Ratio) -> dict[str, Any]:
+    """How two times compare."""
+    return {"value": of.value, "low": of.low, "high": of.high, "differs": not of.is_noise}
+
+
+def benched(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """What models take; times in seconds, sizes in bytes."""
+    return [
+        {
+            "name": r.name,
+            "inputs": {name: list(shape) for name, shape in r.shapes.items()},
+            "bytes": r.size,
+            "memory": r.memory,
+            "timings": [
+                {
+                    "batch": t.batch,
+                    "median": t.median,
+                    "p95": t.p95,
+                    "runs": t.runs,
+                    "throughput": t.throughput,
+                    "ratio": ratio(t.ratio),
+                }
+                for t in r.timings
+            ],
+        }
+        for r in results
+    ]

@@ -41,6 +41,13 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
+def duration(value: float) -> str:
+    """A time that is measured, to four figures: `12.34 ms`, `85.12 us`."""
+    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e3, "ms")) if value * s >= 1), (1e6, "us"))
+    shown = value * scale
+    return f"{shown:.{max(0, 3 - len(str(int(shown))) + 1)}f} {unit}"
+
+
 def plural(number: int, noun: str) -> str:
     """`1 group`, `3 groups`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

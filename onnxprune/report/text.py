@@ -10,9 +10,12 @@ from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
+    from onnxprune.bench import Result
     from onnxprune.cost import Cost
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
+    from onnxprune.interleave import Ratio
+    from onnxprune.latency.timer import Timed
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
@@ -56,6 +59,40 @@ def costs(before: Cost, after: Cost) -> list[str]:
     return table(("", "before", "after", "change"), rows, ("before", "after", "change"))
 
 
+# --- bench ------------------------------------------------------------------------------------------------
+
+
+def timed(of: Timed) -> str:
+    """The time of a run before and after, and where."""
+    threads = numbers.plural(of.place.setting.threads, "thread") if of.place.setting.threads else "all cores"
+    provider = of.place.setting.provider.removesuffix("ExecutionProvider")
+    change = f"{numbers.duration(of.before)} -> {numbers.duration(of.after)}"
+    left = "SLOWER, " if of.is_slower else ""
+    expected = f"{of.predicted:.3f} expected"
+    return f"{change} ({left}{ratio(of.ratio)} of it, {expected}; {provider}, {threads})"
+
+
+def benched(results: Sequence[Result]) -> list[str]:
+    """What models take, and how that compares to the first of them."""
+    rows = []
+    for index, result in enumerate(results):
+        for timing in result.timings:
+            memory = "-" if result.memory is None else numbers.size(result.memory)
+            cells = (numbers.duration(timing.median), numbers.duration(timing.p95), f"{timing.throughput:,.1f}/s")
+            compared = ratio(timing.ratio) if index else "(first)"
+            rows.append((result.name, str(timing.batch), *cells, memory, numbers.size(result.size), compared))
+    header = ("model", "batch", "median", "p95", "throughput", "memory", "file", "time / first")
+    shapes = [f"{n} {'x'.join(map(str, shape)) or 'scalar'}" for n, shape in results[0].shapes.items()]
+    return [entry("inputs", ", ".join(shapes)), "", *table(header, rows, header[1:-1])]
+
+
+def ratio(of: Ratio) -> str:
+    """How two times compare, with the confidence interval; no number where that is noise."""
+    if of.is_noise:
+        return f"no difference measured (within {100 * max(of.high - 1, 1 - of.low):.1f} %)"
+    return f"{of.value:.3f} ({of.low:.3f} to {of.high:.3f})"
+
+
 # --- prune ------------------------------------------------------------------------------------------------
 
 
@@ -63,6 +100,8 @@ def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
     lines = [*costs(result.before, result.after), "", *removal(result.plan)]
     lines += [*budgets(result.goals), *io_changes(result.io_changes), *rows(result.rows)]
+    if result.timed is not None:
+        lines.append(entry("time", timed(result.timed)))
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
     if result.repair is not None:
@@ -113,7 +152,7 @@ _GOALS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "macs": ("MACs", numbers.count),
     "size": ("file", numbers.size),
     "memory": ("activations", numbers.size),
-    "latency": ("latency", numbers.seconds),
+    "latency": ("latency", numbers.duration),
 }
 
 

@@ -1,0 +1,121 @@
+"""Timing several things so that they can be compared: in turn, again and again, in fresh sessions."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.labels import Array
+
+# A session keeps where its buffers happened to lie, which is worth some percent: only several tell what is noise.
+SESSIONS = 6
+# Student's t, two-sided 95 %, of SESSIONS - 1 degrees of freedom.
+QUANTILE = 2.571
+# Seconds of a turn, and the most runs in it: what others do to the machine should meet every entrant alike.
+TURN, MOST = 0.01, 20
+
+Entrant = Callable[[], AbstractContextManager[Callable[[], object]]]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How the time of one thing compares to that of another.
+
+    Attributes:
+        value: time over that of the reference.
+        low: lower end of the 95 % confidence interval.
+        high: its upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether no difference was measured."""
+        return self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """What was measured.
+
+    Attributes:
+        rounds: float64[sessions, rounds, entrants], seconds: the median of a turn.
+        runs: all runs of every entrant, in seconds.
+    """
+
+    rounds: Array
+    runs: tuple[Array, ...]
+
+    def median(self, entrant: int) -> float:
+        """Seconds of a run."""
+        return float(np.median(self.runs[entrant]))
+
+    def percentile(self, entrant: int, percent: float) -> float:
+        """Seconds that `percent` of the runs stay below."""
+        return float(np.percentile(self.runs[entrant], percent))
+
+    def ratio(self, entrant: int, reference: int = 0) -> Ratio:
+        """The time of one entrant over that of another, paired by round; spread is what sessions differ by."""
+        logs = np.median(np.log(self.rounds[:, :, entrant] / self.rounds[:, :, reference]), axis=1)
+        middle = float(logs.mean())
+        spread = QUANTILE * float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
+        return Ratio(math.exp(middle), math.exp(middle - spread), math.exp(min(middle + spread, 700)))
+
+
+def race(
+    entrants: Sequence[Entrant], *, seconds: float = 2.0, least: int = 3, sessions: int = SESSIONS, seed: int = 0
+) -> Race:
+    """Time entrants against each other.
+
+    Args:
+        entrants: each opens what it runs in, and gives what is to be timed.
+        seconds: of timed runs, for every entrant.
+        least: rounds in a session, however long they take.
+        sessions: how often everything is opened anew.
+        seed: for the order within a round.
+    """
+    rng = np.random.default_rng(seed)
+    runs: list[list[float]] = [[] for _ in entrants]
+    rounds: list[list[list[float]]] = []
+    for _ in range(sessions):
+        with ExitStack() as stack:
+            opened = [stack.enter_context(entrant()) for entrant in entrants]
+            turns = [_warmed(run) for run in opened]
+            each = max(least, math.ceil(seconds / sessions / max(TURN, max(s for _, s in turns))))
+            rounds.append([])
+            for _ in range(each):
+                row = [0.0] * len(opened)
+                for index in rng.permutation(len(opened)):
+                    taken = _turn(opened[index], turns[index][0])
+                    runs[index] += taken
+                    row[index] = float(np.median(taken))
+                rounds[-1].append(row)
+    fewest = min(map(len, rounds))
+    return Race(np.array([r[:fewest] for r in rounds]), tuple(map(np.array, runs)))
+
+
+def _warmed(run: Callable[[], object]) -> tuple[int, float]:
+    """Warm up; (runs in a turn, seconds of a turn)."""
+    run()
+    single = min(_timed(run) for _ in range(2))
+    count = max(1, min(MOST, round(TURN / max(single, 1e-7))))
+    return count, count * single
+
+
+def _turn(run: Callable[[], object], count: int) -> list[float]:
+    run()  # caches hold what the one before left
+    return [_timed(run) for _ in range(count)]
+
+
+def _timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""The time that a model takes, as a function of how many units its groups lose."""

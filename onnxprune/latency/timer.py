@@ -1,0 +1,168 @@
+"""The time of a model, and of what pruning makes of it: expected from tables, and measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.bench import Place, entrant, feeds_at, feeds_of
+from onnxprune.interleave import Ratio, race
+from onnxprune.labels import Array
+from onnxprune.latency.prediction import Prediction, predict
+from onnxprune.latency.profile import Profile, profile
+from onnxprune.model import Model
+from onnxprune.symbols import sizes_of
+from onnxprune.widths import Widths
+
+# Of timed runs, for every model in a comparison.
+SECONDS = 1.0
+# Multiples that widths may be rounded to.
+MULTIPLES = (1, 2, 4, 8, 16, 32)
+# Time that rounding may leave on the table, as a share; and the part of the widths that is looked at: from an eighth.
+WASTE, SMALLEST = 0.03, 8
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The time of a model that pruning made.
+
+    Attributes:
+        before: seconds of a run of the original.
+        ratio: how much of that is left, measured in turn.
+        predicted: the share that was expected from tables.
+        place: where.
+    """
+
+    before: float
+    ratio: Ratio
+    predicted: float
+    place: Place
+
+    @property
+    def after(self) -> float:
+        """Seconds of a run."""
+        return self.before * self.ratio.value
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether the smaller model measures slower than the original."""
+        return self.ratio.low > 1
+
+
+@dataclass(eq=False)
+class Timer:
+    """Times one model, and what is made of it.
+
+    Attributes:
+        model: the original.
+        place: where.
+        progress: is told about every stage.
+    """
+
+    model: Model
+    place: Place
+    progress: Callable[[str], object] = lambda stage: None
+    _last: tuple[Model, Ratio] | None = field(default=None, repr=False)
+
+    @cached_property
+    def feeds(self) -> Mapping[str, np.ndarray]:
+        """Inputs of the original."""
+        return feeds_of(self.model, self.place.setting, self.place.shapes)
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Numbers for its symbolic dims."""
+        return sizes_of(self.model.proto.graph, {name: value.shape for name, value in self.feeds.items()})
+
+    @cached_property
+    def before(self) -> float:
+        """Seconds of a run of the original."""
+        self.progress("timing the model")
+        alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS)
+        return alone.median(0)
+
+    @cached_property
+    def _profile(self) -> Profile:
+        self.progress("timing the nodes of the model")
+        return profile(self.model, self.feeds, self.place.setting)
+
+    def expected(self, widths: Widths) -> Prediction:
+        """Seconds as a function of what groups lose; what was measured of the original where nothing goes."""
+        found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress)
+        return found.scaled_to(self.before)
+
+    def compared(self, small: Model) -> Ratio:
+        """How much of the original's time a smaller model takes, measured in turn; once for every model."""
+        if self._last is None or self._last[0] is not small:
+            self._last = small, self._compare(small)
+        return self._last[1]
+
+    def _compare(self, small: Model) -> Ratio:
+        self.progress("timing the smaller model")
+        feeds = feeds_at(small, self.place.setting, self.sizes)
+        given = [(self.model, self.feeds), (small, feeds)]
+        return race([entrant(m, self.place.setting, f) for m, f in given], seconds=SECONDS).ratio(1)
+
+    def seconds(self, small: Model) -> float:
+        """Seconds of a run of a smaller model, in terms of what the original took."""
+        return self.before * self.compared(small).value
+
+
+def alignments(prediction: Prediction) -> dict[str, int]:
+    """What the width of every group is best rounded to, by its name."""
+    found = ((g.name, alignment(prediction, index)) for index, g in enumerate(prediction.widths.groups.groups))
+    return dict(found)
+
+
+def alignment(prediction: Prediction, group: int) -> int:
+    """The smallest power of two such that multiples of it are widths that a group should have.
+
+    A width is as it should be if no mixture of a smaller and a larger one is faster: if its time is on the lower convex
+    hull of all. Kernels that work in blocks leave it wherever a block is not full.
+
+    Args:
+        prediction: the times.
+        group: the number of the group.
+    """
+    widths = prediction.widths
+    about = widths.groups.groups[group]
+    units = widths.units(group)
+    if units < 2 or about.kind == "head":
+        return 1
+    counts = np.arange(units)
+    seconds = prediction.changed(np.zeros(widths.count, np.int64), group, counts)[1].sum(axis=1)
+    left = about.members[0].size - counts * max(1, about.members[0].positions // about.units)
+    waste = {m: _waste(left[::-1], seconds[::-1], m) for m in MULTIPLES}
+    return next((m for m in MULTIPLES if waste[m] <= WASTE), min(MULTIPLES, key=lambda m: waste[m]))
+
+
+def _waste(widths: Array, seconds: Array, multiple: int) -> float:
+    """By what share the time at multiples is above the hull, on average; infinite if there are too few to tell.
+
+    Args:
+        widths: int[n], rising.
+        seconds: float64[n].
+        multiple: the multiple.
+    """
+    chosen = (widths % multiple == 0) & (widths * SMALLEST >= widths[-1])
+    if chosen.sum() < 2 or not seconds.all():
+        return 0.0 if multiple == 1 else math.inf
+    return float((seconds / _hull(widths, seconds) - 1)[chosen].mean())
+
+
+def _hull(x: Array, y: Array) -> Array:
+    """The lower convex hull of points, at each of them (Andrew's monotone chain); x rises."""
+    kept: list[int] = []
+    for i in range(len(x)):
+        while len(kept) > 1 and _is_above(kept[-1], kept[-2], i, x, y):
+            kept.pop()
+        kept.append(i)
+    return np.asarray(np.interp(x, x[kept], y[kept]))
+
+
+def _is_above(middle: int, left: int, right: int, x: Array, y: Array) -> bool:
+    return bool((y[middle] - y[left]) * (x[right] - x[left]) >= (y[right] - y[left]) * (x[middle] - x[left]))

@@ -1,0 +1,81 @@
+"""Budgets on time: what a machine says about a model, in the terms that budgets are fitted in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune import goals
+from onnxprune.bench import Place
+from onnxprune.goals import METERS, Meter
+from onnxprune.grouping import Groups
+from onnxprune.labels import Array
+from onnxprune.latency.timer import Timed, Timer, alignments
+from onnxprune.model import Model
+from onnxprune.options import Options
+from onnxprune.selection import Selection
+from onnxprune.widths import Widths, units_in_order
+
+LATENCY = "latency"
+# What two measurements of a ratio differ by, on a machine that does other things too.
+NOISE = 0.025
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """How budgets are fitted on a machine; without a timer, what the machine says plays no part.
+
+    Attributes:
+        groups: the traced model.
+        scores: float64[classes].
+        options: what to prune.
+        timer: times the model.
+    """
+
+    groups: Groups
+    scores: Array
+    options: Options
+    timer: Timer | None
+
+    @classmethod
+    def of(
+        cls, groups: Groups, scores: Array, options: Options, place: Place | None, progress: Callable[[str], object]
+    ) -> Timing:
+        """With a timer where the options ask for one."""
+        needed = options.is_aligned or LATENCY in options.budgets
+        return cls(groups, scores, options, Timer(groups.model, place or Place(), progress) if needed else None)
+
+    def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
+        """The units that go so that all budgets hold; see `goals.fit`."""
+        multiples = self._multiples if self.options.is_aligned else {}
+        meters = self.meters
+        return goals.fit(self.groups, self.scores, self.options, meters=meters, reserve=reserve, multiples=multiples)
+
+    @cached_property
+    def meters(self) -> Mapping[str, Meter]:
+        """What budgets limit."""
+        timer = self.timer
+        if timer is None:
+            return METERS
+        return {**METERS, LATENCY: Meter(timer.expected, lambda model, cut: timer.seconds(model), NOISE)}
+
+    def timed(self, removed: Mapping[str, Array], small: Model) -> Timed | None:
+        """The time of the smaller model that remains if `removed` goes; None without a timer."""
+        if self.timer is None:
+            return None
+        counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
+        expected = self.timer.expected(self._widths)
+        ratio = self.timer.compared(small)
+        before = self.timer.before
+        return Timed(before, ratio, expected.total(np.array(counts, np.int64)) / before, self.timer.place)
+
+    @cached_property
+    def _widths(self) -> Widths:
+        return Widths(self.groups, {g.name: units_in_order(g, self.scores) for g in self.groups.groups})
+
+    @cached_property
+    def _multiples(self) -> Mapping[str, int]:
+        return alignments(self.timer.expected(self._widths)) if self.timer else {}

@@ -1,0 +1,173 @@
+"""Budgets on time, on a machine that is simulated: what is aimed at, what is corrected, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxprune import api
+from onnxprune.bench import Place
+from onnxprune.interleave import Ratio
+from onnxprune.latency.tables import Table, plan
+from onnxprune.latency.timer import Timed, Timer
+from onnxprune.model import load
+from onnxprune.options import Options
+from onnxprune.report import text
+from onnxprune.runtime import Setting
+from tests.test_cli import run  # noqa: F401 - a fixture
+
+MODELS = Path(__file__).parents[1] / "models"
+DIGITS = str(MODELS / "digits.onnx")
+ONE = Place(Setting(threads=1))
+
+
+def channels(model):
+    """Output channels of the convolutions and linear layers of `digits`."""
+    return [t.dims[0] for t in model.proto.graph.initializer if len(t.dims) > 1]
+
+
+class Machine:
+    """A machine whose kernels work in blocks: what tables say of it, and what it does."""
+
+    block, slow, off, overhead = 8, 1.0, 1.0, 0.0
+
+    def tables(self, operators, *_):
+        return [Table(o.letters, {n: self.kernel(n) for n in plan(o)}) for o in operators]
+
+    def kernel(self, lengths):
+        filled = [-(-n // self.block) * self.block for n in lengths]
+        return float(np.prod(filled)) * (self.slow if any(n % 4 for n in lengths) else 1.0)
+
+    def seconds(self, model):
+        """A run; `off` and `overhead` are what tables do not know."""
+        widths = channels(model)
+        total = sum(self.kernel(pair) for pair in zip([1, *widths], widths, strict=False))
+        return (self.overhead + total**self.off) * 1e-9
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    made = Machine()
+    monkeypatch.setattr("onnxprune.latency.prediction.tables", made.tables)
+    monkeypatch.setattr(
+        Timer, "_profile", property(lambda self: {n.output[0]: 1.0 for n in self.model.proto.graph.node})
+    )
+    monkeypatch.setattr(Timer, "before", property(lambda self: made.seconds(self.model)))
+
+    def compare(self, small):
+        ratio = made.seconds(small) / made.seconds(self.model)
+        return Ratio(ratio, ratio * 0.99, ratio * 1.01)
+
+    monkeypatch.setattr(Timer, "_compare", compare)
+    return made
+
+
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
+@pytest.mark.parametrize(("off", "overhead"), [(1.0, 0.0), (1.1, 0.0), (0.9, 0.0), (1.0, 300.0)])
+def test_a_budget_is_reached_though_tables_are_off(machine, share, off, overhead):
+    machine.off, machine.overhead = off, overhead
+    machine.block = 1
+    outcome = api.run(load(DIGITS), Options(latency=f"{100 * share:g}%", round_to=1), verify=False, place=ONE)
+    (goal,) = outcome.goals
+    assert goal.met and goal.most == pytest.approx(share * machine.seconds(load(DIGITS)))
+    assert goal.reached == pytest.approx(machine.seconds(outcome.model))
+    assert goal.reached >= 0.93 * goal.most
+
+
+def test_seconds_are_a_budget_too(machine):
+    most = 0.5 * machine.seconds(load(DIGITS))
+    outcome = api.run(load(DIGITS), Options(latency=most), verify=False, place=ONE)
+    assert outcome.goals[0].most == most and machine.seconds(outcome.model) <= most
+
+
+def test_a_budget_rounds_to_the_blocks_of_the_machine(machine):
+    machine.slow = 1.5
+    outcome = api.run(load(DIGITS), Options(latency="50%"), verify=False, place=ONE)
+    changed = [n for n, was in zip(channels(outcome.model), channels(load(DIGITS)), strict=True) if n != was]
+    assert changed and not any(n % 4 for n in changed)
+
+
+def test_rounding_to_blocks_is_never_slower(machine):
+    machine.slow = 1.5
+    whole = load(DIGITS)
+    plain, rounded = [], []
+    for ratio in np.arange(1, 10) / 10:
+        for how, found in ((1, plain), ("auto", rounded)):
+            small = api.run(whole, Options(ratio=float(ratio), round_to=how), verify=False, place=ONE).model
+            found.append(machine.seconds(small) / machine.seconds(whole))
+    assert max(plain) > 1.05 and max(rounded) <= 1
+    assert rounded == sorted(rounded, reverse=True)
+
+
+def test_what_cannot_be_reached_is_missed_and_said(machine):
+    machine.overhead = 1e9
+    outcome = api.run(load(DIGITS), Options(latency="20%"), verify=False, place=ONE)
+    (goal,) = outcome.goals
+    assert not goal.met and goal.reached > 0.9 * goal.before
+    assert "the least that can be reached" in text.missed(goal)
+
+
+def test_what_is_timed_is_reported(machine):
+    outcome = api.run(load(DIGITS), Options(ratio=0.5, round_to="auto"), verify=False, place=ONE)
+    timed = outcome.timed
+    assert timed is not None and not timed.is_slower and timed.before == machine.seconds(load(DIGITS))
+    assert timed.after == pytest.approx(machine.seconds(outcome.model)) and timed.predicted < 0.7
+    assert any(line.startswith("time ") and "expected" in line for line in text.outcome(outcome))
+    assert api.run(load(DIGITS), Options(ratio=0.5), verify=False).timed is None
+
+
+def test_slower_is_said():
+    timed = Timed(0.01, Ratio(1.2, 1.15, 1.25), 1.1, ONE)
+    assert timed.is_slower and text.timed(timed) == (
+        "10.00 ms -> 12.00 ms (SLOWER, 1.200 (1.150 to 1.250) of it, 1.100 expected; CPU, 1 thread)"
+    )
+    assert not Timed(0.01, Ratio(1.01, 0.98, 1.04), 1.0, ONE).is_slower
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def test_command(run, machine, tmp_path):  # noqa: F811
+    small = tmp_path / "small.onnx"
+    ran = run("prune", DIGITS, "-o", small, "--latency", "50%", "--threads", 1, "--json")
+    assert ran.code == 0 and ran.json["budgets"][0]["met"] and ran.json["time"]["threads"] == 1
+    assert ran.json["time"]["after"] <= 0.5 * ran.json["time"]["before"]
+    ran = run("prune", DIGITS, "--dry-run", "--ratio", 0.5, "--round-to", "auto")
+    assert ran.code == 0 and "\ntime " in ran.out
+
+
+def test_command_says_what_it_cannot_reach(run, machine, tmp_path):  # noqa: F811
+    machine.overhead = 1e9
+    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", "--latency", "1us")
+    assert ran.code == 1 and "latency: 1.000 us was asked for" in ran.err
+
+
+def test_command_warns_of_what_is_slower(run, machine, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(Timer, "_compare", lambda self, small: Ratio(1.1, 1.05, 1.15))
+    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", "--round-to", "auto")
+    assert ran.code == 0 and "slower than the original" in ran.err and "SLOWER" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--round-to", "0"], "not a positive number, nor auto"),
+        (["--latency", "fast"], "latency: 'fast' is not an amount"),
+        (["--latency", "12MB"], "latency: '12MB' is not an amount"),
+        (["--latency", "50%", "--provider", "TPU"], "no provider 'TPU' here"),
+    ],
+)
+def test_bad_usage(run, arguments, said):  # noqa: F811
+    ran = run("prune", DIGITS, "--dry-run", *arguments)
+    assert ran.code == 2 and said in ran.err
+
+
+def test_on_this_machine(tmp_path, monkeypatch):
+    """Everything for real, once: a small network, half its time; busy machines may need more than half."""
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
+    outcome = api.run(load(DIGITS), Options(latency="70%"), place=ONE)
+    assert outcome.verdict is not None and outcome.verdict.ok and outcome.timed is not None
+    assert outcome.timed.ratio.value < 0.95
+    assert len(list((tmp_path / "latency").iterdir())) >= 3
