@@ -12,8 +12,8 @@ MOST = 3  # reasons in a row of the table
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:
-    """One row per axis: the better of the two ways to give the other inputs, or what is wrong."""
-    rank = {"wrong": 0, "proven": 1, "barrier": 2, "not runnable": 3}
+    """One row per axis: what is wrong or proven, whichever way the other inputs are given; else that with constants."""
+    rank = {"wrong": 0, "proven": 1, "barrier": 2, "not runnable": 2}
     best: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = (row["case"], row["op"], row["version"], row["slot"], row["axis"])
