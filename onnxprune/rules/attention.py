@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.labels import Array, Axes
+from onnxprune.protos import MICROSOFT
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.heads import (
     CACHE,
@@ -34,8 +35,6 @@ from onnxprune.rules.heads import (
 )
 from onnxprune.rules.registry import Product, rule
 from onnxprune.rules.site import Letters, Site
-
-MICROSOFT = "com.microsoft"
 
 
 def _standard_works(site: Site) -> list[Product]:
