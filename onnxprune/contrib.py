@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper
 
+from onnxprune.protos import MICROSOFT
+
 Shape = tuple[int, ...]
-MICROSOFT = "com.microsoft"
 
 # Fused operators whose first output is sized like that of a standard operator on the first inputs.
 _STANDARD: Mapping[str, tuple[str, int]] = {"FusedConv": ("Conv", 3), "FusedGemm": ("Gemm", 3)}

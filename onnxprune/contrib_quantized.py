@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxprune.protos import MICROSOFT
+
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
 # From the attributes, and the sizes of every input (those of an omitted one are empty), to the sizes of the output.
 Sizes = Callable[[Attributes, list[Shape]], Shape | None]
-
-MICROSOFT = "com.microsoft"
 
 
 def infer(

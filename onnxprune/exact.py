@@ -42,11 +42,8 @@ def unsaturated(model: Model, original: Model, dtypes: Mapping[str, int]) -> Mod
     wide = {n.output[0] for n in original.proto.graph.node if _is_mixed(n, dtypes)}
     if not wide:
         return model
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto, nodes = _taken_apart(model)
     graph = proto.graph
-    nodes = list(graph.node)
-    del graph.node[:]
     constants = {"": np.uint8(_SHIFT), "_wide": np.int32(_SHIFT)}
     graph.initializer.extend(
         numpy_helper.from_array(np.asarray(v), f"onnxprune_shift{k}") for k, v in constants.items()
@@ -59,6 +56,15 @@ def unsaturated(model: Model, original: Model, dtypes: Mapping[str, int]) -> Mod
                 node.input[slot] = _shifted(graph, node.input[slot], f"onnxprune_{node.output[0]}_{slot}")
         graph.node.append(node)
     return replace(model, proto=proto)
+
+
+def _taken_apart(model: Model) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
+    """A copy of the model without its nodes, and copies of these, to be put back one by one."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    return proto, nodes
 
 
 def _is_mixed(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:
@@ -96,11 +102,9 @@ def unrounded(model: Model, original: Model, dtypes: Mapping[str, int]) -> Model
     found = _roundings(original, dtypes)
     if not found:
         return model
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto, nodes = _taken_apart(model)
     graph = proto.graph
-    nodes = list(graph.node)
-    del graph.node[:], graph.value_info[:]
+    del graph.value_info[:]
     for node in nodes:
         limits = found.get(node.output[0]) if node.output else None
         if limits is None:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -121,6 +122,11 @@ class _Proof:
     tolerance: float
     checks: list[str]
 
+    @cached_property
+    def reference(self) -> Model:
+        """The masked original, which variants copy."""
+        return masked(self.cut.groups, self.cut.gone)
+
     def verdict(self, change: Callable[[Model], Model]) -> Verdict:
         """Whether both are equal; where activations are rounded to steps, without that if need be.
 
@@ -139,7 +145,7 @@ class _Proof:
 
     def in_branch(self, path: flow.Path, before: Verdict) -> Verdict:
         """The proof with the conditions changed so that another branch is taken, which the inputs may not reach."""
-        if any(flow.forced(model, path) is None for model in (masked(self.cut.groups, self.cut.gone), self.pruned)):
+        if any(flow.forced(model, path) is None for model in (self.reference, self.pruned)):
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
@@ -154,7 +160,7 @@ class _Proof:
 
     def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
         """Compare the pruned model with the masked original, both in the same variant."""
-        with Session(variant(masked(self.cut.groups, self.cut.gone))) as reference:
+        with Session(variant(self.reference)) as reference:
             wanted = interface.outputs(self.cut, reference.outputs, reference.run(self.feeds))
             try:
                 found = self._results(variant, reference.outputs)

@@ -9,6 +9,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+# The domain of ONNX Runtime's own operators.
+MICROSOFT = "com.microsoft"
 # Shape inference wants the values of small tensors (sizes, indices, pads) only.
 SMALL = 1024
 

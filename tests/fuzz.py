@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests import mutations, random_graphs
@@ -61,12 +61,13 @@ class Tally:
 # --- the files --------------------------------------------------------------------------------------------
 
 
-def drawn(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
-    """Examples of a strategy, the same ones every time."""
+def drawn(strategy: st.SearchStrategy[Any], count: int, number: int = 0) -> list[Any]:
+    """Examples of a strategy, the same ones every time; others for another number."""
     found: list[Any] = []
     checks = list(HealthCheck)
 
-    @settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=checks)
+    @seed(number)
+    @settings(max_examples=count, database=None, deadline=None, suppress_health_check=checks)
     @given(strategy)
     def collect(example: Any) -> None:
         found.append(example)

@@ -91,14 +91,21 @@ def _case(test: Any) -> NodeCase:
     node.output[:] = [f"out{i}" if name else "" for i, name in enumerate(node.output)]
     versions = {o.domain: o.version for o in test.model.opset_import}
     since = defs.get_schema(node.op_type, versions[node.domain], node.domain).since_version
-    given_values = [values.get(name) for name in old]
+    given_values = [_array(values.get(name)) for name in old]
     return NodeCase(
         test.name,
         node,
         since if node.domain else max(since, OLDEST),
-        [np.asarray(v) if isinstance(v, np.generic) else v for v in given_values],
+        given_values,
         [types.get(name) for name in old],
     )
+
+
+def _array(value: Any) -> Any:
+    """Values of small types come as they are stored, scalars as numbers."""
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def with_history(case: NodeCase) -> Iterator[NodeCase]:

@@ -41,9 +41,14 @@ from tests.readings import allowed
 
 WIDTH = 3  # of what is put in front and behind
 LARGEST = 1000.0
+TOO_LARGE = 1e30  # of an output, to be summed in 32 bits
+WHERE = 9  # the opset that brought it
 DIFFERS = "differs"
 NO_PART = "its values play no part"
-DRAWS = 4  # of weights and inputs, until what goes makes a difference
+# Of weights and inputs, until what goes makes a difference: the first from the range of the test's values, then from
+# these values alone (numbers that are equal, infinities, what lies on the edge of a threshold).
+DRAWS = 16
+RANGED = 6
 # Operators that look at sizes and types alone.
 BLIND = ("Shape", "Size", "CastLike")
 PROVEN, BARRIER, NOT_RUNNABLE, WRONG = "proven", "barrier", "not runnable", "wrong"
@@ -133,6 +138,10 @@ class Sandwich:
         if like.dtype.kind == "b":
             self.add("Greater", [made, self.scalar(0)], name)
             return
+        made = self.add("Sigmoid", [made], "around_squashed")
+        if self.seed >= RANGED:
+            self.pick(made, like, name)
+            return
         values = np.clip(like.astype(np.float64), -LARGEST, LARGEST)
         values = values[np.isfinite(values)]
         if values.size and (values != 0).all():  # it may be divided by
@@ -141,12 +150,19 @@ class Sandwich:
         whole = like.dtype.kind in "iu"
         high = min(high, low + 2.0) if whole else high  # few integers, so that some are equal
         high += 1.0 if whole or low == high else 0.0
-        made = self.add("Sigmoid", [made], "around_squashed")
         made = self.add("Mul", [made, self.scalar(high - low)], "around_scaled")
         made = self.add("Add", [made, self.scalar(low)], "around_moved")
         if whole:
             made = self.add("Floor", [made], "around_whole")
         self.add("Cast", [made], name, to=helper.np_dtype_to_tensor_dtype(like.dtype))
+
+    def pick(self, made: str, like: Array, name: str) -> None:
+        """Numbers between 0 and 1 say which of the values of the test's inputs of this type to take."""
+        alike = [v.ravel() for v in self.case.values if isinstance(v, np.ndarray) and v.dtype == like.dtype]
+        values = np.unique(np.concatenate(alike))
+        made = self.add("Mul", [made, self.scalar(len(values) - 0.01)], "around_scaled")
+        made = self.add("Cast", [made], "around_index", to=TensorProto.INT64)
+        self.add("Gather", [self.const(values, "around_values"), made], name)
 
     def read(self, name: str, value: Any) -> None:
         """Contract every axis of an output with a weight; what has none becomes an output as it is."""
@@ -156,6 +172,12 @@ class Sandwich:
             self.graph.output.append(onnx.ValueInfoProto(name=name, type=_type_of(value)))
             return
         made = self.add("Cast", [name], f"{name}_float", to=TensorProto.FLOAT)
+        small = value.dtype.kind not in "fV" or (np.abs(value.astype(np.float64)) <= TOO_LARGE).all()
+        if not small and self.case.opset >= WHERE:
+            nan = self.add("IsNaN", [made], f"{name}_nan")
+            made = self.add("Where", [nan, self.scalar(LARGEST / 2), made], f"{name}_number")
+            made = self.add("Max", [made, self.scalar(-LARGEST)], f"{name}_low")
+            made = self.add("Min", [made, self.scalar(LARGEST)], f"{name}_high")
         turn = [*range(1, value.ndim), 0]
         for axis, size in enumerate(value.shape):
             made = self.add("Transpose", [made], f"{name}_turned{axis}", perm=turn)
@@ -230,7 +252,7 @@ def attempt(sandwich: Sandwich) -> tuple[str, str, bool]:
     proto = sandwich.proto()
     try:
         groups = trace(load(proto))
-        if not _mine(groups):
+        if not any(_mine(g) for g in policies(groups)):
             found, why, _ = _compare(groups, sandwich, everything=True)
             return (WRONG, why, True) if found == WRONG else (BARRIER, _reasons(groups), True)
         return _proved(groups, sandwich)
@@ -266,17 +288,25 @@ def _mine(groups: Groups) -> list[Any]:
 
 
 def policies(groups: Groups) -> Iterator[Groups]:
-    """The trace as it is, and with every split's other axes."""
+    """The trace as it is, and with every split's other axes: one split at a time, and all of them."""
     yield groups
-    for choice in groups.tracing.ledger.choices:
+    choices = groups.tracing.ledger.choices
+    for choice in choices:
         for taken in range(len(choice.cuts)):
             if taken != choice.taken:
-                tracing = Tracing(groups.tracing.model, groups.facts, Ledger({**groups.policy, choice.key: taken}))
-                classes = tracing.run()
-                parts, classes = form(tracing, classes)
-                yield Groups(
-                    groups.model, _describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy
-                )
+                yield _traced(groups, {choice.key: taken})
+    for taken in range(max((len(c.cuts) for c in choices), default=0)):
+        wanted = {c.key: min(taken, len(c.cuts) - 1) for c in choices}
+        if sum(wanted[c.key] != c.taken for c in choices) > 1:
+            yield _traced(groups, wanted)
+
+
+def _traced(groups: Groups, wanted: dict[Any, int]) -> Groups:
+    """The groups of the same model under another policy."""
+    tracing = Tracing(groups.tracing.model, groups.facts, Ledger({**groups.policy, **wanted}))
+    classes = tracing.run()
+    parts, classes = form(tracing, classes)
+    return Groups(groups.model, _describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy)
 
 
 def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[str, str, bool]:

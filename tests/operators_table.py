@@ -12,8 +12,8 @@ MOST = 3  # reasons in a row of the table
 
 
 def merged(rows: Iterable[Row]) -> list[Row]:
-    """One row per axis: the better of the two ways to give the other inputs, or what is wrong."""
-    rank = {"wrong": 0, "proven": 1, "barrier": 2, "not runnable": 3}
+    """One row per axis: what is wrong or proven, whichever way the other inputs are given; else that with constants."""
+    rank = {"wrong": 0, "proven": 1, "barrier": 2, "not runnable": 2}
     best: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = (row["case"], row["op"], row["version"], row["slot"], row["axis"])
@@ -99,14 +99,15 @@ Written by `python -m tests.operators --write docs/operators.md`.
 
 For every input axis of at least two positions of every node test that the `onnx` package ships (and of a few cases
 with more channels than those have, `tests/own_cases.py`), under every definition of the operator since opset 7 that
-can express the test: a matrix product makes the input along that axis, in the range of the test's own values, and
-every axis of every output is contracted with a weight. Half of the positions is pruned under every policy of every
-split, and the result equals the masked reference; where ONNX Runtime has no kernel, `onnx.reference` runs both. The
-other inputs are constants, and under the newest definition inputs of the graph too; the better of the two counts.
+can express the test: a matrix product makes the input along that axis, in the range of the test's own values or by
+choice among them, until what goes makes a difference; every axis of every output is contracted with a weight. Half of
+the positions is pruned under every policy of every split, and the result equals the masked reference; where ONNX
+Runtime has no kernel, `onnx.reference` runs both. The other inputs are constants, and under the newest definition
+inputs of the graph too; the better of the two counts.
 
 * *proven*: positions go, and what remains computes the same.
 * *barrier*: the axis stays whole, for the reason given.
-* *not runnable*: no kernel, text, or values that say nothing (all outputs the same, not finite).
+* *not runnable*: no kernel, text, or values that say nothing (in 16 draws all outputs the same, or not finite).
 
 ## What lets channels through
 

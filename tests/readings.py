@@ -58,7 +58,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "InstanceNormalization": ("*",),
     "LRN": ("*",),
     "LayerNormalization": ("*",),
-    "LinearAttention": ("0", "0", "0 2", "0", "0", "0"),
+    "LinearAttention": ("0 2", "0 2", "0 2", "*", "0 2", "0 2"),  # all but time
     "LpNormalization": ("*",),
     "LpPool": (":2",),
     "MatMul": ("*",),
@@ -330,7 +330,8 @@ def _attention(case: NodeCase, slot: int) -> set[int]:
 
     What is attended over goes through a softmax. Tensors of three axes have the heads in the last one.
     """
-    rank, queries = rank_of(case, slot), set() if case.attrs.get("is_causal") else {1}
+    placed = case.attrs.get("is_causal") or {-1} != {case.attrs.get(f"{s}_window_size", -1) for s in ("left", "right")}
+    rank, queries = rank_of(case, slot), set[int]() if placed else {1}
     if slot in (0, 1, 2):
         inner = {0, 1, 3} if rank == 4 else {0, 2}
         return inner | ({q + rank - 3 for q in queries} if slot == 0 else set())

@@ -34,3 +34,25 @@ def test_sample_of_node_tests() -> None:
 @pytest.mark.long
 def test_every_node_test() -> None:
     check(sweep([*all_cases(), *own_cases()], jobs=2))
+
+
+# Axes of queries next to a mask or a cache, of places that are rotated, of the states of a recurrence; numbers that
+# matter where they are equal to others, or none at all.
+WHOLLY = (
+    "test_attention_4d_with_past_and_present_qk_matmul_bias_4d_mask",
+    "test_equal_int8",
+    "test_isnan",
+    "test_linear_attention_gated_delta_gqa",
+    "test_linear_attention_prefill_with_past",
+    "test_rotary_embedding",
+    "test_rotary_embedding_no_position_ids_rotary_dim",
+)
+
+
+@pytest.mark.parametrize("name", WHOLLY)
+def test_every_axis_that_the_definition_allows(name: str) -> None:
+    (case,) = (c for c in all_cases() if c.name == name)
+    results = list(examine_newest(case))
+    check(results)
+    assert [r for r in results if r.allowed and r.status != PROVEN] == []
+    assert any(r.allowed for r in results)

@@ -22,8 +22,6 @@ from tests.graphs import Net, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = sorted(p.stem for p in MODELS.glob("*.onnx"))
-LOCKED: set[str] = set()
-PRUNABLE = [n for n in NAMES if n not in LOCKED]
 # Shapes that the graph computes: inference and tracing take longest here, and find what they find elsewhere.
 LONG = {"gpt2", "bert", "swin", "vit", "llama", "encoder_decoder"}
 
@@ -50,16 +48,10 @@ def copied(message):
     return copy
 
 
-@pytest.mark.parametrize("name", sorted(LOCKED))
-def test_what_is_locked_today(name):
-    with pytest.raises(GoalMissed):
-        pruned(name)
-
-
 # --- what did not change ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_everything_around_the_graph_stays(name):
     before, after = (copied(p) for p in pair(name))
     for proto in (before, after):
@@ -70,7 +62,7 @@ def test_everything_around_the_graph_stays(name):
     assert raw(before) == raw(after)
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_inputs_and_outputs_are_the_same_bytes(name):
     before, after = pair(name)
     assert [raw(v) for v in before.graph.output] == [raw(v) for v in after.graph.output]
@@ -78,7 +70,7 @@ def test_inputs_and_outputs_are_the_same_bytes(name):
     assert inputs[0] == inputs[1]
 
 
-@pytest.mark.parametrize("name", [n for n in PRUNABLE if n != "functions"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "functions"])
 def test_nodes_keep_their_order_and_names(name):
     before, after = pair(name)
     old = {n.name: n for n in before.graph.node}
@@ -105,7 +97,7 @@ def test_nodes_that_hold_no_size_are_the_same_bytes(name):
         assert raw(new) == raw(expected)
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_initializers_that_do_not_shrink_are_the_same_bytes(name):
     before, after = pair(name)
     masks = pruned(name).plan.masks(MODELS / f"{name}.onnx")
@@ -123,7 +115,7 @@ def test_initializers_that_do_not_shrink_are_the_same_bytes(name):
             assert [*tensor.dims] != [*given.dims]
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_dead(name):
     _, after = pair(name)
     graph = after.graph
@@ -138,13 +130,13 @@ def test_nothing_is_dead(name):
     assert [v.name for v in graph.value_info if v.name not in needed | made] == []
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_result_is_valid(name):
     before, after = pair(name)
     assert valid(load(before, check=False), load(after, check=False)) == ""
 
 
-@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_file_is_never_larger(name):
     sizes = [p.ByteSize() for p in pair(name)]
     assert sizes[1] < sizes[0]
@@ -157,7 +149,7 @@ def test_a_sparse_model_does_not_grow(ratio):
     assert sizes[1] < sizes[0]
 
 
-@pytest.mark.parametrize("name", [n for n in PRUNABLE if n not in LONG])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in LONG])
 def test_the_result_can_be_pruned_again(name):
     once = pruned(name).model
     try:
@@ -184,7 +176,7 @@ def test_value_info_has_the_new_sizes_and_is_otherwise_the_same():
         assert raw(expected) == raw(old)
 
 
-@pytest.mark.parametrize("name", [n for n in PRUNABLE if n not in LONG])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in LONG])
 def test_value_info_agrees_with_inference(name):
     noted = onnx.shape_inference.infer_shapes(pair(name)[0], data_prop=True)
     # Exporters list initializers as well.

@@ -129,7 +129,7 @@ class Weights:
         contraction, bias = found
         scale, mean, variance = (self._line(norm, slot) for slot in (1, 3, 4))
         before = np.zeros(1) if bias is None else self._line(*bias) if self._is_along(norm, *bias) else None
-        if scale is None or mean is None or variance is None or before is None or before.size not in (1, scale.size):
+        if scale is None or mean is None or variance is None or before is None:
             return
         with np.errstate(all="ignore"):  # scores that are not finite are refused
             factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", 1e-5))
@@ -159,11 +159,11 @@ class Weights:
             slot = 0 if site.is_weight(0) else 1
             bias, tensor = (site, slot), site.node.input[1 - slot]
             site = self._makers.get(tensor)
-            if site is None or not self._is_private(tensor) or (site.node.op_type != "MatMul" and site.has(2)):
+            if site is None or not self._is_private(tensor) or not _folds(site) or site.has(2):
                 return None
-        elif site.node.op_type != "MatMul" and site.has(2):
-            if not site.is_weight(2):
-                return None
+        elif not _folds(site) or (site.has(2) and not site.is_weight(2)):
+            return None
+        elif site.has(2):
             bias = site, 2
         return site, bias
 
@@ -177,10 +177,13 @@ class Weights:
         return len(self._tracing.readers(tensor)) == 1 and not self._tracing.is_output(tensor)
 
 
+def _folds(site: Site) -> bool:
+    """Whether the node is a contraction with a weight: data, weight and, if there is a third input, a bias."""
+    return site.node.op_type in FOLDING and not site.node.domain and site.is_weight(1)
+
+
 def _spread(site: Site, line: Array) -> Array | None:
-    """A value per output channel laid along a contraction's weight; None if the node is none with a weight."""
-    if site.node.op_type not in FOLDING or site.node.domain or not site.is_weight(1):
-        return None
+    """A value per output channel laid along a contraction's weight; None if it cannot be."""
     shape, attrs = site.shape(1), site.attrs
     kernel = [1] * (len(shape) - 2)
     if site.node.op_type == "Conv":

@@ -137,19 +137,6 @@ def center_crop_pad(site: Site) -> list[Axes]:
     return through(site, [range(rank)], [output], fixes=fixes)
 
 
-@rule("LinearAttention")
-def linear_attention(site: Site) -> list[Axes]:
-    """The batch axis is kept; heads, their dimensions and time must stay whole."""
-    inputs: list[Letters | None] = []
-    fixes: dict[Letter, str] = {}
-    for slot in range(len(site.node.input)):
-        own: list[Letter] = [f"{slot}.{a}" for a in range(1, len(site.shape(slot)))] if site.has(slot) else []
-        inputs.append(["n", *own] if own else None)
-        fixes |= dict.fromkeys(own, "heads of a linear attention")
-    outputs = [["n", *(f"out{i}.{a}" for a in range(1, n))] for i, n in enumerate((3, 4)[: len(site.node.output)])]
-    return through(site, inputs, outputs, fixes=fixes)
-
-
 @rule("TreeEnsemble", domain="ai.onnx.ml")
 def trees(site: Site) -> list[Axes]:
     """Samples are kept; features must stay whole."""

@@ -1,10 +1,13 @@
-"""Attention and rotary positions of the standard domain, and the latter as ONNX Runtime fuses them."""
+"""Attention, linear attention and rotary positions (the latter also as ONNX Runtime fuses them)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from onnxprune.labels import Axes
+from onnxprune.labels import Array, Axes
+from onnxprune.protos import MICROSOFT
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.heads import (
     CACHE,
@@ -12,6 +15,7 @@ from onnxprune.rules.heads import (
     PAST_KEYS,
     PAST_VALUES,
     SCORES,
+    apart,
     around,
     attend,
     axes_of,
@@ -25,13 +29,12 @@ from onnxprune.rules.heads import (
     listed,
     products,
     tie_cache,
+    tie_heads,
     tie_rows,
     with_caches,
 )
 from onnxprune.rules.registry import Product, rule
 from onnxprune.rules.site import Letters, Site
-
-MICROSOFT = "com.microsoft"
 
 
 def _standard_works(site: Site) -> list[Product]:
@@ -68,14 +71,49 @@ def attention(site: Site) -> list[Axes]:
         *(letters_of(site, 0, "q", "s"), letters_of(site, 1, "k", "t"), letters_of(site, 2, "v", "t")),
         *(like_scores(site, 3), PAST_KEYS, PAST_VALUES, ("b",)),
     ]
-    ordered = any(site.attrs.get(n, d) != d for n, d in (("is_causal", 0), *_WINDOW)) or site.has(4) or site.has(6)
+    ordered = any(site.attrs.get(n, d) != d for n, d in _PLACED)
     first: Letters = ("b", "s", "y head") if plain else ("b", "y head", "s", "y dim")
     axes = around(site, inputs, [first, CACHE, CACHE, SCORES], ordered=ordered)
     axes[0] = (*axes[0][:2], listed(site, y)) if plain else laid_out(axes[0], y, 1, 3)
     return with_caches(axes, y, k, v)
 
 
-_WINDOW = (("left_window_size", -1), ("right_window_size", -1))
+# Attributes under which a query's place says what it attends to, with their defaults.
+_PLACED = (("is_causal", 0), ("left_window_size", -1), ("right_window_size", -1))
+
+
+def _follow_linear(edit: Edit) -> None:
+    """The numbers of heads follow, and the scale stays."""
+    for name, slot in (("q_num_heads", 0), ("kv_num_heads", 1)):
+        count = int(edit.site.attrs[name])
+        left, size = left_of(edit, slot, count)
+        edit.set_attribute(name, left)
+    keep_scale(edit, edit.site.shape(1)[2] // count, size, zero_is_none=True)
+
+
+@rule("LinearAttention", follow=_follow_linear)
+def linear_attention(site: Site) -> list[Axes]:
+    """Heads go whole, or positions within each; a key's head with the queries' that read its state."""
+    counts = [int(site.attrs.get(n, 0)) for n in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+    q, k, v = (given(site, slot, count, slot) for slot, count in enumerate(counts))
+    y = attend(site, q, k, v)
+    if site.has(3):
+        tie_heads(site, apart(site, 3, 1, 2), k)
+        tie_heads(site, apart(site, 3, 1, 3), v)
+    if site.has(4) and site.shape(4)[2] == k.count * k.size > k.count:
+        tie_heads(site, given(site, 4, k.count, 4), k)
+    tie_rows(site, 4, 2, k)
+    tie_rows(site, 5, 2, k)
+    inputs: list[Letters | None] = [letters_of(site, slot, name, "t") for slot, name in enumerate("qkv")]
+    inputs += [STATE, ("b", "t", "decay"), ("b", "t", "rate")]
+    axes = around(site, inputs, [("b", "t", "y head"), ("b", "y head", "y k dim", "y dim")], ordered=False)
+    axes[0] = (*axes[0][:2], listed(site, y))
+    if len(axes) > 1 and axes[1]:
+        axes[1] = laid_out(laid_out(axes[1], k, 1, 2), v, 1, 3)
+    return axes
+
+
+STATE: Letters = ("b", "past head", "past k dim", "past v dim")
 
 
 def _rotary_counts(site: Site, cos: int) -> tuple[int, int]:
@@ -88,7 +126,7 @@ def _rotary_counts(site: Site, cos: int) -> tuple[int, int]:
 
 
 def _rotated(site: Site, cos: int, position: int) -> list[Axes]:
-    """Rotate pairs of positions within heads: both go together, in all heads, and with their cosine and sine."""
+    """Rotate pairs within heads: both go together, in all heads, and with their cosine and sine; so do places."""
     x, shape = site.labels(0), site.shape(0)
     count, turned = _rotary_counts(site, cos)
     heads = given(site, 0, count, 0)
@@ -97,16 +135,28 @@ def _rotated(site: Site, cos: int, position: int) -> list[Axes]:
         pairs = pairs.reshape(count, turned // 2, 2)
     else:
         pairs = pairs.reshape(count, 2, turned // 2).transpose(0, 2, 1)
+    places = [(x[axis], axis) for axis in (0, 1 if len(shape) == 3 else 2)]
     for slot in (cos, cos + 1):
         table = site.labels(slot)
         line = np.broadcast_to(site.uniform(table[-1], len(table) - 1), (turned // 2,))
         site.ledger.tie(pairs, line[None, :, None])
-        for labels in table[:-1]:
-            site.ledger.fix(labels, site.reason("looked up by position"))
-    keep_whole(site, position)
-    for axis in (0, 1 if len(shape) == 3 else 2):
-        site.ledger.fix(x[axis], site.reason(ORDERED))
+        if len(table) == 3:
+            _tie_places(site, slot, places)
+        else:
+            site.ledger.fix(table[0], site.reason("looked up by position"))
+    if site.has(position) and len(site.shape(position)) == 2:
+        _tie_places(site, position, places)
+    elif site.has(position):  # where the first one stands
+        keep_whole(site, position)
+        site.ledger.fix(places[1][0], site.reason(ORDERED))
     return [x]
+
+
+def _tie_places(site: Site, slot: int, places: Sequence[tuple[Array, int]]) -> None:
+    """Samples and positions of an input of [batch, positions, ...] with those of what is rotated."""
+    for axis, (labels, own) in enumerate(places):
+        if site.shape(slot)[axis] > 1:
+            site.ledger.tie(site.uniform(site.labels(slot)[axis], axis), site.uniform(labels, own))
 
 
 def _follow_rotary(edit: Edit, cos: int) -> None:

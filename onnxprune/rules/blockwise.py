@@ -6,8 +6,9 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.labels import Array, Axes
+from onnxprune.protos import MICROSOFT
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.quantized import MICROSOFT, note, tie_blocks, tie_to_blocks
+from onnxprune.rules.quantized import note, tie_blocks, tie_to_blocks
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Encoding, Reading, Site, Stored, Unsupported
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.labels import Axes
+from onnxprune.protos import MICROSOFT
 from onnxprune.rules import contraction
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
-
-MICROSOFT = "com.microsoft"
-
 
 # --- position by position --------------------------------------------------------------------------------
 

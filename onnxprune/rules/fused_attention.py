@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from onnxprune.labels import Array, Axes, is_barrier
+from onnxprune.protos import MICROSOFT
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.heads import (
     CACHE,
@@ -37,8 +38,6 @@ from onnxprune.rules.heads import (
 )
 from onnxprune.rules.registry import Product, rule
 from onnxprune.rules.site import Letters, Site, Unsupported
-
-MICROSOFT = "com.microsoft"
 
 
 def _widths(site: Site) -> list[int]:

@@ -229,8 +229,16 @@ def left_of(edit: Edit, slot: int, count: int, part: slice = slice(None), axis: 
     return rows, int(kept.sum()) // max(rows, 1)
 
 
-def keep_scale(edit: Edit, old: int, new: int) -> None:
-    """The scale that is 1/sqrt(size) by default stays that of the original."""
-    given = "scale" in edit.site.attrs and (not edit.site.node.domain or edit.site.attrs["scale"])
-    if old != new and not given:  # a scale of zero is none in the fused operators
+def keep_scale(edit: Edit, old: int, new: int, *, zero_is_none: bool | None = None) -> None:
+    """The scale that is 1/sqrt(size) by default stays that of the original.
+
+    Args:
+        edit: the node.
+        old: positions within a head.
+        new: those that remain.
+        zero_is_none: a scale of zero means the default; it does in the fused operators.
+    """
+    zero_is_none = bool(edit.site.node.domain) if zero_is_none is None else zero_is_none
+    scale = edit.site.attrs.get("scale")
+    if old != new and (scale is None or (scale == 0 and zero_is_none)):
         edit.set_attribute("scale", 1 / sqrt(old))
