@@ -37,24 +37,43 @@ class Agreement:
     kl: float | None = None
 
 
+class _Moments:
+    """Samples of an output, added up over all runs: a batch of one has no deviation of its own."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, np.zeros(()), 0.0
+
+    def add(self, samples: Array) -> None:
+        self._count += len(samples)
+        self._sum = self._sum + samples.sum(axis=0)
+        self._squares += float(np.square(samples).sum())
+
+    def spread(self) -> float:
+        """Squared deviation from the mean sample; of a single one, from the mean of its entries."""
+        if self._count > 1:
+            return self._squares - float(np.square(self._sum).sum()) / self._count
+        return self._squares - float(self._sum.sum()) ** 2 / self._sum.size
+
+
 class Tally:
     """Adds up how far outputs agree, one run after the other."""
 
     def __init__(self) -> None:
-        self._wrong = self._spread = self._energy = 0.0
+        self._wrong = self._energy = 0.0
+        self._moments: dict[tuple[int, tuple[int, ...]], _Moments] = {}
         self._cosines: list[Array] = []
         self._same: list[Array] = []
         self._apart: list[Array] = []
 
     def add(self, wanted: Sequence[Any], found: Sequence[Any]) -> None:
         """Compare the outputs of one run; what is no float array of the same shape is left out."""
-        for a, b in zip(wanted, found, strict=True):
+        for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
             if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or not a.size or a.shape != b.shape:
                 continue
             a, b = a.astype(np.float64), b.astype(np.float64)
             self._wrong += float(np.square(a - b).sum())
             self._energy += float(np.square(a).sum())
-            self._spread += float(np.square(a - a.mean(axis=0, keepdims=a.ndim > 0 and len(a) > 1)).sum())
+            self._moments.setdefault((index, a.shape[1:]), _Moments()).add(a if a.ndim else a[None])
             self._cosines.append(_cosine(a, b))
             if a.ndim == 2 and a.shape[1] > 1:
                 self._same.append(a.argmax(axis=-1).reshape(-1) == b.argmax(axis=-1).reshape(-1))
@@ -63,7 +82,7 @@ class Tally:
     def agreement(self) -> Agreement:
         """What was found up to now."""
         return Agreement(
-            self._wrong / max(self._spread, 1e-30),
+            self._wrong / max(sum(m.spread() for m in self._moments.values()), 1e-30),
             10 * math.log10(max(self._energy, 1e-30) / max(self._wrong, 1e-30)),
             float(np.concatenate(self._cosines).mean()) if self._cosines else math.nan,
             float(np.concatenate(self._same).mean()) if self._same else None,

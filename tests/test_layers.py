@@ -12,17 +12,17 @@ import onnxprune
 
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
-    ("errors", "labels"),
+    ("errors", "labels", "journal", "jobs", "cluster"),
     (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib", "contrib_quantized"),
         *("flat", "flow", "functions", "ids", "protos", "symbols"),
     ),
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
-    ("runtime", "data", "calibration", "tapped", "layers"),
+    ("runtime", "data", "calibration", "tapped", "layers", "evaluation"),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals"),
-    ("reference", "exact", "proof", "api"),
+    ("reference", "exact", "proof", "api", "probe", "curves"),
     ("report", "cli"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -92,6 +92,7 @@ def test_no_two_modules_import_each_other() -> None:
         ("onnxruntime", "runtime"),
         ("click", "cli"),
         ("PIL", "calibration"),
+        ("distributed", "cluster"),
         ("tokenizers", "calibration"),
     ],
 )
