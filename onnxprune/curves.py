@@ -113,6 +113,7 @@ class Sensitivity:
         metric: the metric that is looked at; the points may have more.
         ratios: shares that were asked for.
         whole: the original's own value under an evaluation, else empty.
+        chosen: group -> share of its units that the options remove, for the groups that they cut.
         about: model, criterion, samples, and what else the measurements depend on.
         seconds: wall time, of what was measured now.
         measured: measurements that were made now; the others were found in the cache.
@@ -122,6 +123,7 @@ class Sensitivity:
     metric: str
     ratios: tuple[float, ...]
     whole: Mapping[str, float] = field(default_factory=dict)
+    chosen: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     measured: int = 0
@@ -223,13 +225,14 @@ def measure(
     runs = [] if data is None else calibration.read(data, model, samples=settings.samples, sizes=settings.sizes)
     _check(metric, settings, bool(runs))
     progress("tracing")
-    options = replace(options.settled(data=bool(runs)), scope="uniform", ratios={}, rows={})
+    options = replace(options.settled(data=bool(runs)), rows={})
     policy = {name: getattr(options, name) for name in ("heads", "head_dims", "allow_io_changes")}
     groups = trace(model, **policy, sizes=settings.sizes)
     progress("scoring")
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     steps = _steps(groups, scores, options, settings.ratios)
     names = tuple(dict.fromkeys(step.group for step in steps))
+    chosen = select(groups, scores, options)
     setting = probe.Setting(
         probe.Carried(model),
         policy | {"sizes": dict(settings.sizes)},
@@ -252,6 +255,7 @@ def measure(
         metric,
         tuple(settings.ratios),
         {"value": found[0]["value"]} if settings.evaluation else {},
+        {g.name: len(chosen[g.name]) / len(g.classes) for g in groups.groups if g.name in chosen},
         about | {"criterion": options.as_json()["criterion"], "samples": _count(runs)},
         time.perf_counter() - started,
         new,
@@ -268,6 +272,7 @@ def _check(metric: str, settings: Settings, has_data: bool) -> None:
 
 def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[float]) -> list[Step]:
     """The cuts to measure, group by group in graph order, each by rising number of units."""
+    options = replace(options, scope="uniform", ratios={})
     known: dict[str, Group] = {g.name: g for g in groups.groups}
     found: dict[str, dict[int, Step]] = {}
     for ratio in sorted(ratios):

@@ -93,6 +93,7 @@ def test_no_two_modules_import_each_other() -> None:
         ("click", "cli"),
         ("PIL", "calibration"),
         ("distributed", "cluster"),
+        ("matplotlib", "report"),
         ("tokenizers", "calibration"),
     ],
 )
