@@ -52,7 +52,7 @@ def _curves(axes: Any, found: Sensitivity) -> None:
             {"label": _short(curve.group), "zorder": 3} if curve.group in named else {"color": "0.75"}
         )
         axes.plot(places, [found.value(p) for p in curve.points], marker=".", linewidth=1, **style)
-    if found.metric in ("error", "kl") and all(found.value(p) > 0 for c in found.curves for p in c.points):
+    if found.metric in ("error", "kl") and any(found.value(p) > 0 for c in found.curves for p in c.points):
         axes.set_yscale("log")
     axes.set_xlabel("units of one group removed, %")
     axes.set_ylabel(found.metric)
