@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, criteria, jobs, probe, recover
+from onnxprune import calibration, criteria, goals, jobs, probe, recover
 from onnxprune import plan as plans
+from onnxprune.budget import UNITS
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import Group, Groups, trace
 from onnxprune.journal import Journal, key_of
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
+from onnxprune.options import Options
 from onnxprune.plan import Step
-from onnxprune.selection import Options, select
+from onnxprune.selection import select
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +234,7 @@ def measure(
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     steps = _steps(groups, scores, options, settings.ratios)
     names = tuple(dict.fromkeys(step.group for step in steps))
-    chosen = select(groups, scores, options)
+    chosen = goals.fit(groups, scores, options).removed
     setting = probe.Setting(
         probe.Carried(model),
         policy | {"sizes": dict(settings.sizes)},
@@ -272,11 +274,12 @@ def _check(metric: str, settings: Settings, has_data: bool) -> None:
 
 def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[float]) -> list[Step]:
     """The cuts to measure, group by group in graph order, each by rising number of units."""
-    options = replace(options, scope="uniform", ratios={})
+    unlimited: dict[str, Any] = dict.fromkeys(UNITS)
+    options = replace(options, ratios={}, allocation="uniform", **unlimited)
     known: dict[str, Group] = {g.name: g for g in groups.groups}
     found: dict[str, dict[int, Step]] = {}
     for ratio in sorted(ratios):
-        for name, indices in select(groups, scores, replace(options, ratio=ratio)).items():
+        for name, indices in select(groups, scores, replace(options, ratio=ratio)).removed.items():
             group = known[name]
             step = Step(
                 name,

@@ -18,15 +18,16 @@ import pytest
 import onnxprune
 from onnxprune import curves
 from onnxprune.agreement import agreement
-from onnxprune.api import gone, run
+from onnxprune.api import run
 from onnxprune.calibration import read
 from onnxprune.curves import Sensitivity, Settings, measure
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.grouping import trace
 from onnxprune.model import load
+from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import Options
+from onnxprune.selection import gone
 
 MODELS = Path(__file__).parents[1] / "models"
 DIGITS = str(MODELS / "digits.onnx")

@@ -13,7 +13,7 @@ from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.calibration import Source
-    from onnxprune.selection import Options
+    from onnxprune.options import Options
 
 METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 

@@ -18,7 +18,7 @@ NAMED = 8
 INCHES_PER_GROUP = 0.2
 LONGEST_NAME = 40
 # Text stays text, names are no formulas, and the same figure gives the same file.
-STYLE = {"svg.hashsalt": "onnxprune", "svg.fonttype": "none", "text.parse_math": False}
+STYLE: Any = {"svg.hashsalt": "onnxprune", "svg.fonttype": "none", "text.parse_math": False}
 
 
 def check_library() -> None:
