@@ -76,6 +76,15 @@ def stream(work: Work, jobs: Sequence[Job], workers: Any = 1) -> Iterator[tuple[
             yield from _on(executor, ticket, dict(enumerate(jobs)))
 
 
+def width(workers: Any) -> int:
+    """How many jobs run at the same time, as far as it can be told; else 1."""
+    if isinstance(workers, int):
+        return workers
+    if isinstance(workers, Executor):
+        return getattr(workers, "_max_workers", 1)
+    return max(1, len(workers.scheduler_info()["workers"]))
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,7 +22,7 @@ LEVELS = (
     ("runtime", "data", "calibration", "tapped", "layers", "evaluation"),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals"),
-    ("reference", "exact", "proof", "api", "probe", "curves"),
+    ("reference", "exact", "proof", "api", "probe", "curves", "search"),
     ("report", "cli"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -180,6 +180,12 @@ def data(function: Command) -> Command:
     return command
 
 
+def recovery(default: str, text: str) -> Callable[[Command], Command]:
+    """Add `--recover`, the way to re-fit what is behind a cut."""
+    methods = click.Choice(["none", "bias", "affine", "merge", "least-squares", "batchnorm"])
+    return click.option("--recover", type=methods, default=default, show_default=True, help=text)
+
+
 _WORKERS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--jobs",

@@ -42,13 +42,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
     help="Your own measure, higher is better: module:function, called with the path of a model, "
     "or a command with {model} in it that prints a number.",
 )
-@click.option(
-    "--recover",
-    type=click.Choice(["none", "bias", "affine", "merge", "least-squares", "batchnorm"]),
-    default="none",
-    show_default=True,
-    help="Re-fit what is behind a cut before every measurement.",
-)
+@shared.recovery("none", "Re-fit what is behind a cut before every measurement.")
 @shared.data
 @shared.selection
 @shared.sizes

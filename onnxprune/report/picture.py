@@ -12,6 +12,7 @@ from onnxprune.report.sensitivity import MEANING, fragile
 
 if TYPE_CHECKING:
     from onnxprune.curves import Sensitivity
+    from onnxprune.search import Found
 
 # Curves that are named; the others are grey, so that a model of a hundred groups can be read.
 NAMED = 8
@@ -86,3 +87,31 @@ def _svg(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().decode()
+
+
+def of_search(found: Found, title: str) -> str:
+    """All models that were tried, their Pareto front, the bound, and the model that was chosen."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    target, kind = found.settings.targets[0], found.settings.cost
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title)
+        for number, trial in enumerate(found.trials, 1):
+            place = getattr(trial, kind), trial.values[target.metric]
+            colour = "tab:green" if trial.good else "tab:red"
+            axes.plot(*place, marker="o", linestyle="", color=colour, gid=f"trial-{number}")
+            axes.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", fontsize="x-small")
+        front = found.front
+        places = [getattr(t, kind) for t in front], [t.values[target.metric] for t in front]
+        axes.plot(*places, color="0.6", zorder=0, label="Pareto front", gid="front")
+        axes.axhline(target.bound(found.whole), color="black", linestyle=":", label="bound")
+        chosen = getattr(found.outcome.after, kind), found.values[target.metric]
+        axes.plot(*chosen, marker="*", markersize=14, linestyle="", color="tab:green", zorder=0, label="chosen")
+        axes.set_xlabel(kind)
+        axes.set_ylabel(target.metric)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        return _svg(figure)
