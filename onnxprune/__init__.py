@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
+    from onnxprune.curves import Sensitivity, sensitivity
     from onnxprune.grouping import Groups
     from onnxprune.options import Options
     from onnxprune.plan import Plan
@@ -23,6 +24,8 @@ _HOMES = {
     "trace": "api",
     "verify": "api",
     "register_criterion": "criteria",
+    "Sensitivity": "curves",
+    "sensitivity": "curves",
     "Groups": "grouping",
     "Plan": "plan",
     "Options": "selection",
@@ -33,11 +36,13 @@ __all__ = [
     "Options",
     "Plan",
     "PruneResult",
+    "Sensitivity",
     "apply",
     "make_plan",
     "prune",
     "register_criterion",
     "register_rule",
+    "sensitivity",
     "trace",
     "verify",
 ]

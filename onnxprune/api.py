@@ -90,12 +90,14 @@ class Executed:
         verdict: the proof, if it was asked for.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
+        repair: what calibration data mended; None if there was none.
     """
 
     model: Model
     verdict: Verdict | None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
+    repair: Repair | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,16 @@ def plan_for(
     return groups, plans.make(groups, chosen.removed, scores, options, sizes)
 
 
-def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = False) -> Executed:
+def execute(
+    model: Model,
+    plan: Plan,
+    *,
+    zero: bool = False,
+    verify: bool = False,
+    data: Any = None,
+    samples: int = 256,
+    recovery: recover.Options | None = None,
+) -> Executed:
     """Carry out a plan.
 
     Args:
@@ -245,6 +256,9 @@ def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = Fals
         plan: the plan.
         zero: keep the sizes and set what goes to zero.
         verify: prove the smaller model; one with zeros in it is not.
+        data: calibration inputs, to re-fit what is behind the cut.
+        samples: how many of them to use.
+        recovery: how to re-fit; by least squares where None.
 
     Raises:
         UsageError: the plan does not fit the model.
@@ -256,7 +270,9 @@ def execute(model: Model, plan: Plan, *, zero: bool = False, verify: bool = Fals
     small = rewrite(groups, away)
     verdict = _check(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
-    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut))
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
+    small, repair = _repaired(cut, small, runs, recovery or recover.Options(), _Clock(logger.info), verify=verify)
+    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:

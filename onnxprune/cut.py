@@ -17,6 +17,7 @@ from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
+from onnxprune.wiring import captured
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,17 @@ class Cut:
         if known is None or known[0] is not labels:
             known = self._cache[id(labels)] = (labels, self._gone_label[np.maximum(labels, -1)])
         return known[1]
+
+    @cached_property
+    def behind(self) -> frozenset[str]:
+        """The tensors that change: they lose positions, or are computed from such; of bodies too."""
+        tracing = self.groups.tracing
+        lost = {n for n, axes in tracing.axes.items() if any(self.removed(line).any() for line in axes)}
+        for node in tracing.model.proto.graph.node:
+            keys = (tracing.key(node, slot) for slot in range(len(node.input)))
+            if not lost.isdisjoint((*node.input, *captured(node), *node.output, *keys)):
+                lost.update(node.output)
+        return frozenset(lost - {""})
 
     def size(self, labels: Array, axis: int, size: int) -> int:
         """The length of `axis` that remains of `size`."""

@@ -185,7 +185,7 @@ def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence
 def _targets(cut: Cut, parameters: Parameters, *, norms: bool) -> Iterator[_Target]:
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
-    behind = _behind(cut)
+    behind = cut.behind
     for site, _ in cut.groups.tracing.sites:
         node = made.get(site.node.output[0]) if site.node.output else None
         if node is None or node.op_type != site.node.op_type:
@@ -199,17 +199,6 @@ def _targets(cut: Cut, parameters: Parameters, *, norms: bool) -> Iterator[_Targ
             whole = old.matrix(np.broadcast_to(False, site.shape(old.weight)))
             if whole.shape[1] <= WIDEST:
                 yield _Target(site, node, old, new)
-
-
-def _behind(cut: Cut) -> set[str]:
-    """The tensors that a cut changes: they lost positions, or are computed from such."""
-    axes = cut.groups.tracing.axes
-    lost = {n for n, labels in axes.items() if any(cut.removed(line).any() for line in labels)}
-    found = set(lost)
-    for node in cut.groups.model.proto.graph.node:
-        if not found.isdisjoint((*node.input, *node.output)):
-            found.update(node.output)
-    return found
 
 
 # --- one layer -------------------------------------------------------------------------------------------

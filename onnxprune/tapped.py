@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +64,13 @@ class Walk:
     """Takes calibration runs through a model; tensors are asked for in graph order."""
 
     def __init__(
-        self, model: Model, runs: Sequence[Mapping[str, Array]], wanted: Sequence[str], *, memory: int = MEMORY
+        self,
+        model: Model,
+        runs: Sequence[Mapping[str, Array]],
+        wanted: Sequence[str],
+        *,
+        memory: int = MEMORY,
+        threads: int = 0,
     ) -> None:
         """Prepare a walk.
 
@@ -73,13 +79,14 @@ class Walk:
             runs: the inputs of every run.
             wanted: all tensors that will be asked for, each as often as it will be.
             memory: bytes of activations that are kept in memory; what is more lies in temporary files.
+            threads: of the runtime; 0 for all cores.
         """
+        self._threads = threads
         self._model = model
         self._wanted = Counter(wanted)
         self._store = Store(memory)
         self._nodes = model.proto.graph.node
-        self._maker = {o: i for i, node in enumerate(self._nodes) for o in node.output if o}
-        self._left = self._before(self._wanted, set())
+        self._left = before(model, self._wanted)
         self._runs: list[dict[str, Array]] = [dict(run) for run in runs]
         self._given = frozenset(self._runs[0]) if self._runs else frozenset()
 
@@ -90,9 +97,9 @@ class Walk:
             RunError: the runtime fails.
         """
         self._wanted.subtract(tensors)
-        todo = sorted(self._before(tensors, set(range(len(self._nodes))) - self._left))
+        todo = sorted(before(self._model, tensors) & self._left)
         self._left.difference_update(todo)
-        later = {name for i in self._left for name in _reads(self._nodes[i])}
+        later = {name for i in self._left for name in reads(self._nodes[i])}
         later.update(name for name, count in self._wanted.items() if count > 0)
         made = [o for i in todo for o in self._nodes[i].output if o and (o in later or o in tensors)]
         if not made:
@@ -101,7 +108,7 @@ class Walk:
                 self._forget(held, later)
                 yield asked
             return
-        with Session(self._slice(todo, made)) as session:
+        with Session(part(self._model, todo, self._runs[0], made), threads=self._threads) as session:
             for held in self._runs:
                 feeds = {name: held[name] for name in session.inputs}
                 values = dict(zip(made, session.run(feeds, made), strict=True))
@@ -109,35 +116,6 @@ class Walk:
                 held.update((name, self._store.put(values[name])) for name in made if name in later)
                 self._forget(held, later)
                 yield asked  # last, so that a consumer who stops at the last run leaves nothing undone
-
-    def _before(self, tensors: Sequence[str] | Counter[str], done: set[int]) -> set[int]:
-        """The nodes, beside those that are done, that `tensors` are computed by."""
-        found: set[int] = set()
-        open_names = list(tensors)
-        while open_names:
-            index = self._maker.get(open_names.pop())
-            if index is not None and index not in found and index not in done:
-                found.add(index)
-                open_names.extend(_reads(self._nodes[index]))
-        return found
-
-    def _slice(self, nodes: Sequence[int], outputs: Sequence[str]) -> Model:
-        """A model of some of the nodes, from what is held to `outputs`."""
-        proto = onnx.ModelProto(ir_version=self._model.proto.ir_version)
-        proto.opset_import.extend(self._model.proto.opset_import)
-        proto.functions.extend(self._model.proto.functions)
-        graph, source = proto.graph, self._model.proto.graph
-        graph.name = "slice"
-        graph.node.extend(self._nodes[i] for i in nodes)
-        reads = {name for node in graph.node for name in _reads(node)}
-        graph.initializer.extend(t for t in source.initializer if t.name in reads)
-        graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in reads)
-        held = self._runs[0]
-        for name in sorted(reads & held.keys()):
-            kind = helper.np_dtype_to_tensor_dtype(held[name].dtype)
-            graph.input.append(helper.make_tensor_value_info(name, kind, [None] * held[name].ndim))
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        return replace(self._model, proto=proto)
 
     def _forget(self, held: dict[str, Array], later: set[str]) -> None:
         for name in [n for n in held if n not in later]:
@@ -154,12 +132,45 @@ class Walk:
         self._store.close()
 
 
+def before(model: Model, tensors: Iterable[str], held: Collection[str] = ()) -> set[int]:
+    """The nodes that compute `tensors`, by their places in the graph, where the tensors `held` are known."""
+    nodes = model.proto.graph.node
+    maker = {o: i for i, node in enumerate(nodes) for o in node.output if o and o not in held}
+    found: set[int] = set()
+    open_names = list(tensors)
+    while open_names:
+        index = maker.get(open_names.pop())
+        if index is not None and index not in found:
+            found.add(index)
+            open_names.extend(reads(nodes[index]))
+    return found
+
+
+def part(model: Model, nodes: Iterable[int], held: Mapping[str, Array], outputs: Sequence[str]) -> Model:
+    """A model of some of the nodes, from values that are held to `outputs`."""
+    proto = onnx.ModelProto(ir_version=model.proto.ir_version)
+    proto.opset_import.extend(model.proto.opset_import)
+    proto.functions.extend(model.proto.functions)
+    graph, source = proto.graph, model.proto.graph
+    graph.name = "slice"
+    graph.node.extend(source.node[i] for i in nodes)
+    read = {name for node in graph.node for name in reads(node)}.union(outputs)
+    graph.initializer.extend(t for t in source.initializer if t.name in read)
+    graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in read)
+    for name in sorted(read & held.keys()):
+        kind = helper.np_dtype_to_tensor_dtype(held[name].dtype)
+        graph.input.append(helper.make_tensor_value_info(name, kind, [None] * held[name].ndim))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return replace(model, proto=proto)
+
+
 def tappable(model: Model) -> frozenset[str]:
     """The tensors that a walk can take: those of the main graph, not of bodies."""
     graph = model.proto.graph
     return frozenset([*(v.name for v in graph.input), *(o for node in graph.node for o in node.output if o)])
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, in its bodies too."""
     yield from (name for name in node.input if name)
     yield from captured(node)

@@ -268,7 +268,7 @@ def test_a_budget_that_cannot_be_met_is_written_and_said(run: Run, tmp_path: Pat
     assert done.code == 1
     assert "params: 1.0 k was asked for, the least that can be reached is" in done.err
     assert "--max-ratio" in done.err
-    assert "missed" in done.out
+    assert "MISSED" in done.out
     assert 1000 < cost.of(load(out)).params < 5000
 
 

@@ -12,17 +12,20 @@ import onnxprune
 
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
-    ("errors", "labels"),
+    ("errors", "labels", "journal", "jobs", "cluster"),
     (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib", "contrib_quantized"),
         *("flat", "flow", "functions", "ids", "protos", "symbols"),
     ),
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
-    ("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
+    (
+        *("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
+        "evaluation",
+    ),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     ("cut", "interface", "plan", "rewrite", "agreement", "parameters", "refit", "recover", "goals", "timing"),
-    ("reference", "exact", "proof", "api"),
+    ("reference", "exact", "proof", "api", "probe", "curves", "search"),
     ("report", "cli"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -92,6 +95,8 @@ def test_no_two_modules_import_each_other() -> None:
         ("onnxruntime", "runtime"),
         ("click", "cli"),
         ("PIL", "calibration"),
+        ("distributed", "cluster"),
+        ("matplotlib", "report"),
         ("tokenizers", "calibration"),
     ],
 )

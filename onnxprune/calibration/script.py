@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +20,56 @@ NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 def from_function(spec: str, request: Request) -> Samples:
     """What `module:function` gives, called without arguments; modules in the working folder are found first."""
-    match = NAME.fullmatch(spec)
-    assert match
+    with from_here():
+        try:
+            given = function("--data", spec, "yield feeds: input name -> array")()
+            for number, (_, feed) in enumerate(from_python(given, request)):
+                yield f"feed {number} of {spec}", feed
+        except OnnxPruneError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"{spec} failed: {type(error).__name__}: {error}", hint="run it by itself to see why"
+            ) from error
+
+
+@contextmanager
+def from_here() -> Iterator[None]:
+    """Modules in the working folder are found first."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        for number, (_, feed) in enumerate(from_python(_call(spec, match[1], match[2]), request)):
-            yield f"feed {number} of {spec}", feed
-    except OnnxPruneError:
-        raise
-    except Exception as error:
-        raise RunError(f"{spec} failed: {type(error).__name__}: {error}", hint="run it by itself to see why") from error
+        yield
     finally:
         if here in sys.path:
             sys.path.remove(here)
 
 
-def _call(spec: str, module: str, name: str) -> Any:
+def function(option: str, spec: str, purpose: str) -> Callable[..., Any]:
+    """What `module:function` names.
+
+    Args:
+        option: who asks, for messages.
+        spec: the name; it matches `NAME`.
+        purpose: what the function must do, for messages.
+
+    Raises:
+        UsageError: there is no such module or function.
+    """
+    module, _, name = spec.partition(":")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise UsageError(
-            f"--data {spec}: no module is called {error.name!r}",
+            f"{option} {spec}: no module is called {error.name!r}",
             hint="it is looked for in the working folder and among the installed packages; no .py at the end",
         ) from error
-    function = getattr(found, name, None)
-    if not callable(function):
-        raise UsageError(
-            f"--data {spec}: {found.__file__} has no function {name!r}",
-            hint="it must yield feeds: input name -> array",
-        )
-    return function()
+    named = getattr(found, name, None)
+    if not callable(named):
+        raise UsageError(f"{option} {spec}: {found.__file__} has no function {name!r}", hint=f"it must {purpose}")
+    return named
 
 
 def from_python(given: Any, request: Request) -> Samples:

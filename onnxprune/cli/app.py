@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",
     "verify": "Prove that a pruned model equals the masked original.",
+    "sensitivity": "Measure what it costs the outputs to cut each group.",
     "diff": "Compare the layers and costs of two models.",
     "bench": "Measure time, memory and size of models, and compare them.",
     "criteria": "List what can make a unit important.",

@@ -13,6 +13,7 @@ from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.api import Executed
+    from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.plan import Plan
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
 @click.option("--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere).")
 @shared.verify
+@shared.data
+@shared.recovery("least-squares", "With --data: how what is behind a cut is re-fitted to the outputs that it gave.")
 @shared.force
 @shared.as_json
 @shared.conversation
@@ -33,6 +36,9 @@ def apply(
     output: str,
     zero: bool,
     verify: bool,
+    data: Source | None,
+    samples: int,
+    recover: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -40,6 +46,8 @@ def apply(
 
     A plan that does not fit is refused, with the first mismatch.
     """
+    if zero and data is not None:
+        raise UsageError("--zero leaves nothing to re-fit with --data", hint="leave one of them out")
     files.check_one_pipe(model, plan)
     if output == files.PIPE and as_json:
         raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
@@ -48,6 +56,7 @@ def apply(
     from onnxprune import api
     from onnxprune.model import save
     from onnxprune.plan import Plan
+    from onnxprune.recover import Options as Recovery
 
     steps = Plan.from_json(files.read_text(plan))
     if not any(step.remove for step in steps.steps):
@@ -57,7 +66,7 @@ def apply(
     source = files.load(model)
     files.check_output(source, output, force=force)
     console.progress("rewriting")
-    done = api.execute(source, steps, zero=zero, verify=verify)
+    done = api.execute(source, steps, zero=zero, verify=verify, data=data, samples=samples, recovery=Recovery(recover))
     if done.verdict is not None and not done.verdict.ok:
         raise GoalMissed(
             f"nothing was written, the result is not proven: {done.verdict.problem}",

@@ -59,6 +59,19 @@ class Ratio(click.ParamType):
             self.fail(f"'{value}' is not a ratio: write 0.5 or 50%", param, ctx)
 
 
+class Ratios(click.ParamType):
+    """Several ratios: `0.1,0.5` or `10%,50%`."""
+
+    name = "ratios"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Read the ratios."""
+        if isinstance(value, tuple):
+            return value
+        parts = value if isinstance(value, list) else str(value).split(",")
+        return tuple(Ratio().convert(part, param, ctx) for part in parts)
+
+
 class Pair(click.ParamType):
     """`NAME=VALUE`, the value of another type."""
 
@@ -255,6 +268,48 @@ def data(function: Command) -> Command:
 
     command: Command = wrapped
     for option in reversed(_DATA):
+        command = option(command)
+    return command
+
+
+def recovery(default: str, text: str) -> Callable[[Command], Command]:
+    """Add `--recover`, the way to re-fit what is behind a cut."""
+    methods = click.Choice(["none", "bias", "affine", "merge", "least-squares", "batchnorm"])
+    return click.option("--recover", type=methods, default=default, show_default=True, help=text)
+
+
+_WORKERS: tuple[Callable[[Command], Command], ...] = (
+    click.option(
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(1),
+        default=None,
+        help="Local worker processes, of one thread each; by default one per core.",
+    ),
+    click.option(
+        "--dask", metavar="SCHEDULER", help="Send the work to a Dask cluster: tcp://host:8786, or a scheduler file."
+    ),
+)
+
+
+def workers(function: Command) -> Command:
+    """Add where independent work is done; the command gets `workers`, as `jobs.stream` takes it."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, jobs: int | None, dask: str | None, **given: Any) -> Any:
+        if dask is not None and jobs is not None:
+            raise UsageError("--jobs and --dask cannot both be given", hint="a cluster says how many workers it has")
+        if dask is None:
+            from onnxprune.jobs import cores
+
+            return function(*args, workers=jobs or cores(), **given)
+        from onnxprune.cluster import connected
+
+        with connected(dask) as client:
+            return function(*args, workers=client, **given)
+
+    command: Command = wrapped
+    for option in reversed(_WORKERS):
         command = option(command)
     return command
 

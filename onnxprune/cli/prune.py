@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
 from onnxprune.cli.output import Console
+from onnxprune.cli.target import Wanted, targets
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.calibration import Source
     from onnxprune.options import Options
+    from onnxprune.search import Found
 
 
 @click.command()
@@ -25,13 +27,8 @@ if TYPE_CHECKING:
 @shared.verify
 @shared.place
 @shared.data
-@click.option(
-    "--recover",
-    type=click.Choice(["none", "bias", "affine", "merge", "least-squares", "batchnorm"]),
-    default="least-squares",
-    show_default=True,
-    help="With --data: how what is behind a cut is re-fitted to the outputs that it gave.",
-)
+@shared.recovery("least-squares", "With --data: how what is behind a cut is re-fitted to the outputs that it gave.")
+@targets
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
@@ -48,6 +45,7 @@ def prune(
     data: Source | None,
     samples: int,
     recover: str,
+    wanted: Wanted | None,
     plan_out: str | None,
     dry_run: bool,
     force: bool,
@@ -59,6 +57,8 @@ def prune(
     important first; the result is valid, runs, and equals the original with the same units masked.
     """
     _check(model, output, plan_out, force=force, dry_run=dry_run, as_json=as_json)
+    if wanted is not None and not dry_run:
+        wanted.check(model, force=force)
     if options.rows and output is not None and not dry_run:
         files.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
@@ -70,17 +70,17 @@ def prune(
     shared.check_sizes(source, sizes)
     if output is not None and not dry_run:
         files.check_output(source, output, force=force)
-    outcome = api.run(
-        source,
-        options,
-        verify=verify,
-        sizes=sizes,
-        data=data,
-        samples=samples,
-        recovery=Recovery(recover),
-        place=place.settled(),
-        progress=console.progress,
-    )
+    given: dict[str, Any] = {
+        "data": data,
+        "samples": samples,
+        "sizes": sizes,
+        "verify": verify,
+        "recovery": Recovery(recover),
+        "place": place.settled(),
+        "progress": console.progress,
+    }
+    found = None if wanted is None else wanted.search(source, options, **given)
+    outcome = found.outcome if found else api.run(source, options, **given)
     _judge(outcome, options)
     if not dry_run and output is not None:
         console.progress("writing")
@@ -88,9 +88,11 @@ def prune(
         if plan_out is not None:
             files.write_text(outcome.plan.to_json(), plan_out)
         files.write_row_map(outcome.rows, output)
+    if found and wanted and not dry_run:
+        wanted.write(found, files.shown(model))
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
-    _report(console, outcome, model, None if dry_run else output, as_json=as_json)
+    _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
     if outcome.rolled_back:
         names = ", ".join(r.group for r in outcome.rolled_back)
         raise GoalMissed(
@@ -98,6 +100,8 @@ def prune(
             hint="the model that was written is valid and proven; please report this",
         )
     _check_goals(outcome)
+    if found and not found.met:
+        raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
 
 
 def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
@@ -153,12 +157,17 @@ def _check_goals(outcome: Outcome) -> None:
         )
 
 
-def _report(console: Console, outcome: Outcome, model: str, output: str | None, *, as_json: bool) -> None:
-    from onnxprune.report import data, text
+def _report(
+    console: Console, outcome: Outcome, model: str, output: str | None, found: Found | None, *, as_json: bool
+) -> None:
+    from onnxprune.report import data, search, text
 
     if as_json:
-        console.put_json(data.header("report") | {"model": model, "output": output} | data.outcome(outcome))
+        trace = {"search": found.as_json()} if found else {}
+        console.put_json(data.header("report") | {"model": model, "output": output} | data.outcome(outcome) | trace)
         return
     tell = console.say if output == files.PIPE or console.quiet else console.put
     tell([files.arrow(model, output or "(not written)"), "", *text.outcome(outcome)])
+    if found:
+        tell(["", *search.lines(found)])
     console.detail(text.stages(outcome.seconds))

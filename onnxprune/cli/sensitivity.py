@@ -1,0 +1,137 @@
+"""`onnxprune sensitivity`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.calibration import Source
+    from onnxprune.options import Options
+
+METRICS = ("error", "sqnr", "cosine", "kl", "top1")
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--ratios",
+    metavar="LIST",
+    type=shared.Ratios(),
+    default="0.1,0.3,0.5,0.7,0.9",
+    show_default=True,
+    help="Shares of a group's units that are removed, each measured by itself.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(METRICS),
+    default="error",
+    show_default=True,
+    help="What is shown: squared output error, signal to noise, cosine, divergence of classes, same class.",
+)
+@click.option(
+    "--eval",
+    "evaluate",
+    metavar="WHAT",
+    help="Your own measure, higher is better: module:function, called with the path of a model, "
+    "or a command with {model} in it that prints a number.",
+)
+@shared.recovery("none", "Re-fit what is behind a cut before every measurement.")
+@shared.data
+@shared.selection
+@shared.sizes
+@shared.workers
+@click.option(
+    "--cache",
+    metavar="FILE",
+    help="Where finished measurements are kept; by default a file per model in the user's cache folder.",
+)
+@click.option("--no-cache", is_flag=True, help="Keep no measurement, and use none that was kept.")
+@click.option("--picture", metavar="FILE", help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
+@shared.force
+@shared.as_json
+@shared.conversation
+def sensitivity(
+    console: Console,
+    model: str,
+    ratios: tuple[float, ...],
+    metric: str,
+    evaluate: str | None,
+    recover: str,
+    data: Source | None,
+    samples: int,
+    options: Options,
+    sizes: dict[str, int],
+    workers: Any,
+    cache: str | None,
+    no_cache: bool,
+    picture: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Measure what it costs the outputs of MODEL to cut each group, one group at a time.
+
+    No labels are needed: outputs are compared with the original's on the inputs that --data gives. --ratio and what
+    else says what to prune choose the cut that is marked. Finished measurements are kept: an interrupted command
+    goes on where it was.
+    """
+    _check(model, picture, cache, no_cache=no_cache, force=force)
+    console.progress("loading")
+    from onnxprune import curves
+    from onnxprune.evaluation import Evaluation
+    from onnxprune.recover import Options as Recovery
+    from onnxprune.report import sensitivity as report
+
+    source = files.load(model)
+    shared.check_sizes(source, sizes)
+    settings = curves.Settings(
+        ratios,
+        samples,
+        sizes,
+        None if evaluate is None else Evaluation(evaluate),
+        None if recover == "none" else Recovery(recover),
+    )
+    found = curves.measure(
+        source,
+        options,
+        settings,
+        data,
+        workers=workers,
+        cache=None if no_cache else cache or _cache_of(source.digest),
+        metric="" if evaluate else metric,
+        progress=console.progress,
+    )
+    if picture is not None:
+        from onnxprune.report.picture import of_sensitivity
+
+        files.write_text(of_sensitivity(found, files.shown(model)), picture)
+    if as_json:
+        console.put_json({"model": model} | found.as_json())
+    else:
+        console.put(report.lines(found))
+
+
+def _check(model: str, picture: str | None, cache: str | None, *, no_cache: bool, force: bool) -> None:
+    """Refuse what cannot work before any work is done."""
+    if cache is not None and no_cache:
+        raise UsageError("--cache and --no-cache cannot both be given")
+    if picture is None:
+        return
+    if picture == files.PIPE:
+        raise UsageError("--picture needs a file")
+    files.check_target(picture, inputs=[model], force=force)
+    from onnxprune.report.picture import check_library
+
+    check_library()
+
+
+def _cache_of(digest: str) -> str:
+    from onnxprune.journal import cache_folder
+
+    return str(cache_folder() / "sensitivity" / f"{digest.removeprefix('sha256:')[:24]}.jsonl")

@@ -1,0 +1,151 @@
+"""Options of `onnxprune prune` that say how good the smaller model must be, and what becomes of the trials."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.options import Options
+    from onnxprune.search import Found, Target
+
+Command = Callable[..., Any]
+
+_TARGETS: tuple[Callable[[Command], Command], ...] = (
+    click.option(
+        "--max-drop",
+        metavar="AMOUNT",
+        help="Find the smallest model whose --eval value drops by no more: 1% of the original's, or a number.",
+    ),
+    click.option(
+        "--min-sqnr",
+        metavar="DB",
+        help="Find the smallest model whose outputs keep this signal to noise on inputs of --data that are held out.",
+    ),
+    click.option(
+        "--max-divergence",
+        metavar="[METRIC=]AMOUNT",
+        help="Find the smallest model whose outputs differ by no more there: error (squared, relative; the default) or "
+        "kl (of classes).",
+    ),
+    click.option(
+        "--eval",
+        "evaluate",
+        metavar="WHAT",
+        help="Your own measure, higher is better: module:function, called with the path of a model, "
+        "or a command with {model} in it that prints a number.",
+    ),
+    click.option(
+        "--search",
+        type=click.Choice(["macs", "params", "size"]),
+        default="macs",
+        show_default=True,
+        help="What a smallest model has least of.",
+    ),
+    click.option(
+        "--max-trials",
+        metavar="N",
+        type=click.IntRange(1),
+        default=8,
+        show_default=True,
+        help="Most models that a search tries.",
+    ),
+    click.option(
+        "--trials", metavar="FOLDER", help="Write the plan of every model that a search tries; `apply` makes it."
+    ),
+    click.option("--picture", metavar="FILE", help="Draw the models that a search tries, as SVG."),
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a search is to find, and where its trace goes."""
+
+    max_drop: str | None
+    min_sqnr: str | None
+    max_divergence: str | None
+    evaluate: str | None
+    search_by: str
+    max_trials: int
+    trials: str | None
+    picture: str | None
+
+    def check(self, model: str, *, force: bool) -> None:
+        """Refuse, before any work, what cannot be written."""
+        if self.trials is not None:
+            folder = Path(self.trials)
+            if folder.exists() and not folder.is_dir():
+                raise UsageError(f"--trials: {folder} is not a folder")
+            if folder.is_dir() and any(folder.iterdir()) and not force:
+                raise UsageError(f"--trials: {folder} is not empty", hint="write into it with --force")
+        if self.picture is not None:
+            if self.picture == files.PIPE:
+                raise UsageError("--picture needs a file")
+            files.check_target(self.picture, inputs=[model], force=force)
+            from onnxprune.report.picture import check_library
+
+            check_library()
+
+    def search(self, model: Model, options: Options, *, data: Any, progress: Any, **given: Any) -> Found:
+        """Find the model; the arguments are those of `api.run`."""
+        from onnxprune.evaluation import Evaluation
+        from onnxprune.search import Settings, search
+
+        evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
+        settings = Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
+        return search(model, options, settings, data, progress=progress)
+
+    def _targets(self) -> list[Target]:
+        from onnxprune.search import Target, amount
+
+        found = []
+        if self.max_drop is not None:
+            found.append(Target("value", *amount(self.max_drop)))
+        if self.min_sqnr is not None:
+            found.append(Target("sqnr", amount(self.min_sqnr)[0]))
+        if self.max_divergence is not None:
+            metric, _, text = self.max_divergence.rpartition("=")
+            if metric not in ("", "error", "kl"):
+                raise UsageError(f"--max-divergence: no metric is called {metric!r}", hint="known: error, kl")
+            found.append(Target(metric or "error", amount(text)[0]))
+        return found
+
+    def write(self, found: Found, title: str) -> None:
+        """Write the plans of all trials, and the picture."""
+        if self.trials is not None:
+            Path(self.trials).mkdir(parents=True, exist_ok=True)
+            for number, trial in enumerate(found.trials, 1):
+                files.write_text(trial.plan, str(Path(self.trials) / f"{number:02}.plan.json"))
+        if self.picture is not None:
+            from onnxprune.report.picture import of_search
+
+            files.write_text(of_search(found, title), self.picture)
+
+
+def targets(function: Command) -> Command:
+    """Add the options; the command gets `wanted`, None where nothing is to be searched."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **given: Any) -> Any:
+        names = ("max_drop", "min_sqnr", "max_divergence", "evaluate", "search", "max_trials", "trials", "picture")
+        wanted = Wanted(*(given.pop(name) for name in names))
+        if any(limit is not None for limit in (wanted.max_drop, wanted.min_sqnr, wanted.max_divergence)):
+            return function(*args, wanted=wanted, **given)
+        for option, value in (("--eval", wanted.evaluate), ("--trials", wanted.trials), ("--picture", wanted.picture)):
+            if value is not None:
+                raise UsageError(f"{option} is for a search", hint="add --max-drop, --min-sqnr or --max-divergence")
+        return function(*args, wanted=None, **given)
+
+    command: Command = wrapped
+    for option in reversed(_TARGETS):
+        command = option(command)
+    return command

@@ -1,0 +1,366 @@
+"""Sensitivity: what it costs the outputs to make each group smaller, one group at a time, without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from onnxprune import calibration, criteria, goals, jobs, probe, recover
+from onnxprune import plan as plans
+from onnxprune.budget import UNITS
+from onnxprune.errors import UsageError
+from onnxprune.evaluation import Evaluation
+from onnxprune.grouping import Group, Groups, trace
+from onnxprune.journal import Journal, key_of
+from onnxprune.labels import Array
+from onnxprune.model import Model, load
+from onnxprune.options import Options
+from onnxprune.plan import Step
+from onnxprune.selection import select
+
+logger = logging.getLogger(__name__)
+
+RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
+FORMAT, VERSION = "onnxprune-sensitivity", 1
+# Part of every key: raise it when the same measurement would give another value.
+MEASURE = 1
+
+# Metric -> its damage: 0 for no change, more for worse, from the value and the original's own.
+METRICS: Mapping[str, Callable[[float, float], float]] = {
+    "error": lambda value, whole: value,
+    "sqnr": lambda value, whole: 10 ** (-value / 10),
+    "cosine": lambda value, whole: 1 - value,
+    "kl": lambda value, whole: value,
+    "top1": lambda value, whole: 1 - value,
+    "value": lambda value, whole: max(0.0, whole - value),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        ratios: shares of a group's units that are removed, each in a measurement of its own.
+        samples: how many calibration samples to use.
+        sizes: numbers for symbolic dims.
+        evaluation: the user's measure, instead of the agreement of outputs.
+        recovery: re-fit what is behind a cut before every measurement; None leaves the cut as it is.
+        whole: run the whole smaller model instead of its changed part; the values are the same but for rounding.
+    """
+
+    ratios: Sequence[float] = RATIOS
+    samples: int = 256
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    recovery: recover.Options | None = None
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.ratios or not all(0 < ratio < 1 for ratio in self.ratios):
+            raise UsageError(f"ratios are {list(self.ratios)}, but each must be above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement.
+
+    Attributes:
+        removed: units that were removed.
+        ratio: these, as a share of the group's units.
+        values: by metric.
+    """
+
+    removed: int
+    ratio: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What cutting one group does.
+
+    Attributes:
+        group: its name.
+        kind: of its units.
+        exact: whether other positions keep their values.
+        units: how many it has.
+        points: the measurements, by rising number of removed units.
+    """
+
+    group: str
+    kind: str
+    exact: bool
+    units: int
+    points: tuple[Point, ...]
+
+    def at(self, ratio: float) -> Point | None:
+        """The measurement that removes most, of those that remove no more than `ratio`; None where nothing goes."""
+        within = [p for p in self.points if p.ratio <= ratio + 1e-9]
+        return within[-1] if within else None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What cutting each group does to a model.
+
+    Attributes:
+        curves: one per group that could be cut, in graph order.
+        metric: the metric that is looked at; the points may have more.
+        ratios: shares that were asked for.
+        whole: the original's own value under an evaluation, else empty.
+        chosen: group -> share of its units that the options remove, for the groups that they cut.
+        about: model, criterion, samples, and what else the measurements depend on.
+        seconds: wall time, of what was measured now.
+        measured: measurements that were made now; the others were found in the cache.
+    """
+
+    curves: tuple[Curve, ...]
+    metric: str
+    ratios: tuple[float, ...]
+    whole: Mapping[str, float] = field(default_factory=dict)
+    chosen: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    measured: int = 0
+
+    def value(self, point: Point) -> float:
+        """What a measurement found, by `metric`."""
+        return point.values[self.metric]
+
+    def damage(self, point: Point, metric: str = "") -> float:
+        """The same as a number that is 0 for no change and grows with the damage."""
+        metric = metric or self.metric
+        return max(0.0, METRICS[metric](point.values[metric], self.whole.get(metric, 0.0)))
+
+    def curves_of(self, metric: str = "") -> dict[str, tuple[list[float], list[float]]]:
+        """Group name -> (ratios, damage at each), from nothing removed (damage 0) on."""
+        return {
+            c.group: ([0.0, *(p.ratio for p in c.points)], [0.0, *(self.damage(p, metric) for p in c.points)])
+            for c in self.curves
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, which `from_json` reads."""
+        return {"format": FORMAT, "version": VERSION} | asdict(self)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Sensitivity:
+        """Read what `as_json` gave, as text.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        try:
+            raw = json.loads(text)
+            if raw.pop("format") != FORMAT or raw.pop("version") != VERSION:
+                raise ValueError(f"it is not of the format {FORMAT!r}, version {VERSION}")
+            curves = tuple(Curve(**{**c, "points": tuple(Point(**p) for p in c["points"])}) for c in raw["curves"])
+            return Sensitivity(**{**raw, "curves": curves, "ratios": tuple(raw["ratios"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"not a sensitivity report: {error}") from error
+
+
+def sensitivity(
+    source: Any,
+    data: Any = None,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    metric: str = "",
+    samples: int = 256,
+    evaluate: Any = None,
+    recovery: str = "none",
+    executor: Any = 1,
+    cache: Any = None,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Sensitivity:
+    """What it costs to cut each group of a model, one group at a time.
+
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        data: unlabelled calibration inputs (see `calibration.read`).
+        ratios: shares of a group's units to remove, each measured by itself.
+        metric: one of `METRICS`; "error" by default, or "value" where `evaluate` is given.
+        samples: how many calibration samples to use.
+        evaluate: your own measure (see `Evaluation`), higher is better, instead of the agreement of outputs.
+        recovery: how to re-fit what is behind a cut before it is measured.
+        executor: a number of local processes, a `concurrent.futures.Executor`, or a `distributed.Client`.
+        cache: path of a file that keeps every finished measurement.
+        progress: is told how far it is.
+        options: fields of `Options`: criterion, keep, only, exact_only, ...
+
+    Raises:
+        UsageError: an option is out of range, or there is no data.
+        GoalMissed: there is nothing to prune.
+    """
+    settings = Settings(
+        tuple(ratios),
+        samples,
+        evaluation=None if evaluate is None else Evaluation(evaluate),
+        recovery=None if recovery == "none" else recover.Options(recovery),
+    )
+    given = Options(**options)
+    return measure(load(source), given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)
+
+
+def measure(
+    model: Model,
+    options: Options,
+    settings: Settings,
+    data: Any = None,
+    *,
+    workers: Any = 1,
+    cache: Any = None,
+    metric: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> Sensitivity:
+    """`sensitivity` of a loaded model; `workers` as in `jobs.stream`, the rest as in `sensitivity`."""
+    progress = progress or logger.info
+    metric = metric or ("value" if settings.evaluation else "error")
+    runs = [] if data is None else calibration.read(data, model, samples=settings.samples, sizes=settings.sizes)
+    _check(metric, settings, bool(runs))
+    progress("tracing")
+    options = replace(options.settled(data=bool(runs)), rows={})
+    policy = {name: getattr(options, name) for name in ("heads", "head_dims", "allow_io_changes")}
+    groups = trace(model, **policy, sizes=settings.sizes)
+    progress("scoring")
+    scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
+    steps = _steps(groups, scores, options, settings.ratios)
+    names = tuple(dict.fromkeys(step.group for step in steps))
+    chosen = goals.fit(groups, scores, options).removed
+    setting = probe.Setting(
+        probe.Carried(model),
+        policy | {"sizes": dict(settings.sizes)},
+        names,
+        runs,
+        settings.evaluation,
+        settings.recovery,
+        settings.whole,
+        memory=probe.MEMORY // (workers if isinstance(workers, int) else 1),
+    )
+    about = _about(model, options, settings, runs)
+    wanted: list[Step | None] = [*([None] if settings.evaluation else []), *steps]
+    journal, started = Journal(cache), time.perf_counter()
+    found, new = _measured(setting, wanted, about, journal, workers, progress)
+    values = found[-len(steps) :]
+    if metric not in values[0]:
+        raise UsageError(f"metric {metric!r} is for outputs [samples, classes]", hint=f"use {', '.join(values[0])}")
+    return Sensitivity(
+        tuple(_curves(groups, steps, values)),
+        metric,
+        tuple(settings.ratios),
+        {"value": found[0]["value"]} if settings.evaluation else {},
+        {g.name: len(chosen[g.name]) / len(g.classes) for g in groups.groups if g.name in chosen},
+        about | {"criterion": options.as_json()["criterion"], "samples": _count(runs)},
+        time.perf_counter() - started,
+        new,
+    )
+
+
+def _check(metric: str, settings: Settings, has_data: bool) -> None:
+    known = ("value",) if settings.evaluation else tuple(m for m in METRICS if m != "value")
+    if metric not in known:
+        raise UsageError(f"no metric is called {metric!r} here", hint=f"known: {', '.join(known)}")
+    if not has_data and (settings.evaluation is None or settings.recovery is not None):
+        raise UsageError("there are no inputs to compare outputs on", hint="give unlabelled inputs with --data")
+
+
+def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[float]) -> list[Step]:
+    """The cuts to measure, group by group in graph order, each by rising number of units."""
+    unlimited: dict[str, Any] = dict.fromkeys(UNITS)
+    options = replace(options, ratios={}, allocation="uniform", **unlimited)
+    known: dict[str, Group] = {g.name: g for g in groups.groups}
+    found: dict[str, dict[int, Step]] = {}
+    for ratio in sorted(ratios):
+        for name, indices in select(groups, scores, replace(options, ratio=ratio)).removed.items():
+            group = known[name]
+            step = Step(
+                name,
+                tuple(indices.tolist()),
+                len(group.classes),
+                group.units,
+                group.kind,
+                group.exact,
+                plans.layout(groups, group),
+            )
+            found.setdefault(name, {})[len(indices)] = step
+    if not found:
+        raise UsageError(f"no group has enough units for a ratio of {max(ratios)}", hint="give larger ratios")
+    return [step for name in known for step in found.get(name, {}).values()]
+
+
+def _about(model: Model, options: Options, settings: Settings, runs: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
+    """What all measurements depend on."""
+    content = hashlib.sha256()
+    for run in runs:
+        for name in sorted(run):
+            content.update(f"{name} {run[name].dtype} {run[name].shape};".encode())
+            content.update(run[name].tobytes() if run[name].dtype != object else repr(run[name].tolist()).encode())
+    return {
+        "model": model.digest,
+        "data": content.hexdigest(),
+        "policy": [options.heads, options.head_dims, options.allow_io_changes, dict(settings.sizes)],
+        "evaluation": settings.evaluation.digest if settings.evaluation else "",
+        "recovery": settings.recovery.method if settings.recovery else "none",
+        "measure": MEASURE,
+    }
+
+
+def _measured(
+    setting: probe.Setting,
+    steps: Sequence[Step | None],
+    about: Mapping[str, Any],
+    journal: Journal,
+    workers: Any,
+    progress: Callable[[str], None],
+) -> tuple[list[dict[str, float]], int]:
+    """The values of all steps, and how many of them were not in the journal."""
+    keys = [key_of(**about, cut=None if s is None else [s.group, s.layout, s.remove]) for s in steps]
+    found = [journal.get(key) for key in keys]
+    todo = [index for index, value in enumerate(found) if value is None]
+    work, started = jobs.Work(probe.prepare, setting), time.perf_counter()
+    known = f", {len(steps) - len(todo)} are known" if len(todo) < len(steps) else ""
+    progress(f"measuring {len(todo)} cuts{known}")
+    for done, (place, values) in enumerate(jobs.stream(work, [steps[i] for i in todo], workers), 1):
+        index = todo[place]
+        found[index] = values
+        journal.put(keys[index], values, _label(steps[index]))
+        left = (time.perf_counter() - started) / done * (len(todo) - done)
+        progress(f"measured {done} of {len(todo)}, {_duration(left)} left")
+    return found, len(todo)
+
+
+def _label(step: Step | None) -> dict[str, Any]:
+    return {"group": "", "removed": 0} if step is None else {"group": step.group, "removed": _removed(step)}
+
+
+def _removed(step: Step) -> int:
+    return len(step.remove) * step.units // step.size
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _curves(groups: Groups, steps: Sequence[Step], values: Sequence[Mapping[str, float]]) -> Iterator[Curve]:
+    measured: dict[str, list[Point]] = {}
+    for step, found in zip(steps, values, strict=True):
+        removed = _removed(step)
+        measured.setdefault(step.group, []).append(Point(removed, removed / step.units, dict(found)))
+    for group in groups.groups:
+        if group.name in measured:
+            yield Curve(group.name, group.kind, group.exact, group.units, tuple(measured[group.name]))
+
+
+def _count(runs: Sequence[Mapping[str, Array]]) -> int:
+    """Samples in all runs, where axis 0 is the batch."""
+    return sum(len(next(iter(run.values()))) if next(iter(run.values())).ndim else 1 for run in runs)

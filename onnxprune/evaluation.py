@@ -1,0 +1,115 @@
+"""The user's own measure of a model: a Python function or a shell command; higher is better."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import math
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.calibration import script
+from onnxprune.errors import RunError, UsageError
+from onnxprune.model import Model, save
+
+MODEL = "{model}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is.
+
+    Attributes:
+        spec: `module:function` (called with the path of the model's file, gives a number), a shell command with
+            `{model}` in it (which prints a number in its last line), or such a function itself.
+    """
+
+    spec: str | Callable[[str], float]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.spec, str) and MODEL not in self.spec and not script.NAME.fullmatch(self.spec):
+            raise UsageError(
+                f"--eval {self.spec!r} is neither module:function nor a command with {MODEL} in it",
+                hint=f"write --eval mine:accuracy, or --eval 'python mine.py {MODEL}'",
+            )
+
+    @property
+    def name(self) -> str:
+        """What people, and caches, call it."""
+        if isinstance(self.spec, str):
+            return self.spec
+        return f"{self.spec.__module__}:{getattr(self.spec, '__qualname__', type(self.spec).__qualname__)}"
+
+    @property
+    def digest(self) -> str:
+        """What its values depend on, as far as that can be told: its text, and the files that this names."""
+        content = hashlib.sha256(self.name.encode())
+        for path in self._files():
+            content.update(path.read_bytes())
+        return f"{self.name} sha256:{content.hexdigest()}"
+
+    def _files(self) -> list[Path]:
+        if isinstance(self.spec, str) and MODEL in self.spec:
+            return [Path(word) for word in self.spec.replace("'", " ").split() if Path(word).is_file()]
+        module = self.name.partition(":")[0]
+        with script.from_here(), contextlib.suppress(ImportError, ValueError):
+            found = importlib.util.find_spec(module)
+            return [Path(found.origin)] if found and found.origin and Path(found.origin).is_file() else []
+        return []
+
+    def of(self, model: Model) -> float:
+        """The value of `model`, which is written to a temporary file.
+
+        Raises:
+            UsageError: there is no such function.
+            RunError: the function or command fails, or gives no number.
+        """
+        with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+            path = Path(folder) / "model.onnx"
+            save(model, path)
+            return self.of_file(str(path))
+
+    def of_file(self, path: str) -> float:
+        """The value of the model in a file."""
+        found: Any
+        if not isinstance(self.spec, str):
+            found = self._called(self.spec, path)
+        elif MODEL in self.spec:
+            found = _printed(self.spec, path)
+        else:
+            with script.from_here():
+                found = self._called(script.function("--eval", self.spec, "take the path of a model"), path)
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise RunError(f"--eval {self.name}: {str(found)[:80]!r} is no number", hint="a finite number is expected")
+        return value
+
+    def _called(self, function: Callable[[str], float], path: str) -> Any:
+        try:
+            return function(path)
+        except Exception as error:
+            raise RunError(
+                f"{self.name} failed: {type(error).__name__}: {error}", hint="run it by itself to see why"
+            ) from error
+
+
+def _printed(command: str, path: str) -> str:
+    """The last line that a shell command prints."""
+    done = subprocess.run(
+        command.replace(MODEL, shlex.quote(path)), shell=True, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        last = f": {said[-1]}" if said else ""
+        raise RunError(f"--eval {command}: exit code {done.returncode}{last}", hint="run it by itself to see why")
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

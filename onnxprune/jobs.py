@@ -1,0 +1,193 @@
+"""Independent jobs: in this process, on local processes, on any `concurrent.futures.Executor`, or on a Dask cluster.
+
+What the jobs of some work share (a model, its inputs) is shipped to every worker once, and made ready there once per
+thread. Results come back as they are finished. What a job gives depends on nothing but the job and what is shared, so
+where it runs makes no difference, and the jobs of a worker that is lost are simply done again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import RunError
+
+Job = Any
+# So many local pools in a row may break without any result before the work is given up.
+BREAKS = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """What jobs have in common.
+
+    Attributes:
+        prepare: a function of a module, called with `shared` once per worker thread; gives what is called with a job.
+        shared: what is shipped to every worker; it is pickled.
+    """
+
+    prepare: Callable[[Any], Callable[[Job], Any]]
+    shared: Any
+
+
+def stream(work: Work, jobs: Sequence[Job], workers: Any = 1) -> Iterator[tuple[int, Any]]:
+    """Do all jobs.
+
+    Args:
+        work: what they have in common.
+        jobs: one picklable value each.
+        workers: 1 for this process; more for so many local processes; an Executor (whose workers see the files of this
+            machine); or a `distributed.Client`.
+
+    Yields:
+        (index of the job, its result), in the order in which they are finished.
+
+    Raises:
+        RunError: local workers are lost again and again.
+        Exception: what a job raised.
+    """
+    if isinstance(workers, int):
+        if workers > 1 and len(jobs) > 1:
+            yield from _locally(work, jobs, workers)
+        elif jobs:
+            perform = work.prepare(work.shared)
+            yield from ((index, perform(job)) for index, job in enumerate(jobs))
+    elif isinstance(workers, Executor):
+        with _filed(work) as ticket:
+            yield from _on(workers, ticket, dict(enumerate(jobs)))
+    else:
+        from onnxprune import cluster
+
+        ticket = Ticket(uuid.uuid4().hex)
+        with cluster.posted(workers, post, ticket.key, pickle.dumps(work)) as executor:
+            yield from _on(executor, ticket, dict(enumerate(jobs)))
+
+
+def width(workers: Any) -> int:
+    """How many jobs run at the same time, as far as it can be told; else 1."""
+    if isinstance(workers, int):
+        return workers
+    if isinstance(workers, Executor):
+        return getattr(workers, "_max_workers", 1)
+    return max(1, len(workers.scheduler_info()["workers"]))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- on the side of who asks ------------------------------------------------------------------------------
+
+
+def _on(executor: Executor, ticket: Ticket, jobs: Mapping[int, Job]) -> Iterator[tuple[int, Any]]:
+    futures = {executor.submit(do, ticket, job): index for index, job in jobs.items()}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _locally(work: Work, jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Any]]:
+    left, breaks = dict(enumerate(jobs)), 0
+    with _filed(work) as ticket:
+        while left:
+            try:
+                with _pool(min(count, len(left))) as pool:
+                    for index, result in _on(pool, ticket, left):
+                        del left[index]
+                        breaks = 0
+                        yield index, result
+            except BrokenProcessPool as error:
+                breaks += 1
+                if breaks == BREAKS:
+                    raise RunError(
+                        "worker processes end unexpectedly", hint="is there enough memory? use fewer workers (--jobs)"
+                    ) from error
+
+
+@contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the pool, at once if it is left by an exception, and if this process is killed."""
+    context = get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, _begin, (reader,))
+    try:
+        yield pool
+    except BaseException:
+        writer.close()
+        raise
+    finally:
+        pool.shutdown()
+        writer.close()
+        reader.close()
+
+
+@contextmanager
+def _filed(work: Work) -> Iterator[Ticket]:
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        path = Path(folder) / "work"
+        with path.open("wb") as file:
+            pickle.dump(work, file)
+        yield Ticket(uuid.uuid4().hex, str(path))
+
+
+# --- on the side of the workers ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Where a worker finds what jobs have in common: in a file, or among what was posted to it."""
+
+    key: str
+    path: str = ""
+
+
+_POSTED: dict[str, bytes] = {}
+_ready = threading.local()
+
+
+def post(key: str, content: bytes | None) -> None:
+    """Leave pickled work for the jobs with a ticket of this key; None takes it away."""
+    if content is None:
+        _POSTED.pop(key, None)
+    else:
+        _POSTED[key] = content
+
+
+def do(ticket: Ticket, job: Job) -> Any:
+    """Do one job on a worker; what it shares with others is made ready by the first."""
+    if getattr(_ready, "key", None) != ticket.key:
+        work: Work = pickle.loads(Path(ticket.path).read_bytes() if ticket.path else _POSTED[ticket.key])
+        _ready.perform, _ready.key = None, None  # frees what was there
+        _ready.perform = work.prepare(work.shared)
+        _ready.key = ticket.key
+    return _ready.perform(job)
+
+
+def _begin(line: Connection) -> None:
+    """Leave interrupts to the process that asks, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+
+
+def _end_with(line: Connection) -> None:
+    try:
+        line.recv()  # nothing is ever sent
+    except (EOFError, OSError):
+        os._exit(1)

@@ -1,0 +1,227 @@
+"""One group cut, and what that does to the outputs: a job that any worker can do.
+
+A cut changes only the tensors that it makes smaller and what is computed from them. All others are the original's, so
+a worker takes the calibration inputs through the original once, keeps what the changed part reads, and runs that part
+alone for every cut of the group. A walk through all groups in their order makes this the same computation whichever
+of them a worker is asked for, down to the last bit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune import interface, recover
+from onnxprune.agreement import Tally
+from onnxprune.cut import Cut
+from onnxprune.errors import UsageError
+from onnxprune.evaluation import Evaluation
+from onnxprune.grouping import Group, Groups, trace
+from onnxprune.labels import Array
+from onnxprune.model import Model, load, save
+from onnxprune.plan import Plan, Step
+from onnxprune.rewrite import rewrite
+from onnxprune.runtime import Session
+from onnxprune.tapped import Store, Walk, before, part, reads, tappable
+
+Run = Mapping[str, Array]
+MEMORY = 2 << 30
+
+
+class Carried:
+    """A model that can be pickled, with its external data."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __reduce__(self) -> tuple[Callable[..., Carried], tuple[Any, ...]]:
+        with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+            save(self.model, Path(folder) / "model.onnx")
+            return _arrived, ({path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())},)
+
+
+def _arrived(files: Mapping[str, bytes]) -> Carried:
+    if len(files) == 1:
+        return Carried(load(next(iter(files.values())), check=False))
+    folder = Path(tempfile.mkdtemp(prefix="onnxprune-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return Carried(load(str(folder / "model.onnx"), check=False))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements of a model have in common.
+
+    Attributes:
+        model: the model.
+        policy: keyword arguments of `grouping.trace`.
+        names: all groups that may be asked for, in graph order.
+        runs: calibration inputs.
+        evaluation: the user's measure, instead of the agreement of outputs.
+        recovery: how to re-fit before every measurement; None leaves the cut as it is.
+        whole: run the whole smaller model for every measurement.
+        threads: of the runtime.
+        memory: bytes of activations that a worker keeps in memory; what is more lies in temporary files.
+    """
+
+    model: Carried
+    policy: Mapping[str, Any]
+    names: Sequence[str]
+    runs: Sequence[Run]
+    evaluation: Evaluation | None = None
+    recovery: recover.Options | None = None
+    whole: bool = False
+    threads: int = 1
+    memory: int = MEMORY
+
+
+def prepare(setting: Setting) -> Callable[[Step | None], dict[str, float]]:
+    """What measures one cut: the step of a plan -> values by metric; None is the original.
+
+    The values are "error", "sqnr", "cosine", and for class scores "kl" and "top1" (see `Agreement`), or "value" where
+    there is an evaluation.
+    """
+    return _Probe(setting).measure
+
+
+class _Probe:
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.groups = trace(setting.model.model, **setting.policy)
+
+    def measure(self, step: Step | None) -> dict[str, float]:
+        evaluation = self.setting.evaluation
+        if step is None:
+            return {"value": evaluation.of(self.groups.model)} if evaluation else {}
+        cut = Cut(self.groups, Plan((step,)).removed(self.groups))
+        small = rewrite(self.groups, cut.gone)
+        if self.setting.recovery is not None:
+            small, _ = recover.repair(cut, small, self.setting.runs, self.setting.recovery)
+        if evaluation:
+            return {"value": evaluation.of(small)}
+        whole = self.setting.whole or self.setting.recovery is not None
+        held = None if whole else self._walked.at(step.group)
+        tally = self._whole(cut, small) if held is None else self._changed(cut, small, held)
+        found = tally.agreement()
+        values = {name: getattr(found, name) for name in ("error", "sqnr", "cosine", "kl", "top1")}
+        if math.isnan(found.cosine):
+            raise UsageError("no output of the model is a tensor of floats to compare", hint="give your own --eval")
+        return {name: float(value) for name, value in values.items() if value is not None}
+
+    @cached_property
+    def _outputs(self) -> tuple[list[str], list[list[Any]]]:
+        """The original's outputs: their names, and the values of every run."""
+        store = Store(self.setting.memory // 4)
+        with Session(self.groups.model, threads=self.setting.threads) as session:
+            kept = [
+                [store.put(v) if isinstance(v, np.ndarray) else v for v in session.run(feeds)]
+                for feeds in self.setting.runs
+            ]
+            self._store = store
+            return session.outputs, kept
+
+    @cached_property
+    def _walked(self) -> _Walked:
+        return _Walked(self.groups, self.setting)
+
+    def _whole(self, cut: Cut, small: Model) -> Tally:
+        names, wanted = self._outputs
+        tally = Tally()
+        with Session(small, threads=self.setting.threads) as session:
+            for feeds, values in zip(self.setting.runs, wanted, strict=True):
+                found = session.run(interface.feeds(cut, feeds), names)
+                tally.add(interface.outputs(cut, names, values), found)
+        return tally
+
+    def _changed(self, cut: Cut, small: Model, held: Sequence[Run]) -> Tally:
+        """Run only what differs from the original."""
+        names, wanted = self._outputs
+        changed = [name for name in names if name in cut.behind]
+        nodes = sorted(before(small, changed, held[0].keys()))
+        made = {output for index in nodes for output in small.proto.graph.node[index].output}
+        pairs = zip(self.setting.runs, held, strict=True)
+        known = [{n: v for n, v in {**run, **at}.items() if n not in made} for run, at in pairs]
+        tally = Tally()
+        if not changed:
+            for values in wanted:
+                tally.add(values, values)
+            return tally
+        with Session(part(small, nodes, known[0], changed), threads=self.setting.threads) as session:
+            for given, values in zip(known, wanted, strict=True):
+                found = dict(zip(names, values, strict=True))
+                found.update(zip(changed, session.run({n: given[n] for n in session.inputs}, changed), strict=True))
+                tally.add(values, [found[name] for name in names])
+        return tally
+
+
+def frontier(groups: Groups, group: Group) -> list[str] | None:
+    """What the changed part of the graph reads of the rest; None where a cut changes inputs or outputs of the model."""
+    gone = np.zeros(groups.classes.count, bool)
+    gone[group.classes] = True
+    cut = Cut(groups, gone)
+    if interface.changes(cut) or interface.row_maps(cut):
+        return None
+    graph = groups.model.proto.graph
+    constants = groups.model.initializers.keys() | {o for n in graph.node if not n.input for o in n.output}
+    open_names = tappable(groups.model) - cut.behind - constants
+    changed = [node for node in graph.node if not cut.behind.isdisjoint(node.output)]
+    return list(dict.fromkeys(name for node in changed for name in reads(node) if name in open_names))
+
+
+class _Walked:
+    """The original's activations in front of one group after the other."""
+
+    def __init__(self, groups: Groups, setting: Setting) -> None:
+        by_name = {g.name: g for g in groups.groups}
+        self._model, self._setting = groups.model, setting
+        self._fronts = {name: frontier(groups, by_name[name]) for name in setting.names}
+        self._order = {name: place for place, name in enumerate(setting.names)}
+        self._next = 0
+        self._walk: Walk | None = None
+        self._store = Store(setting.memory // 2)
+        self._held: list[Run] = []
+        self._at = ""
+
+    def at(self, name: str) -> Sequence[Run] | None:
+        """What the part behind the group `name` reads, run by run; None where the whole model must run."""
+        if self._fronts[name] is None:
+            return None
+        if name != self._at:
+            self._free()
+            place = self._order[name]
+            if self._walk is None or place < self._next:
+                self._restart()
+            for passed in self._setting.names[self._next : place + 1]:
+                self._take(passed, keep=passed == name)
+            self._next, self._at = place + 1, name
+        return self._held
+
+    def _restart(self) -> None:
+        if self._walk is not None:
+            self._walk.__exit__(None, None, None)
+        wanted = [tensor for name in self._setting.names for tensor in self._fronts[name] or ()]
+        memory, threads = self._setting.memory // 4, self._setting.threads
+        self._walk, self._next = Walk(self._model, self._setting.runs, wanted, memory=memory, threads=threads), 0
+
+    def _take(self, name: str, *, keep: bool) -> None:
+        assert self._walk is not None
+        for values in self._walk.take(self._fronts[name] or []):
+            if keep:
+                self._held.append({tensor: self._store.put(np.asarray(value)) for tensor, value in values.items()})
+
+    def _free(self) -> None:
+        for run in self._held:
+            for value in run.values():
+                self._store.drop(value)
+        self._held, self._at = [], ""

@@ -1,0 +1,361 @@
+"""The smallest model that is still good enough: a search over budgets with recovery in the loop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from onnxprune import api, calibration, cost, criteria, goals, jobs, recover
+from onnxprune import plan as plans
+from onnxprune.agreement import agreement
+from onnxprune.api import Outcome
+from onnxprune.calibration.batches import BATCH, Run
+from onnxprune.curves import METRICS
+from onnxprune.cut import Cut
+from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.evaluation import Evaluation
+from onnxprune.grouping import trace
+from onnxprune.labels import Array
+from onnxprune.model import Model
+from onnxprune.options import Options
+from onnxprune.probe import Carried
+from onnxprune.rewrite import rewrite
+from onnxprune.selection import gone
+
+logger = logging.getLogger(__name__)
+
+# Of so many runs of calibration data one judges; the others serve to choose and to repair.
+JUDGED = 4
+# The search ends where the smallest good budget is known to this share of the original.
+FINE = 0.005
+RISING = frozenset(("sqnr", "cosine", "top1", "value"))
+_AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the smaller model must keep.
+
+    Attributes:
+        metric: "value" (of an evaluation), or a metric of the agreement with the original on held-out inputs.
+        limit: the least that is allowed of a metric that falls with damage, the most of one that rises; of "value" the
+            largest drop.
+        relative: the drop is a share of the original's value.
+    """
+
+    metric: str
+    limit: float
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise UsageError(f"no metric is called {self.metric!r}", hint=f"known: {', '.join(METRICS)}")
+
+    def bound(self, whole: Mapping[str, float]) -> float:
+        """The limit in terms of the metric, given the original's own values."""
+        if self.metric != "value":
+            return self.limit
+        return whole["value"] - self.limit * (abs(whole["value"]) if self.relative else 1.0)
+
+    def holds(self, values: Mapping[str, float], whole: Mapping[str, float]) -> bool:
+        """Whether a model with these values is good enough.
+
+        Raises:
+            UsageError: the metric does not apply to the model.
+        """
+        if self.metric not in values:
+            raise UsageError(
+                f"metric {self.metric!r} does not apply to this model", hint=f"it has {', '.join(values) or 'none'}"
+            )
+        found, bound = values[self.metric], self.bound(whole)
+        return found >= bound if self.metric in RISING else found <= bound
+
+
+def amount(text: str) -> tuple[float, bool]:
+    """(number, whether it is a share) of `1%`, `0.5` or `20dB`.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    found = _AMOUNT.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is not an amount", hint="write 1%, 0.5 or 20dB")
+    share = found[2] == "%"
+    return float(found[1]) / (100 if share else 1), share
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        targets: all must hold.
+        evaluation: the user's measure; needed where a target is on its value.
+        recovery: how every trial is repaired, where there is data.
+        cost: the budget that is searched over: "macs", "params" or "size".
+        trials: most models that are tried.
+        samples: how many calibration samples to use.
+        sizes: numbers for symbolic dims.
+        verify: prove the model that is found.
+    """
+
+    targets: tuple[Target, ...]
+    evaluation: Evaluation | None = None
+    recovery: recover.Options = field(default_factory=recover.Options)
+    cost: str = "macs"
+    trials: int = 8
+    samples: int = 256
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model that was tried.
+
+    Attributes:
+        share: its budget, as a share of what the original has.
+        reached: what the model has, as such a share; more than its budget only where less cannot be reached.
+        params: elements of its weights.
+        macs: multiply-accumulates for one sample.
+        size: bytes of its weights.
+        values: by metric, on held-out inputs or of the evaluation.
+        good: whether all targets hold.
+        seconds: wall time.
+        plan: what was removed, as JSON.
+    """
+
+    share: float
+    reached: float
+    params: int
+    macs: int
+    size: int
+    values: Mapping[str, float]
+    good: bool
+    seconds: float
+    plan: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        outcome: the smallest model that is good enough.
+        values: its values, measured again.
+        trials: every model that was tried, in the order in which they were.
+        whole: the original's own value under an evaluation.
+        settings: what was asked for.
+    """
+
+    outcome: Outcome
+    values: Mapping[str, float]
+    trials: tuple[Trial, ...]
+    whole: Mapping[str, float]
+    settings: Settings
+
+    @property
+    def met(self) -> bool:
+        """Whether the model that was found, with its proof and all, is good enough."""
+        return all(t.holds(self.values, self.whole) for t in self.settings.targets)
+
+    @property
+    def front(self) -> tuple[Trial, ...]:
+        """The trials that no other beats in both the cost and the first target's metric, smallest first."""
+        metric, kind = self.settings.targets[0].metric, self.settings.cost
+        best, found = math.inf, []
+        for trial in sorted(self.trials, key=lambda t: (getattr(t, kind), _badness(t, metric))):
+            if _badness(trial, metric) < best:
+                best = _badness(trial, metric)
+                found.append(trial)
+        return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """The trace of the search as plain values, without the plans."""
+        front = {id(t) for t in self.front}
+        trials = [{k: v for k, v in asdict(t).items() if k != "plan"} | {"pareto": id(t) in front} for t in self.trials]
+        targets = [asdict(t) | {"bound": t.bound(self.whole)} for t in self.settings.targets]
+        found = {"whole": dict(self.whole), "values": dict(self.values), "met": self.met}
+        return {"targets": targets, "cost": self.settings.cost, **found, "trials": trials}
+
+
+def _badness(trial: Trial, metric: str) -> float:
+    return -trial.values[metric] if metric in RISING else trial.values[metric]
+
+
+def search(
+    model: Model,
+    options: Options,
+    settings: Settings,
+    data: Any = None,
+    *,
+    workers: Any = 1,
+    progress: Callable[[str], None] | None = None,
+) -> Found:
+    """The smallest model that keeps all targets.
+
+    The budget is halved between the smallest that was good enough and the largest that was not; with several workers
+    it is cut into as many parts at once. That assumes that a smaller budget is not better; the trials tell.
+
+    Args:
+        model: the model.
+        options: what to prune, and how budgets are shared out; the one that is searched over is not among them.
+        settings: the targets, and how to search.
+        data: unlabelled calibration inputs (see `calibration.read`). A quarter of them is held out: it measures the
+            agreement with the original, and neither scores nor repairs see it.
+        workers: where trials run, as in `jobs.stream`.
+        progress: is told about every trial.
+
+    Raises:
+        UsageError: a target has nothing to be measured by.
+        GoalMissed: no model that was tried is good enough.
+    """
+    progress = progress or logger.info
+    fitting, judging = _inputs(model, settings, data)
+    _check(options, settings, judging)
+    options = options.settled(data=bool(fitting))
+    progress("tracing")
+    groups = trace(model, **_policy(options), sizes=settings.sizes)
+    progress("scoring")
+    scores = criteria.score(groups, options.criterion, options.seed, fitting, options.aggregate)
+    progress("measuring the original")
+    whole = {"value": settings.evaluation.of(model)} if settings.evaluation else {}
+    setting = _Setting(Carried(model), options, settings, scores, fitting, judging, whole)
+    trials = _searched(setting, workers, progress)
+    good = [t for t in trials if t.good]
+    if not good:
+        nearest = min(trials, key=lambda t: -t.share)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in nearest.values.items())
+        raise GoalMissed(
+            f"none of {len(trials)} models is good enough; at {nearest.share:.1%} of the {settings.cost}: {shown}",
+            hint="allow more, give more data for the repair, or try another criterion",
+        )
+    best = min(good, key=lambda t: (getattr(t, settings.cost), -t.share))
+    progress(f"making the model of {best.share:.1%} of the {settings.cost}")
+    outcome = api.run(
+        model,
+        _with_budget(options, settings, best.share),
+        verify=settings.verify,
+        sizes=settings.sizes or None,
+        data=fitting or None,
+        samples=settings.samples,
+        recovery=settings.recovery,
+        progress=progress,
+    )
+    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings)
+
+
+def _inputs(model: Model, settings: Settings, data: Any) -> tuple[list[Run], list[Run]]:
+    """Runs to choose and repair by, and runs to judge by."""
+    if data is None:
+        return [], []
+    batch = max(1, min(BATCH, settings.samples // (2 * JUDGED)))
+    runs = calibration.read(data, model, samples=settings.samples, batch=batch, sizes=settings.sizes)
+    step = min(JUDGED, len(runs))
+    if step < 3:
+        raise UsageError("calibration data: there are too few samples to repair by some and judge by others")
+    judging = runs[step - 1 :: step]
+    return [run for index, run in enumerate(runs) if index % step != step - 1], judging
+
+
+def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None:
+    for target in settings.targets:
+        if target.metric == "value" and settings.evaluation is None:
+            raise UsageError("a drop needs a measure of your own", hint="give it with --eval")
+        if target.metric != "value" and not judging:
+            raise UsageError("there are no inputs to compare outputs on", hint="give unlabelled inputs with --data")
+    if not settings.targets:
+        raise UsageError("there is no target to search for")
+    if getattr(options, settings.cost) is not None or options.ratio is not None:
+        raise UsageError(f"a budget on {settings.cost}, or a ratio, and a target cannot both decide how much goes")
+
+
+def _policy(options: Options) -> dict[str, Any]:
+    names = ("heads", "head_dims", "allow_io_changes")
+    return {name: getattr(options, name) for name in names} | {"rows": tuple(options.rows)}
+
+
+def _with_budget(options: Options, settings: Settings, share: float) -> Options:
+    budget: dict[str, Any] = {settings.cost: f"{100 * share:.6f}%"}
+    return replace(options, **budget)
+
+
+# --- the search ------------------------------------------------------------------------------------------------
+
+
+def _searched(setting: _Setting, workers: Any, progress: Callable[[str], None]) -> list[Trial]:
+    """Every trial, those at the same time by rising budget."""
+    settings, width = setting.settings, jobs.width(workers)
+    work, trials = jobs.Work(prepare, setting), list[Trial]()
+    bad, good = 0.0, 1.0
+    while len(trials) < settings.trials and good - bad > FINE:
+        count = min(width, settings.trials - len(trials))
+        shares = [bad + (good - bad) * (i + 1) / (count + 1) for i in range(count)]
+        found: dict[int, Trial] = {}
+        for index, trial in jobs.stream(work, shares, workers):
+            found[index] = trial
+            said = "good enough" if trial.good else "not good enough"
+            progress(f"trial {len(trials) + len(found)} of at most {settings.trials}: {trial.share:.1%} is {said}")
+        tried = [found[i] for i in sorted(found)]
+        trials += tried
+        # What lies between a budget and what was reached under it is the same model.
+        good = min([good, *(t.reached for t in tried if t.good)])
+        bad = max([bad, *(max(t.share, t.reached) for t in tried if not t.good and t.share < good)])
+        if any(t.good and t.reached > t.share for t in tried):
+            break
+    return trials
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all trials have in common."""
+
+    model: Carried
+    options: Options
+    settings: Settings
+    scores: Array
+    fitting: Sequence[Run]
+    judging: Sequence[Run]
+    whole: Mapping[str, float]
+
+
+def prepare(setting: _Setting) -> Callable[[float], Trial]:
+    """What tries one budget: a share of the original's cost -> the trial."""
+    settings = setting.settings
+    groups = trace(setting.model.model, **_policy(setting.options), sizes=settings.sizes)
+
+    before = cost.of_trace(groups.tracing, setting.model.model)
+
+    def attempt(share: float) -> Trial:
+        started = time.perf_counter()
+        options = _with_budget(setting.options, settings, share)
+        removed = goals.fit(groups, setting.scores, options).removed
+        cut = Cut(groups, gone(groups, removed))
+        small = rewrite(groups, cut.gone)
+        if setting.fitting and settings.recovery.method != "none":
+            small, _ = recover.repair(cut, small, setting.fitting, settings.recovery)
+        values = _values(cut, small, setting)
+        good = all(target.holds(values, setting.whole) for target in settings.targets)
+        left = cost.of_trace(groups.tracing, small, cut.size)
+        reached = getattr(left, settings.cost) / getattr(before, settings.cost)
+        plan = plans.make(groups, removed, setting.scores, options, settings.sizes or None).to_json()
+        seconds = time.perf_counter() - started
+        return Trial(share, reached, left.params, left.macs, left.size, values, good, seconds, plan)
+
+    return attempt
+
+
+def _values(cut: Cut, model: Model, setting: _Setting) -> dict[str, float]:
+    values: dict[str, float] = {}
+    if setting.judging:
+        found = asdict(agreement(cut, model, setting.judging))
+        values = {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+    if setting.settings.evaluation:
+        values["value"] = setting.settings.evaluation.of(model)
+    return values

@@ -1,0 +1,51 @@
+"""Finished work survives whatever happens to the process that did it."""
+
+import pytest
+
+from onnxprune.errors import UsageError
+from onnxprune.journal import Journal, cache_folder, key_of
+
+
+def test_what_was_put_is_found_again(tmp_path):
+    path = tmp_path / "new" / "j.jsonl"
+    Journal(path).put("a", {"x": 1.5}, {"group": "conv"})
+    Journal(path).put("b", 2, {})
+    again = Journal(path)
+    assert (again.get("a"), again.get("b"), again.get("c")) == ({"x": 1.5}, 2, None)
+
+
+def test_a_torn_line_loses_only_itself(tmp_path):
+    path = tmp_path / "j.jsonl"
+    for name in "abc":
+        Journal(path).put(name, name, {})
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        kept = [n for n in "abc" if Journal(path).get(n)]
+        assert kept == ["a", "b", "c"][: len(kept)]
+        assert len(kept) >= whole[:cut].count(b"\n")
+        Journal(path).put("d", "d", {})
+        assert [n for n in "abcd" if Journal(path).get(n)] == [*kept, "d"]
+
+
+def test_lines_that_are_no_results_are_passed_over(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'[]\n7\n{"key": 1}\nnot json\n\xff\xfe\n{"key": "a", "result": 3}\n')
+    assert Journal(path).get("a") == 3
+
+
+def test_a_file_that_cannot_be_used_is_said(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        Journal(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot"):
+        Journal(tmp_path / "file" / "j.jsonl").put("a", 1, {})
+
+
+def test_keys_follow_content_and_not_its_order():
+    assert key_of(a=1, b=[2, 3]) == key_of(b=[2, 3], a=1) != key_of(a=1, b=[3, 2])
+
+
+def test_the_folder_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
