@@ -20,7 +20,7 @@ from onnxprune.measures import Measure
 # Points of a path that bisection tells apart: widths of some thousand units in hundreds of groups.
 HALVINGS = 24
 # A greedy step takes this share of a group's menu at once.
-GREEDY_STEPS = 64
+GREEDY_STEPS = 32
 # Entries of a menu that are looked at for a price; units in between are given back afterwards.
 PRICED = 96
 # Sweeps over all groups at one price, at most: groups that touch the same layers answer each other.

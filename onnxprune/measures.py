@@ -69,6 +69,7 @@ class Terms:
     weights: Array
     factors: Array
     _known: dict[int, _Touched] = field(default_factory=dict, repr=False)
+    _last: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, widths: Widths, terms: Sequence[tuple[float, Sequence[int]]]) -> Terms:
@@ -79,18 +80,23 @@ class Terms:
         return cls(widths, np.array([weight for weight, _ in terms], np.float64), factors)
 
     def values(self, counts: Array) -> Array:
-        """float64[terms]: the value of every term."""
-        lengths = self.widths.lengths(counts).astype(np.float64)
-        return np.asarray(self.weights * lengths[self.factors].prod(axis=1))
+        """float64[terms]: the value of every term; not to be changed."""
+        key = counts.tobytes()
+        if key not in self._last:
+            self._last.clear()
+            self._last[key] = self.weights * self.widths.lengths(counts)[self.factors].prod(axis=1, dtype=np.float64)
+        return self._last[key]
 
     def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
         """(int[k] the terms that a group changes, float64[menu, k] their values if it loses `menu` units)."""
         touched = self._touched(group)
-        others = counts.copy()
-        others[group] = 0
-        lengths = np.repeat(self.widths.lengths(others)[touched.axes][None].astype(np.float64), len(menu), axis=0)
-        lengths[:, touched.shrinking] -= touched.gone[menu]
-        return touched.terms, lengths[:, touched.factors].prod(axis=2) * self.weights[touched.terms]
+        lengths = np.repeat(self.widths.lengths(counts)[touched.axes][None].astype(np.float64), len(menu), axis=0)
+        lengths[:, touched.shrinking] += touched.gone[counts[group]] - touched.gone[menu]
+        # Factor by factor: a product over a short last axis is far slower.
+        values = np.repeat(self.weights[touched.terms][None], len(menu), axis=0)
+        for factor in touched.factors.T:
+            values *= lengths[:, factor]
+        return touched.terms, values
 
     def _touched(self, group: int) -> _Touched:
         if group not in self._known:
@@ -142,7 +148,7 @@ class Peak:
 
     def along(self, counts: Array, group: int, menu: Array) -> Array:
         """See `Measure`."""
-        values = self.terms.values(counts)
+        values = self.terms.values(counts).copy()
         touched, changed = self.terms.changed(counts, group, menu)
         found = np.empty(len(menu))
         for row, new in enumerate(changed):

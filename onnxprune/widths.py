@@ -33,6 +33,7 @@ class Widths:
     _held: list[Array] = field(default_factory=list, init=False, repr=False)
     _full: list[int] = field(default_factory=lambda: [1], init=False, repr=False)
     _gone: list[dict[int, Array]] = field(init=False, repr=False)
+    _last: tuple[tuple[bytes, int], Array] = field(default=((b"", 0), np.ones(1, np.int64)), init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._gone = [{} for _ in self.groups.groups]
@@ -71,10 +72,13 @@ class Widths:
         return self._known[-1, size]
 
     def lengths(self, counts: Array) -> Array:
-        """int64[axes]: the lengths that remain if every group loses `counts` units, int[groups]."""
-        axis, group, start, gone = self._flat
-        lost = np.bincount(axis, gone[start + counts[group]], minlength=len(self._full))
-        return np.array(self._full, np.int64) - lost.astype(np.int64)
+        """int64[axes]: the lengths that remain if every group loses `counts` units, int[groups]; not to be changed."""
+        key = (counts.tobytes(), len(self._full))
+        if key != self._last[0]:  # searches ask for the same counts over and over
+            axis, group, start, gone = self._flat
+            lost = np.bincount(axis, gone[start + counts[group]], minlength=len(self._full))
+            self._last = key, np.array(self._full, np.int64) - lost.astype(np.int64)
+        return self._last[1]
 
     def along(self, group: int) -> tuple[Array, Array]:
         """(int[k] the axes that shrink with a group, int64[units + 1, k] how many positions of each go)."""
