@@ -20,8 +20,6 @@ from onnxprune.labels import Array
 from onnxprune.rules.contraction import letters
 from onnxprune.rules.site import Letter, Site
 
-# Positions per sample of a convolution that rows are drawn from.
-POSITIONS = 64
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
@@ -71,7 +69,16 @@ class Layer(ABC):
 
     @abstractmethod
     def rows(self, x: Array, places: Array) -> Array:
-        """What the weight is multiplied with at `places`: [groups, n, D]."""
+        """What the weight is multiplied with at `places`, in single precision: float32[groups, n, D]."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the output lies in memory as its rows do."""
+        return False
+
+    @abstractmethod
+    def made(self, y: Array, places: Array, outputs: int) -> Array:
+        """What the layer makes of the rows at `places`, taken from anything like its output: [groups, n, O]."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,21 @@ class Product(Layer):
         sizes = turned.shape
         ends = len(batch), len(batch) + len(free)
         flat = turned.reshape(math.prod(sizes[: ends[0]]), math.prod(sizes[ends[0] : ends[1]]), -1)
-        return np.ascontiguousarray(flat[:, places])
+        return np.ascontiguousarray(flat[:, places], np.float32)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the output lies in memory as its rows do."""
+        batch, free, _, outer = self._split()
+        return not batch and self.leaving == (*free, *outer)
+
+    def made(self, y: Array, places: Array, outputs: int) -> Array:
+        """The outputs at `places`."""
+        batch, free, _, outer = self._split()
+        if not self.in_order:
+            y = y.transpose([self.leaving.index(a) for a in (*batch, *free, *outer)])
+        groups = math.prod(y.shape[: len(batch)]) if batch else 1
+        return y.reshape(groups, -1, outputs)[:, places]
 
 
 @dataclass(frozen=True)
@@ -180,12 +201,16 @@ class Convolution(Layer):
     def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """(sample, first position on each spatial axis of the prepared input)."""
         count = len(self.kernel)
-        columns = [np.repeat(np.arange(len(x)), POSITIONS)]
+        sizes, steps = [], [1 if self.transposed else s for s in self.strides]
         for i, size in enumerate(x.shape[2:]):
             spread = (size - 1) * self.strides[i] + 1 if self.transposed else size
             free = spread + self.pads[i] + self.pads[i + count] - self.dilations[i] * (self.kernel[i] - 1) - 1
-            step = 1 if self.transposed else self.strides[i]
-            columns.append(rng.integers(0, free // step + 1, len(columns[0])) * step)
+            sizes.append(free // steps[i] + 1)
+        each, area = -(-most // len(x)), math.prod(sizes)
+        drawn = np.arange(area) if each >= area else rng.integers(0, area, (len(x), each))
+        corners = np.unravel_index(np.broadcast_to(drawn, (len(x), min(each, area))), sizes)
+        columns = [np.repeat(np.arange(len(x)), min(each, area))]
+        columns += [corner.reshape(-1) * step for corner, step in zip(corners, steps, strict=True)]
         return rng.permutation(np.stack(columns, axis=1))[:most]
 
     def rows(self, x: Array, places: Array) -> Array:
@@ -198,7 +223,14 @@ class Convolution(Layer):
         taken = self._prepared(x)[(sample[:, None], slice(None), *index)]  # [n, positions of the kernel, channels]
         n, size, channels = taken.shape
         split = taken.reshape(n, size, self.group, channels // self.group)
-        return np.ascontiguousarray(split.transpose(2, 0, 3, 1)).reshape(self.group, n, -1)
+        return np.ascontiguousarray(split.transpose(2, 0, 3, 1), np.float32).reshape(self.group, n, -1)
+
+    def made(self, y: Array, places: Array, outputs: int) -> Array:
+        """The outputs at `places`."""
+        sample, *corner = places.T
+        steps = [1] * len(corner) if self.transposed else self.strides
+        taken = y[(sample, slice(None), *(c // s for c, s in zip(corner, steps, strict=True)))]
+        return taken.reshape(len(places), self.group, outputs).transpose(1, 0, 2)
 
 
 def layer_of(site: Site, node: onnx.NodeProto | None = None) -> Layer | None:

@@ -46,6 +46,7 @@ class Parameters:
         for node in nodes:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
+        self._constants = {o for n in nodes if n.op_type == "Constant" for o in n.output}
         self._outputs = {o.name for o in self.proto.graph.output}
 
     @cached_property
@@ -59,6 +60,19 @@ class Parameters:
     def is_own(self, name: str) -> bool:
         """Whether `name` is a stored tensor that one node alone uses."""
         return bool(name) and name in self._stored and self._uses[name] == 1
+
+    def is_stored(self, name: str) -> bool:
+        """Whether `name` is a stored tensor."""
+        return name in self._stored
+
+    def is_constant(self, name: str) -> bool:
+        """Whether `name` is a stored tensor, or a node made it from nothing."""
+        return name in self._stored or name in self._constants
+
+    def only_reader(self, name: str) -> onnx.NodeProto | None:
+        """The node that alone reads `name`; None if there are several, or the graph hands it out."""
+        readers = self._readers.get(name, [])
+        return readers[0] if len(readers) == self._uses[name] == 1 and name not in self._outputs else None
 
     def value(self, name: str) -> Array:
         """The present value of a stored tensor."""

@@ -1,7 +1,7 @@
 """Closed-form fits of a layer from moments of its inputs and of the outputs that it should give.
 
-With x the rows that enter the pruned layer, y the rows that left the original one, S and m the centred second moment
-and mean of x, C the centred cross moment of x and y, and W the sliced weights [D, O] (a batch of them for groups):
+With x the rows that enter the pruned layer, y the rows that should leave it, S and m the centred second moment and mean
+of x, C the centred cross moment of x and y, and W the sliced weights [D, O] (a batch of them for groups):
 
 * `bias`: W stays, b' = m_y - W m. Exact where what was removed was constant.
 * `affine`: every output is scaled to the deviation that it had, and shifted to its mean: what BatchNormalization
@@ -10,13 +10,16 @@ and mean of x, C the centred cross moment of x and y, and W the sliced weights [
   kernel), and so folded into the weights. Neuron merging: Kim et al., "Neuron Merging: Compensating for Pruned
   Neurons", 2020, with the data's covariance in place of the weights' cosine.
 * `least-squares`: W' = (S + l I)^-1 (C + l W): ridge regression toward the sliced weights, l = damping * mean(diag S).
-  Reconstruction as in He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, eq. 1.
+  Reconstruction as in He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, eq. 1. Where an
+  activation behind the layer is flat over a range, any output in it is as good as y: regression in rounds, each toward
+  the nearest good output to what the one before gave (Zhang et al. 2015, section 3.2, has such a scheme for Relu).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -25,19 +28,62 @@ from onnxprune.labels import Array
 
 # Ridge weights, relative to the mean of the moment's diagonal, that are tried; held-out samples choose.
 DAMPINGS = (1e-3, 1e-2, 1e-1)
+# Most regressions after the first, before an activation that is flat somewhere.
+ROUNDS = 4
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows that a layer is fitted to.
+
+    Attributes:
+        x: inputs of the pruned layer, [groups, n, D].
+        y: outputs that it should give, [groups, n, O].
+        room: how far an output may lie below and above `y` and be as good, both [groups, n, O]; None for not at all.
+        whole: inputs of the original's layer, for `merge` alone.
+    """
+
+    x: Array
+    y: Array
+    room: tuple[Array, Array] | None = None
+    whole: Array | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Self:
+        """The rows of all parts."""
+
+        def put(values: Sequence[Array | None]) -> Array | None:
+            return None if values[0] is None else np.concatenate([v for v in values if v is not None], axis=1)
+
+        x, y, whole = (put([getattr(p, name) for p in parts]) for name in ("x", "y", "whole"))
+        assert x is not None and y is not None
+        ends = [p.room for p in parts if p.room is not None]
+        room = None if not ends else (np.concatenate([e[0] for e in ends], 1), np.concatenate([e[1] for e in ends], 1))
+        return cls(x, y, room, whole)
+
+    def nearest(self, weight: Array, shift: Array) -> tuple[Array, Array]:
+        """(what a layer gives for the rows, the good outputs that are nearest to it)."""
+        found = self.x @ weight.astype(np.float32) + shift[:, None].astype(np.float32)
+        return found, self.y if self.room is None else np.clip(found, self.y + self.room[0], self.y + self.room[1])
+
+    def error(self, fitted: Fitted) -> float:
+        """Squared error of the outputs, relative to the squared deviation of `y` from its mean."""
+        found, wanted = self.nearest(*fitted)
+        spread = float(np.square(self.y - self.y.mean(axis=1, keepdims=True), dtype=np.float64).sum())
+        return float(np.square(wanted - found, dtype=np.float64).sum()) / max(spread, 1e-30)
+
+
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over rows, per group.
+    """Means, and centred moments, of inputs x [groups, n, D] and outputs y [groups, n, O].
 
     Attributes:
         count: number of rows.
-        x: sums of the inputs, [groups, D].
-        y: sums of the outputs, [groups, O].
-        xx: sums of products of two inputs, [groups, D, D].
-        xy: sums of products of an input and an output, [groups, D, O].
-        yy: sums of squares of the outputs, [groups, O].
+        x: means of the inputs, [groups, D].
+        y: means of the outputs, [groups, O].
+        xx: products of two inputs, [groups, D, D].
+        xy: products of an input and an output, [groups, D, O].
+        yy: squares of the outputs, [groups, O].
     """
 
     count: int
@@ -48,47 +94,40 @@ class Moments:
     yy: Array
 
     @classmethod
-    def zero(cls, groups: int, inputs: int, outputs: int) -> Self:
-        """No rows."""
-        return cls(
-            0,
-            np.zeros((groups, inputs)),
-            np.zeros((groups, outputs)),
-            np.zeros((groups, inputs, inputs)),
-            np.zeros((groups, inputs, outputs)),
-            np.zeros((groups, outputs)),
+    def of(cls, x: Array, y: Array, *, shifted: bool) -> Self:
+        """Moments of rows, about zero where nothing can be shifted; products are in the rows' own precision."""
+        means = [v.mean(axis=1, dtype=np.float64) * shifted for v in (x, y)]
+        x, y = (v - m[:, None].astype(v.dtype) for v, m in zip((x, y), means, strict=True))
+        count, turned = x.shape[1], x.transpose(0, 2, 1)
+        second, cross = ((turned @ v).astype(np.float64) / count for v in (x, y))
+        return cls(count, means[0], means[1], second, cross, np.square(y, dtype=np.float64).mean(axis=1))
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both sets of rows. Source: Chan, Golub and LeVeque, 1983."""
+        count = self.count + other.count
+        share = other.count / count
+        x, y = other.x - self.x, other.y - self.y
+        apart = share * (1 - share)
+
+        def mixed(a: Array, b: Array) -> Array:
+            return np.asarray((1 - share) * a + share * b)
+
+        return Moments(
+            count,
+            self.x + share * x,
+            self.y + share * y,
+            mixed(self.xx, other.xx) + apart * x[:, :, None] * x[:, None, :],
+            mixed(self.xy, other.xy) + apart * x[:, :, None] * y[:, None, :],
+            mixed(self.yy, other.yy) + apart * np.square(y),
         )
 
-    def add(self, x: Array, y: Array) -> None:
-        """Add rows [groups, n, D] and [groups, n, O].
 
-        Products are in the rows' own precision, sums over batches in double.
-        """
-        turned = x.transpose(0, 2, 1)
-        self.count += x.shape[1]
-        self.x += x.sum(axis=1, dtype=np.float64)
-        self.y += y.sum(axis=1, dtype=np.float64)
-        self.xx += turned @ x
-        self.xy += turned @ y
-        self.yy += np.square(y).sum(axis=1, dtype=np.float64)
-
-    def centred(self, *, shifted: bool) -> tuple[Array, Array, Array, Array, Array]:
-        """(S, C, variance of y, m, m_y); about zero where nothing can be shifted."""
-        n = max(self.count, 1)
-        mean, target = self.x / n, self.y / n
-        if not shifted:
-            mean, target = np.zeros_like(mean), np.zeros_like(target)
-        second = self.xx / n - mean[:, :, None] * mean[:, None, :]
-        cross = self.xy / n - mean[:, :, None] * target[:, None, :]
-        return second, cross, self.yy / n - np.square(target), mean, target
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What a fit may look at.
 
     Attributes:
-        moments: of the pruned layer's rows and the original's outputs.
+        moments: of the pruned layer's rows and the outputs that it should give.
         channels: for `merge` only, of the pruned rows' channels and the original's, over all kernel positions.
         full: the original's weights of the outputs that remain, [groups, D of the original, O].
         sliced: the pruned layer's weights, [groups, D, O].
@@ -101,7 +140,12 @@ class Evidence:
     full: Array
     sliced: Array
     shifted: bool
-    damping: float
+    damping: float = 0.0
+
+    @cached_property
+    def ridge(self) -> tuple[Array, Array]:
+        """(inverse of the damped second moment, what was added to its diagonal), per group."""
+        return _inverse(self.moments.xx, self.damping)
 
 
 # (weights [groups, D, O], what is added to the outputs [groups, O]) of a layer.
@@ -111,56 +155,98 @@ Fit = Callable[[Evidence], Fitted]
 
 def bias(evidence: Evidence) -> Fitted:
     """Shift every output to the mean that it had."""
-    _, _, _, mean, target = evidence.moments.centred(shifted=evidence.shifted)
-    return evidence.sliced, target - _times(mean, evidence.sliced)
+    return evidence.sliced, _shift(evidence, evidence.sliced)
 
 
 def affine(evidence: Evidence) -> Fitted:
     """Scale every output to the deviation that it had, and shift it to its mean."""
-    second, _, spread, mean, target = evidence.moments.centred(shifted=evidence.shifted)
-    found = (evidence.sliced * (second @ evidence.sliced)).sum(axis=1)
+    spread = evidence.moments.yy
+    found = (evidence.sliced * (evidence.moments.xx @ evidence.sliced)).sum(axis=1)
     floor = 1e-6 * spread.mean() + 1e-30
     weight = evidence.sliced * np.sqrt((spread + floor) / (np.maximum(found, 0) + floor))[:, None, :]
-    return weight, target - _times(mean, weight)
+    return weight, _shift(evidence, weight)
 
 
 def merge(evidence: Evidence) -> Fitted:
     """Express the original's channels by those that remain."""
     if evidence.channels is None:
         raise ValueError("merging needs the moments of the channels")
-    second, cross, _, _, _ = evidence.channels.centred(shifted=evidence.shifted)
-    groups, remaining, channels = cross.shape
+    groups, remaining, channels = evidence.channels.xy.shape
     size = evidence.full.shape[1] // channels
-    mixing = _solve(second, cross, np.zeros_like(cross), evidence.damping)
-    full = evidence.full.reshape(groups, channels, -1)
-    weight = (mixing @ full).reshape(groups, remaining * size, -1)
-    _, _, _, mean, target = evidence.moments.centred(shifted=evidence.shifted)
-    return weight, target - _times(mean, weight)
+    mixing = _inverse(evidence.channels.xx, evidence.damping)[0] @ evidence.channels.xy
+    weight = (mixing @ evidence.full.reshape(groups, channels, -1)).reshape(groups, remaining * size, -1)
+    return weight, _shift(evidence, weight)
 
 
 def least_squares(evidence: Evidence) -> Fitted:
     """Ridge regression toward the sliced weights."""
-    second, cross, _, mean, target = evidence.moments.centred(shifted=evidence.shifted)
-    weight = _solve(second, cross, evidence.sliced, evidence.damping)
-    return weight, target - _times(mean, weight)
+    inverse, added = evidence.ridge
+    weight = inverse @ (evidence.moments.xy + added * evidence.sliced)
+    return weight, _shift(evidence, weight)
 
 
 FITS: Mapping[str, Fit] = {"bias": bias, "affine": affine, "merge": merge, "least-squares": least_squares}
-# The fits that a ridge weight enters.
-RIDGE = frozenset({"merge", "least-squares"})
+# The fits that a ridge weight enters, and those that use the room that an activation leaves.
+RIDGE, ROOM = frozenset({"merge", "least-squares"}), frozenset({"least-squares"})
+
+
+def best(
+    method: str, evidence: Evidence, fitting: Rows, judging: Rows, dampings: Sequence[float]
+) -> tuple[Fitted, float]:
+    """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
+
+    Args:
+        method: name of a fit.
+        evidence: all but the moments of `judging`.
+        fitting: the rows that `evidence` is of.
+        judging: rows that judge.
+        dampings: ridge weights to try.
+
+    Returns:
+        The fit, made anew of all rows, and its error on `judging` before.
+    """
+    tried = [replace(evidence, damping=d) for d in (dampings if method in RIDGE else (0.0,))]
+    fits = [FITS[method](e) for e in tried]
+    errors = [judging.error(f) for f in fits]
+    chosen = int(np.argmin(errors))
+    error, rounds = errors[chosen], 0
+    if method in ROOM and fitting.room is not None:
+        for number, fitted in enumerate(_rounds(tried[chosen], fitting, fits[chosen], ROUNDS), 1):
+            if (found := judging.error(fitted)) < error:
+                error, rounds = found, number
+    everything = Rows.joined([fitting, judging])
+    moments = evidence.moments + Moments.of(judging.x, judging.y, shifted=evidence.shifted)
+    final = replace(tried[chosen], moments=moments)
+    return [FITS[method](final), *_rounds(final, everything, FITS[method](final), rounds)][-1], error
+
+
+def _rounds(evidence: Evidence, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
+    """Regressions toward the good outputs that are nearest to what the one before gave."""
+    inverse, added = evidence.ridge
+    for _ in range(count):
+        _, wanted = rows.nearest(*fitted)
+        mean = wanted.mean(axis=1, dtype=np.float64) * evidence.shifted
+        centred = wanted - mean[:, None].astype(wanted.dtype)
+        cross = (rows.x.transpose(0, 2, 1) @ centred).astype(np.float64) / rows.x.shape[1]
+        weight = inverse @ (cross + added * evidence.sliced)
+        fitted = weight, mean - _times(evidence.moments.x, weight)
+        yield fitted
+
+
+def _shift(evidence: Evidence, weight: Array) -> Array:
+    return np.asarray(evidence.moments.y - _times(evidence.moments.x, weight))
 
 
 def _times(rows: Array, weight: Array) -> Array:
     return np.einsum("gd,gdo->go", rows, weight)
 
 
-def _solve(second: Array, cross: Array, toward: Array, damping: float) -> Array:
-    """(S + l I)^-1 (C + l W) per group, by Cholesky; least squares where S is not positive in floating point."""
+def _inverse(second: Array, damping: float) -> tuple[Array, Array]:
+    """(S + l I)^-1 and l, per group."""
     size = second.shape[-1]
-    ridge = damping * np.maximum(np.trace(second, axis1=1, axis2=2) / size, 1e-12)[:, None, None]
-    left, right = second + ridge * np.eye(size), cross + ridge * toward
+    added = damping * np.maximum(np.trace(second, axis1=1, axis2=2) / size, 1e-12)[:, None, None]
+    damped = second + added * np.eye(size)
     try:
-        factor = np.linalg.cholesky(left)
-        return np.linalg.solve(factor.transpose(0, 2, 1), np.linalg.solve(factor, right))
+        return np.linalg.inv(damped), added
     except np.linalg.LinAlgError:
-        return np.stack([np.linalg.lstsq(a, b, rcond=None)[0] for a, b in zip(left, right, strict=True)])
+        return np.linalg.pinv(damped, hermitian=True), added

@@ -15,8 +15,11 @@ from onnxprune import api, recover, refit
 from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import UsageError
+from onnxprune.layers import layer_of
 from onnxprune.model import load, to_proto
+from onnxprune.onward import onward
 from onnxprune.options import Options
+from onnxprune.parameters import Parameters
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -176,3 +179,55 @@ def test_norms_get_the_deviation_back_that_their_outputs_had():
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     _, repair = recover.repair(cut, outcome.model, runs, recover.Options(method="batchnorm"))
     assert repair.fits and any(fit.kept and fit.after < fit.before for fit in repair.fits)
+
+
+def residual(*, activation: str, scaled: bool) -> tuple[onnx.ModelProto, np.ndarray]:
+    """Two residual blocks of products, then an activation; the second branch may be scaled by numbers of both signs."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((12, 12)) / 3 for name in ("a1", "a2", "b1", "b2")}
+    nodes = [helper.make_node("MatMul", ["x", "a1"], ["h"]), helper.make_node("Relu", ["h"], ["r"])]
+    nodes += [helper.make_node("MatMul", ["r", "a2"], ["m"]), helper.make_node("Add", ["x", "m"], ["s"])]
+    nodes += [helper.make_node("MatMul", ["s", "b1"], ["h2"]), helper.make_node("Relu", ["h2"], ["r2"])]
+    nodes += [helper.make_node("MatMul", ["r2", "b2"], ["m2"])]
+    if scaled:
+        nodes += [helper.make_node("BatchNormalization", ["m2", "scale", "shift", "mean", "spread"], ["n2"])]
+        weights |= {"scale": rng.standard_normal(12), "shift": rng.standard_normal(12)}
+        weights |= {"mean": rng.standard_normal(12), "spread": rng.uniform(0.2, 2, 12)}
+    nodes += [helper.make_node("Add", ["s", "n2" if scaled else "m2"], ["t"])]
+    nodes += [helper.make_node(activation, ["t", "least", "most"] if activation == "Clip" else ["t"], ["y"])]
+    weights |= {"least": np.array(-0.5), "most": np.array(0.5)}
+    return net(nodes, weights, ["n", 12]), rng.standard_normal((512, 12)).astype(np.float32)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("activation", ["Identity", "Relu", "Clip"])
+def test_a_branch_makes_up_for_what_the_stream_lost(activation: str, scaled: bool):
+    model, data = residual(activation=activation, scaled=scaled)
+    source = load(model)
+    outcome = api.run(source, Options())
+    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    runs = [{"x": part} for part in np.split(data, 16)]
+    errors = {}
+    for looks in (False, True):
+        mended, repair = recover.repair(cut, outcome.model, runs, recover.Options(onward=looks))
+        assert repair.kept
+        fresh = {"x": np.random.default_rng(1).standard_normal((256, 12)).astype(np.float32)}
+        errors[looks] = float(np.square(outputs(to_proto(mended), fresh) - outputs(model, fresh)).sum())
+    assert errors[True] < 0.97 * errors[False]
+
+
+def test_outputs_in_the_room_are_as_good():
+    model, _ = residual(activation="Clip", scaled=True)
+    source = load(model)
+    outcome = api.run(source, Options())
+    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    parameters = Parameters(outcome.model)
+    (site,) = [s for s, _ in outcome.groups.tracing.sites if s.node.output[0] == "m2"]
+    (node,) = [n for n in parameters.proto.graph.node if n.output[0] == "m2"]
+    found = onward(cut, parameters, layer_of(site, node))
+    assert (found.other, found.entering, found.low, found.high) == ("s", "t", -0.5, 0.5)
+    entering = np.random.default_rng(2).standard_normal((64, 12)).astype(np.float32)
+    for end in found.room(cut, entering):
+        moved = entering + found.factor * np.clip(end, -5, 5)
+        assert np.abs(np.clip(moved, -0.5, 0.5) - np.clip(entering, -0.5, 0.5)).max() < 1e-5
+        assert np.abs(moved - entering).max() > 1

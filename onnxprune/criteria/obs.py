@@ -126,7 +126,7 @@ def _moment(values: Iterator[Array], layer: Layer, size: int, most: int, rng: np
     count, total = 0, np.zeros(size)
     second = np.zeros((size, size) if size <= WIDEST else size)
     for x in values:
-        rows = layer.rows(x.astype(np.float32, copy=False), layer.places(x, most, rng))[0]
+        rows = layer.rows(x, layer.places(x, most, rng))[0]
         count += len(rows)
         total += rows.sum(axis=0, dtype=np.float64)
         second += rows.T @ rows if second.ndim == 2 else np.square(rows).sum(axis=0, dtype=np.float64)

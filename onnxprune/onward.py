@@ -1,0 +1,140 @@
+"""What becomes of a layer's output in the nodes behind it, as far as a fit should know.
+
+* A sum: a layer whose output meets another one, as at the end of a residual branch, is fitted so that the *sum* is that
+  of the original. Its target is y + (s - s'), with s the other operand in the original and s' that in the pruned model,
+  as it was fitted by then. So errors of a residual stream do not add up from block to block. Source: He et al.,
+  "Channel Pruning for Accelerating Very Deep Neural Networks", 2017, section 3.3 (the last layer of a residual branch).
+* An activation that is flat over a range, as Relu is below zero: whatever lies in the range where the original did is
+  right. Source: Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification and Detection", 2015,
+  section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.cut import Cut
+from onnxprune.labels import Array, Axes
+from onnxprune.layers import Layer
+from onnxprune.parameters import Parameters
+
+# Sums of their first two inputs; some of them give the sum to a norm.
+SUMS, NORMED = ("Add", "Sum"), ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+# Activations that are flat below and above: the bounds.
+FLAT = {"Relu": (0.0, math.inf), "HardSwish": (-3.0, math.inf)}
+# Channels that are scaled by less, relative to the largest scale, say nothing about what lies behind.
+SMALLEST = 1e-3
+# What leaves the elements as they are, or lays them out anew in the same order.
+SAME, LAID_OUT = ("Identity", "Dropout"), ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True, eq=False)
+class Onward:
+    """What becomes of a layer's output.
+
+    Attributes:
+        other: the other operand of the sum that it goes to, of the same name in both models; empty for none.
+        entering: what enters the activation behind it; empty if that is nowhere flat.
+        axes: the labels of `other` and of `entering`.
+        factor: what the layer's output is multiplied with on the way, broadcastable to them.
+        low: at and below this the activation is flat.
+        high: at and above this too.
+    """
+
+    other: str
+    entering: str
+    axes: Axes
+    factor: Array
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def inverse(self) -> Array:
+        """One over the factor; zero where that is next to nothing."""
+        small = np.abs(self.factor) <= SMALLEST * np.abs(self.factor).max()
+        return np.where(small, 0, 1 / np.where(small, 1, self.factor)).astype(np.float32)
+
+    def lost(self, cut: Cut, whole: Array, left: Array) -> Array:
+        """What the other operand lost, in the scale of the layer's output, from its values in either model."""
+        return np.asarray((cut.sliced(whole, self.axes) - left) * self.inverse, np.float32)
+
+    def room(self, cut: Cut, entering: Array) -> tuple[Array, Array]:
+        """How far the layer's output may lie below and above its target, from what enters the activation."""
+        value, inverse = cut.sliced(entering, self.axes).astype(np.float32), self.inverse
+        below, above = value <= self.low, value >= self.high
+        # Up to the bound from one side, any distance to the other.
+        least = np.where(below, -np.inf, np.where(above, self.high - value, 0))
+        most = np.where(above, np.inf, np.where(below, self.low - value, 0))
+        ends = [np.where(inverse == 0, 0, end * np.where(inverse == 0, 1, inverse)) for end in (least, most)]
+        return np.minimum(*ends).astype(np.float32), np.maximum(*ends).astype(np.float32)
+
+
+def onward(cut: Cut, parameters: Parameters, layer: Layer) -> Onward | None:
+    """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
+    facts, axes = cut.groups.facts, cut.groups.tracing.axes
+    tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
+    while (reader := parameters.only_reader(tensor)) is not None:
+        bounds, lines = _flat(parameters, reader), axes.get(tensor, ())
+        if bounds is not None:
+            return Onward(other, tensor, lines, factor, *bounds) if _plain(lines) else None
+        made, operand = reader.output[0], _operand(parameters, reader, tensor)
+        step = None if operand else _factor(parameters, reader, tensor, len(facts.shapes.get(made, ())))
+        if operand and not other and facts.shapes.get(operand) == facts.shapes.get(made):
+            other = operand
+            if reader.op_type in NORMED:
+                break
+        elif (
+            step is None
+            or (reader.op_type in LAID_OUT and (factor.ndim or not layer.in_order))
+            or (other and (step != 1).any())
+        ):
+            break
+        else:
+            factor = factor * step
+        tensor = made
+    lines = axes.get(other, ())
+    return Onward(other, "", lines, factor) if other and _plain(lines) else None
+
+
+def _plain(axes: Axes) -> bool:
+    return bool(axes) and all(line.ndim == 1 for line in axes)
+
+
+def _operand(parameters: Parameters, reader: onnx.NodeProto, tensor: str) -> str:
+    """The other operand of a sum of two; empty if the node is none."""
+    others = [n for n in reader.input if n and n != tensor and not parameters.is_constant(n)]
+    is_sum = reader.op_type in (*SUMS, *NORMED) and len(others) == 1 and {tensor, *others} == set(reader.input[:2])
+    return others[0] if is_sum else ""
+
+
+def _flat(parameters: Parameters, reader: onnx.NodeProto) -> tuple[float, float] | None:
+    """The bounds of an activation that is flat somewhere."""
+    if reader.op_type != "Clip":
+        return FLAT.get(reader.op_type)
+    given = {a.name: a.f for a in reader.attribute}
+    for name, bound in zip(("min", "max"), reader.input[1:], strict=False):
+        if bound and not parameters.is_stored(bound):
+            return None
+        if bound:
+            given[name] = float(parameters.value(bound).reshape(-1)[0])
+    return given.get("min", -math.inf), given.get("max", math.inf)
+
+
+def _factor(parameters: Parameters, reader: onnx.NodeProto, tensor: str, rank: int) -> Array | None:
+    """What a node multiplies `tensor` with, beside adding a constant; None if it does anything else."""
+    of, rest = reader.op_type, [n for n in reader.input if n != tensor]
+    if (reader.input[0] == tensor and (of in SAME or of in LAID_OUT)) or (
+        of == "Add" and parameters.is_constant(rest[0])
+    ):
+        return np.ones((), np.float32)
+    if of == "Mul" and len(rest) == 1 and parameters.is_stored(rest[0]):
+        return parameters.value(rest[0]).astype(np.float32)
+    if of == "BatchNormalization" and reader.input[0] == tensor and all(map(parameters.is_stored, rest)):
+        scale, _, _, variance = (parameters.value(n).astype(np.float32) for n in rest)
+        epsilon = next((a.f for a in reader.attribute if a.name == "epsilon"), 1e-5)
+        return (scale / np.sqrt(variance + np.float32(epsilon))).reshape(-1, *[1] * (rank - 2))
+    return None
