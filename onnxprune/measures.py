@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -202,19 +202,22 @@ def macs(widths: Widths) -> Sum:
 
 def params(widths: Widths) -> Sum:
     """Elements of all weights."""
-    return _stored(widths, of_trace(widths.groups.tracing, widths.groups.model).params, lambda dtype: 1.0)
+    total = of_trace(widths.groups.tracing, widths.groups.model).params
+    return _shrinking(widths, total, widths.groups.tracing.weights, lambda dtype: 1.0)
 
 
 def size(widths: Widths) -> Sum:
     """Bytes of the file."""
-    return _stored(widths, file_size(widths.groups.model), lambda dtype: item_bits(dtype) / 8)
+    tracing = widths.groups.tracing
+    stored = [key for key, name in tracing.weights.items() if not tracing.is_filled(name)]
+    return _shrinking(widths, file_size(widths.groups.model), stored, lambda dtype: item_bits(dtype) / 8)
 
 
-def _stored(widths: Widths, total: float, each: Callable[[int], float]) -> Sum:
-    """`total`, less what goes of the weights, an element of which counts as `each` says of its type."""
+def _shrinking(widths: Widths, total: float, keys: Iterable[str], each: Callable[[int], float]) -> Sum:
+    """`total`, less what goes of weights, an element of which counts as `each` says of its type."""
     tracing = widths.groups.tracing
     # A weight that is un-shared counts as one that stays: each use may get a copy of its own.
-    names = [key for key, name in tracing.weights.items() if key == name]
+    names = [key for key in keys if key == tracing.weights[key]]
     terms = Terms.of(widths, [(each(tracing.facts.dtypes[name]), widths.axes(name)) for name in names])
     return Sum(terms, total - float(terms.values(np.zeros(widths.count, np.int64)).sum()))
 
