@@ -150,7 +150,7 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes)
     with clock("scoring"):
-        scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
+        scores = _scored(groups, options, runs, clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     recovery, reserve = recovery or recover.Options(), dict[str, float]()
     for _ in range(ATTEMPTS):
@@ -210,6 +210,12 @@ def _proven(
     return chosen, small, verdict, ()
 
 
+def _scored(groups: Groups, options: Options, runs: Sequence[Any], progress: Progress) -> Array:
+    compared = options.strategy != "uniform"
+    given = (options.criterion, options.seed, runs, options.aggregate)
+    return criteria.score(groups, *given, compared=compared, progress=progress)
+
+
 def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> Groups:
     return trace_model(
         model,
@@ -234,7 +240,7 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
-    scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
+    scores = _scored(groups, options, runs, logger.info)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes)
 

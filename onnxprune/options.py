@@ -40,7 +40,7 @@ class Options:
         latency: budget on the measured time of one run: "60%", "12ms", or a number of seconds.
         allocation: how much every group gives: "uniform" the same share of each, "global" by one ranking of all units,
             "greedy" step by step what does least damage for what it saves, "sensitivity" the least total damage by
-            the damage curves; "auto" is "uniform" for a ratio, and for budgets what measures best.
+            the damage curves; "auto" is that for budgets where scores say how damage accumulates (obs), else "uniform".
         max_ratio: most that any but a plain uniform ratio takes from one group.
         keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
@@ -123,7 +123,7 @@ class Options:
         """The allocation, with a name."""
         if self.allocation != AUTO:
             return self.allocation
-        return "sensitivity" if self.budgets else "uniform"
+        return "sensitivity" if self.budgets and criteria.known(self.criterion).accumulates else "uniform"
 
     @property
     def is_plain(self) -> bool:

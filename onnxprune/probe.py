@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from onnxprune import interface, recover
-from onnxprune.agreement import Tally
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
@@ -31,6 +30,7 @@ from onnxprune.model import Model, load, save
 from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
+from onnxprune.tally import Tally
 from onnxprune.tapped import Store, Walk, before, part, reads, tappable
 
 Run = Mapping[str, Array]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune import interface, refit
-from onnxprune.agreement import Agreement, agreement
+from onnxprune.agreement import agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.fitting import Fit, LayerTarget, NormTarget, Target, fit
@@ -24,6 +24,7 @@ from onnxprune.layers import layer_of
 from onnxprune.model import Model
 from onnxprune.onward import onward
 from onnxprune.parameters import Parameters
+from onnxprune.tally import Agreement
 from onnxprune.tapped import MEMORY, Walk, before
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxprune.agreement import Tally
+from onnxprune.tally import Tally
 
 
 def tallied(wanted, found, batch):

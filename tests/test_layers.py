@@ -21,7 +21,7 @@ LEVELS = (
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
     (
         *("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
-        "evaluation",
+        *("parameters", "tally", "evaluation"),
     ),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     (
@@ -30,7 +30,6 @@ LEVELS = (
         "plan",
         "rewrite",
         "agreement",
-        "parameters",
         "onward",
         "refit",
         "fitting",

@@ -383,7 +383,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         default="auto",
         show_default=True,
         help="How much every group gives: the same share, by one ranking of all units, step by step what does least"
-        " damage for what it saves, or the least total damage; auto is uniform for a ratio, sensitivity for budgets.",
+        " damage for what it saves, or the least total damage; auto is that for budgets with obs, else uniform.",
     ),
     click.option(
         "--normalize",

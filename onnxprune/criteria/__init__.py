@@ -27,7 +27,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     wanda,
 )
 from onnxprune.criteria.combine import AGGREGATIONS, Combine, combined
-from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs
+from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs, logger
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array
@@ -87,7 +87,14 @@ def known(criterion: str | Criterion, *, data: bool = False) -> Known:
 
 
 def score(
-    groups: Groups, criterion: str | Criterion, seed: int = 0, runs: Runs = (), aggregate: str | None = None
+    groups: Groups,
+    criterion: str | Criterion,
+    seed: int = 0,
+    runs: Runs = (),
+    aggregate: str | None = None,
+    *,
+    compared: bool = True,
+    progress: Callable[[str], None] = logger.info,
 ) -> Array:
     """Scores of every class, float64[classes]; higher is more important.
 
@@ -97,6 +104,8 @@ def score(
         seed: for criteria that draw random numbers.
         runs: calibration inputs, for criteria that need them.
         aggregate: how the members of a unit are combined; as the criterion does it where None.
+        compared: whether scores of different groups will be compared; where not, criteria may save the work for that.
+        progress: is told about long work.
 
     Raises:
         UsageError: no criterion has that name, it needs inputs and there are none, it combines nothing though
@@ -110,7 +119,7 @@ def score(
         )
     if aggregate and not chosen.aggregate:
         raise UsageError(f"the criterion {chosen.name!r} does not combine members: --aggregate has no meaning for it")
-    evidence, rng = Evidence(groups, runs), np.random.default_rng(seed)
+    evidence, rng = Evidence(groups, runs, compared, progress), np.random.default_rng(seed)
     return _finite(groups, chosen.score(evidence, rng, _combine(groups, aggregate or chosen.aggregate)))
 
 

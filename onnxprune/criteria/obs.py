@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.criteria.combine import Combine, combined
+from onnxprune.criteria.impact import Trial, impacts
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.grouping import Group, Groups
@@ -32,6 +33,8 @@ from onnxprune.rules.site import Site
 from onnxprune.tapped import Store, Walk, tappable
 
 DAMPING = 1e-2
+# Relative squared errors below this count as none: so small, they are rounding.
+NEGLIGIBLE = 1e-5
 ROWS = 16384
 # Above this D, inputs count as uncorrelated: the inverse is cubic in D.
 WIDEST = 5120
@@ -47,11 +50,15 @@ class _Reader:
         weight: its weights [D, O].
         owner: index of the class of every row of `weight`; -1 where it cannot go.
         moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
+        mean: of its inputs, [D].
+        site: its node.
     """
 
     weight: Array
     owner: Array
     moment: Array
+    mean: Array
+    site: Site
 
 
 @criterion(
@@ -66,23 +73,39 @@ def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array
     groups = evidence.groups
     scores = _fallback(evidence)
     store = Store()
+    trials: dict[str, list[Trial]] = {}
+    halves: dict[str, float] = {}
     try:
         readers = _readers(groups, evidence.runs, store)
-        for group in groups.groups:
+        for number, group in enumerate(groups.groups, 1):
+            evidence.progress(f"scoring group {number} of {len(groups.groups)}")
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
             if own:
-                scores[group.classes] = _greedy(group, own)
+                scores[group.classes], halves[group.name], trials[group.name] = _greedy(group, own, store)
+        if evidence.compared:
+            found = impacts(groups, evidence.runs, trials, evidence.progress)
+            for name, factor in _factors(halves, found).items():
+                group = next(g for g in groups.groups if g.name == name)
+                scores[group.classes] *= factor
     finally:
         store.close()
     return scores
 
 
+def _factors(halves: Mapping[str, float], impact: Mapping[str, float]) -> dict[str, float]:
+    """Group -> what its damage is multiplied with to be an error of the outputs; the median where that is not known."""
+    known = {name: (impact[name] + NEGLIGIBLE) / (halves[name] + NEGLIGIBLE) for name in impact}
+    usual = float(np.median(list(known.values()))) if known else 1.0
+    return {name: known.get(name, usual) for name in halves}
+
+
 def _fallback(evidence: Evidence) -> Array:
-    """Norms, for groups that no layer reads in a way that could be re-fitted; their mean is one."""
+    """Accumulated shares of squared norms, for groups that no layer reads in a way that could be re-fitted."""
     groups = evidence.groups
-    scores = combined(norms(evidence.weights), "norm", groups.classes.count)
+    scores = np.square(combined(norms(evidence.weights), "norm", groups.classes.count))
     for group in groups.groups:
-        scores[group.classes] /= max(float(scores[group.classes].mean()), 1e-30)
+        order = group.classes[np.argsort(scores[group.classes], kind="stable")]
+        scores[order] = np.cumsum(scores[order]) / max(float(scores[order].sum()), 1e-30)
     return scores
 
 
@@ -98,11 +121,12 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     readers = []
     with Walk(groups.model, runs, [layer.input for _, layer, _ in found]) as walk:
         for site, layer, owner in found:
-            moment = _moment((v[layer.input] for v in walk.take([layer.input])), layer, len(owner), most, rng)
+            inputs = (v[layer.input] for v in walk.take([layer.input]))
+            mean, moment = _moment(inputs, layer, len(owner), most, rng)
             value = groups.tracing.weight_value(site.node.input[layer.weight])
             assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
-            readers.append(_Reader(store.put(weight), owner, store.put(moment)))
+            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, site))
     return readers
 
 
@@ -121,8 +145,10 @@ def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
     return owner
 
 
-def _moment(values: Iterator[Array], layer: Layer, size: int, most: int, rng: np.random.Generator) -> Array:
-    """Centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
+def _moment(
+    values: Iterator[Array], layer: Layer, size: int, most: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
     count, total = 0, np.zeros(size)
     second = np.zeros((size, size) if size <= WIDEST else size)
     for x in values:
@@ -132,7 +158,7 @@ def _moment(values: Iterator[Array], layer: Layer, size: int, most: int, rng: np
         second += rows.T @ rows if second.ndim == 2 else np.square(rows).sum(axis=0, dtype=np.float64)
     mean = total / count
     centred = second / count - (np.outer(mean, mean) if second.ndim == 2 else np.square(mean))
-    return centred.astype(np.float32)
+    return mean, centred.astype(np.float32)
 
 
 # --- greedy removal --------------------------------------------------------------------------------------
@@ -142,6 +168,7 @@ class _Surgery:
     """One reader of a group while units are removed."""
 
     def __init__(self, reader: _Reader, classes: Array) -> None:
+        self._reader = reader
         self._weight = np.array(reader.weight, np.float64)
         moment = np.asarray(reader.moment, np.float64)
         diagonal = moment.diagonal() if moment.ndim == 2 else moment
@@ -181,6 +208,11 @@ class _Surgery:
         self._inverse[columns] = self._inverse[:, columns] = 0
         self._inverse[columns, columns] = 1
 
+    def trial(self, store: Store) -> Trial:
+        """The layer as it is re-fitted now."""
+        shift = (np.asarray(self._reader.weight) - self._weight).T @ self._reader.mean
+        return Trial(self._reader.site, store.put(self._weight.astype(np.float32)), shift)
+
 
 def _columns(owner: Array, classes: Array) -> Array:
     """int[units, most rows of any]: the rows of every class; -1 fills up."""
@@ -192,12 +224,14 @@ def _columns(owner: Array, classes: Array) -> Array:
     return np.where(steps < counts[:, None], order[places], -1)
 
 
-def _greedy(group: Group, readers: Sequence[_Reader]) -> Array:
-    """Accumulated damage at the removal of every class of a group, float64[classes of the group]."""
+def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, float, list[Trial]]:
+    """(accumulated damage at the removal of every class, the same when half are gone, the readers then)."""
     surgeries = [_Surgery(reader, group.classes) for reader in readers]
     left = np.arange(len(group.classes))
     each = max(1, -(-len(left) // ROUNDS))
     scores, damage = np.zeros(len(left)), 0.0
+    half: float | None = None
+    trials: list[Trial] = []
     while len(left):
         costs = np.sum([surgery.costs(left) for surgery in surgeries], axis=0)
         order = np.argsort(costs, kind="stable")[:each]
@@ -206,4 +240,6 @@ def _greedy(group: Group, readers: Sequence[_Reader]) -> Array:
         for surgery in surgeries:
             surgery.remove(left[order])
         left = np.delete(left, order)
-    return scores
+        if half is None and 2 * len(left) <= len(scores):
+            half, trials = damage, [surgery.trial(store) for surgery in surgeries]
+    return scores, half or 0.0, trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from onnxprune.criteria.effective import Weights
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 
+logger = logging.getLogger(__name__)
+
 Runs = Sequence[Mapping[str, Array]]
 
 
@@ -24,10 +27,14 @@ class Evidence:
     Attributes:
         groups: the traced model.
         runs: calibration inputs; empty where none were given.
+        compared: whether scores of different groups will be compared, and not only those of one group.
+        progress: is told about long work.
     """
 
     groups: Groups
     runs: Runs = ()
+    compared: bool = False
+    progress: Callable[[str], None] = logger.info
 
     @cached_property
     def weights(self) -> Weights:

@@ -1,0 +1,92 @@
+"""What a re-fit of layers, with inputs of theirs gone, does to the outputs of the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.grouping import Groups
+from onnxprune.labels import Array
+from onnxprune.layers import layer_of
+from onnxprune.parameters import Parameters
+from onnxprune.rules.site import Site
+from onnxprune.runtime import Session
+from onnxprune.tally import Tally
+
+# Samples, at least, that the model is run on for every group.
+SAMPLES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A layer that some inputs are taken from.
+
+    Attributes:
+        site: its node.
+        weight: float[D, O], re-fitted; rows of inputs that are gone are zero.
+        shift: float[O], what is added to its bias.
+    """
+
+    site: Site
+    weight: Array
+    shift: Array
+
+
+def impacts(
+    groups: Groups,
+    runs: Sequence[Mapping[str, Array]],
+    trials: Mapping[str, Sequence[Trial]],
+    progress: Callable[[str], None],
+) -> dict[str, float]:
+    """The relative squared error of the outputs under the trials of every group, by its name.
+
+    The original runs with the weights of one trial at a time, on some of the calibration inputs; groups whose layers
+    share their weights with others, or hold none that is stored, are left out.
+    """
+    some = _some(runs)
+    parameters = Parameters(groups.model)
+    nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
+    with Session(groups.model) as session:
+        names, wanted = session.outputs, [session.run(feeds) for feeds in some]
+    found: dict[str, float] = {}
+    for number, (name, layers) in enumerate(trials.items(), 1):
+        progress(f"weighing group {number} of {len(trials)}")
+        weights = {t.site.node.input[layer.weight] for t in layers if (layer := layer_of(t.site))}
+        if not all(map(parameters.is_own, weights)):
+            continue
+        undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in layers]
+        tally = Tally()
+        with Session(parameters.model) as session:
+            for feeds, values in zip(some, wanted, strict=True):
+                tally.add(values, session.run(feeds, names))
+        for back in undo:
+            back()
+        error = tally.agreement().error
+        if np.isfinite(error):
+            found[name] = error
+    return found
+
+
+def _some(runs: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
+    """Runs at even steps with enough samples."""
+    each = max((len(value) for value in runs[0].values() if value.ndim), default=1)
+    count = min(len(runs), max(1, -(-SAMPLES // max(each, 1))))
+    return [runs[i * len(runs) // count] for i in range(count)]
+
+
+def _put(parameters: Parameters, trial: Trial, node: object) -> Callable[[], None]:
+    """Replace the parameters of a layer; what is returned brings the old ones back."""
+    layer = layer_of(trial.site, node)  # type: ignore[arg-type]
+    assert layer is not None
+    name = layer.node.input[layer.weight]
+    old = parameters.value(name)
+    parameters.store(name, layer.tensor(trial.weight[None] / layer.scale, old.shape))
+    parameters.shift(layer, trial.shift)
+
+    def back() -> None:
+        parameters.store(name, old)
+        parameters.shift(layer, -trial.shift)
+
+    return back

@@ -1,0 +1,108 @@
+"""How far outputs agree, added up over runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxprune.labels import Array
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of all float outputs over all samples.
+
+    Attributes:
+        error: squared difference over the squared deviation of the original's outputs from their mean.
+        sqnr: signal to noise in dB, 10 log10 of the original's energy over that of the difference.
+        cosine: mean cosine between the outputs of a sample.
+        top1: share of samples whose largest entry is at the same place, for outputs [samples, classes]; None where no
+            output is such.
+        kl: mean Kullback-Leibler divergence (nats) of the class probabilities from the original's, for the same
+            outputs; numbers that are no probabilities already are logits.
+    """
+
+    error: float
+    sqnr: float
+    cosine: float
+    top1: float | None
+    kl: float | None = None
+
+
+class _Moments:
+    """Samples of an output, added up over all runs: a batch of one has no deviation of its own."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, np.zeros(()), 0.0
+
+    def add(self, samples: Array) -> None:
+        self._count += len(samples)
+        self._sum = self._sum + samples.sum(axis=0)
+        self._squares += float(np.square(samples).sum())
+
+    def spread(self) -> float:
+        """Squared deviation from the mean sample; of a single one, from the mean of its entries."""
+        if self._count > 1:
+            return self._squares - float(np.square(self._sum).sum()) / self._count
+        return self._squares - float(self._sum.sum()) ** 2 / self._sum.size
+
+
+class Tally:
+    """Adds up how far outputs agree, one run after the other."""
+
+    def __init__(self) -> None:
+        self._wrong = self._energy = 0.0
+        self._moments: dict[tuple[int, tuple[int, ...]], _Moments] = {}
+        self._cosines: list[Array] = []
+        self._same: list[Array] = []
+        self._apart: list[Array] = []
+
+    def add(self, wanted: Sequence[Any], found: Sequence[Any]) -> None:
+        """Compare the outputs of one run; what is no float array of the same shape is left out."""
+        for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
+            if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or not a.size or a.shape != b.shape:
+                continue
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            self._wrong += float(np.square(a - b).sum())
+            self._energy += float(np.square(a).sum())
+            self._moments.setdefault((index, a.shape[1:]), _Moments()).add(a if a.ndim else a[None])
+            self._cosines.append(_cosine(a, b))
+            if a.ndim == 2 and a.shape[1] > 1:
+                self._same.append(a.argmax(axis=-1).reshape(-1) == b.argmax(axis=-1).reshape(-1))
+                self._apart.append(_divergence(a, b))
+
+    def agreement(self) -> Agreement:
+        """What was found up to now."""
+        return Agreement(
+            self._wrong / max(sum(m.spread() for m in self._moments.values()), 1e-30),
+            10 * math.log10(max(self._energy, 1e-30) / max(self._wrong, 1e-30)),
+            float(np.concatenate(self._cosines).mean()) if self._cosines else math.nan,
+            float(np.concatenate(self._same).mean()) if self._same else None,
+            float(np.concatenate(self._apart).mean()) if self._apart else None,
+        )
+
+
+def _cosine(a: Array, b: Array) -> Array:
+    first = len(a) if a.ndim else 1
+    a, b = a.reshape(first, -1), b.reshape(first, -1)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.where(lengths > 0, (a * b).sum(axis=1) / np.maximum(lengths, 1e-300), 1.0)
+
+
+def _divergence(a: Array, b: Array) -> Array:
+    """Per row, the sum of p (log p - log q)."""
+    given = (a >= 0).all() and np.allclose(a.sum(axis=1), 1, atol=1e-3)
+    p, q = (_log_share(x, given=bool(given)) for x in (a, b))
+    return np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0)
+
+
+def _log_share(x: Array, *, given: bool) -> Array:
+    """Logarithms of the probabilities that a row holds, or that its logits stand for."""
+    if given:
+        return np.log(np.maximum(x, 1e-12))
+    x = x - x.max(axis=1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))

@@ -1,0 +1,79 @@
+"""Scores of different groups as errors of the model's outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune import criteria
+from onnxprune.criteria.impact import Trial, impacts
+from onnxprune.grouping import Groups, trace
+from onnxprune.labels import Array
+from onnxprune.model import Model, load
+from tests.graphs import Net, run
+
+
+def two_branches(weight: float) -> Model:
+    """Two equal branches, one of which counts `weight` in the sum."""
+    rng = np.random.default_rng(0)
+    up, down = rng.normal(size=(8, 16)).astype(np.float32), rng.normal(size=(16, 4)).astype(np.float32)
+    net = Net()
+    x, parts = net.input([4, 8], name="x"), []
+    for name, factor in (("loud", 1.0), ("faint", weight)):
+        hidden = net.add("Relu", net.add("MatMul", x, net.const(up, name=name)))
+        read = net.add("MatMul", hidden, net.const(down, name=f"{name}_read"))
+        parts.append(net.add("Mul", read, net.const(np.float32(factor))))
+    net.output(net.add("Add", *parts))
+    return load(net.proto())
+
+
+def data(count: int = 48) -> list[dict[str, Array]]:
+    return [{"x": np.random.default_rng(i).normal(size=(4, 8)).astype(np.float32)} for i in range(count)]
+
+
+def last_scores(groups: Groups, **given: bool) -> dict[str, float]:
+    scores = criteria.score(groups, "obs", 0, data(), **given)
+    return {group.name: float(scores[group.classes].max()) for group in groups.groups}
+
+
+def test_what_counts_little_in_the_output_scores_little() -> None:
+    """The damage to the readers is the same; that to the outputs goes with the square of the weight."""
+    groups = trace(two_branches(0.1))
+    alone = last_scores(groups, compared=False)
+    assert alone["loud"] == pytest.approx(alone["faint"], rel=1e-6)
+    together = last_scores(groups, compared=True)
+    assert together["faint"] == pytest.approx(0.01 * together["loud"], rel=0.05)
+
+
+def test_the_order_within_a_group_stays() -> None:
+    groups = trace(two_branches(0.3))
+    one, two = (criteria.score(groups, "obs", 0, data(), compared=c) for c in (False, True))
+    for group in groups.groups:
+        assert (np.argsort(one[group.classes]) == np.argsort(two[group.classes])).all()
+
+
+def test_an_impact_is_the_error_of_the_outputs() -> None:
+    """Against the outputs of a model with the weights written into it."""
+    model = two_branches(0.5)
+    groups, runs = trace(model), data(32)
+    site = next(s for s, _ in groups.tracing.sites if "loud_read" in s.node.input)
+    weight = np.array(model.array("loud_read"))
+    weight[:9] = 0
+    found = impacts(groups, runs, {"loud": [Trial(site, weight, np.zeros(4))]}, lambda text: None)
+    wanted = np.stack([next(iter(run(model, feeds=feeds).values())) for feeds in runs])
+    changed = load(model.proto.SerializeToString())
+    for tensor in changed.proto.graph.initializer:
+        if tensor.name == "loud_read":
+            tensor.raw_data = weight.tobytes()
+    other = np.stack([next(iter(run(changed, feeds=feeds).values())) for feeds in runs])
+    wanted, other = wanted[::4].reshape(-1, 4), other[::4].reshape(-1, 4)  # 32 samples are 8 runs of 4
+    error = np.square(wanted - other).sum() / np.square(wanted - wanted.mean(axis=0)).sum()
+    assert found["loud"] == pytest.approx(error, rel=1e-4)
+
+
+def test_the_weights_are_put_back() -> None:
+    model = two_branches(0.5)
+    before = model.proto.SerializeToString(deterministic=True)
+    groups = trace(model)
+    last_scores(groups, compared=True)
+    assert model.proto.SerializeToString(deterministic=True) == before
