@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +43,20 @@ class Machine:
 
     def seconds(self, model):
         """A run; `off` and `overhead` are what tables do not know."""
-        widths = channels(model)
-        total = sum(self.kernel(pair) for pair in zip([1, *widths], widths, strict=False))
-        return (self.overhead + total**self.off) * 1e-9
+        return (self.overhead + sum(self.nodes(model).values()) ** self.off) * 1e-9
+
+    def nodes(self, model):
+        """What the convolutions and linear layers take, by their outputs."""
+        nodes = [n for n in model.proto.graph.node if n.op_type in ("Conv", "Gemm")]
+        pairs = itertools.pairwise([1, *channels(model)])
+        return {n.output[0]: self.kernel(pair) for n, pair in zip(nodes, pairs, strict=True)}
 
 
 @pytest.fixture
 def machine(monkeypatch):
     made = Machine()
     monkeypatch.setattr("onnxprune.latency.prediction.tables", made.tables)
-    monkeypatch.setattr(
-        Timer, "_profile", property(lambda self: {n.output[0]: 1.0 for n in self.model.proto.graph.node})
-    )
+    monkeypatch.setattr(Timer, "_profile", property(lambda self: made.nodes(self.model)))
     monkeypatch.setattr(Timer, "before", property(lambda self: made.seconds(self.model)))
 
     def compare(self, small):

@@ -66,6 +66,7 @@ class Timer:
     model: Model
     place: Place
     progress: Callable[[str], object] = lambda stage: None
+    _known: Prediction | None = field(default=None, repr=False)
     _last: tuple[Model, Ratio] | None = field(default=None, repr=False)
 
     @cached_property
@@ -92,8 +93,10 @@ class Timer:
 
     def expected(self, widths: Widths) -> Prediction:
         """Seconds as a function of what groups lose; what was measured of the original where nothing goes."""
-        found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress)
-        return found.scaled_to(self.before)
+        if self._known is None or not _is_same(self._known.widths, widths):
+            found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress)
+            self._known = found.scaled_to(self.before)
+        return self._known
 
     def compared(self, small: Model) -> Ratio:
         """How much of the original's time a smaller model takes, measured in turn; once for every model."""
@@ -110,6 +113,15 @@ class Timer:
     def seconds(self, small: Model) -> float:
         """Seconds of a run of a smaller model, in terms of what the original took."""
         return self.before * self.compared(small).value
+
+
+def _is_same(one: Widths, other: Widths) -> bool:
+    """Whether units go in the same order."""
+    names = one.order.keys() | other.order.keys()
+    nothing = np.zeros((0, 1), np.int64)
+    return one.groups is other.groups and all(
+        np.array_equal(one.order.get(n, nothing), other.order.get(n, nothing)) for n in names
+    )
 
 
 def alignments(prediction: Prediction) -> dict[str, int]:
