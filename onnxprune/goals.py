@@ -29,7 +29,7 @@ class Meter:
     Attributes:
         expected: makes its function of widths.
         actual: measures it on a model that was cut; None where what is expected is exact.
-        noise: measurements differ by this share; what is reached is below the limit by up to twice that.
+        noise: measurements differ by this share, so that the limit less it is aimed at.
     """
 
     expected: Callable[[Widths], Measure]
@@ -120,7 +120,7 @@ def _is_better(new: Selection, old: Selection) -> bool:
 def _is_close(found: Selection, meters: Mapping[str, Meter]) -> bool:
     """Whether budgets are met, and a cost that is measured with noise is as close as makes sense."""
     noisy = [goal for goal in found.goals if meters[goal.kind].noise]
-    return bool(noisy) and found.met and any(g.reached >= g.most * (1 - 2 * meters[g.kind].noise) for g in noisy)
+    return bool(noisy) and found.met and any(g.reached >= g.most * (1 - 3 * meters[g.kind].noise) for g in noisy)
 
 
 def reached(goals: tuple[Goal, ...], model: Model, cut: Cut, meters: Mapping[str, Meter] = METERS) -> tuple[Goal, ...]:

@@ -56,7 +56,7 @@ class Machine:
 def machine(monkeypatch):
     made = Machine()
     monkeypatch.setattr("onnxprune.latency.prediction.tables", made.tables)
-    monkeypatch.setattr(Timer, "_profile", property(lambda self: made.nodes(self.model)))
+    monkeypatch.setattr("onnxprune.latency.timer.profile", lambda model, feeds, setting: made.nodes(model))
     monkeypatch.setattr(Timer, "before", property(lambda self: made.seconds(self.model)))
 
     def compare(self, small):
@@ -165,6 +165,26 @@ def test_command_warns_of_what_is_slower(run, machine, tmp_path, monkeypatch):  
 def test_bad_usage(run, arguments, said):  # noqa: F811
     ran = run("prune", DIGITS, "--dry-run", *arguments)
     assert ran.code == 2 and said in ran.err
+
+
+def test_inspect_says_what_to_round_to(run, machine):  # noqa: F811
+    machine.slow, machine.block = 1.5, 1
+    ran = run("inspect", DIGITS, "--time", "--threads", 1, "--json")
+    assert {g["time"]["multiple"] for g in ran.json["groups"]} <= {4, 8}
+    for group in ran.json["groups"]:
+        assert 0 < group["time"]["saved"] < group["time"]["seconds"] < machine.seconds(load(DIGITS))
+    shown = run("inspect", DIGITS, "--time").out
+    assert "half saves  round to" in shown
+    assert "round to" not in run("inspect", DIGITS).out
+
+
+def test_providers_that_do_not_say_what_kernels_take(machine, monkeypatch):
+    """Time is in proportion to MACs then, corrected by measurements of the whole."""
+    other = Setting("Azure", 1)  # runs nothing of its own
+    monkeypatch.setattr("onnxprune.latency.stopwatch.measure", None)
+    machine.block, machine.off = 1, 0.9
+    outcome = api.run(load(DIGITS), Options(latency="50%"), verify=False, place=Place(other))
+    assert outcome.goals[0].met and outcome.goals[0].reached > 0.93 * outcome.goals[0].most
 
 
 def test_on_this_machine(tmp_path, monkeypatch):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from onnxprune.cost import contractions
 from onnxprune.labels import Array
 from onnxprune.latency.operators import Operator, operators
 from onnxprune.latency.profile import Profile
-from onnxprune.latency.tables import Table, tables
+from onnxprune.latency.tables import Table, proportional, tables
 from onnxprune.measures import Sum, Terms
 from onnxprune.runtime import Setting
-from onnxprune.shapes import infer
+from onnxprune.shapes import Facts, infer
 from onnxprune.tracing import Tracing
 from onnxprune.widths import Widths
 from onnxprune.wiring import first_output
@@ -103,7 +105,7 @@ class Prediction:
 def predict(
     widths: Widths,
     sizes: Mapping[str, int],
-    nodes: Profile,
+    nodes: Profile | None,
     setting: Setting,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> Prediction:
@@ -112,18 +114,32 @@ def predict(
     Args:
         widths: lengths as functions of what groups lose.
         sizes: numbers for symbolic dims, those of the profile.
-        nodes: what the nodes of the model take.
+        nodes: what the nodes of the model take; in proportion to their multiply-accumulates where None.
         setting: what the model runs on.
         progress: is told about every stage.
     """
     groups, tracing = widths.groups, widths.groups.tracing
     facts = infer(tracing.model, sizes)
     changing = operators(widths, facts)
-    found = tables(changing, setting, groups.model.proto, progress)
+    if nodes is None:
+        nodes, found = _by_work(tracing, facts), [proportional(operator) for operator in changing]
+    else:
+        found = tables(changing, setting, groups.model.proto, progress)
     base = [float(table(np.array(o.base))) for o, table in zip(changing, found, strict=True)]
     shares = _shares(tracing, nodes, {first_output(o.site.node): b for o, b in zip(changing, base, strict=True)})
     weights = np.array([shares.operators.get(first_output(o.site.node), 0.0) for o in changing])
     return Prediction(widths, changing, found, weights, _rest(widths, shares))
+
+
+def _by_work(tracing: Tracing, facts: Facts) -> Profile:
+    """Multiply-accumulates of every contraction, by its first output."""
+    found: dict[str, float] = {}
+    for site, products in contractions(tracing):
+        node = site.node
+        shapes = {s: facts.shapes.get(name) for s, name in [(None, first_output(node)), *enumerate(node.input)]}
+        sizes = [[(shapes[slot] or ())[axis:][:1] or (1,) for slot, axis in product] for product in products]
+        found[first_output(node)] = float(sum(math.prod(n for (n,) in product) for product in sizes))
+    return found
 
 
 @dataclass(frozen=True)
