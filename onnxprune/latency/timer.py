@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.bench import Place, entrant, feeds_at, feeds_of
-from onnxprune.interleave import Ratio, race
+from onnxprune.interleave import SESSIONS, Ratio, race
 from onnxprune.labels import Array
 from onnxprune.latency.prediction import Prediction, predict
 from onnxprune.latency.profile import Profile, profile
@@ -21,6 +21,8 @@ from onnxprune.widths import Widths
 
 # Of timed runs, for every model in a comparison.
 SECONDS = 0.8
+# Bytes of a model that is opened anew half as often, since that takes longer than running it.
+LARGE = 1 << 26
 # Multiples that widths may be rounded to.
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 # Time that rounding may leave on the table, as a share; and the part of the widths that is looked at: from an eighth.
@@ -84,7 +86,7 @@ class Timer:
     def before(self) -> float:
         """Seconds of a run of the original."""
         self.progress("timing the model")
-        alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS)
+        alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS, sessions=self._sessions)
         return alone.median(0)
 
     @cached_property
@@ -111,7 +113,12 @@ class Timer:
         self.progress("timing the smaller model")
         feeds = feeds_at(small, self.place.setting, self.sizes)
         given = [(self.model, self.feeds), (small, feeds)]
-        return race([entrant(m, self.place.setting, f) for m, f in given], seconds=SECONDS).ratio(1)
+        entrants = [entrant(m, self.place.setting, f) for m, f in given]
+        return race(entrants, seconds=SECONDS, sessions=self._sessions).ratio(1)
+
+    @property
+    def _sessions(self) -> int:
+        return SESSIONS if self.model.nbytes < LARGE else SESSIONS // 2
 
     def seconds(self, small: Model) -> float:
         """Seconds of a run of a smaller model, in terms of what the original took."""
