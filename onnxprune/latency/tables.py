@@ -105,6 +105,13 @@ class Table:
         return np.asarray(found)
 
     @cached_property
+    def _grid(self) -> tuple[list[Array], Array]:
+        """The coarse grid, and the times on it."""
+        grid = [levels(letter) for letter in self.letters]
+        values = np.array([self.seconds[tuple(map(int, n))] for n in product(*grid)])
+        return grid, values.reshape([len(points) for points in grid])
+
+    @cached_property
     def _unit(self) -> float:
         """Makes the time at full length what was measured."""
         return self.seconds[self.base] / float(self._product(np.array(self.base, float)))
@@ -150,9 +157,8 @@ class Table:
         """Multilinear between the points of the coarse grid, and on beyond them."""
         if len(self.letters) == 1:
             return np.full(lengths.shape[:-1], self.seconds[self.base])
-        grid = [levels(letter) for letter in self.letters]
+        grid, values = self._grid
         places = [_place(points, lengths[..., j]) for j, points in enumerate(grid)]
-        values = np.array([self.seconds[tuple(map(int, n))] for n in product(*grid)]).reshape([len(g) for g in grid])
         found = np.zeros(lengths.shape[:-1])
         for corner in product((0, 1), repeat=len(grid)):
             share = np.ones(lengths.shape[:-1])
