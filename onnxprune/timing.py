@@ -57,6 +57,11 @@ def group_times(groups: Groups, place: Place, progress: Callable[[str], object])
     return found
 
 
+def needs_tables(options: Options) -> bool:
+    """Whether what is asked for depends on the machine."""
+    return options.is_aligned or LATENCY in options.budgets
+
+
 @dataclass(frozen=True, eq=False)
 class Timing:
     """How budgets are fitted on a machine; without a timer, what the machine says plays no part.
@@ -77,8 +82,8 @@ class Timing:
     def of(
         cls, groups: Groups, scores: Array, options: Options, place: Place | None, progress: Callable[[str], object]
     ) -> Timing:
-        """With a timer where the options ask for one."""
-        needed = options.is_aligned or LATENCY in options.budgets
+        """With a timer where there is a place, or the options ask for one."""
+        needed = place is not None or needs_tables(options)
         return cls(groups, scores, options, Timer(groups.model, place or Place(), progress) if needed else None)
 
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
@@ -99,11 +104,11 @@ class Timing:
         """The time of the smaller model that remains if `removed` goes; None without a timer."""
         if self.timer is None:
             return None
-        counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
-        expected = self.timer.expected(self._widths)
-        ratio = self.timer.compared(small)
-        before = self.timer.before
-        return Timed(before, ratio, expected.total(np.array(counts, np.int64)) / before, self.timer.place)
+        before, predicted = self.timer.before, None
+        if needs_tables(self.options):
+            counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
+            predicted = self.timer.expected(self._widths).total(np.array(counts, np.int64)) / before
+        return Timed(before, self.timer.compared(small), predicted, self.timer.place)
 
     @cached_property
     def _widths(self) -> Widths:

@@ -124,9 +124,10 @@ def test_what_is_timed_is_reported(machine):
 def test_slower_is_said():
     timed = Timed(0.01, Ratio(1.2, 1.15, 1.25), 1.1, ONE)
     assert timed.is_slower and text.timed(timed) == (
-        "10.00 ms -> 12.00 ms (SLOWER, 1.200 (1.150 to 1.250) of it, 1.100 expected; CPU, 1 thread)"
+        "10.00 ms -> 12.00 ms (SLOWER, 1.200 (1.150 to 1.250), 1.100 expected; CPU, 1 thread)"
     )
-    assert not Timed(0.01, Ratio(1.01, 0.98, 1.04), 1.0, ONE).is_slower
+    same = Timed(0.01, Ratio(1.01, 0.98, 1.04), None, ONE)
+    assert not same.is_slower and "(no difference measured (within 4.0 %); CPU" in text.timed(same)
 
 
 # --- the command ------------------------------------------------------------------------------------------
@@ -153,9 +154,16 @@ def test_command_warns_of_what_is_slower(run, machine, tmp_path, monkeypatch):  
     assert ran.code == 0 and "slower than the original" in ran.err and "SLOWER" in ran.out
 
 
+def test_command_times_any_result(run, machine, tmp_path):  # noqa: F811
+    ran = run("prune", DIGITS, "--dry-run", "--ratio", 0.5, "--time", "--json")
+    assert ran.code == 0 and ran.json["time"]["ratio"]["value"] < 1 and ran.json["time"]["predicted"] is None
+    assert run("prune", DIGITS, "--dry-run", "--ratio", 0.5, "--json").json["time"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--latency", "50%", "--data", "random", "--min-sqnr", "20dB"], "are not measured while a target"),
         (["--round-to", "0"], "not a positive number, nor auto"),
         (["--latency", "fast"], "latency: 'fast' is not an amount"),
         (["--latency", "12MB"], "latency: '12MB' is not an amount"),

@@ -36,13 +36,13 @@ class Timed:
     Attributes:
         before: seconds of a run of the original.
         ratio: how much of that is left, measured in turn.
-        predicted: the share that was expected from tables.
+        predicted: the share that was expected from tables; None where there are none.
         place: where.
     """
 
     before: float
     ratio: Ratio
-    predicted: float
+    predicted: float | None
     place: Place
 
     @property

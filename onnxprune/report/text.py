@@ -69,8 +69,8 @@ def timed(of: Timed) -> str:
     provider = of.place.setting.provider.removesuffix("ExecutionProvider")
     change = f"{numbers.duration(of.before)} -> {numbers.duration(of.after)}"
     left = "SLOWER, " if of.is_slower else ""
-    expected = f"{of.predicted:.3f} expected"
-    return f"{change} ({left}{ratio(of.ratio)} of it, {expected}; {provider}, {threads})"
+    expected = "" if of.predicted is None else f", {of.predicted:.3f} expected"
+    return f"{change} ({left}{ratio(of.ratio)}{expected}; {provider}, {threads})"
 
 
 def benched(results: Sequence[Result]) -> list[str]:
