@@ -138,7 +138,7 @@ def run(
             are re-fitted on them.
         samples: how many of them to use.
         recovery: how to re-fit what is behind a cut; by least squares where None.
-        place: where times are measured, if the options ask for any.
+        place: where the result is timed; it is not where None, unless the options ask for it.
         progress: is told about every stage.
 
     Raises:
@@ -331,7 +331,8 @@ def prune(
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
         recovery: "none", "bias", "affine", "merge", "least-squares" or "batchnorm".
-        place: where times are measured, for a budget on latency or `round_to="auto"`.
+        place: where the result is timed; it is not where None, unless there is a budget on latency or
+            `round_to="auto"`.
         options: the other fields of `Options`.
 
     Returns:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnxprune import cost, measures
 from onnxprune.cut import Cut
@@ -17,7 +19,7 @@ from onnxprune.selection import Goal, Selection, gone, select
 from onnxprune.widths import Widths
 
 # Selections that are made anew because the model turned out larger or smaller than was expected.
-CORRECTIONS = 4
+CORRECTIONS = 6
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Meter:
     Attributes:
         expected: makes its function of widths.
         actual: measures it on a model that was cut; None where what is expected is exact.
-        noise: measurements differ by this share; what is reached is below the limit by up to twice that.
+        noise: measurements differ by this share, so that the limit less it is aimed at.
     """
 
     expected: Callable[[Widths], Measure]
@@ -68,6 +70,7 @@ def fit(
     reserve = reserve or {}
     excess, costs = dict(reserve), {kind: meter.expected for kind, meter in meters.items()}
     found: Selection | None = None
+    known: dict[str, list[tuple[float, float]]] = {}
     for _ in range(CORRECTIONS):
         selection = select(groups, scores, options, costs=costs, excess=excess, multiples=multiples)
         if not any(meters[goal.kind].actual for goal in selection.goals):
@@ -81,10 +84,29 @@ def fit(
         off = {g.kind: m.reached - g.reached for g, m in zip(selection.goals, measured.goals, strict=True)}
         if not any(off.values()) or _is_close(measured, meters):
             break
-        aside = {goal.kind: meters[goal.kind].noise * goal.most for goal in measured.goals}
-        excess = {kind: excess.get(kind, 0.0) + more + aside[kind] for kind, more in off.items()}
+        for goal in measured.goals:
+            kind, noise = goal.kind, meters[goal.kind].noise
+            if noise:
+                seen = known.setdefault(kind, [(goal.before, goal.before)])
+                seen.append((goal.reached, goal.reached - off[kind] - excess.get(kind, 0.0)))
+                excess[kind] = goal.most - _expected_at(seen, goal.most * (1 - noise))
+            else:
+                excess[kind] = excess.get(kind, 0.0) + off[kind]
     assert found is not None
     return found
+
+
+def _expected_at(seen: Sequence[tuple[float, float]], wanted: float) -> float:
+    """What is expected where `wanted` will be measured: straight between what is known, in proportion below that.
+
+    Args:
+        seen: what was measured, and what was expected of the same.
+        wanted: what shall be measured.
+    """
+    measured, expected = np.array(sorted(seen)).T
+    if wanted < measured[0]:
+        return float(expected[0] * wanted / measured[0])
+    return float(np.interp(wanted, measured, expected))
 
 
 def _is_better(new: Selection, old: Selection) -> bool:
@@ -98,7 +120,7 @@ def _is_better(new: Selection, old: Selection) -> bool:
 def _is_close(found: Selection, meters: Mapping[str, Meter]) -> bool:
     """Whether budgets are met, and a cost that is measured with noise is as close as makes sense."""
     noisy = [goal for goal in found.goals if meters[goal.kind].noise]
-    return bool(noisy) and found.met and any(g.reached >= g.most * (1 - 2 * meters[g.kind].noise) for g in noisy)
+    return bool(noisy) and found.met and any(g.reached >= g.most * (1 - 3 * meters[g.kind].noise) for g in noisy)
 
 
 def reached(goals: tuple[Goal, ...], model: Model, cut: Cut, meters: Mapping[str, Meter] = METERS) -> tuple[Goal, ...]:

@@ -14,8 +14,8 @@ from onnxprune.labels import Array
 
 # A session keeps where its buffers happened to lie, which is worth some percent: only several tell what is noise.
 SESSIONS = 6
-# Student's t, two-sided 95 %, of SESSIONS - 1 degrees of freedom.
-QUANTILE = 2.571
+# Student's t, two-sided 95 %, by the number of sessions: of one degree of freedom less.
+QUANTILES = (math.inf, math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # Seconds of a turn, and the most runs in it: what others do to the machine should meet every entrant alike.
 TURN, MOST = 0.01, 20
 
@@ -66,7 +66,9 @@ class Race:
         """The time of one entrant over that of another, paired by round; spread is what sessions differ by."""
         logs = np.median(np.log(self.rounds[:, :, entrant] / self.rounds[:, :, reference]), axis=1)
         middle = float(logs.mean())
-        spread = QUANTILE * float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
+        if len(logs) < 2:
+            return Ratio(math.exp(middle), 0.0, math.inf)
+        spread = QUANTILES[min(len(logs), len(QUANTILES) - 1)] * float(logs.std(ddof=1)) / math.sqrt(len(logs))
         return Ratio(math.exp(middle), math.exp(middle - spread), math.exp(min(middle + spread, 700)))
 
 

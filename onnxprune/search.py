@@ -14,6 +14,7 @@ from onnxprune import api, calibration, cost, criteria, goals, jobs, recover
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
 from onnxprune.api import Outcome
+from onnxprune.bench import Place
 from onnxprune.calibration.batches import BATCH, Run
 from onnxprune.curves import METRICS
 from onnxprune.cut import Cut
@@ -26,6 +27,7 @@ from onnxprune.options import Options
 from onnxprune.probe import Carried
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import gone
+from onnxprune.timing import needs_tables
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class Settings:
         samples: how many calibration samples to use.
         sizes: numbers for symbolic dims.
         verify: prove the model that is found.
+        place: where the model that is found is timed; it is not where None.
     """
 
     targets: tuple[Target, ...]
@@ -112,6 +115,7 @@ class Settings:
     samples: int = 256
     sizes: Mapping[str, int] = field(default_factory=dict)
     verify: bool = True
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,7 @@ def search(
         data=fitting or None,
         samples=settings.samples,
         recovery=settings.recovery,
+        place=settings.place,
         progress=progress,
     )
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
@@ -270,6 +275,11 @@ def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None
             raise UsageError("a drop needs a measure of your own", hint="give it with --eval")
         if target.metric != "value" and not judging:
             raise UsageError("there are no inputs to compare outputs on", hint="give unlabelled inputs with --data")
+    if needs_tables(options):
+        raise UsageError(
+            "latency and what kernels like are not measured while a target is searched for",
+            hint="search by another cost, with --round-to 8; --time measures what is found",
+        )
     if not settings.targets:
         raise UsageError("there is no target to search for")
     if getattr(options, settings.cost) is not None or options.ratio is not None:

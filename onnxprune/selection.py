@@ -181,11 +181,17 @@ def _problem(groups: Groups, scores: Array, options: Options, widths: Widths, mu
 def _menu(group: Group, units: int, ratio: float | None, options: Options, multiple: int) -> Array:
     """The numbers of units that a group may lose, ascending; where its ratio is named, one number."""
     share = ratio if ratio is not None else 1.0 if options.is_plain else options.max_ratio
-    counts = np.arange(max(0, min(int(share * units + 1e-9), units - 1)) + 1)
-    if group.kind != "head":
-        per_unit = max(1, group.members[0].positions // group.units)
-        counts = counts[((group.members[0].size - counts * per_unit) % multiple == 0) | (counts == 0)]
+    counts = menu_of(group, min(int(share * units + 1e-9), units - 1) + 1, multiple)
     return counts if ratio is None else counts[-1:]
+
+
+def menu_of(group: Group, limit: int, multiple: int) -> Array:
+    """The numbers of units below `limit` that leave the width of a group as it is, or a multiple; ascending."""
+    counts = np.arange(max(1, limit))
+    if group.kind == "head":
+        return counts
+    per_unit = max(1, group.members[0].positions // group.units)
+    return np.asarray(counts[((group.members[0].size - counts * per_unit) % multiple == 0) | (counts == 0)])
 
 
 def _counts(problem: Problem, options: Options) -> Array:

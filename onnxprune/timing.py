@@ -16,12 +16,50 @@ from onnxprune.labels import Array
 from onnxprune.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
 from onnxprune.options import Options
-from onnxprune.selection import Selection
+from onnxprune.selection import Selection, menu_of
 from onnxprune.widths import Widths, units_in_order
 
 LATENCY = "latency"
 # What two measurements of a ratio differ by, on a machine that does other things too.
-NOISE = 0.025
+NOISE = 0.015
+
+
+@dataclass(frozen=True)
+class GroupTime:
+    """What a group has to do with the time of a run.
+
+    Attributes:
+        seconds: what the contractions take that shrink with it.
+        saved: how much less they take if half of its units go, rounded as below.
+        multiple: what its width is best rounded to.
+    """
+
+    seconds: float
+    saved: float
+    multiple: int
+
+
+def group_times(groups: Groups, place: Place, progress: Callable[[str], object]) -> dict[str, GroupTime]:
+    """What every group has to do with the time of a run, by its name; measured.
+
+    Raises:
+        RunError: the model does not run.
+    """
+    order = {g.name: units_in_order(g, np.zeros(groups.classes.count)) for g in groups.groups}
+    prediction = Timer(groups.model, place, progress).expected(Widths(groups, order))
+    nothing, multiples = np.zeros(len(groups.groups), np.int64), alignments(prediction)
+    found = {}
+    for index, group in enumerate(groups.groups):
+        menu = menu_of(group, group.units, multiples[group.name])
+        half = menu[np.abs(menu - group.units / 2).argmin()]
+        whole, left = prediction.changed(nothing, index, np.array([0, half]))[1].sum(axis=1) * prediction.scale
+        found[group.name] = GroupTime(float(whole), float(whole - left), multiples[group.name])
+    return found
+
+
+def needs_tables(options: Options) -> bool:
+    """Whether what is asked for depends on the machine."""
+    return options.is_aligned or LATENCY in options.budgets
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +82,8 @@ class Timing:
     def of(
         cls, groups: Groups, scores: Array, options: Options, place: Place | None, progress: Callable[[str], object]
     ) -> Timing:
-        """With a timer where the options ask for one."""
-        needed = options.is_aligned or LATENCY in options.budgets
+        """With a timer where there is a place, or the options ask for one."""
+        needed = place is not None or needs_tables(options)
         return cls(groups, scores, options, Timer(groups.model, place or Place(), progress) if needed else None)
 
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
@@ -66,11 +104,11 @@ class Timing:
         """The time of the smaller model that remains if `removed` goes; None without a timer."""
         if self.timer is None:
             return None
-        counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
-        expected = self.timer.expected(self._widths)
-        ratio = self.timer.compared(small)
-        before = self.timer.before
-        return Timed(before, ratio, expected.total(np.array(counts, np.int64)) / before, self.timer.place)
+        before, predicted = self.timer.before, None
+        if needs_tables(self.options):
+            counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
+            predicted = self.timer.expected(self._widths).total(np.array(counts, np.int64)) / before
+        return Timed(before, self.timer.compared(small), predicted, self.timer.place)
 
     @cached_property
     def _widths(self) -> Widths:

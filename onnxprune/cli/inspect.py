@@ -12,6 +12,8 @@ from onnxprune.cli.output import Console
 @click.command()
 @click.argument("model")
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
+@click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")
+@shared.place
 @shared.policy
 @shared.sizes
 @shared.as_json
@@ -20,6 +22,8 @@ def inspect(
     console: Console,
     model: str,
     members: bool,
+    time: bool,
+    place: shared.Where,
     heads: bool,
     head_dims: bool,
     allow_io_changes: bool,
@@ -32,7 +36,7 @@ def inspect(
     that locks axes of weights; other axes of the same weights may still shrink.
     """
     console.progress("loading")
-    from onnxprune import api, cost
+    from onnxprune import api, cost, timing
     from onnxprune.report import data, text
 
     source = files.load(model)
@@ -40,7 +44,8 @@ def inspect(
     console.progress("tracing")
     groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
     total = cost.of(source, sizes)
+    times = timing.group_times(groups, place.settled(), console.progress) if time else None
     if as_json:
-        console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total))
+        console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total, times))
     else:
-        console.put(text.inspection(files.shown(model), groups, total, members=members))
+        console.put(text.inspection(files.shown(model), groups, total, times, members=members))

@@ -50,10 +50,19 @@ def plan(
     console.progress("planning")
     from onnxprune import api
     from onnxprune.report import text
+    from onnxprune.timing import needs_tables
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
-    groups, made = api.plan_for(source, options, sizes=sizes, data=data, samples=samples, place=place.settled())
+    where = place.settled() if needs_tables(options) else None
+    groups, made = api.plan_for(
+        source,
+        options,
+        sizes=sizes,
+        data=data,
+        samples=samples,
+        place=where,
+    )
     if output == files.PIPE:
         console.put(made.to_json().rstrip("\n"))
     else:

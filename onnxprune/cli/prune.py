@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @shared.selection
 @shared.sizes
 @shared.verify
+@click.option("--time", is_flag=True, help="Measure the result against MODEL, as --latency and --round-to auto do.")
 @shared.place
 @shared.data
 @shared.recovery("least-squares", "With --data: how what is behind a cut is re-fitted to the outputs that it gave.")
@@ -41,6 +42,7 @@ def prune(
     options: Options,
     sizes: dict[str, int],
     verify: bool,
+    time: bool,
     place: shared.Where,
     data: Source | None,
     samples: int,
@@ -65,6 +67,7 @@ def prune(
     from onnxprune import api
     from onnxprune.model import save
     from onnxprune.recover import Options as Recovery
+    from onnxprune.timing import needs_tables
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
@@ -76,7 +79,7 @@ def prune(
         "sizes": sizes,
         "verify": verify,
         "recovery": Recovery(recover),
-        "place": place.settled(),
+        "place": place.settled() if time or needs_tables(options) else None,
         "progress": console.progress,
     }
     found = None if wanted is None else wanted.search(source, options, **given)

@@ -25,6 +25,8 @@ from onnxprune.wiring import first_output
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.
 PROBES = 5
+# Elements of all tensors of an operator, above which fewer lengths are measured.
+LARGE = 1 << 22
 # A tensor of an input (its slot) or of an output (-1 - its number).
 Port = int
 
@@ -38,12 +40,14 @@ class Letter:
         full: its length there.
         base: greatest common divisor of the lengths of all; a *length* of the letter is how many of these remain.
         step: lengths that can be reached differ from `base` by multiples of this.
+        is_large: the operator is so large that fewer lengths are measured.
     """
 
     axis: int
     full: int
     base: int
     step: int
+    is_large: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,10 +256,10 @@ class _Shrinking:
         shares = self.shares[:, axis]
         return None if (shares == 1).all() else tuple(np.round(shares, 9))
 
-    def letter(self, axis: int, sizes: Sequence[int]) -> Letter:
+    def letter(self, axis: int, sizes: Sequence[int], is_large: bool) -> Letter:
         """A letter, given one of its axes and the lengths of all."""
         base, full = math.gcd(*sizes), int(self.full[axis])
-        return Letter(axis, full, base, max(1, self._steps.get(axis, 1) * base // full))
+        return Letter(axis, full, base, max(1, self._steps.get(axis, 1) * base // full), is_large)
 
 
 def _operator(
@@ -274,5 +278,6 @@ def _operator(
                 sizes.setdefault(key, []).append(size)
             letters.append(-1 if key is None else list(first).index(key))
         ports[port] = tuple(letters)
-    made = tuple(shrinking.letter(first[key], sizes[key]) for key in first)
+    elements = sum(math.prod(facts.shapes[name]) for name in (*site.node.input, *site.node.output) if name)
+    made = tuple(shrinking.letter(first[key], sizes[key], elements > LARGE) for key in first)
     return Operator(replace(site, facts=facts), rule, made, ports)

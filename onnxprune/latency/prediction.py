@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from onnxprune.cost import contractions
 from onnxprune.labels import Array
 from onnxprune.latency.operators import Operator, operators
 from onnxprune.latency.profile import Profile
-from onnxprune.latency.tables import Table, tables
+from onnxprune.latency.tables import Table, proportional, tables
 from onnxprune.measures import Sum, Terms
 from onnxprune.runtime import Setting
-from onnxprune.shapes import infer
+from onnxprune.shapes import Facts, infer
 from onnxprune.tracing import Tracing
 from onnxprune.widths import Widths
 from onnxprune.wiring import first_output
 
 
 @dataclass(frozen=True, eq=False)
-class _Touched:
-    """The operators that a group changes: their numbers, and for each the axis of every letter, or None."""
+class _Batch:
+    """Operators of one table, some or all that it is for.
 
+    Attributes:
+        table: the table.
+        numbers: int[n], the operators.
+        weights: float64[n], what a second of each counts in the model.
+        axes: int[n, letters], numbers of axes in `Widths`.
+        full: int[n, letters], their lengths.
+    """
+
+    table: Table
     numbers: Array
-    gone: Mapping[int, Array]
+    weights: Array
+    axes: Array
+    full: Array
+
+    @classmethod
+    def of(cls, table: Table, numbers: Sequence[int], operators: Sequence[Operator], weights: Array) -> _Batch:
+        axes, full = ([[getattr(x, of) for x in operators[i].letters] for i in numbers] for of in ("axis", "full"))
+        return cls(table, np.array(numbers), weights[numbers], np.array(axes), np.array(full))
+
+    def seconds(self, lengths: Array) -> Array:
+        """float64[..., n], given int[..., n, letters], the lengths of the axes."""
+        return np.asarray(self.weights * self.table(lengths * self.table.base // self.full))
+
+    def touched(self, axes: Array) -> _Batch | None:
+        """Those that have one of `axes`."""
+        hit = np.isin(self.axes, axes).any(axis=1)
+        parts = (part[hit] for part in (self.numbers, self.weights, self.axes, self.full))
+        return _Batch(self.table, *parts) if hit.any() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +61,17 @@ class Prediction:
 
     Attributes:
         widths: lengths as functions of what groups lose.
-        operators: the contractions that change.
-        tables: their times alone.
-        weights: float64[operators], what a second of each counts in the model.
+        batches: the contractions that change, by their tables.
         rest: what everything else takes: in proportion to its elements, or constant.
-        scale: correction of the whole, from measurements of it.
+        scale: correction of the whole, from a measurement of it.
     """
 
     widths: Widths
-    operators: Sequence[Operator]
-    tables: Sequence[Table]
-    weights: Array
+    batches: Sequence[_Batch]
     rest: Sum
     scale: float = 1.0
-    _known: dict[int, _Touched] = field(default_factory=dict, repr=False)
+    _known: dict[int, list[_Batch]] = field(default_factory=dict, repr=False)
+    _last: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     def total(self, counts: Array) -> float:
         """See `Measure`."""
@@ -61,39 +86,29 @@ class Prediction:
 
     def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
         """(int[k] the operators that a group changes, float64[menu, k] what they take if it loses `menu` units)."""
-        touched = self._touched(group)
+        axes, gone = self.widths.along(group)
+        if group not in self._known:
+            self._known[group] = [part for batch in self.batches if (part := batch.touched(axes))]
         others = counts.copy()
         others[group] = 0
-        lengths = self.widths.lengths(others)
-        columns = [self._value(i, self._menu(i, lengths, touched.gone, menu)) for i in touched.numbers]
-        return touched.numbers, np.stack(columns, axis=1) if columns else np.zeros((len(menu), 0))
-
-    def _menu(self, number: int, lengths: Array, gone: Mapping[int, Array], menu: Array) -> Array:
-        letters = self.operators[number].letters
-        columns = [
-            (lengths[x.axis] - (gone[x.axis][menu] if x.axis in gone else np.zeros(len(menu), int))) * x.base // x.full
-            for x in letters
-        ]
-        return np.stack(columns, axis=1)
+        lengths = np.repeat(self.widths.lengths(others)[None], len(menu), axis=0)
+        lengths[:, axes] -= gone[menu]
+        parts = self._known[group]
+        numbers = np.concatenate([np.empty(0, np.int64), *(part.numbers for part in parts)])
+        found = [np.empty((len(menu), 0)), *(part.seconds(lengths[:, part.axes]) for part in parts)]
+        return numbers, np.concatenate(found, axis=1)
 
     def _values(self, counts: Array) -> Array:
-        lengths = self.widths.lengths(counts)
-        found = [
-            self._value(i, np.array([[lengths[x.axis] * x.base // x.full for x in o.letters]]))[0]
-            for i, o in enumerate(self.operators)
-        ]
-        return np.array(found, float)
-
-    def _value(self, number: int, lengths: Array) -> Array:
-        return np.asarray(self.weights[number] * self.tables[number](lengths))
-
-    def _touched(self, group: int) -> _Touched:
-        if group not in self._known:
-            axes, gone = self.widths.along(group)
-            by_axis = {int(axis): gone[:, k] for k, axis in enumerate(axes)}
-            hit = [i for i, o in enumerate(self.operators) if any(x.axis in by_axis for x in o.letters)]
-            self._known[group] = _Touched(np.array(hit, np.int64), by_axis)
-        return self._known[group]
+        """float64[operators]; those of the last counts are kept, since they are asked for again and again."""
+        key = counts.tobytes()
+        if key not in self._last:
+            lengths = self.widths.lengths(counts)
+            values = np.zeros(sum(len(batch.numbers) for batch in self.batches))
+            for batch in self.batches:
+                values[batch.numbers] = batch.seconds(lengths[batch.axes])
+            self._last.clear()
+            self._last[key] = values
+        return self._last[key]
 
     def scaled_to(self, seconds: float) -> Prediction:
         """The same, such that nothing removed takes `seconds`."""
@@ -103,7 +118,7 @@ class Prediction:
 def predict(
     widths: Widths,
     sizes: Mapping[str, int],
-    nodes: Profile,
+    nodes: Profile | None,
     setting: Setting,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> Prediction:
@@ -112,18 +127,36 @@ def predict(
     Args:
         widths: lengths as functions of what groups lose.
         sizes: numbers for symbolic dims, those of the profile.
-        nodes: what the nodes of the model take.
+        nodes: what the nodes of the model take; in proportion to their multiply-accumulates where None.
         setting: what the model runs on.
         progress: is told about every stage.
     """
     groups, tracing = widths.groups, widths.groups.tracing
     facts = infer(tracing.model, sizes)
     changing = operators(widths, facts)
-    found = tables(changing, setting, groups.model.proto, progress)
+    if nodes is None:
+        nodes, found = _by_work(tracing, facts), [proportional(operator) for operator in changing]
+    else:
+        found = tables(changing, setting, groups.model.proto, progress)
     base = [float(table(np.array(o.base))) for o, table in zip(changing, found, strict=True)]
     shares = _shares(tracing, nodes, {first_output(o.site.node): b for o, b in zip(changing, base, strict=True)})
     weights = np.array([shares.operators.get(first_output(o.site.node), 0.0) for o in changing])
-    return Prediction(widths, changing, found, weights, _rest(widths, shares))
+    numbers: dict[int, list[int]] = {}
+    for number, table in enumerate(found):
+        numbers.setdefault(id(table), []).append(number)
+    batches = [_Batch.of(found[members[0]], members, changing, weights) for members in numbers.values()]
+    return Prediction(widths, batches, _rest(widths, shares))
+
+
+def _by_work(tracing: Tracing, facts: Facts) -> Profile:
+    """Multiply-accumulates of every contraction, by its first output."""
+    found: dict[str, float] = {}
+    for site, products in contractions(tracing):
+        node = site.node
+        shapes = {s: facts.shapes.get(name) for s, name in [(None, first_output(node)), *enumerate(node.input)]}
+        sizes = [[(shapes[slot] or ())[axis:][:1] or (1,) for slot, axis in product] for product in products]
+        found[first_output(node)] = float(sum(math.prod(n for (n,) in product) for product in sizes))
+    return found
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from onnxprune.model import Model, load
 from onnxprune.runtime import Deployed, Setting
 
 # Elements of all tensors that are measured in one session.
-ELEMENTS = 1 << 26
+ELEMENTS = 1 << 25
 # Runs of a session: at least, at most, and for how many seconds between.
 FEWEST, MOST, SECONDS = 6, 60, 0.6
 WARM = 2

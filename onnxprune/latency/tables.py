@@ -41,18 +41,22 @@ def smooth(letter: Letter) -> Array:
     aligned = lengths[lengths % BLOCK == 0]
     if len(aligned) < 4:
         return np.unique(lengths[np.linspace(0, len(lengths) - 1, LINE).round().astype(int)])
-    chosen = aligned[np.linspace(0, len(aligned) - 1, min(LINE, len(aligned))).round().astype(int)]
+    most = LINE // 3 if letter.is_large else LINE
+    chosen = aligned[np.linspace(0, len(aligned) - 1, min(most, len(aligned))).round().astype(int)]
     return np.unique(np.concatenate([lengths[lengths < BLOCK], chosen]))
 
 
 def windows(letter: Letter) -> list[Array]:
-    """Two stretches of a block each, at full and at half length, where every length is measured."""
+    """Two stretches of a block each, at full and at half length, where every length is measured.
+
+    One, at full length, where the operator is large: blocks that are not full hardly count then.
+    """
     lengths = reachable(letter)
     if len(lengths) <= ALL or (lengths % BLOCK == 0).sum() < 4:
         return []
     top = int(lengths[-1])
     half = max(2 * BLOCK, top // 2 // BLOCK * BLOCK)
-    ends = sorted({half, top} if top - half >= BLOCK else {top})
+    ends = sorted({half, top} if top - half >= BLOCK and not letter.is_large else {top})
     return [lengths[(lengths > end - BLOCK) & (lengths <= end) & (lengths % BLOCK != 0)] for end in ends]
 
 
@@ -101,23 +105,31 @@ class Table:
         return np.asarray(found)
 
     @cached_property
-    def _unit(self) -> float:
-        """Makes the time at full length what was measured."""
-        return self.seconds[self._base] / float(self._product(np.array(self._base, float)))
+    def _grid(self) -> tuple[list[Array], Array]:
+        """The coarse grid, and the times on it."""
+        grid = [levels(letter) for letter in self.letters]
+        values = np.array([self.seconds[tuple(map(int, n))] for n in product(*grid)])
+        return grid, values.reshape([len(points) for points in grid])
 
     @cached_property
-    def _base(self) -> Lengths:
+    def _unit(self) -> float:
+        """Makes the time at full length what was measured."""
+        return self.seconds[self.base] / float(self._product(np.array(self.base, float)))
+
+    @cached_property
+    def base(self) -> Lengths:
+        """The lengths where nothing is removed."""
         return tuple(letter.base for letter in self.letters)
 
     def _at(self, j: int, length: int) -> float:
-        return self.seconds[*self._base[:j], int(length), *self._base[j + 1 :]]
+        return self.seconds[*self.base[:j], int(length), *self.base[j + 1 :]]
 
     @cached_property
     def _lines(self) -> list[tuple[Callable[[Array], Array], Callable[[Array], Array]]]:
         return [(self._line(j), self._coarse(j)) for j in range(len(self.letters))]
 
     def _coarse(self, j: int) -> Callable[[Array], Array]:
-        points = levels(self.letters[j]) if len(self.letters) > 1 else np.array([self._base[j]])
+        points = levels(self.letters[j]) if len(self.letters) > 1 else np.array([self.base[j]])
         return _straight(points, [self._at(j, n) for n in points])
 
     def _line(self, j: int) -> Callable[[Array], Array]:
@@ -144,10 +156,9 @@ class Table:
     def _together(self, lengths: Array) -> Array:
         """Multilinear between the points of the coarse grid, and on beyond them."""
         if len(self.letters) == 1:
-            return np.full(lengths.shape[:-1], self.seconds[self._base])
-        grid = [levels(letter) for letter in self.letters]
+            return np.full(lengths.shape[:-1], self.seconds[self.base])
+        grid, values = self._grid
         places = [_place(points, lengths[..., j]) for j, points in enumerate(grid)]
-        values = np.array([self.seconds[tuple(map(int, n))] for n in product(*grid)]).reshape([len(g) for g in grid])
         found = np.zeros(lengths.shape[:-1])
         for corner in product((0, 1), repeat=len(grid)):
             share = np.ones(lengths.shape[:-1])

@@ -10,16 +10,19 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.bench import Place, entrant, feeds_at, feeds_of
-from onnxprune.interleave import Ratio, race
+from onnxprune.interleave import SESSIONS, Ratio, race
 from onnxprune.labels import Array
 from onnxprune.latency.prediction import Prediction, predict
 from onnxprune.latency.profile import Profile, profile
 from onnxprune.model import Model
+from onnxprune.runtime import CPU
 from onnxprune.symbols import sizes_of
 from onnxprune.widths import Widths
 
 # Of timed runs, for every model in a comparison.
-SECONDS = 1.0
+SECONDS = 0.8
+# Bytes of a model that is opened anew half as often, since that takes longer than running it.
+LARGE = 1 << 26
 # Multiples that widths may be rounded to.
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 # Time that rounding may leave on the table, as a share; and the part of the widths that is looked at: from an eighth.
@@ -33,13 +36,13 @@ class Timed:
     Attributes:
         before: seconds of a run of the original.
         ratio: how much of that is left, measured in turn.
-        predicted: the share that was expected from tables.
+        predicted: the share that was expected from tables; None where there are none.
         place: where.
     """
 
     before: float
     ratio: Ratio
-    predicted: float
+    predicted: float | None
     place: Place
 
     @property
@@ -66,6 +69,7 @@ class Timer:
     model: Model
     place: Place
     progress: Callable[[str], object] = lambda stage: None
+    _known: Prediction | None = field(default=None, repr=False)
     _last: tuple[Model, Ratio] | None = field(default=None, repr=False)
 
     @cached_property
@@ -82,18 +86,22 @@ class Timer:
     def before(self) -> float:
         """Seconds of a run of the original."""
         self.progress("timing the model")
-        alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS)
+        alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS, sessions=self._sessions)
         return alone.median(0)
 
     @cached_property
-    def _profile(self) -> Profile:
+    def _profile(self) -> Profile | None:
+        if self.place.setting.provider != CPU:
+            return None  # the profiler times what is launched, not what runs
         self.progress("timing the nodes of the model")
         return profile(self.model, self.feeds, self.place.setting)
 
     def expected(self, widths: Widths) -> Prediction:
         """Seconds as a function of what groups lose; what was measured of the original where nothing goes."""
-        found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress)
-        return found.scaled_to(self.before)
+        if self._known is None or not _is_same(self._known.widths, widths):
+            found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress)
+            self._known = found.scaled_to(self.before)
+        return self._known
 
     def compared(self, small: Model) -> Ratio:
         """How much of the original's time a smaller model takes, measured in turn; once for every model."""
@@ -105,11 +113,25 @@ class Timer:
         self.progress("timing the smaller model")
         feeds = feeds_at(small, self.place.setting, self.sizes)
         given = [(self.model, self.feeds), (small, feeds)]
-        return race([entrant(m, self.place.setting, f) for m, f in given], seconds=SECONDS).ratio(1)
+        entrants = [entrant(m, self.place.setting, f) for m, f in given]
+        return race(entrants, seconds=SECONDS, sessions=self._sessions).ratio(1)
+
+    @property
+    def _sessions(self) -> int:
+        return SESSIONS if self.model.nbytes < LARGE else SESSIONS // 2
 
     def seconds(self, small: Model) -> float:
         """Seconds of a run of a smaller model, in terms of what the original took."""
         return self.before * self.compared(small).value
+
+
+def _is_same(one: Widths, other: Widths) -> bool:
+    """Whether units go in the same order."""
+    names = one.order.keys() | other.order.keys()
+    nothing = np.zeros((0, 1), np.int64)
+    return one.groups is other.groups and all(
+        np.array_equal(one.order.get(n, nothing), other.order.get(n, nothing)) for n in names
+    )
 
 
 def alignments(prediction: Prediction) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.rules import Rule
+    from onnxprune.timing import GroupTime
 
 VERSION = 1
 
@@ -112,13 +113,13 @@ def removed_units(step: Step) -> int:
 # --- inspect ----------------------------------------------------------------------------------------------
 
 
-def inspection(groups: Groups, of: Cost) -> dict[str, Any]:
+def inspection(groups: Groups, of: Cost, times: Mapping[str, GroupTime] | None = None) -> dict[str, Any]:
     """Groups and barriers of a model."""
     held, total = groups.prunable
     return {
         "cost": cost(of),
         "prunable": {"params": held, "of": total},
-        "groups": [group(g) for g in groups.groups],
+        "groups": [group(g) | ({"time": asdict(times[g.name])} if times else {}) for g in groups.groups],
         "barriers": [barrier(b) for b in groups.barriers],
     }
 

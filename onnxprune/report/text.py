@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.report.data import LayerChange
     from onnxprune.rules import Rule
     from onnxprune.selection import Goal
+    from onnxprune.timing import GroupTime
 
 TOP_BARRIERS = 3
 
@@ -68,8 +69,8 @@ def timed(of: Timed) -> str:
     provider = of.place.setting.provider.removesuffix("ExecutionProvider")
     change = f"{numbers.duration(of.before)} -> {numbers.duration(of.after)}"
     left = "SLOWER, " if of.is_slower else ""
-    expected = f"{of.predicted:.3f} expected"
-    return f"{change} ({left}{ratio(of.ratio)} of it, {expected}; {provider}, {threads})"
+    expected = "" if of.predicted is None else f", {of.predicted:.3f} expected"
+    return f"{change} ({left}{ratio(of.ratio)}{expected}; {provider}, {threads})"
 
 
 def benched(results: Sequence[Result]) -> list[str]:
@@ -227,8 +228,10 @@ def stages(seconds: Mapping[str, float]) -> list[str]:
 # --- inspect ----------------------------------------------------------------------------------------------
 
 
-def inspection(name: str, groups: Groups, cost: Cost, *, members: bool) -> list[str]:
-    """Groups and barriers of a model."""
+def inspection(
+    name: str, groups: Groups, cost: Cost, times: Mapping[str, GroupTime] | None = None, *, members: bool
+) -> list[str]:
+    """Groups and barriers of a model; with what groups take of a run, where that was measured."""
     held, total = groups.prunable
     lines = [
         f"{name}: {numbers.count(cost.params)} params, {numbers.count(cost.macs)} MACs, "
@@ -236,15 +239,16 @@ def inspection(name: str, groups: Groups, cost: Cost, *, members: bool) -> list[
         f"{numbers.percent(held, total)} of the weights can be pruned, "
         f"in {numbers.plural(len(groups.groups), 'group')}",
         "",
-        *_groups(groups.groups, members=members),
+        *_groups(groups.groups, times or {}, members=members),
     ]
     if groups.barriers:
         lines += ["", *_barriers(groups.barriers, total, members=members)]
     return lines
 
 
-def _groups(groups: Sequence[Group], *, members: bool) -> list[str]:
+def _groups(groups: Sequence[Group], times: Mapping[str, GroupTime], *, members: bool) -> list[str]:
     header = ("group", "kind", "units", "removal", "params", "MACs", "weights")
+    timed = ("time", "half saves", "round to") if times else ()
     rows = [
         (
             group.name,
@@ -254,10 +258,11 @@ def _groups(groups: Sequence[Group], *, members: bool) -> list[str]:
             numbers.count(group.params),
             numbers.count(group.macs),
             f"{len(group.members):,}",
+            *(_time(times[group.name]) if times else ()),
         )
         for group in groups
     ]
-    lines = table(header, rows, ("units", "params", "MACs", "weights"))
+    lines = table((*header, *timed), rows, ("units", "params", "MACs", "weights", *timed))
     if not members:
         return lines
     detailed = lines[:1]
@@ -266,6 +271,10 @@ def _groups(groups: Sequence[Group], *, members: bool) -> list[str]:
         detailed += [f"    {m.tensor} axis {m.axis}: {m.positions} of {m.size}" for m in group.members]
         detailed += [f"    {name} axis {axis} (of the graph)" for name, axis in group.io]
     return detailed
+
+
+def _time(of: GroupTime) -> tuple[str, str, str]:
+    return numbers.duration(of.seconds), numbers.duration(of.saved), str(of.multiple)
 
 
 def _barriers(barriers: Sequence[Barrier], total: int, *, members: bool) -> list[str]:
