@@ -1,4 +1,4 @@
-"""Sizes and types of what ONNX Runtime's fused operators make, and others that `onnx` has no shape function for."""
+"""Sizes and types of what ONNX Runtime's own operators make, and others that `onnx` has no shape function for."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class _Given:
 
     node: onnx.NodeProto
     shapes: Mapping[str, Shape]
+    dtypes: Mapping[str, int]
     values: Mapping[str, np.ndarray]
 
     def attribute(self, name: str, default: Any = 0) -> Any:
@@ -60,16 +61,24 @@ def infer(
     sizes = _SIZES.get((node.domain, node.op_type))
     if sizes is None:
         return []
+    given = _Given(node, shapes, dtypes, values)
     try:
-        found = list(sizes(_Given(node, shapes, values)))
+        found = list(sizes(given))
     except (LookupError, ValueError, ZeroDivisionError):  # an input without known sizes, or with impossible ones
         return []
-    floats = [dtypes[i] for i in node.input if dtypes.get(i) in _FLOATS]
     found += [None] * (len(node.output) - len(found))
-    return [
-        (TensorProto.INT32 if (node.op_type, slot) in _INTEGER else next(iter(floats), 0), shape)
-        for slot, shape in enumerate(found[: len(node.output)])
-    ]
+    return [(_type(given, slot), shape) for slot, shape in enumerate(found[: len(node.output)])]
+
+
+def _type(given: _Given, slot: int) -> int:
+    """The type of an output: that of the inputs that say so, or of the first that is a float."""
+    node = given.node
+    if (node.op_type, slot) in _INTEGER:
+        return TensorProto.INT32
+    if node.domain == MICROSOFT and node.op_type in _QUANTIZED:
+        named = (node.input[s] for s in _QUANTIZED[node.op_type][1] if given.has(s))
+        return next((given.dtypes.get(name, 0) for name in named), TensorProto.UINT8)
+    return next((given.dtypes[i] for i in node.input if given.dtypes.get(i) in _FLOATS), 0)
 
 
 _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
@@ -192,6 +201,61 @@ def _standard_attention(given: _Given) -> Sequence[Shape | None]:
     return [first, *present, (batch, heads, length, total)]
 
 
+# --- quantised ---------------------------------------------------------------------------------------------
+
+
+def _like(slot: int) -> Sizes:
+    return lambda given: [given.shape(slot)]
+
+
+def _broadcast_of(*slots: int) -> Sizes:
+    return lambda given: [np.broadcast_shapes(*(given.shape(s) for s in slots))]
+
+
+def _concat(given: _Given) -> Sequence[Shape | None]:
+    parts = [given.shape(s) for s in range(2, len(given.node.input), 3)]
+    axis = given.attribute("axis") % len(parts[0])
+    return [(*parts[0][:axis], sum(p[axis] for p in parts), *parts[0][axis + 1 :])]
+
+
+def _gemm(given: _Given) -> Sequence[Shape | None]:
+    sides = (0, "transA", 1, 0), (3, "transB", 0, 1)
+    return [tuple(given.shape(slot)[turned if given.attribute(name) else plain] for slot, name, turned, plain in sides)]
+
+
+def _global_pool(given: _Given) -> Sequence[Shape | None]:
+    n, *rest = given.shape(0)
+    ones = (1,) * (len(rest) - 1)
+    return [(n, *ones, rest[-1]) if given.attribute("channels_last") else (n, rest[0], *ones)]
+
+
+def _pool(given: _Given) -> Sequence[Shape | None]:
+    if given.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+        return [None]
+    shape, last = given.shape(0), bool(given.attribute("channels_last"))
+    space = shape[1:-1] if last else shape[2:]
+    count, kernel = len(space), given.attribute("kernel_shape", ())
+    strides, pads = given.attribute("strides", [1] * count), given.attribute("pads", [0] * 2 * count)
+    made = []
+    for i, size in enumerate(space):
+        steps, rest = divmod(size + pads[i] + pads[i + count] - kernel[i], strides[i])
+        made.append(steps + 1 + bool(given.attribute("ceil_mode") and rest))
+    return [(shape[0], *made, shape[-1]) if last else (*shape[:2], *made)]
+
+
+def _rows(given: _Given) -> Sequence[Shape | None]:
+    columns = given.attribute("N")
+    return [(*given.shape(0)[:-1], columns) if columns else None]
+
+
+def _gather_blocks(given: _Given) -> Sequence[Shape | None]:
+    shape = given.shape(0)
+    axis = given.attribute("gather_axis") % len(shape)
+    packed = given.dtypes.get(given.node.input[0]) == TensorProto.UINT8
+    table = (*shape[:-1], shape[-1] * (8 // given.attribute("bits", 4) if packed else 1))
+    return [(*table[:axis], *given.shape(1), *table[axis + 1 :])]
+
+
 _FUSED: Mapping[str, Sizes] = {
     **dict.fromkeys(("QuickGelu", "Gelu", "BiasGelu", "FastGelu", "RotaryEmbedding", "MoE", "QMoE"), _like_first),
     "BiasAdd": _broadcast,
@@ -204,7 +268,24 @@ _FUSED: Mapping[str, Sizes] = {
     "MultiHeadAttention": _multi_head,
     "GroupQueryAttention": _grouped_query,
 }
+# Sizes, and the inputs whose type the output has: the first that is given; uint8 where none is.
+_QUANTIZED: Mapping[str, tuple[Sizes, tuple[int, ...]]] = {
+    **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"), (_like(0), (0,))),
+    **dict.fromkeys(("QLinearAdd", "QLinearMul"), (_broadcast_of(0, 3), (0,))),
+    "QLinearWhere": (_broadcast_of(0, 1, 4), (1,)),
+    "QLinearConcat": (_concat, (2,)),
+    "QLinearAveragePool": (_pool, (0,)),
+    "QLinearGlobalAveragePool": (_global_pool, (0,)),
+    "QGemm": (_gemm, (8, 1)),
+    "QuantizeLinear": (_like(0), (2,)),
+    "DequantizeLinear": (_like(0), (1,)),
+    "DynamicQuantizeMatMul": (_product, (0,)),
+    "MatMulIntegerToFloat": (_product, (2,)),
+    "MatMulNBits": (_rows, (0,)),
+    "GatherBlockQuantized": (_gather_blocks, (2,)),
+}
 _SIZES: Mapping[tuple[str, str], Sizes] = {
     **{(MICROSOFT, op): sizes for op, sizes in _FUSED.items()},
+    **{(MICROSOFT, op): sizes for op, (sizes, _) in _QUANTIZED.items()},
     ("", "Attention"): _standard_attention,
 }

@@ -82,8 +82,8 @@ def steps(node: NodeProto) -> Steps:
     start = 1 if node.op_type == "Loop" else 0
     ends = first + (1 if node.op_type == "Loop" else 0)
     parts = range(ends + states, len(node.input))
-    axes = attributes(node).get("axes") or [0] * len(parts)
     given = attributes(node)
+    axes = given.get("axes") or [0] * len(parts)
     return Steps(
         range(start, start + states),
         range(ends, ends + states),

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
-from onnxprune import contrib, contrib_quantized, flow
+from onnxprune import contrib, flow
 from onnxprune.evaluate import EVALUATORS
 from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
 
@@ -392,8 +392,7 @@ class _Step:
         try:
             schema = defs.get_schema(node.op_type, shared.versions.get(domain, 1), domain)
         except defs.SchemaError:
-            fused = contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
-            return fused or contrib_quantized.infer(node, scan.shapes, scan.dtypes)
+            return contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
         types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
         if len(types) < len({i for i in node.input if i}):
             return []

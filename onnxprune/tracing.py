@@ -311,9 +311,6 @@ class Tracing(Wiring, LabelState):
             self.axes[name] = (self.ledger.barrier(reason),) * len(shape)
 
 
-_SEQUENCES = frozenset(("SplitToSequence", "ConcatFromSequence"))
-
-
 def _no_rule(node: onnx.NodeProto, version: int) -> str:
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return f"{node.op_type} has subgraphs, which are not traced"

@@ -137,29 +137,30 @@ class Wiring:
 
     def is_zero(self, tensor: str) -> bool:
         """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
-        known = self._zeros.get(tensor)
-        if known is None:
-            known = self._zeros[tensor] = self._is_zero(tensor)
-        return known
-
-    def _is_zero(self, tensor: str) -> bool:
-        if self.is_weight(tensor) and not self.is_filled(tensor):
-            if math.prod(self.facts.shapes.get(tensor, ())) > LARGEST_UNSHARED:
+        pending, met = [tensor], set[str]()
+        while pending:
+            name = pending.pop()
+            if name in met:
+                continue
+            met.add(name)
+            node = self._makers.get(name)
+            if node is not None and node.op_type == "ConstantOfShape" and not node.domain:
+                if fill_value(node).any():
+                    return False
+            elif self.is_weight(name):
+                if not self._is_stored_zero(name):
+                    return False
+            elif node is None or node.domain or node.op_type not in (*MOVES, "Concat"):
                 return False
-            value = self.stored_value(tensor)
-            return value is not None and not value.any()
-        node = self._makers.get(tensor)
-        if node is None or node.domain:
-            return False
-        if node.op_type == "ConstantOfShape":
-            return not fill_value(node).any()
-        if node.op_type == "Concat":
-            return all(self.is_zero(name) for name in node.input)
-        return node.op_type in MOVES and self.is_zero(node.input[0])
+            else:
+                pending.extend(node.input if node.op_type == "Concat" else node.input[:1])
+        return True
 
-    @cached_property
-    def _zeros(self) -> dict[str, bool]:
-        return {}
+    def _is_stored_zero(self, name: str) -> bool:
+        if math.prod(self.facts.shapes.get(name, ())) > LARGEST_UNSHARED:
+            return False
+        value = self.stored_value(name)
+        return value is not None and not value.any()
 
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""

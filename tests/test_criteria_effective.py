@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,14 @@ def test_what_cannot_be_folded_counts_as_it_is() -> None:
     np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
 
 
+def check_unfolded(proto: onnx.ModelProto, lines: Sequence[str]) -> None:
+    """The weights in front of a normalisation, those behind it, its scale and its shift count as they are stored."""
+    out, scale, shift = (array_of(proto, n).reshape(-1, 8) for n in ("w_out", *lines[:2]))
+    held = [[*array_of(proto, "w")[i].ravel(), *out[:, i], *scale[:, i], *shift[:, i]] for i in range(8)]
+    wanted = [np.square(parts).sum() for parts in held]
+    np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
+
+
 def test_a_bias_along_another_axis_is_not_folded() -> None:
     """As long as there are channels, but added along the last axis."""
     net = Net()
@@ -150,10 +159,7 @@ def test_a_bias_along_another_axis_is_not_folded() -> None:
     lines = [net.const(np.full(8, v, np.float32) + np.arange(8, dtype=np.float32)) for v in (1, 2, 3, 4)]
     net.output(net.add("Conv", net.add("BatchNormalization", h, *lines), net.weight(4, 8, 1, 1, name="w_out")))
     proto = net.proto()
-    out, scale, shift = (array_of(proto, n).reshape(-1, 8) for n in ("w_out", *lines[:2]))
-    held = [[*array_of(proto, "w")[i].ravel(), *out[:, i], *scale[:, i], *shift[:, i]] for i in range(8)]
-    wanted = [np.square(parts).sum() for parts in held]
-    np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
+    check_unfolded(proto, lines)
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "lamp", "fpgm"])
@@ -234,7 +240,4 @@ def test_what_is_no_contraction_has_no_bias() -> None:
     lines = [net.const(np.full(8, v, np.float32) + np.arange(8, dtype=np.float32)) for v in (1, 2, 3, 4)]
     net.output(net.add("Conv", net.add("BatchNormalization", h, *lines), net.weight(4, 8, 1, 1, name="w_out")))
     proto = net.proto()
-    out, scale, shift = (array_of(proto, n).reshape(-1, 8) for n in ("w_out", *lines[:2]))
-    held = [[*array_of(proto, "w")[i].ravel(), *out[:, i], *scale[:, i], *shift[:, i]] for i in range(8)]
-    wanted = [np.square(parts).sum() for parts in held]
-    np.testing.assert_allclose(scored(proto, "l2", "w", 0), np.sqrt(wanted), rtol=1e-5)
+    check_unfolded(proto, lines)

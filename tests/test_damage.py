@@ -16,6 +16,7 @@ from onnxprune import api, checker, functions
 from onnxprune.errors import ModelError
 from onnxprune.labels import Ledger
 from onnxprune.model import load
+from onnxprune.options import Options
 from onnxprune.runtime import Session
 from onnxprune.symbols import dims_of
 from onnxprune.tracing import CONTRADICTION
@@ -226,6 +227,21 @@ def test_weights_that_are_not_finite_are_named(run: Run, tmp_path: Path) -> None
         onnx.save(proto, tmp_path / "m.onnx")
         ran = run("prune", tmp_path / "m.onnx", "-o", tmp_path / "o.onnx")
         assert ran.code == 2 and "'w' holds NaN or infinity" in ran.err and "--keep" in ran.err
+
+
+def test_long_chains_on_weights(tmp_path: Path) -> None:
+    """Nothing that looks for a weight behind what hands it on may call itself, or start anew at every node."""
+    net = Net()
+    weight, zeros = net.weight(8, 6, name="w"), net.const(np.zeros((1, 1, 8), np.float32))
+    for _ in range(3000):
+        weight, zeros = net.add("Identity", weight), net.add("Identity", zeros)
+    x = net.input([4, 1, 5])
+    gates = [net.weight(1, 24, n) for n in (5, 8)]
+    h, _ = net.add("GRU", x, *gates, "", "", zeros, outputs=2, hidden_size=8)
+    net.output(net.add("MatMul", net.add("MatMul", h, weight), net.weight(6, 3)))
+    found = api.run(load(net.proto()), Options(ratio=0.5))
+    assert found.verdict is not None and found.verdict.ok
+    assert found.after.params < found.before.params
 
 
 def test_long_chains_load_in_time() -> None:

@@ -14,7 +14,7 @@ ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "labels", "journal", "jobs", "cluster"),
     (
-        *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib", "contrib_quantized"),
+        *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
         *("flat", "flow", "functions", "ids", "protos", "symbols"),
     ),
     ("rules",),

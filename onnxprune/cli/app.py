@@ -13,6 +13,7 @@ from onnxprune import __version__
 # so that `onnxprune --help` imports no command.
 COMMANDS = {
     "inspect": "Show the groups that can shrink, and what is locked and why.",
+    "init": "Write a recipe: all options for a model, as a file.",
     "prune": "Make a model smaller, and prove the result.",
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",

@@ -48,7 +48,7 @@ class Weights:
         """Look for what acts as one; no large weight is read yet."""
         self.groups = groups
         self._tracing = groups.tracing
-        self._folded: dict[Use, Part | None] = {}
+        self._used: dict[Use, Part | None] = {}
         self._makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
         for site, _ in groups.tracing.sites:
             if site.node.op_type == "BatchNormalization":
@@ -56,16 +56,21 @@ class Weights:
 
     def used(self, site: Site, slot: int) -> Part | None:
         """The weight at an input; None where there is none, or where it counts as part of another."""
-        if not site.has(slot):
-            return None
-        use = (site.node.output[0], slot)
-        if use in self._folded:
-            return self._folded[use]
-        part = self._plain.get(self._tracing.key(site.node, slot))
-        maker = self._makers.get(site.node.input[slot])
-        if part is None and maker is not None and maker.node.op_type in CARRIERS:
-            return self.used(maker, 0)
-        return part
+        met: list[Use] = []
+        found: Part | None = None
+        while site.has(slot):
+            use = (site.node.output[0], slot)
+            if use in self._used:
+                found = self._used[use]
+                break
+            met.append(use)
+            found = self._plain.get(self._tracing.key(site.node, slot))
+            maker = self._makers.get(site.node.input[slot])
+            if found is not None or maker is None or maker.node.op_type not in CARRIERS:
+                break
+            site, slot = maker, 0
+        self._used.update(dict.fromkeys(met, found))
+        return found
 
     @cached_property
     def _plain(self) -> dict[str, Part]:
@@ -138,12 +143,12 @@ class Weights:
         if spread is None:
             return
         if bias is not None:
-            self._folded[bias[0].node.output[0], bias[1]] = None
+            self._used[bias[0].node.output[0], bias[1]] = None
         key = tracing.key(contraction.node, 1)
-        self._folded[contraction.node.output[0], 1] = Part(key, tracing.axes[key], scale=spread)
-        self._folded[node.output[0], 1] = None
+        self._used[contraction.node.output[0], 1] = Part(key, tracing.axes[key], scale=spread)
+        self._used[node.output[0], 1] = None
         key = tracing.key(node, 2)
-        self._folded[node.output[0], 2] = Part(key, tracing.axes[key], shift=shift)
+        self._used[node.output[0], 2] = Part(key, tracing.axes[key], shift=shift)
 
     def _line(self, site: Site, slot: int) -> Array | None:
         value = self._tracing.weight_value(site.node.input[slot])

@@ -8,37 +8,14 @@ import numpy as np
 
 from onnxprune.labels import Array, Axes
 from onnxprune.protos import MICROSOFT
+from onnxprune.rules import heads
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.heads import (
-    CACHE,
-    ORDERED,
-    PAST_KEYS,
-    PAST_VALUES,
-    SCORES,
-    apart,
-    around,
-    attend,
-    axes_of,
-    given,
-    keep_scale,
-    keep_whole,
-    laid_out,
-    left_of,
-    letters_of,
-    like_scores,
-    listed,
-    products,
-    tie_cache,
-    tie_heads,
-    tie_rows,
-    with_caches,
-)
 from onnxprune.rules.registry import Product, rule
 from onnxprune.rules.site import Letters, Site
 
 
 def _standard_works(site: Site) -> list[Product]:
-    return products(site, axes_of(site, 0), [(1, len(site.shape(1)) - 2), (4, 2)])
+    return heads.products(site, heads.axes_of(site, 0), [(1, len(site.shape(1)) - 2), (4, 2)])
 
 
 def _follow_standard(edit: Edit) -> None:
@@ -48,13 +25,13 @@ def _follow_standard(edit: Edit) -> None:
     if len(site.shape(0)) == 3:
         for name, slot in (("q_num_heads", 0), ("kv_num_heads", 1)):
             count = int(site.attrs[name])
-            left, size_left = left_of(edit, slot, count)
+            left, size_left = heads.left_of(edit, slot, count)
             if left != count:
                 edit.set_attribute(name, left)
             size = size_left
-        keep_scale(edit, site.shape(0)[2] // int(site.attrs["q_num_heads"]), size)
+        heads.keep_scale(edit, site.shape(0)[2] // int(site.attrs["q_num_heads"]), size)
     else:
-        keep_scale(edit, site.shape(0)[3], size)
+        heads.keep_scale(edit, site.shape(0)[3], size)
 
 
 @rule("Attention", since=23, follow=_follow_standard, works=_standard_works)
@@ -62,20 +39,20 @@ def attention(site: Site) -> list[Axes]:
     """Heads go whole, or positions within each; a key's head with the queries' that attend to it."""
     plain = len(site.shape(0)) == 3
     counts = [int(site.attrs.get(n, 0)) for n in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
-    q, k, v = (given(site, slot, count, slot) for slot, count in enumerate(counts))
-    y = attend(site, q, k, v)
-    tie_rows(site, 3, len(site.shape(3)) - 3 if site.has(3) else 0, q)
-    tie_cache(site, 4, k)
-    tie_cache(site, 5, v)
+    q, k, v = (heads.given(site, slot, count, slot) for slot, count in enumerate(counts))
+    y = heads.attend(site, q, k, v)
+    heads.tie_rows(site, 3, len(site.shape(3)) - 3 if site.has(3) else 0, q)
+    heads.tie_cache(site, 4, k)
+    heads.tie_cache(site, 5, v)
     inputs = [
-        *(letters_of(site, 0, "q", "s"), letters_of(site, 1, "k", "t"), letters_of(site, 2, "v", "t")),
-        *(like_scores(site, 3), PAST_KEYS, PAST_VALUES, ("b",)),
+        *heads.letters_of_all(site, "t"),
+        *(heads.like_scores(site, 3), heads.PAST_KEYS, heads.PAST_VALUES, ("b",)),
     ]
     ordered = any(site.attrs.get(n, d) != d for n, d in _PLACED)
     first: Letters = ("b", "s", "y head") if plain else ("b", "y head", "s", "y dim")
-    axes = around(site, inputs, [first, CACHE, CACHE, SCORES], ordered=ordered)
-    axes[0] = (*axes[0][:2], listed(site, y)) if plain else laid_out(axes[0], y, 1, 3)
-    return with_caches(axes, y, k, v)
+    axes = heads.around(site, inputs, [first, heads.CACHE, heads.CACHE, heads.SCORES], ordered=ordered)
+    axes[0] = (*axes[0][:2], heads.listed(site, y)) if plain else heads.laid_out(axes[0], y, 1, 3)
+    return heads.with_caches(axes, y, k, v)
 
 
 # Attributes under which a query's place says what it attends to, with their defaults.
@@ -86,30 +63,30 @@ def _follow_linear(edit: Edit) -> None:
     """The numbers of heads follow, and the scale stays."""
     for name, slot in (("q_num_heads", 0), ("kv_num_heads", 1)):
         count = int(edit.site.attrs[name])
-        left, size = left_of(edit, slot, count)
+        left, size = heads.left_of(edit, slot, count)
         edit.set_attribute(name, left)
-    keep_scale(edit, edit.site.shape(1)[2] // count, size, zero_is_none=True)
+    heads.keep_scale(edit, edit.site.shape(1)[2] // count, size, zero_is_none=True)
 
 
 @rule("LinearAttention", follow=_follow_linear)
 def linear_attention(site: Site) -> list[Axes]:
     """Heads go whole, or positions within each; a key's head with the queries' that read its state."""
     counts = [int(site.attrs.get(n, 0)) for n in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
-    q, k, v = (given(site, slot, count, slot) for slot, count in enumerate(counts))
-    y = attend(site, q, k, v)
+    q, k, v = (heads.given(site, slot, count, slot) for slot, count in enumerate(counts))
+    y = heads.attend(site, q, k, v)
     if site.has(3):
-        tie_heads(site, apart(site, 3, 1, 2), k)
-        tie_heads(site, apart(site, 3, 1, 3), v)
+        heads.tie_heads(site, heads.apart(site, 3, 1, 2), k)
+        heads.tie_heads(site, heads.apart(site, 3, 1, 3), v)
     if site.has(4) and site.shape(4)[2] == k.count * k.size > k.count:
-        tie_heads(site, given(site, 4, k.count, 4), k)
-    tie_rows(site, 4, 2, k)
-    tie_rows(site, 5, 2, k)
-    inputs: list[Letters | None] = [letters_of(site, slot, name, "t") for slot, name in enumerate("qkv")]
+        heads.tie_heads(site, heads.given(site, 4, k.count, 4), k)
+    heads.tie_rows(site, 4, 2, k)
+    heads.tie_rows(site, 5, 2, k)
+    inputs: list[Letters | None] = [heads.letters_of(site, slot, name, "t") for slot, name in enumerate("qkv")]
     inputs += [STATE, ("b", "t", "decay"), ("b", "t", "rate")]
-    axes = around(site, inputs, [("b", "t", "y head"), ("b", "y head", "y k dim", "y dim")], ordered=False)
-    axes[0] = (*axes[0][:2], listed(site, y))
+    axes = heads.around(site, inputs, [("b", "t", "y head"), ("b", "y head", "y k dim", "y dim")], ordered=False)
+    axes[0] = (*axes[0][:2], heads.listed(site, y))
     if len(axes) > 1 and axes[1]:
-        axes[1] = laid_out(laid_out(axes[1], k, 1, 2), v, 1, 3)
+        axes[1] = heads.laid_out(heads.laid_out(axes[1], k, 1, 2), v, 1, 3)
     return axes
 
 
@@ -129,8 +106,7 @@ def _rotated(site: Site, cos: int, position: int) -> list[Axes]:
     """Rotate pairs within heads: both go together, in all heads, and with their cosine and sine; so do places."""
     x, shape = site.labels(0), site.shape(0)
     count, turned = _rotary_counts(site, cos)
-    heads = given(site, 0, count, 0)
-    pairs = heads.within[:, :turned]
+    pairs = heads.given(site, 0, count, 0).within[:, :turned]
     if site.attrs.get("interleaved"):
         pairs = pairs.reshape(count, turned // 2, 2)
     else:
@@ -147,8 +123,8 @@ def _rotated(site: Site, cos: int, position: int) -> list[Axes]:
     if site.has(position) and len(site.shape(position)) == 2:
         _tie_places(site, position, places)
     elif site.has(position):  # where the first one stands
-        keep_whole(site, position)
-        site.ledger.fix(places[1][0], site.reason(ORDERED))
+        heads.keep_whole(site, position)
+        site.ledger.fix(places[1][0], site.reason(heads.ORDERED))
     return [x]
 
 
@@ -164,7 +140,7 @@ def _follow_rotary(edit: Edit, cos: int) -> None:
     site = edit.site
     count, _ = _rotary_counts(site, cos)
     if len(site.shape(0)) == 3 and site.attrs.get("num_heads"):
-        edit.set_attribute("num_heads", left_of(edit, 0, count)[0])
+        edit.set_attribute("num_heads", heads.left_of(edit, 0, count)[0])
     if site.attrs.get("rotary_embedding_dim"):
         edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept(cos, len(site.shape(cos)) - 1).sum()))
 

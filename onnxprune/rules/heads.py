@@ -188,6 +188,14 @@ def letters_of(site: Site, slot: int, name: str, position: str) -> Letters:
     return ("b", f"{name} head", position, f"{name} dim") if rank == 4 else ("b", position, f"{name} head")
 
 
+def letters_of_all(site: Site, position: str) -> list[Letters]:
+    """Letters of queries, keys and values, where the positions of the latter two are called `position`."""
+    return [
+        letters_of(site, slot, name, place)
+        for slot, name, place in ((0, "q", "s"), (1, "k", position), (2, "v", position))
+    ]
+
+
 CACHE: Letters = ("b", "y head", "total", "y dim")
 PAST_KEYS: Letters = ("b", "past k head", "past", "past k dim")
 PAST_VALUES: Letters = ("b", "past v head", "past", "past v dim")

@@ -1,0 +1,91 @@
+"""`onnxprune init`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import files
+from onnxprune.cli import options as shared
+from onnxprune.cli.output import Console
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default="onnxprune.toml",
+    show_default=True,
+    help="Where the recipe goes; - is standard output.",
+)
+@shared.policy
+@shared.sizes
+@shared.force
+@shared.conversation
+def init(
+    console: Console,
+    model: str,
+    output: str,
+    heads: bool,
+    head_dims: bool,
+    allow_io_changes: bool,
+    sizes: dict[str, int],
+    force: bool,
+) -> None:
+    """Write a recipe for MODEL: every option of `prune`, with its default and what it means.
+
+    Comments list the inputs, the groups and the barriers of the model. `onnxprune --config FILE prune` reads it.
+    """
+    files.check_target(output, inputs=[model], force=force, binary=False)
+    console.progress("tracing")
+    from onnxprune import api, cost
+    from onnxprune.cli import recipe
+    from onnxprune.cli.prune import prune
+    from onnxprune.report import text
+    from onnxprune.symbols import symbolic_dims
+
+    source = files.load(model)
+    shared.check_sizes(source, sizes)
+    groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
+    about = [
+        f"Recipe for {files.shown(model)}, to be read by",
+        f"    onnxprune --config {output if output != files.PIPE else 'FILE'} prune {model} -o small.onnx",
+        "What is commented out has the value that it shows; where an example stands, it has none.",
+        "",
+        *text.inspection(files.shown(model), groups, cost.of(source, sizes), members=False),
+        "",
+        "inputs, for --data (names and shapes of arrays)",
+        *_inputs(source),
+    ]
+    names = dict[str, str]()
+    if groups.groups:
+        names["GLOB"] = groups.groups[0].name
+    if symbols := list(symbolic_dims(source.proto.graph)):
+        names["NAME=N"] = f"{symbols[0]}=1"
+    made = recipe.text(prune, about, names)
+    if output == files.PIPE:
+        console.put(made.rstrip("\n"))
+        return
+    files.write_text(made, output)
+    if not console.quiet:
+        console.put(files.arrow(model, output))
+
+
+def _inputs(source: Model) -> Iterator[str]:
+    """A line for every input: its name, type and sizes."""
+    from onnxprune.runtime import dtype_of
+    from onnxprune.symbols import dims_of
+
+    weights = {t.name for t in source.proto.graph.initializer}
+    for value in source.proto.graph.input:
+        if value.name not in weights:
+            kind = value.type.tensor_type
+            sizes = f"[{', '.join(map(str, dims_of(value)))}]" if kind.HasField("shape") else "of any shape"
+            yield f"{value.name}: {dtype_of(kind.elem_type) if kind.elem_type else 'no tensor'} {sizes}"
