@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, criteria, goals, jobs, probe, recover
+from onnxprune import calibration, criteria, jobs, probe, recover
 from onnxprune import plan as plans
 from onnxprune.budget import UNITS
 from onnxprune.errors import UsageError
@@ -23,6 +23,7 @@ from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.plan import Step
 from onnxprune.selection import select
+from onnxprune.timing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +235,7 @@ def measure(
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     steps = _steps(groups, scores, options, settings.ratios)
     names = tuple(dict.fromkeys(step.group for step in steps))
-    chosen = goals.fit(groups, scores, options).removed
+    chosen = Timing.of(groups, scores, options, None, progress).fit().removed
     setting = probe.Setting(
         probe.Carried(model),
         policy | {"sizes": dict(settings.sizes)},
@@ -325,15 +326,18 @@ def _measured(
     keys = [key_of(**about, cut=None if s is None else [s.group, s.layout, s.remove]) for s in steps]
     found = [journal.get(key) for key in keys]
     todo = [index for index, value in enumerate(found) if value is None]
-    work, started = jobs.Work(probe.prepare, setting), time.perf_counter()
+    work = jobs.Work(probe.prepare, setting)
     known = f", {len(steps) - len(todo)} are known" if len(todo) < len(steps) else ""
     progress(f"measuring {len(todo)} cuts{known}")
+    first = 0.0
     for done, (place, values) in enumerate(jobs.stream(work, [steps[i] for i in todo], workers), 1):
         index = todo[place]
         found[index] = values
         journal.put(keys[index], values, _label(steps[index]))
-        left = (time.perf_counter() - started) / done * (len(todo) - done)
-        progress(f"measured {done} of {len(todo)}, {_duration(left)} left")
+        first = first or time.perf_counter()  # until then workers get ready, which says nothing of the rest
+        each = (time.perf_counter() - first) / (done - 1) if done > 1 else None
+        left = "" if each is None else f", {_duration(each * (len(todo) - done))} left"
+        progress(f"measured {done} of {len(todo)}{left}")
     return found, len(todo)
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import api, calibration, cost, criteria, goals, jobs, recover
+from onnxprune import api, calibration, cost, criteria, jobs, recover
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
 from onnxprune.api import Outcome
+from onnxprune.bench import Place
 from onnxprune.calibration.batches import BATCH, Run
 from onnxprune.curves import METRICS
 from onnxprune.cut import Cut
@@ -26,6 +27,7 @@ from onnxprune.options import Options
 from onnxprune.probe import Carried
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import gone
+from onnxprune.timing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class Settings:
         samples: how many calibration samples to use.
         sizes: numbers for symbolic dims.
         verify: prove the model that is found.
+        place: where times are measured, if the options ask for any.
     """
 
     targets: tuple[Target, ...]
@@ -112,6 +115,7 @@ class Settings:
     samples: int = 256
     sizes: Mapping[str, int] = field(default_factory=dict)
     verify: bool = True
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,7 @@ def search(
         data=fitting or None,
         samples=settings.samples,
         recovery=settings.recovery,
+        place=settings.place,
         progress=progress,
     )
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
@@ -335,7 +340,7 @@ def prepare(setting: _Setting) -> Callable[[float], Trial]:
     def attempt(share: float) -> Trial:
         started = time.perf_counter()
         options = _with_budget(setting.options, settings, share)
-        removed = goals.fit(groups, setting.scores, options).removed
+        removed = Timing.of(groups, setting.scores, options, settings.place, logger.info).fit().removed
         cut = Cut(groups, gone(groups, removed))
         small = rewrite(groups, cut.gone)
         if setting.fitting and settings.recovery.method != "none":
