@@ -226,7 +226,7 @@ def test_a_kill_loses_no_finished_measurement(tmp_path, how):
 
 
 @pytest.mark.long
-def test_a_dask_cluster_gives_the_same_though_a_worker_is_killed(tmp_path):
+def test_a_dask_cluster_gives_the_same_though_a_worker_is_killed():
     distributed = pytest.importorskip("distributed")
     ratios = tuple(i / 20 for i in range(1, 20))
     local = sensitivity(ratios=ratios)
@@ -245,6 +245,27 @@ def test_a_dask_cluster_gives_the_same_though_a_worker_is_killed(tmp_path):
     assert killed
     assert found.curves == local.curves
     assert found.measured == local.measured
+
+
+@pytest.mark.long
+def test_commands_find_a_cluster_by_its_address():
+    """What was measured by two local processes, and what was searched here, is what a cluster gives."""
+    distributed = pytest.importorskip("distributed")
+    found, given = [], ["--data", DATA, "--criterion", "l2", "--samples", "32", "--json"]
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+    with cluster:
+        for where in (["--dask", cluster.scheduler_address], ["--jobs", "2"]):
+            for command in (
+                ["sensitivity", "--no-cache"],
+                ["prune", "--dry-run", "--min-sqnr", "5", "--recover", "none"],
+            ):
+                call = [sys.executable, "-m", "onnxprune", command[0], DIGITS, *command[1:], *given, *where]
+                root = str(Path(__file__).parents[1])
+                done = subprocess.run(call, env=os.environ | {"PYTHONPATH": root}, capture_output=True, check=True)
+                found.append(json.loads(done.stdout))
+    assert found[0]["curves"] == found[2]["curves"]
+    tried = [[(t["share"], t["values"]) for t in found[i]["search"]["trials"]] for i in (1, 3)]
+    assert tried[0] == tried[1] and len(tried[0]) > 2
 
 
 def test_fronts_are_in_front_of_what_changes():
