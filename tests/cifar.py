@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from onnxprune.labels import Array
@@ -17,10 +15,10 @@ from tests import shared
 from tests.accuracy import pictures
 
 
-def calibration() -> Iterator[Array]:
+def calibration() -> Array:
     """256 training pictures, drawn with seed 1, without labels."""
     raw = _data("train_2000")["x"]
-    yield from pictures(raw[np.random.default_rng(1).permutation(len(raw))[:256]])[:, None]
+    return pictures(raw[np.random.default_rng(1).permutation(len(raw))[:256]])
 
 
 def accuracy(path: str) -> float:
