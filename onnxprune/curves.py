@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from onnxprune import calibration, criteria, jobs, probe, recover
 from onnxprune import plan as plans
 from onnxprune.budget import UNITS
@@ -146,6 +148,19 @@ class Sensitivity:
             c.group: ([0.0, *(p.ratio for p in c.points)], [0.0, *(self.damage(p, metric) for p in c.points)])
             for c in self.curves
         }
+
+    def damage_by_units(self, metric: str = "") -> dict[str, Array]:
+        """Group name -> float64[units + 1]: the damage of losing 0, 1, ... units.
+
+        Between measurements it rises in straight lines, and never falls; beyond the last it rises as before.
+        """
+        found = {}
+        for curve, (ratios, damage) in zip(self.curves, self.curves_of(metric).values(), strict=True):
+            steps = np.arange(curve.units + 1) / curve.units
+            rising = np.maximum.accumulate(damage)
+            slope = (rising[-1] - rising[-2]) / (ratios[-1] - ratios[-2])
+            found[curve.group] = np.interp(steps, ratios, rising) + slope * np.maximum(steps - ratios[-1], 0)
+        return found
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, which `from_json` reads."""

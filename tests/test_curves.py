@@ -20,7 +20,7 @@ from onnxprune import curves
 from onnxprune.agreement import agreement
 from onnxprune.api import run
 from onnxprune.calibration import read
-from onnxprune.curves import Sensitivity, Settings, measure
+from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.grouping import trace
@@ -142,6 +142,13 @@ def test_a_report_can_be_read_again():
     for text in ("{}", "[]", "no", '{"format": "onnxprune-sensitivity", "version": 1}'):
         with pytest.raises(UsageError, match="not a sensitivity report"):
             Sensitivity.from_json(text)
+
+
+def test_damage_by_units_goes_through_the_measurements_and_never_falls():
+    points = tuple(Point(n, n / 8, {"error": e}) for n, e in ((2, 1.0), (4, 0.5), (6, 3.0)))
+    found = Sensitivity((Curve("g", "channel", True, 8, points),), "error", (0.25, 0.5, 0.75))
+    (damage,) = found.damage_by_units().values()
+    assert damage.tolist() == pytest.approx([0, 0.5, 1, 1, 1, 2, 3, 4, 5])
 
 
 @pytest.mark.parametrize(
