@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, criteria, goals, jobs, probe, recover
+import numpy as np
+
+from onnxprune import calibration, criteria, jobs, probe, recover
 from onnxprune import plan as plans
 from onnxprune.budget import UNITS
 from onnxprune.errors import UsageError
@@ -23,6 +25,7 @@ from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.plan import Step
 from onnxprune.selection import select
+from onnxprune.timing import Timing
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +149,19 @@ class Sensitivity:
             for c in self.curves
         }
 
+    def damage_by_units(self, metric: str = "") -> dict[str, Array]:
+        """Group name -> float64[units + 1]: the damage of losing 0, 1, ... units.
+
+        Between measurements it rises in straight lines, and never falls; beyond the last it rises as before.
+        """
+        found = {}
+        for curve, (ratios, damage) in zip(self.curves, self.curves_of(metric).values(), strict=True):
+            steps = np.arange(curve.units + 1) / curve.units
+            rising = np.maximum.accumulate(damage)
+            slope = (rising[-1] - rising[-2]) / (ratios[-1] - ratios[-2])
+            found[curve.group] = np.interp(steps, ratios, rising) + slope * np.maximum(steps - ratios[-1], 0)
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, which `from_json` reads."""
         return {"format": FORMAT, "version": VERSION} | asdict(self)
@@ -234,7 +250,7 @@ def measure(
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     steps = _steps(groups, scores, options, settings.ratios)
     names = tuple(dict.fromkeys(step.group for step in steps))
-    chosen = goals.fit(groups, scores, options).removed
+    chosen = Timing.of(groups, scores, options, None, progress).fit().removed
     setting = probe.Setting(
         probe.Carried(model),
         policy | {"sizes": dict(settings.sizes)},
@@ -325,15 +341,18 @@ def _measured(
     keys = [key_of(**about, cut=None if s is None else [s.group, s.layout, s.remove]) for s in steps]
     found = [journal.get(key) for key in keys]
     todo = [index for index, value in enumerate(found) if value is None]
-    work, started = jobs.Work(probe.prepare, setting), time.perf_counter()
+    work = jobs.Work(probe.prepare, setting)
     known = f", {len(steps) - len(todo)} are known" if len(todo) < len(steps) else ""
     progress(f"measuring {len(todo)} cuts{known}")
+    first = 0.0
     for done, (place, values) in enumerate(jobs.stream(work, [steps[i] for i in todo], workers), 1):
         index = todo[place]
         found[index] = values
         journal.put(keys[index], values, _label(steps[index]))
-        left = (time.perf_counter() - started) / done * (len(todo) - done)
-        progress(f"measured {done} of {len(todo)}, {_duration(left)} left")
+        first = first or time.perf_counter()  # until then workers get ready, which says nothing of the rest
+        each = (time.perf_counter() - first) / (done - 1) if done > 1 else None
+        left = "" if each is None else f", {_duration(each * (len(todo) - done))} left"
+        progress(f"measured {done} of {len(todo)}{left}")
     return found, len(todo)
 
 

@@ -28,6 +28,8 @@ from onnxprune.errors import RunError
 Job = Any
 # So many local pools in a row may break without any result before the work is given up.
 BREAKS = 3
+# Where numpy's libraries find how many threads to use.
+ALGEBRA = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ def do(ticket: Ticket, job: Job) -> Any:
 
 
 def _begin(line: Connection) -> None:
-    """Leave interrupts to the process that asks, and end when it does."""
+    """Leave interrupts to the process that asks, and end when it does; use one thread, as all do."""
+    for name in ALGEBRA:  # read when numpy is imported, which is later
+        os.environ.setdefault(name, "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
 

@@ -20,7 +20,7 @@ from onnxprune import curves
 from onnxprune.agreement import agreement
 from onnxprune.api import run
 from onnxprune.calibration import read
-from onnxprune.curves import Sensitivity, Settings, measure
+from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.grouping import trace
@@ -144,6 +144,13 @@ def test_a_report_can_be_read_again():
             Sensitivity.from_json(text)
 
 
+def test_damage_by_units_goes_through_the_measurements_and_never_falls():
+    points = tuple(Point(n, n / 8, {"error": e}) for n, e in ((2, 1.0), (4, 0.5), (6, 3.0)))
+    found = Sensitivity((Curve("g", "channel", True, 8, points),), "error", (0.25, 0.5, 0.75))
+    (damage,) = found.damage_by_units().values()
+    assert damage.tolist() == pytest.approx([0, 0.5, 1, 1, 1, 2, 3, 4, 5])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -226,7 +233,7 @@ def test_a_kill_loses_no_finished_measurement(tmp_path, how):
 
 
 @pytest.mark.long
-def test_a_dask_cluster_gives_the_same_though_a_worker_is_killed(tmp_path):
+def test_a_dask_cluster_gives_the_same_though_a_worker_is_killed():
     distributed = pytest.importorskip("distributed")
     ratios = tuple(i / 20 for i in range(1, 20))
     local = sensitivity(ratios=ratios)
@@ -245,6 +252,27 @@ def test_a_dask_cluster_gives_the_same_though_a_worker_is_killed(tmp_path):
     assert killed
     assert found.curves == local.curves
     assert found.measured == local.measured
+
+
+@pytest.mark.long
+def test_commands_find_a_cluster_by_its_address():
+    """What was measured by two local processes, and what was searched here, is what a cluster gives."""
+    distributed = pytest.importorskip("distributed")
+    found, given = [], ["--data", DATA, "--criterion", "l2", "--samples", "32", "--json"]
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+    with cluster:
+        for where in (["--dask", cluster.scheduler_address], ["--jobs", "2"]):
+            for command in (
+                ["sensitivity", "--no-cache"],
+                ["prune", "--dry-run", "--min-sqnr", "5", "--recover", "none"],
+            ):
+                call = [sys.executable, "-m", "onnxprune", command[0], DIGITS, *command[1:], *given, *where]
+                root = str(Path(__file__).parents[1])
+                done = subprocess.run(call, env=os.environ | {"PYTHONPATH": root}, capture_output=True, check=True)
+                found.append(json.loads(done.stdout))
+    assert found[0]["curves"] == found[2]["curves"]
+    tried = [[(t["share"], t["values"]) for t in found[i]["search"]["trials"]] for i in (1, 3)]
+    assert tried[0] == tried[1] and len(tried[0]) > 2
 
 
 def test_fronts_are_in_front_of_what_changes():

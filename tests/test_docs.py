@@ -171,7 +171,7 @@ def test_every_example_model_is_in_the_table():
 
 def test_signatures_of_the_library_page():
     rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
-    assert set(rows) == {"prune", "trace", "make_plan", "apply", "verify"}
+    assert set(rows) == {"prune", "trace", "make_plan", "apply", "verify", "sensitivity"}
     for name, shown in rows.items():
         given = [p.partition("=")[0].strip() for p in shown.split(",")]
         actual = inspect.signature(getattr(onnxprune, name)).parameters.values()

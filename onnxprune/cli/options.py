@@ -278,40 +278,42 @@ def recovery(default: str, text: str) -> Callable[[Command], Command]:
     return click.option("--recover", type=methods, default=default, show_default=True, help=text)
 
 
-_WORKERS: tuple[Callable[[Command], Command], ...] = (
-    click.option(
+def workers(default: int | None) -> Callable[[Command], Command]:
+    """Add where independent work is done; the command gets `workers`, as `jobs.stream` takes it.
+
+    Args:
+        default: local processes; None is one per core.
+    """
+    processes = click.option(
         "--jobs",
         metavar="N",
         type=click.IntRange(1),
         default=None,
-        help="Local worker processes, of one thread each; by default one per core.",
-    ),
-    click.option(
+        help=f"Local worker processes; by default {default or 'one per core'}.",
+    )
+    cluster = click.option(
         "--dask", metavar="SCHEDULER", help="Send the work to a Dask cluster: tcp://host:8786, or a scheduler file."
-    ),
-)
+    )
 
+    def add(function: Command) -> Command:
+        @functools.wraps(function)
+        def wrapped(*args: Any, jobs: int | None, dask: str | None, **given: Any) -> Any:
+            if dask is not None and jobs is not None:
+                raise UsageError(
+                    "--jobs and --dask cannot both be given", hint="a cluster says how many workers it has"
+                )
+            if dask is None:
+                from onnxprune.jobs import cores
 
-def workers(function: Command) -> Command:
-    """Add where independent work is done; the command gets `workers`, as `jobs.stream` takes it."""
+                return function(*args, workers=jobs or default or cores(), **given)
+            from onnxprune.cluster import connected
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, jobs: int | None, dask: str | None, **given: Any) -> Any:
-        if dask is not None and jobs is not None:
-            raise UsageError("--jobs and --dask cannot both be given", hint="a cluster says how many workers it has")
-        if dask is None:
-            from onnxprune.jobs import cores
+            with connected(dask) as client:
+                return function(*args, workers=client, **given)
 
-            return function(*args, workers=jobs or cores(), **given)
-        from onnxprune.cluster import connected
+        return processes(cluster(wrapped))
 
-        with connected(dask) as client:
-            return function(*args, workers=client, **given)
-
-    command: Command = wrapped
-    for option in reversed(_WORKERS):
-        command = option(command)
-    return command
+    return add
 
 
 def check_sizes(model: Model, given: dict[str, int]) -> None:

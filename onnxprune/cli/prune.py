@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @shared.data
 @shared.recovery("least-squares", "With --data: how what is behind a cut is re-fitted to the outputs that it gave.")
 @targets
+@shared.workers(1)
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
@@ -48,6 +49,7 @@ def prune(
     samples: int,
     recover: str,
     wanted: Wanted | None,
+    workers: Any,
     plan_out: str | None,
     dry_run: bool,
     force: bool,
@@ -82,7 +84,7 @@ def prune(
         "place": place.settled() if time or needs_tables(options) else None,
         "progress": console.progress,
     }
-    found = None if wanted is None else wanted.search(source, options, **given)
+    found = wanted.search(source, options, workers=workers, **given) if wanted else None
     outcome = found.outcome if found else api.run(source, options, **given)
     _judge(outcome, options)
     if not dry_run and output is not None:

@@ -46,7 +46,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 @shared.data
 @shared.selection
 @shared.sizes
-@shared.workers
+@shared.workers(None)
 @click.option(
     "--cache",
     metavar="FILE",

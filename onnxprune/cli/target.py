@@ -95,14 +95,14 @@ class Wanted:
 
             check_library()
 
-    def search(self, model: Model, options: Options, *, data: Any, progress: Any, **given: Any) -> Found:
-        """Find the model; the arguments are those of `api.run`."""
+    def search(self, model: Model, options: Options, *, data: Any, workers: Any, progress: Any, **given: Any) -> Found:
+        """Find the model; the arguments are those of `api.run`, and `workers` as in `jobs.stream`."""
         from onnxprune.evaluation import Evaluation
         from onnxprune.search import Settings, search
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
         settings = Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
-        return search(model, options, settings, data, progress=progress)
+        return search(model, options, settings, data, workers=workers, progress=progress)
 
     def _targets(self) -> list[Target]:
         from onnxprune.search import Target, amount

@@ -1,0 +1,215 @@
+"""The smallest model that is good enough, and the trace of what was tried."""
+
+from __future__ import annotations
+
+import functools
+import json
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune import cost
+from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.evaluation import Evaluation
+from onnxprune.model import load
+from onnxprune.options import Options
+from onnxprune.plan import Plan
+from onnxprune.recover import Options as Recovery
+from onnxprune.runtime import Session
+from onnxprune.search import Settings, Target, amount, search
+from tests.test_cli import DIGITS, MODELS, run
+
+__all__ = ["run"]  # the fixture
+DATA = str(MODELS / "digits_calibration.npz")
+L2 = Options(criterion="l2")
+BARE = Recovery("none")
+
+
+def macs_left(path) -> float:
+    return cost.of(load(path)).macs / whole_macs()
+
+
+@functools.cache
+def whole_macs() -> int:
+    return cost.of(load(DIGITS)).macs
+
+
+def accuracy(path) -> float:
+    with np.load(MODELS / "digits_test.npz") as test, Session(load(path)) as session:
+        (name,) = session.inputs
+        return float((session.run({name: test["image"]})[0].argmax(axis=1) == test["label"]).mean())
+
+
+@pytest.mark.parametrize("drop", [0.3, 0.62])
+def test_the_smallest_good_model_is_found_to_the_last_step(drop):
+    """Where the value is the MACs themselves, the best model is known."""
+    settings = Settings((Target("value", drop),), Evaluation(macs_left), BARE, trials=12, verify=False)
+    found = search(load(DIGITS), L2, settings)
+    assert found.met and found.whole == {"value": 1.0}
+    assert 1 - drop <= found.values["value"] < 1 - drop + 0.02
+    good = [t for t in found.trials if t.good]
+    assert found.outcome.after.macs == min(t.macs for t in good)
+    assert {t.good for t in found.trials} == {True, False}
+
+
+def test_no_model_is_tried_twice():
+    settings = Settings((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=30, verify=False)
+    trials = search(load(DIGITS), L2, settings).trials
+    assert len({t.macs for t in trials}) == len(trials) < 30
+
+
+def test_accuracy_stays_within_the_drop():
+    settings = Settings((Target("value", 0.02, relative=True),), Evaluation(accuracy), trials=2, samples=96)
+    found = search(load(DIGITS), L2, settings, DATA)
+    assert found.met
+    assert found.values["value"] >= 0.98 * accuracy(DIGITS)
+    assert found.outcome.repair is not None and found.outcome.verdict.ok
+    assert found.outcome.after.macs < 0.6 * found.outcome.before.macs
+
+
+def test_the_model_is_the_one_that_was_tried():
+    settings = Settings((Target("sqnr", 6.0),), recovery=Recovery("bias"), trials=2, samples=48)
+    found = search(load(DIGITS), L2, settings, DATA)
+    best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
+    assert found.values == pytest.approx(best.values, rel=1e-4)
+    assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
+
+
+def test_what_judges_is_held_out(monkeypatch):
+    from onnxprune import search as module
+
+    seen = []
+    real = module.recover.repair
+    monkeypatch.setattr(
+        module.recover, "repair", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k)
+    )
+    fitting, judging = module._inputs(load(DIGITS), Settings((Target("sqnr", 1),), samples=64), DATA)
+    assert sum(len(r["image"]) for r in judging) == 16 and sum(len(r["image"]) for r in fitting) == 48
+    rows = {r.tobytes() for run in judging for r in run["image"]}
+    search(load(DIGITS), L2, Settings((Target("sqnr", 1),), recovery=Recovery("bias"), trials=1, samples=64), DATA)
+    assert seen and rows.isdisjoint({r.tobytes() for run in seen for r in run["image"]})
+
+
+def test_several_workers_cut_the_range_into_as_many_parts():
+    settings = Settings((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=6, verify=False)
+    with ThreadPoolExecutor(3) as threads:
+        found = search(load(DIGITS), L2, settings, workers=threads)
+    assert [round(t.share, 2) for t in found.trials[:3]] == [0.25, 0.5, 0.75]
+    assert len(found.trials) == 6 and 0.5 <= found.values["value"] <= 0.5 + 1 / 16
+
+
+def test_the_front_holds_what_nothing_else_beats():
+    settings = Settings((Target("sqnr", 8.0),), recovery=BARE, trials=6, verify=False)
+    found = search(load(DIGITS), L2, settings, DATA)
+    for trial in found.trials:
+        beaten = any(o.macs <= trial.macs and o.values["sqnr"] > trial.values["sqnr"] for o in found.trials)
+        assert beaten != (trial in found.front)
+    shown = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert [t["pareto"] for t in shown["trials"]] == [t in found.front for t in found.trials]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "error", "message"),
+    [
+        (Target("value", -1.0), L2, GoalMissed, "none of 2 models is good enough; at "),
+        (Target("sqnr", 20), L2, UsageError, "no inputs to compare"),
+        (Target("value", 0.1), Options(macs="50%"), UsageError, "a budget on macs, or a ratio"),
+        (Target("value", 0.1), Options(ratio=0.5), UsageError, "a budget on macs, or a ratio"),
+    ],
+)
+def test_what_cannot_be_found_is_said(target, options, error, message):
+    settings = Settings((target,), Evaluation(macs_left), BARE, trials=2, verify=False)
+    with pytest.raises(error, match=message):
+        search(load(DIGITS), options, settings)
+
+
+def test_a_drop_needs_a_measure_and_classes_need_scores():
+    with pytest.raises(UsageError, match="a drop needs a measure of your own"):
+        search(load(DIGITS), L2, Settings((Target("value", 0.1),)), DATA)
+    unet = load(str(MODELS / "unet.onnx"))
+    with pytest.raises(UsageError, match="metric 'kl' does not apply"):
+        search(unet, L2, Settings((Target("kl", 1),), recovery=BARE, samples=8), "random")
+    with pytest.raises(UsageError, match="no metric is called 'beauty'"):
+        Target("beauty", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("1%", (0.01, True)), ("0.5", (0.5, False)), ("20dB", (20, False)), (" 1e-3 ", (1e-3, False))]
+)
+def test_amounts(text, found):
+    assert amount(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "5 s", "%"])
+def test_no_amounts(text):
+    with pytest.raises(UsageError, match="is not an amount"):
+        amount(text)
+
+
+def test_a_drop_is_absolute_or_a_share():
+    for target, bound in ((Target("value", 2.0), 88), (Target("value", 0.1, True), 81)):
+        assert target.bound({"value": 90.0}) == bound
+    assert Target("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
+
+
+# --- command line ----------------------------------------------------------------------------------------------
+
+GIVEN = ("--criterion", "l2", "--data", DATA, "--samples", 48, "--recover", "bias", "--max-trials", 2)
+
+
+def test_trials_are_shown_drawn_and_can_be_made_again(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    out, plans, picture = tmp_path / "o.onnx", tmp_path / "plans", tmp_path / "p.svg"
+    done = run("prune", DIGITS, "-o", out, *GIVEN, "--min-sqnr", "5dB", "--trials", plans, "--picture", picture)
+    assert done.code == 0, done.err
+    assert "asked    sqnr of at least 5" in done.out
+    files = sorted(plans.iterdir())
+    assert [p.name for p in files] == ["01.plan.json", "02.plan.json"]
+    ids = {e.get("id") for e in ET.parse(picture).getroot().iter()}
+    assert {"trial-1", "trial-2", "front"} <= ids
+    again = run("apply", DIGITS, files[0], "-o", tmp_path / "again.onnx", "--data", DATA, "--samples", 48)
+    assert again.code == 0, again.err
+    bare = run("apply", DIGITS, files[0], "-o", tmp_path / "bare.onnx")
+    assert bare.code == 0
+    one, two = (onnx.load(tmp_path / f"{name}.onnx") for name in ("again", "bare"))
+    assert [t.dims for t in one.graph.initializer] == [t.dims for t in two.graph.initializer]
+    assert one != two
+
+
+def test_the_trace_is_in_the_report(run, tmp_path):
+    done = run("prune", DIGITS, "--dry-run", *GIVEN, "--recover", "none", "--max-divergence", "kl=5", "--json")
+    assert done.code == 0, done.err
+    trace = done.json["search"]
+    assert trace["met"] and trace["targets"][0]["metric"] == "kl" and len(trace["trials"]) == 2
+    assert sum(t["pareto"] for t in trace["trials"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--max-drop", "1%"), 2, "--eval"),
+        (("--max-drop", "much", "--eval", "wc -c < {model}"), 2, "'much' is not an amount"),
+        (("--max-divergence", "top9=1"), 2, "no metric is called 'top9'"),
+        (("--eval", "wc -c < {model}"), 2, "--eval is for a search"),
+        (("--trials", "x"), 2, "--trials is for a search"),
+        (("--min-sqnr", "5", "--ratio", "0.5"), 2, "cannot both decide"),
+        (("--min-sqnr", "5", "--trials", DIGITS), 2, "is not a folder"),
+        (("--min-sqnr", "5", "--trials", str(MODELS)), 2, "is not empty"),
+        (("--min-sqnr", "500", "--recover", "none"), 1, "none of 2 models is good enough"),
+    ],
+)
+def test_what_cannot_work_is_said(run, tmp_path, more, code, message):
+    done = run("prune", DIGITS, "-o", tmp_path / "o.onnx", *GIVEN, *more)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert not Path(tmp_path / "o.onnx").exists()
+
+
+def test_zeros_are_not_repaired(run, tmp_path):
+    assert run("plan", DIGITS, "-o", tmp_path / "plan.json").code == 0
+    done = run("apply", DIGITS, tmp_path / "plan.json", "-o", tmp_path / "o.onnx", "--zero", "--data", DATA)
+    assert done.code == 2 and "--zero leaves nothing to re-fit" in done.err
