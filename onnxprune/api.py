@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, cost, criteria, goals, interface, proof, recover
+from onnxprune import calibration, cost, goals, interface, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.bench import Place
 from onnxprune.cost import Cost
@@ -150,9 +150,10 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes)
     with clock("scoring"):
-        scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
+        recovery = recovery or recover.Options()
+        scores = stepwise.scored(groups, options, runs, recovery, place)
     timing = Timing.of(groups, scores, options, place, clock.progress)
-    recovery, reserve = recovery or recover.Options(), dict[str, float]()
+    reserve = dict[str, float]()
     for _ in range(ATTEMPTS):
         with clock("selecting"):
             chosen = timing.fit(reserve)
@@ -234,7 +235,7 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
-    scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
+    scores = stepwise.scored(groups, options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes)
 

@@ -37,6 +37,7 @@ LEVELS = (
         "recover",
         "goals",
         "timing",
+        "stepwise",
     ),
     ("reference", "exact", "proof", "api", "probe", "curves", "search"),
     ("report", "cli"),
