@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, cost, criteria, goals, interface, proof, recover
+from onnxprune import calibration, cost, goals, interface, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.bench import Place
 from onnxprune.cost import Cost
@@ -150,9 +150,10 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes)
     with clock("scoring"):
-        scores = _scored(groups, options, runs, clock.progress)
+        recovery = recovery or recover.Options()
+        scores = stepwise.scored(groups, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
-    recovery, reserve = recovery or recover.Options(), dict[str, float]()
+    reserve = dict[str, float]()
     for _ in range(ATTEMPTS):
         with clock("selecting"):
             chosen = timing.fit(reserve)
@@ -210,12 +211,6 @@ def _proven(
     return chosen, small, verdict, ()
 
 
-def _scored(groups: Groups, options: Options, runs: Sequence[Any], progress: Progress) -> Array:
-    compared = options.strategy != "uniform"
-    given = (options.criterion, options.seed, runs, options.aggregate)
-    return criteria.score(groups, *given, compared=compared, progress=progress)
-
-
 def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> Groups:
     return trace_model(
         model,
@@ -240,7 +235,7 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
-    scores = _scored(groups, options, runs, logger.info)
+    scores = stepwise.scored(groups, options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes)
 

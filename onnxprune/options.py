@@ -53,6 +53,7 @@ class Options:
         rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
             keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
+        steps: after each but the last of so many equal parts of the removal, what is left is repaired and scored anew.
     """
 
     ratio: float | None = None
@@ -76,6 +77,7 @@ class Options:
     allow_io_changes: bool = False
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
         for name, value in [("ratio", self.share), ("max_ratio", self.max_ratio), *self.ratios.items()]:
@@ -87,6 +89,8 @@ class Options:
         for name, globs in (("keep", self.keep), ("only", self.only)):
             if isinstance(globs, str):
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
+        if self.steps < 1:
+            raise UsageError(f"steps is {self.steps}, but must be at least 1")
         if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and self.round_to >= 1):
             raise UsageError(f"round_to is {self.round_to!r}, but must be at least 1, or {AUTO!r}")
         for what, chosen, known in (

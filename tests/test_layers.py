@@ -36,6 +36,7 @@ LEVELS = (
         "recover",
         "goals",
         "timing",
+        "stepwise",
     ),
     ("reference", "exact", "proof", "api", "probe", "curves", "search"),
     ("report", "cli"),

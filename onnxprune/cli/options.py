@@ -40,6 +40,7 @@ _SELECTION = (
     "allow_io_changes",
     "rows",
     "seed",
+    "steps",
 )
 
 
@@ -421,6 +422,13 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         help="Keep only these rows of an embedding (or classes of an output): a file of ids; may be repeated.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
+    click.option(
+        "--steps",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Choose in so many parts: after each, what is left is repaired and scored anew.",
+    ),
 )
 
 
