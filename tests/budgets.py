@@ -149,7 +149,7 @@ def main() -> None:
     if given.write:
         table = f"{hit} of {len(tried)} budgets are hit.\n\n" + HEADER + "\n".join(map(str, found)) + "\n"
         text = given.write.read_text(encoding="utf-8")
-        text = re.sub(r"(?s)(<!-- table -->\n).*", lambda start: start[1] + table, text)
+        text = re.sub(r"(?s)(<!-- table -->\n).*?(?=\n## |\Z)", lambda start: start[1] + table, text)
         given.write.write_text(text, encoding="utf-8")
 
 
