@@ -3,8 +3,8 @@
     pip install onnx-tool
     python -m tests.macs [GLOB ...] [--write docs/budgets.md]
 
-Needs the folder of shared graphs (see tests/shared.py). Compared are contractions, node by node, for one sample: onnx-tool
-adds the bias to a layer's MACs, and counts what is no contraction, too.
+Needs the folder of shared graphs (see tests/shared.py). Compared are contractions, node by node, for one sample:
+onnx-tool adds the bias to a layer's MACs, and counts what is no contraction, too.
 """
 
 from __future__ import annotations
