@@ -33,6 +33,8 @@ from onnxprune.rules.site import Site
 from onnxprune.tapped import Store, Walk, tappable
 
 DAMPING = 1e-2
+# Share of a group that is taken out to see what that does to the outputs: enough to show, and too little to ruin them.
+TRIED = 0.25
 # Relative squared errors below this count as none: so small, they are rounding.
 NEGLIGIBLE = 1e-5
 ROWS = 16384
@@ -74,17 +76,17 @@ def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array
     scores = _fallback(evidence)
     store = Store()
     trials: dict[str, list[Trial]] = {}
-    halves: dict[str, float] = {}
+    damage: dict[str, float] = {}
     try:
         readers = _readers(groups, evidence.runs, store)
         for number, group in enumerate(groups.groups, 1):
             evidence.progress(f"scoring group {number} of {len(groups.groups)}")
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
             if own:
-                scores[group.classes], halves[group.name], trials[group.name] = _greedy(group, own, store)
+                scores[group.classes], damage[group.name], trials[group.name] = _greedy(group, own, store)
         if evidence.compared:
             found = impacts(groups, evidence.runs, trials, evidence.progress)
-            for name, factor in _factors(halves, found).items():
+            for name, factor in _factors(damage, found).items():
                 group = next(g for g in groups.groups if g.name == name)
                 scores[group.classes] *= factor
     finally:
@@ -92,11 +94,11 @@ def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array
     return scores
 
 
-def _factors(halves: Mapping[str, float], impact: Mapping[str, float]) -> dict[str, float]:
+def _factors(damage: Mapping[str, float], impact: Mapping[str, float]) -> dict[str, float]:
     """Group -> what its damage is multiplied with to be an error of the outputs; the median where that is not known."""
-    known = {name: (impact[name] + NEGLIGIBLE) / (halves[name] + NEGLIGIBLE) for name in impact}
+    known = {name: (impact[name] + NEGLIGIBLE) / (damage[name] + NEGLIGIBLE) for name in impact}
     usual = float(np.median(list(known.values()))) if known else 1.0
-    return {name: known.get(name, usual) for name in halves}
+    return {name: known.get(name, usual) for name in damage}
 
 
 def _fallback(evidence: Evidence) -> Array:
@@ -225,12 +227,12 @@ def _columns(owner: Array, classes: Array) -> Array:
 
 
 def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, float, list[Trial]]:
-    """(accumulated damage at the removal of every class, the same when half are gone, the readers then)."""
+    """(accumulated damage at the removal of every class, the same when `TRIED` are gone, the readers then)."""
     surgeries = [_Surgery(reader, group.classes) for reader in readers]
     left = np.arange(len(group.classes))
     each = max(1, -(-len(left) // ROUNDS))
     scores, damage = np.zeros(len(left)), 0.0
-    half: float | None = None
+    tried: float | None = None
     trials: list[Trial] = []
     while len(left):
         costs = np.sum([surgery.costs(left) for surgery in surgeries], axis=0)
@@ -240,6 +242,6 @@ def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Arr
         for surgery in surgeries:
             surgery.remove(left[order])
         left = np.delete(left, order)
-        if half is None and 2 * len(left) <= len(scores):
-            half, trials = damage, [surgery.trial(store) for surgery in surgeries]
-    return scores, half or 0.0, trials
+        if tried is None and len(left) <= (1 - TRIED) * len(scores):
+            tried, trials = damage, [surgery.trial(store) for surgery in surgeries]
+    return scores, tried or 0.0, trials
