@@ -16,8 +16,11 @@ from onnxprune.labels import Array
 SESSIONS = 6
 # Student's t, two-sided 95 %, by the number of sessions: of one degree of freedom less.
 QUANTILES = (math.inf, math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-# Seconds of a turn, and the most runs in it: what others do to the machine should meet every entrant alike.
-TURN, MOST = 0.01, 20
+# Seconds of a turn of the first entrant, and fewest and most runs in a turn: what others do to the machine should meet
+# every entrant alike.
+TURN, FEWEST, MOST = 0.02, 2, 20
+# Most rounds in a session.
+LONGEST = 1000
 
 Entrant = Callable[[], AbstractContextManager[Callable[[], object]]]
 
@@ -47,7 +50,8 @@ class Race:
     """What was measured.
 
     Attributes:
-        rounds: float64[sessions, rounds, entrants], seconds: the median of a turn.
+        rounds: float64[sessions, rounds, entrants], seconds: the fastest run of a turn, of as many runs for all. What is
+            interrupted takes longer, but nothing takes less than it must.
         runs: all runs of every entrant, in seconds.
     """
 
@@ -57,6 +61,10 @@ class Race:
     def median(self, entrant: int) -> float:
         """Seconds of a run."""
         return float(np.median(self.runs[entrant]))
+
+    def typical(self, entrant: int) -> float:
+        """Seconds of a run that nobody interrupts."""
+        return float(np.median(self.rounds[:, :, entrant]))
 
     def percentile(self, entrant: int, percent: float) -> float:
         """Seconds that `percent` of the runs stay below."""
@@ -73,7 +81,7 @@ class Race:
 
 
 def race(
-    entrants: Sequence[Entrant], *, seconds: float = 2.0, least: int = 3, sessions: int = SESSIONS, seed: int = 0
+    entrants: Sequence[Entrant], *, seconds: float = 2.0, least: int = 2, sessions: int = SESSIONS, seed: int = 0
 ) -> Race:
     """Time entrants against each other.
 
@@ -90,26 +98,25 @@ def race(
     for _ in range(sessions):
         with ExitStack() as stack:
             opened = [stack.enter_context(entrant()) for entrant in entrants]
-            turns = [_warmed(run) for run in opened]
-            each = max(least, math.ceil(seconds / sessions / max(TURN, max(s for _, s in turns))))
+            single = [_warmed(run) for run in opened]
+            count = max(FEWEST, min(MOST, round(TURN / max(single[0], 1e-7))))
+            each = min(LONGEST, max(least, math.ceil(seconds / sessions / (count * max(*single, 1e-7)))))
             rounds.append([])
             for _ in range(each):
                 row = [0.0] * len(opened)
                 for index in rng.permutation(len(opened)):
-                    taken = _turn(opened[index], turns[index][0])
+                    taken = _turn(opened[index], count)
                     runs[index] += taken
-                    row[index] = float(np.median(taken))
+                    row[index] = min(taken)
                 rounds[-1].append(row)
     fewest = min(map(len, rounds))
     return Race(np.array([r[:fewest] for r in rounds]), tuple(map(np.array, runs)))
 
 
-def _warmed(run: Callable[[], object]) -> tuple[int, float]:
-    """Warm up; (runs in a turn, seconds of a turn)."""
+def _warmed(run: Callable[[], object]) -> float:
+    """Warm up; seconds of a run."""
     run()
-    single = min(_timed(run) for _ in range(2))
-    count = max(1, min(MOST, round(TURN / max(single, 1e-7))))
-    return count, count * single
+    return min(_timed(run) for _ in range(2))
 
 
 def _turn(run: Callable[[], object], count: int) -> list[float]:

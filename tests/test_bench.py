@@ -58,7 +58,7 @@ def test_equal_things_show_no_difference_in_nineteen_of_twenty_races(clock):
 
 
 def test_a_real_difference_is_called_and_measured(clock):
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     given = [simulated(clock, s, of_session=0.02, of_run=0.1, rng=rng) for s in (0.004, 0.003)]
     found = race(given, seconds=1.0)
     ratio = found.ratio(1)
@@ -84,9 +84,24 @@ def test_what_slows_the_machine_for_a_while_meets_all(clock):
     assert ratio.value == pytest.approx(0.8) and not ratio.is_noise
 
 
+def test_what_is_interrupted_now_and_then_counts_with_its_other_runs(clock):
+    """A third of all runs takes ten times as long: the ratio is that of the others."""
+    rng = np.random.default_rng(0)
+
+    def entrant(seconds):
+        @contextmanager
+        def opened():
+            yield lambda: clock.__setitem__(0, clock[0] + seconds * (10 if rng.random() < 1 / 3 else 1))
+
+        return opened
+
+    found = race([entrant(0.004), entrant(0.003)], seconds=1.0)
+    assert found.ratio(1).value == pytest.approx(0.75) and found.typical(0) == pytest.approx(0.004)
+
+
 def test_shortest_races_still_have_all_sessions_and_rounds(clock):
     found = race([simulated(clock, 5.0)], seconds=0.0, least=2)
-    assert found.rounds.shape == (SESSIONS, 2, 1) and len(found.runs[0]) == 2 * SESSIONS
+    assert found.rounds.shape == (SESSIONS, 2, 1) and len(found.runs[0]) == 2 * SESSIONS * interleave.FEWEST
 
 
 def test_one_session_says_nothing_about_noise():

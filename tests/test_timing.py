@@ -160,6 +160,14 @@ def test_command_times_any_result(run, machine, tmp_path):  # noqa: F811
     assert run("prune", DIGITS, "--dry-run", "--ratio", 0.5, "--json").json["time"] is None
 
 
+def test_what_a_search_found_can_be_timed(run, machine, tmp_path):  # noqa: F811
+    data = ["--data", MODELS / "digits_calibration.npz", "--min-sqnr", "1dB", "--max-trials", 1]
+    data += ["--samples", 8, "--criterion", "l2", "--recover", "none"]
+    ran = run("prune", DIGITS, "--dry-run", *data, "--time", "--json")
+    assert ran.code == 0 and ran.json["time"]["after"] < ran.json["time"]["before"]
+    assert run("prune", DIGITS, "--dry-run", *data, "--json").json["time"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -198,6 +206,8 @@ def test_providers_that_do_not_say_what_kernels_take(machine, monkeypatch):
 def test_on_this_machine(tmp_path, monkeypatch):
     """Everything for real, once: a small network, half its time; busy machines may need more than half."""
     monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr("onnxprune.latency.timer.SECONDS", 0.1)
+    monkeypatch.setattr("onnxprune.latency.stopwatch.SECONDS", 0.1)
     outcome = api.run(load(DIGITS), Options(latency="70%"), place=ONE)
     assert outcome.verdict is not None and outcome.verdict.ok and outcome.timed is not None
     assert outcome.timed.ratio.value < 0.95

@@ -87,7 +87,7 @@ class Timer:
         """Seconds of a run of the original."""
         self.progress("timing the model")
         alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS, sessions=self._sessions)
-        return alone.median(0)
+        return alone.typical(0)
 
     @cached_property
     def _profile(self) -> Profile | None:
