@@ -50,8 +50,8 @@ class Race:
     """What was measured.
 
     Attributes:
-        rounds: float64[sessions, rounds, entrants], seconds: the fastest run of a turn, of as many runs for all. What is
-            interrupted takes longer, but nothing takes less than it must.
+        rounds: float64[sessions, rounds, entrants], seconds: the fastest run of a turn, of as many runs for all.
+            What is interrupted takes longer, but nothing takes less than it must.
         runs: all runs of every entrant, in seconds.
     """
 

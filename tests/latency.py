@@ -1,8 +1,9 @@
 """Budgets on time, measured: the tables in docs/latency.md.
 
-    python -m tests.latency [--model NAME ...] [--threads 1,2] [--target 50] [--write]
+    python -m tests.latency [--model NAME ...] [--threads 1,2] [--target 50] [--busy] [--write]
 
-Needs the folder of shared models (see tests/shared.py), and a machine that does nothing else. For every model and
+Needs the folder of shared models (see tests/shared.py), and a machine that does nothing else (with --busy, the time of
+one thread is what the processor spends on it, which is near enough where others work, too). For every model and
 number of threads: the target share of the time is asked for, and the result measured afresh; budgets on MACs and plain
 ratios with --round-to 8 are searched that take the same time, and the damage to the outputs is compared; and
 ratios from 0.1 to 0.9 are timed with and without --round-to auto, against what tables predicted.
@@ -16,10 +17,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from onnxprune import calibration, criteria, recover
+from onnxprune import calibration, criteria, interleave, recover
 from onnxprune.agreement import agreement
 from onnxprune.bench import Place, entrant, feeds_at
 from onnxprune.cut import Cut
@@ -218,10 +220,14 @@ def main() -> None:
     parser.add_argument("--model", action="append")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--target", type=float, default=50.0)
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     if shared.folder() is None:
         parser.error(shared.ABSENT)
+    if given.busy:
+        given.threads = "1"
+        interleave.time = SimpleNamespace(perf_counter=time.thread_time)
     rows = Rows([], [], [])
     for name in given.model or CNNS + TRANSFORMERS:
         with shared.materialised(shared.entry(name)) as path:
