@@ -77,3 +77,24 @@ def test_the_weights_are_put_back() -> None:
     groups = trace(model)
     last_scores(groups, compared=True)
     assert model.proto.SerializeToString(deterministic=True) == before
+
+
+def test_a_bias_that_a_trial_made_is_taken_back() -> None:
+    """Convolutions without a bias get one for a trial; the next group must not see it."""
+    net = Net()
+    x = net.input([4, 3, 9, 9], name="x")
+    for index in range(3):
+        x = net.add("Relu", net.add("Conv", x, net.weight(8, 3 if not index else 8, 3, 3, name=f"w{index}")))
+    net.output(net.add("Conv", x, net.weight(2, 8, 1, 1)))
+    runs = [{"x": np.random.default_rng(i).normal(size=(4, 3, 9, 9)).astype(np.float32)} for i in range(16)]
+    groups = trace(load(net.proto()))
+    sites = {s.node.input[1]: s for s, _ in groups.tracing.sites if s.node.op_type == "Conv"}
+
+    def trial(name: str, shift: float) -> Trial:
+        weight = np.asarray(groups.model.array(name)).reshape(8, -1).T.copy()
+        return Trial(sites[name], weight, np.full(8, shift))
+
+    given = {"a": [trial("w1", 3.0)], "b": [trial("w2", 3.0)], "c": [trial("w1", 0.0)]}
+    found = impacts(groups, runs, given, lambda text: None)
+    assert min(found["a"], found["b"]) > 0.1
+    assert found["c"] < 1e-9

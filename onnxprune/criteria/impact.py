@@ -58,7 +58,7 @@ def impacts(
             continue
         undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in layers]
         tally = Tally()
-        with Session(parameters.model) as session:
+        with Session(parameters.finished()) as session:
             for feeds, values in zip(some, wanted, strict=True):
                 tally.add(values, session.run(feeds, names))
         for back in undo:
