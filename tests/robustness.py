@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def files(start: int, stop: int) -> dict[str, Any]:
         tallies = fuzz.fuzz(range(start, stop), Path(folder))
     for offence in fuzz.summary(tallies):
         print(offence, flush=True)
-    return {name: asdict(tally) for name, tally in tallies.items()}
+    return {name: vars(tally) for name, tally in tallies.items()}
 
 
 def files_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +11,9 @@ from onnxprune.cli import options as shared
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+    from onnxprune.grouping import Groups
     from onnxprune.model import Model
 
 
@@ -49,7 +51,6 @@ def init(
     from onnxprune.cli import recipe
     from onnxprune.cli.prune import prune
     from onnxprune.report import text
-    from onnxprune.symbols import symbolic_dims
 
     source = files.load(model)
     shared.check_sizes(source, sizes)
@@ -62,14 +63,9 @@ def init(
         *text.inspection(files.shown(model), groups, cost.of(source, sizes), members=False),
         "",
         "inputs, for --data (names and shapes of arrays)",
-        *_inputs(source),
+        *map(_described, _inputs(source)),
     ]
-    names = dict[str, str]()
-    if groups.groups:
-        names["GLOB"] = groups.groups[0].name
-    if symbols := list(symbolic_dims(source.proto.graph)):
-        names["NAME=N"] = f"{symbols[0]}=1"
-    made = recipe.text(prune, about, names)
+    made = recipe.text(prune, about, _names(source, groups))
     if output == files.PIPE:
         console.put(made.rstrip("\n"))
         return
@@ -78,14 +74,31 @@ def init(
         console.put(files.arrow(model, output))
 
 
-def _inputs(source: Model) -> Iterator[str]:
-    """A line for every input: its name, type and sizes."""
+def _inputs(source: Model) -> list[ValueInfoProto]:
+    weights = {t.name for t in source.proto.graph.initializer}
+    return [value for value in source.proto.graph.input if value.name not in weights]
+
+
+def _described(value: ValueInfoProto) -> str:
+    """An input: its name, type and sizes."""
     from onnxprune.runtime import dtype_of
     from onnxprune.symbols import dims_of
 
-    weights = {t.name for t in source.proto.graph.initializer}
-    for value in source.proto.graph.input:
-        if value.name not in weights:
-            kind = value.type.tensor_type
-            sizes = f"[{', '.join(map(str, dims_of(value)))}]" if kind.HasField("shape") else "of any shape"
-            yield f"{value.name}: {dtype_of(kind.elem_type) if kind.elem_type else 'no tensor'} {sizes}"
+    kind = value.type.tensor_type
+    sizes = f"[{', '.join(map(str, dims_of(value)))}]" if kind.HasField("shape") else "of any shape"
+    return f"{value.name}: {dtype_of(kind.elem_type) if kind.elem_type else 'no tensor'} {sizes}"
+
+
+def _names(source: Model, groups: Groups) -> dict[str, str]:
+    """What stands for a value in the help of options, and one for this model."""
+    from onnxprune.symbols import dims_of, symbolic_dims
+
+    found = {}
+    if groups.groups:
+        found["GLOB"] = groups.groups[0].name
+    if symbols := list(symbolic_dims(source.proto.graph)):
+        found["NAME=N"] = f"{symbols[0]}=1"
+    if inputs := _inputs(source):
+        sizes = (str(d) if isinstance(d, int) else "1" for d in dims_of(inputs[0]))
+        found["INPUT=SHAPE"] = f"{inputs[0].name}={'x'.join(sizes)}"
+    return found

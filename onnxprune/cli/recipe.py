@@ -13,9 +13,9 @@ from onnxprune.errors import UsageError
 
 WIDTH = 98
 # What stands for a value in the help of an option, and one that the option takes; names come from the model.
-_EXAMPLES = {"AMOUNT": "50%", "RATIO": "50%"}
+_EXAMPLES = {"AMOUNT": "50%", "N": "1", "RATIO": "50%", "SHAPE": "1x3x224x224"}
 # What is tried where that is not taken: an option of another type, or without such a word.
-_OTHERS = (1, 0.5, "50%")
+_OTHERS = (1, 0.5, "50%", "NAME=1")
 
 
 def text(command: click.Command, about: Sequence[str], names: Mapping[str, str]) -> str:
@@ -52,7 +52,7 @@ def _default(option: click.Option) -> str | int | float | None:
 
 def _example(key: str, option: click.Option, words: Mapping[str, str]) -> Any:
     """A value that the option takes, as its help names it."""
-    value = next(e for e in _examples(option, words) if _is_taken(key, e, option))
+    value = next((e for e in _examples(option, words) if _is_taken(key, e, option)), option.metavar)
     return [value] if option.multiple else value
 
 
