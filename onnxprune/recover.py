@@ -80,6 +80,21 @@ class Repair:
     kept: bool
     method: str = "least-squares"
 
+    @property
+    def damage(self) -> Mapping[str, tuple[float, float]]:
+        """Group -> relative squared error of the layers that read it, before and after: the mean over these."""
+        readers: dict[str, list[Fit]] = {}
+        for fitted in self.fits:
+            for group in fitted.groups:
+                readers.setdefault(group, []).append(fitted)
+        return {
+            group: (
+                sum(f.before for f in fits) / len(fits),
+                sum(f.after if f.kept else f.before for f in fits) / len(fits),
+            )
+            for group, fits in readers.items()
+        }
+
 
 def repair(
     cut: Cut,

@@ -85,6 +85,8 @@ def test_redundant_channels_go_without_loss(form: str, bias: bool):
     assert errors[0] > 0.05 and errors[1] < 0.01 * errors[0]
     repair = mended.report.repair
     assert repair.kept and repair.after.error < 0.01 * repair.before.error and [f.kept for f in repair.fits] == [True]
+    ((group, (cut, fitted)),) = repair.damage.items()
+    assert group == mended.plan.steps[0].group and fitted < 0.01 * cut
 
 
 def test_accuracy_of_the_trained_example_comes_back():
