@@ -32,12 +32,14 @@ class Fit:
         before: relative squared error of its outputs on held-out samples, sliced only.
         after: the same with the fitted weights.
         kept: whether the fit was kept.
+        groups: names of the groups whose units it lost.
     """
 
     node: str
     before: float
     after: float
     kept: bool
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ class Task:
         rows: at most so many rows of a run, from the values of the taps.
         channels: moments of channels, where the method asks for them.
         write: puts fitted parameters into the pruned model.
+        groups: names of the groups whose units were inputs.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Task:
     rows: Callable[[Sequence[Array], Sequence[Array], int, np.random.Generator], refit.Rows]
     channels: Callable[[refit.Rows], refit.Moments | None]
     write: Callable[[refit.Fitted], None]
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,7 @@ def fit(site: Site, task: Task, pairs: Iterable[Pair], train: int, dampings: Seq
     fitted, after = refit.best(task.method, evidence, fitting, judging, dampings)
     if kept := after < before:
         task.write(fitted)
-    return Fit(site.name, before, after, kept)
+    return Fit(site.name, before, after, kept, task.groups)
 
 
 # --- layers ----------------------------------------------------------------------------------------------
@@ -118,6 +122,14 @@ class _Kept:
         mask = cut.mask(shape, site.labels(layer.weight))
         whole: Array = layer.matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
+
+
+def _lost(cut: Cut, tensor: str) -> tuple[str, ...]:
+    """The groups whose units a tensor lost."""
+    groups, labels = cut.groups, cut.groups.tracing.axes.get(tensor, ())
+    gone = [line[cut.removed(line)] for line in labels]
+    owners = {int(i) for part in gone for i in groups.group_of[groups.classes.of[part]]}
+    return tuple(groups.groups[i].name for i in sorted(owners) if i >= 0)
 
 
 def _taken(values: Array, groups: Array, which: Array) -> Array:
@@ -173,7 +185,8 @@ class LayerTarget(Target):
             parameters.shift(new, fitted[1].reshape(-1))
 
         shifted = parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None
-        return Task(method, sliced, full.astype(np.float64), shifted, rows, channels, write)
+        groups = _lost(cut, old.input)
+        return Task(method, sliced, full.astype(np.float64), shifted, rows, channels, write, groups)
 
     def _aim(
         self, cut: Cut, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array

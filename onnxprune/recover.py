@@ -35,7 +35,9 @@ JUDGES, HELD_OUT = 0.2, 0.1
 WIDEST = 6144
 # Input name -> array, of one run.
 Runs = Mapping[str, Array]
-METHODS = ("none", *refit.FITS, "batchnorm")
+# All ways to repair; "one-pass" is least squares on the original's inputs alone, of which one run of it is enough.
+ONE_PASS = "one-pass"
+METHODS = ("none", *refit.FITS, ONE_PASS, "batchnorm")
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,12 @@ class Options:
 
     Attributes:
         method: one of `METHODS`.
-        sequential: fit each layer on what the pruned model gives it by then; otherwise on what remains of the
-            original's input (one pass over the original alone, cheaper).
         dampings: ridge weights that are tried, relative to the mean of a moment's diagonal.
         onward: look at what becomes of a layer's output: sums, and activations that are flat somewhere.
         memory: bytes of activations that are kept in memory; what is more lies in temporary files.
     """
 
     method: str = "least-squares"
-    sequential: bool = True
     dampings: tuple[float, ...] = refit.DAMPINGS
     onward: bool = True
     memory: int = MEMORY
@@ -60,6 +59,16 @@ class Options:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"no way to recover is called {self.method!r}", hint=f"known: {', '.join(METHODS)}")
+
+    @property
+    def fit(self) -> str:
+        """The fit of `refit.FITS` that the method uses."""
+        return "least-squares" if self.method == ONE_PASS else self.method
+
+    @property
+    def sequential(self) -> bool:
+        """Fit each layer on what the pruned model gives it by then, not on what remains of the original's input."""
+        return self.method != ONE_PASS
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,21 @@ class Repair:
     after: Agreement
     kept: bool
     method: str = "least-squares"
+
+    @property
+    def damage(self) -> Mapping[str, tuple[float, float]]:
+        """Group -> relative squared error of the layers that read it, before and after: the mean over these."""
+        readers: dict[str, list[Fit]] = {}
+        for fitted in self.fits:
+            for group in fitted.groups:
+                readers.setdefault(group, []).append(fitted)
+        return {
+            group: (
+                sum(f.before for f in fits) / len(fits),
+                sum(f.after if f.kept else f.before for f in fits) / len(fits),
+            )
+            for group, fits in readers.items()
+        }
 
 
 def repair(
@@ -129,7 +153,7 @@ def repair(
             values = ([run[n] for n in olds] for run in whole.take(olds))
             follows = options.sequential or isinstance(target, NormTarget)
             others = ([run[n] for n in news] for run in left.take(news)) if follows else itertools.repeat([])
-            task = target.task(cut, parameters, options.method)
+            task = target.task(cut, parameters, options.fit)
             fits.append(fit(target.site, task, zip(values, others, strict=False), train, options.dampings))
     model = parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))

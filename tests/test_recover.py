@@ -85,6 +85,8 @@ def test_redundant_channels_go_without_loss(form: str, bias: bool):
     assert errors[0] > 0.05 and errors[1] < 0.01 * errors[0]
     repair = mended.report.repair
     assert repair.kept and repair.after.error < 0.01 * repair.before.error and [f.kept for f in repair.fits] == [True]
+    ((group, (cut, fitted)),) = repair.damage.items()
+    assert group == mended.plan.steps[0].group and fitted < 0.01 * cut
 
 
 def test_accuracy_of_the_trained_example_comes_back():
@@ -143,7 +145,7 @@ def test_repair_of_every_kind_of_net_is_valid_and_no_worse(name: str):
     onnx.checker.check_model(to_proto(outcome.model), full_check=True)
 
 
-@pytest.mark.parametrize("method", ["bias", "affine", "merge", "least-squares"])
+@pytest.mark.parametrize("method", ["bias", "affine", "merge", "least-squares", "one-pass"])
 def test_every_method_lowers_the_error(method: str):
     model, data = redundant("Conv", bias=True)
     source = load(model)
@@ -152,7 +154,7 @@ def test_every_method_lowers_the_error(method: str):
     runs = [{"x": part} for part in np.split(data, 16)]
     _, repair = recover.repair(cut, outcome.model, runs, recover.Options(method=method))
     assert repair.kept and repair.after.error < repair.before.error
-    exact = method in ("merge", "least-squares")  # copies of channels are combinations of those that remain
+    exact = method in ("merge", "least-squares", "one-pass")  # copies of channels are combinations of those that remain
     assert (repair.after.error < 0.01 * repair.before.error) == exact
 
 

@@ -275,7 +275,7 @@ def data(function: Command) -> Command:
 
 def recovery(default: str, text: str) -> Callable[[Command], Command]:
     """Add `--recover`, the way to re-fit what is behind a cut."""
-    methods = click.Choice(["none", "bias", "affine", "merge", "least-squares", "batchnorm"])
+    methods = click.Choice(["none", "bias", "affine", "merge", "least-squares", "one-pass", "batchnorm"])
     return click.option("--recover", type=methods, default=default, show_default=True, help=text)
 
 

@@ -175,4 +175,5 @@ def _report(
     tell([files.arrow(model, output or "(not written)"), "", *text.outcome(outcome)])
     if found:
         tell(["", *search.lines(found)])
+    console.detail(text.damage(outcome.repair))
     console.detail(text.stages(outcome.seconds))

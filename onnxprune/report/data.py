@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.latency.timer import Timed
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
+    from onnxprune.recover import Repair
     from onnxprune.rules import Rule
     from onnxprune.timing import GroupTime
 
@@ -72,9 +73,15 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "rows": rows(result.rows),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
-        "repair": None if result.repair is None else asdict(result.repair),
+        "repair": None if result.repair is None else repair(result.repair),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
+
+
+def repair(of: Repair) -> dict[str, Any]:
+    """What calibration data mended, by layer and by group."""
+    damage = [{"group": name, "before": b, "after": a} for name, (b, a) in of.damage.items()]
+    return asdict(of) | {"damage": damage}
 
 
 def io_changes(of: Sequence[Change]) -> list[dict[str, Any]]:

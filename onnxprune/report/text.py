@@ -123,6 +123,12 @@ def repair(of: Repair) -> str:
     return f"{done}, {', '.join(parts)} on held-out samples"
 
 
+def damage(of: Repair | None) -> list[str]:
+    """Per group, what its removal did to the layers that read it; nothing without a repair."""
+    rows = [(name, f"{before:.2g}", f"{after:.2g}") for name, (before, after) in of.damage.items()] if of else []
+    return table(("relative error behind", "cut", "repaired"), rows, ("cut", "repaired")) if rows else []
+
+
 def entry(name: str, text: str) -> str:
     """One line of an account: its name, and what there is to say."""
     return f"{name:<9}{text}".rstrip()

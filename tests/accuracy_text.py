@@ -1,0 +1,78 @@
+"""What criteria and repairs leave of a trained language model: the second table in docs/accuracy.md.
+
+    python -m tests.accuracy_text [--criteria random,l2,wanda,obs] [--recover none,least-squares] [--removed 20,30,50]
+
+The model is stories260K (Llama, five layers), its texts are 64 that it wrote itself: 32 of them calibrate, on the other
+32 the share of the next tokens is measured that are the original's, and what the texts cost (nats per token). Of every
+feed-forward layer and of the heads of every attention the share is removed; the residual stream stays whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from onnxprune import calibration, criteria, recover
+from onnxprune.cut import Cut
+from onnxprune.grouping import trace
+from onnxprune.labels import Array
+from onnxprune.model import Model, load
+from onnxprune.options import Options
+from onnxprune.rewrite import rewrite
+from onnxprune.runtime import Session
+from onnxprune.selection import gone, select
+from tests import shared
+
+NAME = "stories260K_dynamo_op21"
+
+
+def logits(model: Model, entry: str, texts: Array) -> Array:
+    """float64[texts, tokens, vocabulary]."""
+    with Session(model) as session:
+        return np.asarray(session.run({entry: texts[:, :-1]})[0], np.float64)
+
+
+def cost(found: Array, texts: Array) -> float:
+    """Mean negative logarithm of the probability of the next token."""
+    shifted = found - found.max(axis=-1, keepdims=True)
+    chances = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return float(-np.take_along_axis(chances, texts[:, 1:, None], axis=2).mean())
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--criteria", default="random,l2,wanda,obs")
+    parser.add_argument("--recover", default="none,least-squares")
+    parser.add_argument("--removed", default="20,30,50")
+    given = parser.parse_args()
+    folder = shared.folder()
+    if folder is None:
+        parser.error(shared.ABSENT)
+    texts = np.load(folder / "data" / "tinystories" / "self_samples.npy").astype(np.int64)
+    source = load(str(shared.entry(f"models/{NAME}").path))
+    (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
+    runs = calibration.read([{entry: texts[:32, :-1]}], source, samples=32)
+    groups, texts = trace(source), texts[32:]
+    inside = [g.name for g in groups.groups if len(g.members) < len(groups.groups)]
+    whole = logits(source, entry, texts)
+    print(f"{NAME}: {cost(whole, texts):.3f} nats, {len(inside)} of {len(groups.groups)} groups", flush=True)
+    for criterion in given.criteria.split(","):
+        scores = criteria.score(groups, criterion, 0, runs)
+        for share in map(float, given.removed.split(",")):
+            chosen = select(groups, scores, Options(criterion=criterion, ratio=share / 100, only=inside))
+            cut = Cut(groups, gone(groups, chosen.removed))
+            small = rewrite(groups, cut.gone)
+            for method in given.recover.split(","):
+                start = time.perf_counter()
+                model = small if method == "none" else recover.repair(cut, small, runs, recover.Options(method))[0]
+                found, seconds = logits(model, entry, texts), time.perf_counter() - start
+                same = float((found.argmax(axis=-1) == whole.argmax(axis=-1)).mean())
+                cells = (f"{share:.0f} %", f"{same:.1%}", f"{cost(found, texts):.3f}", f"{seconds:.0f} s")
+                print(f"| {criterion} | {method} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
