@@ -29,9 +29,11 @@ def peak(model: Path, feeds: Mapping[str, np.ndarray], setting: Setting) -> int 
         return None
     with TemporaryDirectory(prefix="onnxprune-") as folder:
         path = Path(folder) / "feeds.npz"
-        named: dict[str, Any] = {f"_{name}": value for name, value in feeds.items()}
+        texts = {name: value.astype(str) for name, value in feeds.items() if value.dtype == object}
+        named: dict[str, Any] = {f"_{name}": value for name, value in {**feeds, **texts}.items()}
+        report = Path(folder) / "bytes"
         np.savez(path, **named)
-        arguments = (str(model), str(path), setting.provider, str(setting.threads))
+        arguments = (str(model), str(path), setting.provider, str(setting.threads), str(report))
         done = subprocess.run(
             [sys.executable, "-c", CODE, *arguments],
             capture_output=True,
@@ -39,9 +41,9 @@ def peak(model: Path, feeds: Mapping[str, np.ndarray], setting: Setting) -> int 
             check=False,
             env=_environment(),
         )
-    if done.returncode:
-        raise RunError(f"measuring memory failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
-    return int(done.stdout)
+        if done.returncode:
+            raise RunError(f"measuring memory failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
+        return int(report.read_text())
 
 
 def _environment() -> dict[str, str]:
@@ -50,16 +52,16 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
 
 
-def measure(model: str, feeds: str, provider: str, threads: str) -> None:
-    """Load and run a model, and write the bytes that it took on standard output."""
-    with np.load(feeds, allow_pickle=True) as stored:
+def measure(model: str, feeds: str, provider: str, threads: str, report: str) -> None:
+    """Load and run a model, and write the bytes that it took into the file `report`."""
+    with np.load(feeds, allow_pickle=False) as stored:
         given = {name[1:]: stored[name] for name in stored.files}
     setting = Setting(provider, int(threads))  # loads the library, which does not count
     before = _status("VmRSS")
     with Deployed(Path(model), setting) as session:
         session.run(given)
         session.run(given)
-    sys.stdout.write(str(max(0, _status("VmHWM") - before)))
+    Path(report).write_text(str(max(0, _status("VmHWM") - before)))
 
 
 def _status(field: str) -> int:

@@ -89,7 +89,8 @@ def fit(
             if noise:
                 seen = known.setdefault(kind, [(goal.before, goal.before)])
                 seen.append((goal.reached, goal.reached - off[kind] - excess.get(kind, 0.0)))
-                excess[kind] = goal.most - _expected_at(seen, goal.most * (1 - noise))
+                least = excess.get(kind, 0.0) + goal.reached - goal.most if not goal.met else -np.inf
+                excess[kind] = max(least, goal.most - _expected_at(seen, goal.most * (1 - noise)))
             else:
                 excess[kind] = excess.get(kind, 0.0) + off[kind]
     assert found is not None

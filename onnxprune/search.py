@@ -231,15 +231,7 @@ def search(
     whole = {"value": settings.evaluation.of(model)} if settings.evaluation else {}
     setting = _Setting(Carried(model), options, settings, scores, fitting, judging, whole)
     trials = _searched(setting, workers, progress)
-    good = [t for t in trials if t.good]
-    if not good:
-        nearest = min(trials, key=lambda t: -t.share)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in nearest.values.items())
-        raise GoalMissed(
-            f"none of {len(trials)} models is good enough; at {nearest.share:.1%} of the {settings.cost}: {shown}",
-            hint="allow more, give more data for the repair, or try another criterion",
-        )
-    best = min(good, key=lambda t: (getattr(t, settings.cost), -t.share))
+    best = _smallest(trials, settings.cost)
     progress(f"making the model of {best.share:.1%} of the {settings.cost}")
     outcome = api.run(
         model,
@@ -284,6 +276,23 @@ def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None
         raise UsageError("there is no target to search for")
     if getattr(options, settings.cost) is not None or options.ratio is not None:
         raise UsageError(f"a budget on {settings.cost}, or a ratio, and a target cannot both decide how much goes")
+
+
+def _smallest(trials: Sequence[Trial], kind: str) -> Trial:
+    """The smallest model that is good enough.
+
+    Raises:
+        GoalMissed: none is.
+    """
+    good = [t for t in trials if t.good]
+    if good:
+        return min(good, key=lambda t: (getattr(t, kind), -t.share))
+    nearest = max(trials, key=lambda t: t.share)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in nearest.values.items())
+    raise GoalMissed(
+        f"none of {len(trials)} models is good enough; at {nearest.share:.1%} of the {kind}: {shown}",
+        hint="allow more, give more data for the repair, or try another criterion",
+    )
 
 
 def _policy(options: Options) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import click
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import Counts
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True)
-@click.option("--batch", "batches", metavar="N,N", type=shared.Counts(), default=(), help="Samples in a run: 1,8.")
+@click.option("--batch", "batches", metavar="N,N", type=Counts(), default=(), help="Samples in a run: 1,8.")
 @click.option(
     "--seconds",
     metavar="S",

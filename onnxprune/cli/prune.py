@@ -75,15 +75,9 @@ def prune(
     shared.check_sizes(source, sizes)
     if output is not None and not dry_run:
         files.check_output(source, output, force=force)
-    given: dict[str, Any] = {
-        "data": data,
-        "samples": samples,
-        "sizes": sizes,
-        "verify": verify,
-        "recovery": Recovery(recover),
-        "place": place.settled() if time or needs_tables(options) else None,
-        "progress": console.progress,
-    }
+    where = place.settled() if time or needs_tables(options) else None
+    given: dict[str, Any] = {"data": data, "samples": samples, "sizes": sizes, "verify": verify, "place": where}
+    given |= {"recovery": Recovery(recover), "progress": console.progress}
     found = wanted.search(source, options, workers=workers, **given) if wanted else None
     outcome = found.outcome if found else api.run(source, options, **given)
     _judge(outcome, options)
@@ -98,15 +92,7 @@ def prune(
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
     _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
-    if outcome.rolled_back:
-        names = ", ".join(r.group for r in outcome.rolled_back)
-        raise GoalMissed(
-            f"left whole, because their proof failed: {names} ({outcome.rolled_back[0].problem})",
-            hint="the model that was written is valid and proven; please report this",
-        )
-    _check_goals(outcome)
-    if found and not found.met:
-        raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
+    _check_goals(outcome, found)
 
 
 def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
@@ -144,12 +130,20 @@ def _judge(outcome: Outcome, options: Options) -> None:
         )
 
 
-def _check_goals(outcome: Outcome) -> None:
-    """Say which budgets were missed, after what could be reached is written.
+def _check_goals(outcome: Outcome, found: Found | None) -> None:
+    """Say what was missed, after what could be reached is written.
 
     Raises:
-        GoalMissed: one was.
+        GoalMissed: groups were left whole, or a budget or a target was missed.
     """
+    if outcome.rolled_back:
+        names = ", ".join(r.group for r in outcome.rolled_back)
+        raise GoalMissed(
+            f"left whole, because their proof failed: {names} ({outcome.rolled_back[0].problem})",
+            hint="the model that was written is valid and proven; please report this",
+        )
+    if found and not found.met:
+        raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
     missed = [goal for goal in outcome.goals if not goal.met]
     if missed:
         from onnxprune.report import text

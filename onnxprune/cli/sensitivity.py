@@ -9,6 +9,7 @@ import click
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 @click.option(
     "--ratios",
     metavar="LIST",
-    type=shared.Ratios(),
+    type=Ratios(),
     default="0.1,0.3,0.5,0.7,0.9",
     show_default=True,
     help="Shares of a group's units that are removed, each measured by itself.",
