@@ -1,31 +1,31 @@
-"""What criteria and repairs leave of the accuracy of trained networks: the table in docs/accuracy.md.
+"""What criteria, allocations and repairs leave of the accuracy of trained networks: the tables in docs/accuracy.md.
 
     python -m tests.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
-                             [--removed 30,50,70] [--samples 256] [--allocation uniform]
+                             [--removed 30,50,70] [--samples 256] [--allocation uniform,sensitivity]
 
 Needs the folder of shared models and data (see tests/shared.py). Calibration pictures are drawn from the training
-pictures with seed 1; accuracy is that on all 10,000 test pictures. For every share of MACs the ratio is searched that
-removes it, the same for every group (uniform) or over all (global).
+pictures with seed 1; accuracy is that on all 10,000 test pictures. A budget on MACs says how much goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from onnxprune import api, calibration, cost, criteria, recover
+from onnxprune import calibration, criteria, recover
 from onnxprune.cut import Cut
-from onnxprune.grouping import Groups, trace
+from onnxprune.goals import fit
+from onnxprune.grouping import trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.selection import select
+from onnxprune.selection import gone
 from tests import shared
 
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
@@ -45,37 +45,28 @@ def accuracy(model: Model, name: str, test: Array, labels: Array) -> float:
     return float((np.concatenate(found) == labels).mean())
 
 
-def cut_at(groups: Groups, scores: Array, options: Options, removed: float) -> tuple[Cut, Model, float]:
-    """The cut that comes closest to removing a share of the MACs, and the share."""
-    before = cost.of_trace(groups.tracing, groups.model).macs
-    low, high = 0.0, 0.95
-    for _ in range(12):
-        middle = (low + high) / 2
-        cut = Cut(groups, api.gone(groups, select(groups, scores, replace(options, ratio=middle)).removed))
-        left = cost.of_trace(groups.tracing, groups.model, cut.size).macs
-        low, high = (middle, high) if 1 - left / before < removed else (low, middle)
-    return cut, rewrite(groups, cut.gone), 1 - left / before
-
-
 def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> None:
-    """Print a row per criterion, repair and share."""
+    """Print a row per criterion, allocation, share and repair; without samples there is no repair."""
     source = load(str(shared.entry(f"models/{name}").path))
     (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
-    runs = calibration.read([{entry: data["calibration"]}], source, samples=given.samples)
+    runs = calibration.read([{entry: data["calibration"]}], source, samples=given.samples) if given.samples else []
     groups = trace(source)
     whole = accuracy(source, entry, data["test"], data["labels"])
     print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):
-        options = Options(criterion=criterion, allocation=given.allocation)
         scores = criteria.score(groups, criterion, 0, runs)
-        for share in map(float, given.removed.split(",")):
-            cut, small, removed = cut_at(groups, scores, options, share / 100)
+        for allocation, share in itertools.product(given.allocation.split(","), map(float, given.removed.split(","))):
+            chosen = fit(groups, scores, Options(criterion=criterion, allocation=allocation, macs=f"{100 - share}%"))
+            goal, cut = chosen.goals[0], Cut(groups, gone(groups, chosen.removed))
+            small = rewrite(groups, cut.gone)
             for method in given.recover.split(","):
                 start = time.perf_counter()
                 model = small if method == "none" else recover.repair(cut, small, runs, recover.Options(method))[0]
-                found, seconds = accuracy(model, entry, data["test"], data["labels"]), time.perf_counter() - start
+                seconds = time.perf_counter() - start
+                found = accuracy(model, entry, data["test"], data["labels"])
+                removed = 1 - goal.reached / goal.before
                 cells = (f"{removed:.1%}", f"{found:.2%}", f"{found / whole:.1%}", f"{seconds:.0f} s")
-                print(f"| {name} | {criterion} | {method} | {' | '.join(cells)} |", flush=True)
+                print(f"| {name} | {criterion} | {allocation} | {method} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -86,7 +77,7 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="30,50,70")
     parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--allocation", default="uniform")
+    parser.add_argument("--allocation", default="uniform,sensitivity")
     given = parser.parse_args()
     folder = shared.folder()
     if folder is None:
