@@ -52,9 +52,8 @@ def main() -> None:
             seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"| {stage} | {seconds:.1f} s | {seconds / plain:.1f} x | {peak:.2f} GiB |", flush=True)
 
-        print(
-            f"{given.network}, {given.samples} samples\n\n| | time | of plain inference | peak memory |\n|---|---|---|---|"
-        )
+        print(f"{given.network}, {given.samples} samples\n")
+        print("| | time | of plain inference | peak memory |\n|---|---|---|---|")
         told("plain inference", start)
         groups, start = trace(model), time.perf_counter()
         scores = criteria.score(groups, "obs", 0, runs)
