@@ -28,7 +28,8 @@ class Options:
         ratio: fraction of the units to remove, in [0, 1); half where neither it nor a budget is given.
         ratios: glob -> ratio for the groups that it names; the last match wins. A glob names groups, or, where no
             group has such a name, the groups that cut a weight which has.
-        criterion: name of a registered criterion, or a function; "auto" is "obs" where there is data, else "l2".
+        criterion: name of a registered criterion, or a function; "auto" is "obs" where there is data,
+            else "l2", or "lamp" for budgets.
         aggregate: how the scores of a unit's coupled members are combined ("sum", "mean", "max", "norm"); as the
             criterion does it where None.
         normalize: how a global ranking makes the scores of different groups comparable ("mean", "max", "sum",
@@ -40,7 +41,8 @@ class Options:
         latency: budget on the measured time of one run: "60%", "12ms", or a number of seconds.
         allocation: how much every group gives: "uniform" the same share of each, "global" by one ranking of all units,
             "greedy" step by step what does least damage for what it saves, "sensitivity" the least total damage by
-            the damage curves; "auto" is that for budgets where scores say how damage accumulates (obs), else "uniform".
+            the damage curves; "auto" is that for budgets where scores say how damage accumulates (obs), "global" for
+            other budgets, and "uniform" for a ratio.
         max_ratio: most that any but a plain uniform ratio takes from one group.
         keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
@@ -127,7 +129,9 @@ class Options:
         """The allocation, with a name."""
         if self.allocation != AUTO:
             return self.allocation
-        return "sensitivity" if self.budgets and criteria.known(self.criterion).accumulates else "uniform"
+        if not self.budgets:
+            return "uniform"
+        return "sensitivity" if criteria.known(self.criterion).accumulates else "global"
 
     @property
     def is_plain(self) -> bool:
@@ -136,8 +140,11 @@ class Options:
 
     def settled(self, *, data: bool) -> Options:
         """The options with a criterion that has a name."""
-        auto = self.criterion == criteria.AUTO
-        return replace(self, criterion=criteria.known(criteria.AUTO, data=data).name) if auto else self
+        if self.criterion != criteria.AUTO:
+            return self
+        # Without data a budget is shared out by one ranking, for which layer-adaptive scores measure best.
+        name = "lamp" if self.budgets and not data else criteria.known(criteria.AUTO, data=data).name
+        return replace(self, criterion=name)
 
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""

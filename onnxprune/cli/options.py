@@ -282,7 +282,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         metavar="NAME",
         default="auto",
         show_default=True,
-        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2."
+        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2 (lamp for budgets)."
         " `onnxprune criteria` lists them.",
     ),
     click.option(
@@ -297,7 +297,8 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         default="auto",
         show_default=True,
         help="How much every group gives: the same share, by one ranking of all units, step by step what does least"
-        " damage for what it saves, or the least total damage; auto is that for budgets with obs, else uniform.",
+        " damage for what it saves, or the least total damage; auto is that for budgets with obs, global for other"
+        " budgets, uniform for a ratio.",
     ),
     click.option(
         "--normalize",
