@@ -230,14 +230,14 @@ def plan_for(
     data: Any = None,
     samples: int = 256,
     place: Place | None = None,
-) -> tuple[Groups, Plan]:
-    """The plan that `run` would carry out, without a proof."""
+) -> tuple[Groups, Plan, tuple[Goal, ...]]:
+    """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
     scores = stepwise.scored(groups, options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
-    return groups, plans.make(groups, chosen.removed, scores, options, sizes)
+    return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals
 
 
 def execute(
