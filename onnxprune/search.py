@@ -38,6 +38,9 @@ FINE = 0.005
 RISING = frozenset(("sqnr", "cosine", "top1", "value"))
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
 
+# The unit that may stand behind an amount of a metric, and how it is written.
+_UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB")}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -78,15 +81,15 @@ class Target:
         return found >= bound if self.metric in RISING else found <= bound
 
 
-def amount(text: str) -> tuple[float, bool]:
-    """(number, whether it is a share) of `1%`, `0.5` or `20dB`.
+def amount(metric: str, text: str) -> tuple[float, bool]:
+    """(number, whether it is a share): `1%` or `0.5` of a value, `20dB` or `20` of sqnr, a number of others.
 
     Raises:
         UsageError: it is no such number.
     """
-    found = _AMOUNT.fullmatch(text)
-    if not found:
-        raise UsageError(f"{text!r} is not an amount", hint="write 1%, 0.5 or 20dB")
+    found, (unit, hint) = _AMOUNT.fullmatch(text), _UNITS.get(metric, ("", "0.05"))
+    if not found or (found[2] or unit).lower() != unit:
+        raise UsageError(f"{metric}: {text!r} is not an amount", hint=f"write {hint}")
     share = found[2] == "%"
     return float(found[1]) / (100 if share else 1), share
 
@@ -245,6 +248,8 @@ def search(
         progress=progress,
     )
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    # What was searched over is no budget that anybody gave.
+    outcome = replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
     return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings)
 
 

@@ -79,6 +79,16 @@ def test_the_model_is_the_one_that_was_tried():
     assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
 
 
+def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run, tmp_path):
+    """The budget that it was found with was the search's own: to miss it is nobody's failure."""
+    more = (*GIVEN, "--recover", "none", "--max-trials", 9, "--no-verify")
+    done = run("prune", DIGITS, "-o", tmp_path / "o.onnx", "--min-sqnr", "0.01", *more, "--json")
+    assert done.code == 0, done.err
+    assert done.json["budgets"] == [] and done.json["search"]["met"]
+    both = run("prune", DIGITS, "--dry-run", "--min-sqnr", "0.01", "--params", "1k", *more)
+    assert both.code == 1 and "params: 1.0 k was asked for" in both.err and "MACs" not in both.err
+
+
 def test_what_judges_is_held_out(monkeypatch):
     from onnxprune import search as module
 
@@ -138,16 +148,24 @@ def test_a_drop_needs_a_measure_and_classes_need_scores():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("1%", (0.01, True)), ("0.5", (0.5, False)), ("20dB", (20, False)), (" 1e-3 ", (1e-3, False))]
+    ("metric", "text", "found"),
+    [
+        ("value", "1%", (0.01, True)),
+        ("value", "0.5", (0.5, False)),
+        ("sqnr", "20dB", (20, False)),
+        ("sqnr", "20", (20, False)),
+        ("kl", " 1e-3 ", (1e-3, False)),
+    ],
 )
-def test_amounts(text, found):
-    assert amount(text) == found
+def test_amounts(metric, text, found):
+    assert amount(metric, text) == found
 
 
+@pytest.mark.parametrize("metric", ["value", "sqnr", "error"])
 @pytest.mark.parametrize("text", ["", "much", "-1", "5 s", "%"])
-def test_no_amounts(text):
-    with pytest.raises(UsageError, match="is not an amount"):
-        amount(text)
+def test_no_amounts(metric, text):
+    with pytest.raises(UsageError, match=f"{metric}: .* is not an amount"):
+        amount(metric, text)
 
 
 def test_a_drop_is_absolute_or_a_share():
@@ -193,6 +211,10 @@ def test_the_trace_is_in_the_report(run, tmp_path):
     [
         (("--max-drop", "1%"), 2, "--eval"),
         (("--max-drop", "much", "--eval", "wc -c < {model}"), 2, "'much' is not an amount"),
+        (("--min-sqnr", "5%"), 2, "sqnr: '5%' is not an amount"),
+        (("--max-divergence", "kl=2%"), 2, "kl: '2%' is not an amount"),
+        (("--max-divergence", "3dB"), 2, "error: '3dB' is not an amount"),
+        (("--max-drop", "3dB", "--eval", "wc -c < {model}"), 2, "value: '3dB' is not an amount"),
         (("--max-divergence", "top9=1"), 2, "no metric is called 'top9'"),
         (("--eval", "wc -c < {model}"), 2, "--eval is for a search"),
         (("--trials", "x"), 2, "--trials is for a search"),
