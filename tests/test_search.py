@@ -191,6 +191,7 @@ def test_trials_are_shown_drawn_and_can_be_made_again(run, tmp_path):
     assert {"trial-1", "trial-2", "front"} <= ids
     again = run("apply", DIGITS, files[0], "-o", tmp_path / "again.onnx", "--data", DATA, "--samples", 48)
     assert again.code == 0, again.err
+    assert "repair   " in again.out and "re-fitted" in again.out
     bare = run("apply", DIGITS, files[0], "-o", tmp_path / "bare.onnx")
     assert bare.code == 0
     one, two = (onnx.load(tmp_path / f"{name}.onnx") for name in ("again", "bare"))

@@ -254,11 +254,11 @@ def check_goals(goals: Sequence[Goal], groups: Groups) -> None:
         from onnxprune.report import text
 
         held, total = groups.prunable
-        raise GoalMissed(
-            "; ".join(text.missed(goal) for goal in missed),
-            hint=f"{text.numbers.percent(total - held, total)} of the weights are locked (see `onnxprune inspect`), "
-            "and no group loses more than --max-ratio",
-        )
+        hint = f"{text.numbers.percent(total - held, total)} of the weights are locked (see `onnxprune inspect`), "
+        hint += "and no group loses more than --max-ratio"
+        if any(goal.kind == "latency" for goal in missed):
+            hint += "; `onnxprune inspect --time` shows what groups have to do with the time"
+        raise GoalMissed("; ".join(text.missed(goal) for goal in missed), hint=hint)
 
 
 def policy(function: Command) -> Command:
