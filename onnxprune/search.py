@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import api, calibration, cost, criteria, goals, jobs, recover
+from onnxprune import api, calibration, cost, goals, jobs, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
 from onnxprune.api import Outcome
@@ -229,7 +229,8 @@ def search(
     progress("tracing")
     groups = trace(model, **_policy(options), sizes=settings.sizes)
     progress("scoring")
-    scores = criteria.score(groups, options.criterion, options.seed, fitting, options.aggregate)
+    budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
+    scores = stepwise.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
     progress("measuring the original")
     whole = {"value": settings.evaluation.of(model)} if settings.evaluation else {}
     setting = _Setting(Carried(model), options, settings, scores, fitting, judging, whole)
@@ -277,6 +278,8 @@ def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None
             "latency and what kernels like are not measured while a target is searched for",
             hint="search by another cost, with --round-to 8; --time measures what is found",
         )
+    if options.steps > 1:
+        raise UsageError("while a target is searched for, units are chosen in one step", hint="leave out --steps")
     if not settings.targets:
         raise UsageError("there is no target to search for")
     if getattr(options, settings.cost) is not None or options.ratio is not None:

@@ -79,6 +79,15 @@ def test_the_model_is_the_one_that_was_tried():
     assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
 
 
+@pytest.mark.parametrize("allocation", ["auto", "global", "uniform"])
+def test_trials_and_the_model_are_chosen_by_the_same_scores(allocation):
+    """Scores that are to be compared between groups are made another way than those that are not."""
+    settings = Settings((Target("sqnr", 9.0),), recovery=BARE, trials=3, samples=64, verify=False)
+    found = search(load(DIGITS), Options(allocation=allocation), settings, DATA)
+    best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
+    assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
+
+
 def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run, tmp_path):
     """The budget that it was found with was the search's own: to miss it is nobody's failure."""
     more = (*GIVEN, "--recover", "none", "--max-trials", 9, "--no-verify")
@@ -220,6 +229,7 @@ def test_the_trace_is_in_the_report(run, tmp_path):
         (("--eval", "wc -c < {model}"), 2, "--eval is for a search"),
         (("--trials", "x"), 2, "--trials is for a search"),
         (("--min-sqnr", "5", "--ratio", "0.5"), 2, "cannot both decide"),
+        (("--min-sqnr", "5", "--steps", "2"), 2, "in one step"),
         (("--min-sqnr", "5", "--trials", DIGITS), 2, "is not a folder"),
         (("--min-sqnr", "5", "--trials", str(MODELS)), 2, "is not empty"),
         (("--min-sqnr", "500", "--recover", "none"), 1, "none of 2 models is good enough"),
