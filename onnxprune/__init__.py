@@ -28,7 +28,7 @@ _HOMES = {
     "sensitivity": "curves",
     "Groups": "grouping",
     "Plan": "plan",
-    "Options": "selection",
+    "Options": "options",
 }
 
 __all__ = [

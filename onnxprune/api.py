@@ -230,14 +230,14 @@ def plan_for(
     data: Any = None,
     samples: int = 256,
     place: Place | None = None,
-) -> tuple[Groups, Plan]:
-    """The plan that `run` would carry out, without a proof."""
+) -> tuple[Groups, Plan, tuple[Goal, ...]]:
+    """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
     scores = stepwise.scored(groups, options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
-    return groups, plans.make(groups, chosen.removed, scores, options, sizes)
+    return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals
 
 
 def execute(
@@ -292,14 +292,37 @@ def trace(source: Any, **options: Any) -> Groups:
     return trace_model(load(source), **options)
 
 
-def make_plan(source: Any, ratio: float | None = None, *, data: Any = None, samples: int = 256, **options: Any) -> Plan:
-    """The plan for a model; `data` and `samples` are for criteria that need them, the rest are fields of `Options`."""
-    return plan_for(load(source), Options(ratio=ratio, **options), data=data, samples=samples)[1]
+def make_plan(
+    source: Any,
+    ratio: float | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    data: Any = None,
+    samples: int = 256,
+    place: Place | None = None,
+    **options: Any,
+) -> Plan:
+    """The plan that `prune` would carry out; the arguments are those of `prune`."""
+    given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
+    return plan_for(load(source), Options(ratio=ratio, **options), **given)[1]
 
 
-def apply(source: Any, plan: Plan, *, zero: bool = False) -> Any:
-    """Carry out `plan` on a model; returns the kind that was given (a ModelProto for a path or bytes)."""
-    return _same_kind(execute(load(source), plan, zero=zero).model, source)
+def apply(
+    source: Any,
+    plan: Plan,
+    *,
+    zero: bool = False,
+    data: Any = None,
+    samples: int = 256,
+    recovery: str = "least-squares",
+) -> Any:
+    """Carry out `plan` on a model, and repair it where there is data; see `execute` for `zero`, `prune` for the rest.
+
+    Returns:
+        The kind that was given (a ModelProto for a path or bytes).
+    """
+    how = recover.Options(recovery)
+    return _same_kind(execute(load(source), plan, zero=zero, data=data, samples=samples, recovery=how).model, source)
 
 
 def prune(
@@ -308,6 +331,7 @@ def prune(
     criterion: Any = "auto",
     *,
     verify: bool = True,
+    sizes: Mapping[str, int] | None = None,
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
@@ -322,6 +346,7 @@ def prune(
         criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" where
             there is data, else "l2".
         verify: prove the result equal to the masked original; groups that fail are left whole.
+        sizes: numbers for symbolic dims.
         data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
@@ -331,7 +356,7 @@ def prune(
         options: the other fields of `Options`.
 
     Returns:
-        The smaller model, the plan and the report.
+        The smaller model, the plan and the report. A budget that was missed is in `report.goals`, no error.
 
     Raises:
         UsageError: an option is out of range, or a glob matches nothing.
@@ -340,7 +365,8 @@ def prune(
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = recover.Options(recovery)
-    outcome = run(load(source), chosen, verify=verify, data=data, samples=samples, recovery=how, place=place)
+    given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
+    outcome = run(load(source), chosen, verify=verify, recovery=how, **given)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from onnxprune.errors import UsageError
 
@@ -61,10 +63,12 @@ def read(kind: str, given: str | float | Amount) -> Amount:
     found = _AMOUNT.fullmatch(str(given))
     value, unit = (float(found[1]), found[2].lower().replace("µ", "u")) if found else (0.0, "")
     units = UNITS[kind]
-    bare = isinstance(given, int | float) or "" in units
-    if value > 0 and unit == "%" and value <= 100:
+    if unit == "%" and 0 < value <= 100:
         return Amount(value / 100, relative=True)
-    if value > 0 and (unit in units or (bare and not unit)) and (isinstance(given, int | float) or value >= 1 or unit):
-        return Amount(value * units.get(unit, 1.0))
+    known = unit in units or (not unit and isinstance(given, Real))
+    # There is no half a byte: 0.5 was meant as a share.
+    whole = bool(unit) or units is _SECONDS or value >= 1
+    if known and whole and 0 < (amount := value * units.get(unit, 1.0)) < math.inf:
+        return Amount(amount)
     example = _EXAMPLES[id(units)]
     raise UsageError(f"{kind}: {given!r} is not an amount", hint=f"write a share of the original, 50%, or {example}")

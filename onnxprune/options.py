@@ -82,6 +82,7 @@ class Options:
     steps: int = 1
 
     def __post_init__(self) -> None:
+        _ = self.budgets  # refused here if they are no amounts
         for name, value in [("ratio", self.share), ("max_ratio", self.max_ratio), *self.ratios.items()]:
             if not 0 <= value < 1:
                 raise UsageError(

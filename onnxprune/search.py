@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import api, calibration, cost, criteria, goals, jobs, recover
+from onnxprune import api, calibration, cost, goals, jobs, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
 from onnxprune.api import Outcome
@@ -37,6 +37,9 @@ JUDGED = 4
 FINE = 0.005
 RISING = frozenset(("sqnr", "cosine", "top1", "value"))
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
+
+# The unit that may stand behind an amount of a metric, and how it is written.
+_UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB")}
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,15 @@ class Target:
         return found >= bound if self.metric in RISING else found <= bound
 
 
-def amount(text: str) -> tuple[float, bool]:
-    """(number, whether it is a share) of `1%`, `0.5` or `20dB`.
+def amount(metric: str, text: str) -> tuple[float, bool]:
+    """(number, whether it is a share): `1%` or `0.5` of a value, `20dB` or `20` of sqnr, a number of others.
 
     Raises:
         UsageError: it is no such number.
     """
-    found = _AMOUNT.fullmatch(text)
-    if not found:
-        raise UsageError(f"{text!r} is not an amount", hint="write 1%, 0.5 or 20dB")
+    found, (unit, hint) = _AMOUNT.fullmatch(text), _UNITS.get(metric, ("", "0.05"))
+    if not found or (found[2] or unit).lower() != unit:
+        raise UsageError(f"{metric}: {text!r} is not an amount", hint=f"write {hint}")
     share = found[2] == "%"
     return float(found[1]) / (100 if share else 1), share
 
@@ -226,7 +229,8 @@ def search(
     progress("tracing")
     groups = trace(model, **_policy(options), sizes=settings.sizes)
     progress("scoring")
-    scores = criteria.score(groups, options.criterion, options.seed, fitting, options.aggregate)
+    budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
+    scores = stepwise.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
     progress("measuring the original")
     whole = {"value": settings.evaluation.of(model)} if settings.evaluation else {}
     setting = _Setting(Carried(model), options, settings, scores, fitting, judging, whole)
@@ -245,6 +249,8 @@ def search(
         progress=progress,
     )
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    # What was searched over is no budget that anybody gave.
+    outcome = replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
     return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings)
 
 
@@ -272,6 +278,8 @@ def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None
             "latency and what kernels like are not measured while a target is searched for",
             hint="search by another cost, with --round-to 8; --time measures what is found",
         )
+    if options.steps > 1:
+        raise UsageError("while a target is searched for, units are chosen in one step", hint="leave out --steps")
     if not settings.targets:
         raise UsageError("there is no target to search for")
     if getattr(options, settings.cost) is not None or options.ratio is not None:

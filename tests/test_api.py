@@ -12,6 +12,7 @@ import pytest
 
 import onnxprune
 from onnxprune import api
+from onnxprune.bench import Place
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.model import Model, load
 from tests.graphs import Net, run, shapes_of
@@ -138,6 +139,20 @@ def test_a_registered_criterion(proto: onnx.ModelProto, monkeypatch: pytest.Monk
     plan = onnxprune.make_plan(proto, 0.5, criterion=first_first)
     assert plan.options["criterion"] == "first_first"
     assert onnxprune.Plan.from_json(plan.to_json()).steps[0].remove == (0, 1, 2, 3)
+
+
+def test_a_plan_is_repaired_as_prune_repairs(proto: onnx.ModelProto) -> None:
+    given = {"data": "random", "samples": 64}
+    whole = onnxprune.prune(proto, 0.5, recovery="affine", **given)
+    plan = onnxprune.make_plan(proto, 0.5, **given)
+    assert onnxprune.apply(proto, plan, recovery="affine", **given) == whole.model != onnxprune.apply(proto, plan)
+
+
+def test_a_plan_is_made_as_prune_makes_it(proto: onnx.ModelProto) -> None:
+    given = {"sizes": {"batch": 3}, "macs": "60%"}
+    plan = onnxprune.make_plan(proto, place=Place(), **given)
+    assert plan.options["sizes"] == {"batch": 3}
+    assert plan.to_json() == onnxprune.prune(proto, **given).plan.to_json()
 
 
 def test_dynamic_dims_stay_dynamic(proto: onnx.ModelProto) -> None:

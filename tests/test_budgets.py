@@ -46,6 +46,7 @@ DIGITS = Path(__file__).parents[1] / "models" / "digits.onnx"
         ("latency", "12ms", Amount(0.012)),
         ("latency", "60 %", Amount(0.6, True)),
         ("latency", 0.25, Amount(0.25)),
+        ("latency", np.float32(0.25), Amount(0.25)),
     ],
 )
 def test_amounts(kind: str, text: Any, amount: Amount) -> None:
@@ -56,7 +57,8 @@ def test_amounts(kind: str, text: Any, amount: Amount) -> None:
 @pytest.mark.parametrize(
     ("kind", "text"),
     [("macs", "lots"), ("macs", "0"), ("macs", "-5"), ("macs", "120%"), ("macs", "12ms"), ("macs", "0.5"),
-     ("size", "20"), ("latency", "12"), ("latency", "5MB"), ("size", ""), ("params", "nan"), ("params", float("nan"))],
+     ("size", "20"), ("latency", "12"), ("latency", "5MB"), ("size", ""), ("params", "nan"), ("params", float("nan")),
+     ("macs", 0.5), ("size", 0.9), ("macs", "1e400"), ("size", "1e300 TiB"), ("latency", float("inf"))],
 )  # fmt: skip
 def test_what_is_no_amount(kind: str, text: Any) -> None:
     with pytest.raises(UsageError, match=f"{kind}: .* is not an amount") as caught:
@@ -270,6 +272,21 @@ def test_a_budget_that_cannot_be_met_is_written_and_said(run: Run, tmp_path: Pat
     assert "--max-ratio" in done.err
     assert "MISSED" in done.out
     assert 1000 < cost.of(load(out)).params < 5000
+
+
+def test_a_plan_says_which_budget_is_missed(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    done = run("plan", str(DIGITS), "-o", str(out), "--params", "1k")
+    assert done.code == 1
+    assert "params: 1.0 k was asked for, the least that can be reached is" in done.err
+    assert "MISSED" in done.out
+    assert "budget" in run("plan", str(DIGITS), "-o", str(out), "--params", "50%", "--force").out
+    assert run("apply", str(DIGITS), str(out), "-o", str(tmp_path / "small.onnx")).code == 0
+
+
+def test_a_budget_is_read_before_any_work() -> None:
+    with pytest.raises(UsageError, match="macs: 'lots' is not an amount"):
+        Options(0.5, macs="lots")
 
 
 def test_a_budget_that_is_no_amount(run: Run, tmp_path: Path) -> None:

@@ -331,7 +331,7 @@ def test_a_plan_applies_to_another_static_batch(name):
 
 
 def test_sizes_in_the_plan_are_used_again():
-    groups, plan = api.plan_for(load(source("bert")), Options(), sizes={"batch": 3, "sequence": 7})
+    groups, plan, _ = api.plan_for(load(source("bert")), Options(), sizes={"batch": 3, "sequence": 7})
     assert dict(groups.facts.sizes) == {"batch": 3, "sequence": 7}
     back = Plan.from_json(plan.to_json())
     assert back.options["sizes"] == {"batch": 3, "sequence": 7}

@@ -79,6 +79,25 @@ def test_the_model_is_the_one_that_was_tried():
     assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
 
 
+@pytest.mark.parametrize("allocation", ["auto", "global", "uniform"])
+def test_trials_and_the_model_are_chosen_by_the_same_scores(allocation):
+    """Scores that are to be compared between groups are made another way than those that are not."""
+    settings = Settings((Target("sqnr", 9.0),), recovery=BARE, trials=3, samples=64, verify=False)
+    found = search(load(DIGITS), Options(allocation=allocation), settings, DATA)
+    best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
+    assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
+
+
+def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run, tmp_path):
+    """The budget that it was found with was the search's own: to miss it is nobody's failure."""
+    more = (*GIVEN, "--recover", "none", "--max-trials", 9, "--no-verify")
+    done = run("prune", DIGITS, "-o", tmp_path / "o.onnx", "--min-sqnr", "0.01", *more, "--json")
+    assert done.code == 0, done.err
+    assert done.json["budgets"] == [] and done.json["search"]["met"]
+    both = run("prune", DIGITS, "--dry-run", "--min-sqnr", "0.01", "--params", "1k", *more)
+    assert both.code == 1 and "params: 1.0 k was asked for" in both.err and "MACs" not in both.err
+
+
 def test_what_judges_is_held_out(monkeypatch):
     from onnxprune import search as module
 
@@ -138,16 +157,24 @@ def test_a_drop_needs_a_measure_and_classes_need_scores():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("1%", (0.01, True)), ("0.5", (0.5, False)), ("20dB", (20, False)), (" 1e-3 ", (1e-3, False))]
+    ("metric", "text", "found"),
+    [
+        ("value", "1%", (0.01, True)),
+        ("value", "0.5", (0.5, False)),
+        ("sqnr", "20dB", (20, False)),
+        ("sqnr", "20", (20, False)),
+        ("kl", " 1e-3 ", (1e-3, False)),
+    ],
 )
-def test_amounts(text, found):
-    assert amount(text) == found
+def test_amounts(metric, text, found):
+    assert amount(metric, text) == found
 
 
+@pytest.mark.parametrize("metric", ["value", "sqnr", "error"])
 @pytest.mark.parametrize("text", ["", "much", "-1", "5 s", "%"])
-def test_no_amounts(text):
-    with pytest.raises(UsageError, match="is not an amount"):
-        amount(text)
+def test_no_amounts(metric, text):
+    with pytest.raises(UsageError, match=f"{metric}: .* is not an amount"):
+        amount(metric, text)
 
 
 def test_a_drop_is_absolute_or_a_share():
@@ -173,6 +200,7 @@ def test_trials_are_shown_drawn_and_can_be_made_again(run, tmp_path):
     assert {"trial-1", "trial-2", "front"} <= ids
     again = run("apply", DIGITS, files[0], "-o", tmp_path / "again.onnx", "--data", DATA, "--samples", 48)
     assert again.code == 0, again.err
+    assert "repair   " in again.out and "re-fitted" in again.out
     bare = run("apply", DIGITS, files[0], "-o", tmp_path / "bare.onnx")
     assert bare.code == 0
     one, two = (onnx.load(tmp_path / f"{name}.onnx") for name in ("again", "bare"))
@@ -193,10 +221,15 @@ def test_the_trace_is_in_the_report(run, tmp_path):
     [
         (("--max-drop", "1%"), 2, "--eval"),
         (("--max-drop", "much", "--eval", "wc -c < {model}"), 2, "'much' is not an amount"),
+        (("--min-sqnr", "5%"), 2, "sqnr: '5%' is not an amount"),
+        (("--max-divergence", "kl=2%"), 2, "kl: '2%' is not an amount"),
+        (("--max-divergence", "3dB"), 2, "error: '3dB' is not an amount"),
+        (("--max-drop", "3dB", "--eval", "wc -c < {model}"), 2, "value: '3dB' is not an amount"),
         (("--max-divergence", "top9=1"), 2, "no metric is called 'top9'"),
         (("--eval", "wc -c < {model}"), 2, "--eval is for a search"),
         (("--trials", "x"), 2, "--trials is for a search"),
         (("--min-sqnr", "5", "--ratio", "0.5"), 2, "cannot both decide"),
+        (("--min-sqnr", "5", "--steps", "2"), 2, "in one step"),
         (("--min-sqnr", "5", "--trials", DIGITS), 2, "is not a folder"),
         (("--min-sqnr", "5", "--trials", str(MODELS)), 2, "is not empty"),
         (("--min-sqnr", "500", "--recover", "none"), 1, "none of 2 models is good enough"),

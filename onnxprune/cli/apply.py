@@ -100,9 +100,14 @@ def _report(
             | {"before": data.cost(costs[0]), "after": data.cost(costs[1]), "groups": data.steps(plan)}
             | {"io_changes": data.io_changes(done.io_changes), "rows": data.rows(done.rows)}
             | {"proof": None if done.verdict is None else data.verdict(done.verdict)}
+            | {"repair": None if done.repair is None else data.repair(done.repair)}
         )
         return
     tell = console.say if after[0] == files.PIPE else console.put
     lines = [files.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
-    tell(lines + ([] if done.verdict is None else [text.entry("proof", text.proof(done.verdict))]))
+    if done.verdict is not None:
+        lines.append(text.entry("proof", text.proof(done.verdict)))
+    if done.repair is not None:
+        lines.append(text.entry("repair", text.repair(done.repair)))
+    tell(lines)

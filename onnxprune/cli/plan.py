@@ -55,7 +55,7 @@ def plan(
     source = files.load(model)
     shared.check_sizes(source, sizes)
     where = place.settled() if needs_tables(options) else None
-    groups, made = api.plan_for(
+    groups, made, goals = api.plan_for(
         source,
         options,
         sizes=sizes,
@@ -67,8 +67,9 @@ def plan(
         console.put(made.to_json().rstrip("\n"))
     else:
         files.write_text(made.to_json(), output)
-    summary = [*text.removal(made), *text.locked(groups)]
+    summary = [*text.removal(made), *text.budgets(goals), *text.locked(groups)]
     if output == files.PIPE:
         console.detail(summary)
     elif not console.quiet:
         console.put([files.arrow(model, output), "", *summary])
+    shared.check_goals(goals, groups)

@@ -144,16 +144,7 @@ def _check_goals(outcome: Outcome, found: Found | None) -> None:
         )
     if found and not found.met:
         raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
-    missed = [goal for goal in outcome.goals if not goal.met]
-    if missed:
-        from onnxprune.report import text
-
-        held, total = outcome.groups.prunable
-        raise GoalMissed(
-            "; ".join(text.missed(goal) for goal in missed),
-            hint=f"{text.numbers.percent(total - held, total)} of the weights are locked (see `onnxprune inspect`), "
-            "and no group loses more than --max-ratio",
-        )
+    shared.check_goals(outcome.goals, outcome.groups)
 
 
 def _report(

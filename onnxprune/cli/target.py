@@ -109,14 +109,14 @@ class Wanted:
 
         found = []
         if self.max_drop is not None:
-            found.append(Target("value", *amount(self.max_drop)))
+            found.append(Target("value", *amount("value", self.max_drop)))
         if self.min_sqnr is not None:
-            found.append(Target("sqnr", amount(self.min_sqnr)[0]))
+            found.append(Target("sqnr", amount("sqnr", self.min_sqnr)[0]))
         if self.max_divergence is not None:
             metric, _, text = self.max_divergence.rpartition("=")
             if metric not in ("", "error", "kl"):
                 raise UsageError(f"--max-divergence: no metric is called {metric!r}", hint="known: error, kl")
-            found.append(Target(metric or "error", amount(text)[0]))
+            found.append(Target(metric or "error", amount(metric or "error", text)[0]))
         return found
 
     def write(self, found: Found, title: str) -> None:

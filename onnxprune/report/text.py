@@ -179,7 +179,8 @@ def missed(goal: Goal) -> str:
     """A budget that cannot be met, and the best that can be reached."""
     name, show = _GOALS[goal.kind]
     left = numbers.percent(goal.reached, goal.before)
-    return f"{name}: {show(goal.most)} was asked for, the least that can be reached is {show(goal.reached)} ({left})"
+    best = "fastest that was found" if goal.kind == "latency" else "least that can be reached"
+    return f"{name}: {show(goal.most)} was asked for, the {best} is {show(goal.reached)} ({left})"
 
 
 def io_changes(of: Sequence[Change]) -> list[str]:
