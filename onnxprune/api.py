@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, cost, goals, interface, proof, recover, stepwise
+from onnxprune import calibration, cost, datafree, goals, interface, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.bench import Place
 from onnxprune.cost import Cost
@@ -180,11 +180,14 @@ def run(
 def _repaired(
     cut: Cut, small: Model, runs: Sequence[Any], recovery: recover.Options, clock: _Clock, *, verify: bool
 ) -> tuple[Model, Repair | None]:
-    """The smaller model after its repair, where there are inputs for one."""
-    if not runs or recovery.method == "none":
+    """The smaller model after its repair; what it did is known only where there are inputs to judge it by."""
+    if recovery.method == "none" or not (runs or recovery.method in datafree.METHODS):
         return small, None
     with clock("repairing"):
-        small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
+        if runs:
+            small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
+        else:
+            small, repair = datafree.repair(cut, small, recovery.method, progress=clock.progress), None
         if verify and (problem := proof.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
