@@ -328,7 +328,8 @@ def prune(
         data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
-        recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm".
+        recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
+            "merge" do something without data, too.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
         options: the other fields of `Options`.

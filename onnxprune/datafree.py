@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from onnx import helper
@@ -59,14 +59,16 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
     Returns:
         The repaired model. Nothing judges it: there is no data.
     """
-    parameters, known = Parameters(pruned), _Known(cut)
+    parameters, known = Parameters(pruned), Activations(cut)
     found = [t for t in targets(cut, parameters, Options(onward=False)) if isinstance(t, LayerTarget)]
     count = sum([_mend(cut, parameters, known, target, method) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
+    if not count:
+        logger.warning("nothing is repaired: the weights tell nothing of what was removed (%s); data would", method)
     return parameters.finished() if count else pruned
 
 
-def _mend(cut: Cut, parameters: Parameters, known: _Known, target: LayerTarget, method: str) -> bool:
+def _mend(cut: Cut, parameters: Parameters, known: Activations, target: LayerTarget, method: str) -> bool:
     """Repair one layer; whether there was anything to do."""
     kept = Kept.of(cut, target.site, target.old)
     inputs = kept.inputs[kept.groups]
@@ -92,7 +94,7 @@ def _alone(inputs: Array) -> tuple[Array, Array]:
     return np.zeros(inputs.shape, int), np.zeros(inputs.shape)
 
 
-class _Known:
+class Activations:
     """What the weights say of the original's activations."""
 
     def __init__(self, cut: Cut) -> None:
@@ -148,12 +150,21 @@ class _Known:
         given = {name: self.sampled(name) for name in self._activations(site)}
         known = {name: value for name, value in given.items() if value is not None}
         roots = {root for root, _ in known.values()}
+        if len(known) == len(given) == len(roots) == 2 and site.node.op_type == "Add":
+            return tensor, self._summed([value for _, value in known.values()])
         if len(known) != len(given) or len(roots) != 1:
             return None
         values = self._run(tensor, {name: value for name, (_, value) in known.items()})
         # Constants may differ from position to position, or be several.
         lined = values.dtype.kind == "f" and len(values) == len(POINTS) and values.size == len(POINTS) * values.shape[1]
         return (roots.pop(), values) if lined else None
+
+    def _summed(self, terms: Sequence[Array]) -> Array:
+        """The sum of independent terms, taken as normal."""
+        means = [np.tensordot(DENSITY, term, 1) for term in terms]
+        squares = [np.tensordot(DENSITY, np.square(term - mean), 1) for term, mean in zip(terms, means, strict=True)]
+        points = POINTS.reshape(-1, *[1] * (terms[0].ndim - 1))
+        return (sum(means) + np.sqrt(sum(squares)) * points).astype(terms[0].dtype)
 
     def _normal(self, norm: Site) -> tuple[str, Array] | None:
         """What leaves a BatchNormalization."""
