@@ -184,10 +184,8 @@ def _repaired(
     if recovery.method == "none" or not (runs or recovery.method in datafree.METHODS):
         return small, None
     with clock("repairing"):
-        if runs:
-            small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
-        else:
-            small, repair = datafree.repair(cut, small, recovery.method, progress=clock.progress), None
+        judged = recover.repair(cut, small, runs, recovery, progress=clock.progress) if runs else None
+        small, repair = judged or (datafree.repair(cut, small, recovery.method, progress=clock.progress), None)
         if verify and (problem := proof.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
