@@ -35,8 +35,8 @@ from onnxprune.tapped import before, part
 logger = logging.getLogger(__name__)
 
 METHODS = ("bias", "merge")
-# Where the density of a normal variable is summed, in deviations; the mean of Relu is right to 1e-5 of them.
-POINTS = np.linspace(-8, 8, 1601)
+# Where the density of a normal variable is summed, in deviations; the mean of Relu is right to 1e-4 of them.
+POINTS = np.linspace(-6, 6, 401)
 DENSITY = np.exp(-np.square(POINTS) / 2) / np.exp(-np.square(POINTS) / 2).sum()
 _EITHER = ("AveragePool", "Dropout", "Flatten", "GlobalAveragePool", "Identity", "Reshape")
 # What is its mean's: f(E[x]) = E[f(x)].
@@ -172,7 +172,7 @@ class Activations:
             return None
         scale, shift = (self._tracing.weight_value(norm.node.input[slot]) for slot in (1, 2))
         name = norm.node.output[0]
-        if scale is None or shift is None or name not in self._facts.shapes:
+        if scale is None or scale.ndim != 1 or shift is None or name not in self._facts.shapes:
             return None
         values = shift + np.abs(scale) * POINTS[:, None]
         dtype = helper.tensor_dtype_to_np_dtype(self._facts.dtypes[name])
@@ -220,10 +220,13 @@ class Activations:
         if site is None or layer is None or site.has(2) > (layer.bias is not None):
             return None
         shifts.append(self._weights.used(site, 2))
-        values = [self._weights.value(p) for p in (self._weights.used(site, layer.weight), *shifts) if p is not None]
-        weight, *biases = (v for v in values if v is not None)
+        factor = self._weights.used(site, layer.weight)
+        weight = None if factor is None else self._weights.value(factor)
+        biases = [self._weights.value(shift) for shift in shifts if shift is not None]
+        if weight is None or any(b is None for b in biases):
+            return None
         matrix = layer.scale * layer.matrix(weight)
-        bias = sum((b.reshape(-1) for b in biases), np.zeros(1))
+        bias = sum((b.reshape(-1) for b in biases if b is not None), np.zeros(1))
         line = self._tracing.axes[name][1 if site.node.op_type in CONVOLUTIONS else -1]
         if len(matrix) != 1 or bias.size not in (1, matrix.shape[2]) or line.shape != matrix.shape[2:]:
             return None
@@ -233,8 +236,8 @@ class Activations:
     def _classes(self, layer: Layer) -> Array | None:
         """The classes of the positions that a layer sums over; None where these lie along several axes."""
         site, slot = self._tracing.by_output[layer.node.output[0]][0], 1 - layer.weight
-        axes = [r.axis for r in site.readings if r.slot == slot and not r.mixed]
-        lines = [site.labels(slot)[axis] for axis in axes]
+        axes = self._tracing.axes.get(layer.input, ())
+        lines = [axes[r.axis] for r in site.readings if axes and r.slot == slot and not r.mixed]
         return self._weights.classes(lines[0]) if len(lines) == 1 and lines[0].ndim == 1 else None
 
     def _activations(self, site: Site) -> list[str]:
