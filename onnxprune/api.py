@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, cost, goals, interface, proof, recover, stepwise
+from onnxprune import calibration, cost, datafree, goals, interface, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.bench import Place
 from onnxprune.cost import Cost
@@ -180,11 +180,12 @@ def run(
 def _repaired(
     cut: Cut, small: Model, runs: Sequence[Any], recovery: recover.Options, clock: _Clock, *, verify: bool
 ) -> tuple[Model, Repair | None]:
-    """The smaller model after its repair, where there are inputs for one."""
-    if not runs or recovery.method == "none":
+    """The smaller model after its repair; what it did is known only where there are inputs to judge it by."""
+    if recovery.method == "none" or not (runs or recovery.method in datafree.METHODS):
         return small, None
     with clock("repairing"):
-        small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
+        judged = recover.repair(cut, small, runs, recovery, progress=clock.progress) if runs else None
+        small, repair = judged or (datafree.repair(cut, small, recovery.method, progress=clock.progress), None)
         if verify and (problem := proof.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
@@ -350,7 +351,8 @@ def prune(
         data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
-        recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm".
+        recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
+            "merge" do something without data, too.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
         options: the other fields of `Options`.

@@ -108,8 +108,14 @@ def fit(site: Site, task: Task, pairs: Iterable[Pair], train: int, dampings: Seq
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What remains of a layer's weight: bool[groups], bool[groups, D] and bool[groups, O]."""
+class Kept:
+    """What remains of a layer's weight.
+
+    Attributes:
+        groups: bool[groups].
+        inputs: bool[groups, D].
+        outputs: bool[groups, O].
+    """
 
     groups: Array
     inputs: Array
@@ -165,7 +171,7 @@ class LayerTarget(Target):
         now = parameters.value(name)
         sliced = new.matrix(now).astype(np.float64) * new.scale
         whole = cut.groups.model.array(self.site.node.input[old.weight]).astype(np.float32)
-        kept = _Kept.of(cut, self.site, old)
+        kept = Kept.of(cut, self.site, old)
         full = _taken(old.matrix(whole) * np.float32(old.scale), kept.groups, kept.outputs)
 
         def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> refit.Rows:

@@ -139,16 +139,16 @@ def repair(
     fitting, judging = _split(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
     parameters = Parameters(pruned)
-    targets = _ready(list(_targets(cut, parameters, options)), options, pruned)
+    found = _ready(list(targets(cut, parameters, options)), options, pruned)
     fits: list[Fit] = []
     given = [interface.feeds(cut, feeds) for feeds in runs]
-    one, two = ([name for target in targets for name in target.taps[side]] for side in (0, 1))
+    one, two = ([name for target in found for name in target.taps[side]] for side in (0, 1))
     with (
         Walk(original, runs, one, memory=options.memory // 2) as whole,
         Walk(parameters.model, given, two, memory=options.memory // 2) as left,
     ):
-        for number, target in enumerate(targets, 1):
-            progress(f"repairing layer {number} of {len(targets)}")
+        for number, target in enumerate(found, 1):
+            progress(f"repairing layer {number} of {len(found)}")
             olds, news = target.taps
             values = ([run[n] for n in olds] for run in whole.take(olds))
             follows = options.sequential or isinstance(target, NormTarget)
@@ -173,7 +173,7 @@ def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence
 # --- what is fitted --------------------------------------------------------------------------------------
 
 
-def _targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Target]:
+def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Target]:
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     behind = cut.behind

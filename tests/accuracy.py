@@ -2,9 +2,11 @@
 
     python -m tests.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
                              [--removed 30,50,70] [--samples 256] [--allocation uniform,sensitivity]
+                             [--pictures 10000]
 
 Needs the folder of shared models and data (see tests/shared.py). Calibration pictures are drawn from the training
-pictures with seed 1; accuracy is that on all 10,000 test pictures. A budget on MACs says how much goes.
+pictures with seed 1, accuracy is that on the 10,000 test pictures, or on some that are drawn with seed 0. A budget on
+MACs says how much goes. Without samples (0) the repair is that without data.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnxprune import calibration, criteria, recover
+from onnxprune import calibration, criteria, datafree, recover
 from onnxprune.cut import Cut
 from onnxprune.goals import fit
 from onnxprune.grouping import trace
@@ -38,6 +40,21 @@ def pictures(raw: Array) -> Array:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
+def prepared(model: Model, raw: Array) -> Array:
+    """Pictures as a network takes them: some take the pixels themselves, channels last."""
+    shape = model.proto.graph.input[0].type.tensor_type.shape.dim
+    return raw.astype(np.float32) if shape[-1].dim_value == raw.shape[-1] else pictures(raw)
+
+
+def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], method: str) -> Model:
+    """The model after a repair, with data or without."""
+    if method == "none":
+        return small
+    if runs:
+        return recover.repair(cut, small, runs, recover.Options(method))[0]
+    return datafree.repair(cut, small, method)
+
+
 def accuracy(model: Model, name: str, test: Array, labels: Array) -> float:
     """Share of pictures whose class is found."""
     with Session(model) as session:
@@ -49,9 +66,10 @@ def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> Non
     """Print a row per criterion, allocation, share and repair; without samples there is no repair."""
     source = load(str(shared.entry(f"models/{name}").path))
     (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
-    runs = calibration.read([{entry: data["calibration"]}], source, samples=given.samples) if given.samples else []
+    test, seen = (prepared(source, data[part]) for part in ("test", "calibration"))
+    runs = calibration.read([{entry: seen}], source, samples=given.samples) if given.samples else []
     groups = trace(source)
-    whole = accuracy(source, entry, data["test"], data["labels"])
+    whole = accuracy(source, entry, test, data["labels"])
     print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):
         scores = criteria.score(groups, criterion, 0, runs)
@@ -61,9 +79,9 @@ def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> Non
             small = rewrite(groups, cut.gone)
             for method in given.recover.split(","):
                 start = time.perf_counter()
-                model = small if method == "none" else recover.repair(cut, small, runs, recover.Options(method))[0]
+                model = repaired(cut, small, runs, method)
                 seconds = time.perf_counter() - start
-                found = accuracy(model, entry, data["test"], data["labels"])
+                found = accuracy(model, entry, test, data["labels"])
                 removed = 1 - goal.reached / goal.before
                 cells = (f"{removed:.1%}", f"{found:.2%}", f"{found / whole:.1%}", f"{seconds:.0f} s")
                 print(f"| {name} | {criterion} | {allocation} | {method} | {' | '.join(cells)} |", flush=True)
@@ -78,16 +96,18 @@ def main() -> None:
     parser.add_argument("--removed", default="30,50,70")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--allocation", default="uniform,sensitivity")
+    parser.add_argument("--pictures", type=int, default=10000)
     given = parser.parse_args()
     folder = shared.folder()
     if folder is None:
         parser.error(shared.ABSENT)
     train, test = (np.load(folder / "data" / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
     chosen = np.random.default_rng(1).permutation(len(train["x"]))[: given.samples]
+    drawn = np.random.default_rng(0).permutation(len(test["x"]))[: given.pictures]
     data = {
-        "calibration": pictures(train["x"][chosen]),
-        "test": pictures(test["x"]),
-        "labels": test["y"].reshape(-1),
+        "calibration": train["x"][chosen],
+        "test": test["x"][drawn],
+        "labels": test["y"].reshape(-1)[drawn],
     }
     for name in given.network or NETWORKS:
         rows(name, given, data)

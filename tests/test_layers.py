@@ -34,6 +34,7 @@ LEVELS = (
         "refit",
         "fitting",
         "recover",
+        "datafree",
         "goals",
         "timing",
         "stepwise",

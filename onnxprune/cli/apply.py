@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere).")
 @shared.verify
 @shared.data
-@shared.recovery("least-squares", "With --data: how what is behind a cut is re-fitted to the outputs that it gave.")
+@shared.recovery("least-squares", shared.RECOVERY)
 @shared.force
 @shared.as_json
 @shared.conversation

@@ -186,6 +186,12 @@ def data(function: Command) -> Command:
     return command
 
 
+RECOVERY = (
+    "With --data: how what is behind a cut is re-fitted to the outputs that it gave. Without: bias and merge repair"
+    " what the weights tell, the others nothing."
+)
+
+
 def recovery(default: str, text: str) -> Callable[[Command], Command]:
     """Add `--recover`, the way to re-fit what is behind a cut."""
     methods = click.Choice(["none", "bias", "affine", "merge", "least-squares", "one-pass", "batchnorm"])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--time", is_flag=True, help="Measure the result against MODEL, as --latency and --round-to auto do.")
 @shared.place
 @shared.data
-@shared.recovery("least-squares", "With --data: how what is behind a cut is re-fitted to the outputs that it gave.")
+@shared.recovery("least-squares", shared.RECOVERY)
 @targets
 @shared.workers(1)
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
