@@ -99,7 +99,7 @@ def candidate_sizes(
                 numbers[total] = sum(numbers[p] for p in parts)
             for symbol in symbols:
                 value = None if symbol in numbers else _expression(symbol, {**numbers, **given})
-                if value is not None:
+                if value is not None and value > 0:  # not over unknown names, nor a difference below one
                     numbers.setdefault(symbol, value)
                 elif symbol not in given:
                     numbers.setdefault(symbol, rung[which])

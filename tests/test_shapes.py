@@ -228,3 +228,12 @@ def test_values_are_those_of_the_runtime() -> None:
         assert name in facts.values, what
         np.testing.assert_array_equal(facts.values[name], wanted[name], err_msg=what)
         assert facts.values[name].dtype == wanted[name].dtype, what
+
+
+@pytest.mark.parametrize("symbol", ["a+b", "a-b", "batch-9"])
+def test_a_size_that_is_computed_from_unknown_or_too_small_ones_is_still_a_size(symbol: str) -> None:
+    net = Net()
+    x = net.input(["batch", symbol, 4], name="x")
+    net.output(net.add("Relu", x))
+    facts = infer(load(net.proto()))
+    assert min(facts.shapes["x"]) > 0
