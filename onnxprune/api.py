@@ -15,9 +15,10 @@ from onnxprune import plan as plans
 from onnxprune.bench import Place
 from onnxprune.cost import Cost
 from onnxprune.cut import Cut
-from onnxprune.errors import GoalMissed, ModelError
-from onnxprune.grouping import Groups, retrace
+from onnxprune.errors import ModelError
+from onnxprune.grouping import Groups
 from onnxprune.grouping import trace as trace_model
+from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.interface import Change, RowMap
 from onnxprune.labels import Array
 from onnxprune.latency.timer import Timed
@@ -28,7 +29,6 @@ from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Goal, gone
-from onnxprune.symbols import candidate_sizes, symbolic_dims
 from onnxprune.timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 # Runs until a budget holds for what a repair adds, too (a bias where there was none).
 ATTEMPTS = 2
-
-
-@dataclass(frozen=True)
-class RolledBack:
-    """A group that was left whole because its proof failed."""
-
-    group: str
-    problem: str
 
 
 @dataclass(frozen=True)
@@ -202,13 +194,13 @@ def _proven(
         if not verify:
             raise
         failed = Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
-        return _roll_back(groups, chosen, failed)
+        return rolled_back_from(groups, chosen, failed)
     if not verify:
         return chosen, small, None, ()
     with clock("proving"):
-        proving, verdict = _check(groups, lambda g: gone(g, chosen), small, fixed_sizes=fixed_sizes)
+        proving, verdict = checked(groups, lambda g: gone(g, chosen), small, fixed_sizes=fixed_sizes)
         if not verdict.ok and verdict.runnable:
-            return _roll_back(proving, chosen, verdict)
+            return rolled_back_from(proving, chosen, verdict)
     return chosen, small, verdict, ()
 
 
@@ -270,7 +262,7 @@ def execute(
     if zero:
         return Executed(zeroed(groups, away), None)
     small = rewrite(groups, away)
-    verdict = _check(groups, plan.removed, small)[1] if verify else None
+    verdict = checked(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
     small, repair = _repaired(cut, small, runs, recovery or recover.Options(), _Clock(logger.info), verify=verify)
@@ -279,7 +271,7 @@ def execute(
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
     """Prove that `pruned` is what `plan` makes of `original`."""
-    return _check(plan.trace(original), plan.removed, pruned)[1]
+    return checked(plan.trace(original), plan.removed, pruned)[1]
 
 
 # --- any source in, the same kind out --------------------------------------------------------------------
@@ -383,82 +375,6 @@ def _same_kind(model: Model, source: Any) -> Any:
     if type(source).__module__.startswith("onnx_graphsurgeon"):
         return to_graph(model)
     return to_proto(model)
-
-
-# --- proof by halves -------------------------------------------------------------------------------------
-
-
-def _check(
-    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, *, fixed_sizes: bool = False
-) -> tuple[Groups, Verdict]:
-    """The proof, and the trace it was made with: other sizes are tried if the original does not run at these."""
-    verdict = proof.check(groups, gone_of(groups), small)
-    if verdict.runnable or fixed_sizes:
-        return groups, verdict
-    for sizes, _ in candidate_sizes(symbolic_dims(groups.model.proto.graph), {}):
-        if sizes != groups.facts.sizes:
-            other = retrace(groups, sizes)
-            found = proof.check(other, gone_of(other), small)
-            if found.runnable:
-                return other, found
-    return groups, verdict
-
-
-def _attempt(groups: Groups, chosen: Mapping[str, Array]) -> Verdict:
-    """The proof of some of the groups alone."""
-    away = gone(groups, chosen)
-    try:
-        return proof.check(groups, away, rewrite(groups, away))
-    except ModelError as error:
-        return Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
-
-
-def _roll_back(
-    groups: Groups, chosen: Mapping[str, Array], verdict: Verdict
-) -> tuple[dict[str, Array], Model, Verdict, tuple[RolledBack, ...]]:
-    """Leave out the groups whose proof fails, found by halving."""
-    failed: list[RolledBack] = []
-
-    def search(names: list[str], known: Verdict | None = None) -> None:
-        part = {n: chosen[n] for n in names}
-        found = known or _attempt(groups, part)
-        if found.ok:
-            return
-        if len(names) == 1:
-            failed.append(RolledBack(names[0], found.problem))
-            return
-        half = len(names) // 2
-        search(names[:half])
-        search(names[half:])
-
-    search(list(chosen), verdict)
-    bad = {f.group for f in failed}
-    passed = [n for n in chosen if n not in bad]
-    together = _together(groups, {n: chosen[n] for n in passed})
-    failed += [RolledBack(n, "its proof fails together with that of other groups") for n in passed[together:]]
-    for one in failed:
-        logger.warning("group %s is left whole: %s", one.group, one.problem)
-    left = {n: chosen[n] for n in passed[:together]}
-    if not left:
-        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
-    away = gone(groups, left)
-    small = rewrite(groups, away)
-    return left, small, proof.check(groups, away, small), tuple(failed)
-
-
-def _together(groups: Groups, chosen: Mapping[str, Array]) -> int:
-    """How many of the groups, from the first, pass the proof together."""
-    names = list(chosen)
-    low, high = 0, len(names)
-    if not names or _attempt(groups, chosen).ok:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _attempt(groups, {n: chosen[n] for n in names[:middle]}).ok:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 class _Clock:
