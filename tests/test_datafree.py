@@ -23,7 +23,7 @@ from tests.graphs import Net
 
 MODELS = Path(__file__).parent.parent / "models"
 WIDTH = 8
-VALID = ("dcgan", "densenet", "preact_resnet", "resnext", "inception", "einsum", "lstm", "double", "half", "custom_op")
+VALID = ("dcgan", "densenet", "preact_resnet", "resnext", "inception", "einsum", "lstm", "double", "half")
 
 
 def in_order(groups: Groups, _: np.random.Generator) -> np.ndarray:
@@ -205,6 +205,12 @@ def test_what_comes_out_is_valid(name: str, method: str):
     outcome = api.run(load(str(MODELS / f"{name}.onnx")), Options(ratio=0.5), recovery=Recovery(method))
     assert outcome.verdict is not None and outcome.verdict.ok and outcome.repair is None
     onnx.checker.check_model(to_proto(outcome.model), full_check=True)
+
+
+def test_a_layer_behind_an_unknown_shape_is_left_alone():
+    source, options = load(str(MODELS / "custom_op.onnx")), Options(ratio=0.5)
+    cut, mended = (api.run(source, options, verify=False, recovery=Recovery(how)) for how in ("none", "merge"))
+    assert to_proto(cut.model) == to_proto(mended.model)
 
 
 def test_the_command_line_repairs_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
