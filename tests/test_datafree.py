@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -213,7 +214,10 @@ def test_a_layer_behind_an_unknown_shape_is_left_alone():
     assert to_proto(cut.model) == to_proto(mended.model)
 
 
-def test_the_command_line_repairs_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_line_repairs_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logging.getLogger("onnxprune"), "handlers", [])  # the command line's own go with the test
     made = {}
     for method in ("least-squares", "none", "merge", "bias"):
         out = tmp_path / f"{method}.onnx"
