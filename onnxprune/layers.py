@@ -234,10 +234,15 @@ class Convolution(Layer):
 
 
 def layer_of(site: Site, node: onnx.NodeProto | None = None) -> Layer | None:
-    """The layer that a traced node is, or that `node`, its pruned form, is; None where it has no float weight."""
+    """The layer that a traced node is, or that `node`, its pruned form, is.
+
+    None where there is no float weight, or what it is multiplied with has no known shape.
+    """
     of = site.node.op_type
     slots = [s for s in (1, 0) if s < len(site.node.input) and site.is_weight(s) and _is_stored_float(site, s)]
     if of not in (*CONVOLUTIONS, "Gemm", "MatMul", "Einsum") or len(slots) != 1 or site.constant[1 - slots[0]]:
+        return None
+    if site.facts.shapes.get(site.node.input[1 - slots[0]]) is None:
         return None
     if of in CONVOLUTIONS:
         return _convolution(site, node or site.node) if slots[0] == 1 else None
