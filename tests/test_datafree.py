@@ -224,7 +224,7 @@ def test_the_command_line_repairs_without_data(
         arguments = ["prune", MODELS / "digits.onnx", "-o", out, "--macs", "50%", "--recover", method, "-v"]
         assert main([*map(str, arguments)]) == 0
         said = capsys.readouterr().err
-        assert ("repaired from the weights alone: 1 of 5 layers" in said) == (method == "merge")
+        assert ("repaired from the weights alone: " in said) == (method == "merge")
         assert ("nothing is repaired" in said) == (method == "bias")
         made[method] = {t.name: t.raw_data for t in onnx.load(out).graph.initializer}
     assert made["least-squares"] == made["none"] == made["bias"]

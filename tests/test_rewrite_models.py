@@ -301,7 +301,7 @@ def test_ir_version_3_with_copies_of_a_shared_constant():
 
 def test_external_data_stays_external_and_is_not_read(monkeypatch):
     model = load(MODELS / "external.onnx")
-    groups, plan = api.plan_for(model, Options())
+    groups, plan, _ = api.plan_for(model, Options())
     reads, read = [], external.read
 
     def listed(tensor: TensorProto, folder: Path | None) -> np.ndarray:
