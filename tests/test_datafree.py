@@ -221,7 +221,7 @@ def test_the_command_line_repairs_without_data(
     made = {}
     for method in ("least-squares", "none", "merge", "bias"):
         out = tmp_path / f"{method}.onnx"
-        arguments = ["prune", MODELS / "digits.onnx", "-o", out, "--macs", "50%", "--recover", method, "-v"]
+        arguments = ["prune", MODELS / "digits.onnx", "-o", out, "--ratio", "0.5", "--recover", method, "-v"]
         assert main([*map(str, arguments)]) == 0
         said = capsys.readouterr().err
         assert ("repaired from the weights alone: 1 of 5 layers" in said) == (method == "merge")
