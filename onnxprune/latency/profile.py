@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,6 +33,7 @@ def profile(model: Model, feeds: Mapping[str, np.ndarray], setting: Setting) -> 
     Raises:
         RunError: the model does not run.
     """
+    model = _named(model)
     with TemporaryDirectory(prefix="onnxprune-") as folder:
         path = Path(folder) / "optimised.onnx" if model.nbytes < LARGEST_OPTIMISED else None
         times = profiled(model, feeds, setting, optimised_to=str(path or ""))
@@ -43,3 +46,16 @@ def profile(model: Model, feeds: Mapping[str, np.ndarray], setting: Setting) -> 
         tensor = next((t for t in names if t in known), "")
         found[tensor] = found.get(tensor, 0.0) + seconds
     return found
+
+
+def _named(model: Model) -> Model:
+    """The model with a name for every node, by which its time is known again."""
+    taken = Counter(node.name for node in model.proto.graph.node)
+    if "" not in taken and max(taken.values(), default=1) == 1:
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for node in proto.graph.node:
+        if not node.name or taken[node.name] > 1:
+            node.name = f"node of {first_output(node)}"
+    return replace(model, proto=proto)
