@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -41,6 +42,8 @@ Run = Callable[..., Ran]
 
 @pytest.fixture
 def run(capsysbinary, monkeypatch) -> Run:
+    monkeypatch.setattr(logging.getLogger("onnxprune"), "handlers", [])  # the command line's own go with the test
+
     def call(*arguments: object, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main([str(a) for a in arguments])

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune import api, proof
+from onnxprune import api, halving, proof
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
 from onnxprune.proof import Verdict, compare, difference, tolerance_of
@@ -281,7 +281,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return replace(model)
 
-    monkeypatch.setattr(api, "rewrite", spoiled)
+    for module in (api, halving):
+        monkeypatch.setattr(module, "rewrite", spoiled)
     return names
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from onnx import TensorProto, helper
 
 from onnxprune import api
+from onnxprune.errors import GoalMissed
 from tests.graphs import prune
 from tests.random_graphs import images, mixed, options, sequences
 from tests.test_random_graphs import quick
@@ -52,7 +53,7 @@ def check_branches(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
 def check(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
     try:
         outcome = prune(proto, **chosen)
-    except api.GoalMissed as missed:
+    except GoalMissed as missed:
         assert missed.message.startswith("nothing can be pruned"), missed.message
         return
     assert outcome.verdict is not None
