@@ -102,15 +102,17 @@ def files_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def kill_batches(count: int) -> list[list[Any]]:
-    return [[kind, count // len(kills.KINDS)] for kind in kills.KINDS]
+    """Place in `kills.KINDS`, number of kills."""
+    return [[index, count // len(kills.KINDS)] for index in range(len(kills.KINDS))]
 
 
-def killed(kind: str, count: int) -> list[object]:
+def killed(index: int, count: int) -> list[object]:
     """Writers that are killed at random moments; an output that is neither old, absent nor complete raises."""
+    kind = kills.KINDS[index]
     found = kills.at_random_moments(kind, count, seed=1)
     steps = kills.at_every_step(kind)
     states = [found[s] for s in ("absent", "older", "complete")]
-    return [kind, found["killed"], sum(states), *states, len(steps) - 1]
+    return [str(kind), found["killed"], sum(states), *states, len(steps) - 1]
 
 
 def kills_table(results: Sequence[list[object]]) -> Iterator[str]:
