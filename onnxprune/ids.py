@@ -36,8 +36,11 @@ def sources(graph: onnx.GraphProto, tables: Iterable[str]) -> Mapping[str, Sourc
     Ids may only be moved (reshaped, cast) and used as an index of the rows of tables that are all in `tables`: a
     comparison with a constant (padding), arithmetic, or an output would still mean the old numbers.
     """
-    flow = _Flow(graph, frozenset(tables))
-    return {table: flow.source(table) for table in flow.tables}
+    wanted = frozenset(tables)
+    if not wanted:
+        return {}
+    flow = _Flow(graph, wanted)
+    return {table: flow.source(table) for table in wanted}
 
 
 class _Flow:

@@ -184,7 +184,8 @@ class Wiring:
 
 def first_output(node: onnx.NodeProto) -> str:
     """What identifies a node: its first output that is asked for (the first of all may be left out)."""
-    return next((name for name in node.output if name), "")
+    made = node.output
+    return made[0] if made and made[0] else next(filter(None, made), "")
 
 
 def captured(node: onnx.NodeProto) -> Iterator[str]:
