@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, cost, datafree, goals, interface, proof, recover, stepwise
+from onnxprune import calibration, cost, datafree, goals, interface, matching, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.bench import Place
 from onnxprune.cost import Cost
@@ -143,7 +143,8 @@ def run(
         groups = _traced(model, options, sizes)
     with clock("scoring"):
         recovery = recovery or recover.Options()
-        scores = stepwise.scored(groups, options, runs, recovery, place, progress=clock.progress)
+        seen = _seen(groups, data, runs)
+        scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     reserve = dict[str, float]()
     for _ in range(ATTEMPTS):
@@ -153,7 +154,7 @@ def run(
             groups, chosen.removed, clock, verify=verify, fixed_sizes=sizes is not None
         )
         cut = Cut(groups, gone(groups, left))
-        small, repair = _repaired(cut, small, runs, recovery, clock, verify=verify)
+        small, repair = _repaired(cut, small, seen, runs, recovery, clock, verify=verify)
         reached = goals.reached(chosen.goals, small, cut, timing.meters)
         reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
         if rolled_back or not chosen.met or all(goal.met for goal in reached):
@@ -169,15 +170,34 @@ def run(
     )
 
 
+def _seen(groups: Groups, data: Any, runs: Sequence[Any]) -> Groups:
+    """The trace that scores and repairs look at: with random inputs, that of a model that takes them for real ones."""
+    return matching.stand_in(groups, runs) if runs and calibration.is_random(data) else groups
+
+
 def _repaired(
-    cut: Cut, small: Model, runs: Sequence[Any], recovery: recover.Options, clock: _Clock, *, verify: bool
+    cut: Cut,
+    small: Model,
+    seen: Groups,
+    runs: Sequence[Any],
+    recovery: recover.Options,
+    clock: _Clock,
+    *,
+    verify: bool,
 ) -> tuple[Model, Repair | None]:
     """The smaller model after its repair; what it did is known only where there are inputs to judge it by."""
     if recovery.method == "none" or not (runs or recovery.method in datafree.METHODS):
         return small, None
     with clock("repairing"):
-        judged = recover.repair(cut, small, runs, recovery, progress=clock.progress) if runs else None
-        small, repair = judged or (datafree.repair(cut, small, recovery.method, progress=clock.progress), None)
+        repair = None
+        if not runs:
+            small = datafree.repair(cut, small, recovery.method, progress=clock.progress)
+        elif seen is cut.groups:
+            small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
+        else:
+            like = Cut(seen, cut.gone)
+            fitted, repair = recover.repair(like, rewrite(seen, cut.gone), runs, recovery, progress=clock.progress)
+            small = matching.restored(fitted, small)
         if verify and (problem := proof.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
@@ -228,7 +248,7 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
-    scores = stepwise.scored(groups, options, runs, recover.Options(), place)
+    scores = stepwise.scored(_seen(groups, data, runs), options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals
 
@@ -265,7 +285,8 @@ def execute(
     verdict = checked(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
-    small, repair = _repaired(cut, small, runs, recovery or recover.Options(), _Clock(logger.info), verify=verify)
+    seen, clock = _seen(groups, data, runs), _Clock(logger.info)
+    small, repair = _repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
 
 

@@ -45,7 +45,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
         masks.pop(tracing.weights.get(key, ""), None)
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    values: dict[str, Callable[[], Array]] = {}
+    values = dict(model.values)
     for tensor in proto.graph.initializer:
         if tensor.name in masks:
             _store(values, tensor, _masked(tracing, tensor.name, masks[tensor.name]), model.external)
@@ -98,6 +98,7 @@ def _store(values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Ca
     if lazy and tensor.data_location == TensorProto.EXTERNAL:
         values[tensor.name] = make
         return
+    values.pop(tensor.name, None)
     name, doc = tensor.name, tensor.doc_string
     metadata = list(tensor.metadata_props)
     tensor.CopyFrom(numpy_helper.from_array(make(), name))
@@ -160,14 +161,12 @@ class _Rewriting:
     def _weights(self, graph: onnx.GraphProto) -> None:
         versions = self._versions()
         for tensor in self.model.proto.graph.initializer:
-            cuts = versions.get(tensor.name)
-            if not cuts:
-                graph.initializer.add().CopyFrom(tensor)
-                continue
-            for name, axes in cuts.items():
+            for name, axes in (versions.get(tensor.name) or {tensor.name: None}).items():
                 if axes is None:
                     graph.initializer.add().CopyFrom(tensor)
                     graph.initializer[-1].name = name
+                    if tensor.name in self.model.values:
+                        self.values[name] = self.model.values[tensor.name]
                 else:
                     self._slice(graph, tensor, name, axes)
         for sparse in self.model.proto.graph.sparse_initializer:

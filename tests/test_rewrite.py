@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxprune
-from onnxprune.grouping import trace
-from onnxprune.model import load
-from onnxprune.rewrite import rewrite
+from onnxprune.grouping import Groups, trace
+from onnxprune.model import Model, load, to_proto
+from onnxprune.parameters import Parameters
+from onnxprune.rewrite import rewrite, zeroed
 from tests.graphs import Net, array_of, ops_of, prune, run, shapes_of
+
+MODELS = Path(__file__).parent.parent / "models"
 
 
 def annotated(ir_version: int = 10, opset: int = 21) -> onnx.ModelProto:
@@ -333,3 +337,20 @@ def test_optional_outputs_that_are_left_out() -> None:
     assert outcome.verdict is not None
     assert outcome.verdict.ok, outcome.verdict.problem
     assert shapes_of(outcome.model)["w_in"] == (3, 4)
+
+
+@pytest.mark.parametrize("change", [rewrite, zeroed])
+def test_replaced_weights_come_along(change: Callable[[Groups, np.ndarray], Model]) -> None:
+    """Weights that do not lie in the proto, as after a repair, are those of the new model, cut or not."""
+    parameters = Parameters(load(MODELS / "digits.onnx"))
+    names = [t.name for t in parameters.proto.graph.initializer if parameters.is_own(t.name)]
+    for name in names:
+        parameters.store(name, parameters.value(name) + 1)
+    changed = parameters.finished()
+    groups = trace(changed)
+    gone = np.zeros(groups.classes.count, bool)
+    gone[groups.groups[0].classes[0]] = True
+    found, wanted = change(groups, gone), change(trace(load(to_proto(changed))), gone)
+    assert len(names) > 4 and found.initializers.keys() == wanted.initializers.keys()
+    for name in wanted.initializers:
+        np.testing.assert_array_equal(found.array(name), wanted.array(name), err_msg=name)

@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.calibration.batches import BATCH, Run, runs_of
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.request import Feeds, Request, Source
-from onnxprune.calibration.sources import is_code, samples_of
+from onnxprune.calibration.sources import is_code, is_random, samples_of
 from onnxprune.calibration.wanted import wanted_by
 from onnxprune.model import Model
 
@@ -48,4 +48,4 @@ def read(
     return runs_of(samples_of(request), wanted, samples, batch, request.sizes, merge=merge)
 
 
-__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "read"]
+__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "is_random", "read"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.calibration import arrays, images, polygraphy, script, text
-from onnxprune.calibration.request import Request, Samples
+from onnxprune.calibration.request import Request, Samples, Source
 from onnxprune.data import random_feeds
 from onnxprune.errors import UsageError
 from onnxprune.shapes import infer
@@ -44,6 +44,12 @@ def is_code(data: Any) -> bool:
     return isinstance(data, str) and script.NAME.fullmatch(data) is not None and not Path(data).exists()
 
 
+def is_random(source: Any) -> bool:
+    """Whether random numbers are asked for, by a `Source` or what could be in one."""
+    data = source.data if isinstance(source, Source) else source
+    return isinstance(data, str) and data == RANDOM
+
+
 def samples_of(request: Request) -> Samples:
     """The samples of whatever was given.
 
@@ -54,7 +60,7 @@ def samples_of(request: Request) -> Samples:
     if not isinstance(data, str | os.PathLike):
         _no_options(request, "data from Python")
         return script.from_python(data, request)
-    if data == RANDOM:
+    if is_random(data):
         _no_options(request, "random data")
         return _random(request)
     if is_code(data):

@@ -1,0 +1,87 @@
+"""Calibration without data: what BatchNormalization knows of the data that a network was trained on.
+
+Random numbers pass through a network with other means and deviations than the data that it was trained on.
+BatchNormalization keeps those: in a stand-in whose running statistics are the ones of random inputs, every normalised
+channel has the mean and the deviation that it had in training, layer after layer. Scores and fitted weights of the
+stand-in are taken for the network itself, whose layers get inputs of the same first two moments. Yin et al. ("Dreaming
+to Distill", 2020) search, by gradients, for inputs with these statistics; here the statistics follow the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from onnxprune.grouping import Groups, retrace
+from onnxprune.labels import Array
+from onnxprune.model import Model
+from onnxprune.parameters import Parameters
+from onnxprune.tapped import Walk
+
+# Slots of a BatchNormalization: the running mean and variance.
+STATISTICS = (3, 4)
+
+
+def stand_in(groups: Groups, runs: Sequence[Mapping[str, Array]]) -> Groups:
+    """The trace of the stand-in under random inputs `runs`, with the same classes; `groups` where there can be none.
+
+    Raises:
+        RunError: the model does not run.
+    """
+    model = matched(groups.model, runs)
+    if model is groups.model:
+        return groups
+    found = retrace(replace(groups, model=model), dict(groups.facts.sizes))
+    return found if np.array_equal(found.classes.of, groups.classes.of) else groups
+
+
+def matched(model: Model, runs: Sequence[Mapping[str, Array]]) -> Model:
+    """A copy of a model whose BatchNormalization statistics are those of `runs`; the model itself where it has none.
+
+    Raises:
+        RunError: the model does not run.
+    """
+    parameters = Parameters(model)
+    norms = list(_norms(parameters))
+    if not norms:
+        return model
+    with Walk(parameters.model, runs, [norm.input[0] for norm in norms]) as walk:
+        for norm in norms:
+            moments = _moments(run[norm.input[0]] for run in walk.take([norm.input[0]]))
+            for slot, value in zip(STATISTICS, moments, strict=True):
+                parameters.store(norm.input[slot], value)
+    return parameters.finished()
+
+
+def restored(model: Model, source: Model) -> Model:
+    """A copy of a model with the BatchNormalization statistics that another has under the same names."""
+    parameters, theirs = Parameters(model), Parameters(source)
+    for norm in _norms(parameters):
+        for slot in STATISTICS:
+            parameters.store(norm.input[slot], theirs.value(norm.input[slot]))
+    return parameters.finished()
+
+
+def _norms(parameters: Parameters) -> Iterator[onnx.NodeProto]:
+    """BatchNormalizations that use running statistics of their own."""
+    for node in parameters.proto.graph.node:
+        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+            continue
+        trains = any(a.name == "training_mode" and a.i for a in node.attribute) or any(node.output[1:])
+        if not trains and all(parameters.is_own(node.input[slot]) for slot in STATISTICS):
+            yield node
+
+
+def _moments(values: Iterable[Array]) -> tuple[Array, Array]:
+    """Mean and variance of every channel (axis 1) over all other axes of all arrays."""
+    count, total, squares = 0, np.zeros(()), np.zeros(())
+    for value in values:
+        axes = tuple(a for a in range(value.ndim) if a != 1)
+        count += value.size // value.shape[1]
+        total = total + value.sum(axis=axes, dtype=np.float64)
+        squares = squares + np.square(value, dtype=np.float64).sum(axis=axes)
+    mean = total / count
+    return mean, np.maximum(squares / count - np.square(mean), 0.0)
