@@ -9,7 +9,6 @@ of them a worker is asked for, down to the last bit.
 from __future__ import annotations
 
 import atexit
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -114,9 +113,9 @@ class _Probe:
         held = None if whole else self._walked.at(step.group)
         tally = self._whole(cut, small) if held is None else self._changed(cut, small, held)
         found = tally.agreement()
-        values = {name: getattr(found, name) for name in ("error", "sqnr", "cosine", "kl", "top1")}
-        if math.isnan(found.cosine):
+        if not found.is_known:
             raise UsageError("no output of the model is a tensor of floats to compare", hint="give your own --eval")
+        values = {name: getattr(found, name) for name in ("error", "sqnr", "cosine", "kl", "top1")}
         return {name: float(value) for name, value in values.items() if value is not None}
 
     @cached_property

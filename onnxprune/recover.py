@@ -79,7 +79,7 @@ class Repair:
         fits: every layer behind a cut that could be fitted.
         before: agreement with the original on held-out samples, as the model was cut.
         after: the same after the repair.
-        kept: whether the repaired model is the better one, and so was kept.
+        kept: whether the repaired model is the better one, and so was kept; where no output tells, if any fit is.
         method: how it was done.
     """
 
@@ -157,7 +157,7 @@ def repair(
             fits.append(fit(target.site, task, zip(values, others, strict=False), train, options.dampings))
     model = parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
-    kept = after.error < sliced.error
+    kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     return model if kept else pruned, Repair(tuple(fits), sliced, after, kept, options.method)
 
 

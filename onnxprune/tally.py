@@ -11,10 +11,13 @@ import numpy as np
 
 from onnxprune.labels import Array
 
+# What stands for an output that is no number: sums of its square still are numbers.
+HUGE = 1e60
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of all float outputs over all samples.
+    """Agreement of all float outputs over all samples; NaN where there are none.
 
     Attributes:
         error: squared difference over the squared deviation of the original's outputs from their mean.
@@ -31,6 +34,11 @@ class Agreement:
     cosine: float
     top1: float | None
     kl: float | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there was anything to compare."""
+        return not math.isnan(self.error)
 
 
 class _Moments:
@@ -62,28 +70,42 @@ class Tally:
         self._apart: list[Array] = []
 
     def add(self, wanted: Sequence[Any], found: Sequence[Any]) -> None:
-        """Compare the outputs of one run; what is no float array of the same shape is left out."""
+        """Compare the outputs of one run.
+
+        What is no float array of the same shape is left out, and entries that are no numbers in the original are.
+        """
         for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
-            if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or not a.size or a.shape != b.shape:
+            if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or a.shape != b.shape:
                 continue
-            a, b = a.astype(np.float64), b.astype(np.float64)
+            known = np.isfinite(a)
+            if not known.any():
+                continue
+            if a.ndim == 2 and a.shape[1] > 1:
+                p, q = (_numbers(x, known, -HUGE) for x in (a, b))
+                self._same.append(p.argmax(axis=-1) == q.argmax(axis=-1))
+                self._apart.append(_divergence(p, q))
+            a, b = (_numbers(x, known, 0) for x in (a, b))
             self._wrong += float(np.square(a - b).sum())
             self._energy += float(np.square(a).sum())
             self._moments.setdefault((index, a.shape[1:]), _Moments()).add(a if a.ndim else a[None])
             self._cosines.append(_cosine(a, b))
-            if a.ndim == 2 and a.shape[1] > 1:
-                self._same.append(a.argmax(axis=-1).reshape(-1) == b.argmax(axis=-1).reshape(-1))
-                self._apart.append(_divergence(a, b))
 
     def agreement(self) -> Agreement:
         """What was found up to now."""
+        if not self._cosines:
+            return Agreement(math.nan, math.nan, math.nan, None)
         return Agreement(
             self._wrong / max(sum(m.spread() for m in self._moments.values()), 1e-30),
             10 * math.log10(max(self._energy, 1e-30) / max(self._wrong, 1e-30)),
-            float(np.concatenate(self._cosines).mean()) if self._cosines else math.nan,
+            float(np.concatenate(self._cosines).mean()),
             float(np.concatenate(self._same).mean()) if self._same else None,
             float(np.concatenate(self._apart).mean()) if self._apart else None,
         )
+
+
+def _numbers(x: Array, known: Array, other: float) -> Array:
+    """In double precision, with `other` where nothing is known."""
+    return np.where(known, np.nan_to_num(np.clip(x.astype(np.float64), -HUGE, HUGE), nan=HUGE), other)
 
 
 def _cosine(a: Array, b: Array) -> Array:

@@ -1,5 +1,7 @@
 """What a tally says of outputs, against the definitions."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,31 @@ def test_a_single_sample_has_a_deviation_too():
 def test_pictures_have_no_classes():
     a = np.ones((2, 3, 4, 4), np.float32)
     assert (tallied(a, a, 2).kl, tallied(a, a, 2).top1) == (None, None)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_no_numbers_are_as_wrong_as_can_be(broken):
+    a = np.arange(8.0).reshape(2, 4)
+    b = a.copy()
+    b[0, 1] = broken
+    found = tallied(a, b, 2)
+    assert found.error > 1e20 and found.sqnr < -200 and found.cosine < 0.75
+    assert all(map(math.isfinite, (found.error, found.sqnr, found.cosine, found.top1, found.kl)))
+
+
+def test_what_the_original_masks_is_left_out():
+    """Logarithms of zero, logits that are masked: the rest tells."""
+    a = np.array([[1.0, -np.inf, 2.0], [3.0, -1.0, np.nan]])
+    b = a + 0.1
+    found = tallied(a, b, 2)
+    numbers = a[np.isfinite(a)]
+    assert found.sqnr == pytest.approx(10 * np.log10(np.square(numbers).sum() / (len(numbers) * 0.01)))
+    assert 0 < found.error < 0.1 and found.top1 == 1 and found.kl == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("output", [np.arange(3), np.full((2, 3), np.nan), [np.ones(2)]], ids=["int", "nan", "list"])
+def test_nothing_to_compare_is_no_agreement(output):
+    tally = Tally()
+    tally.add([output], [output])
+    found = tally.agreement()
+    assert all(map(math.isnan, (found.error, found.sqnr, found.cosine)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from onnxprune.model import load, to_proto
 from onnxprune.onward import onward
 from onnxprune.options import Options
 from onnxprune.parameters import Parameters
+from onnxprune.report import data as report
+from onnxprune.report import text
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -115,6 +118,19 @@ def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
     mended, repair = recover.repair(cut, outcome.model, [{"x": part} for part in np.split(data, 4)])
     assert [fit.kept for fit in repair.fits] == [False] and not repair.kept
     assert mended is outcome.model
+
+
+def test_where_no_output_tells_the_layers_do():
+    """Classes as numbers: the fits, each of which does better on what it has not seen, stay."""
+    model, data = redundant("Gemm", bias=True)
+    model.graph.node.append(helper.make_node("ArgMax", ["y"], ["class"], axis=1, keepdims=0))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n"]))
+    outcome = onnxprune.prune(model, 0.5, data=[{"x": part} for part in np.split(data, 4)]).report
+    repair = outcome.repair
+    assert repair is not None and repair.kept and all(fit.kept for fit in repair.fits)
+    assert "1 of 1 layer re-fitted, no output tells what that is worth" in text.repair(repair)
+    told = json.dumps(report.repair(repair), allow_nan=False)
+    assert json.loads(told)["after"]["error"] is None
 
 
 def test_same_data_same_result():

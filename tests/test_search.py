@@ -152,6 +152,13 @@ def test_a_drop_needs_a_measure_and_classes_need_scores():
     unet = load(str(MODELS / "unet.onnx"))
     with pytest.raises(UsageError, match="metric 'kl' does not apply"):
         search(unet, L2, Settings((Target("kl", 1),), recovery=BARE, samples=8), "random")
+    classes = onnx.load(DIGITS)
+    (logits,) = classes.graph.output
+    classes.graph.node.append(onnx.helper.make_node("ArgMax", [logits.name], ["class"], axis=1))
+    classes.graph.output.append(onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, [None, 1]))
+    classes.graph.output.remove(logits)
+    with pytest.raises(UsageError, match="metric 'error' does not apply"):
+        search(load(classes), L2, Settings((Target("error", 0.1),), recovery=BARE, samples=8), DATA)
     with pytest.raises(UsageError, match="no metric is called 'beauty'"):
         Target("beauty", 1)
 

@@ -51,12 +51,21 @@ def verdict(of: Verdict) -> dict[str, Any]:
     """What the proof found; an error that could not be measured, or is infinite, is null."""
     return {
         "ok": of.ok,
-        "error": of.error if math.isfinite(of.error) else None,
+        "error": _numbers(of.error),
         "tolerance": of.tolerance,
         "problem": of.problem,
-        "outputs": {name: error if math.isfinite(error) else None for name, error in of.outputs.items()},
+        "outputs": _numbers(dict(of.outputs)),
         "checks": list(of.checks),
     }
+
+
+def _numbers(value: Any) -> Any:
+    """Plain values, with None for infinity and NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _numbers(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def outcome(result: Outcome) -> dict[str, Any]:
@@ -79,9 +88,10 @@ def outcome(result: Outcome) -> dict[str, Any]:
 
 
 def repair(of: Repair) -> dict[str, Any]:
-    """What calibration data mended, by layer and by group."""
+    """What calibration data mended, by layer and by group; what could not be measured is null."""
     damage = [{"group": name, "before": b, "after": a} for name, (b, a) in of.damage.items()]
-    return asdict(of) | {"damage": damage}
+    found: dict[str, Any] = _numbers(asdict(of) | {"damage": damage})
+    return found
 
 
 def io_changes(of: Sequence[Change]) -> list[dict[str, Any]]:

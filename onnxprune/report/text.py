@@ -114,6 +114,8 @@ def repair(of: Repair) -> str:
     """What calibration data mended."""
     better = sum(fit.kept for fit in of.fits)
     done = f"{better} of {numbers.plural(len(of.fits), 'layer')} re-fitted"
+    if not of.before.is_known:
+        return f"{done}, no output tells what that is worth"
     if not of.kept:
         return f"none: {done} left the output error at {of.before.error:.2g}"
     parts = [f"squared output error {of.before.error:.2g} -> {of.after.error:.2g}"]
