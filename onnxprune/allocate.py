@@ -27,6 +27,11 @@ PRICED = 96
 SWEEPS = 8
 
 
+def within(cost: float, most: float) -> bool:
+    """Whether a cost is no more than `most`, up to rounding."""
+    return cost <= most * (1 + 1e-12) + 1e-9
+
+
 @dataclass(frozen=True)
 class Limit:
     """A cost and the most that it may be."""
@@ -36,7 +41,12 @@ class Limit:
 
     def holds(self, cost: float) -> bool:
         """Whether a cost is within the limit, up to rounding."""
-        return cost <= self.most * (1 + 1e-12) + 1e-9
+        return within(cost, self.most)
+
+    @property
+    def unit(self) -> float:
+        """What different costs are compared in: the limit; 1 where nothing is allowed."""
+        return self.most if self.most > 0 else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +169,10 @@ def greedy(problem: Problem) -> Path:
         if place == len(menus[group]):
             return None
         more = int(menus[group][place])
-        worst = max(range(len(totals)), key=lambda i: totals[i] / problem.limits[i].most)
+        worst = max(range(len(totals)), key=lambda i: totals[i] / problem.limits[i].unit)
         new = float(problem.limits[worst].measure.along(counts, group, np.array([more]))[0])
         harm = problem.damage[group][more] - problem.damage[group][counts[group]]
-        saved = (totals[worst] - new) / problem.limits[worst].most
+        saved = (totals[worst] - new) / problem.limits[worst].unit
         return (max(float(harm), 0.0) + 1e-12) / max(saved, 1e-12), group, more
 
     queue = [entry for group in range(len(counts)) if (entry := price(group))]
@@ -214,13 +224,13 @@ def _answer(problem: Problem, counts: Array, price: float) -> Array:
     counts = counts.copy()
     for _ in range(SWEEPS):
         before = counts.copy()
-        shares = np.array([limit.measure.total(counts) / limit.most for limit in problem.limits])
+        shares = np.array([limit.measure.total(counts) / limit.unit for limit in problem.limits])
         weights = (shares / shares.max()) ** 8 if shares.max() > 0 else np.ones(len(shares))
         for group, menu in enumerate(problem.menus):
             if len(menu) < 2:
                 continue
             cost = sum(
-                w / limit.most * limit.measure.along(counts, group, menu)
+                w / limit.unit * limit.measure.along(counts, group, menu)
                 for w, limit in zip(weights, problem.limits, strict=True)
             )
             counts[group] = menu[int(np.argmin(problem.damage[group][menu] + price * cost))]

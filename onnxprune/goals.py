@@ -112,7 +112,7 @@ def _expected_at(seen: Sequence[tuple[float, float]], wanted: float) -> float:
 
 def _is_better(new: Selection, old: Selection) -> bool:
     """Whether budgets are met, or by less is missed what is missed most; of two that meet them, the larger."""
-    shares = [max(goal.reached / goal.most for goal in selection.goals) for selection in (new, old)]
+    shares = [max(goal.reached / (goal.most or 1) for goal in selection.goals) for selection in (new, old)]
     if new.met != old.met:
         return new.met
     return shares[0] >= shares[1] if new.met else shares[0] < shares[1]

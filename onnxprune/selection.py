@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from onnxprune import criteria, measures, rows
-from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate
+from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate, within
 from onnxprune.budget import Amount
 from onnxprune.criteria.between import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
@@ -69,7 +69,7 @@ class Goal:
     @property
     def met(self) -> bool:
         """Whether the budget holds."""
-        return self.reached <= self.most * (1 + 1e-12) + 1e-9
+        return within(self.reached, self.most)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 import onnxprune
 from onnxprune import api, cost, criteria, measures
@@ -163,6 +165,28 @@ def test_several_limits_hold_together(strategy: str) -> None:
     limits = [*problem.limits, Limit(sizes, 34)]
     counts = allocate(Problem(problem.units, problem.menus, problem.values, damage, limits), strategy)
     assert all(limit.holds(limit.measure.total(counts)) for limit in limits)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_half_of_nothing_is_no_limit(strategy: str) -> None:
+    """A budget on MACs of a model that has none, alone and beside another."""
+    units = [6, 8, 5]
+    damage = random_damage(np.random.default_rng(1), units)
+    nothing = problem_of(units, Table(lambda counts: 0.0), 0.0, damage)
+    assert not allocate(nothing, strategy).any()
+    limits = [*nothing.limits, Limit(Table(chain_cost), 45)]
+    counts = allocate(replace(nothing, limits=limits), strategy)
+    alone = allocate(problem_of(units, Table(chain_cost), 45, damage), strategy)
+    assert counts.tolist() == alone.tolist()
+
+
+def test_budgets_on_a_model_without_macs() -> None:
+    net = Net()
+    rows = net.add("Gather", net.weight(50, 16), net.input(["N"], dtype=TensorProto.INT64))
+    net.output(net.listed("ReduceSum", net.add("Mul", rows, net.weight(16)), [1], since=13, keepdims=0), ["N"])
+    for allocation in STRATEGIES:
+        report = api.prune(net.model(), macs="50%", size="70%", allocation=allocation).report
+        assert [goal.met for goal in report.goals] == [True, True] and report.before.macs == 0
 
 
 def test_a_limit_that_holds_already_takes_nothing() -> None:
