@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import tempfile
 import threading
@@ -125,19 +126,23 @@ def _locally(work: Work, jobs: Sequence[Job], count: int) -> Iterator[tuple[int,
 
 @contextmanager
 def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with the pool, at once if it is left by an exception, and if this process is killed."""
+    """Processes that end with the pool, at once if it is left by an exception, and if this process is killed.
+
+    Their temporary files lie in one folder, since a process that ends at once does not clean up.
+    """
     context = get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, context, _begin, (reader,))
-    try:
-        yield pool
-    except BaseException:
-        writer.close()
-        raise
-    finally:
-        pool.shutdown()
-        writer.close()
-        reader.close()
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        pool = ProcessPoolExecutor(count, context, _begin, (reader, folder))
+        try:
+            yield pool
+        except BaseException:
+            writer.close()
+            raise
+        finally:
+            pool.shutdown()
+            writer.close()
+            reader.close()
 
 
 @contextmanager
@@ -182,16 +187,23 @@ def do(ticket: Ticket, job: Job) -> Any:
     return _ready.perform(job)
 
 
-def _begin(line: Connection) -> None:
-    """Leave interrupts to the process that asks, and end when it does; use one thread, as all do."""
+def _begin(line: Connection, folder: str) -> None:
+    """Leave interrupts to the process that asks, and end when it does; use one thread, as all do.
+
+    Args:
+        line: is closed when the process that asks ends.
+        folder: where temporary files go.
+    """
+    tempfile.tempdir = folder
     for name in ALGEBRA:  # read when numpy is imported, which is later
         os.environ.setdefault(name, "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(line, folder), daemon=True).start()
 
 
-def _end_with(line: Connection) -> None:
+def _end_with(line: Connection, folder: str) -> None:
     try:
         line.recv()  # nothing is ever sent
     except (EOFError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)  # who asked may have been killed
         os._exit(1)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,6 +54,16 @@ def sleeper(folder):
     return call
 
 
+def hoarder(folder):
+    """Leaves a temporary file and its own number behind, and sleeps."""
+
+    def call(job):
+        (Path(tempfile.mkdtemp(prefix="hoard-")) / "large").write_bytes(b"activations")
+        return sleeper(folder)(job)
+
+    return call
+
+
 def test_here_on_threads_and_on_processes_the_results_are_the_same():
     with ThreadPoolExecutor(2) as threads:
         found = [dict(stream(Work(adder, 10), range(5), workers)) for workers in (1, 2, threads)]
@@ -88,26 +99,39 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_the_process_that_asked(tmp_path, how):
-    call = f"dict(stream(Work(sleeper, {str(tmp_path)!r}), [1, 2], 2))"
-    code = f"from tests.test_jobs import *\nif __name__ == '__main__': {call}"
-    script = tmp_path.parent / f"{tmp_path.name}.py"
-    script.write_text(code)
+def asked(work: str, tmp_path: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """(a process whose two workers do `work`, these as soon as they do)."""
+    marks, folder = tmp_path / "marks", tmp_path / "temporary"
+    marks.mkdir()
+    folder.mkdir()
+    call = f"dict(stream(Work({work}, {str(marks)!r}), [1, 2], 2))"
+    script = tmp_path / "script.py"
+    script.write_text(f"from tests.test_jobs import *\nif __name__ == '__main__': {call}")
     root = str(Path(__file__).parents[1])
     asker = subprocess.Popen(
         [sys.executable, script],
-        env=os.environ | {"PYTHONPATH": root},
+        env=os.environ | {"PYTHONPATH": root, "TMPDIR": str(folder)},
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     deadline = time.monotonic() + 30
-    while len(pids := [int(p.name) for p in tmp_path.iterdir()]) < 2:
+    while len(pids := [int(p.name) for p in marks.iterdir()]) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return asker, pids
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_process_that_asked_and_leave_no_files(tmp_path, how):
+    asker, pids = asked("hoarder", tmp_path)
+    assert len(list((tmp_path / "temporary").rglob("large"))) == 2
     asker.send_signal(how)
     asker.wait(10)
+    deadline = time.monotonic() + 10
     while not all(gone(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert not list((tmp_path / "temporary").rglob("large"))
+    if how == signal.SIGINT:
+        assert not [p for p in (tmp_path / "temporary").iterdir() if "onnxprune" in p.name]
