@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,17 @@ def key_of(**parts: Any) -> str:
 
 
 def cache_folder() -> Path:
-    """Where results are kept between runs: ONNXPRUNE_CACHE, or `onnxprune` in the user's cache folder."""
+    """Where results are kept between runs: ONNXPRUNE_CACHE, or `onnxprune` in the platform's folder for caches."""
     given = os.environ.get("ONNXPRUNE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "onnxprune"
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "onnxprune"
 
 
 class Journal:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from onnxprune import journal
 from onnxprune.errors import UsageError
 from onnxprune.journal import Journal, cache_folder, key_of
+from onnxprune.latency import store
 
 
 def test_what_was_put_is_found_again(tmp_path):
@@ -49,3 +51,15 @@ def test_keys_follow_content_and_not_its_order():
 def test_the_folder_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("platform", "name", "below"),
+    [("linux", "XDG_CACHE_HOME", ""), ("win32", "LOCALAPPDATA", ""), ("darwin", "HOME", "Library/Caches")],
+)
+def test_the_folder_is_that_of_the_platform(monkeypatch, tmp_path, platform, name, below):
+    monkeypatch.delenv("ONNXPRUNE_CACHE", raising=False)
+    monkeypatch.setattr(journal.sys, "platform", platform)
+    monkeypatch.setenv(name, str(tmp_path))
+    assert cache_folder() == tmp_path / below / "onnxprune"
+    assert store.folder() == cache_folder() / "latency"

@@ -128,6 +128,14 @@ def test_a_table_comes_back(cache):
     assert [p.name for p in cache.iterdir()] == [f"{key}.json"]
 
 
+def test_all_cores_are_those_that_there_are(monkeypatch):
+    keys = []
+    for count in (2, 16):
+        monkeypatch.setattr(store, "cores", lambda n=count: n)
+        keys.append([store.key({"op": "Conv"}, s) for s in (ONE, Setting())])
+    assert keys[0][0] == keys[1][0] and keys[0][1] != keys[1][1]
+
+
 def test_another_machine_or_setting_has_another_table(monkeypatch):
     keys = {store.key({"op": "Conv"}, s) for s in (ONE, Setting(threads=2))}
     keys |= {store.key({"op": "Gemm"}, ONE)}
@@ -182,10 +190,3 @@ def test_a_folder_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch)
     monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "file"))
     store.write("k", {}, ONE, TIMES)
     assert store.read("k", list(TIMES)) is None
-
-
-def test_folder_of_the_platform(monkeypatch, tmp_path):
-    monkeypatch.delenv("ONNXPRUNE_CACHE", raising=False)
-    monkeypatch.setattr(store.sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert store.folder() == tmp_path / "onnxprune" / "latency"

@@ -6,14 +6,14 @@ import functools
 import hashlib
 import json
 import math
-import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxprune import wire
+from onnxprune.jobs import cores
+from onnxprune.journal import cache_folder
 from onnxprune.runtime import Setting, version
 
 FORMAT, VERSION = "onnxprune-latency", 1
@@ -22,17 +22,8 @@ LARGEST_FILE = 1 << 20
 
 
 def folder() -> Path:
-    """Where tables lie: ONNXPRUNE_CACHE, or the platform's folder for caches."""
-    given = os.environ.get("ONNXPRUNE_CACHE")
-    if given:
-        return Path(given) / "latency"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "onnxprune" / "latency"
+    """Where tables lie."""
+    return cache_folder() / "latency"
 
 
 @functools.cache
@@ -54,7 +45,9 @@ def key(signature: Mapping[str, Any], setting: Setting) -> str:
 
 
 def _about(setting: Setting) -> dict[str, Any]:
-    place = {"provider": setting.provider, "threads": setting.threads, "processor": processor()}
+    # "All cores" are others in another container on the same machine.
+    threads = setting.threads or f"all of {cores()}"
+    place = {"provider": setting.provider, "threads": threads, "processor": processor()}
     return {"version": VERSION, "runtime": version(), **place}
 
 
