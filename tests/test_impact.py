@@ -98,3 +98,18 @@ def test_a_bias_that_a_trial_made_is_taken_back() -> None:
     found = impacts(groups, runs, given, lambda text: None)
     assert min(found["a"], found["b"]) > 0.1
     assert found["c"] < 1e-9
+
+
+def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
+    """In half precision a bias of 1 is lost beside one of 4096, and one of 70,000 is infinite."""
+    net = Net(dtype=np.float16)
+    x = net.input([4, 8], name="x")
+    hidden = net.add("Relu", net.add("Gemm", x, net.weight(8, 16), net.weight(16)))
+    net.output(net.add("Gemm", hidden, net.weight(16, 4, name="w"), net.const([1, 2, 3, 4], dtype=np.float16)))
+    runs = [{"x": np.random.default_rng(i).normal(size=(4, 8)).astype(np.float16)} for i in range(8)]
+    groups = trace(load(net.proto()))
+    site = next(s for s, _ in groups.tracing.sites if "w" in s.node.input)
+    weight = np.asarray(groups.model.array("w"))
+    for shift in (4096.3, 7e4):
+        given = {"shifted": [Trial(site, weight, np.full(4, shift))], "same": [Trial(site, weight, np.zeros(4))]}
+        assert impacts(groups, runs, given, lambda text: None)["same"] == 0

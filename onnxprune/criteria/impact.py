@@ -80,13 +80,15 @@ def _put(parameters: Parameters, trial: Trial, node: object) -> Callable[[], Non
     """Replace the parameters of a layer; what is returned brings the old ones back."""
     layer = layer_of(trial.site, node)  # type: ignore[arg-type]
     assert layer is not None
-    name = layer.node.input[layer.weight]
-    old = parameters.value(name)
-    parameters.store(name, layer.tensor(trial.weight[None] / layer.scale, old.shape))
+    parameters.shift(layer, np.zeros(len(trial.shift)))  # makes a bias where there is none
+    bias = parameters.bias(layer, len(trial.shift))
+    weight = layer.node.input[layer.weight]
+    old = {name: parameters.value(name) for name in (weight, *([bias[0].input[bias[1]]] if bias else []))}
+    parameters.store(weight, layer.tensor(trial.weight[None] / layer.scale, old[weight].shape))
     parameters.shift(layer, trial.shift)
 
     def back() -> None:
-        parameters.store(name, old)
-        parameters.shift(layer, -trial.shift)
+        for name, value in old.items():
+            parameters.store(name, value)
 
     return back
