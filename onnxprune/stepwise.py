@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from onnxprune import criteria, interface, recover
+from onnxprune import criteria, interface, recover, rows
 from onnxprune.bench import Place
 from onnxprune.cut import Cut
 from onnxprune.grouping import Group, Groups, trace
@@ -50,9 +50,11 @@ def scored(
         return scores
     # How many units of every group go is settled by the first scores; the steps say which.
     removed = Timing.of(groups, scores, options, place, progress).fit().removed
+    named, _ = rows.removed(groups, options.rows)
+    going = [g for g in groups.groups if g.name in removed and g.name not in named]  # named rows have no order
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")
-        part = {g.name: _first(g, scores, removed, step / options.steps) for g in groups.groups if g.name in removed}
+        part = {g.name: _first(g, scores, removed, step / options.steps) for g in going}
         cut = Cut(groups, gone(groups, part))
         small = rewrite(groups, cut.gone)
         if runs and recovery.method != "none":

@@ -192,6 +192,13 @@ def test_repair_maps_the_ids_and_refuses_others() -> None:
         api.run(model, options, data=[{"ids": ids_of([0, 1])}] * 4)
 
 
+def test_between_steps_the_named_rows_stay_too() -> None:
+    """The inputs hold ids of rows that stay, whatever their scores."""
+    feeds = [{"ids": ids_of(FLOW)} for _ in range(8)]
+    result = api.prune(language_model(tied=False), 0.5, "l2", rows={"table": KEPT}, data=feeds, steps=3)
+    assert result.report.rows[0].kept == tuple(FLOW) and result.report.verdict.ok
+
+
 @pytest.mark.parametrize("name", ["ids.txt", "ids.json", "ids.npy"])
 def test_files_of_ids(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
