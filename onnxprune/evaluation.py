@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import math
+import os
 import shlex
 import subprocess
 import tempfile
@@ -56,7 +57,8 @@ class Evaluation:
 
     def _files(self) -> list[Path]:
         if isinstance(self.spec, str) and MODEL in self.spec:
-            return [Path(word) for word in self.spec.replace("'", " ").split() if Path(word).is_file()]
+            words = self.spec.replace("'", " ").split()
+            return [Path(word) for word in words if os.path.isfile(word)]  # noqa: PTH113 (a word may be no path at all)
         module = self.name.partition(":")[0]
         with script.from_here(), contextlib.suppress(ImportError, ValueError):
             found = importlib.util.find_spec(module)

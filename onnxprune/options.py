@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -149,7 +149,8 @@ class Options:
 
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""
-        plain = asdict(self) | {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
+        plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain |= {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
         plain["rows"] = sorted(self.rows)
         if callable(self.criterion):
             plain["criterion"] = getattr(self.criterion, "__name__", "custom")

@@ -62,3 +62,8 @@ def test_the_digest_follows_the_files_that_are_named(tmp_path, monkeypatch):
         script.write_text(text)
         found |= {Evaluation(spec).digest for spec in ("own_measure:f", "python own_measure.py {model}")}
     assert len(found) == 4
+
+
+def test_the_digest_of_a_command_with_a_long_word_is_its_text():
+    long = f"python -c {'x' * 5000} {{model}}"
+    assert Evaluation(long).digest != Evaluation(long.replace("xx", "xy")).digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,20 @@ def test_a_criterion_of_ones_own() -> None:
         return -np.arange(groups.classes.count, dtype=float)
 
     assert prune(chain(8).proto(), criterion=last_first).plan.steps[0].remove == (4, 5, 6, 7)
+
+
+def test_what_a_criterion_holds_is_not_copied() -> None:
+    """A method of something that cannot be copied, as a session or a lock cannot."""
+
+    class Mine:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def score(self, groups: Groups, rng: np.random.Generator) -> np.ndarray:
+            return rng.random(groups.classes.count)
+
+    plan = api.prune(chain(8).proto(), 0.5, Mine().score).plan
+    assert plan.options["criterion"] == "score"
 
 
 @pytest.mark.parametrize(
