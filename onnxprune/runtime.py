@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ LARGEST_TIDIED = 10_000
 LARGEST_UNNAMED = 2000
 
 CPU = "CPUExecutionProvider"
+_ARRAY = re.compile(r"tensor\((bool|string|float|float16|double|u?int(8|16|32|64))\)")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Session:
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
         self.inputs: frozenset[str] = frozenset(i.name for i in self._session.get_inputs())
+        # Outputs that come as arrays: no sequences, and nothing that numpy has no type for.
+        self.arrays: frozenset[str] = frozenset(o.name for o in self._session.get_outputs() if _ARRAY.fullmatch(o.type))
 
     def _source(self, model: Model | Path) -> bytes | str:
         if isinstance(model, Path):

@@ -97,25 +97,46 @@ class Walk:
             RunError: the runtime fails.
         """
         self._wanted.subtract(tensors)
-        todo = sorted(before(self._model, tensors) & self._left)
+        todo = sorted(before(self._model, tensors, self._runs[0] if self._runs else ()))
         self._left.difference_update(todo)
-        later = {name for i in self._left for name in reads(self._nodes[i])}
-        later.update(name for name, count in self._wanted.items() if count > 0)
-        made = [o for i in todo for o in self._nodes[i].output if o and (o in later or o in tensors)]
-        if not made:
+        if not todo:
+            later = self._later()
             for held in self._runs:
                 asked = {t: held[t] for t in tensors}
                 self._forget(held, later)
                 yield asked
             return
-        with Session(part(self._model, todo, self._runs[0], made), threads=self._threads) as session:
+        with self._slice(todo, tensors) as session:
+            later = self._later()
+            made = [n for n in session.outputs if n in session.arrays or n in tensors]
             for held in self._runs:
                 feeds = {name: held[name] for name in session.inputs}
                 values = dict(zip(made, session.run(feeds, made), strict=True))
                 asked = {t: values[t] if t in values else held[t] for t in tensors}
-                held.update((name, self._store.put(values[name])) for name in made if name in later)
+                held.update((n, self._store.put(values[n])) for n in made if n in later and n in session.arrays)
                 self._forget(held, later)
                 yield asked  # last, so that a consumer who stops at the last run leaves nothing undone
+
+    def _slice(self, todo: Sequence[int], tensors: Sequence[str]) -> Session:
+        """What runs some nodes, for `tensors` and what is read later.
+
+        What cannot be held, as a sequence, is not handed on: its node stays among those that are to be run.
+        """
+        while True:
+            later = self._later().union(tensors)
+            made = [o for i in todo for o in self._nodes[i].output if o in later]
+            session = Session(part(self._model, todo, self._runs[0], made), threads=self._threads)
+            again = {i for i in todo if not session.arrays.issuperset(later.intersection(self._nodes[i].output))}
+            if again <= self._left:
+                return session
+            session.close()
+            self._left |= again
+
+    def _later(self) -> set[str]:
+        """What will be read, or asked for."""
+        later = {name for i in self._left for name in reads(self._nodes[i])}
+        later.update(name for name, count in self._wanted.items() if count > 0)
+        return later
 
     def _forget(self, held: dict[str, Array], later: set[str]) -> None:
         for name in [n for n in held if n not in later]:

@@ -6,6 +6,7 @@ import pytest
 from onnx import parser
 
 from onnxprune.model import load
+from onnxprune.runtime import Session
 from onnxprune.tapped import Walk
 
 WEIGHTS = [", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24))]
@@ -57,3 +58,39 @@ def test_a_changed_weight_is_the_one_that_later_slices_run_with():
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((8, 3), np.float32), "v"))
         (last,) = walk.take(["y"])
     assert not last["y"].any()
+
+
+@pytest.mark.parametrize(
+    ("made", "read"),
+    [
+        ("s = SplitToSequence <axis = 1> (a)", ("e = SequenceAt(s, one)", "g = SequenceAt(s, zero)")),
+        (
+            "r = SplitToSequence <axis = 1> (a)\n s = SequenceInsert(r, x)",
+            ("e = SequenceAt(s, one)", "g = SequenceAt(s, zero)"),
+        ),
+        ("s = Cast <to = 16> (a)", ("e = Cast <to = 1> (s)", "g = Cast <to = 1> (s)")),
+    ],
+    ids=["sequence", "sequences", "bfloat16"],
+)
+def test_what_numpy_cannot_hold_is_made_anew(made, read):
+    """Between two slices that read it there is a sequence, or numbers that numpy has no type for."""
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N, 4] x) => (float[N, M] y)
+    <int64 zero = {{0}}, int64 one = {{1}}>
+    {{
+      a = Relu(x)
+      {made}
+      {read[0]}
+      f = Sigmoid(e)
+      {read[1]}
+      y = Add(f, g)
+    }}
+    """
+    model = load(parser.parse_model(text))
+    runs = [{"x": np.random.default_rng(i).normal(size=(3, 4)).astype("f4")} for i in range(2)]
+    with Session(model) as session:
+        wanted = [session.run(feeds)[0] for feeds in runs]
+    with Walk(model, runs, ["a", "e", "f", "y"], memory=0) as walk:
+        found = [[values[name] for values in walk.take([name])] for name in ("a", "e", "f", "y")]
+    np.testing.assert_array_equal(found[-1], wanted)
