@@ -28,7 +28,7 @@ from onnxprune.labels import Array
 from onnxprune.model import Model, load, save
 from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
-from onnxprune.runtime import Session
+from onnxprune.runtime import Session, dtype_of
 from onnxprune.tally import Tally
 from onnxprune.tapped import Store, Walk, before, part, reads, tappable
 
@@ -165,7 +165,10 @@ class _Probe:
 
 
 def frontier(groups: Groups, group: Group) -> list[str] | None:
-    """What the changed part of the graph reads of the rest; None where a cut changes inputs or outputs of the model."""
+    """What the changed part of the graph reads of the rest.
+
+    None where a cut changes inputs or outputs of the model, or something that is read is no array that can be held.
+    """
     gone = np.zeros(groups.classes.count, bool)
     gone[group.classes] = True
     cut = Cut(groups, gone)
@@ -175,7 +178,9 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     constants = groups.model.initializers.keys() | {o for n in graph.node if not n.input for o in n.output}
     open_names = tappable(groups.model) - cut.behind - constants
     changed = [node for node in graph.node if not cut.behind.isdisjoint(node.output)]
-    return list(dict.fromkeys(name for node in changed for name in reads(node) if name in open_names))
+    found = list(dict.fromkeys(name for node in changed for name in reads(node) if name in open_names))
+    kinds = [groups.facts.dtypes.get(name) for name in found]
+    return found if all(kind and dtype_of(kind).kind != "V" for kind in kinds) else None
 
 
 class _Walked:

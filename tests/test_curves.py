@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 import onnxprune
 from onnxprune import curves
@@ -28,6 +29,7 @@ from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import gone
+from tests.graphs import Net
 
 MODELS = Path(__file__).parents[1] / "models"
 DIGITS = str(MODELS / "digits.onnx")
@@ -288,6 +290,24 @@ def test_fronts_are_in_front_of_what_changes():
         assert front and cut.behind.isdisjoint(front)
         nodes = before(small, [o.name for o in small.proto.graph.output], front)
         assert {o for i in nodes for o in small.proto.graph.node[i].output}.isdisjoint(front)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "bfloat16"])
+def test_a_front_that_cannot_be_held_is_none(kind):
+    """Then the whole model runs."""
+    net = Net()
+    x = net.input(["N", 6])
+    y = net.add("MatMul", net.add("Relu", net.add("MatMul", x, net.weight(6, 16))), net.weight(16, 6))
+    if kind == "sequence":
+        rows = net.add("SequenceInsert", net.add("SplitToSequence", x, axis=1), y)
+        net.output(net.add("ConcatFromSequence", rows, axis=1), ["N", 12])
+    else:
+        both = [net.cast(tensor, TensorProto.BFLOAT16) for tensor in (x, y)]
+        net.output(net.cast(net.add("Concat", *both, axis=1), TensorProto.FLOAT), ["N", 12])
+    data = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
+    model, settings = net.model(), Settings(ratios=(0.5,))
+    part, whole = (measure(model, Options(criterion="l2"), replace(settings, whole=w), data) for w in (False, True))
+    assert values(part) == values(whole) and len(part.curves) == 1
 
 
 def test_curves_module_has_metrics_for_all_values():
