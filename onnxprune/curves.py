@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
 FORMAT, VERSION = "onnxprune-sensitivity", 1
 # Part of every key: raise it when the same measurement would give another value.
-MEASURE = 1
+MEASURE = 2
 
 # Metric -> its damage: 0 for no change, more for worse, from the value and the original's own.
 METRICS: Mapping[str, Callable[[float, float], float]] = {
@@ -339,8 +339,9 @@ def _measured(
 ) -> tuple[list[dict[str, float]], int]:
     """The values of all steps, and how many of them were not in the journal."""
     keys = [key_of(**about, cut=None if s is None else [s.group, s.layout, s.remove]) for s in steps]
-    found = [journal.get(key) for key in keys]
-    todo = [index for index, value in enumerate(found) if value is None]
+    stored = ((index, _values(journal.get(key))) for index, key in enumerate(keys))
+    found = {index: values for index, values in stored if values is not None}
+    todo = [index for index in range(len(steps)) if index not in found]
     work = jobs.Work(probe.prepare, setting)
     known = f", {len(steps) - len(todo)} are known" if len(todo) < len(steps) else ""
     progress(f"measuring {len(todo)} cuts{known}")
@@ -353,7 +354,13 @@ def _measured(
         each = (time.perf_counter() - first) / (done - 1) if done > 1 else None
         left = "" if each is None else f", {_duration(each * (len(todo) - done))} left"
         progress(f"measured {done} of {len(todo)}{left}")
-    return found, len(todo)
+    return [found[index] for index in range(len(steps))], len(todo)
+
+
+def _values(result: Any) -> dict[str, float] | None:
+    """A result of the journal, if it is what a measurement gives: others may have written to the file."""
+    known = isinstance(result, dict) and result and all(isinstance(value, float) for value in result.values())
+    return result if known else None
 
 
 def _label(step: Step | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import cost, measures
+from onnxprune import cost
 from onnxprune.cut import Cut
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
@@ -15,7 +15,7 @@ from onnxprune.measures import Measure
 from onnxprune.model import Model, file_size
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import Goal, Selection, gone, select
+from onnxprune.selection import MEASURES, Goal, Selection, gone, select
 from onnxprune.widths import Widths
 
 # Selections that are made anew because the model turned out larger or smaller than was expected.
@@ -37,12 +37,12 @@ class Meter:
     noise: float = 0.0
 
 
-METERS: Mapping[str, Meter] = {
-    "params": Meter(measures.params, lambda model, cut: cost.of_trace(cut.groups.tracing, model, cut.size).params),
-    "macs": Meter(measures.macs),
-    "size": Meter(measures.size, lambda model, cut: file_size(model)),
-    "memory": Meter(measures.memory),
+# Widths do not tell of copies of shared weights, of biases that a repair adds, and of what else is in a file.
+_ACTUAL: Mapping[str, Callable[[Model, Cut], float]] = {
+    "params": lambda model, cut: cost.of_trace(cut.groups.tracing, model, cut.size).params,
+    "size": lambda model, cut: file_size(model),
 }
+METERS: Mapping[str, Meter] = {kind: Meter(measure, _ACTUAL.get(kind)) for kind, measure in MEASURES.items()}
 
 
 def fit(

@@ -186,6 +186,16 @@ def test_finished_measurements_are_not_made_again(tmp_path):
     assert more.curves == again.curves
 
 
+@pytest.mark.parametrize("result", [7, [], {}, {"error": None}, {"error": "small"}])
+def test_a_result_that_is_none_is_measured_again(tmp_path, result):
+    cache, given = tmp_path / "c.jsonl", {"ratios": (0.5,), "samples": 32}
+    first = sensitivity(cache=cache, **given)
+    kept = [json.loads(line) | {"result": result} for line in cache.read_text().splitlines()]
+    cache.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+    again = sensitivity(cache=cache, **given)
+    assert (again.measured, again.curves) == (first.measured, first.curves)
+
+
 @pytest.mark.parametrize(
     "change", [{"samples": 16}, {"recovery": "bias"}, {"data": "random"}, {"evaluate": "wc -c < {model}"}]
 )
