@@ -100,6 +100,7 @@ def test_a_bias_that_a_trial_made_is_taken_back() -> None:
     assert found["c"] < 1e-9
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
     """In half precision a bias of 1 is lost beside one of 4096, and one of 70,000 is infinite."""
     net = Net(dtype=np.float16)
