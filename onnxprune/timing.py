@@ -88,7 +88,7 @@ class Timing:
 
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
         """The units that go so that all budgets hold; see `goals.fit`."""
-        multiples = self._multiples if self.options.is_aligned else {}
+        multiples = self.multiples if self.options.is_aligned else {}
         meters = self.meters
         return goals.fit(self.groups, self.scores, self.options, meters=meters, reserve=reserve, multiples=multiples)
 
@@ -107,13 +107,15 @@ class Timing:
         before, predicted = self.timer.before, None
         if needs_tables(self.options):
             counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
-            predicted = self.timer.expected(self._widths).total(np.array(counts, np.int64)) / before
+            predicted = self.timer.expected(self.widths).total(np.array(counts, np.int64)) / before
         return Timed(before, self.timer.compared(small), predicted, self.timer.place)
 
     @cached_property
-    def _widths(self) -> Widths:
+    def widths(self) -> Widths:
+        """The model as a function of how many units every group loses."""
         return Widths(self.groups, {g.name: units_in_order(g, self.scores) for g in self.groups.groups})
 
     @cached_property
-    def _multiples(self) -> Mapping[str, int]:
-        return alignments(self.timer.expected(self._widths)) if self.timer else {}
+    def multiples(self) -> Mapping[str, int]:
+        """What the width of every group is best rounded to, by its name; nothing without a timer."""
+        return alignments(self.timer.expected(self.widths)) if self.timer else {}

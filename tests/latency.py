@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +45,7 @@ CNNS = (
     *("dynamo/tv_shufflenet_v2_x1_0", "dynamo/tv_resnet18"),
 )
 TRANSFORMERS = ("ts/hf_deit_tiny", "ts/hf_yolos_tiny", "ts/timm_xcit_nano_12_p16_224", "dynamo/nn_transformer_seq2seq")
+CRITERION, INPUTS = "obs", 64
 RATIOS = tuple(np.arange(1, 10) / 10)
 # Where the search for a budget that takes a given time ends.
 HALVINGS, TRIES, CLOSE = 7, 2, 0.02
@@ -63,21 +64,20 @@ class Subject:
     @classmethod
     def of(cls, name: str, model: Model, threads: int) -> Subject:
         groups = trace(model)
-        scores = criteria.score(groups, "l2", 0, [])
-        options = Options(ratio=0.5, criterion="l2", round_to="auto")
-        timing = Timing.of(groups, scores, options, Place(Setting(threads=threads)), lambda stage: None)
         kind, _, short = name.partition("/")
-        inputs = shared.sample_inputs(short, 64) if kind == "models" else []
-        rng = np.random.default_rng(0)
-        inputs = inputs or [_drawn(timing.timer.feeds, rng) for _ in range(12)]
-        return cls(name, groups, scores, timing, calibration.read(inputs, model, samples=len(inputs)))
+        given = shared.sample_inputs(short, INPUTS) if kind == "models" else []
+        runs = calibration.read(given or "random", model, samples=INPUTS)
+        scores = criteria.score(groups, CRITERION, 0, runs[: _part(runs)], compared=True)
+        options = Options(ratio=0.5, criterion=CRITERION, round_to="auto")
+        timing = Timing.of(groups, scores, options, Place(Setting(threads=threads)), lambda stage: None)
+        return cls(name, groups, scores, timing, runs)
 
     @property
     def prediction(self) -> Prediction:
-        return self.timing.timer.expected(self.timing._widths)
+        return self.timing.timer.expected(self.timing.widths)
 
     def chosen(self, options: Options) -> Mapping[str, Array]:
-        multiples = self.timing._multiples if options.is_aligned else {}
+        multiples = self.timing.multiples if options.is_aligned else {}
         return select(self.groups, self.scores, options, multiples=multiples).removed
 
     def expected(self, removed: Mapping[str, Array]) -> float:
@@ -90,10 +90,9 @@ class Subject:
         return Cut(self.groups, gone(self.groups, removed))
 
     def damage(self, removed: Mapping[str, Array], small: Model) -> float:
-        """Signal to noise of the outputs in dB; trained networks are repaired on three quarters of the inputs."""
-        cut, part = self.cut(removed), len(self.inputs) * 3 // 4
-        if self.name.startswith("models/"):
-            small, _ = recover.repair(cut, small, self.inputs[:part], recover.Options())
+        """Signal to noise in dB of the outputs of the repaired model, on inputs that nothing has seen."""
+        cut, part = self.cut(removed), _part(self.inputs)
+        small, _ = recover.repair(cut, small, self.inputs[:part], recover.Options())
         return agreement(cut, small, self.inputs[part:]).sqnr
 
     def race(self, models: list[Model], *, seconds: float, sessions: int = 6) -> list[float]:
@@ -106,8 +105,9 @@ class Subject:
         return [raced.ratio(i).value for i in range(1, len(given))]
 
 
-def _drawn(like: Mapping[str, Array], rng: np.random.Generator) -> Mapping[str, Array]:
-    return {n: rng.standard_normal(v.shape).astype(v.dtype) if v.dtype.kind == "f" else v for n, v in like.items()}
+def _part(inputs: Sequence[object]) -> int:
+    """How many of the inputs are for scores and repairs; the others judge."""
+    return len(inputs) * 3 // 4
 
 
 def same_time(subject: Subject, share: float, options: Callable[[float], Options]) -> tuple[Mapping[str, Array], float]:
@@ -185,8 +185,8 @@ def measure(subject: Subject, target: float, rows: Rows) -> None:
     if threads > 1:  # what goes hardly depends on threads
         return
     others = {
-        "macs": lambda amount: Options(macs=f"{100 * amount:g}%", criterion="l2"),
-        "ratio": lambda amount: Options(ratio=1 - amount, round_to=8, criterion="l2"),
+        "macs": lambda amount: Options(macs=f"{100 * amount:g}%", criterion=CRITERION),
+        "ratio": lambda amount: Options(ratio=1 - amount, round_to=8, criterion=CRITERION),
     }
     cells = [f"{fresh:.1%}: {subject.damage(selection.removed, small):.1f}"]
     for how in others.values():
