@@ -242,8 +242,10 @@ def measure(
     metric = metric or ("value" if settings.evaluation else "error")
     runs = [] if data is None else calibration.read(data, model, samples=settings.samples, sizes=settings.sizes)
     _check(metric, settings, bool(runs))
+    if options.steps > 1 or options.rows:
+        raise UsageError("every group is cut by itself, in one step", hint="leave out `steps` and `rows`")
     progress("tracing")
-    options = replace(options.settled(data=bool(runs)), rows={})
+    options = options.settled(data=bool(runs))
     policy = {name: getattr(options, name) for name in ("heads", "head_dims", "allow_io_changes")}
     groups = trace(model, **policy, sizes=settings.sizes)
     progress("scoring")

@@ -348,4 +348,4 @@ def test_options_for_other_sources_are_refused(tmp_path: Path):
 
 def test_options_without_data_are_refused(capsys: pytest.CaptureFixture[str]):
     assert main(["prune", str(MODELS / "digits.onnx"), "--dry-run", "--preprocess", "unit"]) == 2
-    assert "--preprocess says how to read --data, which is missing" in capsys.readouterr().err
+    assert "--preprocess has no effect: it says how to read --data, which is missing" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@heeded
 @click.argument("model")
 @click.argument("plan")
 @click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")

@@ -6,10 +6,12 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 
 
 @click.command()
+@heeded
 @click.argument("model")
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
 @click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")

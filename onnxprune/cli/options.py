@@ -172,9 +172,6 @@ def data(function: Command) -> Command:
     @functools.wraps(function)
     def wrapped(*args: Any, data: str | None, preprocess: str | None, tokenizer: str | None, **given: Any) -> Any:
         if data is None:
-            for option, value in (("--preprocess", preprocess), ("--tokenizer", tokenizer)):
-                if value is not None:
-                    raise UsageError(f"{option} says how to read --data, which is missing")
             return function(*args, data=None, **given)
         from onnxprune.calibration import Source
 
@@ -352,6 +349,10 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     policy,
     click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."),
+    click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
+)
+
+_MORE: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--rows",
         metavar="NAME=FILE",
@@ -359,7 +360,6 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         multiple=True,
         help="Keep only these rows of an embedding (or classes of an output): a file of ids; may be repeated.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
     click.option(
         "--steps",
         type=click.IntRange(min=1),
@@ -370,20 +370,28 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
 )
 
 
-def selection(function: Command) -> Command:
-    """Add everything that says what is to be removed; the command gets `options`."""
+def choice(function: Command) -> Command:
+    """Add what says which units of which groups are to be removed; the command gets `options`."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
         from onnxprune.options import Options
         from onnxprune.rows import read
 
-        chosen = {name: given.pop(name) for name in _SELECTION}
-        kept = {name: read(path) for name, path in chosen.pop("rows")}
+        chosen = {name: given.pop(name) for name in _SELECTION if name in given}
+        kept = {name: read(path) for name, path in chosen.pop("rows", ())}
         options = Options(ratios=dict(chosen.pop("ratio_for")), rows=kept, **chosen)
         return function(*args, options=options, **given)
 
     command: Command = wrapped
     for option in reversed(_WHAT):
+        command = option(command)
+    return command
+
+
+def selection(function: Command) -> Command:
+    """Add everything that says what is to be removed; the command gets `options`."""
+    command = choice(function)
+    for option in reversed(_MORE):
         command = option(command)
     return command

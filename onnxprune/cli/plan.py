@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@heeded
 @click.argument("model")
 @click.option(
     "-o",

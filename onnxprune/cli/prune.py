@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 from onnxprune.cli.target import Wanted, targets
 from onnxprune.errors import GoalMissed, UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@heeded
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
 @shared.selection

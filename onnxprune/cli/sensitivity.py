@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
@@ -20,6 +21,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 
 
 @click.command()
+@heeded
 @click.argument("model")
 @click.option(
     "--ratios",
@@ -45,7 +47,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 )
 @shared.recovery("none", "Re-fit what is behind a cut before every measurement.")
 @shared.data
-@shared.selection
+@shared.choice
 @shared.sizes
 @shared.workers(None)
 @click.option(

@@ -140,9 +140,6 @@ def targets(function: Command) -> Command:
         wanted = Wanted(*(given.pop(name) for name in names))
         if any(limit is not None for limit in (wanted.max_drop, wanted.min_sqnr, wanted.max_divergence)):
             return function(*args, wanted=wanted, **given)
-        for option, value in (("--eval", wanted.evaluate), ("--trials", wanted.trials), ("--picture", wanted.picture)):
-            if value is not None:
-                raise UsageError(f"{option} is for a search", hint="add --max-drop, --min-sqnr or --max-divergence")
         return function(*args, wanted=None, **given)
 
     command: Command = wrapped

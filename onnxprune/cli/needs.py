@@ -1,0 +1,118 @@
+"""Options that do nothing unless another is given too: what is typed in vain is refused, and not ignored."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What options need to have an effect; it does not concern commands that have none of what is needed.
+
+    Attributes:
+        options: as they are typed; with a value (or several, parted by bars) only where they have it.
+        one_of: what is needed, written likewise.
+        why: why they have no effect without.
+    """
+
+    options: tuple[str, ...]
+    one_of: tuple[str, ...]
+    why: str
+
+
+_TARGETS = ("--max-drop", "--min-sqnr", "--max-divergence")
+_UNEQUAL = ("--macs", "--params", "--size", "--memory", "--latency", *_TARGETS)
+
+NEEDS = (
+    Need(
+        ("--provider", "--threads", "--shape"),
+        ("--time", "--latency", "--round-to auto"),
+        "nothing is timed",
+    ),
+    Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
+    Need(("--samples", "--recover affine|least-squares|one-pass|batchnorm"), ("--data",), "there is no data"),
+    Need(
+        ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask"),
+        _TARGETS,
+        "it is for a search, and nothing is searched for",
+    ),
+    Need(("--max-ratio",), (*_UNEQUAL, "--allocation global|greedy|sensitivity"), "every group loses the same ratio"),
+    Need(("--normalize",), (*_UNEQUAL, "--allocation global"), "groups are not compared"),
+)
+
+
+def heeded(function: Command) -> Command:
+    """Check the options of a command against `NEEDS`, before anything else is done with them."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **given: Any) -> Any:
+        check(click.get_current_context())
+        return function(*args, **given)
+
+    return wrapped
+
+
+def check(context: click.Context) -> None:
+    """Refuse what was typed in vain; of what stands in a recipe or a variable, for many runs, only warn.
+
+    Raises:
+        UsageError: an option on the command line has no effect.
+    """
+    known = {name: option for option in context.command.params for name in option.opts}
+    for need in NEEDS:
+        helping = [text for text in need.one_of if text.split()[0] in known]
+        if not helping or any(_holds(context, known, text) for text in helping):
+            continue
+        idle = [t.split()[0] for t in need.options if t.split()[0] in known and _holds(context, known, t, given=True)]
+        for name in idle:
+            source = context.get_parameter_source(known[name].name or "")
+            if source is ParameterSource.COMMANDLINE:
+                raise UsageError(f"{name} has no effect: {need.why}", hint=f"add {_or(helping)}, or leave out {name}")
+        for name in idle:
+            place = _place(context, known[name])
+            if isinstance(context.obj, Console) and not context.params.get("quiet"):
+                context.obj.say(f"warning: {name} ({place}) has no effect: {need.why}; add {_or(helping)}")
+
+
+def _holds(context: click.Context, known: dict[str, click.Parameter], text: str, *, given: bool = False) -> bool:
+    """Whether an option has a value, and one that `text` asks for.
+
+    Args:
+        context: of the command.
+        known: its options.
+        text: an option, perhaps with values.
+        given: the value must also be more than the default, or typed.
+    """
+    name, *values = text.split()
+    option = known[name]
+    value = context.params.get(option.name or "")
+    if value in (None, False, ()) or (values and str(value) not in values[0].split("|")):
+        return False
+    if not given:
+        return True
+    source = context.get_parameter_source(option.name or "")
+    return source is ParameterSource.COMMANDLINE or value != option.default
+
+
+def _place(context: click.Context, option: click.Parameter) -> str:
+    """Where an option that was not typed stands."""
+    if context.get_parameter_source(option.name or "") is ParameterSource.ENVIRONMENT:
+        return f"{context.auto_envvar_prefix}_{(option.name or '').upper()}"
+    recipe = context.parent.params.get("config") if context.parent else None
+    return f"in {recipe}"
+
+
+def _or(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
