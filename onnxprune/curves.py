@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ import numpy as np
 from onnxprune import calibration, criteria, jobs, probe, recover
 from onnxprune import plan as plans
 from onnxprune.budget import UNITS
+from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import Group, Groups, trace
@@ -316,14 +316,9 @@ def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[flo
 
 def _about(model: Model, options: Options, settings: Settings, runs: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
     """What all measurements depend on."""
-    content = hashlib.sha256()
-    for run in runs:
-        for name in sorted(run):
-            content.update(f"{name} {run[name].dtype} {run[name].shape};".encode())
-            content.update(run[name].tobytes() if run[name].dtype != object else repr(run[name].tolist()).encode())
     return {
         "model": model.digest,
-        "data": content.hexdigest(),
+        "data": digest(runs),
         "policy": [options.heads, options.head_dims, options.allow_io_changes, dict(settings.sizes)],
         "evaluation": settings.evaluation.digest if settings.evaluation else "",
         "recovery": settings.recovery.method if settings.recovery else "none",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,18 +15,19 @@ from onnxprune import plan as plans
 from onnxprune.agreement import agreement
 from onnxprune.api import Outcome
 from onnxprune.bench import Place
-from onnxprune.calibration.batches import BATCH, Run
-from onnxprune.curves import METRICS
+from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cut import Cut
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import trace
+from onnxprune.journal import Journal, key_of
 from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.probe import Carried
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import gone
+from onnxprune.target import RISING, Target
 from onnxprune.timing import needs_tables
 
 logger = logging.getLogger(__name__)
@@ -35,63 +36,8 @@ logger = logging.getLogger(__name__)
 JUDGED = 4
 # The search ends where the smallest good budget is known to this share of the original.
 FINE = 0.005
-RISING = frozenset(("sqnr", "cosine", "top1", "value"))
-_AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
-
-# The unit that may stand behind an amount of a metric, and how it is written.
-_UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB")}
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the smaller model must keep.
-
-    Attributes:
-        metric: "value" (of an evaluation), or a metric of the agreement with the original on held-out inputs.
-        limit: the least that is allowed of a metric that falls with damage, the most of one that rises; of "value" the
-            largest drop.
-        relative: the drop is a share of the original's value.
-    """
-
-    metric: str
-    limit: float
-    relative: bool = False
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise UsageError(f"no metric is called {self.metric!r}", hint=f"known: {', '.join(METRICS)}")
-
-    def bound(self, whole: Mapping[str, float]) -> float:
-        """The limit in terms of the metric, given the original's own values."""
-        if self.metric != "value":
-            return self.limit
-        return whole["value"] - self.limit * (abs(whole["value"]) if self.relative else 1.0)
-
-    def holds(self, values: Mapping[str, float], whole: Mapping[str, float]) -> bool:
-        """Whether a model with these values is good enough.
-
-        Raises:
-            UsageError: the metric does not apply to the model.
-        """
-        if self.metric not in values:
-            raise UsageError(
-                f"metric {self.metric!r} does not apply to this model", hint=f"it has {', '.join(values) or 'none'}"
-            )
-        found, bound = values[self.metric], self.bound(whole)
-        return found >= bound if self.metric in RISING else found <= bound
-
-
-def amount(metric: str, text: str) -> tuple[float, bool]:
-    """(number, whether it is a share): `1%` or `0.5` of a value, `20dB` or `20` of sqnr, a number of others.
-
-    Raises:
-        UsageError: it is no such number.
-    """
-    found, (unit, hint) = _AMOUNT.fullmatch(text), _UNITS.get(metric, ("", "0.05"))
-    if not found or (found[2] or unit).lower() != unit:
-        raise UsageError(f"{metric}: {text!r} is not an amount", hint=f"write {hint}")
-    share = found[2] == "%"
-    return float(found[1]) / (100 if share else 1), share
+# Part of every key of a trial that is kept: raise it when the same trial would be another.
+TRIAL = 1
 
 
 @dataclass(frozen=True)
@@ -158,6 +104,7 @@ class Found:
         trials: every model that was tried, in the order in which they were.
         whole: the original's own value under an evaluation.
         settings: what was asked for.
+        known: how many of the trials were found in the cache.
     """
 
     outcome: Outcome
@@ -165,6 +112,7 @@ class Found:
     trials: tuple[Trial, ...]
     whole: Mapping[str, float]
     settings: Settings
+    known: int = 0
 
     @property
     def met(self) -> bool:
@@ -188,7 +136,7 @@ class Found:
         trials = [{k: v for k, v in asdict(t).items() if k != "plan"} | {"pareto": id(t) in front} for t in self.trials]
         targets = [asdict(t) | {"bound": t.bound(self.whole)} for t in self.settings.targets]
         found = {"whole": dict(self.whole), "values": dict(self.values), "met": self.met}
-        return {"targets": targets, "cost": self.settings.cost, **found, "trials": trials}
+        return {"targets": targets, "cost": self.settings.cost, **found, "known": self.known, "trials": trials}
 
 
 def _badness(trial: Trial, metric: str) -> float:
@@ -202,6 +150,7 @@ def search(
     data: Any = None,
     *,
     workers: Any = 1,
+    cache: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> Found:
     """The smallest model that keeps all targets.
@@ -216,6 +165,7 @@ def search(
         data: unlabelled calibration inputs (see `calibration.read`). A quarter of them is held out: it measures the
             agreement with the original, and neither scores nor repairs see it.
         workers: where trials run, as in `jobs.stream`.
+        cache: path of a file that keeps every finished trial, so that an interrupted search goes on where it was.
         progress: is told about every trial.
 
     Raises:
@@ -232,9 +182,10 @@ def search(
     budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
     scores = stepwise.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
     progress("measuring the original")
-    whole = {"value": settings.evaluation.of(model)} if settings.evaluation else {}
+    kept = _Kept(Journal(cache), _about(model, options, settings, scores, [fitting, judging]))
+    whole = kept.whole(settings.evaluation, model) if settings.evaluation else {}
     setting = _Setting(Carried(model), options, settings, scores, fitting, judging, whole)
-    trials = _searched(setting, workers, progress)
+    trials, known = _searched(setting, kept, workers, progress)
     best = _smallest(trials, settings.cost)
     progress(f"making the model of {best.share:.1%} of the {settings.cost}")
     outcome = api.run(
@@ -251,7 +202,7 @@ def search(
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     # What was searched over is no budget that anybody gave.
     outcome = replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
-    return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings)
+    return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings, known)
 
 
 def _inputs(model: Model, settings: Settings, data: Any) -> tuple[list[Run], list[Run]]:
@@ -316,18 +267,19 @@ def _with_budget(options: Options, settings: Settings, share: float) -> Options:
 # --- the search ------------------------------------------------------------------------------------------------
 
 
-def _searched(setting: _Setting, workers: Any, progress: Callable[[str], None]) -> list[Trial]:
-    """Every trial, those at the same time by rising budget."""
+def _searched(setting: _Setting, kept: _Kept, workers: Any, progress: Callable[[str], None]) -> tuple[list[Trial], int]:
+    """Every trial, those at the same time by rising budget, and how many of them were kept from before."""
     settings, width = setting.settings, jobs.width(workers)
-    work, trials = jobs.Work(prepare, setting), list[Trial]()
+    trials, known = list[Trial](), 0
     bad, good = 0.0, 1.0
     while len(trials) < settings.trials and good - bad > FINE:
         count = min(width, settings.trials - len(trials))
         shares = [bad + (good - bad) * (i + 1) / (count + 1) for i in range(count)]
         found: dict[int, Trial] = {}
-        for index, trial in jobs.stream(work, shares, workers):
+        for index, trial, is_new in kept.stream(setting, shares, workers):
             found[index] = trial
-            said = "good enough" if trial.good else "not good enough"
+            known += not is_new
+            said = ("" if trial.good else "not ") + "good enough" + ("" if is_new else ", as is known")
             progress(f"trial {len(trials) + len(found)} of at most {settings.trials}: {trial.share:.1%} is {said}")
         tried = [found[i] for i in sorted(found)]
         trials += tried
@@ -336,7 +288,7 @@ def _searched(setting: _Setting, workers: Any, progress: Callable[[str], None]) 
         bad = max([bad, *(max(t.share, t.reached) for t in tried if not t.good and t.share < good)])
         if any(t.good and t.reached > t.share for t in tried):
             break
-    return trials
+    return trials, known
 
 
 @dataclass(frozen=True)
@@ -350,6 +302,58 @@ class _Setting:
     fitting: Sequence[Run]
     judging: Sequence[Run]
     whole: Mapping[str, float]
+
+    def holds(self, values: Mapping[str, float]) -> bool:
+        """Whether a model with these values is good enough."""
+        return all(target.holds(values, self.whole) for target in self.settings.targets)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Trials that are kept as soon as they are finished, by what they depend on: no target is part of that."""
+
+    journal: Journal
+    about: Mapping[str, Any]
+
+    def whole(self, evaluation: Evaluation, model: Model) -> dict[str, float]:
+        """The original's value."""
+        key = key_of(**self.about, share=None)
+        found = self.journal.get(key)
+        if found is None:
+            found = {"value": evaluation.of(model)}
+            self.journal.put(key, found, {"share": None})
+        return dict(found)
+
+    def stream(self, setting: _Setting, shares: Sequence[float], workers: Any) -> Iterator[tuple[int, Trial, bool]]:
+        """(index, trial, whether it was made now), first those that were kept."""
+        keys = [key_of(**self.about, share=share) for share in shares]
+        kept = {index: found for index, key in enumerate(keys) if (found := self.journal.get(key)) is not None}
+        for index, found in kept.items():
+            yield index, Trial(**found, good=setting.holds(found["values"])), False
+        todo = [index for index in range(len(shares)) if index not in kept]
+        for place, trial in jobs.stream(jobs.Work(prepare, setting), [shares[i] for i in todo], workers):
+            index = todo[place]
+            result = {name: value for name, value in asdict(trial).items() if name != "good"}
+            self.journal.put(keys[index], result, {})
+            yield index, trial, True
+
+
+def _about(
+    model: Model, options: Options, settings: Settings, scores: Array, runs: Sequence[Sequence[Run]]
+) -> dict[str, Any]:
+    """What all trials depend on."""
+    return {
+        "model": model.digest,
+        "data": [digest(part) for part in runs],
+        "options": options.as_json() | {"rows": {name: list(map(int, ids)) for name, ids in options.rows.items()}},
+        # A function of one's own has no name that says what it does.
+        "scores": hashlib.sha256(scores.tobytes()).hexdigest() if callable(options.criterion) else "",
+        "sizes": dict(settings.sizes),
+        "evaluation": settings.evaluation.digest if settings.evaluation else "",
+        "recovery": asdict(settings.recovery),
+        "cost": settings.cost,
+        "trial": TRIAL,
+    }
 
 
 def prepare(setting: _Setting) -> Callable[[float], Trial]:
@@ -368,12 +372,12 @@ def prepare(setting: _Setting) -> Callable[[float], Trial]:
         if setting.fitting and settings.recovery.method != "none":
             small, _ = recover.repair(cut, small, setting.fitting, settings.recovery)
         values = _values(cut, small, setting)
-        good = all(target.holds(values, setting.whole) for target in settings.targets)
         left = cost.of_trace(groups.tracing, small, cut.size)
         reached = getattr(left, settings.cost) / getattr(before, settings.cost)
         plan = plans.make(groups, removed, setting.scores, options, settings.sizes or None).to_json()
         seconds = time.perf_counter() - started
-        return Trial(share, reached, left.params, left.macs, left.size, values, good, seconds, plan)
+        costs = left.params, left.macs, left.size
+        return Trial(share, reached, *costs, values, setting.holds(values), seconds, plan)
 
     return attempt
 

@@ -276,7 +276,7 @@ def test_commands_find_a_cluster_by_its_address():
         for where in (["--dask", cluster.scheduler_address], ["--jobs", "2"]):
             for command in (
                 ["sensitivity", "--no-cache"],
-                ["prune", "--dry-run", "--min-sqnr", "5", "--recover", "none"],
+                ["prune", "--no-cache", "--dry-run", "--min-sqnr", "5", "--recover", "none"],
             ):
                 call = [sys.executable, "-m", "onnxprune", command[0], DIGITS, *command[1:], *given, *where]
                 root = str(Path(__file__).parents[1])

@@ -39,7 +39,7 @@ LEVELS = (
         "timing",
         "stepwise",
     ),
-    ("reference", "exact", "proof", "halving", "api", "probe", "curves", "search"),
+    ("reference", "exact", "proof", "halving", "api", "probe", "curves", "target", "search"),
     ("report", "cli"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +26,21 @@ from onnxprune.options import Options
 from onnxprune.plan import Plan
 from onnxprune.recover import Options as Recovery
 from onnxprune.runtime import Session
-from onnxprune.search import Settings, Target, amount, search
+from onnxprune.search import Settings, search
+from onnxprune.target import Target, amount
 from tests.test_cli import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
 DATA = str(MODELS / "digits_calibration.npz")
 L2 = Options(criterion="l2")
 BARE = Recovery("none")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(folder))
+    return folder
 
 
 def macs_left(path) -> float:
@@ -188,6 +202,101 @@ def test_a_drop_is_absolute_or_a_share():
     for target, bound in ((Target("value", 2.0), 88), (Target("value", 0.1, True), 81)):
         assert target.bound({"value": 90.0}) == bound
     assert Target("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------
+
+
+KEPT = Settings((Target("value", 0.4),), Evaluation(macs_left), BARE, trials=5, verify=False)
+
+
+def plain(found) -> list[tuple]:
+    return [(t.share, t.reached, t.macs, t.values, t.good, t.plan) for t in found.trials]
+
+
+def test_a_search_goes_on_where_it_was(tmp_path):
+    """Whatever line it ended at: it asks for nothing twice, and finds the same."""
+    asked = []
+
+    def counted(path) -> float:
+        asked.append(path)
+        return macs_left(path)
+
+    settings, journal = replace(KEPT, evaluation=Evaluation(counted)), tmp_path / "c.jsonl"
+    first = search(load(DIGITS), L2, settings, cache=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1 + 5 and first.known == 0  # the original, and the trials
+    for count in (0, 1, 3, 6):
+        journal.write_bytes(b"".join(lines[:count]))
+        asked.clear()
+        again = search(load(DIGITS), L2, settings, cache=journal)
+        assert plain(again) == plain(first)
+        assert len(asked) == 6 - count + 1  # what was found is measured once more
+        assert again.known == max(0, count - 1)
+
+
+def test_trials_serve_other_targets_but_no_other_question(tmp_path):
+    journal = tmp_path / "c.jsonl"
+    assert search(load(DIGITS), L2, KEPT, cache=journal).known == 0
+    stricter = search(load(DIGITS), L2, replace(KEPT, targets=(Target("value", 0.6),)), cache=journal)
+    assert stricter.known >= 1 and stricter.met
+    assert [t.good for t in stricter.trials] == [t.values["value"] >= 0.4 for t in stricter.trials]
+
+    for options, settings in (
+        (replace(L2, keep=("fc.weight",)), KEPT),
+        (replace(L2, criterion="l1"), KEPT),
+        (L2, replace(KEPT, cost="params")),
+        (L2, replace(KEPT, sizes={"batch": 2})),
+        (L2, replace(KEPT, evaluation=Evaluation(accuracy), targets=(Target("value", 0.9),))),
+    ):
+        assert search(load(DIGITS), options, settings, cache=journal).known == 0
+    assert search(load(DIGITS), L2, KEPT, cache=journal).known == 5
+
+
+def test_a_criterion_of_ones_own_is_known_by_its_scores(tmp_path):
+    journal = tmp_path / "c.jsonl"
+
+    def options(sign: float) -> Options:
+        return Options(criterion=lambda groups, rng: sign * np.arange(float(groups.classes.count)))
+
+    known = [search(load(DIGITS), options(s), KEPT, cache=journal).known for s in (1.0, 1.0, -1.0)]
+    assert known == [0, 5, 0]
+
+
+def test_the_command_keeps_trials_as_sensitivity_does(run, tmp_path, cache):
+    given = ("prune", DIGITS, "--dry-run", "--no-verify", *GIVEN, "--recover", "none", "--min-sqnr", "5dB")
+    assert run(*given, "--no-cache").code == 0 and list(cache.rglob("*")) == []
+    assert run(*given).code == 0
+    assert [p.parent.name for p in cache.rglob("*.jsonl")] == ["search"]
+    assert "2 of 2 trials were known" in run(*given).out
+    assert "were known" not in run(*given, "--no-cache").out
+    assert run(*given, "--no-cache", "--cache", "x").code == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_kill_loses_no_finished_trial(run, tmp_path, how):
+    journal, out = tmp_path / "c.jsonl", tmp_path / "o.onnx"
+    slow = "sleep 0.2; wc -c < {model}"
+    command = ["prune", DIGITS, "-o", str(out), "--eval", slow, "--max-drop", "30%", "--criterion", "l2"]
+    command += ["--max-trials", "4", "--cache", str(journal), "--no-verify", "--json"]
+    root = str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onnxprune", *command],
+        env=os.environ | {"PYTHONPATH": root},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(how)
+    assert process.wait(30) != 0
+    done = journal.read_bytes().count(b"\n")
+    assert 3 <= done < 5 and not out.exists()
+    rest = run(*command)
+    assert rest.code == 0, rest.err
+    assert rest.json["search"]["known"] == done - 1 and len(rest.json["search"]["trials"]) == 4
 
 
 # --- command line ----------------------------------------------------------------------------------------------

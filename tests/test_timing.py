@@ -163,7 +163,7 @@ def test_command_times_any_result(run, machine, tmp_path):  # noqa: F811
 
 def test_what_a_search_found_can_be_timed(run, machine, tmp_path):  # noqa: F811
     data = ["--data", MODELS / "digits_calibration.npz", "--min-sqnr", "1dB", "--max-trials", 1]
-    data += ["--samples", 8, "--criterion", "l2", "--recover", "none"]
+    data += ["--no-cache", "--samples", 8, "--criterion", "l2", "--recover", "none"]
     ran = run("prune", DIGITS, "--dry-run", *data, "--time", "--json")
     assert ran.code == 0 and ran.json["time"]["after"] < ran.json["time"]["before"]
     assert run("prune", DIGITS, "--dry-run", *data, "--json").json["time"] is None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,13 @@ def _joined(parts: list[Run]) -> Run:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def digest(runs: Sequence[Mapping[str, np.ndarray]]) -> str:
+    """The hash of everything in the runs, in their order."""
+    content = hashlib.sha256()
+    for run in runs:
+        for name in sorted(run):
+            content.update(f"{name} {run[name].dtype} {run[name].shape};".encode())
+            content.update(run[name].tobytes() if run[name].dtype != object else repr(run[name].tolist()).encode())
+    return content.hexdigest()

@@ -43,7 +43,7 @@ NEEDS = (
     Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
     Need(("--samples", "--recover affine|least-squares|one-pass|batchnorm"), ("--data",), "there is no data"),
     Need(
-        ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask"),
+        ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),
         _TARGETS,
         "it is for a search, and nothing is searched for",
     ),

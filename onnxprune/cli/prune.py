@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.cache import Cache, cached
 from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 from onnxprune.cli.target import Wanted, targets
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @shared.data
 @shared.recovery("least-squares", shared.RECOVERY)
 @targets
+@cached("trial of a search")
 @shared.workers(1)
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
@@ -51,6 +53,7 @@ def prune(
     samples: int,
     recover: str,
     wanted: Wanted | None,
+    cache: Cache,
     workers: Any,
     plan_out: str | None,
     dry_run: bool,
@@ -80,7 +83,8 @@ def prune(
     where = place.settled() if time or needs_tables(options) else None
     given: dict[str, Any] = {"data": data, "samples": samples, "sizes": sizes, "verify": verify, "place": where}
     given |= {"recovery": Recovery(recover), "progress": console.progress}
-    found = wanted.search(source, options, workers=workers, **given) if wanted else None
+    kept = cache.path("search", source.digest)
+    found = wanted.search(source, options, workers=workers, cache=kept, **given) if wanted else None
     outcome = found.outcome if found else api.run(source, options, **given)
     _judge(outcome, options)
     if not dry_run and output is not None:

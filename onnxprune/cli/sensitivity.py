@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import files
 from onnxprune.cli import options as shared
+from onnxprune.cli.cache import Cache, cached
 from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Ratios
@@ -50,12 +51,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 @shared.choice
 @shared.sizes
 @shared.workers(None)
-@click.option(
-    "--cache",
-    metavar="FILE",
-    help="Where finished measurements are kept; by default a file per model in the user's cache folder.",
-)
-@click.option("--no-cache", is_flag=True, help="Keep no measurement, and use none that was kept.")
+@cached("measurement")
 @click.option("--picture", metavar="FILE", help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
 @shared.force
 @shared.as_json
@@ -72,8 +68,7 @@ def sensitivity(
     options: Options,
     sizes: dict[str, int],
     workers: Any,
-    cache: str | None,
-    no_cache: bool,
+    cache: Cache,
     picture: str | None,
     force: bool,
     as_json: bool,
@@ -84,7 +79,7 @@ def sensitivity(
     else says what to prune choose the cut that is marked. Finished measurements are kept: an interrupted command
     goes on where it was.
     """
-    _check(model, picture, cache, no_cache=no_cache, force=force)
+    _check(model, picture, force=force)
     console.progress("loading")
     from onnxprune import curves
     from onnxprune.evaluation import Evaluation
@@ -106,7 +101,7 @@ def sensitivity(
         settings,
         data,
         workers=workers,
-        cache=None if no_cache else cache or _cache_of(source.digest),
+        cache=cache.path("sensitivity", source.digest),
         metric="" if evaluate else metric,
         progress=console.progress,
     )
@@ -120,10 +115,8 @@ def sensitivity(
         console.put(report.lines(found))
 
 
-def _check(model: str, picture: str | None, cache: str | None, *, no_cache: bool, force: bool) -> None:
+def _check(model: str, picture: str | None, *, force: bool) -> None:
     """Refuse what cannot work before any work is done."""
-    if cache is not None and no_cache:
-        raise UsageError("--cache and --no-cache cannot both be given")
     if picture is None:
         return
     if picture == files.PIPE:
@@ -132,9 +125,3 @@ def _check(model: str, picture: str | None, cache: str | None, *, no_cache: bool
     from onnxprune.report.picture import check_library
 
     check_library()
-
-
-def _cache_of(digest: str) -> str:
-    from onnxprune.journal import cache_folder
-
-    return str(cache_folder() / "sensitivity" / f"{digest.removeprefix('sha256:')[:24]}.jsonl")

@@ -16,7 +16,8 @@ from onnxprune.errors import UsageError
 if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.options import Options
-    from onnxprune.search import Found, Target
+    from onnxprune.search import Found
+    from onnxprune.target import Target
 
 Command = Callable[..., Any]
 
@@ -95,17 +96,27 @@ class Wanted:
 
             check_library()
 
-    def search(self, model: Model, options: Options, *, data: Any, workers: Any, progress: Any, **given: Any) -> Found:
-        """Find the model; the arguments are those of `api.run`, and `workers` as in `jobs.stream`."""
+    def search(
+        self,
+        model: Model,
+        options: Options,
+        *,
+        data: Any,
+        workers: Any,
+        cache: str | None,
+        progress: Any,
+        **given: Any,
+    ) -> Found:
+        """Find the model; the arguments are those of `api.run` and of `search.search`."""
         from onnxprune.evaluation import Evaluation
         from onnxprune.search import Settings, search
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
         settings = Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
-        return search(model, options, settings, data, workers=workers, progress=progress)
+        return search(model, options, settings, data, workers=workers, cache=cache, progress=progress)
 
     def _targets(self) -> list[Target]:
-        from onnxprune.search import Target, amount
+        from onnxprune.target import Target, amount
 
         found = []
         if self.max_drop is not None:

@@ -8,7 +8,8 @@ from onnxprune.report import numbers
 from onnxprune.report.text import entry, table
 
 if TYPE_CHECKING:
-    from onnxprune.search import Found, Target, Trial
+    from onnxprune.search import Found, Trial
+    from onnxprune.target import Target
 
 
 def lines(of: Found) -> list[str]:
@@ -22,12 +23,13 @@ def lines(of: Found) -> list[str]:
     header = ("trial", "MACs", "params", *metrics, "good", "front")
     made = table(header, rows, ("trial", "MACs", "params", *metrics))
     found = ", ".join(f"{m} {of.values[m]:.5g}" for m in metrics)
-    return [*made, entry("asked", ", ".join(bound(t, of) for t in of.settings.targets)), entry("found", found)]
+    known = [f"{of.known} of {len(of.trials)} trials were known"] if of.known else []
+    return [*made, *known, entry("asked", ", ".join(bound(t, of) for t in of.settings.targets)), entry("found", found)]
 
 
 def bound(target: Target, of: Found) -> str:
     """What was asked for, in terms of the metric."""
-    from onnxprune.search import RISING
+    from onnxprune.target import RISING
 
     return f"{target.metric} of at {'least' if target.metric in RISING else 'most'} {target.bound(of.whole):.5g}"
 

@@ -1,0 +1,55 @@
+"""Options that say where finished work is kept, so that an interrupted command goes on where it was."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from onnxprune.errors import UsageError
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where finished work is kept: a file that was named, nowhere, or a file per model."""
+
+    file: str | None
+    is_off: bool
+
+    def path(self, kind: str, digest: str) -> str | None:
+        """The file for work of a kind on the model of a digest; None keeps nothing."""
+        if self.is_off or self.file is not None:
+            return self.file
+        from onnxprune.journal import cache_folder
+
+        return str(cache_folder() / kind / f"{digest.removeprefix('sha256:')[:24]}.jsonl")
+
+
+def cached(what: str) -> Callable[[Command], Command]:
+    """Add `--cache` and `--no-cache`; the command gets `cache`.
+
+    Args:
+        what: what is kept, in the singular.
+    """
+    file = click.option(
+        "--cache",
+        metavar="FILE",
+        help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
+    )
+    off = click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept.")
+
+    def add(function: Command) -> Command:
+        @functools.wraps(function)
+        def wrapped(*args: Any, cache: str | None, no_cache: bool, **given: Any) -> Any:
+            if cache is not None and no_cache:
+                raise UsageError("--cache and --no-cache cannot both be given")
+            return function(*args, cache=Cache(cache, no_cache), **given)
+
+        return file(off(wrapped))
+
+    return add

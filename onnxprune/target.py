@@ -1,0 +1,68 @@
+"""What a smaller model must keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxprune.curves import METRICS
+from onnxprune.errors import UsageError
+
+RISING = frozenset(("sqnr", "cosine", "top1", "value"))
+_AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
+
+# The unit that may stand behind an amount of a metric, and how it is written.
+_UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB")}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the smaller model must keep.
+
+    Attributes:
+        metric: "value" (of an evaluation), or a metric of the agreement with the original on held-out inputs.
+        limit: the least that is allowed of a metric that falls with damage, the most of one that rises; of "value" the
+            largest drop.
+        relative: the drop is a share of the original's value.
+    """
+
+    metric: str
+    limit: float
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise UsageError(f"no metric is called {self.metric!r}", hint=f"known: {', '.join(METRICS)}")
+
+    def bound(self, whole: Mapping[str, float]) -> float:
+        """The limit in terms of the metric, given the original's own values."""
+        if self.metric != "value":
+            return self.limit
+        return whole["value"] - self.limit * (abs(whole["value"]) if self.relative else 1.0)
+
+    def holds(self, values: Mapping[str, float], whole: Mapping[str, float]) -> bool:
+        """Whether a model with these values is good enough.
+
+        Raises:
+            UsageError: the metric does not apply to the model.
+        """
+        if self.metric not in values:
+            raise UsageError(
+                f"metric {self.metric!r} does not apply to this model", hint=f"it has {', '.join(values) or 'none'}"
+            )
+        found, bound = values[self.metric], self.bound(whole)
+        return found >= bound if self.metric in RISING else found <= bound
+
+
+def amount(metric: str, text: str) -> tuple[float, bool]:
+    """(number, whether it is a share): `1%` or `0.5` of a value, `20dB` or `20` of sqnr, a number of others.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    found, (unit, hint) = _AMOUNT.fullmatch(text), _UNITS.get(metric, ("", "0.05"))
+    if not found or (found[2] or unit).lower() != unit:
+        raise UsageError(f"{metric}: {text!r} is not an amount", hint=f"write {hint}")
+    share = found[2] == "%"
+    return float(found[1]) / (100 if share else 1), share
