@@ -114,9 +114,8 @@ def select(
         GoalMissed: there is nothing to prune.
     """
     _check_globs(groups, options)
-    only = frozenset().union(*(named(groups.groups, glob) for glob in options.only))
     named_rows, held = rows.removed(groups, options.rows)
-    open_groups = {g.name for g in groups.groups if g.name not in held and _is_open(g, only, options)}
+    open_groups = opened(groups, options) - held
     if not named_rows and not any(g.units > 1 for g in groups.groups if g.name in open_groups):
         raise GoalMissed(
             "nothing can be pruned: "
@@ -155,6 +154,26 @@ def _check_globs(groups: Groups, options: Options) -> None:
                 )
 
 
+def opened(groups: Groups, options: Options) -> frozenset[str]:
+    """The groups that the options leave to be pruned."""
+    only = frozenset().union(*(named(groups.groups, glob) for glob in options.only))
+    return frozenset(g.name for g in groups.groups if _is_open(g, only, options))
+
+
+def most_of(groups: Groups, options: Options) -> Array:
+    """int64[groups]: the most units that each may lose; rows that are named, and what a machine likes, apart."""
+    ratios, may = _ratios(groups, options), opened(groups, options)
+    menus = (
+        _menu(g, g.units if g.name in may else 0, ratios.get(g.name), options, options.multiple) for g in groups.groups
+    )
+    return np.array([menu[-1] for menu in menus], np.int64)
+
+
+def _ratios(groups: Groups, options: Options) -> dict[str, float]:
+    """Group name -> its own ratio."""
+    return {name: value for glob, value in options.ratios.items() for name in named(groups.groups, glob)}
+
+
 def _is_open(group: Group, only: frozenset[str], options: Options) -> bool:
     if options.exact_only and not group.exact:
         return False
@@ -165,7 +184,7 @@ def _is_open(group: Group, only: frozenset[str], options: Options) -> bool:
 
 def _problem(groups: Groups, scores: Array, options: Options, widths: Widths, multiples: Mapping[str, int]) -> Problem:
     """Menus, comparable scores and damage of all groups; limits are to be added."""
-    ratios = {name: value for glob, value in options.ratios.items() for name in named(groups.groups, glob)}
+    ratios = _ratios(groups, options)
     known = criteria.known(options.criterion)
     menus, values, damage = [], [], []
     for index, group in enumerate(groups.groups):

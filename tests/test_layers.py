@@ -36,6 +36,7 @@ LEVELS = (
         "recover",
         "datafree",
         "goals",
+        "holds",
         "timing",
         "stepwise",
     ),

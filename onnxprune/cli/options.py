@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,11 @@ import click
 
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Multiple, Pair, Ratio, Shape
-from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.bench import Place
-    from onnxprune.grouping import Groups
     from onnxprune.model import Model
-    from onnxprune.selection import Goal
 
 Command = Callable[..., Any]
 
@@ -244,24 +242,6 @@ def check_sizes(model: Model, given: dict[str, int]) -> None:
                 f"--sizes: no symbolic axis of {model.name} is called {name!r}",
                 hint=f"known: {', '.join(known)}" if known else "all axes of its inputs have a size",
             )
-
-
-def check_goals(goals: Sequence[Goal], groups: Groups) -> None:
-    """Say which budgets were missed.
-
-    Raises:
-        GoalMissed: one was.
-    """
-    missed = [goal for goal in goals if not goal.met]
-    if missed:
-        from onnxprune.report import text
-
-        held, total = groups.prunable
-        hint = f"{text.numbers.percent(total - held, total)} of the weights are locked (see `onnxprune inspect`), "
-        hint += "and no group loses more than --max-ratio"
-        if any(goal.kind == "latency" for goal in missed):
-            hint += "; `onnxprune inspect --time` shows what groups have to do with the time"
-        raise GoalMissed("; ".join(text.missed(goal) for goal in missed), hint=hint)
 
 
 def policy(function: Command) -> Command:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli import files
+from onnxprune.cli import files, goals
 from onnxprune.cli import options as shared
 from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
@@ -57,7 +57,7 @@ def plan(
     source = files.load(model)
     shared.check_sizes(source, sizes)
     where = place.settled() if needs_tables(options) else None
-    groups, made, goals = api.plan_for(
+    groups, made, reached = api.plan_for(
         source,
         options,
         sizes=sizes,
@@ -69,9 +69,9 @@ def plan(
         console.put(made.to_json().rstrip("\n"))
     else:
         files.write_text(made.to_json(), output)
-    summary = [*text.removal(made), *text.budgets(goals), *text.locked(groups)]
+    summary = [*text.removal(made), *text.budgets(reached), *text.locked(groups)]
     if output == files.PIPE:
         console.detail(summary)
     elif not console.quiet:
         console.put([files.arrow(model, output), "", *summary])
-    shared.check_goals(goals, groups)
+    goals.check(reached, groups, options)

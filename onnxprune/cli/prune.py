@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli import files
+from onnxprune.cli import files, goals
 from onnxprune.cli import options as shared
 from onnxprune.cli.cache import Cache, cached
 from onnxprune.cli.needs import heeded
@@ -98,7 +98,7 @@ def prune(
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
     _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
-    _check_goals(outcome, found)
+    _check_goals(outcome, options, found)
 
 
 def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
@@ -136,7 +136,7 @@ def _judge(outcome: Outcome, options: Options) -> None:
         )
 
 
-def _check_goals(outcome: Outcome, found: Found | None) -> None:
+def _check_goals(outcome: Outcome, options: Options, found: Found | None) -> None:
     """Say what was missed, after what could be reached is written.
 
     Raises:
@@ -150,7 +150,7 @@ def _check_goals(outcome: Outcome, found: Found | None) -> None:
         )
     if found and not found.met:
         raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
-    shared.check_goals(outcome.goals, outcome.groups)
+    goals.check(outcome.goals, outcome.groups, options)
 
 
 def _report(

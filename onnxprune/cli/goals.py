@@ -1,0 +1,50 @@
+"""Budgets that were missed: what was reached, and what holds the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import GoalMissed
+
+if TYPE_CHECKING:
+    from onnxprune.grouping import Groups
+    from onnxprune.options import Options
+    from onnxprune.selection import Goal
+
+# A field of the options -> how to ask for less of it; of the others, without.
+_ASKED = {"ratios": "without --ratio-for", "max_ratio": "with --max-ratio 0.999", "round_to": "with --round-to 1"}
+
+
+def check(goals: Sequence[Goal], groups: Groups, options: Options) -> None:
+    """Say which budgets were missed, and why.
+
+    Raises:
+        GoalMissed: one was.
+    """
+    missed = [goal for goal in goals if not goal.met]
+    if missed:
+        from onnxprune.report import text
+
+        worst = max(missed, key=lambda goal: goal.reached / max(goal.most, 1e-12))
+        raise GoalMissed("; ".join(text.missed(goal) for goal in missed), hint=_why(worst, groups, options))
+
+
+def _why(goal: Goal, groups: Groups, options: Options) -> str:
+    """What holds a budget up: what no option frees, then what options hold, with what would be reached without."""
+    from onnxprune.holds import held_by
+    from onnxprune.report import numbers
+
+    free, total = groups.prunable
+    said = [f"{numbers.percent(total - free, total)} of the weights are locked (see `onnxprune inspect`)"]
+    other = goal.before - groups.model.nbytes
+    if goal.kind == "size" and other > 0.01 * goal.before:
+        said.append(f"{numbers.percent(other, goal.before)} of the file is no weights")
+    for names, saved in held_by(groups, options, goal.kind).items():
+        wording = " and ".join(_ASKED.get(name, f"without --{name.replace('_', '-')}") for name in names)
+        left = max(goal.reached - saved * goal.before, 0.0)
+        figure = "less time" if goal.kind == "latency" else numbers.percent(left, goal.before)
+        said.append(f"{figure} can be reached {wording}")
+    if goal.kind == "latency":
+        said.append("`onnxprune inspect --time` shows what groups have to do with the time")
+    return "; ".join(said)
