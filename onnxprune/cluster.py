@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import RunError, UsageError
@@ -21,9 +22,11 @@ def connected(scheduler: str) -> Iterator[Any]:
         scheduler: an address (`tcp://host:8786`), or the path of a scheduler file (.json).
 
     Raises:
-        UsageError: Dask is not installed.
+        UsageError: there is no such file, or Dask is not installed.
         RunError: no scheduler answers.
     """
+    if scheduler.endswith(".json") and not Path(scheduler).is_file():  # Dask would wait for it for ever
+        raise UsageError(f"no such file: {scheduler}", hint="`dask scheduler --scheduler-file FILE` writes it")
     try:
         from distributed import Client
     except ImportError as error:

@@ -46,7 +46,7 @@ class Journal:
             path: the file; it and its folder are made when the first result is put. None keeps results in memory.
 
         Raises:
-            UsageError: the file cannot be read.
+            UsageError: the file cannot be read, or holds something else, which is not to be appended to.
         """
         self._path = None if path is None else Path(path)
         self._found: dict[str, Any] = {}
@@ -60,6 +60,8 @@ class Journal:
         self._torn = bool(content) and not content.endswith(b"\n")
         for line in content.splitlines():
             self._read(line)
+        if not self._found and not b'{"key": '.startswith(content[:8]):  # all that a torn first line can be
+            raise UsageError(f"{self._path} is no file of kept results", hint="name another, or one that is not there")
 
     def _read(self, line: bytes) -> None:
         try:

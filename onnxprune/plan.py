@@ -20,6 +20,8 @@ from onnxprune.options import Options
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
+_WRITES = "`onnxprune plan` writes one"
+_OTHER = "it was made for another model: make one for this with `onnxprune plan`"
 # A list of numbers as `json` indents it: one line is easier to read and to edit.
 _NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")
 
@@ -88,7 +90,7 @@ class Plan:
             if step.remove:
                 group = known.get(step.group)
                 if group is None:
-                    raise UsageError(f"the plan does not fit: the model has no group {step.group!r}")
+                    raise UsageError(f"the plan does not fit: the model has no group {step.group!r}", hint=_OTHER)
                 _check_fit(step, group, groups)
                 gone[group.classes[list(step.remove)]] = True
         return gone
@@ -137,7 +139,7 @@ class Plan:
         try:
             raw = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"the plan is not JSON: {error}") from None
+            raise UsageError(f"the plan is not JSON: {error}", hint=_WRITES) from None
         _expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
         _expect(
             raw.get("version") == VERSION,
@@ -233,7 +235,9 @@ def _check_fit(step: Step, group: Group, groups: Groups) -> None:
     for given, member in zip(step.members, group.members, strict=False):
         for name, actual in (("tensor", member.tensor), ("axis", member.axis), ("size", member.size)):
             if given.get(name, actual) != actual:
-                raise UsageError(f"{where} has {name} {actual!r} in the model, {given[name]!r} in the plan")
+                raise UsageError(
+                    f"{where} has {name} {actual!r} in the model, {given[name]!r} in the plan", hint=_OTHER
+                )
     if step.size != len(group.classes):
         raise UsageError(f"{where} has {len(group.classes)} parts in the model, {step.size} in the plan")
     if step.layout and step.layout != layout(groups, group):

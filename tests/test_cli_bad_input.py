@@ -394,3 +394,29 @@ def test_out_of_memory(run, out, monkeypatch):
 
     monkeypatch.setattr(api, "run", greedy)
     prune_refused(run, out, 4, "out of memory", DIGITS)
+
+
+# --- what is easily mistaken ------------------------------------------------------------------------------
+
+
+def test_a_cache_is_not_appended_to_the_model(run, out, tmp_path):
+    model, content = tmp_path / "model.onnx", Path(DIGITS).read_bytes()
+    model.write_bytes(content)
+    data = ("--data", MODELS / "digits_calibration.npz", "--samples", 8)
+    more = ("--min-sqnr", 1, "--max-trials", 1, "--recover", "none", "--criterion", "l2", "--no-verify")
+    prune_refused(run, out, 2, "is no file of kept results", model, *data, *more, "--cache", model)
+    refused(run, 2, "is no file of kept results", "sensitivity", model, *data, "--cache", model)
+    assert model.read_bytes() == content
+
+
+def test_a_plan_of_another_model_says_what_to_do(run, out, tmp_path):
+    plan = tmp_path / "plan.json"
+    assert run("plan", MODELS / "mlp.onnx", "-o", plan).code == 0
+    refused(run, 2, "does not fit", "apply", DIGITS, plan, "-o", out, hint="hint: it was made for another model")
+    refused(run, 2, "is not JSON", "apply", DIGITS, DIGITS, "-o", out, hint="hint: `onnxprune plan` writes one")
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_scheduler_file_that_is_not_there_is_not_waited_for(run, tmp_path):
+    data = ("--data", MODELS / "digits_calibration.npz")
+    refused(run, 2, "no such file: nowhere.json", "sensitivity", DIGITS, *data, "--dask", "nowhere.json")

@@ -63,3 +63,14 @@ def test_the_folder_is_that_of_the_platform(monkeypatch, tmp_path, platform, nam
     monkeypatch.setenv(name, str(tmp_path))
     assert cache_folder() == tmp_path / below / "onnxprune"
     assert store.folder() == cache_folder() / "latency"
+
+
+@pytest.mark.parametrize(
+    "content", [b"hi\n", b"\x08\x08\x12\x09onnxprune\x00", b"[]\n7\n", b'{"format": "x"}\n', b"\n"]
+)
+def test_another_file_is_not_appended_to(tmp_path, content):
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="mine is no file of kept results"):
+        Journal(path)
+    assert path.read_bytes() == content
