@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from onnx import NodeProto
+
 from onnxprune.flat import flattened
-from onnxprune.flow import graphs
+from onnxprune.flow import dead, graphs
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
@@ -106,10 +108,22 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
 
 
 def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
-    """Every contraction with its products."""
+    """Every contraction with its products; with none where it does not run at the numbers for symbolic dims.
+
+    Of an If whose condition depends on these numbers, one branch runs; where it depends on what is fed, both count.
+    """
+    idle = dead(tracing.model.proto.graph, lambda node: _branch_run(tracing, node))
     for site, rule in tracing.sites:
         if rule is not None and rule.work is not None:
-            yield site, rule.work(site)
+            yield site, () if site.node.output[0] in idle else rule.work(site)
+
+
+def _branch_run(tracing: Tracing, node: NodeProto) -> str:
+    """The branch that an If takes at the numbers; empty if that depends on more."""
+    value = tracing.facts.seen.get(node.input[0])
+    if value is None or value.size != 1:
+        return ""
+    return "then_branch" if value.reshape(-1)[0] else "else_branch"
 
 
 def samples(tracing: Tracing) -> int:

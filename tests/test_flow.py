@@ -180,6 +180,34 @@ def test_costs_count_bodies() -> None:
     assert sum(layer.weight.startswith("v") for layer in counted.layers) == 2
 
 
+def a_branch_by_size() -> onnx.ModelProto:
+    """Which of two products runs depends on how long the sequence is."""
+    return model(
+        """(float[batch, seq, 4] x) => (float[batch, seq, 6] y) {
+          h = MatMul(x, w1)
+          n = Shape <start = 1, end = 2> (x)
+          c = Less(n, many)
+          y = If (c) <
+            then_branch = short () => (float[batch, seq, 6] a) { a = MatMul(h, w2) },
+            else_branch = long () => (float[batch, seq, 6] b) { b = MatMul(h, w3) }
+          >
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 8, 6), weight("w3", 8, 6), ints("many", 8)),
+    )
+
+
+@pytest.mark.parametrize(("seq", "ran"), [(4, "w2"), (16, "w3")])
+def test_a_branch_that_sizes_rule_out_costs_nothing(seq: int, ran: str) -> None:
+    """The cost is that of one run at the numbers that stand for symbolic dims, whoever named these."""
+    source = load(a_branch_by_size())
+    found = cost.of(source, {"seq": seq})
+    assert {layer.weight for layer in found.layers if layer.macs} == {"w1", ran}
+    assert found.macs == seq * (4 * 8 + 8 * 6)
+    free = onnxprune.trace(a_branch_by_size()).tracing
+    fixed = onnxprune.trace(a_branch_by_size(), sizes=free.facts.sizes).tracing
+    assert cost.of_trace(free, source).macs == cost.of_trace(fixed, source).macs == cost.of(source).macs
+
+
 def other_shapes(condition: str, dims: str = "2, 1, 8") -> onnx.ModelProto:
     """An If as exporters write `squeeze`: the branches give tensors of other ranks."""
     return model(
