@@ -64,10 +64,9 @@ Remaining = Callable[[Array, int, int], int]
 
 
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
-    """The cost of `model` for a batch of one; other symbolic dims take their defaults unless given in `sizes`."""
+    """The cost of `model` for one sample; symbolic dims take the defaults that a trace gives them, or `sizes`."""
     model = flattened(inlined(model))
-    batch = {s: 1 for s, use in symbolic_dims(model.proto.graph).items() if use.axis == 0}
-    tracing = Tracing(model, infer(model, batch | dict(sizes or {})), Ledger())
+    tracing = Tracing(model, infer(model, sizes), Ledger())
     tracing.run()
     return of_trace(tracing, model)
 
