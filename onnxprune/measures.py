@@ -16,7 +16,7 @@ from onnxprune.labels import Array
 from onnxprune.model import file_size
 from onnxprune.tracing import Tracing
 from onnxprune.widths import ONE, Widths
-from onnxprune.wiring import captured, first_output
+from onnxprune.wiring import WEIGHT_TYPES, captured, first_output
 
 STRING = TensorProto.STRING
 
@@ -203,7 +203,8 @@ def macs(widths: Widths) -> Sum:
 def params(widths: Widths) -> Sum:
     """Elements of all weights."""
     total = of_trace(widths.groups.tracing, widths.groups.model).params
-    return _shrinking(widths, total, widths.groups.tracing.weights, lambda dtype: 1.0)
+    # Masks and indices are stored like weights, but are none.
+    return _shrinking(widths, total, widths.groups.tracing.weights, lambda dtype: float(dtype in WEIGHT_TYPES))
 
 
 def size(widths: Widths) -> Sum:

@@ -76,10 +76,14 @@ def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> 
     widths = widths_of(trace(load(proto)))
     counts = drawn(widths, seed)
     cut = cut_of(widths, counts)
-    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
+    small = rewrite(widths.groups, cut.gone)
+    left = cost.of_trace(widths.groups.tracing, small, cut.size)
     assert measures.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
     if not widths.groups.tracing.unshared:  # constants that each user gets a copy of are not foreseen
-        assert measures.params(widths).total(counts) == left.params
+        # Neither are scalars that fall away, as the one that fills an initial state of zeros does.
+        away = [t for n, t in load(proto).initializers.items() if n not in small.initializers and not t.dims]
+        fallen = sum(t.data_type == onnx.TensorProto.FLOAT for t in away)
+        assert measures.params(widths).total(counts) == left.params + fallen
 
 
 def test_along_is_total_with_one_count_changed(model: Model) -> None:
@@ -154,3 +158,16 @@ def test_costs_take_part_in_no_trace() -> None:
     small = [rewrite(g, cut_of(widths_of(g), counts).gone).proto.SerializeToString() for g in (one, two)]
     assert small[0] == small[1]
     assert api.trace(model).classes.count == one.classes.count
+
+
+def test_masks_of_weights_are_no_parameters() -> None:
+    net = Net(17)
+    x = net.input([2, 4], "x")
+    y = net.add("MatMul", x, net.weight(4, 6, name="w"))
+    chosen = net.add("Where", net.const(np.tile([True, False, True], (6, 1))), net.weight(6, 3), net.weight(6, 3))
+    net.output(net.add("MatMul", y, chosen), [2, 3])
+    widths = widths_of(trace(load(net.proto())))
+    counts = np.array([2], np.int64)
+    cut = cut_of(widths, counts)
+    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
+    assert measures.params(widths).total(counts) == left.params == 4 * 4 + 2 * 4 * 3
