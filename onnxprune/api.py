@@ -189,15 +189,8 @@ def _repaired(
     if recovery.method == "none" or not (runs or recovery.method in datafree.METHODS):
         return small, None
     with clock("repairing"):
-        repair = None
-        if not runs:
-            small = datafree.repair(cut, small, recovery.method, progress=clock.progress)
-        elif seen is cut.groups:
-            small, repair = recover.repair(cut, small, runs, recovery, progress=clock.progress)
-        else:
-            like = Cut(seen, cut.gone)
-            fitted, repair = recover.repair(like, rewrite(seen, cut.gone), runs, recovery, progress=clock.progress)
-            small = matching.restored(fitted, small)
+        judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None
+        small, repair = judged or (datafree.repair(cut, small, recovery.method, progress=clock.progress), None)
         if verify and (problem := proof.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair

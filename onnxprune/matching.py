@@ -21,7 +21,8 @@ from onnxprune.model import Model
 from onnxprune.parameters import Parameters
 from onnxprune.tapped import Walk
 
-# Slots of a BatchNormalization: the running mean and variance.
+NORM = "BatchNormalization"
+# Its slots: the running mean and variance.
 STATISTICS = (3, 4)
 
 
@@ -68,7 +69,7 @@ def restored(model: Model, source: Model) -> Model:
 def _norms(parameters: Parameters) -> Iterator[onnx.NodeProto]:
     """BatchNormalizations that use running statistics of their own."""
     for node in parameters.proto.graph.node:
-        if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != NORM or node.domain not in ("", "ai.onnx"):
             continue
         trains = any(a.name == "training_mode" and a.i for a in node.attribute) or any(node.output[1:])
         if not trains and all(parameters.is_own(node.input[slot]) for slot in STATISTICS):

@@ -14,16 +14,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import interface, refit
+from onnxprune import interface, matching, refit
 from onnxprune.agreement import agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.fitting import Fit, LayerTarget, NormTarget, Target, fit
+from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.layers import layer_of
 from onnxprune.model import Model
 from onnxprune.onward import onward
 from onnxprune.parameters import Parameters
+from onnxprune.rewrite import rewrite
 from onnxprune.tally import Agreement
 from onnxprune.tapped import MEMORY, Walk, before
 
@@ -111,6 +113,7 @@ def repair(
     runs: Sequence[Runs],
     options: Options | None = None,
     *,
+    seen: Groups | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Repair]:
     """Re-fit the layers of `pruned` behind what was cut.
@@ -123,6 +126,7 @@ def repair(
         pruned: the smaller model.
         runs: calibration inputs, at least two; some of them judge what is kept.
         options: how to repair.
+        seen: the trace of a stand-in for the original that takes `runs` for real inputs (see `matching.py`).
         progress: is told about every layer.
 
     Returns:
@@ -132,6 +136,10 @@ def repair(
         UsageError: there are fewer than two runs.
     """
     options = options or Options()
+    if seen is not None and seen is not cut.groups:
+        like = rewrite(seen, cut.gone)
+        fitted, done = repair(Cut(seen, cut.gone), like, runs, options, progress=progress)
+        return matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original = cut.groups.model

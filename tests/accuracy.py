@@ -1,12 +1,13 @@
 """What criteria, allocations and repairs leave of the accuracy of trained networks: the tables in docs/accuracy.md.
 
     python -m tests.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
-                             [--removed 30,50,70] [--samples 256] [--allocation uniform,sensitivity]
+                             [--removed 30,50,70] [--samples 256] [--random] [--allocation uniform,sensitivity]
                              [--pictures 10000]
 
 Needs the folder of shared models and data (see tests/shared.py). Calibration pictures are drawn from the training
 pictures with seed 1, accuracy is that on the 10,000 test pictures, or on some that are drawn with seed 0. A budget on
-MACs says how much goes. Without samples (0) the repair is that without data.
+MACs says how much goes. Without samples (0) the repair is that without data; with --random the samples are random
+numbers, which BatchNormalization's statistics are matched to.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnxprune import calibration, criteria, datafree, recover
+from onnxprune import calibration, criteria, datafree, matching, recover
 from onnxprune.cut import Cut
 from onnxprune.goals import fit
-from onnxprune.grouping import trace
+from onnxprune.grouping import Groups, trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
 from onnxprune.options import Options
@@ -46,12 +47,12 @@ def prepared(model: Model, raw: Array) -> Array:
     return raw.astype(np.float32) if shape[-1].dim_value == raw.shape[-1] else pictures(raw)
 
 
-def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], method: str) -> Model:
+def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], seen: Groups, method: str) -> Model:
     """The model after a repair, with data or without."""
     if method == "none":
         return small
     if runs:
-        return recover.repair(cut, small, runs, recover.Options(method))[0]
+        return recover.repair(cut, small, runs, recover.Options(method), seen=seen)[0]
     return datafree.repair(cut, small, method)
 
 
@@ -66,20 +67,22 @@ def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> Non
     """Print a row per criterion, allocation, share and repair; without samples there is no repair."""
     source = load(str(shared.entry(f"models/{name}").path))
     (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
-    test, seen = (prepared(source, data[part]) for part in ("test", "calibration"))
-    runs = calibration.read([{entry: seen}], source, samples=given.samples) if given.samples else []
+    test, pictures_seen = (prepared(source, data[part]) for part in ("test", "calibration"))
+    inputs = "random" if given.random else [{entry: pictures_seen}]
+    runs = calibration.read(inputs, source, samples=given.samples) if given.samples else []
     groups = trace(source)
+    seen = matching.stand_in(groups, runs) if given.random else groups
     whole = accuracy(source, entry, test, data["labels"])
     print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):
-        scores = criteria.score(groups, criterion, 0, runs)
+        scores = criteria.score(seen, criterion, 0, runs)
         for allocation, share in itertools.product(given.allocation.split(","), map(float, given.removed.split(","))):
             chosen = fit(groups, scores, Options(criterion=criterion, allocation=allocation, macs=f"{100 - share}%"))
             goal, cut = chosen.goals[0], Cut(groups, gone(groups, chosen.removed))
             small = rewrite(groups, cut.gone)
             for method in given.recover.split(","):
                 start = time.perf_counter()
-                model = repaired(cut, small, runs, method)
+                model = repaired(cut, small, runs, seen, method)
                 seconds = time.perf_counter() - start
                 found = accuracy(model, entry, test, data["labels"])
                 removed = 1 - goal.reached / goal.before
@@ -95,6 +98,7 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="30,50,70")
     parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--random", action="store_true", help="random numbers, not pictures")
     parser.add_argument("--allocation", default="uniform,sensitivity")
     parser.add_argument("--pictures", type=int, default=10000)
     given = parser.parse_args()

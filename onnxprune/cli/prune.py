@@ -17,6 +17,7 @@ from onnxprune.errors import GoalMissed, UsageError
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.calibration import Source
+    from onnxprune.model import Model
     from onnxprune.options import Options
     from onnxprune.search import Found
 
@@ -71,7 +72,7 @@ def prune(
     if options.rows and output is not None and not dry_run:
         files.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
-    from onnxprune import api
+    from onnxprune import api, datafree
     from onnxprune.model import save
     from onnxprune.recover import Options as Recovery
     from onnxprune.timing import needs_tables
@@ -98,7 +99,20 @@ def prune(
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
     _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
+    if data is None and recover not in ("none", *datafree.METHODS):
+        console.say(_advice(source))
     _check_goals(outcome, options, found)
+
+
+def _advice(model: Model) -> str:
+    """What would mend the damage of a cut."""
+    from onnxprune.matching import NORM
+
+    advice = (
+        "hint: nothing was repaired; --data with some hundred inputs, without labels, makes up for most of the damage"
+    )
+    knows = any(node.op_type == NORM for node in model.proto.graph.node)
+    return f"{advice}, and here --data random for some" if knows else advice
 
 
 def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
