@@ -47,6 +47,22 @@ def prepared(model: Model, raw: Array) -> Array:
     return raw.astype(np.float32) if shape[-1].dim_value == raw.shape[-1] else pictures(raw)
 
 
+def drawn(samples: int, count: int = 10_000) -> dict[str, Array]:
+    """Training pictures for calibration, drawn with seed 1, and test pictures with labels, drawn with seed 0."""
+    folder = shared.folder()
+    assert folder is not None
+    train, test = (np.load(folder / "data" / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
+    chosen = np.random.default_rng(1).permutation(len(train["x"]))[:samples]
+    judged = np.random.default_rng(0).permutation(len(test["x"]))[:count]
+    return {"calibration": train["x"][chosen], "test": test["x"][judged], "labels": test["y"].reshape(-1)[judged]}
+
+
+def entry_of(model: Model) -> str:
+    """The name of the one input."""
+    (name,) = [v.name for v in model.proto.graph.input if v.name not in model.initializers]
+    return name
+
+
 def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], seen: Groups, method: str) -> Model:
     """The model after a repair, with data or without."""
     if method == "none":
@@ -66,7 +82,7 @@ def accuracy(model: Model, name: str, test: Array, labels: Array) -> float:
 def rows(name: str, given: argparse.Namespace, data: Mapping[str, Array]) -> None:
     """Print a row per criterion, allocation, share and repair; without samples there is no repair."""
     source = load(str(shared.entry(f"models/{name}").path))
-    (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
+    entry = entry_of(source)
     test, pictures_seen = (prepared(source, data[part]) for part in ("test", "calibration"))
     inputs = "random" if given.random else [{entry: pictures_seen}]
     runs = calibration.read(inputs, source, samples=given.samples) if given.samples else []
@@ -102,17 +118,9 @@ def main() -> None:
     parser.add_argument("--allocation", default="uniform,sensitivity")
     parser.add_argument("--pictures", type=int, default=10000)
     given = parser.parse_args()
-    folder = shared.folder()
-    if folder is None:
+    if shared.folder() is None:
         parser.error(shared.ABSENT)
-    train, test = (np.load(folder / "data" / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
-    chosen = np.random.default_rng(1).permutation(len(train["x"]))[: given.samples]
-    drawn = np.random.default_rng(0).permutation(len(test["x"]))[: given.pictures]
-    data = {
-        "calibration": train["x"][chosen],
-        "test": test["x"][drawn],
-        "labels": test["y"].reshape(-1)[drawn],
-    }
+    data = drawn(given.samples, given.pictures)
     for name in given.network or NETWORKS:
         rows(name, given, data)
 

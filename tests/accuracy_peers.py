@@ -16,13 +16,11 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from onnxprune import api, cost
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from tests import shared
-from tests.accuracy import NETWORKS, accuracy, prepared
+from tests.accuracy import NETWORKS, accuracy, drawn, entry_of, prepared
 
 ONNXSIM = """
 import sys, onnx
@@ -50,17 +48,14 @@ def main() -> None:
     parser.add_argument("--amounts", default="0.2,0.4,0.6")
     parser.add_argument("--samples", type=int, default=256)
     given = parser.parse_args()
-    folder = shared.folder()
-    if folder is None:
+    if shared.folder() is None:
         parser.error(shared.ABSENT)
-    train, test = (np.load(folder / "data" / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
-    chosen = np.random.default_rng(1).permutation(len(train["x"]))[: given.samples]
-    labels = test["y"].reshape(-1)
+    data = drawn(given.samples)
     print("| network | peer | MACs left | peer | ours, no data | ours, with pictures |\n|---|---|---|---|---|---|")
     for name in given.network or NETWORKS:
         source = load(str(shared.entry(f"models/{name}").path))
-        (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
-        images, seen = (prepared(source, part) for part in (test["x"], train["x"][chosen]))
+        entry, labels = entry_of(source), data["labels"]
+        images, seen = (prepared(source, data[part]) for part in ("test", "calibration"))
         whole = cost.of(source).macs
         print(f"| {name} | none | 100 % | {accuracy(source, entry, images, labels):.2%} | | |", flush=True)
         for peer, amount in itertools.product(PEERS, given.amounts.split(",")):

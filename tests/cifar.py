@@ -6,33 +6,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxprune.labels import Array
 from onnxprune.model import load
-from onnxprune.runtime import Session
-from tests import shared
-from tests.accuracy import pictures
+from tests import accuracy as networks
 
 
 def calibration() -> Array:
     """256 training pictures, drawn with seed 1, without labels."""
-    raw = _data("train_2000")["x"]
-    return pictures(raw[np.random.default_rng(1).permutation(len(raw))[:256]])
+    return networks.pictures(networks.drawn(256)["calibration"])
 
 
 def accuracy(path: str) -> float:
     """Share of the 10,000 test pictures whose class is found."""
-    test = _data("test")
-    inputs, labels = pictures(test["x"]), test["y"].reshape(-1)
-    with Session(load(path)) as session:
-        (name,) = session.inputs
-        found = [session.run({name: inputs[i : i + 250]})[0].argmax(axis=1) for i in range(0, len(inputs), 250)]
-    return float((np.concatenate(found) == labels).mean())
-
-
-def _data(name: str) -> dict[str, Array]:
-    folder = shared.folder()
-    assert folder is not None, shared.ABSENT
-    with np.load(folder / "data" / "cifar10" / f"{name}.npz") as data:
-        return dict(data)
+    model, data = load(path), networks.drawn(0)
+    return networks.accuracy(model, networks.entry_of(model), networks.pictures(data["test"]), data["labels"])
