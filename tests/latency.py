@@ -66,7 +66,7 @@ class Subject:
         groups = trace(model)
         kind, _, short = name.partition("/")
         given = shared.sample_inputs(short, INPUTS) if kind == "models" else []
-        runs = calibration.read(given or "random", model, samples=INPUTS)
+        runs = calibration.read(given or "random", model, samples=INPUTS, batch=4)
         scores = criteria.score(groups, CRITERION, 0, runs[: _part(runs)], compared=True)
         options = Options(ratio=0.5, criterion=CRITERION, round_to="auto")
         timing = Timing.of(groups, scores, options, Place(Setting(threads=threads)), lambda stage: None)
