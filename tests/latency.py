@@ -44,7 +44,10 @@ CNNS = (
     *("models/keras_mobilenetv1_025_224", "models/ultraface_rfb320", "dynamo/tv_mobilenet_v2"),
     *("dynamo/tv_shufflenet_v2_x1_0", "dynamo/tv_resnet18"),
 )
-TRANSFORMERS = ("ts/hf_deit_tiny", "ts/hf_yolos_tiny", "ts/timm_xcit_nano_12_p16_224", "dynamo/nn_transformer_seq2seq")
+TRANSFORMERS = (
+    *("ts/hf_deit_tiny", "ts/timm_eva02_tiny_patch14_224", "ts/timm_pvt_v2_b0"),
+    *("ts/timm_xcit_nano_12_p16_224", "dynamo/nn_transformer_seq2seq"),
+)
 CRITERION, INPUTS = "obs", 64
 RATIOS = tuple(np.arange(1, 10) / 10)
 # Where the search for a budget that takes a given time ends.
