@@ -13,8 +13,8 @@ from onnxprune.model import Model, load
 from tests.graphs import Net, run
 
 
-def two_branches(weight: float) -> Model:
-    """Two equal branches, one of which counts `weight` in the sum."""
+def two_branches(weight: float, end: str = "") -> Model:
+    """Two equal branches, one of which counts `weight` in the sum; perhaps with an activation at the end."""
     rng = np.random.default_rng(0)
     up, down = rng.normal(size=(8, 16)).astype(np.float32), rng.normal(size=(16, 4)).astype(np.float32)
     net = Net()
@@ -23,7 +23,8 @@ def two_branches(weight: float) -> Model:
         hidden = net.add("Relu", net.add("MatMul", x, net.const(up, name=name)))
         read = net.add("MatMul", hidden, net.const(down, name=f"{name}_read"))
         parts.append(net.add("Mul", read, net.const(np.float32(factor))))
-    net.output(net.add("Add", *parts))
+    total = net.add("Add", *parts)
+    net.output(net.add(end, total) if end else total)
     return load(net.proto())
 
 
@@ -43,6 +44,13 @@ def test_what_counts_little_in_the_output_scores_little() -> None:
     assert alone["loud"] == pytest.approx(alone["faint"], rel=1e-6)
     together = last_scores(groups, compared=True)
     assert together["faint"] == pytest.approx(0.01 * together["loud"], rel=0.05)
+
+
+@pytest.mark.parametrize("end", ["Softmax", "Sigmoid"])
+def test_what_squeezes_the_outputs_makes_no_difference(end: str) -> None:
+    """Large errors would look alike behind it."""
+    plain, squeezed = (last_scores(trace(two_branches(0.1, e)), compared=True) for e in ("", end))
+    assert squeezed == pytest.approx(plain, rel=1e-6)
 
 
 def test_the_order_within_a_group_stays() -> None:

@@ -17,6 +17,8 @@ from onnxprune.tally import Tally
 
 # Samples, at least, that the model is run on for every group.
 SAMPLES = 32
+# What leaves little of a difference between large numbers; shapes and types are those of its input.
+SQUEEZING = frozenset(("Softmax", "Sigmoid"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +45,19 @@ def impacts(
     """The relative squared error of the outputs under the trials of every group, by its name.
 
     The original runs with the weights of one trial at a time, on some of the calibration inputs; groups whose layers
-    share their weights with others, or hold none that is stored, are left out.
+    share their weights with others, or hold none that is stored, are left out. Of outputs that are squeezed (by a
+    Softmax), what comes before counts: large errors would all look alike behind it.
     """
     some = _some(runs)
     parameters = Parameters(groups.model)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
-    with Session(groups.model) as session:
+    ends = {value.name for value in parameters.proto.graph.output}
+    for value in parameters.proto.graph.output:
+        maker = nodes.get(value.name)
+        if maker is not None and maker.op_type in SQUEEZING and nodes.keys() - ends >= {maker.input[0]}:
+            value.name = maker.input[0]
+            ends.add(value.name)
+    with Session(parameters.finished()) as session:
         names, wanted = session.outputs, [session.run(feeds) for feeds in some]
     found: dict[str, float] = {}
     for number, (name, layers) in enumerate(trials.items(), 1):
