@@ -142,8 +142,7 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes)
     with clock("scoring"):
-        recovery = recovery or recover.Options()
-        seen = _seen(groups, data, runs)
+        seen, recovery = matching.seen(groups, data, runs), recovery or recover.Options()
         scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     reserve = dict[str, float]()
@@ -168,11 +167,6 @@ def run(
     return Outcome(
         small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, timed, clock.seconds
     )
-
-
-def _seen(groups: Groups, data: Any, runs: Sequence[Any]) -> Groups:
-    """The trace that scores and repairs look at: with random inputs, that of a model that takes them for real ones."""
-    return matching.stand_in(groups, runs) if runs and calibration.is_random(data) else groups
 
 
 def _repaired(
@@ -241,7 +235,7 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes)
-    scores = stepwise.scored(_seen(groups, data, runs), options, runs, recover.Options(), place)
+    scores = stepwise.scored(matching.seen(groups, data, runs), options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals
 
@@ -278,7 +272,7 @@ def execute(
     verdict = checked(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
-    seen, clock = _seen(groups, data, runs), _Clock(logger.info)
+    seen, clock = matching.seen(groups, data, runs), _Clock(logger.info)
     small, repair = _repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
 

@@ -122,6 +122,8 @@ def has_roundings(original: Model, dtypes: Mapping[str, int]) -> bool:
 def _roundings(original: Model, dtypes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """Outputs of the nodes to replace: QuantizeLinear -> (float type, stored type), DequantizeLinear -> the same."""
     graph = original.proto.graph
+    if not any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return {}
     free: dict[str, bool] = {o.name: False for o in graph.output}  # whether all users of a tensor take real numbers
     kept = {i for n in graph.node if any(a.HasField("g") for a in n.attribute) for i in captured(n)}
     for node in reversed(graph.node):

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 
+from onnxprune import calibration
 from onnxprune.grouping import Groups, retrace
 from onnxprune.labels import Array
 from onnxprune.model import Model
@@ -24,6 +26,15 @@ from onnxprune.tapped import Walk
 NORM = "BatchNormalization"
 # Its slots: the running mean and variance.
 STATISTICS = (3, 4)
+
+
+def seen(groups: Groups, data: Any, runs: Sequence[Mapping[str, Array]]) -> Groups:
+    """The trace that scores and repairs look at: that of the stand-in, if `data` that `runs` were read from is random.
+
+    Raises:
+        RunError: the model does not run.
+    """
+    return stand_in(groups, runs) if runs and calibration.is_random(data) else groups
 
 
 def stand_in(groups: Groups, runs: Sequence[Mapping[str, Array]]) -> Groups:

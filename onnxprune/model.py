@@ -60,12 +60,16 @@ class Model:
 
     @functools.cached_property
     def _externals(self) -> tuple[TensorProto, ...]:
-        return tuple(filter(ext.is_external, ext.tensors(self.proto)))
+        return tuple(filter(ext.is_external, self._tensors))
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[TensorProto, ...]:
+        return tuple(ext.tensors(self.proto))
 
     @functools.cached_property
     def nbytes(self) -> int:
         """Bytes of all tensors (initializers and constants), as raw data."""
-        return sum(map(ext.byte_size, ext.tensors(self.proto)))
+        return sum(map(ext.byte_size, self._tensors))
 
     @functools.cached_property
     def digest(self) -> str:

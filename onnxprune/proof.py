@@ -145,11 +145,12 @@ class _Proof:
 
     def in_branch(self, path: flow.Path, before: Verdict) -> Verdict:
         """The proof with the conditions changed so that another branch is taken, which the inputs may not reach."""
-        if any(flow.forced(model, path) is None for model in (self.reference, self.pruned)):
+        forced = {id(model): flow.forced(model, path) for model in (self.reference, self.pruned)}
+        if None in forced.values():
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
-            found = self.verdict(lambda model: flow.forced(model, path) or model)
+            found = self.verdict(lambda model: forced[id(model)] or model)
         except RunError:
             return replace(before, checks=[*before.checks, f"{where} does not run on these inputs"])
         if not found.ok:

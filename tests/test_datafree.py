@@ -219,13 +219,14 @@ def test_the_command_line_repairs_without_data(
 ):
     monkeypatch.setattr(logging.getLogger("onnxprune"), "handlers", [])  # the command line's own go with the test
     made = {}
-    for method in ("least-squares", "none", "merge", "bias"):
-        out = tmp_path / f"{method}.onnx"
-        arguments = ["prune", MODELS / "digits.onnx", "-o", out, "--ratio", "0.5", "--recover", method, "-v"]
+    for method in ("", "none", "merge", "bias"):
+        out, asked = tmp_path / f"{method}.onnx", ("--recover", method) if method else ()
+        arguments = ["prune", MODELS / "digits.onnx", "-o", out, "--ratio", "0.5", *asked, "-v"]
         assert main([*map(str, arguments)]) == 0
         said = capsys.readouterr().err
         assert ("repaired from the weights alone: 1 of 5 layers" in said) == (method == "merge")
         assert ("nothing is repaired" in said) == (method == "bias")
+        assert ("hint: nothing was repaired" in said) == (method == "")
         made[method] = {t.name: t.raw_data for t in onnx.load(out).graph.initializer}
-    assert made["least-squares"] == made["none"] == made["bias"]
+    assert made[""] == made["none"] == made["bias"]
     assert sum(made["merge"][name] != value for name, value in made["none"].items()) == 1

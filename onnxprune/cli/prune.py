@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from onnxprune.search import Found
 
 
+# How to repair, if there is data and nothing else is asked for.
+REPAIR = "least-squares"
+
+
 @click.command()
 @heeded
 @click.argument("model")
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--time", is_flag=True, help="Measure the result against MODEL, as --latency and --round-to auto do.")
 @shared.place
 @shared.data
-@shared.recovery("least-squares", shared.RECOVERY)
+@shared.recovery(REPAIR, shared.RECOVERY)
 @targets
 @cached("trial of a search")
 @shared.workers(1)
@@ -72,8 +76,7 @@ def prune(
     if options.rows and output is not None and not dry_run:
         files.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
-    from onnxprune import api, datafree
-    from onnxprune.model import save
+    from onnxprune import api
     from onnxprune.recover import Options as Recovery
     from onnxprune.timing import needs_tables
 
@@ -90,18 +93,25 @@ def prune(
     _judge(outcome, options)
     if not dry_run and output is not None:
         console.progress("writing")
-        save(outcome.model, output, force=force)
-        if plan_out is not None:
-            files.write_text(outcome.plan.to_json(), plan_out)
-        files.write_row_map(outcome.rows, output)
+        _write(outcome, output, plan_out, force=force)
     if found and wanted and not dry_run:
         wanted.write(found, files.shown(model))
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
     _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
-    if data is None and recover not in ("none", *datafree.METHODS):
+    if data is None and recover == REPAIR:
         console.say(_advice(source))
     _check_goals(outcome, options, found)
+
+
+def _write(outcome: Outcome, output: str, plan_out: str | None, *, force: bool) -> None:
+    """The model, and what goes with it."""
+    from onnxprune.model import save
+
+    save(outcome.model, output, force=force)
+    if plan_out is not None:
+        files.write_text(outcome.plan.to_json(), plan_out)
+    files.write_row_map(outcome.rows, output)
 
 
 def _advice(model: Model) -> str:
