@@ -140,7 +140,7 @@ def run(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     with clock("tracing"):
-        groups = _traced(model, options, sizes)
+        groups = trace_model(model, **options.policy, sizes=sizes)
     with clock("scoring"):
         seen, recovery = matching.seen(groups, data, runs), recovery or recover.Options()
         scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
@@ -211,17 +211,6 @@ def _proven(
     return chosen, small, verdict, ()
 
 
-def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None) -> Groups:
-    return trace_model(
-        model,
-        heads=options.heads,
-        head_dims=options.head_dims,
-        allow_io_changes=options.allow_io_changes,
-        rows=tuple(options.rows),
-        sizes=sizes,
-    )
-
-
 def plan_for(
     model: Model,
     options: Options,
@@ -234,7 +223,7 @@ def plan_for(
     """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
-    groups = _traced(model, options, sizes)
+    groups = trace_model(model, **options.policy, sizes=sizes)
     scores = stepwise.scored(matching.seen(groups, data, runs), options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals

@@ -246,8 +246,7 @@ def measure(
         raise UsageError("every group is cut by itself, in one step", hint="leave out `steps` and `rows`")
     progress("tracing")
     options = options.settled(data=bool(runs))
-    policy = {name: getattr(options, name) for name in ("heads", "head_dims", "allow_io_changes")}
-    groups = trace(model, **policy, sizes=settings.sizes)
+    groups = trace(model, **options.policy, sizes=settings.sizes)
     progress("scoring")
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     steps = _steps(groups, scores, options, settings.ratios)
@@ -255,7 +254,7 @@ def measure(
     chosen = Timing.of(groups, scores, options, None, progress).fit().removed
     setting = probe.Setting(
         probe.Carried(model),
-        policy | {"sizes": dict(settings.sizes)},
+        options.policy | {"sizes": dict(settings.sizes)},
         names,
         runs,
         settings.evaluation,
@@ -319,7 +318,7 @@ def _about(model: Model, options: Options, settings: Settings, runs: Sequence[Ma
     return {
         "model": model.digest,
         "data": digest(runs),
-        "policy": [options.heads, options.head_dims, options.allow_io_changes, dict(settings.sizes)],
+        "policy": options.policy | {"sizes": dict(settings.sizes)},
         "evaluation": settings.evaluation.digest if settings.evaluation else "",
         "recovery": settings.recovery.method if settings.recovery else "none",
         "measure": MEASURE,

@@ -135,6 +135,12 @@ class Options:
         return "sensitivity" if criteria.known(self.criterion).accumulates else "global"
 
     @property
+    def policy(self) -> dict[str, Any]:
+        """What tracing depends on: keyword arguments of `grouping.trace`."""
+        names = ("heads", "head_dims", "allow_io_changes")
+        return {name: getattr(self, name) for name in names} | {"rows": tuple(self.rows)}
+
+    @property
     def is_plain(self) -> bool:
         """Whether every group just loses its ratio."""
         return self.strategy == "uniform" and not self.budgets

@@ -177,7 +177,7 @@ def search(
     _check(options, settings, judging)
     options = options.settled(data=bool(fitting))
     progress("tracing")
-    groups = trace(model, **_policy(options), sizes=settings.sizes)
+    groups = trace(model, **options.policy, sizes=settings.sizes)
     progress("scoring")
     budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
     scores = stepwise.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
@@ -252,11 +252,6 @@ def _smallest(trials: Sequence[Trial], kind: str) -> Trial:
         f"none of {len(trials)} models is good enough; at {nearest.share:.1%} of the {kind}: {shown}",
         hint="allow more, give more data for the repair, or try another criterion",
     )
-
-
-def _policy(options: Options) -> dict[str, Any]:
-    names = ("heads", "head_dims", "allow_io_changes")
-    return {name: getattr(options, name) for name in names} | {"rows": tuple(options.rows)}
 
 
 def _with_budget(options: Options, settings: Settings, share: float) -> Options:
@@ -359,8 +354,7 @@ def _about(
 def prepare(setting: _Setting) -> Callable[[float], Trial]:
     """What tries one budget: a share of the original's cost -> the trial."""
     settings = setting.settings
-    groups = trace(setting.model.model, **_policy(setting.options), sizes=settings.sizes)
-
+    groups = trace(setting.model.model, **setting.options.policy, sizes=settings.sizes)
     before = cost.of_trace(groups.tracing, setting.model.model)
 
     def attempt(share: float) -> Trial:

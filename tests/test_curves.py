@@ -21,6 +21,7 @@ from onnxprune import curves
 from onnxprune.agreement import agreement
 from onnxprune.api import run
 from onnxprune.calibration import read
+from onnxprune.cli.sensitivity import METRICS
 from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
@@ -320,5 +321,5 @@ def test_a_front_that_cannot_be_held_is_none(kind):
     assert values(part) == values(whole) and len(part.curves) == 1
 
 
-def test_curves_module_has_metrics_for_all_values():
-    assert set(curves.METRICS) == {"error", "sqnr", "cosine", "kl", "top1", "value"}
+def test_the_command_line_offers_all_metrics_but_the_users_own():
+    assert {*METRICS, "value"} == set(curves.METRICS)

@@ -193,6 +193,15 @@ def recovery(default: str, text: str) -> Callable[[Command], Command]:
     return click.option("--recover", type=methods, default=default, show_default=True, help=text)
 
 
+evaluation = click.option(
+    "--eval",
+    "evaluate",
+    metavar="WHAT",
+    help="Your own measure, higher is better: module:function, called with the path of a model, "
+    "or a command with {model} in it that prints a number.",
+)
+
+
 def workers(default: int | None) -> Callable[[Command], Command]:
     """Add where independent work is done; the command gets `workers`, as `jobs.stream` takes it.
 

@@ -39,13 +39,7 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
     show_default=True,
     help="What is shown: squared output error, signal to noise, cosine, divergence of classes, same class.",
 )
-@click.option(
-    "--eval",
-    "evaluate",
-    metavar="WHAT",
-    help="Your own measure, higher is better: module:function, called with the path of a model, "
-    "or a command with {model} in it that prints a number.",
-)
+@shared.evaluation
 @shared.recovery("none", "Re-fit what is behind a cut before every measurement.")
 @shared.data
 @shared.choice

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import files
+from onnxprune.cli import options as shared
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,13 +39,7 @@ _TARGETS: tuple[Callable[[Command], Command], ...] = (
         help="Find the smallest model whose outputs differ by no more there: error (squared, relative; the default) or "
         "kl (of classes).",
     ),
-    click.option(
-        "--eval",
-        "evaluate",
-        metavar="WHAT",
-        help="Your own measure, higher is better: module:function, called with the path of a model, "
-        "or a command with {model} in it that prints a number.",
-    ),
+    shared.evaluation,
     click.option(
         "--search",
         type=click.Choice(["macs", "params", "size"]),
