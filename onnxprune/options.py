@@ -29,7 +29,7 @@ class Options:
         ratios: glob -> ratio for the groups that it names; the last match wins. A glob names groups, or, where no
             group has such a name, the groups that cut a weight which has.
         criterion: name of a registered criterion, or a function; "auto" is "obs" where there is data,
-            else "l2", or "lamp" for budgets.
+            else "l2".
         aggregate: how the scores of a unit's coupled members are combined ("sum", "mean", "max", "norm"); as the
             criterion does it where None.
         normalize: how a global ranking makes the scores of different groups comparable ("mean", "max", "sum",
@@ -41,8 +41,8 @@ class Options:
         latency: budget on the measured time of one run: "60%", "12ms", or a number of seconds.
         allocation: how much every group gives: "uniform" the same share of each, "global" by one ranking of all units,
             "greedy" step by step what does least damage for what it saves, "sensitivity" the least total damage by
-            the damage curves; "auto" is that for budgets where scores say how damage accumulates (obs), "global" for
-            other budgets, and "uniform" for a ratio.
+            the damage curves; "auto" is "greedy" for budgets where scores say how damage accumulates (obs), "global"
+            for other budgets, and "uniform" for a ratio.
         max_ratio: most that any but a plain uniform ratio takes from one group.
         keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
@@ -132,7 +132,7 @@ class Options:
             return self.allocation
         if not self.budgets:
             return "uniform"
-        return "sensitivity" if criteria.known(self.criterion).accumulates else "global"
+        return "greedy" if criteria.known(self.criterion).accumulates else "global"
 
     @property
     def policy(self) -> dict[str, Any]:
@@ -149,9 +149,7 @@ class Options:
         """The options with a criterion that has a name."""
         if self.criterion != criteria.AUTO:
             return self
-        # Without data a budget is shared out by one ranking, for which layer-adaptive scores measure best.
-        name = "lamp" if self.budgets and not data else criteria.known(criteria.AUTO, data=data).name
-        return replace(self, criterion=name)
+        return replace(self, criterion=criteria.known(criteria.AUTO, data=data).name)
 
     def as_json(self) -> dict[str, Any]:
         """The options as plain values."""

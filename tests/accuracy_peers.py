@@ -5,7 +5,7 @@
 
 PEERS is an environment of its own with `pip install onnxsim onnxruntime torch torch-pruning`. Every peer prunes the
 same file by each amount: onnxsim by its `apply_structured_pruning`, Torch-Pruning as `peer_torch_pruning.py` says. Ours
-gets the MACs that this left as its budget, with and without data. Pictures are those of `python -m tests.accuracy`.
+gets the MACs that this left as its budget: without data, with random numbers, and with pictures. Pictures are those of `python -m tests.accuracy`.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ def main() -> None:
     if shared.folder() is None:
         parser.error(shared.ABSENT)
     data = drawn(given.samples)
-    print("| network | peer | MACs left | peer | ours, no data | ours, with pictures |\n|---|---|---|---|---|---|")
+    print("| network | peer | MACs left | peer | ours, no data | random numbers | pictures |\n|---|---|---|---|---|---|---|")
     for name in given.network or NETWORKS:
         source = load(str(shared.entry(f"models/{name}").path))
         entry, labels = entry_of(source), data["labels"]
         images, seen = (prepared(source, data[part]) for part in ("test", "calibration"))
         whole = cost.of(source).macs
-        print(f"| {name} | none | 100 % | {accuracy(source, entry, images, labels):.2%} | | |", flush=True)
+        print(f"| {name} | none | 100 % | {accuracy(source, entry, images, labels):.2%} | | | |", flush=True)
         for peer, amount in itertools.product(PEERS, given.amounts.split(",")):
             other = theirs(given.python, peer, str(source.path), amount)
             if isinstance(other, str):
-                print(f"| {name} | {peer} | {amount} removed | fails: {other} | | |", flush=True)
+                print(f"| {name} | {peer} | {amount} removed | fails: {other} | | | |", flush=True)
                 continue
             left = cost.of(other).macs
             found = [accuracy(other, entry, images, labels)]
-            for inputs in (None, [{entry: seen}]):
+            for inputs in (None, "random", [{entry: seen}]):
                 small = api.run(source, Options(macs=left), data=inputs, samples=given.samples).model
                 found.append(accuracy(small, entry, images, labels))
             print(f"| {name} | {peer} | {left / whole:.1%} | {' | '.join(f'{x:.2%}' for x in found)} |", flush=True)

@@ -80,9 +80,9 @@ def hidden(net: onnx.ModelProto) -> np.ndarray:
 
 
 def held(proto: onnx.ModelProto) -> list[list[np.ndarray]]:
-    """Per channel of a: what it holds in every weight, as flat float64."""
-    a, bias, b, c = (array_of(proto, n).astype(np.float64) for n in ("a", "a_bias", "b", "c"))
-    return [[a[i].ravel(), bias[i : i + 1], b[:, i].ravel(), c[:, i].ravel()] for i in range(8)]
+    """Per channel of a: what it holds in every weight but its bias, as flat float64."""
+    a, b, c = (array_of(proto, n).astype(np.float64) for n in ("a", "b", "c"))
+    return [[a[i].ravel(), b[:, i].ravel(), c[:, i].ravel()] for i in range(8)]
 
 
 @pytest.mark.parametrize("aggregate", [None, "sum", "mean", "max", "norm"])
@@ -94,10 +94,30 @@ def test_magnitude(net: onnx.ModelProto, criterion: str, norm: int, aggregate: s
     np.testing.assert_allclose(scored(net, criterion, "a", 0, aggregate=aggregate), wanted, rtol=1e-5)
 
 
-def test_by_default_magnitude_is_the_norm_of_all_parameters_together(net: onnx.ModelProto) -> None:
+def test_by_default_magnitude_is_the_norm_of_all_weights_together(net: onnx.ModelProto) -> None:
     for criterion, norm in (("l1", 1), ("l2", 2)):
         wanted = [np.linalg.norm(np.concatenate(parts), norm) for parts in held(net)]
         np.testing.assert_allclose(scored(net, criterion, "a", 0), wanted, rtol=1e-5)
+
+
+def test_a_bias_counts_where_there_is_nothing_else_and_where_it_is_not_finite() -> None:
+    net = Net()
+    h = net.add("Add", net.add("MatMul", net.input([2, 6]), net.weight(6, 8, name="w")), net.weight(8, name="b"))
+    net.read(h, 1)
+    proto = net.proto()
+    before = scored(proto, "l2", "w", 1)
+    (bias,) = (t for t in proto.graph.initializer if t.name == "b")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, 100, np.float32), "b"))
+    np.testing.assert_array_equal(scored(proto, "l2", "w", 1), before)
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), "b"))
+    with pytest.raises(UsageError, match=r"not finite: 'b'"):
+        scored(proto, "l2", "w", 1)
+
+    thin = Net()  # one input, one output: all its weights are vectors
+    h = thin.add("Add", thin.add("MatMul", thin.input([2, 1]), thin.weight(1, 8, name="w")), thin.weight(8, name="b"))
+    thin.output(thin.add("MatMul", h, thin.weight(8, 1, name="w_out")))
+    held = [array_of(thin.proto(), name).reshape(8) for name in ("w", "b", "w_out")]
+    np.testing.assert_allclose(scored(thin.proto(), "l2", "w", 1), np.linalg.norm(held, axis=0), rtol=1e-6)
 
 
 def test_lamp(net: onnx.ModelProto) -> None:
@@ -231,7 +251,8 @@ def test_ensemble(net: onnx.ModelProto) -> None:
     wanted = np.zeros(len(places))
     for name in ("l2", "apoz"):
         scores = criteria.score(groups, name, runs=runs)
-        flat = np.concatenate([scores[g.classes] / scores[g.classes].mean() for g in groups.groups])
+        most = np.max if name == "l2" else np.mean
+        flat = np.concatenate([scores[g.classes] / most(scores[g.classes]) for g in groups.groups])
         wanted += [((flat < v).sum() + (flat <= v).sum() - 1) / 2 / (len(flat) - 1) for v in flat]
     got = criteria.score(groups, "ensemble:l2,apoz", runs=runs)
     np.testing.assert_allclose(got[places], wanted / 2)
@@ -337,7 +358,7 @@ def test_a_global_ranking_uses_the_normalisation() -> None:
     assert counts(normalize="none") == [5, 1]
     assert counts(normalize="max") == [1, 5]
     assert counts(criterion="lamp") == [5, 1]  # which is compared as it is
-    assert counts() == counts(normalize="mean") != counts(criterion="lamp")
+    assert counts() == counts(normalize="max") != counts(criterion="lamp")
 
 
 @pytest.mark.parametrize("option", ["aggregate", "normalize"])

@@ -294,7 +294,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         metavar="NAME",
         default="auto",
         show_default=True,
-        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2 (lamp for budgets)."
+        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2."
         " `onnxprune criteria` lists them.",
     ),
     click.option(
@@ -309,8 +309,8 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         default="auto",
         show_default=True,
         help="How much every group gives: the same share, by one ranking of all units, step by step what does least"
-        " damage for what it saves, or the least total damage; auto is that for budgets with obs, global for other"
-        " budgets, uniform for a ratio.",
+        " damage for what it saves, or the least total damage; auto is greedy for budgets with obs, global for"
+        " other budgets, uniform for a ratio.",
     ),
     click.option(
         "--normalize",

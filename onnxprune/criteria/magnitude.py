@@ -1,6 +1,6 @@
-"""Magnitude of all parameters that a unit holds.
+"""Magnitude of all weights that a unit holds, written or read.
 
-Source: Li et al., "Pruning Filters for Efficient ConvNets", 2017 (l1); extended to all coupled parameters as in
+Source: Li et al., "Pruning Filters for Efficient ConvNets", 2017 (l1); extended to all coupled weights as in
 Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, section 3.3.
 """
 
@@ -21,15 +21,15 @@ SLAB = 1 << 18
 Elementwise = Callable[[Array], Array]
 
 
-@criterion("l1", aggregate="sum", source="Li et al. 2017, arXiv:1608.08710")
+@criterion("l1", aggregate="sum", normalize="max", source="Li et al. 2017, arXiv:1608.08710")
 def l1(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Sum of absolute values over all parameters of a unit."""
+    """Sum of absolute values over all weights of a unit."""
     return combine(members(evidence.weights, np.abs))
 
 
-@criterion("l2", aggregate="norm", source="Fang et al. 2023, arXiv:2301.12900")
+@criterion("l2", aggregate="norm", normalize="max", source="Fang et al. 2023, arXiv:2301.12900")
 def l2(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
-    """Euclidean norm of all parameters of a unit."""
+    """Euclidean norm of all weights of a unit."""
     return combine(norms(evidence.weights))
 
 
@@ -47,12 +47,27 @@ def norms(weights: Weights) -> Iterator[Member]:
 
 
 def members(weights: Weights, elementwise: Elementwise) -> Iterator[Member]:
-    """Sums of `elementwise(weight)` over what every class holds of every weight axis that is cut."""
+    """Sums of `elementwise(weight)` over what every class holds of every weight axis that is cut.
+
+    Vectors (biases, scales) count only for classes that hold nothing else: a bias moves what a unit gives, and says
+    little of what the unit is worth. What is not finite counts wherever it is, so that it is reported.
+    """
+    held, vectors = np.zeros(weights.groups.classes.count, bool), list[Member]()
     for part, cut, value in weights.parts():
+        is_vector = sum(size > 1 for size in value.shape) < 2
         fields = [as_field(part.axes[a], a, value.ndim) for a in cut]
         for field, sums in zip(fields, sums_over(value, fields, elementwise), strict=True):
             labels = np.broadcast_to(field, sums.shape).reshape(-1)
-            yield by_class(weights.classes(labels), sums.reshape(-1))
+            ids, amounts = by_class(weights.classes(labels), sums.reshape(-1))
+            if is_vector:
+                vectors.append((ids, amounts))
+                continue
+            held[ids] = True
+            yield ids, amounts
+    for ids, amounts in vectors:
+        counts = ~held[ids] | ~np.isfinite(amounts)
+        if counts.any():
+            yield ids[counts], amounts[counts]
 
 
 def sums_over(value: Array, fields: Sequence[Array], elementwise: Elementwise) -> list[Array]:
