@@ -5,7 +5,8 @@
 
 PEERS is an environment of its own with `pip install onnxsim onnxruntime torch torch-pruning`. Every peer prunes the
 same file by each amount: onnxsim by its `apply_structured_pruning`, Torch-Pruning as `peer_torch_pruning.py` says. Ours
-gets the MACs that this left as its budget: without data, with random numbers, and with pictures. Pictures are those of `python -m tests.accuracy`.
+gets the MACs that this left as its budget: without data, with random numbers, and with pictures.
+Pictures are those of `python -m tests.accuracy`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def main() -> None:
     if shared.folder() is None:
         parser.error(shared.ABSENT)
     data = drawn(given.samples)
-    print("| network | peer | MACs left | peer | ours, no data | random numbers | pictures |\n|---|---|---|---|---|---|---|")
+    print("| network | peer | MACs left | peer | ours, no data | random numbers | pictures |")
+    print("|---|---|---|---|---|---|---|")
     for name in given.network or NETWORKS:
         source = load(str(shared.entry(f"models/{name}").path))
         entry, labels = entry_of(source), data["labels"]
