@@ -12,18 +12,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from onnxprune import api
 from onnxprune.allocate import STRATEGIES
 from onnxprune.bench import Place
-from onnxprune.labels import Array
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.runtime import Setting
-from tests import shared
-from tests.accuracy import accuracy, drawn, entry_of, prepared
+from tests import labelled, shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "latency.md"
 NETWORKS = ("cifar_resnet20_ts_op11", "mlperf_resnet8_cifar10")
@@ -31,21 +28,21 @@ SAMPLES = 256
 HEAD = "| network | budget | allocation | time left | MACs left | accuracy |\n|---|---|---|---|---|---|"
 
 
-def row(name: str, budget: str, allocation: str, threads: int, data: Mapping[str, Array]) -> str:
+def row(name: str, budget: str, allocation: str, threads: int) -> str:
     """A line of the table: one network under one budget such as 'latency 50%'."""
     source = load(str(shared.entry(f"models/{name}").path))
-    entry = entry_of(source)
+    data = labelled.of(name, source, SAMPLES)
     kind, _, amount = budget.partition(" ")
     done = api.run(
         source,
         Options(allocation=allocation, **{kind: amount}),
-        data=[{entry: prepared(source, data["calibration"])}],
+        data=data.feeds,
         samples=SAMPLES,
         place=Place(Setting(threads=threads)),
     )
     assert done.timed is not None
     share = done.timed.ratio.value
-    found = accuracy(done.model, entry, prepared(source, data["test"]), data["labels"])
+    found = data.accuracy(done.model)
     left = done.after.macs / done.before.macs
     return f"| {name} | {budget} | `{allocation}` | {share:.1%} | {left:.1%} | {found:.2%} |"
 
@@ -60,11 +57,10 @@ def main() -> None:
     given = parser.parse_args()
     if shared.folder() is None:
         parser.error(shared.ABSENT)
-    data = drawn(SAMPLES)
     budgets = [f"{kind} {amount}%" for amount in given.amounts.split(",") for kind in ("latency", "macs")]
     rows = [HEAD]
     for name, budget, allocation in itertools.product(given.network or NETWORKS, budgets, STRATEGIES):
-        rows.append(row(name, budget, allocation, given.threads, data))
+        rows.append(row(name, budget, allocation, given.threads))
         print(rows[-1], flush=True)
     if given.write:
         mark, table = "<!-- accuracy -->", "\n".join(rows)

@@ -1,7 +1,7 @@
 """Accuracy beside that of the peers, at equal MACs: the table in docs/accuracy.md.
 
-    python -m tests.accuracy_peers --python PEERS/bin/python [--network NAME ...] [--amounts 0.2,0.4,0.6]
-                                   [--samples 256]
+    python -m tests.accuracy_peers --python PEERS/bin/python [--network NAME ...] [--peers onnxsim,Torch-Pruning]
+                                   [--amounts 0.2,0.4,0.6] [--samples 256]
 
 PEERS is an environment of its own with `pip install onnxsim onnxruntime torch torch-pruning`. Every peer prunes the
 same file by each amount: onnxsim by its `apply_structured_pruning`, Torch-Pruning as `peer_torch_pruning.py` says. Ours
@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from onnxprune import api, cost
 from onnxprune.model import Model, load
 from onnxprune.options import Options
-from tests import shared
-from tests.accuracy import NETWORKS, accuracy, drawn, entry_of, prepared
+from tests import labelled, shared
+from tests.accuracy import NETWORKS
 
 ONNXSIM = """
 import sys, onnx
@@ -46,30 +46,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", required=True)
     parser.add_argument("--network", action="append")
+    parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--amounts", default="0.2,0.4,0.6")
     parser.add_argument("--samples", type=int, default=256)
     given = parser.parse_args()
     if shared.folder() is None:
         parser.error(shared.ABSENT)
-    data = drawn(given.samples)
     print("| network | peer | MACs left | peer | ours, no data | random numbers | pictures |")
     print("|---|---|---|---|---|---|---|")
     for name in given.network or NETWORKS:
         source = load(str(shared.entry(f"models/{name}").path))
-        entry, labels = entry_of(source), data["labels"]
-        images, seen = (prepared(source, data[part]) for part in ("test", "calibration"))
+        data = labelled.of(name, source, given.samples)
         whole = cost.of(source).macs
-        print(f"| {name} | none | 100 % | {accuracy(source, entry, images, labels):.2%} | | | |", flush=True)
-        for peer, amount in itertools.product(PEERS, given.amounts.split(",")):
+        print(f"| {name} | none | 100 % | {data.accuracy(source):.2%} | | | |", flush=True)
+        for peer, amount in itertools.product(given.peers.split(","), given.amounts.split(",")):
             other = theirs(given.python, peer, str(source.path), amount)
             if isinstance(other, str):
                 print(f"| {name} | {peer} | {amount} removed | fails: {other} | | | |", flush=True)
                 continue
             left = cost.of(other).macs
-            found = [accuracy(other, entry, images, labels)]
-            for inputs in (None, "random", [{entry: seen}]):
+            found = [data.accuracy(other)]
+            for inputs in (None, "random", data.feeds):
                 small = api.run(source, Options(macs=left), data=inputs, samples=given.samples).model
-                found.append(accuracy(small, entry, images, labels))
+                found.append(data.accuracy(small))
             print(f"| {name} | {peer} | {left / whole:.1%} | {' | '.join(f'{x:.2%}' for x in found)} |", flush=True)
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from onnxprune.labels import Array
 from onnxprune.model import load
-from tests import accuracy as networks
+from tests import labelled, shared
+
+NETWORK = "cifar_resnet20_ts_op11"
 
 
 def calibration() -> Array:
     """256 training pictures, drawn with seed 1, without labels."""
-    return networks.pictures(networks.drawn(256)["calibration"])
+    return labelled.of(NETWORK, load(str(shared.entry(f"models/{NETWORK}").path))).calibration
 
 
 def accuracy(path: str) -> float:
     """Share of the 10,000 test pictures whose class is found."""
-    model, data = load(path), networks.drawn(0)
-    return networks.accuracy(model, networks.entry_of(model), networks.pictures(data["test"]), data["labels"])
+    model = load(path)
+    return labelled.of(NETWORK, model, 0).accuracy(model)
