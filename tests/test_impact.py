@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnxprune import criteria
-from onnxprune.criteria.impact import Trial, impacts
+from onnxprune.criteria.impact import Trial, impacts, parted
+from onnxprune.criteria.obs import _outward
 from onnxprune.grouping import Groups, trace
 from onnxprune.labels import Array
 from onnxprune.model import Model, load
@@ -54,10 +55,46 @@ def test_what_squeezes_the_outputs_makes_no_difference(end: str) -> None:
 
 
 def test_the_order_within_a_group_stays() -> None:
+    """It is that of the runs that do not judge."""
     groups = trace(two_branches(0.3))
-    one, two = (criteria.score(groups, "obs", 0, data(), compared=c) for c in (False, True))
+    one = criteria.score(groups, "obs", 0, parted(data())[0], compared=False)
+    two = criteria.score(groups, "obs", 0, data(), compared=True)
     for group in groups.groups:
         assert (np.argsort(one[group.classes]) == np.argsort(two[group.classes])).all()
+
+
+def test_inputs_beyond_the_samples_are_not_free() -> None:
+    """A layer with more inputs than samples can be re-fitted exactly to these, whatever is taken from it."""
+    net = Net()
+    x = net.input([8, 3, 12, 12], name="x")
+    few = net.add("Relu", net.add("Conv", x, net.weight(6, 3, 3, 3, name="few")))
+    many = net.add("Relu", net.add("Conv", few, net.weight(6, 6, 3, 3, name="many")))
+    net.output(net.add("Gemm", net.add("Flatten", many), net.weight(6 * 64, 10)))
+    runs = [{"x": np.random.default_rng(i).normal(size=(8, 3, 12, 12)).astype(np.float32)} for i in range(8)]
+    groups = trace(load(net.proto()))
+    scores = criteria.score(groups, "obs", 0, runs)
+    middle = {group.name: float(np.median(scores[group.classes])) for group in groups.groups}
+    assert middle["many"] > 0.1
+
+
+def test_parted_runs() -> None:
+    """As many as make 32 samples judge, at even steps and never more than half; a single run does both."""
+    assert [len(part) for part in parted(data(48))] == [40, 8]
+    assert [len(part) for part in parted(data(3))] == [2, 1]
+    fitting, judging = parted(data(16))
+    assert [len(fitting), len(judging)] == [8, 8]
+    assert not {id(run) for run in fitting} & {id(run) for run in judging}
+    (only,) = data(1)
+    assert parted([only]) == ([only], [only])
+
+
+def test_errors_run_through_what_was_measured() -> None:
+    """From zero to each known point in straight lines, then as far as at the last; never down."""
+    damage = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.8])
+    got = _outward(damage, {0.4: 1.0, 0.2: 0.1}, 7.0)
+    np.testing.assert_allclose(got, [0, 0.05, 0.1, 0.55, 1.0, 2.0], rtol=1e-3)
+    assert (np.diff(_outward(damage, {0.2: 0.5, 0.4: 0.1}, 7.0)) >= 0).all()
+    np.testing.assert_allclose(_outward(damage, {}, 7.0), 7 * damage)
 
 
 def test_an_impact_is_the_error_of_the_outputs() -> None:
@@ -74,7 +111,7 @@ def test_an_impact_is_the_error_of_the_outputs() -> None:
         if tensor.name == "loud_read":
             tensor.raw_data = weight.tobytes()
     other = np.stack([next(iter(run(changed, feeds=feeds).values())) for feeds in runs])
-    wanted, other = wanted[::4].reshape(-1, 4), other[::4].reshape(-1, 4)  # 32 samples are 8 runs of 4
+    wanted, other = wanted.reshape(-1, 4), other.reshape(-1, 4)
     error = np.square(wanted - other).sum() / np.square(wanted - wanted.mean(axis=0)).sum()
     assert found["loud"] == pytest.approx(error, rel=1e-4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from onnxprune.rules.site import Site
 from onnxprune.runtime import Session
 from onnxprune.tally import Tally
 
-# Samples, at least, that the model is run on for every group.
+# Samples, at least, that the model is run on for every set of trials.
 SAMPLES = 32
 # What leaves little of a difference between large numbers; shapes and types are those of its input.
 SQUEEZING = frozenset(("Softmax", "Sigmoid"))
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +41,15 @@ class Trial:
 def impacts(
     groups: Groups,
     runs: Sequence[Mapping[str, Array]],
-    trials: Mapping[str, Sequence[Trial]],
+    trials: Mapping[Key, Sequence[Trial]],
     progress: Callable[[str], None],
-) -> dict[str, float]:
-    """The relative squared error of the outputs under the trials of every group, by its name.
+) -> dict[Key, float]:
+    """The relative squared error of the outputs under every set of trials.
 
-    The original runs with the weights of one trial at a time, on some of the calibration inputs; groups whose layers
-    share their weights with others, or hold none that is stored, are left out. Of outputs that are squeezed (by a
-    Softmax), what comes before counts: large errors would all look alike behind it.
+    The original runs with the weights of one set at a time; sets whose layers share their weights with others, or hold
+    none that is stored, are left out. Of outputs that are squeezed (by a Softmax), what comes before counts: large
+    errors would all look alike behind it.
     """
-    some = _some(runs)
     parameters = Parameters(groups.model)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     ends = {value.name for value in parameters.proto.graph.output}
@@ -58,31 +59,33 @@ def impacts(
             value.name = maker.input[0]
             ends.add(value.name)
     with Session(parameters.finished()) as session:
-        names, wanted = session.outputs, [session.run(feeds) for feeds in some]
-    found: dict[str, float] = {}
-    for number, (name, layers) in enumerate(trials.items(), 1):
-        progress(f"weighing group {number} of {len(trials)}")
+        names, wanted = session.outputs, [session.run(feeds) for feeds in runs]
+    found: dict[Key, float] = {}
+    for number, (key, layers) in enumerate(trials.items(), 1):
+        progress(f"weighing cut {number} of {len(trials)}")
         weights = {t.site.node.input[layer.weight] for t in layers if (layer := layer_of(t.site))}
         if not all(map(parameters.is_own, weights)):
             continue
         undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in layers]
         tally = Tally()
         with Session(parameters.finished()) as session:
-            for feeds, values in zip(some, wanted, strict=True):
+            for feeds, values in zip(runs, wanted, strict=True):
                 tally.add(values, session.run(feeds, names))
         for back in undo:
             back()
         error = tally.agreement().error
         if np.isfinite(error):
-            found[name] = error
+            found[key] = error
     return found
 
 
-def _some(runs: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
-    """Runs at even steps with enough samples."""
+def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, Array]], Sequence[Mapping[str, Array]]]:
+    """Runs to fit to; and some at even steps, with enough samples, to judge. One run serves as both."""
     each = max((len(value) for value in runs[0].values() if value.ndim), default=1)
-    count = min(len(runs), max(1, -(-SAMPLES // max(each, 1))))
-    return [runs[i * len(runs) // count] for i in range(count)]
+    count = max(1, min(len(runs) // 2, -(-SAMPLES // max(each, 1))))
+    judging = {i * len(runs) // count for i in range(count)}
+    fitting = [run for i, run in enumerate(runs) if i not in judging]
+    return fitting or runs, [runs[i] for i in sorted(judging)]
 
 
 def _put(parameters: Parameters, trial: Trial, node: object) -> Callable[[], None]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.criteria.combine import Combine, combined
-from onnxprune.criteria.impact import Trial, impacts
+from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.grouping import Group, Groups
@@ -32,9 +32,10 @@ from onnxprune.layers import Layer, layer_of
 from onnxprune.rules.site import Site
 from onnxprune.tapped import Store, Walk, tappable
 
+# Least ridge, relative to the mean of a moment's diagonal.
 DAMPING = 1e-2
-# Share of a group that is taken out to see what that does to the outputs: enough to show, and too little to ruin them.
-TRIED = 0.25
+# Shares of a group that are taken out to see what that does to the outputs: errors grow faster there than in the layer.
+TRIED = (0.5, 0.75)
 # Relative squared errors below this count as none: so small, they are rounding.
 NEGLIGIBLE = 1e-5
 ROWS = 16384
@@ -53,6 +54,7 @@ class _Reader:
         owner: index of the class of every row of `weight`; -1 where it cannot go.
         moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
         mean: of its inputs, [D].
+        ridge: what is added to the diagonal of `moment`, relative to its mean.
         site: its node.
     """
 
@@ -60,6 +62,7 @@ class _Reader:
     owner: Array
     moment: Array
     mean: Array
+    ridge: float
     site: Site
 
 
@@ -75,30 +78,43 @@ def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array
     groups = evidence.groups
     scores = _fallback(evidence)
     store = Store()
-    trials: dict[str, list[Trial]] = {}
-    damage: dict[str, float] = {}
+    trials: dict[tuple[int, float], list[Trial]] = {}
     try:
-        readers = _readers(groups, evidence.runs, store)
-        for number, group in enumerate(groups.groups, 1):
-            evidence.progress(f"scoring group {number} of {len(groups.groups)}")
+        runs, judging = parted(evidence.runs) if evidence.compared else (evidence.runs, ())
+        readers = _readers(groups, runs, store)
+        for number, group in enumerate(groups.groups):
+            evidence.progress(f"scoring group {number + 1} of {len(groups.groups)}")
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
             if own:
-                scores[group.classes], damage[group.name], trials[group.name] = _greedy(group, own, store)
+                scores[group.classes], tried = _greedy(group, own, store)
+                trials |= {(number, damage): layers for damage, layers in tried.items()}
         if evidence.compared:
-            found = impacts(groups, evidence.runs, trials, evidence.progress)
-            for name, factor in _factors(damage, found).items():
-                group = next(g for g in groups.groups if g.name == name)
-                scores[group.classes] *= factor
+            found = impacts(groups, judging, trials, evidence.progress)
+            usual = float(np.median([_ratio(damage, error) for (_, damage), error in found.items()] or [1.0]))
+            for number in {number for number, _ in trials}:
+                known = {damage: error for (owner, damage), error in found.items() if owner == number}
+                classes = groups.groups[number].classes
+                scores[classes] = _outward(scores[classes], known, usual)
     finally:
         store.close()
     return scores
 
 
-def _factors(damage: Mapping[str, float], impact: Mapping[str, float]) -> dict[str, float]:
-    """Group -> what its damage is multiplied with to be an error of the outputs; the median where that is not known."""
-    known = {name: (impact[name] + NEGLIGIBLE) / (damage[name] + NEGLIGIBLE) for name in impact}
-    usual = float(np.median(list(known.values()))) if known else 1.0
-    return {name: known.get(name, usual) for name in damage}
+def _outward(damage: Array, known: Mapping[float, float], usual: float) -> Array:
+    """Errors of the outputs for damages of layers: straight lines through the known ones, from zero on.
+
+    Beyond the last they grow as far as there; where none is known, as usual.
+    """
+    ends = sorted(known)
+    errors = np.maximum.accumulate([known[end] for end in ends])
+    last = _ratio(ends[-1], errors[-1]) if ends else usual
+    through = np.interp(damage, [0.0, *ends], [0.0, *errors]) if ends else damage
+    return np.where(damage <= (ends[-1] if ends else 0.0), through, last * damage)
+
+
+def _ratio(damage: float, error: float) -> float:
+    """An error of the outputs over the damage of layers that makes it."""
+    return (error + NEGLIGIBLE) / (damage + NEGLIGIBLE)
 
 
 def _fallback(evidence: Evidence) -> Array:
@@ -124,11 +140,11 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     with Walk(groups.model, runs, [layer.input for _, layer, _ in found]) as walk:
         for site, layer, owner in found:
             inputs = (v[layer.input] for v in walk.take([layer.input]))
-            mean, moment = _moment(inputs, layer, len(owner), most, rng)
+            mean, moment, count = _moment(inputs, layer, len(owner), most, rng)
             value = groups.tracing.weight_value(site.node.input[layer.weight])
             assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
-            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, site))
+            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, _ridge(moment, count), site))
     return readers
 
 
@@ -149,8 +165,8 @@ def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
 
 def _moment(
     values: Iterator[Array], layer: Layer, size: int, most: int, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
+) -> tuple[Array, Array, int]:
+    """Mean and centred second moment (its diagonal for a wide layer) of a layer's inputs, and the number of rows."""
     count, total = 0, np.zeros(size)
     second = np.zeros((size, size) if size <= WIDEST else size)
     for x in values:
@@ -160,7 +176,22 @@ def _moment(
         second += rows.T @ rows if second.ndim == 2 else np.square(rows).sum(axis=0, dtype=np.float64)
     mean = total / count
     centred = second / count - (np.outer(mean, mean) if second.ndim == 2 else np.square(mean))
-    return mean, centred.astype(np.float32)
+    return mean, centred.astype(np.float32), count
+
+
+def _ridge(moment: Array, count: int) -> float:
+    """How much of its mean is added to the diagonal of a moment of `count` rows: the fewer, the more.
+
+    Rows that are fewer than the inputs can be fitted exactly, whatever is taken away. Source: Chen et al., "Shrinkage
+    algorithms for MMSE covariance estimation", 2010, eq. 23 (OAS).
+    """
+    if moment.ndim == 1:
+        return DAMPING
+    size = len(moment)
+    square, trace = float(np.square(moment, dtype=np.float64).sum()), float(moment.diagonal().sum(dtype=np.float64))
+    apart = (count + 1 - 2 / size) * (square - trace**2 / size)
+    share = min(((1 - 2 / size) * square + trace**2) / apart, 0.5) if apart > 0 else 0.5
+    return max(DAMPING, share / (1 - share))
 
 
 # --- greedy removal --------------------------------------------------------------------------------------
@@ -174,7 +205,7 @@ class _Surgery:
         self._weight = np.array(reader.weight, np.float64)
         moment = np.asarray(reader.moment, np.float64)
         diagonal = moment.diagonal() if moment.ndim == 2 else moment
-        ridge = DAMPING * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
+        ridge = reader.ridge * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
         energy = (self._weight * (moment @ self._weight if moment.ndim == 2 else moment[:, None] * self._weight)).sum()
         self._energy = max(float(energy), 1e-30)
         if moment.ndim == 2:
@@ -226,14 +257,14 @@ def _columns(owner: Array, classes: Array) -> Array:
     return np.where(steps < counts[:, None], order[places], -1)
 
 
-def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, float, list[Trial]]:
-    """(accumulated damage at the removal of every class, the same when `TRIED` are gone, the readers then)."""
+def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, dict[float, list[Trial]]]:
+    """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
     surgeries = [_Surgery(reader, group.classes) for reader in readers]
     left = np.arange(len(group.classes))
     each = max(1, -(-len(left) // ROUNDS))
     scores, damage = np.zeros(len(left)), 0.0
-    tried: float | None = None
-    trials: list[Trial] = []
+    trials: dict[float, list[Trial]] = {}
+    stops = [(1 - share) * len(left) for share in TRIED]
     while len(left):
         costs = np.sum([surgery.costs(left) for surgery in surgeries], axis=0)
         order = np.argsort(costs, kind="stable")[:each]
@@ -242,6 +273,7 @@ def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Arr
         for surgery in surgeries:
             surgery.remove(left[order])
         left = np.delete(left, order)
-        if tried is None and len(left) <= (1 - TRIED) * len(scores):
-            tried, trials = damage, [surgery.trial(store) for surgery in surgeries]
-    return scores, tried or 0.0, trials
+        if stops and len(left) <= stops[0]:
+            stops = [stop for stop in stops if len(left) > stop]
+            trials[damage] = [surgery.trial(store) for surgery in surgeries]
+    return scores, trials
