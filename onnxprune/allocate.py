@@ -1,8 +1,8 @@
 """From budgets to how many units every group loses.
 
-A strategy lays a path from nothing to all that may go, along which every cost falls. The first point of the path at
-which all limits hold is searched by bisection; then units are given back while the limits still hold, those whose loss
-does most damage first.
+A strategy lays a path from nothing to all that may go, or as far as is needed, along which every cost falls. The first
+point of the path at which all limits hold is searched by bisection; then units are given back while the limits still
+hold, those whose loss does most damage first.
 """
 
 from __future__ import annotations
@@ -92,18 +92,20 @@ def allocate(problem: Problem, strategy: str) -> Array:
     Where the limits cannot all hold, the end of the path: as little as can be reached.
     """
     path = STRATEGIES[strategy](problem)
-    if problem.holds(start := path(0.0)):
-        return start
+    if problem.holds(before := path(0.0)):
+        return before
     low, high, found = 0.0, 1.0, path(1.0)
     if not problem.holds(found):
         return found
     for _ in range(HALVINGS):
+        if np.count_nonzero(before != found) < 2:
+            break  # the units of one group: those are given back
         middle = (low + high) / 2
         counts = path(middle)
         if problem.holds(counts):
             high, found = middle, counts
         else:
-            low = middle
+            low, before = middle, counts
     return given_back(problem, found)
 
 
@@ -156,6 +158,7 @@ def ranked(problem: Problem) -> Path:
 def greedy(problem: Problem) -> Path:
     """Step by step what does least damage for what it saves of the cost that is furthest from its limit.
 
+    The path ends where all limits hold.
     Savings are worked out again as neighbours shrink, when a step is due: they only fall, so that a step which
     is still the best then is the best of all (lazy greedy: Minoux, "Accelerated greedy algorithms", 1978).
     """
@@ -177,7 +180,7 @@ def greedy(problem: Problem) -> Path:
 
     queue = [entry for group in range(len(counts)) if (entry := price(group))]
     heapq.heapify(queue)
-    while queue:
+    while queue and not all(limit.holds(total) for limit, total in zip(problem.limits, totals, strict=True)):
         _, group, more = heapq.heappop(queue)
         now = price(group)
         if now and queue and now > queue[0]:
