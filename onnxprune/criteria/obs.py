@@ -32,7 +32,6 @@ from onnxprune.layers import Layer, layer_of
 from onnxprune.rules.site import Site
 from onnxprune.tapped import Store, Walk, tappable
 
-# Least ridge, relative to the mean of a moment's diagonal.
 DAMPING = 1e-2
 # Shares of a group that are taken out to see what that does to the outputs: errors grow faster there than in the layer.
 TRIED = (0.5, 0.75)
@@ -54,7 +53,6 @@ class _Reader:
         owner: index of the class of every row of `weight`; -1 where it cannot go.
         moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
         mean: of its inputs, [D].
-        ridge: what is added to the diagonal of `moment`, relative to its mean.
         site: its node.
     """
 
@@ -62,7 +60,6 @@ class _Reader:
     owner: Array
     moment: Array
     mean: Array
-    ridge: float
     site: Site
 
 
@@ -140,11 +137,11 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     with Walk(groups.model, runs, [layer.input for _, layer, _ in found]) as walk:
         for site, layer, owner in found:
             inputs = (v[layer.input] for v in walk.take([layer.input]))
-            mean, moment, count = _moment(inputs, layer, len(owner), most, rng)
+            mean, moment = _moment(inputs, layer, len(owner), most, rng)
             value = groups.tracing.weight_value(site.node.input[layer.weight])
             assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
-            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, _ridge(moment, count), site))
+            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, site))
     return readers
 
 
@@ -165,8 +162,8 @@ def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
 
 def _moment(
     values: Iterator[Array], layer: Layer, size: int, most: int, rng: np.random.Generator
-) -> tuple[Array, Array, int]:
-    """Mean and centred second moment (its diagonal for a wide layer) of a layer's inputs, and the number of rows."""
+) -> tuple[Array, Array]:
+    """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
     count, total = 0, np.zeros(size)
     second = np.zeros((size, size) if size <= WIDEST else size)
     for x in values:
@@ -176,22 +173,7 @@ def _moment(
         second += rows.T @ rows if second.ndim == 2 else np.square(rows).sum(axis=0, dtype=np.float64)
     mean = total / count
     centred = second / count - (np.outer(mean, mean) if second.ndim == 2 else np.square(mean))
-    return mean, centred.astype(np.float32), count
-
-
-def _ridge(moment: Array, count: int) -> float:
-    """How much of its mean is added to the diagonal of a moment of `count` rows: the fewer, the more.
-
-    Rows that are fewer than the inputs can be fitted exactly, whatever is taken away. Source: Chen et al., "Shrinkage
-    algorithms for MMSE covariance estimation", 2010, eq. 23 (OAS).
-    """
-    if moment.ndim == 1:
-        return DAMPING
-    size = len(moment)
-    square, trace = float(np.square(moment, dtype=np.float64).sum()), float(moment.diagonal().sum(dtype=np.float64))
-    apart = (count + 1 - 2 / size) * (square - trace**2 / size)
-    share = min(((1 - 2 / size) * square + trace**2) / apart, 0.5) if apart > 0 else 0.5
-    return max(DAMPING, share / (1 - share))
+    return mean, centred.astype(np.float32)
 
 
 # --- greedy removal --------------------------------------------------------------------------------------
@@ -205,7 +187,7 @@ class _Surgery:
         self._weight = np.array(reader.weight, np.float64)
         moment = np.asarray(reader.moment, np.float64)
         diagonal = moment.diagonal() if moment.ndim == 2 else moment
-        ridge = reader.ridge * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
+        ridge = DAMPING * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
         energy = (self._weight * (moment @ self._weight if moment.ndim == 2 else moment[:, None] * self._weight)).sum()
         self._energy = max(float(energy), 1e-30)
         if moment.ndim == 2:
