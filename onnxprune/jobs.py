@@ -88,11 +88,6 @@ def width(workers: Any) -> int:
     return max(1, len(workers.scheduler_info()["workers"]))
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # --- on the side of who asks ------------------------------------------------------------------------------
 
 

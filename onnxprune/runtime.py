@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,11 @@ class Setting:
         if not found:
             raise UsageError(f"ONNX Runtime has no provider {self.provider!r} here", hint=f"it has: {', '.join(known)}")
         object.__setattr__(self, "provider", found[0])
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Session:

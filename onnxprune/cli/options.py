@@ -227,7 +227,7 @@ def workers(default: int | None) -> Callable[[Command], Command]:
                     "--jobs and --dask cannot both be given", hint="a cluster says how many workers it has"
                 )
             if dask is None:
-                from onnxprune.jobs import cores
+                from onnxprune.runtime import cores
 
                 return function(*args, workers=jobs or default or cores(), **given)
             from onnxprune.cluster import connected

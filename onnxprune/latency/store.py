@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune import wire
-from onnxprune.jobs import cores
 from onnxprune.journal import cache_folder
-from onnxprune.runtime import Setting, version
+from onnxprune.runtime import Setting, cores, version
 
 FORMAT, VERSION = "onnxprune-latency", 1
 # More than any table has: what is larger was not written by `write`.
