@@ -98,8 +98,8 @@ def allocate(problem: Problem, strategy: str) -> Array:
     if not problem.holds(found):
         return found
     for _ in range(HALVINGS):
-        if np.count_nonzero(before != found) < 2:
-            break  # the units of one group: those are given back
+        if _are_neighbours(problem, before, found):
+            break
         middle = (low + high) / 2
         counts = path(middle)
         if problem.holds(counts):
@@ -107,6 +107,15 @@ def allocate(problem: Problem, strategy: str) -> Array:
         else:
             low, before = middle, counts
     return given_back(problem, found)
+
+
+def _are_neighbours(problem: Problem, one: Array, two: Array) -> bool:
+    """Whether nothing lies between two points of a path: one group differs, by one entry of its menu."""
+    others = np.flatnonzero(one != two)
+    if len(others) != 1:
+        return False
+    places = np.searchsorted(problem.menus[others[0]], [one[others[0]], two[others[0]]])
+    return abs(int(places[1] - places[0])) == 1
 
 
 def given_back(problem: Problem, counts: Array) -> Array:

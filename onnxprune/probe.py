@@ -28,9 +28,9 @@ from onnxprune.labels import Array
 from onnxprune.model import Model, load, save
 from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
-from onnxprune.runtime import Session, dtype_of
+from onnxprune.runtime import Session
 from onnxprune.tally import Tally
-from onnxprune.tapped import Store, Walk, before, part, reads, tappable
+from onnxprune.tapped import Store, Walk, entering, resumed
 
 Run = Mapping[str, Array]
 MEMORY = 2 << 30
@@ -147,25 +147,20 @@ class _Probe:
         """Run only what differs from the original."""
         names, wanted = self._outputs
         changed = [name for name in names if name in cut.behind]
-        nodes = sorted(before(small, changed, held[0].keys()))
-        made = {output for index in nodes for output in small.proto.graph.node[index].output}
-        pairs = zip(self.setting.runs, held, strict=True)
-        known = [{n: v for n, v in {**run, **at}.items() if n not in made} for run, at in pairs]
         tally = Tally()
         if not changed:
             for values in wanted:
                 tally.add(values, values)
             return tally
-        with Session(part(small, nodes, known[0], changed), threads=self.setting.threads) as session:
-            for given, values in zip(known, wanted, strict=True):
-                found = dict(zip(names, values, strict=True))
-                found.update(zip(changed, session.run({n: given[n] for n in session.inputs}, changed), strict=True))
-                tally.add(values, [found[name] for name in names])
+        known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
+        for made, values in zip(resumed(small, known, changed, threads=self.setting.threads), wanted, strict=True):
+            found = {**dict(zip(names, values, strict=True)), **dict(zip(changed, made, strict=True))}
+            tally.add(values, [found[name] for name in names])
         return tally
 
 
 def frontier(groups: Groups, group: Group) -> list[str] | None:
-    """What the changed part of the graph reads of the rest.
+    """What the part of the graph that a cut changes reads of the rest.
 
     None where a cut changes inputs or outputs of the model, or something that is read is no array that can be held.
     """
@@ -174,13 +169,7 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     cut = Cut(groups, gone)
     if interface.changes(cut) or interface.row_maps(cut):
         return None
-    graph = groups.model.proto.graph
-    constants = groups.model.initializers.keys() | {o for n in graph.node if not n.input for o in n.output}
-    open_names = tappable(groups.model) - cut.behind - constants
-    changed = [node for node in graph.node if not cut.behind.isdisjoint(node.output)]
-    found = list(dict.fromkeys(name for node in changed for name in reads(node) if name in open_names))
-    kinds = [groups.facts.dtypes.get(name) for name in found]
-    return found if all(kind and dtype_of(kind).kind != "V" for kind in kinds) else None
+    return entering(groups.model, cut.behind, groups.facts.dtypes)
 
 
 class _Walked:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from onnx import helper
 
 from onnxprune.labels import Array
 from onnxprune.model import Model
-from onnxprune.runtime import Session
+from onnxprune.runtime import Session, dtype_of
 from onnxprune.wiring import captured
 
 MEMORY = 4 << 30
@@ -183,6 +184,41 @@ def part(model: Model, nodes: Iterable[int], held: Mapping[str, Array], outputs:
         graph.input.append(helper.make_tensor_value_info(name, kind, [None] * held[name].ndim))
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     return replace(model, proto=proto)
+
+
+def after(model: Model, tensors: Iterable[str]) -> set[str]:
+    """`tensors`, and all that is computed from them."""
+    found = set(tensors)
+    for node in model.proto.graph.node:
+        if not found.isdisjoint(reads(node)):
+            found.update(node.output)
+    return found - {""}
+
+
+def entering(model: Model, changed: Collection[str], dtypes: Mapping[str, int]) -> list[str] | None:
+    """What the nodes that make the tensors `changed` read of others that are computed, or given.
+
+    None where something that is read is no array that can be held.
+    """
+    graph, changed = model.proto.graph, frozenset(changed)
+    constants = model.initializers.keys() | {o for n in graph.node if not n.input for o in n.output}
+    others = tappable(model) - changed - constants
+    nodes = [node for node in graph.node if not changed.isdisjoint(node.output)]
+    found = list(dict.fromkeys(name for node in nodes for name in reads(node) if name in others))
+    kinds = [dtypes.get(name) for name in found]
+    return found if all(kind and dtype_of(kind).kind != "V" for kind in kinds) else None
+
+
+def resumed(
+    model: Model, held: Sequence[Mapping[str, Array]], outputs: Sequence[str], *, threads: int = 0
+) -> Iterator[list[Any]]:
+    """The values of `outputs`, run by run, from the tensors that are held: only what lies between them runs."""
+    nodes = sorted(before(model, outputs, held[0].keys()))
+    made = {output for index in nodes for output in model.proto.graph.node[index].output}
+    known = [{name: value for name, value in values.items() if name not in made} for values in held]
+    with Session(part(model, nodes, known[0], outputs), threads=threads) as session:
+        for given in known:
+            yield session.run({name: given[name] for name in session.inputs}, outputs)
 
 
 def tappable(model: Model) -> frozenset[str]:

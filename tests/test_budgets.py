@@ -250,7 +250,7 @@ def test_a_bias_that_the_repair_adds_counts(tmp_path: Path) -> None:
     model = load(net.proto())
     data = [{"x": np.random.default_rng(i).normal(size=(1, 3, 9, 9)).astype(np.float32)} for i in range(96)]
     before = cost.of(model).params
-    outcome = api.run(model, Options(params=before * 3 // 4), data=data)
+    outcome = api.run(model, Options(params=before // 2), data=data)
     (goal,) = outcome.goals
     assert outcome.repair is not None and outcome.repair.kept
     assert any(len(n.input) == 3 for n in outcome.model.proto.graph.node if n.op_type == "Conv")

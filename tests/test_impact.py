@@ -158,4 +158,5 @@ def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
     weight = np.asarray(groups.model.array("w"))
     for shift in (4096.3, 7e4):
         given = {"shifted": [Trial(site, weight, np.full(4, shift))], "same": [Trial(site, weight, np.zeros(4))]}
-        assert impacts(groups, runs, given, lambda text: None)["same"] == 0
+        # What lies between two slices is rounded to half precision.
+        assert impacts(groups, runs, given, lambda text: None)["same"] < 1e-5

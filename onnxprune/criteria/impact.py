@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import onnx
 
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
@@ -15,6 +16,7 @@ from onnxprune.parameters import Parameters
 from onnxprune.rules.site import Site
 from onnxprune.runtime import Session
 from onnxprune.tally import Tally
+from onnxprune.tapped import Walk, after, entering, resumed
 
 # Samples, at least, that the model is run on for every set of trials.
 SAMPLES = 32
@@ -50,33 +52,46 @@ def impacts(
     none that is stored, are left out. Of outputs that are squeezed (by a Softmax), what comes before counts: large
     errors would all look alike behind it.
     """
-    parameters = Parameters(groups.model)
+    model, parameters = groups.model, Parameters(groups.model)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
-    ends = {value.name for value in parameters.proto.graph.output}
-    for value in parameters.proto.graph.output:
+    _unsqueeze(parameters.proto.graph, nodes)
+    with Session(parameters.finished()) as session:
+        names, wanted = session.outputs, [session.run(feeds) for feeds in runs]
+    at: dict[tuple[str, ...], list[Key]] = {}
+    for key, layers in trials.items():
+        weights = {t.site.node.input[layer.weight] for t in layers if (layer := layer_of(t.site))}
+        if all(map(parameters.is_own, weights)):
+            at.setdefault(tuple(t.site.node.output[0] for t in layers), []).append(key)
+    behind = {made: after(model, made) for made in at}
+    fronts = {made: entering(model, behind[made], groups.facts.dtypes) for made in at}
+    found: dict[Key, float] = {}
+    with Walk(model, runs, [name for front in fronts.values() for name in front or ()]) as walk:
+        for made, keys in at.items():
+            taken = walk.take(fronts[made] or ())
+            held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
+            changed = [name for name in names if name in behind[made]]
+            for key in keys:
+                progress(f"weighing cut {len(found) + 1} of {len(trials)}")
+                undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in trials[key]]
+                tally = Tally()
+                ran = resumed(parameters.finished(), held, changed)
+                for values, new in zip(wanted, ran, strict=True):
+                    replaced = dict(zip(changed, new, strict=True))
+                    tally.add(values, [replaced.get(n, v) for n, v in zip(names, values, strict=True)])
+                for back in undo:
+                    back()
+                found[key] = tally.agreement().error
+    return {key: error for key, error in found.items() if np.isfinite(error)}
+
+
+def _unsqueeze(graph: onnx.GraphProto, nodes: Mapping[str, onnx.NodeProto]) -> None:
+    """Make what comes before a Softmax (or the like) the output, in its place."""
+    ends = {value.name for value in graph.output}
+    for value in graph.output:
         maker = nodes.get(value.name)
         if maker is not None and maker.op_type in SQUEEZING and nodes.keys() - ends >= {maker.input[0]}:
             value.name = maker.input[0]
             ends.add(value.name)
-    with Session(parameters.finished()) as session:
-        names, wanted = session.outputs, [session.run(feeds) for feeds in runs]
-    found: dict[Key, float] = {}
-    for number, (key, layers) in enumerate(trials.items(), 1):
-        progress(f"weighing cut {number} of {len(trials)}")
-        weights = {t.site.node.input[layer.weight] for t in layers if (layer := layer_of(t.site))}
-        if not all(map(parameters.is_own, weights)):
-            continue
-        undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in layers]
-        tally = Tally()
-        with Session(parameters.finished()) as session:
-            for feeds, values in zip(runs, wanted, strict=True):
-                tally.add(values, session.run(feeds, names))
-        for back in undo:
-            back()
-        error = tally.agreement().error
-        if np.isfinite(error):
-            found[key] = error
-    return found
 
 
 def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, Array]], Sequence[Mapping[str, Array]]]:
