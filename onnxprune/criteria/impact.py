@@ -103,9 +103,9 @@ def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, A
     return fitting or runs, [runs[i] for i in sorted(judging)]
 
 
-def _put(parameters: Parameters, trial: Trial, node: object) -> Callable[[], None]:
+def _put(parameters: Parameters, trial: Trial, node: onnx.NodeProto) -> Callable[[], None]:
     """Replace the parameters of a layer; what is returned brings the old ones back."""
-    layer = layer_of(trial.site, node)  # type: ignore[arg-type]
+    layer = layer_of(trial.site, node)
     assert layer is not None
     parameters.shift(layer, np.zeros(len(trial.shift)))  # makes a bias where there is none
     bias = parameters.bias(layer, len(trial.shift))
