@@ -16,6 +16,7 @@ from onnxprune.layers import Layer
 from onnxprune.onward import Onward
 from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rules.site import Site
+from onnxprune.tapped import resumed
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.
 ROWS = 16384
@@ -218,8 +219,8 @@ class NormTarget(Target):
 
     @property
     def taps(self) -> tuple[list[str], list[str]]:
-        """The tensors of the original and of the pruned model that a fit looks at."""
-        return [self.site.node.output[0]], [self.node.output[0]]
+        """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
+        return [self.site.node.output[0]], [self.node.input[0]]
 
     def task(self, cut: Cut, parameters: Parameters, method: str) -> Task:
         """Scale and bias, as factors of and additions to what they are."""
@@ -229,8 +230,10 @@ class NormTarget(Target):
         kept = cut.kept(cut.groups.tracing.axes[self.site.node.output[0]][axis], axis, shape[axis])
 
         def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> refit.Rows:
+            entry, made = self.node.input[0], self.node.output[0]
+            ((output,),) = resumed(parameters.model, [{entry: news[0]}], [made])
             places = rng.permutation(olds[0].size // len(kept))[:most]
-            return refit.Rows(_by_channel(news[0], axis)[:, places], _by_channel(olds[0], axis)[kept][:, places])
+            return refit.Rows(_by_channel(output, axis)[:, places], _by_channel(olds[0], axis)[kept][:, places])
 
         def write(fitted: refit.Fitted) -> None:
             scale, shift = fitted[0].reshape(-1), fitted[1].reshape(-1)
