@@ -4,9 +4,9 @@
                                    [--amounts 0.2,0.4,0.6] [--samples 256]
 
 PEERS is an environment of its own with `pip install onnxsim onnxruntime torch torch-pruning`. Every peer prunes the
-same file by each amount: onnxsim by its `apply_structured_pruning`, Torch-Pruning as `peer_torch_pruning.py` says. Ours
-gets the MACs that this left as its budget: without data, with random numbers, and with pictures.
-Pictures are those of `python -m tests.accuracy`.
+same file by each amount: onnxsim by its `apply_structured_pruning` (and then, with the pictures, its
+`apply_pruning_finetune`), Torch-Pruning as `peer_torch_pruning.py` says. Ours gets the MACs that this left as its
+budget: without data, with random numbers, and with pictures. Pictures are those of `python -m tests.accuracy`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from onnxprune import api, cost
 from onnxprune.model import Model, load
 from onnxprune.options import Options
@@ -24,19 +26,30 @@ from tests import labelled, shared
 from tests.accuracy import NETWORKS
 
 ONNXSIM = """
-import sys, onnx
+import sys, numpy, onnx
 from onnxsim.pruning import apply_structured_pruning
-onnx.save(apply_structured_pruning(onnx.load(sys.argv[1]), sparsity=float(sys.argv[3])), sys.argv[2])
+source, target, amount, data, *finetuned = sys.argv[1:]
+small = apply_structured_pruning(onnx.load(source), sparsity=float(amount))
+if finetuned:
+    from onnxsim.finetune import apply_pruning_finetune
+    small = apply_pruning_finetune(onnx.load(source), small, [dict(numpy.load(data))])
+onnx.save(small, target)
 """
-# Their arguments: the file, the file to write, and how much goes.
-PEERS = {"onnxsim": ["-c", ONNXSIM], "Torch-Pruning": [str(Path(__file__).with_name("peer_torch_pruning.py"))]}
+# Their arguments: the file, the file to write, how much goes, and calibration pictures.
+PEERS = {
+    "onnxsim": (["-c", ONNXSIM], []),
+    "onnxsim+finetune": (["-c", ONNXSIM], ["finetuned"]),
+    "Torch-Pruning": ([str(Path(__file__).with_name("peer_torch_pruning.py"))], []),
+}
 
 
-def theirs(python: str, peer: str, source: str, amount: str) -> Model | str:
+def theirs(python: str, peer: str, source: str, amount: str, data: labelled.Labelled) -> Model | str:
     """What a peer makes of a file, or why it does not."""
     with TemporaryDirectory() as folder:
         target = Path(folder) / "small.onnx"
-        command = [python, *PEERS[peer], source, str(target), amount]
+        np.savez(Path(folder) / "seen.npz", **{data.entry: data.calibration})
+        before, after = PEERS[peer]
+        command = [python, *before, source, str(target), amount, str(Path(folder) / "seen.npz"), *after]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return load(str(target)) if not done.returncode else done.stderr.splitlines()[-1]
 
@@ -60,7 +73,7 @@ def main() -> None:
         whole = cost.of(source).macs
         print(f"| {name} | none | 100 % | {data.accuracy(source):.2%} | | | |", flush=True)
         for peer, amount in itertools.product(given.peers.split(","), given.amounts.split(",")):
-            other = theirs(given.python, peer, str(source.path), amount)
+            other = theirs(given.python, peer, str(source.path), amount, data)
             if isinstance(other, str):
                 print(f"| {name} | {peer} | {amount} removed | fails: {other} | | | |", flush=True)
                 continue

@@ -141,4 +141,4 @@ def main(source: str, target: str, ratio: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:4])
