@@ -20,8 +20,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from onnxprune import api, cost
+from onnxprune.errors import RunError
 from onnxprune.model import Model, load
 from onnxprune.options import Options
+from onnxprune.runtime import Session
 from tests import labelled, shared
 from tests.accuracy import NETWORKS
 
@@ -51,7 +53,14 @@ def theirs(python: str, peer: str, source: str, amount: str, data: labelled.Labe
         before, after = PEERS[peer]
         command = [python, *before, source, str(target), amount, str(Path(folder) / "seen.npz"), *after]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return load(str(target)) if not done.returncode else done.stderr.splitlines()[-1]
+        if done.returncode:
+            return done.stderr.splitlines()[-1]
+        other = load(str(target))
+    try:
+        with Session(other):
+            return other
+    except RunError as error:
+        return f"what it wrote does not run: {error.message}"
 
 
 def main() -> None:
