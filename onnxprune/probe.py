@@ -30,7 +30,7 @@ from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tally import Tally
-from onnxprune.tapped import Store, Walk, entering, resumed
+from onnxprune.tapped import Store, Walk, entering, rerun
 
 Run = Mapping[str, Array]
 MEMORY = 2 << 30
@@ -146,16 +146,11 @@ class _Probe:
     def _changed(self, cut: Cut, small: Model, held: Sequence[Run]) -> Tally:
         """Run only what differs from the original."""
         names, wanted = self._outputs
-        changed = [name for name in names if name in cut.behind]
-        tally = Tally()
-        if not changed:
-            for values in wanted:
-                tally.add(values, values)
-            return tally
         known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
-        for made, values in zip(resumed(small, known, changed, threads=self.setting.threads), wanted, strict=True):
-            found = {**dict(zip(names, values, strict=True)), **dict(zip(changed, made, strict=True))}
-            tally.add(values, [found[name] for name in names])
+        found = rerun(small, known, names, wanted, cut.behind, threads=self.setting.threads)
+        tally = Tally()
+        for old, new in zip(wanted, found, strict=True):
+            tally.add(old, new)
         return tally
 
 

@@ -221,6 +221,25 @@ def resumed(
             yield session.run({name: given[name] for name in session.inputs}, outputs)
 
 
+def rerun(
+    model: Model,
+    held: Sequence[Mapping[str, Array]],
+    names: Sequence[str],
+    values: Sequence[Sequence[Any]],
+    changed: Collection[str],
+    *,
+    threads: int = 0,
+) -> Iterator[Sequence[Any]]:
+    """The outputs `names`, run by run: those that are `changed` as `resumed` gives them, the others from `values`."""
+    anew = [name for name in names if name in changed]
+    if not anew:
+        yield from values
+        return
+    for found, old in zip(resumed(model, held, anew, threads=threads), values, strict=True):
+        fresh = dict(zip(anew, found, strict=True))
+        yield [fresh.get(name, value) for name, value in zip(names, old, strict=True)]
+
+
 def tappable(model: Model) -> frozenset[str]:
     """The tensors that a walk can take: those of the main graph, not of bodies."""
     graph = model.proto.graph

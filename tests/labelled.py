@@ -34,8 +34,8 @@ DEFAULTS: Mapping[str, tuple[object, object]] = {
     "cifar10": (np.multiply(255, IMAGENET[0]), np.multiply(255, IMAGENET[1])),
     "mnist": (255 * 0.1307, 255 * 0.3081),
 }
-# Raw values [n, height, width, channels] and labels, to calibrate and to judge.
-Raw = tuple[tuple[Array, Array], tuple[Array, Array]]
+# Raw values [n, height, width, channels] to calibrate, and those that judge with their classes.
+Raw = tuple[Array, tuple[Array, Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +86,13 @@ def of(name: str, model: Model, samples: int = 256, count: int = 10_000) -> Labe
     return Labelled(entry.name, ready(seen), ready(raw[judged]), labels[judged])
 
 
-def _cifar10(folder: Path, samples: int) -> tuple[Array, tuple[Array, Array]]:
+def _cifar10(folder: Path, samples: int) -> Raw:
     train, test = (np.load(folder / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
     chosen = np.random.default_rng(1).permutation(len(train["x"]))[:samples]
     return train["x"][chosen], (test["x"], test["y"].reshape(-1))
 
 
-def _mnist(folder: Path, samples: int) -> tuple[Array, tuple[Array, Array]]:
+def _mnist(folder: Path, samples: int) -> Raw:
     def read(name: str, offset: int) -> Array:
         return np.frombuffer(gzip.decompress((folder / "mnist" / name).read_bytes()), np.uint8, offset=offset)
 
@@ -100,20 +100,20 @@ def _mnist(folder: Path, samples: int) -> tuple[Array, tuple[Array, Array]]:
     return _parted(raw, read("t10k-labels-idx1-ubyte.gz", 8), samples)
 
 
-def _keywords(folder: Path, samples: int) -> tuple[Array, tuple[Array, Array]]:
+def _keywords(folder: Path, samples: int) -> Raw:
     lines = (folder / "kws01" / "y_labels.csv").read_text(encoding="utf-8").splitlines()
     rows = [line.split(",") for line in lines if line.strip()]
     raw = np.stack([np.fromfile(folder / "kws01" / row[0].strip(), np.int8) for row in rows]).reshape(-1, 49, 10, 1)
     return _parted(raw, np.array([int(row[2]) for row in rows]), samples)
 
 
-def _parted(raw: Array, labels: Array, samples: int) -> tuple[Array, tuple[Array, Array]]:
+def _parted(raw: Array, labels: Array, samples: int) -> Raw:
     """Some for calibration; the others, with their labels."""
     order = np.random.default_rng(1).permutation(len(raw))
     return raw[order[:samples]], (raw[order[samples:]], labels[order[samples:]])
 
 
-SOURCES: Mapping[str, Callable[[Path, int], tuple[Array, tuple[Array, Array]]]] = {
+SOURCES: Mapping[str, Callable[[Path, int], Raw]] = {
     "cifar10": _cifar10,
     "mnist": _mnist,
     "kws": _keywords,

@@ -116,6 +116,17 @@ def test_an_impact_is_the_error_of_the_outputs() -> None:
     assert found["loud"] == pytest.approx(error, rel=1e-4)
 
 
+def test_what_reaches_no_output_makes_no_error() -> None:
+    net = Net()
+    hidden = net.add("Relu", net.add("MatMul", net.input([4, 8], name="x"), net.weight(8, 16)))
+    net.output(net.add("MatMul", hidden, net.weight(16, 4)))
+    net.add("MatMul", hidden, net.weight(16, 4, name="idle"))
+    groups = trace(load(net.proto()))
+    site = next(s for s, _ in groups.tracing.sites if "idle" in s.node.input)
+    given = {"idle": [Trial(site, np.zeros((16, 4), np.float32), np.zeros(4))]}
+    assert impacts(groups, data(4), given, lambda text: None) == {"idle": 0.0}
+
+
 def test_the_weights_are_put_back() -> None:
     model = two_branches(0.5)
     before = model.proto.SerializeToString(deterministic=True)
@@ -157,6 +168,8 @@ def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
     site = next(s for s, _ in groups.tracing.sites if "w" in s.node.input)
     weight = np.asarray(groups.model.array("w"))
     for shift in (4096.3, 7e4):
-        given = {"shifted": [Trial(site, weight, np.full(4, shift))], "same": [Trial(site, weight, np.zeros(4))]}
-        # What lies between two slices is rounded to half precision.
-        assert impacts(groups, runs, given, lambda text: None)["same"] < 1e-5
+        same = [Trial(site, weight, np.zeros(4))]
+        given = {"before": same, "shifted": [Trial(site, weight, np.full(4, shift))], "after": same}
+        found = impacts(groups, runs, given, lambda text: None)
+        # Not zero: what lies between two slices is rounded to half precision.
+        assert found["after"] == found["before"] < 1e-5

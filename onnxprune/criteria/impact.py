@@ -16,7 +16,7 @@ from onnxprune.parameters import Parameters
 from onnxprune.rules.site import Site
 from onnxprune.runtime import Session
 from onnxprune.tally import Tally
-from onnxprune.tapped import Walk, after, entering, resumed
+from onnxprune.tapped import Walk, after, entering, rerun
 
 # Samples, at least, that the model is run on for every set of trials.
 SAMPLES = 32
@@ -69,15 +69,13 @@ def impacts(
         for made, keys in at.items():
             taken = walk.take(fronts[made] or ())
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
-            changed = [name for name in names if name in behind[made]]
             for key in keys:
                 progress(f"weighing cut {len(found) + 1} of {len(trials)}")
                 undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in trials[key]]
                 tally = Tally()
-                ran = resumed(parameters.finished(), held, changed)
-                for values, new in zip(wanted, ran, strict=True):
-                    replaced = dict(zip(changed, new, strict=True))
-                    tally.add(values, [replaced.get(n, v) for n, v in zip(names, values, strict=True)])
+                ran = rerun(parameters.finished(), held, names, wanted, behind[made])
+                for old, new in zip(wanted, ran, strict=True):
+                    tally.add(old, new)
                 for back in undo:
                     back()
                 found[key] = tally.agreement().error

@@ -102,11 +102,9 @@ def _outward(damage: Array, known: Mapping[float, float], usual: float) -> Array
 
     Beyond the last they grow as far as there; where none is known, as usual.
     """
-    ends = sorted(known)
-    errors = np.maximum.accumulate([known[end] for end in ends])
-    last = _ratio(ends[-1], errors[-1]) if ends else usual
-    through = np.interp(damage, [0.0, *ends], [0.0, *errors]) if ends else damage
-    return np.where(damage <= (ends[-1] if ends else 0.0), through, last * damage)
+    ends, errors = zip((0.0, 0.0), *sorted(known.items()), strict=True)
+    last = _ratio(ends[-1], max(errors)) if known else usual
+    return np.where(damage <= ends[-1], np.interp(damage, ends, np.maximum.accumulate(errors)), last * damage)
 
 
 def _ratio(damage: float, error: float) -> float:
