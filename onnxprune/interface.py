@@ -11,6 +11,7 @@ import onnx
 
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
+from onnxprune.labels import Axes
 from onnxprune.model import Model
 
 
@@ -19,7 +20,7 @@ class Change:
     """An axis of a graph input or output that shrank.
 
     Attributes:
-        kind: "input" or "output".
+        kind: "input", "output", or "default": an input with a stored value, as weights that are inputs too.
         name: of the input or output.
         axis: the axis.
         before: its length in the original.
@@ -34,19 +35,28 @@ class Change:
 
 
 def changes(cut: Cut) -> tuple[Change, ...]:
-    """The axes of inputs and outputs that shrink, inputs first."""
-    graph = cut.groups.model.proto.graph
-    weights = {t.name for t in graph.initializer}
+    """The axes of inputs and outputs that shrink, defaults last."""
+    graph, stored = cut.groups.model.proto.graph, cut.groups.model.stored
+    inputs = [v for v in graph.input if v.name not in stored]
+    defaults = [v for v in graph.input if v.name in stored]
     found = []
-    for kind, values in (("input", graph.input), ("output", graph.output)):
-        for name in (v.name for v in values if kind == "output" or v.name not in weights):
-            old, axes = cut.groups.facts.shapes.get(name), cut.groups.tracing.axes.get(name)
+    for kind, values in (("input", inputs), ("output", graph.output), ("default", defaults)):
+        for name in (v.name for v in values):
+            old, axes = cut.groups.facts.shapes.get(name), _labels(cut, name)
             if old is None or axes is None:
                 continue
             for axis, (before, after) in enumerate(zip(old, cut.shape(old, axes), strict=True)):
                 if before != after:
                     found.append(Change(kind, name, axis, before, after))
     return tuple(found)
+
+
+def _labels(cut: Cut, name: str) -> Axes | None:
+    """The labels of an input or output; of a stored one that is un-shared, those of the copy that keeps its name."""
+    tracing = cut.groups.tracing
+    if name not in tracing.unshared or tracing.has_whole_use(name):
+        return tracing.axes.get(name)
+    return next((axes for key, axes in tracing.weights_axes() if tracing.weights[key] == name), None)
 
 
 @dataclass(frozen=True)
@@ -125,12 +135,12 @@ def _remaining(cut: Cut, name: str, value: Any) -> Any:
 
 def problem(cut: Cut, pruned: Model) -> str:
     """What is wrong with the inputs and outputs that `pruned` declares; empty if nothing is."""
-    shrunk = {(c.kind, c.name, c.axis): c for c in changes(cut)}
+    shrunk = {("output" if c.kind == "output" else "input", c.name, c.axis): c for c in changes(cut)}
     for kind in ("input", "output"):
         sides = []
         for model in (cut.groups.model, pruned):
-            weights = {t.name for t in model.proto.graph.initializer}
-            sides.append([v for v in getattr(model.proto.graph, kind) if v.name not in weights])
+            hidden = model.stored - model.overridable if kind == "input" else frozenset()
+            sides.append([v for v in getattr(model.proto.graph, kind) if v.name not in hidden])
         if len(sides[0]) != len(sides[1]):
             return f"the graph {kind}s changed"
         for one, other in zip(*sides, strict=True):

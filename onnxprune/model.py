@@ -54,6 +54,22 @@ class Model:
         return {tensor.name: tensor for tensor in self.proto.graph.initializer}
 
     @functools.cached_property
+    def overridable(self) -> frozenset[str]:
+        """The initializers that are graph inputs too: from IR version 4 on, defaults that a caller may override.
+
+        Before, every initializer had to be listed, and none could be overridden.
+        """
+        if self.proto.ir_version < 4:
+            return frozenset()
+        return frozenset(value.name for value in self.proto.graph.input if value.name in self.stored)
+
+    @functools.cached_property
+    def stored(self) -> frozenset[str]:
+        """The names of all initializers of the main graph, sparse ones included."""
+        graph = self.proto.graph
+        return frozenset((*self.initializers, *(sparse.values.name for sparse in graph.sparse_initializer)))
+
+    @functools.cached_property
     def external(self) -> bool:
         """Whether any tensor's data lies in another file."""
         return bool(self._externals)

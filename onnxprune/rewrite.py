@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -146,7 +147,7 @@ class _Rewriting:
         self._nodes(graph)
         self._infos(graph)
         nest(graph)
-        drop_dead(graph)
+        drop_dead(graph, self.model.overridable)
         if old.ir_version < 4:  # where every initializer must also be an input
             listed = {value.name for value in graph.input}
             graph.input.extend(
@@ -295,11 +296,11 @@ class _Rewriting:
                         dim.dim_value = size
 
 
-def drop_dead(graph: onnx.GraphProto) -> None:
-    """Remove nodes, initializers and notes that no output depends on."""
+def drop_dead(graph: onnx.GraphProto, kept: AbstractSet[str] = frozenset()) -> None:
+    """Remove nodes, initializers and notes that no output depends on, but for the tensors `kept`."""
     for body in (body for node in graph.node for body in bodies(node)):
         drop_dead(body)
-    needed = {o.name for o in graph.output}
+    needed = {o.name for o in graph.output} | kept
     for index in range(len(graph.node) - 1, -1, -1):
         node = graph.node[index]
         if any(o in needed for o in node.output):

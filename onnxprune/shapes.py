@@ -20,7 +20,7 @@ from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from onnxprune import contrib, flow
 from onnxprune.evaluate import EVALUATORS
-from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
+from onnxprune.symbols import candidate_sizes, dims_of, is_fixed, symbolic_dims
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -165,7 +165,7 @@ class _Shared:
         self.weights = _Scan()
         for tensor in proto.graph.initializer:
             self.weights.put(tensor.name, tensor.data_type, tensor.dims)
-            size = math.prod(tensor.dims)
+            size = math.inf if tensor.name in model.overridable else math.prod(tensor.dims)
             if size <= LARGEST_FLOAT or (tensor.data_type in _INTEGERS and size <= LARGEST_VALUE):
                 self.weights.put_value(tensor.name, model.array(tensor), tensor.data_type)
         for sparse in proto.graph.sparse_initializer:
@@ -175,6 +175,8 @@ class _Shared:
                 value = constant_value(model, node)
                 if value is not None:
                     self.weights.put_value(node.output[0], value)
+        # Defaults that are declared so that another may have other sizes.
+        self.loose = {v.name for v in proto.graph.input if v.name in model.overridable and not is_fixed(v)}
         self.infos = {v.name: v for v in (*proto.graph.value_info, *proto.graph.output)}
         self.opsets = list(proto.opset_import)
         self.versions = {o.domain: o.version for o in self.opsets}
@@ -336,6 +338,8 @@ class _Step:
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         scan = self.scan
+        if node.op_type == "Shape" and node.input[0] in self.shared.loose:
+            return False
         if node.op_type == "Shape" and node.input[0] in scan.shapes:
             attrs = {a.name: a.i for a in node.attribute}
             dims = scan.shapes[node.input[0]][attrs.get("start", 0) : attrs.get("end")]

@@ -16,7 +16,7 @@ from onnxprune.ids import Source, sources
 from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.rules import Rule, find
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
-from onnxprune.rules.site import Encoding, LabelState, Site, Unsupported
+from onnxprune.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
 from onnxprune.rules.whole import why_whole
 from onnxprune.wiring import WEIGHT_TYPES, Wiring, captured, first_output
 
@@ -41,6 +41,7 @@ class Tracing(Wiring, LabelState):
         axes: labels of every tensor; a weight that is un-shared has an entry per use.
         sites: every node, with the rule that traced it; None for a barrier.
         constants: tensors that are computed from weights alone.
+        defaults: sizes, indices and constants that depend on an input with a default: tensor -> that input.
         weights: entry of `axes` -> the weight that it belongs to.
         computed: tensors of sizes and indices, whose labels are barriers.
         shapeless: tensor without a known shape -> what made it so.
@@ -56,6 +57,7 @@ class Tracing(Wiring, LabelState):
     axes: dict[str, Axes] = field(default_factory=dict)
     sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
+    defaults: dict[str, str] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     read: set[tuple[str, int]] = field(default_factory=set)
     computed: set[str] = field(default_factory=set)
@@ -192,6 +194,7 @@ class Tracing(Wiring, LabelState):
             if not self.is_weight(value.name):
                 self._put_barrier(value.name, Reason(f"graph input {value.name!r}"))
                 self._open(value.name)
+        self.defaults.update((name, name) for name in self.model.overridable)
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
@@ -252,6 +255,7 @@ class Tracing(Wiring, LabelState):
             if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
                 self.read.add((node.output[0], 0))
             return
+        self._note_defaults(node)
         constants, sources = self.constants, self.sources
         constant = [not i or i in constants or i in sources for i in node.input]
         site = Site(node, name, version, self.facts, self.ledger, self, constant)
@@ -259,8 +263,10 @@ class Tracing(Wiring, LabelState):
             if found is None:
                 raise Unsupported(_no_rule(node, version))
             results = found.trace(site)
+            if option := self._overridable_option(site, data=False):
+                raise Unsupported(option)
         except Unsupported as why:
-            self._barrier(site, self.shapeless.get(why.tensor, str(why)))
+            self._barrier(site, self._cause(site, why))
             self.sites.append((site, None))
             return
         except _CONTRADICTIONS as error:
@@ -275,6 +281,40 @@ class Tracing(Wiring, LabelState):
                 self._put_unknown(name, site, "its shape is unknown")
             elif name:
                 self.axes[name] = axes
+
+    def _cause(self, site: Site, why: Unsupported) -> str:
+        """The reason of a barrier: of an unknown shape, what made it so in or in front of the node."""
+        node = site.node
+        names = [why.tensor, *(node.input if why.tensor in node.output else ())]
+        behind = next((self.shapeless[n] for n in names if n in self.shapeless), "")
+        option = self._overridable_option(site, data=True) if why.tensor in node.output else ""
+        return behind or option or str(why)
+
+    def _note_defaults(self, node: onnx.NodeProto) -> None:
+        """Remember results that another value of an input with a default would change."""
+        found = [self.defaults[name] for name in node.input if name in self.defaults]
+        if not found or (node.op_type == "Shape" and node.output[0] in self.facts.values):
+            return
+        stored = all(not i or i in self.constants or i in self.sources for i in node.input)
+        self.defaults.update((o, found[0]) for o in node.output if o and (stored or not self._is_data(o)))
+
+    def _overridable_option(self, site: Site, *, data: bool) -> str:
+        """The reason why a node cannot be followed that reads a size, an index or an option with a default.
+
+        Args:
+            site: the node, after its rule has asked for the labels that it wants.
+            data: count numbers that are data by their type, too.
+        """
+        if flow.is_begin(site.node) or flow.is_flat(site.node):  # whatever the condition, a branch has its labels
+            return ""
+        made = first_output(site.node)
+        for slot, name in enumerate(site.node.input):
+            if name in self.defaults and (data or not self._is_data(name)) and (made, slot) not in self.read:
+                return f"{self.defaults[name]!r} {OVERRIDABLE}"
+        return ""
+
+    def _is_data(self, tensor: str) -> bool:
+        return self.facts.dtypes.get(tensor) in WEIGHT_TYPES
 
     def _is_computed(self, node: onnx.NodeProto) -> bool:
         """Whether the node computes sizes or indices: their values are known, so no labels need to pass."""
@@ -301,6 +341,8 @@ class Tracing(Wiring, LabelState):
         self._put_barrier(name, site.reason(why))
         if name and name not in self.facts.shapes:
             behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
+            if why.endswith(OVERRIDABLE):
+                behind = f"{behind}: {why}"
             self.shapeless[name] = why if why.startswith("no shape is known") else behind
 
     def _is_float(self, name: str) -> bool:

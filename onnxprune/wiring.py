@@ -55,6 +55,10 @@ class Wiring:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
         return tensor in self.sources
 
+    def is_overridable(self, tensor: str) -> bool:
+        """Whether `tensor` is a stored default of a graph input, which a caller may override."""
+        return tensor in self.model.overridable
+
     def branch_taken(self, node: onnx.NodeProto) -> str:
         """The branch that an If takes whatever it is fed; empty if that is not known."""
         value = self.facts.values.get(node.input[0])
@@ -116,7 +120,7 @@ class Wiring:
         found.update((t.name, None) for t in graph.initializer)
         found.update((t.values.name, None) for t in graph.sparse_initializer)
         for node in graph.node:
-            filled = node.op_type == "ConstantOfShape" and node.input[0] in found
+            filled = node.op_type == "ConstantOfShape" and node.input[0] in found.keys() - self.model.overridable
             if (node.op_type == "Constant" or filled) and not node.domain:
                 found[node.output[0]] = node
         return found
@@ -126,7 +130,7 @@ class Wiring:
         """Weights that get labels of their own at every use."""
         uses = Counter(i for n in self.model.proto.graph.node for i in n.input)
         names = {name for name, count in uses.items() if count > 1 and name in self.sources}
-        return frozenset(name for name in names if self._is_uniform(name))
+        return frozenset(name for name in names - self.model.overridable if self._is_uniform(name))
 
     def _is_uniform(self, name: str) -> bool:
         shape = self.facts.shapes.get(name, ())
@@ -157,7 +161,7 @@ class Wiring:
         return True
 
     def _is_stored_zero(self, name: str) -> bool:
-        if math.prod(self.facts.shapes.get(name, ())) > LARGEST_UNSHARED:
+        if self.is_overridable(name) or math.prod(self.facts.shapes.get(name, ())) > LARGEST_UNSHARED:
             return False
         value = self.stored_value(name)
         return value is not None and not value.any()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.timing import GroupTime
 
 TOP_BARRIERS = 3
+TOP_DEFAULTS = 3
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
@@ -186,8 +187,18 @@ def missed(goal: Goal) -> str:
 
 
 def io_changes(of: Sequence[Change]) -> list[str]:
-    """The axes of inputs and outputs that shrank, one line each."""
-    return [entry("changed", f"{c.kind} {c.name}: axis {c.axis} {c.before} -> {c.after}") for c in of]
+    """The axes of inputs and outputs that shrank, one line each; of inputs with a stored value the first ones."""
+    lines = [
+        entry("changed", f"{c.kind} {c.name}: axis {c.axis} {c.before} -> {c.after}") for c in of if c.kind != "default"
+    ]
+    stored = [c for c in of if c.kind == "default"]
+    for c in stored[:TOP_DEFAULTS]:
+        change = f"input {c.name} with its stored value: axis {c.axis} {c.before} -> {c.after}"
+        lines.append(entry("changed", change))
+    if len(stored) > TOP_DEFAULTS:
+        more = numbers.plural(len(stored) - TOP_DEFAULTS, "more change")
+        lines.append(entry("", f"{more} of weights that the file lists as inputs: see --json"))
+    return lines
 
 
 def rows(of: Sequence[RowMap]) -> list[str]:

@@ -100,7 +100,7 @@ def _parameters(site: Site, slot: int, rows: Array, blocks: Array) -> None:
         for labels, other in zip(axes, (rows, blocks), strict=True):
             site.ledger.tie(labels, other)
         return
-    if not site.is_weight(slot):
+    if not site.is_weight(slot) or site.state.is_overridable(site.node.input[slot]):
         raise Unsupported("its scales or zero points are computed at run time")
     for labels in axes:  # the node brings its own when it follows
         site.ledger.fix(labels, site.reason(PACKED, inherent=True))

@@ -25,6 +25,7 @@ Letters = Sequence[Letter]
 
 
 COMPUTED = "index computed at run time"
+OVERRIDABLE = "is a graph input with a default, which a caller may override"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class LabelState(Protocol):
 
     def is_weight(self, tensor: str) -> bool:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
+
+    def is_overridable(self, tensor: str) -> bool:
+        """Whether `tensor` is a stored default of a graph input, which a caller may override."""
 
     def stored_value(self, name: str) -> Array | None:
         """The value of a weight as it is stored."""
@@ -168,7 +172,13 @@ class Site:
         return shape
 
     def value(self, slot: int) -> Array | None:
-        """The static value of an input; None where it is omitted, dynamic or large."""
+        """The static value of an input; None where it is omitted, dynamic or large.
+
+        Raises:
+            Unsupported: it is a default that a caller may override.
+        """
+        if self.has(slot) and self.state.is_overridable(self.node.input[slot]):
+            raise Unsupported(f"{self.node.input[slot]!r} {OVERRIDABLE}")
         return self.facts.values.get(self.node.input[slot]) if self.has(slot) else None
 
     def labels(self, slot: int) -> Axes:

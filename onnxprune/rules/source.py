@@ -9,7 +9,7 @@ from onnxprune.evaluate import EVALUATORS
 from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Site, through
+from onnxprune.rules.site import OVERRIDABLE, Letter, Site, Unsupported, through
 
 
 def _report_original(edit: Edit) -> None:
@@ -65,6 +65,8 @@ def _entries_read(site: Site, tensor: str, count: int) -> set[int]:
 def shape(site: Site) -> list[Axes]:
     """The sizes as they were; no label passes."""
     site.looks_at(0)
+    if site.state.is_overridable(site.node.input[0]):
+        raise Unsupported(f"{site.node.input[0]!r} {OVERRIDABLE}")
     return [(site.barrier("sizes"),)]
 
 
