@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,11 @@ from onnx import TensorProto, defs, helper
 
 from onnxprune.protos import MICROSOFT
 
+logger = logging.getLogger(__name__)
+
 Shape = tuple[int, ...]
+
+LARGEST_SIZE = 1 << 31
 
 # Fused operators whose first output is sized like that of a standard operator on the first inputs.
 _STANDARD: Mapping[str, tuple[str, int]] = {"FusedConv": ("Conv", 3), "FusedGemm": ("Gemm", 3)}
@@ -63,11 +69,22 @@ def infer(
         return []
     given = _Given(node, shapes, dtypes, values)
     try:
-        found = list(sizes(given))
-    except (LookupError, ValueError, ZeroDivisionError):  # an input without known sizes, or with impossible ones
+        found = [_checked(shape) for shape in sizes(given)]
+    except Exception as error:  # noqa: BLE001 no schema checks what these nodes hold: anything may be missing or absurd
+        logger.debug("%s %r has no sizes: %s: %s", node.op_type, node.name, type(error).__name__, error)
         return []
     found += [None] * (len(node.output) - len(found))
     return [(_type(given, slot), shape) for slot, shape in enumerate(found[: len(node.output)])]
+
+
+def _checked(shape: Shape | None) -> Shape | None:
+    """A shape whose sizes are whole numbers that a tensor can have."""
+    if shape is None:
+        return None
+    sizes = tuple(operator.index(n) for n in shape)
+    if any(not 0 <= n < LARGEST_SIZE for n in sizes):
+        raise ValueError(f"no tensor has the shape {list(sizes)}")
+    return sizes
 
 
 def _type(given: _Given, slot: int) -> int:
@@ -180,7 +197,7 @@ def _grouped_query(given: _Given) -> Sequence[Shape | None]:
     total = given.values.get(given.node.input[6])
     if total is None and past:  # a buffer that all steps share may be longer than what is in it
         return [(batch, length, heads * size)]
-    cache = (batch, pairs, max(past, length if total is None else int(total)), size)
+    cache = (batch, pairs, max(past, length if total is None else int(total.item())), size)
     return [(batch, length, heads * size), cache, cache]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from onnxprune.flat import flattened
-from onnxprune.flow import dead, graphs
+from onnxprune.flow import branch_for, dead, graphs
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
@@ -119,10 +119,7 @@ def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
 
 def _branch_run(tracing: Tracing, node: NodeProto) -> str:
     """The branch that an If takes at the numbers; empty if that depends on more."""
-    value = tracing.facts.seen.get(node.input[0])
-    if value is None or value.size != 1:
-        return ""
-    return "then_branch" if value.reshape(-1)[0] else "else_branch"
+    return branch_for(tracing.facts.seen.get(node.input[0]))
 
 
 def samples(tracing: Tracing) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.errors import ModelError
 from onnxprune.grouping import Groups, Member
 from onnxprune.labels import Array, Axes
+from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
@@ -137,10 +137,7 @@ class Cut:
             ModelError: the rule, which may be a user's, fails.
         """
         edit = self.edit(site, node, unique, constants)
-        try:
-            follow(edit)
-        except Exception as error:
-            raise ModelError(f"{site.node.op_type} {site.name!r} cannot follow: {error}") from error
+        make_follow(follow, edit)
         return edit
 
     def masks(self) -> dict[str, Array]:

@@ -34,11 +34,34 @@ def flattened(model: Model) -> Model:
 
 
 def _has_flow(node: NodeProto) -> bool:
-    if node.op_type not in FLAT or node.domain not in ("", "ai.onnx"):
+    """Whether a node has bodies that its inputs, outputs and attributes fit; others are left as they are."""
+    if node.op_type not in FLAT or node.domain not in ("", "ai.onnx") or not any(node.output):
         return False
-    # Before opset 9, a Scan had a batch axis and one more input.
-    found = list(bodies(node))
-    return bool(found) and (node.op_type != "Scan" or len(found[0].input) == len(node.input))
+    found = {a.name: a.g for a in node.attribute if a.type == AttributeProto.GRAPH}
+    made = len(node.output)
+    if node.op_type == "If":
+        return set(found) == {"then_branch", "else_branch"} and all(len(g.output) == made for g in found.values())
+    if set(found) != {"body"}:
+        return False
+    return (_fits_loop if node.op_type == "Loop" else _fits_scan)(node, found["body"])
+
+
+def _fits_loop(node: NodeProto, body: GraphProto) -> bool:
+    states = len(node.input) - 2
+    return len(body.input) == states + 2 and 0 <= states <= len(node.output) == len(body.output) - 1
+
+
+def _fits_scan(node: NodeProto, body: GraphProto) -> bool:
+    """Before opset 9, a Scan had a batch axis and one more input."""
+    attrs = attributes(node)
+    sliced = attrs.get("num_scan_inputs")
+    if not isinstance(sliced, int) or not 1 <= sliced <= len(node.input) == len(body.input):
+        return False
+    parts = len(node.output) - (len(node.input) - sliced)
+    lengths = {"scan_input_axes": sliced, "scan_output_axes": parts}
+    lists = {name: attrs.get(name) or [0] * count for name, count in lengths.items()}
+    fitting = all(isinstance(lists[name], list) and len(lists[name]) == count for name, count in lengths.items())
+    return fitting and parts >= 0 and len(body.output) == len(node.output)
 
 
 def _defined(graph: GraphProto) -> set[str]:

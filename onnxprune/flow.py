@@ -115,6 +115,13 @@ def branches(node: NodeProto) -> dict[str, range]:
     return {name.decode(): range(1 + i * count, 1 + (i + 1) * count) for i, name in enumerate(names)}
 
 
+def branch_for(condition: np.ndarray | None) -> str:
+    """The branch that an If takes for a condition; empty where the condition is unknown or no single value."""
+    if condition is None or condition.size != 1:
+        return ""
+    return "then_branch" if condition.reshape(-1)[0] else "else_branch"
+
+
 class Shapes(Protocol):
     """What a scan knows about the tensors so far."""
 
@@ -143,11 +150,9 @@ def infer(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
             if node.output[slot] not in unsteady:
                 _like(known, node.output[slot], [node.input[slot]], axis)
     elif node.op_type == "If":
-        value = known.values.get(node.input[0])
-        slots = branches(node)
-        decided = None if value is None else "then_branch" if value.reshape(-1)[0] else "else_branch"
+        slots, decided = branches(node), branch_for(known.values.get(node.input[0]))
         for i, name in enumerate(node.output):
-            _like(known, name, [node.input[part[i]] for b, part in slots.items() if decided in (None, b)])
+            _like(known, name, [node.input[part[i]] for b, part in slots.items() if decided in ("", b)])
     else:
         _infer_steps(node, known, unsteady)
 
@@ -161,7 +166,7 @@ def _infer_steps(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
         if node.input[state] not in unsteady:
             _like(known, name, [node.input[state]])
     whole = known.shapes.get(of.whole) if of.whole else None
-    if whole is not None:
+    if whole is not None and -len(whole) <= of.along < len(whole):
         for name, slot, axis in zip(node.output[len(of.states) :], of.parts, of.axes, strict=True):
             _like(known, name, [node.input[slot]], axis, whole[of.along])
 
@@ -176,6 +181,9 @@ def _like(known: Shapes, name: str, sources: Sequence[str], axis: int | None = N
     if shape is None or len(shapes) > 1:
         return
     sizes = list(shape)
+    rank = len(sizes) + (length is not None)
+    if axis is not None and not -rank <= axis < rank:
+        return
     if length is not None and axis is not None:
         sizes.insert(axis % (len(sizes) + 1), length)
     elif axis is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune import cost
 from onnxprune.cut import Cut
+from onnxprune.errors import ModelError
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.measures import Measure
@@ -76,7 +77,11 @@ def fit(
         if not any(meters[goal.kind].actual for goal in selection.goals):
             return selection
         cut = Cut(groups, gone(groups, selection.removed))
-        written = reached(selection.goals, rewrite(groups, cut.gone), cut, meters)
+        try:
+            small = rewrite(groups, cut.gone)
+        except ModelError:  # the proof finds the group that no node can follow, and rolls it back
+            return selection
+        written = reached(selection.goals, small, cut, meters)
         grown = (replace(goal, reached=goal.reached + reserve.get(goal.kind, 0.0)) for goal in written)
         measured = replace(selection, goals=tuple(grown))
         if found is None or _is_better(measured, found):

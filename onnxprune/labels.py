@@ -212,11 +212,9 @@ def _solve(count: int, ties: list[tuple[Array, Array]], balances: list[Array], m
     for labels in mixed:
         flat = labels.ravel()
         flags[of[flat[flat >= 0]]] = True
-    spread = []
-    for rows in balances:
-        # A barrier in a row is a position that stays: its own class, marked -1.
-        spread.append(np.where(rows >= 0, of[np.maximum(rows, 0)], -1))
-    return Classes(of, classes, fixes, flags, tuple(spread))
+    # A barrier in a row is a position that stays: its own class, marked -1.
+    of_each = np.append(of, np.int32(-1))
+    return Classes(of, classes, fixes, flags, tuple(of_each[np.maximum(rows, -1)] for rows in balances))
 
 
 def components(count: int, a: Array, b: Array) -> Array:

@@ -15,6 +15,7 @@ from onnxprune import flow
 from onnxprune.ids import Source, sources
 from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.rules import Rule, find
+from onnxprune.rules.ask import ask
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
 from onnxprune.rules.whole import why_whole
@@ -25,9 +26,6 @@ logger = logging.getLogger(__name__)
 COMPUTED = Reason("sizes or indices that the graph computes")
 UNREAD = Reason("no operator looks at it")
 TOO_LONG = Reason("an axis too long to follow")
-CONTRADICTION = "cannot be followed"
-# What arithmetic on shapes and labels raises where the file contradicts itself, so that nothing could run it.
-_CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError, ArithmeticError)
 
 
 @dataclass
@@ -173,14 +171,22 @@ class Tracing(Wiring, LabelState):
         if name not in self.encodings:
             return self.stored_value(name)
         site, encoding = self.encodings[name]
-        return encoding.decode(partial(self._stored, site))
+        try:
+            return encoding.decode(partial(self._stored, site))
+        except Exception as error:  # noqa: BLE001 scales of another shape: nothing runs such a node
+            logger.warning("%s cannot be dequantised: %s", name, error)
+            return self.stored_value(name)
 
     def stored_zero(self, name: str) -> np.ndarray:
         """What is stored in a weight for zero."""
         if name not in self.encodings:
             return np.zeros((), bool)
         site, encoding = self.encodings[name]
-        return encoding.zero(partial(self._stored, site))
+        try:
+            return np.broadcast_to(encoding.zero(partial(self._stored, site)), self.facts.shapes[name])
+        except Exception as error:  # noqa: BLE001 zero points of another shape: nothing runs such a node
+            logger.warning("the zero point of %s does not fit: %s", name, error)
+            return np.zeros((), bool)
 
     def _stored(self, site: Site, slot: int) -> np.ndarray | None:
         return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
@@ -262,15 +268,11 @@ class Tracing(Wiring, LabelState):
         try:
             if found is None:
                 raise Unsupported(_no_rule(node, version))
-            results = found.trace(site)
+            results = ask(found, site)
             if option := self._overridable_option(site, data=False):
                 raise Unsupported(option)
         except Unsupported as why:
             self._barrier(site, self._cause(site, why))
-            self.sites.append((site, None))
-            return
-        except _CONTRADICTIONS as error:
-            self._barrier(site, f"{CONTRADICTION}: {error}")
             self.sites.append((site, None))
             return
         self.sites.append((site, found))

@@ -62,9 +62,7 @@ class Wiring:
     def branch_taken(self, node: onnx.NodeProto) -> str:
         """The branch that an If takes whatever it is fed; empty if that is not known."""
         value = self.facts.values.get(node.input[0])
-        if value is None or not self._is_certain(node.input[0]):
-            return ""
-        return "then_branch" if value.reshape(-1)[0] else "else_branch"
+        return flow.branch_for(value) if self._is_certain(node.input[0]) else ""
 
     def _is_certain(self, tensor: str) -> bool:
         """Whether a value that was the same at both numbers for the symbolic dims is so at all: none made it."""
@@ -120,7 +118,8 @@ class Wiring:
         found.update((t.name, None) for t in graph.initializer)
         found.update((t.values.name, None) for t in graph.sparse_initializer)
         for node in graph.node:
-            filled = node.op_type == "ConstantOfShape" and node.input[0] in found.keys() - self.model.overridable
+            size = next(iter(node.input), "")
+            filled = node.op_type == "ConstantOfShape" and size in found and size not in self.model.overridable
             if (node.op_type == "Constant" or filled) and not node.domain:
                 found[node.output[0]] = node
         return found

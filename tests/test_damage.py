@@ -17,9 +17,9 @@ from onnxprune.errors import ModelError
 from onnxprune.labels import Ledger
 from onnxprune.model import load
 from onnxprune.options import Options
+from onnxprune.rules.ask import CONTRADICTION
 from onnxprune.runtime import Session
 from onnxprune.symbols import dims_of
-from onnxprune.tracing import CONTRADICTION
 from tests import fuzz, mutations
 from tests.graphs import INT64, Net, reasons_for
 from tests.test_cli import MODELS, Run, run

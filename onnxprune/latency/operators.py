@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.labels import Array
 from onnxprune.rules import Rule
+from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
 from onnxprune.runtime import dtype_of
@@ -121,7 +122,7 @@ class Operator:
         node.CopyFrom(self.site.node)
         edit = self._edit(node, lengths, mark)
         if self.rule.follow is not None:
-            self.rule.follow(edit)
+            make_follow(self.rule.follow, edit)
         self._set_group(edit, lengths)
         renamed = {name: f"{mark}_out{i}" for i, name in enumerate(self.site.node.output) if name}
         for slot, name in enumerate(node.input):

@@ -10,7 +10,7 @@ from onnxprune import flow
 from onnxprune.labels import Array, Axes, as_field, is_barrier
 from onnxprune.rules.index import without
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Site
+from onnxprune.rules.site import Site, Unsupported
 
 STEPS = "the steps of a loop"
 
@@ -34,9 +34,17 @@ def begin(site: Site) -> Sequence[Axes | None]:
     return given
 
 
+def _check_flat(site: Site) -> None:
+    if not flow.is_flat(site.node):
+        raise Unsupported("its inputs, outputs and attributes do not fit its bodies")
+
+
 def _slice(site: Site, slot: int, axis: int) -> Axes:
     """The labels of a slice: those of the whole, which must not shrink along the axis of the steps."""
-    axis %= len(site.shape(slot))
+    rank = len(site.shape(slot))
+    if not -rank <= axis < rank:
+        raise Unsupported(f"its input {slot} has no axis {axis}")
+    axis %= rank
     labels = site.labels(slot)
     site.ledger.fix(labels[axis], site.reason(STEPS))
     return without(site, labels, axis)
@@ -45,6 +53,7 @@ def _slice(site: Site, slot: int, axis: int) -> Axes:
 @rule("If")
 def if_(site: Site) -> Sequence[Axes | None]:
     """Outputs of both branches tied; a branch that can never be taken says nothing."""
+    _check_flat(site)
     slots = flow.branches(site.node)
     taken = site.state.branch_taken(site.node)
     used = [slots[taken]] if taken else list(slots.values())
@@ -56,6 +65,7 @@ def if_(site: Site) -> Sequence[Axes | None]:
 @rule("Loop")
 def loop(site: Site) -> Sequence[Axes | None]:
     """State tied from step to step; what every step adds is kept behind a new axis."""
+    _check_flat(site)
     of = flow.steps(site.node)
     for slot in {*range(len(site.node.input))} - {*of.states, *of.ends, *of.parts}:
         _ignore(site, slot)

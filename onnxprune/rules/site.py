@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from onnxprune.labels import Array, Axes, Ledger, Reason, as_field, as_line, is_barrier
+from onnxprune.rules.attributes import Attributes, Unsupported
 from onnxprune.shapes import Facts, Shape
 
 Letter = Hashable
@@ -71,19 +71,6 @@ class LabelState(Protocol):
 
     def is_output(self, tensor: str) -> bool:
         """Whether `tensor` is an output of the graph."""
-
-
-class Unsupported(Exception):
-    """A rule cannot see through this node: it becomes a barrier with this reason.
-
-    Args:
-        text: the reason.
-        tensor: the tensor whose shape is unknown, if that is why.
-    """
-
-    def __init__(self, text: str, tensor: str = "") -> None:
-        super().__init__(text)
-        self.tensor = tensor
 
 
 @dataclass(frozen=True)
@@ -148,21 +135,24 @@ class Site:
     encodings: dict[int, Encoding] = field(default_factory=dict)
 
     @cached_property
-    def attrs(self) -> dict[str, Any]:
+    def attrs(self) -> Attributes:
         """Attribute values by name; strings decoded."""
-        found = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
-        return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in found.items()}
+        return Attributes.of(self.node)
 
     def has(self, slot: int) -> bool:
         """Whether the optional input is given."""
         return slot < len(self.node.input) and bool(self.node.input[slot])
 
     def shape(self, slot: int) -> Shape:
-        """Sizes of an input."""
+        """Sizes of an input that must be there."""
+        if not self.has(slot):
+            raise Unsupported(f"input {slot} is missing")
         return self._shape_of(self.node.input[slot])
 
     def out_shape(self, slot: int = 0) -> Shape:
-        """Sizes of an output."""
+        """Sizes of an output that must be asked for."""
+        if slot >= len(self.node.output) or not self.node.output[slot]:
+            raise Unsupported(f"output {slot} is not asked for")
         return self._shape_of(self.node.output[slot])
 
     def _shape_of(self, tensor: str) -> Shape:
@@ -193,7 +183,7 @@ class Site:
 
     def is_weight(self, slot: int) -> bool:
         """Whether the input is a weight itself, not something computed from one."""
-        return self.state.is_weight(self.node.input[slot])
+        return self.has(slot) and self.state.is_weight(self.node.input[slot])
 
     def assign(self, slot: int, axis: int, labels: Array) -> None:
         """Give `axis` of a weight labels that differ from row to row, instead of the line that it had."""

@@ -1,0 +1,80 @@
+"""The one door through which a rule is asked.
+
+No schema checks the operators of other domains and of deprecated versions, and no checker knows the ranks of their
+inputs: a rule may meet any number of inputs and outputs, of any rank, and attributes of any type and value. Rules are
+written for valid nodes. Whatever a rule raises on another node, and whatever it returns that contradicts the shapes of
+the node, becomes a barrier with a reason; so a new rule needs no checks of its own to be safe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from onnxprune.errors import ModelError
+from onnxprune.labels import Array, Axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.registry import Follow, Rule
+from onnxprune.rules.site import Site, Unsupported
+from onnxprune.shapes import Shape
+
+logger = logging.getLogger(__name__)
+
+CONTRADICTION = "cannot be followed"
+
+
+def ask(rule: Rule, site: Site) -> Sequence[Axes | None]:
+    """Ask a rule for the labels of every output of a node; None for an output that stays whole.
+
+    The products that the rule counts as work are tried here, so that nobody who counts them later meets an error.
+
+    Raises:
+        Unsupported: the node becomes a barrier.
+    """
+    try:
+        made = list(rule.trace(site))
+        for name, axes in zip(site.node.output, made, strict=False):
+            shape = site.facts.shapes.get(name)
+            if axes is not None and name and shape is not None and not fits(axes, shape):
+                raise Unsupported(f"{CONTRADICTION}: output {name!r} of shape {list(shape)} does not fit the inputs")
+        _try_works(rule, site)
+    except Unsupported:
+        raise
+    except Exception as error:
+        logger.debug("%s %r: %s: %s", site.node.op_type, site.name, type(error).__name__, error)
+        raise Unsupported(f"{CONTRADICTION}: {error}") from error
+    return made
+
+
+def make_follow(follow: Follow, edit: Edit) -> None:
+    """Let a node follow what was cut around it.
+
+    Raises:
+        ModelError: the rule, which may be a user's, fails; a proof rolls the group back.
+    """
+    try:
+        follow(edit)
+    except Exception as error:
+        raise ModelError(f"{edit.site.node.op_type} {edit.site.name!r} cannot follow: {error}") from error
+
+
+def fits(axes: Axes, shape: Shape) -> bool:
+    """Whether there are labels for every axis of a shape: a line each, or a field."""
+    return len(axes) == len(shape) and all(_fits(labels, a, shape) for a, labels in enumerate(axes))
+
+
+def _fits(labels: Array, axis: int, shape: Shape) -> bool:
+    if labels.ndim == 1:
+        return len(labels) in (1, shape[axis])
+    return labels.ndim == len(shape) and all(n in (1, size) for n, size in zip(labels.shape, shape, strict=True))
+
+
+def _try_works(rule: Rule, site: Site) -> None:
+    """Look up every size that the rule counts as work."""
+    if rule.work is None:
+        return
+    if not site.node.output[0]:
+        raise Unsupported("its first output is not asked for")
+    for product in rule.work(site):
+        for slot, axis in product:
+            _ = (site.out_shape() if slot is None else site.shape(slot))[axis]
