@@ -72,6 +72,11 @@ class Problem:
         """int[groups]: the smallest numbers that every group may lose."""
         return np.array([menu[0] for menu in self.menus], np.int64)
 
+    @property
+    def most(self) -> Array:
+        """int[groups]: the largest numbers that every group may lose."""
+        return np.array([menu[-1] for menu in self.menus], np.int64)
+
     def snapped(self, counts: Array) -> Array:
         """int[groups]: the largest numbers on the menus that are not above `counts`."""
         places = (np.searchsorted(menu, count, "right") - 1 for menu, count in zip(self.menus, counts, strict=True))
@@ -215,7 +220,7 @@ def sensitivity(problem: Problem) -> Path:
     rises along the path (Lagrangian relaxation: Everett, "Generalized Lagrange multiplier method", 1963). Of several
     limits the one that is furthest from holding sets the price of the others by how far they are from holding.
     """
-    most = np.array([menu[-1] for menu in problem.menus], np.int64)
+    most = problem.most
     thin = replace(problem, menus=[_thinned(menu, PRICED) for menu in problem.menus])
     last = problem.least
     scale = sum(float(d[n] - d[0]) for d, n in zip(problem.damage, most, strict=True)) or 1.0

@@ -158,7 +158,7 @@ def run(
         reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
         if rolled_back or not chosen.met or all(goal.met for goal in reached):
             break
-    timed = timing.timed(left, small)
+    timed = timing.timed(left, small, None if rolled_back else chosen.damage)
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, cut.size)

@@ -18,6 +18,9 @@ from onnxprune.errors import UsageError
 
 AUTO = "auto"
 ALLOCATIONS = (AUTO, *STRATEGIES)
+# A budget on time takes more than this of one group only where it cannot be met otherwise: that a group whose loss
+# seems cheap by the tables of a machine is emptied while others are whole is more often an error than a find.
+FIRST_RATIO = 0.75
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Options:
             "greedy" step by step what does least damage for what it saves, "sensitivity" the least total damage by
             the damage curves; "auto" is "greedy" for budgets where scores say how damage accumulates (obs), "global"
             for other budgets, and "uniform" for a ratio.
-        max_ratio: most that any but a plain uniform ratio takes from one group.
+        max_ratio: most that any but a plain uniform ratio takes from one group; a budget on latency takes more than
+            three quarters of one only where it cannot be met otherwise.
         keep: globs of groups, and of weights, inputs and outputs that are not to be cut along any axis.
         only: globs of the only groups to prune, as for `ratios`; all where empty.
         round_to: the width that remains is a multiple of this; "auto" is what the kernels of the machine like, measured
@@ -124,6 +128,12 @@ class Options:
     def is_aligned(self) -> bool:
         """Whether what widths are rounded to is measured."""
         return self.round_to == AUTO or (self.round_to is None and "latency" in self.budgets)
+
+    @property
+    def caps(self) -> tuple[float, ...]:
+        """Most that is taken from one group: at first, and where limits cannot be held otherwise."""
+        careful = "latency" in self.budgets and self.max_ratio > FIRST_RATIO
+        return (FIRST_RATIO, self.max_ratio) if careful else (self.max_ratio,)
 
     @property
     def strategy(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -59,12 +59,14 @@ class Goal:
         most: what was allowed.
         reached: what the smaller model has.
         before: what the original has.
+        why: what keeps a cost that is measured from coming closer to the limit; empty where it is close.
     """
 
     kind: str
     most: float
     reached: float
     before: float
+    why: str = ""
 
     @property
     def met(self) -> bool:
@@ -79,15 +81,72 @@ class Selection:
     Attributes:
         removed: group name -> sorted indices into `group.classes`, for every group that loses something.
         goals: the budgets, with what the selection is expected to reach.
+        counts: int[groups], how many units every group loses; of groups that lose named rows 0.
+        damage: share of the importance of all units, by their scores, that goes with them.
     """
 
     removed: Mapping[str, Array]
     goals: tuple[Goal, ...] = ()
+    counts: Array = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
+    damage: float = 0.0
 
     @property
     def met(self) -> bool:
         """Whether all budgets hold."""
         return all(goal.met for goal in self.goals)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be selected from, before it is known how much.
+
+    Attributes:
+        widths: lengths as functions of what groups lose, least important units first.
+        goals: the budgets, with their costs as functions of widths; of none anything is reached.
+        named_rows: group -> indices into its classes that go because their rows are named.
+        problems: what is to be allocated without limits: each takes more of a group than the one before, and is for
+            limits that the one before cannot hold.
+    """
+
+    widths: Widths
+    goals: Sequence[tuple[Goal, Measure]]
+    named_rows: Mapping[str, Array]
+    problems: Sequence[Problem]
+
+    def cost(self, kind: str) -> Measure:
+        """What a budget limits."""
+        return next(measure for goal, measure in self.goals if goal.kind == kind)
+
+
+def question(
+    groups: Groups,
+    scores: Array,
+    options: Options,
+    *,
+    costs: Measures = MEASURES,
+    multiples: Mapping[str, int] | None = None,
+) -> Question:
+    """What `select` selects from; the arguments are those of `select`.
+
+    Raises:
+        UsageError: a glob matches no group, or rows that are named must stay.
+        GoalMissed: there is nothing to prune.
+    """
+    _check_globs(groups, options)
+    named_rows, held = rows.removed(groups, options.rows)
+    open_groups = opened(groups, options) - held
+    if not named_rows and not any(g.units > 1 for g in groups.groups if g.name in open_groups):
+        raise GoalMissed(
+            "nothing can be pruned: "
+            + ("no group is left by the options" if groups.groups else "no removable group was found"),
+            hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
+        )
+    widths = Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})
+    nothing = np.zeros(widths.count, np.int64)
+    goals = [_goal(kind, amount, costs[kind](widths), nothing) for kind, amount in options.budgets.items()]
+    caps = (replace(options, max_ratio=most) for most in options.caps)
+    problems = [_problem(groups, scores, capped, widths, multiples or {}) for capped in caps]
+    return Question(widths, goals, named_rows, problems)
 
 
 def select(
@@ -113,29 +172,20 @@ def select(
         UsageError: a glob matches no group, or rows that are named must stay.
         GoalMissed: there is nothing to prune.
     """
-    _check_globs(groups, options)
-    named_rows, held = rows.removed(groups, options.rows)
-    open_groups = opened(groups, options) - held
-    if not named_rows and not any(g.units > 1 for g in groups.groups if g.name in open_groups):
-        raise GoalMissed(
-            "nothing can be pruned: "
-            + ("no group is left by the options" if groups.groups else "no removable group was found"),
-            hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
-        )
-    order = {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups}
-    widths = Widths(groups, order)
-    nothing = np.zeros(widths.count, np.int64)
-    goals = [_goal(kind, amount, costs[kind](widths), nothing) for kind, amount in options.budgets.items()]
-    problem = _problem(groups, scores, options, widths, multiples or {})
-    more = excess or {}
-    limits = [Limit(measure, goal.most - more.get(goal.kind, 0.0)) for goal, measure in goals]
-    counts = _counts(replace(problem, limits=limits), options)
-    reached = [replace(g, reached=m.total(counts) + more.get(g.kind, 0.0)) for g, m in goals]
-    removed = dict(named_rows)
+    asked, more = question(groups, scores, options, costs=costs, multiples=multiples), excess or {}
+    limits = [Limit(measure, goal.most - more.get(goal.kind, 0.0)) for goal, measure in asked.goals]
+    for problem in (replace(problem, limits=limits) for problem in asked.problems):
+        counts = _counts(problem, options)
+        if problem.holds(counts):
+            break
+    reached = (replace(g, reached=m.total(counts) + more.get(g.kind, 0.0)) for g, m in asked.goals)
+    removed = dict(asked.named_rows)
     for group, count in zip(groups.groups, counts, strict=True):
         if count:
-            removed[group.name] = np.sort(order[group.name][:count].reshape(-1))
-    return Selection(removed, tuple(reached))
+            removed[group.name] = np.sort(asked.widths.order[group.name][:count].reshape(-1))
+    whole = sum(float(damage[-1]) for damage in problem.damage)
+    lost = sum(float(damage[count]) for damage, count in zip(problem.damage, counts, strict=True))
+    return Selection(removed, tuple(reached), counts, lost / whole if whole else 0.0)
 
 
 def _goal(kind: str, amount: Amount, measure: Measure, nothing: Array) -> tuple[Goal, Measure]:

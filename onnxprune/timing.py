@@ -98,17 +98,18 @@ class Timing:
         timer = self.timer
         if timer is None:
             return METERS
-        return {**METERS, LATENCY: Meter(timer.expected, lambda model, cut: timer.seconds(model), NOISE)}
+        measured = Meter(timer.expected, lambda model, cut: timer.seconds(model), NOISE, timer.correct)
+        return {**METERS, LATENCY: measured}
 
-    def timed(self, removed: Mapping[str, Array], small: Model) -> Timed | None:
-        """The time of the smaller model that remains if `removed` goes; None without a timer."""
+    def timed(self, removed: Mapping[str, Array], small: Model, damage: float | None = None) -> Timed | None:
+        """The time of the smaller model that remains if `removed` goes, beside the damage; None without a timer."""
         if self.timer is None:
             return None
         before, predicted = self.timer.before, None
         if needs_tables(self.options):
             counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
             predicted = self.timer.expected(self.widths).total(np.array(counts, np.int64)) / before
-        return Timed(before, self.timer.compared(small), predicted, self.timer.place)
+        return Timed(before, self.timer.compared(small), predicted, self.timer.place, damage)
 
     @cached_property
     def widths(self) -> Widths:

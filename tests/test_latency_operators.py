@@ -11,6 +11,7 @@ import pytest
 from onnxprune import criteria
 from onnxprune.grouping import trace
 from onnxprune.latency import stopwatch
+from onnxprune.latency.correction import Curve
 from onnxprune.latency.operators import Micrograph, operators
 from onnxprune.latency.prediction import _fused, predict
 from onnxprune.latency.profile import profile
@@ -166,7 +167,44 @@ def test_prediction_is_what_the_parts_take(prediction):
     # Of 16 channels 4 remain, of 32 channels 8.
     found = prediction.total(np.array([12, 24]))
     assert found == pytest.approx(2e-3 / 4 + 5e-3 / 16 + 1e-3 / 4 + 0.5e-3 / 4 + 0.25e-3, rel=1e-6)
-    assert prediction.scaled_to(1.0).total(zero) == pytest.approx(1.0)
+    # What no node takes is overhead; nodes that take more than the run were timed on a slower machine.
+    for seconds in (1.0, 1e-3):
+        assert prediction.anchored(seconds).total(zero) == pytest.approx(seconds)
+    assert prediction.anchored(1.0).total(np.array([12, 24])) == pytest.approx(1.0 - prediction.total(zero) + found)
+    assert prediction.anchored(1e-3).total(np.array([12, 24])) == pytest.approx(1e-3 * found / sum(NODES.values()))
+
+
+def test_prediction_is_corrected_node_by_node(prediction):
+    zero, seen = np.zeros(2, np.int64), np.array([12, 24])
+    whole, narrow = sum(NODES.values()), prediction.total(seen)
+    times = {"relu1": 2e-3 / 4, "relu2": 5 * 5e-3 / 16, "pool": 0.4e-3, "conv3": 0.5e-3 / 4}
+    times = {name: times.get(name, seconds) for name, seconds in NODES.items()}
+    found = prediction.anchored(whole).corrected(seen, times, sum(times.values()))
+    assert found.total(zero) == pytest.approx(whole)
+    assert found.total(seen) == pytest.approx(sum(times.values())) and found.total(seen) > 1.5 * narrow
+    # Another share of the machine while nodes are timed is no news about any of them.
+    slowed = {name: 1.7 * seconds for name, seconds in times.items()}
+    again = prediction.anchored(whole).corrected(seen, slowed, sum(times.values()))
+    for counts in (seen, np.array([4, 8]), np.array([15, 31])):
+        assert again.total(counts) == pytest.approx(found.total(counts))
+    for group, units in ((0, 16), (1, 32)):
+        menu = np.arange(units)
+        for count, value in zip(menu, found.along(seen, group, menu), strict=True):
+            at = seen.copy()
+            at[group] = count
+            assert value == pytest.approx(found.total(at))
+
+
+def test_curves_are_straight_between_what_was_measured():
+    curve = Curve.of(10.0, [(5.0, 8.0)])
+    assert curve(np.array([10.0, 7.5, 5.0, 0.0, 12.0])) == pytest.approx([10, 9, 8, 6, 12])
+    # Faster than expected: in proportion below what was seen. Slower than the whole: no slower.
+    assert Curve.of(10.0, [(5.0, 2.0)])(np.array([2.5, 0.0])) == pytest.approx([1.0, 0.0])
+    assert Curve.of(10.0, [(5.0, 30.0)])(np.array([5.0, 2.0])) == pytest.approx([10.0, 10.0])
+    assert Curve.of(10.0, [])(np.array([3.0])) == pytest.approx([3.0])
+    # What was measured twice is in the middle, and less work never takes longer.
+    assert Curve.of(10.0, [(5.0, 4.0), (5.0, 6.0)])(np.array([5.0])) == pytest.approx([5.0])
+    assert (np.diff(Curve.of(10.0, [(2.0, 7.0), (4.0, 3.0)])(np.linspace(0, 10, 50))) >= 0).all()
 
 
 def test_along_is_the_total_for_every_entry_of_a_menu(prediction):

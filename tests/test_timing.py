@@ -15,7 +15,7 @@ from onnxprune.latency.tables import Table, plan
 from onnxprune.latency.timer import Timed, Timer
 from onnxprune.model import load
 from onnxprune.options import Options
-from onnxprune.report import text
+from onnxprune.report import data, text
 from onnxprune.runtime import Setting
 from tests.test_cli import run  # noqa: F401 - a fixture
 
@@ -34,6 +34,10 @@ class Machine:
 
     block, slow, off, overhead = 8, 1.0, 1.0, 0.0
 
+    def __init__(self):
+        # Number of a layer -> its true share of the whole time, given the share that its table tells.
+        self.truth = {}
+
     def tables(self, operators, *_):
         return [Table(o.letters, {n: self.kernel(n) for n in plan(o)}) for o in operators]
 
@@ -45,18 +49,25 @@ class Machine:
         """A run; `off` and `overhead` are what tables do not know."""
         return (self.overhead + sum(self.nodes(model).values()) ** self.off) * 1e-9
 
+    def profile(self, model):
+        return {name: units * 1e-9 for name, units in self.nodes(model).items()}
+
     def nodes(self, model):
         """What the convolutions and linear layers take, by their outputs."""
         nodes = [n for n in model.proto.graph.node if n.op_type in ("Conv", "Gemm")]
-        pairs = itertools.pairwise([1, *channels(model)])
-        return {n.output[0]: self.kernel(pair) for n, pair in zip(nodes, pairs, strict=True)}
+        pairs, full = (itertools.pairwise([1, *channels(m)]) for m in (model, load(DIGITS)))
+        return {n.output[0]: self.layer(*about) for n, *about in zip(nodes, itertools.count(), pairs, full)}
+
+    def layer(self, number, lengths, full):
+        whole = self.kernel(full)
+        return whole * self.truth.get(number, lambda share: share)(self.kernel(lengths) / whole)
 
 
 @pytest.fixture
 def machine(monkeypatch):
     made = Machine()
     monkeypatch.setattr("onnxprune.latency.prediction.tables", made.tables)
-    monkeypatch.setattr("onnxprune.latency.timer.profile", lambda model, feeds, setting: made.nodes(model))
+    monkeypatch.setattr("onnxprune.latency.timer.profile", lambda model, feeds, setting: made.profile(model))
     monkeypatch.setattr(Timer, "before", property(lambda self: made.seconds(self.model)))
 
     def compare(self, small):
@@ -77,6 +88,68 @@ def test_a_budget_is_reached_though_tables_are_off(machine, share, off, overhead
     assert goal.met and goal.most == pytest.approx(share * machine.seconds(load(DIGITS)))
     assert goal.reached == pytest.approx(machine.seconds(outcome.model))
     assert goal.reached >= 0.93 * goal.most
+
+
+SLOWER = {0.7: lambda share: 0.7 + 0.3 * share, 5: lambda share: min(1.0, 5 * share)}
+
+
+@pytest.mark.parametrize("layer", range(4))
+@pytest.mark.parametrize("true", [*SLOWER.values(), lambda share: share / 5 if share < 1 else 1.0])
+def test_a_table_that_is_off_is_corrected_by_what_its_operator_takes(machine, layer, true):
+    """One operator takes five times what its table says of narrow ones, a fifth of it, or hardly less than whole."""
+    machine.block, machine.truth = 1, {layer: true}
+    whole = load(DIGITS)
+    nodes = machine.nodes(whole)
+    target = max(0.5, 1 - 0.5 * (1 - list(nodes.values())[layer] / sum(nodes.values())))
+    outcome = api.run(whole, Options(latency=f"{100 * target:.0f}%", round_to=1), verify=False, place=ONE)
+    (goal,) = outcome.goals
+    assert 0.95 * goal.most <= goal.reached <= goal.most and not goal.why
+    assert goal.reached == pytest.approx(machine.seconds(outcome.model))
+    assert outcome.timed.predicted * goal.before == pytest.approx(goal.reached, rel=0.05)
+    for small, full in zip(channels(outcome.model), channels(whole), strict=True):
+        assert small >= full / 4
+
+
+def test_overhead_and_what_no_group_changes_are_no_reason_to_empty_a_model(machine):
+    """Nine tenths of a run are overhead: half of the time is out of reach, and what goes saves what can be saved."""
+    machine.block = 1
+    machine.overhead = 9 * sum(machine.nodes(load(DIGITS)).values())
+    outcome = api.run(load(DIGITS), Options(latency="50%", round_to=1), verify=False, place=ONE)
+    (goal,) = outcome.goals
+    assert not goal.met and "as much goes as the options allow" in goal.why
+    assert outcome.after.params > 0.05 * outcome.before.params
+    assert goal.reached < 0.93 * goal.before
+
+
+def test_more_than_three_quarters_of_a_group_go_only_where_it_must(machine):
+    machine.block = 1
+    lost = {}
+    for share in (0.5, 0.05):
+        outcome = api.run(load(DIGITS), Options(latency=f"{100 * share:g}%", round_to=1), verify=False, place=ONE)
+        assert outcome.goals[0].met
+        pairs = zip(channels(outcome.model), channels(load(DIGITS)), strict=True)
+        lost[share] = max(1 - small / full for small, full in pairs)
+    assert lost[0.5] <= 0.75 < lost[0.05]
+    capped = api.run(load(DIGITS), Options(latency="5%", round_to=1, max_ratio=0.3), verify=False, place=ONE)
+    assert not capped.goals[0].met and "as the options allow" in capped.goals[0].why
+
+
+def test_what_is_missed_by_steps_is_said(machine):
+    machine.block = 1
+    outcome = api.run(load(DIGITS), Options(latency="60%", round_to=16), verify=False, place=ONE)
+    (goal,) = outcome.goals
+    assert goal.met and (goal.reached >= 0.95 * goal.most or "widths go in steps" in goal.why)
+
+
+def test_expected_damage_is_beside_the_time(machine):
+    found = [
+        api.run(load(DIGITS), Options(latency=f"{percent}%", round_to=1), verify=False, place=ONE)
+        for percent in (80, 50, 20)
+    ]
+    damage = [outcome.timed.damage for outcome in found]
+    assert 0 < damage[0] < damage[1] < damage[2] < 1
+    assert data.timed(found[0].timed)["predicted_damage"] == damage[0]
+    assert f"{damage[0]:.1%} of the importance expected to be lost" in text.timed(found[0].timed)
 
 
 def test_seconds_are_a_budget_too(machine):

@@ -324,7 +324,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         type=Ratio(),
         default=0.9,
         show_default=True,
-        help="Most that any but a plain ratio takes from one group.",
+        help="Most that any but a plain ratio takes from one group; --latency takes more than 0.75 only where it must.",
     ),
     click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated."),
     click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated."),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from onnxprune.cost import contractions
 from onnxprune.labels import Array
+from onnxprune.latency.correction import Curve
 from onnxprune.latency.operators import Operator, operators
 from onnxprune.latency.profile import Profile
 from onnxprune.latency.tables import Table, proportional, tables
@@ -19,6 +21,9 @@ from onnxprune.shapes import Facts, infer
 from onnxprune.tracing import Tracing
 from onnxprune.widths import Widths
 from onnxprune.wiring import first_output
+
+# What times of the same node may differ by between two profiles because of what else the machine does.
+DRIFT = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,19 @@ class _Batch:
         return _Batch(self.table, *parts) if hit.any() else None
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A smaller model whose nodes were timed.
+
+    Attributes:
+        counts: int[groups], the units that its groups had lost.
+        nodes: what its nodes take.
+    """
+
+    counts: Array
+    nodes: Profile
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Predicted seconds of a run; a `measures.Measure`.
@@ -62,27 +80,35 @@ class Prediction:
     Attributes:
         widths: lengths as functions of what groups lose.
         batches: the contractions that change, by their tables.
-        rest: what everything else takes: in proportion to its elements, or constant.
-        scale: correction of the whole, from a measurement of it.
+        outputs: the first output of every contraction that changes.
+        others: tensor -> seconds of the node that makes it, in the original, where no contraction is in it.
+        overhead: seconds of a run in which no node runs.
+        scale: what nodes take in a run, over what they take while they are timed.
+        seen: smaller models that were timed node by node.
+        is_relative: nodes are known by their shares of a run alone.
     """
 
     widths: Widths
     batches: Sequence[_Batch]
-    rest: Sum
+    outputs: Sequence[str]
+    others: Mapping[str, float]
+    overhead: float = 0.0
     scale: float = 1.0
+    seen: tuple[_Seen, ...] = ()
+    is_relative: bool = False
     _known: dict[int, list[_Batch]] = field(default_factory=dict, repr=False)
     _last: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     def total(self, counts: Array) -> float:
         """See `Measure`."""
-        return self.scale * (float(self._values(counts).sum()) + self.rest.total(counts))
+        return self.overhead + self.scale * (float(self._values(counts).sum()) + self._rest.total(counts))
 
     def along(self, counts: Array, group: int, menu: Array) -> Array:
         """See `Measure`."""
         numbers, changed = self.changed(counts, group, menu)
         values = self._values(counts)
         own = values.sum() - values[numbers].sum() + changed.sum(axis=1)
-        return np.asarray(self.scale * (own + self.rest.along(counts, group, menu)))
+        return np.asarray(self.overhead + self.scale * (own + self._rest.along(counts, group, menu)))
 
     def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
         """(int[k] the operators that a group changes, float64[menu, k] what they take if it loses `menu` units)."""
@@ -96,23 +122,95 @@ class Prediction:
         parts = self._known[group]
         numbers = np.concatenate([np.empty(0, np.int64), *(part.numbers for part in parts)])
         found = [np.empty((len(menu), 0)), *(part.seconds(lengths[:, part.axes]) for part in parts)]
-        return numbers, np.concatenate(found, axis=1)
+        return numbers, self._corrected(numbers, np.concatenate(found, axis=1))
 
     def _values(self, counts: Array) -> Array:
         """float64[operators]; those of the last counts are kept, since they are asked for again and again."""
         key = counts.tobytes()
         if key not in self._last:
-            lengths = self.widths.lengths(counts)
-            values = np.zeros(sum(len(batch.numbers) for batch in self.batches))
-            for batch in self.batches:
-                values[batch.numbers] = batch.seconds(lengths[batch.axes])
             self._last.clear()
-            self._last[key] = values
+            self._last[key] = self._corrected(np.arange(len(self.outputs)), self._by_tables(counts))
         return self._last[key]
 
-    def scaled_to(self, seconds: float) -> Prediction:
-        """The same, such that nothing removed takes `seconds`."""
-        return replace(self, scale=self.scale * seconds / self.total(np.zeros(self.widths.count, np.int64)))
+    def _by_tables(self, counts: Array) -> Array:
+        """float64[operators]: what tables alone say."""
+        lengths = self.widths.lengths(counts)
+        values = np.zeros(len(self.outputs))
+        for batch in self.batches:
+            values[batch.numbers] = batch.seconds(lengths[batch.axes])
+        return values
+
+    def _corrected(self, numbers: Array, values: Array) -> Array:
+        """float64[..., k]: what tables say of the operators `numbers`, corrected by what was measured of each."""
+        if self._curves:
+            values = values.copy()
+            for place, number in enumerate(numbers):
+                if number in self._curves:
+                    values[..., place] = self._curves[number](values[..., place])
+        return values
+
+    # --- what measurements of smaller models change --------------------------------------------------------
+
+    def anchored(self, seconds: float) -> Prediction:
+        """The same, such that nothing removed takes `seconds`: what no node takes is overhead of a run."""
+        nodes = self.total(self._nothing) - self.overhead
+        if nodes <= seconds and not self.is_relative:
+            return replace(self, overhead=seconds - nodes)
+        return replace(self, overhead=0.0, scale=self.scale * seconds / nodes)
+
+    def corrected(self, counts: Array, nodes: Profile, seconds: float) -> Prediction:
+        """The same, after a smaller model was timed.
+
+        How its time is shared out is taken from its nodes, and how much there is from its run: whatever else the
+        machine did while nodes were timed slowed all of them.
+
+        Args:
+            counts: int[groups], the units that its groups have lost.
+            nodes: what its nodes take.
+            seconds: what a run of it takes.
+        """
+        told = self.scale * sum(nodes.values())
+        factor = (seconds - self.overhead) / told if told > 0 else 1.0
+        factor = factor if 1 / DRIFT < factor < DRIFT else 1.0
+        found = _Seen(counts, {tensor: factor * value for tensor, value in nodes.items()})
+        return replace(self, seen=(*self.seen, found), _known={}, _last={})
+
+    @cached_property
+    def _curves(self) -> Mapping[int, Curve]:
+        """Contraction -> its curve, where a smaller model has told of it."""
+        whole, points = self._by_tables(self._nothing), dict[int, list[tuple[float, float]]]()
+        for one in self.seen:
+            predicted = self._by_tables(one.counts)
+            base = {name: float(p) for name, p in zip(self.outputs, predicted, strict=True)}
+            shares = _shares(self.widths.groups.tracing, one.nodes, base).operators
+            for number, name in enumerate(self.outputs):
+                if shares.get(name):
+                    points.setdefault(number, []).append((base[name], shares[name] * base[name]))
+        return {number: Curve.of(float(whole[number]), seen) for number, seen in points.items() if whole[number] > 0}
+
+    @cached_property
+    def _rest(self) -> Sum:
+        """What no contraction takes: what stays however small a tensor is, and what goes with its elements."""
+        known = self.widths.groups.tracing.facts.shapes
+        # All axes of a tensor keep their length where its shape is not known.
+        axes_of = {tensor: self.widths.axes(tensor) if tensor in known else () for tensor in self.others}
+        full = self.widths.lengths(self._nothing)
+        terms: list[tuple[float, tuple[int, ...]]] = []
+        for tensor, whole in self.others.items():
+            axes = axes_of[tensor]
+            full_size = max(1.0, float(np.prod(full[list(axes)])))
+            points = []
+            for one in self.seen:
+                if tensor in one.nodes:
+                    share = float(np.prod(self.widths.lengths(one.counts)[list(axes)])) / full_size
+                    points.append((share * whole, one.nodes[tensor]))
+            floor = float(Curve.of(whole, points).measured[0])
+            terms += [(floor, ()), ((whole - floor) / full_size, axes)]
+        return Sum(Terms.of(self.widths, terms))
+
+    @property
+    def _nothing(self) -> Array:
+        return np.zeros(self.widths.count, np.int64)
 
 
 def predict(
@@ -134,6 +232,7 @@ def predict(
     groups, tracing = widths.groups, widths.groups.tracing
     facts = infer(tracing.model, sizes)
     changing = operators(widths, facts)
+    is_relative = nodes is None
     if nodes is None:
         nodes, found = _by_work(tracing, facts), [proportional(operator) for operator in changing]
     else:
@@ -145,7 +244,8 @@ def predict(
     for number, table in enumerate(found):
         numbers.setdefault(id(table), []).append(number)
     batches = [_Batch.of(found[members[0]], members, changing, weights) for members in numbers.values()]
-    return Prediction(widths, batches, _rest(widths, shares))
+    names = [first_output(o.site.node) for o in changing]
+    return Prediction(widths, batches, names, shares.tensors, is_relative=is_relative)
 
 
 def _by_work(tracing: Tracing, facts: Facts) -> Profile:
@@ -201,12 +301,3 @@ def _fused(tracing: Tracing, tensor: str, nodes: Mapping[str, float]) -> Iterato
             new = [name for name in node.input if name and name not in nodes and name not in met]
             met.update(new)
             pending += new
-
-
-def _rest(widths: Widths, shares: _Shares) -> Sum:
-    """What takes time in proportion to a tensor's elements; all of its axes keep their length where it is not known."""
-    known = widths.groups.tracing.facts.shapes
-    axes = [widths.axes(name) if name in known else () for name in shares.tensors]
-    full = widths.lengths(np.zeros(widths.count, np.int64))
-    seconds = [s / max(1.0, float(np.prod(full[list(a)]))) for s, a in zip(shares.tensors.values(), axes, strict=True)]
-    return Sum(Terms.of(widths, list(zip(seconds, axes, strict=True))))

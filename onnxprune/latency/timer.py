@@ -36,14 +36,17 @@ class Timed:
     Attributes:
         before: seconds of a run of the original.
         ratio: how much of that is left, measured in turn.
-        predicted: the share that was expected from tables; None where there are none.
+        predicted: the share that was expected from tables, and from what measurements corrected in them; None where
+            there are none.
         place: where.
+        damage: share of the importance of all units, by their scores, that goes.
     """
 
     before: float
     ratio: Ratio
     predicted: float | None
     place: Place
+    damage: float | None = None
 
     @property
     def after(self) -> float:
@@ -71,6 +74,7 @@ class Timer:
     progress: Callable[[str], object] = lambda stage: None
     _known: Prediction | None = field(default=None, repr=False)
     _last: tuple[Model, Ratio] | None = field(default=None, repr=False)
+    _seen: list[tuple[Array, Profile, float]] = field(default_factory=list, repr=False)
 
     @cached_property
     def feeds(self) -> Mapping[str, np.ndarray]:
@@ -99,8 +103,10 @@ class Timer:
     def expected(self, widths: Widths) -> Prediction:
         """Seconds as a function of what groups lose; what was measured of the original where nothing goes."""
         if self._known is None or not _is_same(self._known.widths, widths):
-            found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress)
-            self._known = found.scaled_to(self.before)
+            found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress).anchored(self.before)
+            for counts, nodes, seconds in self._seen:
+                found = found.corrected(counts, nodes, seconds)
+            self._known = found
         return self._known
 
     def compared(self, small: Model) -> Ratio:
@@ -108,6 +114,20 @@ class Timer:
         if self._last is None or self._last[0] is not small:
             self._last = small, self._compare(small)
         return self._last[1]
+
+    def correct(self, small: Model, counts: Array) -> None:
+        """Let what a smaller model takes, node by node, correct what tables say.
+
+        Args:
+            small: the smaller model.
+            counts: int[groups], the units that its groups have lost.
+        """
+        if self._known is None or self._profile is None:
+            return
+        self.progress("timing the nodes of the smaller model")
+        nodes = profile(small, feeds_at(small, self.place.setting, self.sizes), self.place.setting)
+        self._seen.append((counts, nodes, self.seconds(small)))
+        self._known = self._known.corrected(*self._seen[-1])
 
     def _compare(self, small: Model) -> Ratio:
         self.progress("timing the smaller model")

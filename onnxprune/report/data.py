@@ -275,12 +275,13 @@ def follows(rule: Rule) -> str:
 
 
 def timed(of: Timed) -> dict[str, Any]:
-    """The time of a run in seconds before and after, the share that is left, and where."""
+    """The time of a run in seconds before and after, the share that is left, the expected damage, and where."""
     return {
         "before": of.before,
         "after": of.after,
         "ratio": ratio(of.ratio),
         "predicted": of.predicted,
+        "predicted_damage": of.damage,
         "provider": of.place.setting.provider,
         "threads": of.place.setting.threads,
     }

@@ -71,7 +71,8 @@ def timed(of: Timed) -> str:
     change = f"{numbers.duration(of.before)} -> {numbers.duration(of.after)}"
     left = "SLOWER, " if of.is_slower else ""
     expected = "" if of.predicted is None else f", {of.predicted:.3f} expected"
-    return f"{change} ({left}{ratio(of.ratio)}{expected}; {provider}, {threads})"
+    lost = "" if of.damage is None else f"; {of.damage:.1%} of the importance expected to be lost"
+    return f"{change} ({left}{ratio(of.ratio)}{expected}; {provider}, {threads}){lost}"
 
 
 def benched(results: Sequence[Result]) -> list[str]:
@@ -174,7 +175,8 @@ def budgets(of: Sequence[Goal]) -> list[str]:
         found = (
             f"{show(goal.reached)} of at most {show(goal.most)} ({numbers.percent(goal.reached, goal.before)} is left)"
         )
-        lines.append(entry("budget", f"{name}: {found}{'' if goal.met else ', MISSED'}"))
+        why = f": {goal.why}" if goal.why else ""
+        lines.append(entry("budget", f"{name}: {found}{'' if goal.met else ', MISSED'}{why}"))
     return lines
 
 
