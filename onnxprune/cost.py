@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from onnxprune.flat import flattened
-from onnxprune.flow import branch_for, dead, graphs
+from onnxprune.flow import branch_for, dead
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
+from onnxprune.protos import graphs
 from onnxprune.rules.registry import Product
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape, infer

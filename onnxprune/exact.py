@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model import Model
+from onnxprune.names import Names
 from onnxprune.wiring import captured
 
 # Contractions of stored numbers: the slots of the second factor and of its zero point.
@@ -44,16 +45,16 @@ def unsaturated(model: Model, original: Model, dtypes: Mapping[str, int]) -> Mod
         return model
     proto, nodes = _taken_apart(model)
     graph = proto.graph
-    constants = {"": np.uint8(_SHIFT), "_wide": np.int32(_SHIFT)}
-    graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(v), f"onnxprune_shift{k}") for k, v in constants.items()
-    )
+    names = Names(model.proto.graph)
+    shifts = {dtype: names.unique("onnxprune_shift") for dtype in (np.uint8, np.int32)}
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(_SHIFT, kind), n) for kind, n in shifts.items())
     for node in nodes:
         if node.output and node.output[0] in wide:
             weight, zero = _WEIGHTS[node.op_type]
             node.input.extend([""] * (zero + 1 - len(node.input)))
             for slot in (weight, zero):
-                node.input[slot] = _shifted(graph, node.input[slot], f"onnxprune_{node.output[0]}_{slot}")
+                given = node.input[slot]
+                node.input[slot] = _shifted(graph, given, names, shifts[np.int32]) if given else shifts[np.uint8]
         graph.node.append(node)
     return replace(model, proto=proto)
 
@@ -73,12 +74,10 @@ def _is_mixed(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:
     return node.op_type == "DynamicQuantizeMatMul" or dtypes.get(node.input[0]) == TensorProto.UINT8
 
 
-def _shifted(graph: onnx.GraphProto, tensor: str, stem: str) -> str:
-    if not tensor:
-        return "onnxprune_shift"
-    steps = [f"{stem}_{role}" for role in ("wide", "sum", "uint8")]
+def _shifted(graph: onnx.GraphProto, tensor: str, names: Names, shift: str) -> str:
+    steps = [names.unique(f"onnxprune_{role}") for role in ("wide", "sum", "uint8")]
     graph.node.append(helper.make_node("Cast", [tensor], steps[:1], to=TensorProto.INT32))
-    graph.node.append(helper.make_node("Add", [steps[0], "onnxprune_shift_wide"], steps[1:2]))
+    graph.node.append(helper.make_node("Add", [steps[0], shift], steps[1:2]))
     graph.node.append(helper.make_node("Cast", steps[1:2], steps[2:], to=TensorProto.UINT8))
     return steps[2]
 
@@ -105,12 +104,13 @@ def unrounded(model: Model, original: Model, dtypes: Mapping[str, int]) -> Model
     proto, nodes = _taken_apart(model)
     graph = proto.graph
     del graph.value_info[:]
+    names = Names(model.proto.graph)
     for node in nodes:
         limits = found.get(node.output[0]) if node.output else None
         if limits is None:
             graph.node.append(node)
         else:
-            _spell_out(graph, node, *limits)
+            _spell_out(graph, node, names, *limits)
     return replace(model, proto=proto)
 
 
@@ -150,17 +150,17 @@ def _is_single(original: Model, node: onnx.NodeProto, stored: int = TensorProto.
     return scale is not None and math.prod(scale.dims) == 1 and stored in _ROUNDED
 
 
-def _spell_out(graph: onnx.GraphProto, node: onnx.NodeProto, real: int, stored: int) -> None:
+def _spell_out(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names, real: int, stored: int) -> None:
     """Append (de)quantisation in real numbers in place of `node`."""
-    stem, output = f"onnxprune_{node.output[0]}", node.output[0]
+    output = node.output[0]
 
     def add(op: str, *inputs: str, made: str = "", **attributes: Any) -> str:
-        name = made or f"{stem}_{len(graph.node)}"
+        name = made or names.unique(f"onnxprune_{op.lower()}")
         graph.node.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 
     def limit(value: float) -> str:
-        value_name = f"{stem}_limit_{len(graph.initializer)}"
+        value_name = names.unique("onnxprune_limit")
         kind = helper.tensor_dtype_to_np_dtype(real)
         graph.initializer.append(numpy_helper.from_array(np.array(value, kind), value_name))
         return value_name

@@ -9,16 +9,17 @@ used. Weights of bodies are among the initializers meanwhile.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnxprune.flow import BEGIN, DOMAIN, FLAT, Path, attributes, bodies, is_begin, is_flat
+from onnxprune.flow import BEGIN, DOMAIN, FLAT, Path, attributes, branches, is_begin, is_flat
 from onnxprune.model import Model
-from onnxprune.protos import copy_except, keep
+from onnxprune.names import Names
+from onnxprune.protos import bodies, copy_except, keep
 
 
 def flattened(model: Model) -> Model:
@@ -28,7 +29,7 @@ def flattened(model: Model) -> Model:
     proto = ModelProto()
     copy_except(model.proto, proto, "graph")
     copy_except(model.proto.graph, proto.graph, "node")
-    work = _Flattening(proto.graph, _defined(model.proto.graph))
+    work = _Flattening(proto.graph, _defined(model.proto.graph), Names(model.proto.graph))
     work.nodes(model.proto.graph, {}, ())
     return replace(model, proto=proto)
 
@@ -75,13 +76,12 @@ def _defined(graph: GraphProto) -> set[str]:
 class _Flattening:
     graph: GraphProto
     taken: set[str]
-    count: int = 0
+    names: Names
 
-    def unique(self, stem: str) -> str:
-        name = stem
-        while name in self.taken:
-            self.count += 1
-            name = f"{stem}__{self.count}"
+    def unique(self, name: str) -> str:
+        """The name itself where no scope that was laid out before has it, else a new one."""
+        if name in self.taken:
+            name = self.names.unique(name)
         self.taken.add(name)
         return name
 
@@ -141,7 +141,7 @@ class _Flattening:
         graph = attribute.g
         own = {name: self.unique(name) for name in sorted(_defined(graph))}
         inner = dict(renamed) | own
-        begun = [inner[v.name] for v in graph.input] or [self.unique(f"{attribute.name}_begins")]
+        begun = [inner[v.name] for v in graph.input] or [self.names.unique(f"{attribute.name}_begins")]
         skeleton = GraphProto()
         copy_except(graph, skeleton, "node", "initializer", "sparse_initializer")
         stored = [t.name for t in graph.initializer] + [s.values.name for s in graph.sparse_initializer]
@@ -239,6 +239,41 @@ def nest(graph: GraphProto) -> None:
     keep(graph.sparse_initializer, lambda s: s.values.name not in home)
     known = _defined(graph)
     keep(graph.value_info, lambda info: info.name in known)
+
+
+def settle(graph: GraphProto, taken: Callable[[NodeProto], str], is_stale: Callable[[NodeProto], bool]) -> None:
+    """Put the branch that is always taken in place of its If, where another branch is stale.
+
+    Args:
+        graph: the flat graph.
+        taken: the branch that a flat If always takes; empty if either.
+        is_stale: whether a node no longer fits what it reads.
+    """
+    stack: list[list[NodeProto]] = [[]]
+    for node in graph.node:
+        if is_begin(node):
+            stack.append([])
+        stack[-1].append(node)
+        if is_flat(node):
+            stack[-1].pop()
+            names = list(branches(node)) if node.op_type == "If" else ["body"]
+            frames = dict(zip(names, stack[-len(names) :], strict=True))
+            del stack[-len(names) :]
+            branch = taken(node) if node.op_type == "If" else ""
+            if branch and any(is_stale(n) for name in names if name != branch for n in frames[name]):
+                stack[-1] += [*frames[branch][1:], *_handed_on(node, branches(node)[branch])]
+            else:
+                stack[-1] += [*(n for frame in frames.values() for n in frame), node]
+    if len(stack[0]) != len(graph.node):
+        nodes = [NodeProto.FromString(node.SerializeToString()) for node in stack[0]]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _handed_on(node: NodeProto, slots: range) -> list[NodeProto]:
+    """What a branch returns under the names of the outputs of its If."""
+    pairs = zip(slots, node.output, strict=True)
+    return [helper.make_node("Identity", [node.input[slot]], [output]) for slot, output in pairs if output]
 
 
 def _whole(

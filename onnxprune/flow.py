@@ -7,12 +7,14 @@ belongs to, which gets the outputs of its bodies as inputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from onnxprune.names import Names
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -37,22 +39,6 @@ def is_flat(node: NodeProto) -> bool:
 def is_loop(begin: NodeProto) -> bool:
     """Whether a `Begin` stands in front of the body of a Loop, whose count is its first input."""
     return begins(begin)[0] == 2
-
-
-def bodies(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs in the attributes of a node."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and all graphs in it."""
-    yield graph
-    for node in graph.node:
-        for body in bodies(node):
-            yield from graphs(body)
 
 
 @dataclass(frozen=True)
@@ -241,6 +227,8 @@ def forced(model: Model, path: Path) -> Model | None:
     graph = proto.graph
     for output, name in path:
         node = next((n for n in graph.node if n.output and n.output[0] == output), None)
+        if node is None and (output, name) != path[-1]:
+            continue  # a branch that is always taken stands in place of its If
         attribute = next((a for a in node.attribute if a.name == name), None) if node is not None else None
         if node is None or attribute is None:
             return None
@@ -251,9 +239,8 @@ def forced(model: Model, path: Path) -> Model | None:
 
 
 def _decided(proto: ModelProto, *, value: bool) -> str:
-    name = f"onnxprune_{'then' if value else 'else'}"
-    if all(t.name != name for t in proto.graph.initializer):
-        proto.graph.initializer.append(helper.make_tensor(name, TensorProto.BOOL, (), [value]))
-        if proto.ir_version < 4:
-            proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, ()))
+    name = Names(proto.graph).unique(f"onnxprune_{'then' if value else 'else'}")
+    proto.graph.initializer.append(helper.make_tensor(name, TensorProto.BOOL, (), [value]))
+    if proto.ir_version < 4:
+        proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, ()))
     return name

@@ -29,10 +29,12 @@ def inlined(model: Model) -> Model:
             hint="export it without local functions",
         )
     light = onnx.ModelProto()
-    # The inliner sees names only; the weights stay out of its copies.
+    # The inliner sees names only, those of the weights among them, which it must not give to others.
     copy_except(proto, light, "graph")
     copy_except(proto.graph, light.graph, "initializer")
+    light.graph.initializer.extend(onnx.TensorProto(name=tensor.name) for tensor in proto.graph.initializer)
     expanded = inliner.inline_local_functions(light)
+    del expanded.graph.initializer[:]
     expanded.graph.initializer.extend(proto.graph.initializer)
     return replace(model, proto=expanded)
 

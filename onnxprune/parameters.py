@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from onnx import helper, numpy_helper
 from onnxprune.labels import Array
 from onnxprune.layers import Layer
 from onnxprune.model import Model
+from onnxprune.names import Names
 from onnxprune.wiring import captured
 
 # Norms: the slots of the scale and of the bias, and the axis of the channels that these lie along.
@@ -116,8 +116,7 @@ class Parameters:
 
     def _add(self, wish: str, value: Array) -> str:
         graph = self.proto.graph
-        taken = set(self._stored) | {o for n in graph.node for o in n.output}
-        name = next(n for n in (f"{wish}{'_' * i}" for i in itertools.count()) if n not in taken)
+        name = Names(graph).unique(wish)
         tensor = numpy_helper.from_array(value, name)
         graph.initializer.append(tensor)
         self._stored[name] = graph.initializer[-1]

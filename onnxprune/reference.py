@@ -8,6 +8,7 @@ model must equal this model to float tolerance.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from onnxprune.flat import nest
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
+from onnxprune.names import Names
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
@@ -53,15 +55,17 @@ class _Reference:
     groups: Groups
     cut: Cut
     graph: onnx.GraphProto
-    count: int = 0
     zeros: dict[int, str] = field(default_factory=dict)
 
     def is_cut(self, site: Site, slot: int, axis: int) -> bool:
         return bool(self.cut.removed(site.labels(slot)[axis]).any())
 
     def name(self, role: str) -> str:
-        self.count += 1
-        return f"onnxprune_reference_{role}_{self.count}"
+        return self.names.unique(f"onnxprune_reference_{role}")
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(self.groups.model.proto.graph, self.groups.tracing.model.proto.graph)
 
     def constant(self, value: Array, role: str) -> str:
         name = self.name(role)

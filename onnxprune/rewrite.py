@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -15,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
-from onnxprune.flat import nest
-from onnxprune.flow import bodies
+from onnxprune.flat import nest, settle
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
-from onnxprune.protos import copy_except, keep
+from onnxprune.names import Names
+from onnxprune.protos import bodies, copy_except, keep
 from onnxprune.rules.site import Site
 from onnxprune.tracing import Tracing
 from onnxprune.wiring import captured, first_output
@@ -115,27 +114,18 @@ class _Rewriting:
     cut: Cut
     values: dict[str, Callable[[], Array]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def groups(self) -> Groups:
         return self.cut.groups
 
     @cached_property
-    def names(self) -> set[str]:
-        graph = self.model.proto.graph
-        found = {t.name for t in graph.initializer} | {i.name for i in graph.input}
-        found.update(name for node in graph.node for name in (node.name, *node.output, *captured(node)))
-        return found
+    def names(self) -> Names:
+        return Names(self.groups.model.proto.graph, self.model.proto.graph)
 
     def unique(self, stem: str) -> str:
-        """A name that no tensor has."""
-        name = stem
-        while name in self.names:
-            self.counts[stem] += 1
-            name = f"{stem}_{self.counts[stem]}"
-        self.names.add(name)
-        return name
+        """A name that nothing has."""
+        return self.names.unique(stem)
 
     def run(self) -> Model:
         old = self.model.proto
@@ -146,6 +136,7 @@ class _Rewriting:
         self._weights(graph)
         self._nodes(graph)
         self._infos(graph)
+        settle(graph, self.groups.tracing.branch_taken, self._is_stale)
         nest(graph)
         drop_dead(graph, self.model.overridable)
         if old.ir_version < 4:  # where every initializer must also be an input
@@ -276,14 +267,21 @@ class _Rewriting:
         around = itertools.chain(*self.cut.around(site))
         return any(self.cut.removed(labels).any() for axes in around if axes for labels in axes)
 
+    def _is_stale(self, node: onnx.NodeProto) -> bool:
+        """Whether a node that is never run reads a tensor that shrinks: it would no longer be valid."""
+        tracing = self.groups.tracing
+        names = (*node.input, *captured(node), *(tracing.key(node, slot) for slot in range(len(node.input))))
+        return any(self.cut.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
+
     # --- the rest ----------------------------------------------------------------------------------------
 
     def _infos(self, graph: onnx.GraphProto) -> None:
         """Sizes as they are now, of whatever the file declares: inputs, outputs and what is in between."""
         graph.value_info.extend(self.model.proto.graph.value_info)
         stored = {t.name: tuple(t.dims) for t in graph.initializer}
+        copies = {name: axes for versions in self._constants.values() for name, axes in versions.items()}
         for info in (*graph.value_info, *graph.input, *graph.output):
-            axes = self.groups.tracing.axes.get(info.name)
+            axes = copies.get(info.name, self.groups.tracing.axes.get(info.name))
             shape = self.groups.facts.shapes.get(info.name)
             if shape is None or not info.type.tensor_type.HasField("shape"):
                 continue

@@ -244,9 +244,8 @@ class Tracing(Wiring, LabelState):
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
         for node in self.model.proto.graph.node:
             made = first_output(node)
-            dead = made in self._dead
             for slot, name in enumerate(node.input):
-                if name and (made, slot) not in self.read and not (dead and not self.is_weight(name)):
+                if name and (made, slot) not in self.read and made not in self._dead:
                     for labels in self.axes.get(self.key(node, slot), ()):
                         reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
                         self.ledger.fix(labels, reason)

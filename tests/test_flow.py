@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import api, cost, flow
+from onnxprune import api, cost, flow, protos
 from onnxprune import flat as flat_graph
 from onnxprune.model import load
 from onnxprune.plan import Plan
@@ -37,7 +37,7 @@ def model(text: str, *weights: onnx.TensorProto) -> onnx.ModelProto:
 
 def into(proto: onnx.ModelProto, node: str, name: str, *weights: onnx.TensorProto) -> onnx.ModelProto:
     """Put weights into a body."""
-    owner = next(n for g in flow.graphs(proto.graph) for n in g.node if node in n.output)
+    owner = next(n for g in protos.graphs(proto.graph) for n in g.node if node in n.output)
     next(a for a in owner.attribute if a.name == name).g.initializer.extend(weights)
     return proto
 
@@ -90,7 +90,7 @@ def proven(outcome: api.Outcome) -> None:
 def stored(proto: onnx.ModelProto) -> dict[str, list[tuple[int, ...]]]:
     """Shapes of all weights by name, main graph first."""
     found: dict[str, list[tuple[int, ...]]] = {}
-    for graph in flow.graphs(proto.graph):
+    for graph in protos.graphs(proto.graph):
         for tensor in graph.initializer:
             found.setdefault(tensor.name, []).append(tuple(tensor.dims))
     return found
@@ -102,7 +102,7 @@ def stored(proto: onnx.ModelProto) -> dict[str, list[tuple[int, ...]]]:
 @pytest.mark.parametrize("proto", [two_branches(), recurrent()], ids=["If", "Loop"])
 def test_bodies_come_back_as_they_were(proto: onnx.ModelProto) -> None:
     flat = flat_graph.flattened(load(proto))
-    assert all(next(flow.bodies(node), None) is None for node in flat.proto.graph.node)
+    assert all(next(protos.bodies(node), None) is None for node in flat.proto.graph.node)
     again = onnx.ModelProto()
     again.CopyFrom(flat.proto)
     flat_graph.nest(again.graph)
@@ -131,7 +131,7 @@ def test_channels_go_through_branches() -> None:
         "w1": [(4, 4)], "w2": [(5, 3)], "shared": [(4, 6)], "v": [(4, 3), (4, 6)], "u": [(3, 5), (6, 5)],
     }  # fmt: skip
     branches = next(n for n in outcome.model.proto.graph.node if n.op_type == "If")
-    shapes = [[d.dim_value for d in b.output[0].type.tensor_type.shape.dim] for b in flow.bodies(branches)]
+    shapes = [[d.dim_value for d in b.output[0].type.tensor_type.shape.dim] for b in protos.bodies(branches)]
     assert shapes == [[0, 5], [0, 5]]
     group = group_of(outcome.groups, "w2", 0)
     assert group is not None
@@ -499,12 +499,12 @@ def test_sparse_weights(inside: bool, pairs: bool) -> None:
         }""",
         *(weight("w1", 4, 8), weight("w2", 6, 3), weight("v", 8, 6)),
     )
-    branch = next(flow.bodies(next(n for n in proto.graph.node if n.op_type == "If")))
+    branch = next(protos.bodies(next(n for n in proto.graph.node if n.op_type == "If")))
     (branch if inside else proto.graph).sparse_initializer.append(sparse)
     outcome = prune(proto)
     assert outcome.verdict is not None
     assert outcome.verdict.ok, outcome.verdict.problem
-    left = [tuple(s.dims) for g in flow.graphs(outcome.model.proto.graph) for s in g.sparse_initializer]
+    left = [tuple(s.dims) for g in protos.graphs(outcome.model.proto.graph) for s in g.sparse_initializer]
     assert left == [(4, 3)]
 
 
@@ -519,3 +519,127 @@ def test_sequences_are_a_barrier_with_a_reason() -> None:
     groups = api.trace(proto)
     assert groups_of(groups, "w1", 1) == []
     assert any("a sequence or optional may hold tensors of any size" in r for r in reasons_for(groups, "w1", 1))
+
+
+# --- branches that are never taken -------------------------------------------------------------------------
+
+
+def known_condition(taken: str = "then_branch", other: str = "e = MatMul(r, w3)") -> onnx.ModelProto:
+    """Both branches read the same tensor; the condition is stored."""
+    proto = model(
+        f"""(float[N, 4] x) => (float[N, 3] y) {{
+          h = MatMul(x, w1)
+          r = Relu(h)
+          y = If (c) <
+            then_branch = first () => (float[N, 3] t) {{ t = MatMul(r, w2) }},
+            else_branch = second () => (float[N, 3] e) {{ {other} }}
+          >
+        }}""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3), weight("w3", 8, 3)),
+        numpy_helper.from_array(np.array(True), "c"),
+    )
+    if taken == "else_branch":
+        for attribute in proto.graph.node[2].attribute:
+            attribute.name = "else_branch" if attribute.name == "then_branch" else "then_branch"
+        proto.graph.initializer[-1].CopyFrom(numpy_helper.from_array(np.array(False), "c"))
+    return proto
+
+
+@pytest.mark.parametrize("taken", ["then_branch", "else_branch"])
+@pytest.mark.parametrize("other", ["e = MatMul(r, w3)", "p = Tanh(r)  e = MatMul(p, w2)", "e = Gemm(h, w3)"])
+def test_a_branch_that_is_never_taken_may_read_what_shrinks(taken: str, other: str) -> None:
+    outcome = prune(known_condition(taken, other))
+    proven(outcome)
+    assert stored(outcome.model.proto) == {"w1": [(4, 4)], "w2": [(4, 3)]}
+    assert [n.op_type for n in outcome.model.proto.graph.node] == ["MatMul", "Relu", "MatMul", "Identity"]
+
+
+def test_a_branch_that_is_never_taken_stays_where_nothing_in_it_shrinks() -> None:
+    proto = known_condition(other="e = MatMul(x, w4)")
+    proto.graph.initializer.append(weight("w4", 4, 3))
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto)["w4"] == [(4, 3)]
+    assert outcome.model.proto.graph.node[2].op_type == "If"
+
+
+def test_a_branch_that_hands_on_what_shrinks_is_never_taken() -> None:
+    proto = model(
+        """(float[N, 4] x) => (float[N, 3] y) {
+          h = MatMul(x, w1)
+          r = Relu(h)
+          m = If (c) <
+            then_branch = first () => (float[N, 8] t) { t = Tanh(r) },
+            else_branch = second () => (float[N, 8] e) { e = Identity(r) }
+          >
+          y = MatMul(m, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("w2", 8, 3), numpy_helper.from_array(np.array(True), "c")),
+    )
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto) == {"w1": [(4, 4)], "w2": [(4, 3)]}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_branch_that_is_never_taken_in_a_loop(steps: int) -> None:
+    """It reads the state; the branch beside it has a weight of its own, and an If that depends on the input."""
+    proto = model(
+        """(float[3, 4] x, bool open) => (float[3, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          h = MatMul(x, w)
+          last = Loop (five, yes, h) <body = body
+            (int64 i, bool go, float[3, 6] s) => (bool on, float[3, 6] next) {
+              on = Identity(go)
+              next = If (c) <
+                then_branch = first () => (float[3, 6] t) {
+                  k = If (open) <
+                    then_branch = inner () => (float[3, 6] a) { a = MatMul(s, u) },
+                    else_branch = outer () => (float[3, 6] b) { b = Tanh(s) }
+                  >
+                  t = Sigmoid(k)
+                },
+                else_branch = second () => (float[3, 6] e) { e = MatMul(s, v) }
+              >
+            }>
+          y = MatMul(last, out)
+        }""",
+        *(numpy_helper.from_array(np.array(steps, np.int64), "five"), numpy_helper.from_array(np.array(True), "c")),
+        *(weight("w", 4, 6), weight("u", 6, 6), weight("v", 6, 6), weight("out", 6, 2)),
+    )
+    outcome = prune(proto)
+    proven(outcome)
+    assert stored(outcome.model.proto)["u"] == [(3, 3)]
+    assert "v" not in stored(outcome.model.proto)
+
+
+# --- sizes that the file notes ------------------------------------------------------------------------------
+
+
+def test_notes_on_constants_that_are_unshared_follow() -> None:
+    """A Constant of ones in a body and in the main graph, a filled one and a sparse one, each noted with its size."""
+    proto = model(
+        """(float[N, 4] x, bool c) => (float[N, 3] y) {
+          one = Constant <value = float[8] {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0}> ()
+          filled = ConstantOfShape <value = float[1] {2.0}> (eight)
+          h = MatMul(x, w1)  a = Mul(h, one)  a2 = Add(a, filled)
+          m = If (c) <
+            then_branch = first () => (float[N, 8] t) {
+              two = Constant <value = float[8] {2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0}> ()
+              i = Mul(a2, two)  j = MatMul(i, u)  t = Mul(j, two)
+            },
+            else_branch = second () => (float[N, 8] e) { f = MatMul(a2, v)  e = Mul(f, one) }
+          >
+          n = Add(m, filled)
+          y = MatMul(n, w2)
+        }""",
+        *(weight("w1", 4, 8), weight("u", 8, 8), weight("v", 8, 8), weight("w2", 8, 3), ints("eight", 8)),
+    )
+    noted = onnx.shape_inference.infer_shapes(proto)
+    known = {info.name for graph in protos.graphs(noted.graph) for info in graph.value_info}
+    assert {"one", "filled", "two"} <= known
+    outcome = prune(noted, criterion="random")
+    proven(outcome)
+    assert stored(outcome.model.proto)["w1"] == [(4, 4)]
+    again = onnx.shape_inference.infer_shapes(outcome.model.proto, strict_mode=True)
+    assert again.graph.output == outcome.model.proto.graph.output

@@ -15,7 +15,7 @@ LEVELS = (
     ("errors", "labels", "journal", "jobs", "cluster"),
     (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
-        *("flat", "flow", "functions", "ids", "protos", "symbols"),
+        *("flat", "flow", "functions", "ids", "names", "protos", "symbols"),
     ),
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
