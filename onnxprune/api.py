@@ -29,6 +29,7 @@ from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Goal, gone
+from onnxprune.tapped import counted, routes_of
 from onnxprune.timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def run(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     with clock("tracing"):
-        groups = trace_model(model, **options.policy, sizes=sizes)
+        groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         seen, recovery = matching.seen(groups, data, runs), recovery or recover.Options()
         scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
@@ -167,6 +168,13 @@ def run(
     return Outcome(
         small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, timed, clock.seconds
     )
+
+
+def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None, runs: Sequence[Any]) -> Groups:
+    """The traced model; it knows which branches the calibration inputs take."""
+    groups = trace_model(model, **options.policy, sizes=sizes)
+    groups.tracing.fed = counted(routes_of(groups.tracing.model, runs))
+    return groups
 
 
 def _repaired(
@@ -223,7 +231,7 @@ def plan_for(
     """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
-    groups = trace_model(model, **options.policy, sizes=sizes)
+    groups = _traced(model, options, sizes, runs)
     scores = stepwise.scored(matching.seen(groups, data, runs), options, runs, recover.Options(), place)
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from onnx import NodeProto
 
 from onnxprune.flat import flattened
-from onnxprune.flow import branch_for, dead
+from onnxprune.flow import branch_for, branches, dead, is_flat
 from onnxprune.functions import inlined
 from onnxprune.labels import Array, Axes, Ledger
 from onnxprune.model import Model
@@ -110,16 +111,58 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
 def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
     """Every contraction with its products; with none where it does not run at the numbers for symbolic dims.
 
-    Of an If whose condition depends on these numbers, one branch runs; where it depends on what is fed, both count.
+    Of an If, the branches count that the given data take. Where there are none, one branch runs if the condition
+    depends on these numbers; where it depends on what is fed, both count.
     """
-    idle = dead(tracing.model.proto.graph, lambda node: _branch_run(tracing, node))
+    idle = idle_nodes(tracing)
     for site, rule in tracing.sites:
         if rule is not None and rule.work is not None:
             yield site, () if site.node.output[0] in idle else rule.work(site)
 
 
+def idle_nodes(tracing: Tracing) -> frozenset[str]:
+    """First outputs of the nodes in branches that do not run (see `contractions`)."""
+    return dead(tracing.model.proto.graph, lambda node: _branch_run(tracing, node))
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Which branches of an If the given data take.
+
+    Attributes:
+        node: its name, or its first output where it has none.
+        runs: branch -> how many of the runs take it; the branches that none takes are not counted, nor repaired.
+    """
+
+    node: str
+    runs: Mapping[str, int]
+
+
+def branches_taken(tracing: Tracing) -> list[Branches]:
+    """The branches that the given data take, of every If with layers in one of them."""
+    layers = {site.node.output[0] for site, rule in tracing.sites if rule is not None and rule.work is not None}
+    found = []
+    for node in tracing.model.proto.graph.node:
+        if not is_flat(node) or node.output[0] not in tracing.fed:
+            continue
+        made, names = node.output[0], list(branches(node))
+        inside = [dead(tracing.model.proto.graph, partial(_only, made, name)) for name in names]
+        if any(not layers.isdisjoint(some) for some in inside):
+            taken = tracing.fed[made]
+            found.append(Branches(node.name or made, {name: taken.get(name, 0) for name in names}))
+    return found
+
+
+def _only(made: str, branch: str, node: NodeProto) -> str:
+    """The branch, where `node` is the one that makes `made`; empty else."""
+    return branch if node.output[0] == made else ""
+
+
 def _branch_run(tracing: Tracing, node: NodeProto) -> str:
-    """The branch that an If takes at the numbers; empty if that depends on more."""
+    """The branch that an If takes on all data, or at the numbers; empty if it takes both, or that depends on more."""
+    taken = tracing.fed.get(node.output[0])
+    if taken is not None:
+        return next(iter(taken)) if len(taken) == 1 else ""
     return branch_for(tracing.facts.seen.get(node.input[0]))
 
 

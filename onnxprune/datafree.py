@@ -29,8 +29,7 @@ from onnxprune.parameters import Parameters
 from onnxprune.recover import Options, targets
 from onnxprune.rules.pointwise import BINARY, UNARY
 from onnxprune.rules.site import Site
-from onnxprune.runtime import Session
-from onnxprune.tapped import before, part
+from onnxprune.tapped import resumed
 
 logger = logging.getLogger(__name__)
 
@@ -247,9 +246,8 @@ class Activations:
     def _run(self, tensor: str, known: Mapping[str, Array]) -> Array:
         """The value of a tensor from those of the activations in front of it."""
         model = self._cut.groups.model
-        nodes = sorted(before(model, [tensor], known))
-        with Session(part(model, nodes, known, [tensor])) as session:
-            return np.asarray(session.run(known, [tensor])[0])
+        ((value,),) = resumed(model, [known], [tensor])
+        return np.asarray(value)
 
     def _site(self, tensor: str) -> Site | None:
         return self._tracing.by_output[tensor][0] if tensor in self._tracing.by_output else None

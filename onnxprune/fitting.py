@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -90,19 +90,29 @@ class Target:
         raise NotImplementedError
 
 
-def fit(site: Site, task: Task, pairs: Iterable[Pair], train: int, dampings: Sequence[float]) -> Fit:
-    """Fit to the first `train` of the pairs, and keep the fit if it does better on the others."""
+def fit(
+    site: Site, task: Task, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
+) -> Iterator[Fit]:
+    """Fit to the first `train` runs, and keep the fit if it does better on the others.
+
+    Nothing is done unless some run of either kind visits the layer.
+    """
     rng = np.random.default_rng(0)
-    rows = [task.rows(old, new, max(1, ROWS // train), rng) for old, new in pairs]
-    fitting, judging = refit.Rows.joined(rows[:train]), refit.Rows.joined(rows[train:])
-    del rows
+    found: tuple[list[refit.Rows], list[refit.Rows]] = ([], [])
+    for number, visits in enumerate(pairs):
+        most = max(1, ROWS // (train * max(1, len(visits))))
+        found[number >= train].extend(task.rows(old, new, most, rng) for old, new in visits)
+    if not all(found):
+        return
+    fitting, judging = map(refit.Rows.joined, found)
+    del found
     moments = refit.Moments.of(fitting.x, fitting.y, shifted=task.shifted)
     evidence = refit.Evidence(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
     before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
     fitted, after = refit.best(task.method, evidence, fitting, judging, dampings)
     if kept := after < before:
         task.write(fitted)
-    return Fit(site.name, before, after, kept, task.groups)
+    yield Fit(site.name, before, after, kept, task.groups)
 
 
 # --- layers ----------------------------------------------------------------------------------------------
@@ -171,7 +181,7 @@ class LayerTarget(Target):
         old, new, name = self.old, self.new, self.node.input[self.new.weight]
         now = parameters.value(name)
         sliced = new.matrix(now).astype(np.float64) * new.scale
-        whole = cut.groups.model.array(self.site.node.input[old.weight]).astype(np.float32)
+        whole = cut.groups.tracing.model.array(self.site.node.input[old.weight]).astype(np.float32)
         kept = Kept.of(cut, self.site, old)
         full = _taken(old.matrix(whole) * np.float32(old.scale), kept.groups, kept.outputs)
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.flow import BEGIN, DOMAIN, FLAT, Path, attributes, branches, is_begin, is_flat
 from onnxprune.model import Model
@@ -92,7 +93,7 @@ class _Flattening:
             else:
                 new = self.graph.node.add()
                 new.CopyFrom(node)
-                _rename(new, renamed)
+                rename(new, renamed)
 
     def flow(self, node: NodeProto, renamed: Mapping[str, str], path: Path) -> None:
         """A node with bodies: every body with its `Begin`, then the node."""
@@ -191,7 +192,7 @@ def _extra(node: NodeProto) -> dict[str, Any]:
     }
 
 
-def _rename(node: NodeProto, renamed: Mapping[str, str]) -> None:
+def rename(node: NodeProto, renamed: Mapping[str, str]) -> None:
     """Other names for the tensors of a node, in its bodies too."""
     if not renamed:
         return
@@ -199,7 +200,7 @@ def _rename(node: NodeProto, renamed: Mapping[str, str]) -> None:
     node.output[:] = [renamed.get(o, o) for o in node.output]
     for body in bodies(node):
         for inner in body.node:
-            _rename(inner, renamed)
+            rename(inner, renamed)
         for value in body.output:
             value.name = renamed.get(value.name, value.name)
 
@@ -213,6 +214,26 @@ class _Frame:
 
     begin: NodeProto
     nodes: list[NodeProto] = field(default_factory=list)
+
+
+def closed(model: Model) -> Model:
+    """A flat model with its bodies back in place, which are changed in the file itself; the same object if it has none.
+
+    Data that `values` makes goes into the weights, but for that of tensors which lie in another file: inside a body a
+    weight may bear another name.
+    """
+    graph = model.proto.graph
+    if not any(is_begin(node) for node in graph.node):
+        return model
+    values = dict(model.values)
+    for tensor in graph.initializer:
+        if tensor.name in values and tensor.data_location != TensorProto.EXTERNAL:
+            fresh = numpy_helper.from_array(np.asarray(values.pop(tensor.name)()), tensor.name)
+            fresh.doc_string = tensor.doc_string
+            fresh.metadata_props.extend(tensor.metadata_props)
+            tensor.CopyFrom(fresh)
+    nest(graph)
+    return replace(model, values=values)
 
 
 def nest(graph: GraphProto) -> None:
@@ -261,7 +282,7 @@ def settle(graph: GraphProto, taken: Callable[[NodeProto], str], is_stale: Calla
             del stack[-len(names) :]
             branch = taken(node) if node.op_type == "If" else ""
             if branch and any(is_stale(n) for name in names if name != branch for n in frames[name]):
-                stack[-1] += [*frames[branch][1:], *_handed_on(node, branches(node)[branch])]
+                stack[-1] += [*frames[branch][1:], *handed_on(node, branches(node)[branch])]
             else:
                 stack[-1] += [*(n for frame in frames.values() for n in frame), node]
     if len(stack[0]) != len(graph.node):
@@ -270,7 +291,7 @@ def settle(graph: GraphProto, taken: Callable[[NodeProto], str], is_stale: Calla
         graph.node.extend(nodes)
 
 
-def _handed_on(node: NodeProto, slots: range) -> list[NodeProto]:
+def handed_on(node: NodeProto, slots: range) -> list[NodeProto]:
     """What a branch returns under the names of the outputs of its If."""
     pairs = zip(slots, node.output, strict=True)
     return [helper.make_node("Identity", [node.input[slot]], [output]) for slot, output in pairs if output]
@@ -307,7 +328,7 @@ def _whole(
         for inner in frame.nodes:
             body.node.add().CopyFrom(inner)
         for inner in body.node:
-            _rename(inner, original)
+            rename(inner, original)
         for items in (body.output, body.initializer):
             for item in items:
                 item.name = original.get(item.name, item.name)

@@ -17,11 +17,12 @@ import numpy as np
 import onnx
 
 from onnxprune import calibration
+from onnxprune.flat import closed, flattened
 from onnxprune.grouping import Groups, retrace
 from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.parameters import Parameters
-from onnxprune.tapped import Walk
+from onnxprune.tapped import Walk, routes_of
 
 NORM = "BatchNormalization"
 # Its slots: the running mean and variance.
@@ -56,25 +57,27 @@ def matched(model: Model, runs: Sequence[Mapping[str, Array]]) -> Model:
     Raises:
         RunError: the model does not run.
     """
-    parameters = Parameters(model)
-    norms = list(_norms(parameters))
+    flat = flattened(model)
+    routes = routes_of(flat, runs)
+    parameters = Parameters(flat, routes)
+    norms = [norm for norm in _norms(parameters) if norm.output[0] in parameters.reached]
     if not norms:
         return model
-    with Walk(parameters.model, runs, [norm.input[0] for norm in norms]) as walk:
+    with Walk(parameters.model, runs, [norm.input[0] for norm in norms], routes=routes) as walk:
         for norm in norms:
-            moments = _moments(run[norm.input[0]] for run in walk.take([norm.input[0]]))
+            moments = _moments(at[norm.input[0]] for visits in walk.visits([norm.input[0]]) for at in visits)
             for slot, value in zip(STATISTICS, moments, strict=True):
                 parameters.store(norm.input[slot], value)
-    return parameters.finished()
+    return closed(parameters.finished())
 
 
 def restored(model: Model, source: Model) -> Model:
     """A copy of a model with the BatchNormalization statistics that another has under the same names."""
-    parameters, theirs = Parameters(model), Parameters(source)
+    parameters, theirs = Parameters(flattened(model)), Parameters(flattened(source))
     for norm in _norms(parameters):
         for slot in STATISTICS:
             parameters.store(norm.input[slot], theirs.value(norm.input[slot]))
-    return parameters.finished()
+    return closed(parameters.finished())
 
 
 def _norms(parameters: Parameters) -> Iterator[onnx.NodeProto]:

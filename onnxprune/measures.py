@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.cost import contractions, of_trace, samples
+from onnxprune.cost import contractions, idle_nodes, of_trace, samples
 from onnxprune.external import item_bits
 from onnxprune.labels import Array
 from onnxprune.model import file_size
@@ -227,7 +227,7 @@ def memory(widths: Widths) -> Peak:
     """Bytes of activations that lie in memory at once, for one sample.
 
     A tensor lies there from the node that makes it to the last that reads it; weights, and what is computed of them
-    alone, do not count, and a reshaped tensor is the tensor.
+    alone, do not count, nor do branches that do not run, and a reshaped tensor is the tensor.
     """
     tracing = widths.groups.tracing
     spans = _spans(tracing)
@@ -239,7 +239,7 @@ def memory(widths: Widths) -> Peak:
 
 def _spans(tracing: Tracing) -> dict[str, tuple[int, int]]:
     """Activation -> the step that makes it, and the last that needs it; steps are nodes, from 1."""
-    graph, facts = tracing.model.proto.graph, tracing.facts
+    graph, facts, idle = tracing.model.proto.graph, tracing.facts, idle_nodes(tracing)
     spans: dict[str, tuple[int, int]] = {}
     root: dict[str, str] = {}
 
@@ -251,6 +251,8 @@ def _spans(tracing: Tracing) -> dict[str, tuple[int, int]]:
         if not tracing.is_weight(value.name):
             add(value.name, 0)
     for step, node in enumerate(graph.node, 1):
+        if first_output(node) in idle:
+            continue
         for name in {*node.input, *captured(node)} & root.keys():
             spans[root[name]] = (spans[root[name]][0], step)
         for name in node.output:

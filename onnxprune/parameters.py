@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.course import Course, Route
 from onnxprune.labels import Array
 from onnxprune.layers import Layer
 from onnxprune.model import Model
@@ -32,18 +33,33 @@ class Parameters:
 
     Attributes:
         model: the copy. It sees every change.
+        courses: the different ways of runs through it.
+        reached: what the nodes make that some run reaches.
     """
 
-    def __init__(self, model: Model) -> None:
-        """Copy the graph of `model`, not the data of tensors that lie elsewhere."""
+    def __init__(self, model: Model, routes: Sequence[Route] = ()) -> None:
+        """Copy the graph of `model`, not the data of tensors that lie elsewhere.
+
+        Args:
+            model: the model.
+            routes: where runs go through a flat one: what no run reaches does not count, and keeps what it reads.
+        """
         self.proto = onnx.ModelProto()
         self.proto.CopyFrom(model.proto)
         self._values: dict[str, Callable[[], Array]] = dict(model.values)
         self.model = replace(model, proto=self.proto, values=self._values)
         nodes = self.proto.graph.node
-        self._uses = Counter(name for node in nodes for name in (*node.input, *captured(node)))
+        keys = dict.fromkeys(tuple(sorted(route.items())) for route in routes or [{}])
+        self.courses = [Course(self.model, dict(key)) for key in keys]
+        ran = [node for course in self.courses for step in course.steps for node in step.nodes]
+        self._ran = list({(*node.output, "", *node.input): node for node in ran}.values())
+        self.reached = frozenset(o for node in self._ran for o in node.output)
+        self._uses = Counter(name for node in self._ran for name in (*node.input, *captured(node)))
+        others = (node for node in nodes if node.output and self.reached.isdisjoint(node.output))
+        self._elsewhere = {name for node in others for name in (*node.input, *captured(node))}
+        self._moved: dict[str, str] = {}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in nodes:
+        for node in self._ran:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
         self._constants = {o for n in nodes if n.op_type == "Constant" for o in n.output}
@@ -52,6 +68,15 @@ class Parameters:
     @cached_property
     def _stored(self) -> dict[str, onnx.TensorProto]:
         return {t.name: t for t in self.proto.graph.initializer}
+
+    def after(self, tensors: Collection[str]) -> set[str]:
+        """`tensors`, and all that is computed from them on any route."""
+        return set(tensors).union(*(course.after(tensors) for course in self.courses))
+
+    def before(self, tensors: Collection[str]) -> set[str]:
+        """What the nodes make that compute `tensors` on any route."""
+        steps = (course.steps[i] for course in self.courses for i in course.before(tensors))
+        return {name for step in steps for name in (*step.output, *step.inner)}
 
     def finished(self) -> Model:
         """The model with all that was replaced."""
@@ -76,10 +101,17 @@ class Parameters:
 
     def value(self, name: str) -> Array:
         """The present value of a stored tensor."""
+        name = self._moved.get(name, name)
         return self.model.array(self._stored[name]) if name not in self._values else self._values[name]()
 
     def store(self, name: str, value: Array) -> None:
-        """Replace a stored tensor by one of the same shape."""
+        """Replace a stored tensor by one of the same shape; what no run reaches keeps the one that it had."""
+        if name in self._elsewhere:
+            self._elsewhere.remove(name)
+            self._moved[name] = self._add(f"{name}_fitted", np.asarray(self.value(name)))
+            for node in self._ran:
+                node.input[:] = [self._moved[name] if i == name else i for i in node.input]
+        name = self._moved.get(name, name)
         dtype = helper.tensor_dtype_to_np_dtype(self._stored[name].data_type)
         data = np.ascontiguousarray(value.astype(dtype))
         self._values[name] = partial(np.asarray, data)

@@ -18,16 +18,16 @@ from onnxprune import interface, matching, refit
 from onnxprune.agreement import agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
-from onnxprune.fitting import Fit, LayerTarget, NormTarget, Target, fit
+from onnxprune.fitting import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.layers import layer_of
 from onnxprune.model import Model
 from onnxprune.onward import onward
 from onnxprune.parameters import Parameters
-from onnxprune.rewrite import rewrite
+from onnxprune.rewrite import nested, rewrite, rewritten
 from onnxprune.tally import Agreement
-from onnxprune.tapped import MEMORY, Walk, before
+from onnxprune.tapped import MEMORY, Walk, routes_of
 
 logger = logging.getLogger(__name__)
 
@@ -142,31 +142,39 @@ def repair(
         return matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
-    original = cut.groups.model
+    original, has_bodies = cut.groups.tracing.model, cut.groups.tracing.model is not cut.groups.model
     runs, held = _split(runs, HELD_OUT)
     fitting, judging = _split(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
-    parameters = Parameters(pruned)
-    found = _ready(list(targets(cut, parameters, options)), options, pruned)
+    routes = routes_of(original, runs)
+    parameters = Parameters(rewritten(cut) if has_bodies else pruned, routes)
+    found = _ready(list(targets(cut, parameters, options)), options, parameters)
     fits: list[Fit] = []
     given = [interface.feeds(cut, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.taps[side]] for side in (0, 1))
     with (
-        Walk(original, runs, one, memory=options.memory // 2) as whole,
-        Walk(parameters.model, given, two, memory=options.memory // 2) as left,
+        Walk(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
+        Walk(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
     ):
         for number, target in enumerate(found, 1):
             progress(f"repairing layer {number} of {len(found)}")
-            olds, news = target.taps
-            values = ([run[n] for n in olds] for run in whole.take(olds))
             follows = options.sequential or isinstance(target, NormTarget)
-            others = ([run[n] for n in news] for run in left.take(news)) if follows else itertools.repeat([])
+            pairs = _pairs(target, whole, left if follows else None)
             task = target.task(cut, parameters, options.fit)
-            fits.append(fit(target.site, task, zip(values, others, strict=False), train, options.dampings))
-    model = parameters.finished()
+            fits += fit(target.site, task, pairs, train, options.dampings)
+    model = nested(parameters.finished()) if has_bodies else parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     return model if kept else pruned, Repair(tuple(fits), sliced, after, kept, options.method)
+
+
+def _pairs(target: Target, whole: Walk, left: Walk | None) -> Iterator[list[Pair]]:
+    """The values of a target's taps in the original and in the pruned model, run by run, at every visit."""
+    olds, news = target.taps
+    others = itertools.repeat(None) if left is None else left.visits(news)
+    for visits, after in zip(whole.visits(olds), others, strict=False):
+        pairs = zip(visits, itertools.repeat({}) if after is None else after, strict=False)
+        yield [([old[n] for n in olds], [] if after is None else [new[n] for n in news]) for old, new in pairs]
 
 
 def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence[Runs]]:
@@ -187,7 +195,7 @@ def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Targ
     behind = cut.behind
     for site, _ in cut.groups.tracing.sites:
         node = made.get(site.node.output[0]) if site.node.output else None
-        if node is None or node.op_type != site.node.op_type:
+        if node is None or node.op_type != site.node.op_type or node.output[0] not in parameters.reached:
             continue
         if options.method == "batchnorm":
             if site.node.input[0] in behind and parameters.scale_and_bias(node):
@@ -200,15 +208,14 @@ def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Targ
                 yield LayerTarget(site, node, old, new, onward(cut, parameters, new) if options.onward else None)
 
 
-def _ready(targets: Sequence[Target], options: Options, model: Model) -> list[Target]:
+def _ready(targets: Sequence[Target], options: Options, parameters: Parameters) -> list[Target]:
     """The targets, less the sums whose other operand waits for a layer that is fitted later, or is not computed."""
     waiting: set[str] = set()
     found: list[Target] = []
     for target in reversed(targets):
         waiting.add(target.node.output[0])
         if isinstance(target, LayerTarget) and target.onward and target.onward.other:
-            earlier = {model.proto.graph.node[i].output[0] for i in before(model, [target.onward.other])}
-            known = options.sequential and waiting.isdisjoint(earlier)
+            known = options.sequential and waiting.isdisjoint(parameters.before([target.onward.other]))
             target = target if known else replace(target, onward=replace(target.onward, other=""))
         found.insert(0, target)
     return found

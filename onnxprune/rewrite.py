@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
-from onnxprune.flat import nest, settle
+from onnxprune.flat import closed, nest, settle
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
@@ -31,7 +31,27 @@ def rewrite(groups: Groups, gone: Array) -> Model:
     Weights of a model with external data stay on disk and are sliced when they are written. Everything that does
     not shrink comes out as it went in.
     """
-    return _Rewriting(groups.tracing.model, Cut(groups, gone)).run()
+    return nested(rewritten(Cut(groups, gone)))
+
+
+def rewritten(cut: Cut) -> Model:
+    """The smaller model with its bodies laid out flat, as they were traced; not tidied up yet."""
+    return _Rewriting(cut.groups.tracing.model, cut).run()
+
+
+def nested(model: Model) -> Model:
+    """A model that was rewritten, or fitted after that, as it is handed out; it is changed in place."""
+    model = closed(model)
+    graph = model.proto.graph
+    drop_dead(graph, model.overridable)
+    if model.proto.ir_version < 4:  # where every initializer must also be an input
+        listed = {value.name for value in graph.input}
+        graph.input.extend(
+            helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+            for t in graph.initializer
+            if t.name not in listed
+        )
+    return replace(model)  # without what it remembered of its graph
 
 
 def zeroed(groups: Groups, gone: Array) -> Model:
@@ -137,15 +157,6 @@ class _Rewriting:
         self._nodes(graph)
         self._infos(graph)
         settle(graph, self.groups.tracing.branch_taken, self._is_stale)
-        nest(graph)
-        drop_dead(graph, self.model.overridable)
-        if old.ir_version < 4:  # where every initializer must also be an input
-            listed = {value.name for value in graph.input}
-            graph.input.extend(
-                helper.make_tensor_value_info(t.name, t.data_type, t.dims)
-                for t in graph.initializer
-                if t.name not in listed
-            )
         return Model(proto, self.model.folder, self.model.path, self.values)
 
     # --- weights -----------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class Tracing(Wiring, LabelState):
         weights: entry of `axes` -> the weight that it belongs to.
         computed: tensors of sizes and indices, whose labels are barriers.
         shapeless: tensor without a known shape -> what made it so.
+        fed: first output of an If -> branch -> how many runs of the given data take it; empty without data.
         solved: whether all labels are made.
         read: (first output, slot) of every node input whose labels its rule asked for.
         opened: axes of graph inputs and outputs that may shrink.
@@ -60,6 +61,7 @@ class Tracing(Wiring, LabelState):
     read: set[tuple[str, int]] = field(default_factory=set)
     computed: set[str] = field(default_factory=set)
     shapeless: dict[str, str] = field(default_factory=dict)
+    fed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     solved: bool = False
 
     # --- LabelState --------------------------------------------------------------------------------------

@@ -291,8 +291,8 @@ def test_commands_find_a_cluster_by_its_address():
 
 def test_fronts_are_in_front_of_what_changes():
     """Every tensor that is kept is the original's, and with them the outputs can be computed from the smaller graph."""
+    from onnxprune.course import Course
     from onnxprune.probe import frontier
-    from onnxprune.tapped import before
 
     groups = trace(load(str(MODELS / "resnet.onnx")))
     for group in groups.groups:
@@ -300,7 +300,7 @@ def test_fronts_are_in_front_of_what_changes():
         away = gone(groups, {group.name: np.arange(len(group.classes) // 2)})
         small, cut = rewrite(groups, away), Cut(groups, away)
         assert front and cut.behind.isdisjoint(front)
-        nodes = before(small, [o.name for o in small.proto.graph.output], front)
+        nodes = Course(small, {}).before([o.name for o in small.proto.graph.output], front)
         assert {o for i in nodes for o in small.proto.graph.node[i].output}.isdisjoint(front)
 
 

@@ -21,7 +21,7 @@ LEVELS = (
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
     (
         *("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
-        *("parameters", "tally", "evaluation", "matching"),
+        *("parameters", "tally", "evaluation", "matching", "course"),
     ),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     (

@@ -12,7 +12,7 @@ from onnxprune.criteria.effective import Weights
 from onnxprune.criteria.readers import Reader, readers
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
-from onnxprune.tapped import Walk, tappable
+from onnxprune.tapped import Walk, routes_of, tappable
 
 # Elements that are looked at in one go: what is computed on the way stays in the cache.
 SLAB = 1 << 18
@@ -80,9 +80,11 @@ class Activations:
     """The moments of everything that contractions read and some group cuts."""
 
     def __init__(self, groups: Groups, weights: Weights, runs: Sequence[Mapping[str, Array]]) -> None:
-        """Look for the readers; the model is run when moments are first asked for."""
+        """Look for the readers that runs reach; moments are taken when they are first asked for."""
         self._groups, self._runs = groups, runs
-        self.readers = readers(weights)
+        self._routes = routes_of(groups.tracing.model, runs)
+        taps = tappable(groups.tracing.model, self._routes)
+        self.readers = [r for r in readers(weights) if r.made in taps and r.tensor in taps]
 
     def measured(self) -> Iterator[tuple[Reader, Moments]]:
         """Every reader whose moments are known, in graph order."""
@@ -102,15 +104,16 @@ class Activations:
     @cached_property
     def _moments(self) -> dict[tuple[str, int], Moments]:
         """By tensor and axis; without those whose sizes on the data are not those of the trace."""
-        taps = tappable(self._groups.model)
-        found = {(r.tensor, r.axis): Moments(r.field.shape) for r in self.readers if r.tensor in taps}
-        order = {o: i for i, node in enumerate(self._groups.model.proto.graph.node) for o in node.output}
+        model = self._groups.tracing.model
+        found = {(r.tensor, r.axis): Moments(r.field.shape) for r in self.readers}
+        order = {o: i for i, node in enumerate(model.proto.graph.node) for o in node.output}
         tensors = sorted({tensor for tensor, _ in found}, key=lambda t: order.get(t, -1))
-        with Walk(self._groups.model, self._runs, tensors) as walk:
+        with Walk(model, self._runs, tensors, routes=self._routes) as walk:
             for some in self._portions(tensors):
                 for values in walk.take(some):
                     for key in [k for k in found if k[0] in values]:
-                        if not found[key].add(values[key[0]]):
+                        value = values[key[0]]
+                        if not all(map(found[key].add, value if key[0] in walk.stacked else (value,))):
                             del found[key]
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,9 +14,8 @@ from onnxprune.labels import Array
 from onnxprune.layers import layer_of
 from onnxprune.parameters import Parameters
 from onnxprune.rules.site import Site
-from onnxprune.runtime import Session
 from onnxprune.tally import Tally
-from onnxprune.tapped import Walk, after, entering, rerun
+from onnxprune.tapped import Walk, entering, rerun, resumed, routes_of
 
 # Samples, at least, that the model is run on for every set of trials.
 SAMPLES = 32
@@ -52,34 +51,42 @@ def impacts(
     none that is stored, are left out. Of outputs that are squeezed (by a Softmax), what comes before counts: large
     errors would all look alike behind it.
     """
-    model, parameters = groups.model, Parameters(groups.model)
+    model = groups.tracing.model
+    routes = routes_of(model, runs)
+    parameters = Parameters(model, routes)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     _unsqueeze(parameters.proto.graph, nodes)
-    with Session(parameters.finished()) as session:
-        names, wanted = session.outputs, [session.run(feeds) for feeds in runs]
+    names = [value.name for value in parameters.proto.graph.output]
+    wanted = list(resumed(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
         weights = {t.site.node.input[layer.weight] for t in layers if (layer := layer_of(t.site))}
         if all(map(parameters.is_own, weights)):
             at.setdefault(tuple(t.site.node.output[0] for t in layers), []).append(key)
-    behind = {made: after(model, made) for made in at}
-    fronts = {made: entering(model, behind[made], groups.facts.dtypes) for made in at}
+    behind = {made: parameters.after(made) for made in at}
+    fronts = {made: _front(parameters, behind[made], groups.facts.dtypes) for made in at}
     found: dict[Key, float] = {}
-    with Walk(model, runs, [name for front in fronts.values() for name in front or ()]) as walk:
+    with Walk(model, runs, [name for front in fronts.values() for name in front], routes=routes) as walk:
         for made, keys in at.items():
-            taken = walk.take(fronts[made] or ())
+            taken = walk.take(fronts[made])
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
             for key in keys:
                 progress(f"weighing cut {len(found) + 1} of {len(trials)}")
                 undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in trials[key]]
                 tally = Tally()
-                ran = rerun(parameters.finished(), held, names, wanted, behind[made])
+                ran = rerun(parameters.finished(), held, names, wanted, behind[made], routes=routes)
                 for old, new in zip(wanted, ran, strict=True):
                     tally.add(old, new)
                 for back in undo:
                     back()
                 found[key] = tally.agreement().error
     return {key: error for key, error in found.items() if np.isfinite(error)}
+
+
+def _front(parameters: Parameters, changed: Collection[str], dtypes: Mapping[str, int]) -> list[str]:
+    """What the nodes that make the tensors `changed` read of others, on any route; nothing where it cannot be held."""
+    found = [entering(course.model, changed, dtypes, course.route) for course in parameters.courses]
+    return [] if None in found else list(dict.fromkeys(name for names in found for name in names or ()))
 
 
 def _unsqueeze(graph: onnx.GraphProto, nodes: Mapping[str, onnx.NodeProto]) -> None:

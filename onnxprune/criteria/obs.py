@@ -30,7 +30,7 @@ from onnxprune.grouping import Group, Groups
 from onnxprune.labels import Array, as_field
 from onnxprune.layers import Layer, layer_of
 from onnxprune.rules.site import Site
-from onnxprune.tapped import Store, Walk, tappable
+from onnxprune.tapped import Store, Walk, routes_of, tappable
 
 DAMPING = 1e-2
 # Shares of a group that are taken out to see what that does to the outputs: errors grow faster there than in the layer.
@@ -123,18 +123,20 @@ def _fallback(evidence: Evidence) -> Array:
 
 
 def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) -> list[_Reader]:
-    found, taps = [], tappable(groups.model)
+    model = groups.tracing.model
+    routes = routes_of(model, runs)
+    found, taps = [], tappable(model, routes)
     for site, _ in groups.tracing.sites:
         layer = layer_of(site)
         owner = None if layer is None else _owner(groups, site, layer)
-        if layer is not None and owner is not None and layer.input in taps:
+        if layer is not None and owner is not None and taps.issuperset((layer.input, site.node.output[0])):
             found.append((site, layer, owner))
     rng = np.random.default_rng(0)
     most = max(1, ROWS // max(len(runs), 1))
     readers = []
-    with Walk(groups.model, runs, [layer.input for _, layer, _ in found]) as walk:
+    with Walk(model, runs, [layer.input for _, layer, _ in found], routes=routes) as walk:
         for site, layer, owner in found:
-            inputs = (v[layer.input] for v in walk.take([layer.input]))
+            inputs = (v[layer.input] for visits in walk.visits([layer.input]) for v in visits)
             mean, moment = _moment(inputs, layer, len(owner), most, rng)
             value = groups.tracing.weight_value(site.node.input[layer.weight])
             assert value is not None

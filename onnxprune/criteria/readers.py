@@ -10,6 +10,7 @@ import numpy as np
 from onnxprune.criteria.effective import Part, Weights
 from onnxprune.labels import Array, as_field
 from onnxprune.rules.site import Site
+from onnxprune.wiring import first_output
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +23,10 @@ class Reader:
         field: its labels, with as many axes as the tensor.
         part: the weight that it is multiplied with; None where the other operand is an activation, or there is none.
         weight_field: the labels of the weight's axis that is summed over, likewise.
+        made: the first output of the node.
     """
 
+    made: str
     tensor: str
     axis: int
     field: Array
@@ -59,10 +62,10 @@ def readers(weights: Weights) -> list[Reader]:
             read = [(part, axis) for s in operands for part, axis in _summed(weights, site, s, labels)]
             for part, axis in read:
                 along = as_field(part.axes[axis], axis, len(part.axes))
-                found.append(Reader(tensor, reading.axis, field, part, along))
+                found.append(Reader(first_output(site.node), tensor, reading.axis, field, part, along))
             # A weight without such an axis (depthwise) goes with the unit: nothing is summed over.
             if not operands:
-                found.append(Reader(tensor, reading.axis, field))
+                found.append(Reader(first_output(site.node), tensor, reading.axis, field))
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.cost import branches_taken
+
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.bench import Result
@@ -76,6 +78,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "after": cost(result.after),
         "groups": steps(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
+        "branches": [asdict(branches) for branches in branches_taken(result.groups.tracing)],
         "budgets": [asdict(goal) | {"met": goal.met} for goal in result.goals],
         "time": None if result.timed is None else timed(result.timed),
         "io_changes": io_changes(result.io_changes),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from onnxprune.cost import branches_taken
 from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
     from onnxprune.bench import Result
-    from onnxprune.cost import Cost
+    from onnxprune.cost import Branches, Cost
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
     from onnxprune.interleave import Ratio
@@ -102,7 +103,12 @@ def ratio(of: Ratio) -> str:
 def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
     lines = [*costs(result.before, result.after), "", *removal(result.plan)]
-    lines += [*budgets(result.goals), *io_changes(result.io_changes), *rows(result.rows)]
+    lines += [
+        *branches(branches_taken(result.groups.tracing)),
+        *budgets(result.goals),
+        *io_changes(result.io_changes),
+        *rows(result.rows),
+    ]
     if result.timed is not None:
         lines.append(entry("time", timed(result.timed)))
     if result.verdict is not None:
@@ -177,6 +183,17 @@ def budgets(of: Sequence[Goal]) -> list[str]:
         )
         why = f": {goal.why}" if goal.why else ""
         lines.append(entry("budget", f"{name}: {found}{'' if goal.met else ', MISSED'}{why}"))
+    return lines
+
+
+def branches(of: Sequence[Branches]) -> list[str]:
+    """Which branches the data take, one line per If with layers in it."""
+    lines = []
+    for each in of:
+        total = sum(each.runs.values())
+        taken = [f"{name} in {'all' if n == total else n} of {total} runs" for name, n in each.runs.items() if n]
+        left = [f"{name} is neither counted nor repaired" for name, n in each.runs.items() if not n]
+        lines.append(entry("branch", f"{each.node}: {', '.join([*taken, *left])}"))
     return lines
 
 

@@ -1,0 +1,215 @@
+"""How runs go through a flat graph (see `flat.py`): which branches they take, and what runs in which order.
+
+An If whose condition is known is gone: the nodes of the branch that is taken run like any others, those of the other
+branch do not run. A loop runs in one go; what its body makes in every step can be had as one array of all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import onnx
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper
+
+from onnxprune import flow
+from onnxprune.flat import closed, handed_on, rename
+from onnxprune.labels import Array
+from onnxprune.model import Model
+from onnxprune.wiring import captured
+
+# First output of a flat If -> the branch that is taken.
+Route = Mapping[str, str]
+# What a name gets inside of a loop whose steps are looked at: outside it stands for all steps.
+INSIDE = "__in_a_step"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What runs in one go: a node, or one with all of its bodies.
+
+    Attributes:
+        nodes: the node, behind those of its bodies.
+        inner: what the body of a loop makes, as often as it runs.
+    """
+
+    nodes: tuple[NodeProto, ...]
+    inner: frozenset[str] = frozenset()
+
+    @property
+    def output(self) -> Sequence[str]:
+        """The tensors that it gives."""
+        return self.nodes[-1].output
+
+    @property
+    def reads(self) -> set[str]:
+        """The tensors that it reads, as the nodes are now."""
+        made = {o for node in self.nodes[:-1] for o in node.output}
+        return {name for node in self.nodes for name in reads(node)} - made
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The way of some runs through a flat graph.
+
+    Attributes:
+        model: the model; a step knows its nodes as they are when it is asked.
+        route: the branches that are taken; an If that is not named runs in one go with both of its branches.
+    """
+
+    model: Model
+    route: Route
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """What runs, in order."""
+        stack: list[list[Step]] = [[]]
+        for node in self.model.proto.graph.node:
+            if flow.is_begin(node):
+                stack.append([Step((node,))])
+            elif flow.is_flat(node):
+                count = sum(len(a.strings) for a in node.attribute if a.name == "bodies")
+                frames = stack[-count:]
+                del stack[-count:]
+                stack[-1] += self._joined(node, frames)
+            else:
+                stack[-1].append(Step((node,)))
+        return stack[0]
+
+    def _joined(self, node: NodeProto, frames: Sequence[Sequence[Step]]) -> Iterator[Step]:
+        taken = self.route.get(node.output[0]) if node.op_type == "If" else None
+        if taken is not None:
+            slots = flow.branches(node)
+            yield from frames[list(slots).index(taken)][1:]
+            yield from (Step((handed,)) for handed in handed_on(node, slots[taken]))
+            return
+        single = (step for frame in frames for step in frame if len(step.nodes) == 1)
+        inner = frozenset(o for step in single for o in step.output if o)
+        nodes = tuple(n for frame in frames for step in frame for n in step.nodes)
+        yield Step((*nodes, node), inner if node.op_type != "If" else frozenset())
+
+    @cached_property
+    def choices(self) -> dict[str, str]:
+        """First output of every If that the route says nothing of -> its condition; those in loops are left out."""
+        nodes = (step.nodes for step in self.steps)
+        return {n[-1].output[0]: n[-1].input[0] for n in nodes if flow.is_flat(n[-1]) and _passes_tensors(n)}
+
+    @cached_property
+    def stacked(self) -> frozenset[str]:
+        """The tensors that bodies of loops make: they can be had as arrays of all steps."""
+        return frozenset(name for step in self.steps for name in step.inner)
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """All tensors that can be had."""
+        given = (v.name for v in self.model.proto.graph.input)
+        return self.stacked.union(given, (o for step in self.steps for o in step.output if o))
+
+    @cached_property
+    def _maker(self) -> Mapping[str, int]:
+        return {o: i for i, step in enumerate(self.steps) for o in (*step.output, *step.inner) if o}
+
+    def before(self, tensors: Iterable[str], held: Collection[str] = ()) -> set[int]:
+        """The steps that compute `tensors`, by their places, where the tensors `held` are known."""
+        found: set[int] = set()
+        open_names = list(tensors)
+        while open_names:
+            name = open_names.pop()
+            index = None if name in held else self._maker.get(name)
+            if index is not None and index not in found:
+                found.add(index)
+                open_names.extend(self.steps[index].reads)
+        return found
+
+    def after(self, tensors: Iterable[str]) -> set[str]:
+        """`tensors`, and all that is computed from them; all of a loop in which there are some of them."""
+        found = set(tensors)
+        for step in self.steps:
+            if not (found.isdisjoint(step.reads) and found.isdisjoint(step.inner)):
+                found.update(step.output, step.inner)
+        return found - {""}
+
+    def entering(self, changed: Collection[str]) -> list[str]:
+        """What the steps that make the tensors `changed` read of others that are computed, or given."""
+        changed = frozenset(changed)
+        nodes = self.model.proto.graph.node
+        constants = self.model.initializers.keys() | {o for n in nodes if not n.input for o in n.output}
+        others = self.known - changed - constants
+        steps = [step for step in self.steps if not changed.isdisjoint(step.output)]
+        return list(dict.fromkeys(name for step in steps for name in sorted(step.reads) if name in others))
+
+    def part(self, places: Iterable[int], held: Mapping[str, Array], outputs: Sequence[str]) -> Model:
+        """A model of some of the steps, from values that are held to `outputs`."""
+        chosen, source = [self.steps[i] for i in places], self.model.proto.graph
+        proto = onnx.ModelProto(ir_version=self.model.proto.ir_version)
+        proto.opset_import.extend(self.model.proto.opset_import)
+        proto.functions.extend(self.model.proto.functions)
+        graph = proto.graph
+        graph.name = "slice"
+        for step in chosen:
+            first = len(graph.node)
+            graph.node.extend(step.nodes)
+            if len(step.nodes) > 1:
+                made = {o for node in step.nodes for o in node.output}
+                graph.value_info.extend(info for info in source.value_info if info.name in made)
+                _show(graph, first, [name for name in outputs if name in step.inner])
+        read = {name for node in graph.node for name in reads(node)}.union(outputs)
+        graph.initializer.extend(t for t in source.initializer if t.name in read)
+        graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in read)
+        for name in sorted(read & held.keys()):
+            kind = helper.np_dtype_to_tensor_dtype(held[name].dtype)
+            graph.input.append(helper.make_tensor_value_info(name, kind, [None] * held[name].ndim))
+        graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+        return closed(replace(self.model, proto=proto))
+
+
+def _passes_tensors(nodes: Sequence[NodeProto]) -> bool:
+    """Whether a flat node is an If, of whose branches tensors come: a sequence needs a later opset to be handed on."""
+    if nodes[-1].op_type != "If":
+        return False
+    bodies = (GraphProto.FromString(a.s) for n in nodes if flow.is_begin(n) for a in n.attribute if a.name == "body")
+    return all(o.type.WhichOneof("value") in ("tensor_type", None) for body in bodies for o in body.output)
+
+
+def _show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
+    """Let a loop, the last node of a graph, give `names` of its body too, as arrays of all steps.
+
+    Args:
+        graph: the graph.
+        first: the place of the `Begin` of the loop.
+        names: tensors that the body makes; inside, they get other names.
+    """
+    if not names:
+        return
+    inside = {name: f"{name}{INSIDE}" for name in names}
+    ends = [f"{name}_ends" for name in inside.values()]
+    loop = NodeProto.FromString(graph.node.pop().SerializeToString())
+    begin = graph.node[first]
+    begin.output[:] = [inside.get(o, o) for o in begin.output]
+    for node in graph.node[first + 1 :]:
+        rename(node, inside)
+    for info in graph.value_info:
+        info.name = inside.get(info.name, info.name)
+    loop.input[:] = [*(inside.get(i, i) for i in loop.input), *ends]
+    loop.output.extend(names)
+    for name, end in zip(inside.values(), ends, strict=True):
+        graph.node.append(helper.make_node("Identity", [name], [end]))
+    body = next(a for a in begin.attribute if a.name == "body")
+    skeleton = GraphProto.FromString(body.s)
+    for value, name in zip(skeleton.input, begin.output, strict=True):
+        value.name = name if name in inside.values() else value.name
+    skeleton.output.extend(ValueInfoProto(name=end) for end in ends)
+    body.s = skeleton.SerializeToString()
+    whole = next(a for a in loop.attribute if a.name == "node")
+    bare = NodeProto.FromString(whole.s)
+    for attribute in (a for a in bare.attribute if a.name in ("scan_output_axes", "scan_output_directions")):
+        attribute.ints.extend(0 for _ in names)
+    whole.s = bare.SerializeToString()
+    graph.node.append(loop)
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """The tensors that a node reads, in its bodies too."""
+    yield from (name for name in node.input if name)
+    yield from captured(node)
