@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, defs, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.external import byte_size, check_stored, is_external, locate, nodes, tensors
+from onnxprune.native import killable, refuse_traps
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +42,15 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
         if folder is not None:  # else when the data is needed
             locate(tensor, folder, sizes)
     _check_sparse(proto, name)
+    refuse_traps(proto, name)
     stand_in = _without_weights(proto, name)
     if external:  # what is left of it; the checker would look for the file
         for tensor in filter(is_external, tensors(stand_in)):
             tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
     _loosen(stand_in, name)
     try:
-        onnx.checker.check_model(stand_in)
+        with killable():
+            onnx.checker.check_model(stand_in)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise _invalid(proto, name, str(error)) from error
 

@@ -20,6 +20,7 @@ Evaluator = Callable[..., Sequence[np.ndarray]]
 
 def _plain(function: Callable[..., Any]) -> Evaluator:
     def run(attrs: Attributes, *inputs: np.ndarray, outputs: int) -> Sequence[np.ndarray]:
+        _bounded(np.broadcast_shapes(*(x.shape for x in inputs)))
         return [function(*inputs)]
 
     return run
@@ -48,7 +49,9 @@ def _mod(attrs: Attributes, x: np.ndarray, y: np.ndarray, *, outputs: int) -> Se
 
 
 def _gather(attrs: Attributes, x: np.ndarray, index: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
-    return [np.take(x, index, axis=attrs.get("axis", 0), mode="raise")]
+    axis = attrs.get("axis", 0)
+    _bounded((index.size, x.size // max(1, x.shape[axis])))
+    return [np.take(x, index, axis=axis, mode="raise")]
 
 
 def _concat(attrs: Attributes, *inputs: np.ndarray, outputs: int) -> Sequence[np.ndarray]:
@@ -108,18 +111,19 @@ def fill_value(node: onnx.NodeProto) -> np.ndarray:
     return np.zeros((), np.float32)
 
 
-def _bounded(shape: np.ndarray) -> None:
-    if np.prod(shape.astype(np.float64)) > 1 << 20:
+def _bounded(shape: np.ndarray | Sequence[int]) -> None:
+    if np.prod(np.asarray(shape, np.float64)) > 1 << 20:
         raise ValueError("too large to follow")
 
 
 def _expand(attrs: Attributes, x: np.ndarray, shape: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
-    _bounded(shape)
-    return [np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(int(s) for s in shape))))]
+    target = np.broadcast_shapes(x.shape, tuple(int(s) for s in shape))
+    _bounded(target)
+    return [np.array(np.broadcast_to(x, target))]
 
 
 def _tile(attrs: Attributes, x: np.ndarray, repeats: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
-    _bounded(np.asarray(x.shape) * repeats)
+    _bounded(np.asarray(x.shape, np.float64) * repeats)
     return [np.tile(x, tuple(int(r) for r in repeats))]
 
 
@@ -184,6 +188,7 @@ def _flatten(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np.n
 
 def _many(function: Callable[[Any, Any], Any]) -> Evaluator:
     def run(attrs: Attributes, *inputs: np.ndarray, outputs: int) -> Sequence[np.ndarray]:
+        _bounded(np.broadcast_shapes(*(x.shape for x in inputs)))
         result = inputs[0]
         for other in inputs[1:]:
             result = function(result, other)

@@ -21,6 +21,7 @@ from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import Model
+from onnxprune.native import killable
 from onnxprune.protos import without_weights
 from onnxprune.reference import masked
 from onnxprune.runtime import Session
@@ -48,6 +49,8 @@ NOISE_CAP = 100.0
 # Bytes of one tensor that is computed.
 LARGEST_RUN = 1 << 30
 LONGEST_LIST = 1 << 20
+# Seconds of one run at the small sizes of a proof: a loop may be written to go on for ever.
+LONGEST_PROOF = 300.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class _Proof:
 
     def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
         """Compare the pruned model with the masked original, both in the same variant."""
-        with Session(variant(self.reference)) as reference:
+        with Session(variant(self.reference), limit=LONGEST_PROOF) as reference:
             wanted = interface.outputs(self.cut, reference.outputs, reference.run(self.feeds))
             try:
                 found = self._results(variant, reference.outputs)
@@ -181,18 +184,18 @@ class _Proof:
         """The outputs of the variant of the pruned model; itself must run too."""
         model, feeds = variant(self.pruned), interface.feeds(self.cut, self.feeds)
         if "run in ONNX Runtime" not in self.checks:
-            with Session(self.pruned) as session:
+            with Session(self.pruned, limit=LONGEST_PROOF) as session:
                 found = session.run(feeds, names)
             self.checks.append("run in ONNX Runtime")
             if model is self.pruned:
                 return found
-        with Session(model) as session:
+        with Session(model, limit=LONGEST_PROOF) as session:
             return session.run(feeds, names)
 
     def without_reference(self, error: OnnxPruneError) -> Verdict:
         """The verdict when the reference does not run: is it the original's fault?"""
         try:
-            with Session(self.cut.groups.model) as session:
+            with Session(self.cut.groups.model, limit=LONGEST_PROOF) as session:
                 session.run(self.feeds)
         except RunError as original:
             problem = f"the original does not run either, nothing to compare: {original.message}"
@@ -306,8 +309,9 @@ def valid(original: Model, pruned: Model, *, values: bool = True) -> str:
 def _complaint(model: Model, values: bool) -> str:
     light = without_weights(model.proto)
     try:
-        onnx.checker.check_model(light, full_check=True)
-        onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=values)
+        with killable():
+            onnx.checker.check_model(light, full_check=True)
+            onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=values)
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,

@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ import onnx
 
 from onnxprune.errors import ModelError, RunError, UsageError
 from onnxprune.model import Model, save, to_proto
+from onnxprune.native import killable
 from onnxprune.protos import without_weights
 
 # Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
@@ -63,15 +65,24 @@ def cores() -> int:
 class Session:
     """A model that is ready to run; closes its temporary files on exit."""
 
-    def __init__(self, model: Model, *, threads: int = 0, optimised: bool = True) -> None:
+    # Seconds that a run may take; no limit where 0.
+    limit: float = 0.0
+
+    def __init__(self, model: Model, *, threads: int = 0, optimised: bool = True, limit: float = 0.0) -> None:
         """Prepare `model`.
+
+        Args:
+            model: the model.
+            threads: of one operator; 0 is what ONNX Runtime takes, all cores.
+            optimised: let the runtime tidy the graph.
+            limit: seconds that a run may take; no limit where 0.
 
         Raises:
             RunError: the runtime refuses it.
         """
         import onnxruntime as ort
 
-        options = _options(threads)
+        self.limit, options = limit, _options(threads)
         # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
         level = ort.GraphOptimizationLevel
         tidied = optimised and len(model.proto.graph.node) <= LARGEST_TIDIED
@@ -85,10 +96,14 @@ class Session:
 
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
-            self._session = ort.InferenceSession(self._source(model), options, providers=list(providers))
+            source = self._source(model)
+            with killable() if self._folder is None else contextlib.nullcontext():
+                self._session = ort.InferenceSession(source, options, providers=list(providers))
         except Exception as error:
             self.close()
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        if os.name == "posix":  # what is mapped into memory stays there
+            self.close()
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
         self.inputs: frozenset[str] = frozenset(i.name for i in self._session.get_inputs())
         # Outputs that come as arrays: no sequences, and nothing that numpy has no type for.
@@ -111,11 +126,14 @@ class Session:
         """Run once.
 
         Raises:
-            RunError: the runtime fails.
+            RunError: the runtime fails, or does not end within the limit.
         """
         try:
-            return list(self._session.run(outputs, dict(feeds)))
+            with _limited(self.limit) as options, killable():
+                return list(self._session.run(outputs, dict(feeds), options))
         except Exception as error:
+            if "terminate flag" in str(error):
+                raise RunError(f"ONNX Runtime did not end within {self.limit:g} seconds") from error
             raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
     def close(self) -> None:
@@ -170,13 +188,33 @@ def _options(threads: int) -> Any:
     return options
 
 
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[Any]:
+    """Options of a run that is stopped between two nodes when its time is over."""
+    if not seconds:
+        yield None
+        return
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    timer = threading.Timer(seconds, lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
+
+
 def _name_sizes(proto: onnx.ModelProto) -> None:
     """Name unknown sizes as ONNX's own inference does, from tensor to tensor.
 
     The runtime makes up a new name for each, and compares it with all others: 10,000 additions take it 50 seconds.
     """
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        inferred = onnx.shape_inference.infer_shapes(without_weights(proto))
+        with killable():
+            inferred = onnx.shape_inference.infer_shapes(without_weights(proto))
         known = {value.name for value in proto.graph.value_info}
         proto.graph.value_info.extend(
             value

@@ -20,6 +20,7 @@ from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from onnxprune import contrib, flow
 from onnxprune.evaluate import EVALUATORS
+from onnxprune.native import killable
 from onnxprune.symbols import candidate_sizes, dims_of, is_fixed, symbolic_dims
 
 if TYPE_CHECKING:
@@ -402,14 +403,15 @@ class _Step:
             return []
         data = {i: numpy_helper.from_array(v) for i, v in zip(node.input, values, strict=False) if v is not None}
         try:
-            found = shape_inference.infer_node_outputs(
-                schema,
-                node,
-                types,
-                data,
-                opset_imports=shared.opsets,
-                ir_version=min(shared.model.proto.ir_version, onnx.IR_VERSION),
-            )
+            with killable():
+                found = shape_inference.infer_node_outputs(
+                    schema,
+                    node,
+                    types,
+                    data,
+                    opset_imports=shared.opsets,
+                    ir_version=min(shared.model.proto.ir_version, onnx.IR_VERSION),
+                )
         except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
             return []

@@ -16,6 +16,7 @@ LEVELS = (
     (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
         *("flat", "flow", "functions", "ids", "names", "protos", "symbols"),
+        *("native",),
     ),
     ("rules",),
     ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),

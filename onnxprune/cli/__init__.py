@@ -6,20 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import click
 
 from onnxprune.cli.app import app
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError
+from onnxprune.native import terminate
 
 USAGE = 2
 OUT_OF_MEMORY = 4
 INTERNAL = 70
 INTERRUPTED = 130
 READER_GONE = 141
-TERMINATED = 143
 
 _COMPLETION = "_ONNXPRUNE_COMPLETE"
 
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a goal was missed, 2 usage, 3 model, 4 runtime, 70 a bug, 130 interrupted.
     """
     console = Console()
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments), console)
         sys.stdout.flush()
@@ -64,11 +63,6 @@ def _run(arguments: list[str], console: Console) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     return 0
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """End in the orderly way, so that no temporary file stays behind."""
-    raise SystemExit(TERMINATED)
 
 
 def _explain(error: Exception, console: Console) -> int:
