@@ -358,3 +358,25 @@ def _stored(graph: GraphProto, body: GraphProto, names: set[str], home: set[str]
         if sparse.values.name in names:
             body.sparse_initializer.add().CopyFrom(sparse)
             home.add(sparse.values.name)
+
+
+def places(graph: GraphProto) -> dict[str, tuple[Path, str]]:
+    """Where the file has a tensor that a node of a flat graph makes: the body that it is in, and its name there."""
+    found: dict[str, tuple[Path, str]] = {}
+    stack: list[tuple[NodeProto, list[str]]] = [(NodeProto(), [])]
+    for node in graph.node:
+        if is_begin(node):
+            stack.append((node, []))
+            continue
+        if is_flat(node):
+            parts = attributes(node)
+            made, outer = NodeProto.FromString(parts["node"]), json.loads(parts["path"])
+            frames = stack[-len(parts["bodies"]) :]
+            del stack[-len(parts["bodies"]) :]
+            for attribute, (begin, names) in zip(parts["bodies"], frames, strict=True):
+                path = (*((o, a) for o, a in outer), (made.output[0], attribute.decode()))
+                original = json.loads(attributes(begin)["names"])["original"]
+                found.update((name, (path, original.get(name, name))) for name in names)
+        stack[-1][1].extend(name for name in node.output if name)
+    found.update((name, ((), name)) for name in stack[0][1])
+    return found

@@ -1,4 +1,4 @@
-"""The proof of a whole cut, and, where it fails, of its groups by halves."""
+"""The proof of a whole cut, and, where it fails, which of its groups are the cause."""
 
 from __future__ import annotations
 
@@ -56,13 +56,34 @@ def _attempt(groups: Groups, chosen: Mapping[str, Array]) -> Verdict:
 def rolled_back_from(
     groups: Groups, chosen: Mapping[str, Array], verdict: Verdict
 ) -> tuple[dict[str, Array], Model, Verdict, tuple[RolledBack, ...]]:
-    """Leave out the groups whose proof fails, found by halving."""
+    """Leave out the groups whose proof fails: those that the proof names, else they are found by halving."""
+    failed: list[RolledBack] = []
+    left, found = dict(chosen), verdict
+    while left and not found.ok:
+        bad = _named(found, left) or _halved(groups, left, found)
+        for one in bad:
+            logger.warning("group %s is left whole: %s", one.group, one.problem)
+            del left[one.group]
+        failed += bad
+        found = _attempt(groups, left) if left else found
+    if not left:
+        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
+    return left, rewrite(groups, gone(groups, left)), found, tuple(failed)
+
+
+def _named(verdict: Verdict, chosen: Mapping[str, Array]) -> list[RolledBack]:
+    """The groups of which the proof says that nothing else can be the cause of what differs."""
+    alone = {causes[0] for causes in verdict.wrong.values() if len(causes) == 1}
+    return [RolledBack(name, verdict.problem) for name in chosen if name in alone]
+
+
+def _halved(groups: Groups, chosen: Mapping[str, Array], verdict: Verdict) -> list[RolledBack]:
+    """The groups whose proof fails alone, among those that the proof suspects; else those that fail with others."""
     failed: list[RolledBack] = []
 
     def search(names: list[str], known: Verdict | None = None) -> None:
-        part = {n: chosen[n] for n in names}
-        found = known or _attempt(groups, part)
-        if found.ok:
+        found = known or (_attempt(groups, {n: chosen[n] for n in names}) if names else None)
+        if found is None or found.ok:
             return
         if len(names) == 1:
             failed.append(RolledBack(names[0], found.problem))
@@ -71,19 +92,14 @@ def rolled_back_from(
         search(names[:half])
         search(names[half:])
 
-    search(list(chosen), verdict)
-    bad = {f.group for f in failed}
-    passed = [n for n in chosen if n not in bad]
-    together = _together(groups, {n: chosen[n] for n in passed})
-    failed += [RolledBack(n, "its proof fails together with that of other groups") for n in passed[together:]]
-    for one in failed:
-        logger.warning("group %s is left whole: %s", one.group, one.problem)
-    left = {n: chosen[n] for n in passed[:together]}
-    if not left:
-        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
-    away = gone(groups, left)
-    small = rewrite(groups, away)
-    return left, small, proof.check(groups, away, small), tuple(failed)
+    suspects = {cause for causes in verdict.wrong.values() for cause in causes}
+    search([n for n in chosen if n in suspects])
+    if not failed:
+        search(list(chosen), verdict)
+    if failed:
+        return failed
+    others = list(chosen)[_together(groups, chosen) :] or list(chosen)
+    return [RolledBack(n, "its proof fails together with that of other groups") for n in others]
 
 
 def _together(groups: Groups, chosen: Mapping[str, Array]) -> int:

@@ -1,4 +1,4 @@
-"""Proof: the pruned model is valid, runs, and equals the masked original."""
+"""Proof: the pruned model is valid, runs, and equals the masked original, at its outputs and layer by layer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import flow, interface
+from onnxprune import flow, inside, interface, kept
+from onnxprune import strength as strengths
+from onnxprune.compare_outputs import differences
 from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
 from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
+from onnxprune.inside import Layered, Layers
 from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.native import killable
 from onnxprune.protos import without_weights
 from onnxprune.reference import masked
 from onnxprune.runtime import Session
+from onnxprune.strength import Sample, Strength
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +42,12 @@ TOLERANCES: Mapping[int, float] = {
     TensorProto.DOUBLE: 1e-9,
 }
 
-# A network may amplify rounding (a norm of nearly equal values) or round coarsely (a saturated sigmoid). Where the
-# tolerance is exceeded, the reference is run again with inputs nudged by about one rounding error, and that much times
-# the margin is allowed, but never more than the cap times the tolerance.
-NUDGE = 1e-6
+# A layer may amplify rounding (a norm of nearly equal values, a sum that cancels). Where the tolerance is exceeded,
+# what every layer reads is nudged by about one rounding error, and what moves by that much times the margin is allowed.
+# For what is no layer's, as an output behind a function that jumps, never more than the cap times the tolerance.
+# A layer alone adds up little rounding: its tolerance is that of the outputs, divided by SHARPER.
+SHARPER = 10.0
+NUDGES: Mapping[str, float] = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-14}
 NOISE_DRAWS = 3
 NOISE_MARGIN = 10.0
 NOISE_CAP = 100.0
@@ -51,6 +57,8 @@ LARGEST_RUN = 1 << 30
 LONGEST_LIST = 1 << 20
 # Seconds of one run at the small sizes of a proof: a loop may be written to go on for ever.
 LONGEST_PROOF = 300.0
+# Groups that a problem names.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,9 @@ class Verdict:
         outputs: relative difference per output.
         checks: what was looked at, in order.
         runnable: whether the original itself runs on the inputs that were tried.
+        inside: relative difference per tensor that a layer gives, from the masked original's values in front of it.
+        wrong: what differs, in graph order -> the groups that may be the cause; empty where none is known.
+        strength: how many of a sample of wrong weights would have been noticed; None where none were tried.
     """
 
     ok: bool
@@ -74,6 +85,14 @@ class Verdict:
     outputs: Mapping[str, float] = field(default_factory=dict)
     checks: Sequence[str] = ()
     runnable: bool = True
+    inside: Mapping[str, float] = field(default_factory=dict)
+    wrong: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    strength: Strength | None = None
+
+    @property
+    def blind(self) -> bool:
+        """Whether weights were tried, and no wrong one would have been noticed."""
+        return self.strength is not None and self.strength.tried > 0 and not self.strength.noticed
 
 
 def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdict:
@@ -111,7 +130,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     for path in flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
         if verdict.ok:
             verdict = proof.in_branch(path, verdict)
-    return verdict
+    return proof.with_weights(verdict) if verdict.ok else verdict
 
 
 @dataclass(frozen=True)
@@ -162,27 +181,57 @@ class _Proof:
         most = max(before.tolerance, found.tolerance)
         return replace(before, error=max(before.error, found.error), tolerance=most, outputs=errors)
 
+    @cached_property
+    def optimised(self) -> bool:
+        """Whether the runtime may tidy up graphs whose inner tensors are looked at.
+
+        It moves the steps of a QuantizeLinear in front of what comes before, also where that is an output.
+        """
+        return all(node.op_type != "QuantizeLinear" for node in self.cut.groups.tracing.model.proto.graph.node)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """What is compared inside."""
+        return inside.layers(self.cut, self.reference, self.pruned)
+
+    def with_weights(self, verdict: Verdict) -> Verdict:
+        """The verdict after the stored weights were looked at, which no input makes react."""
+        found = kept.weights(self.cut, self.pruned)
+        if found.problem:
+            wrong = {found.wrong: found.groups}
+            return replace(verdict, ok=False, problem=found.problem, checks=verdict.checks, wrong=wrong)
+        *others, equal = verdict.checks
+        return replace(verdict, checks=[*others, f"{found.count} weights bit for bit", equal])
+
     def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
         """Compare the pruned model with the masked original, both in the same variant."""
-        with Session(variant(self.reference), limit=LONGEST_PROOF) as reference:
-            wanted = interface.outputs(self.cut, reference.outputs, reference.run(self.feeds))
-            try:
-                found = self._results(variant, reference.outputs)
-            except RunError as error:
-                problem = f"the pruned model does not run: {error.message}"
-                return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
-            names = reference.outputs
-            verdict = compare(names, wanted, found, dict.fromkeys(names, self.tolerance), self.checks)
-            if verdict.ok or not with_noise:
-                return verdict
-            noise = _noise(self.cut, reference, self.feeds, wanted, self.seed)
-        most = NOISE_CAP * self.tolerance
-        allowed = {n: min(max(self.tolerance, NOISE_MARGIN * noise[n]), most) for n in names}
-        return compare(names, wanted, found, allowed, [*self.checks, "rounding noise of the reference"])
+        wanted, names = self._wanted(variant(self.reference))
+        pruned = variant(self.pruned)
+        try:
+            found = self._results(pruned, names)
+        except RunError as error:
+            problem = f"the pruned model does not run: {error.message}"
+            return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
+        across = compare(names, [wanted[n] for n in names], found, dict.fromkeys(names, self.tolerance), self.checks)
+        if math.isnan(across.error):
+            return across
+        try:
+            return self._by_layers(pruned, self.layers.tensors, wanted, across, with_noise=with_noise)
+        except RunError as error:
+            logger.debug("not compared inside: %s", error.message)
+            return self._by_layers(pruned, [], wanted, across, with_noise=with_noise)
 
-    def _results(self, variant: Callable[[Model], Model], names: Sequence[str]) -> list[object]:
-        """The outputs of the variant of the pruned model; itself must run too."""
-        model, feeds = variant(self.pruned), interface.feeds(self.cut, self.feeds)
+    def _wanted(self, reference: Model) -> tuple[dict[str, object], list[str]]:
+        """What the pruned model must give: for its outputs, whose names come too, and for what layers give."""
+        names = [o.name for o in reference.proto.graph.output]
+        tensors = [*names, *(t for t in self.layers.tensors if t not in names)]
+        with Session(inside.tapped(reference, tensors), optimised=self.optimised, limit=LONGEST_PROOF) as session:
+            values = interface.outputs(self.cut, tensors, session.run(self.feeds, tensors))
+        return dict(zip(tensors, values, strict=True)), names
+
+    def _results(self, model: Model, names: Sequence[str]) -> list[object]:
+        """The outputs of a variant of the pruned model; itself must run too."""
+        feeds = interface.feeds(self.cut, self.feeds)
         if "run in ONNX Runtime" not in self.checks:
             with Session(self.pruned, limit=LONGEST_PROOF) as session:
                 found = session.run(feeds, names)
@@ -191,6 +240,69 @@ class _Proof:
                 return found
         with Session(model, limit=LONGEST_PROOF) as session:
             return session.run(feeds, names)
+
+    def _by_layers(
+        self, pruned: Model, tensors: Sequence[str], wanted: Mapping[str, object], across: Verdict, *, with_noise: bool
+    ) -> Verdict:
+        """The verdict when every layer is compared on what the masked original gives in front of it.
+
+        Args:
+            pruned: the smaller model.
+            tensors: what layers give.
+            wanted: what they and the outputs must be.
+            across: the verdict on the outputs from end to end.
+            with_noise: allow what rounding becomes in a layer.
+        """
+        layered = inside.layered(self.cut, pruned, tensors)
+        samples = strengths.samples(self.cut, layered, self.seed)
+        run = _LayerRun(self.cut, self.feeds, wanted, layered, samples)
+        with Session(run.model, optimised=self.optimised, limit=LONGEST_PROOF) as session:
+            errors = run.errors(session, run.given)
+            own = {n: self.tolerance / SHARPER if n in layered.made else self.tolerance for n in errors}
+            allowed = dict(own)
+            if with_noise and any(not errors[n] <= allowed[n] for n in errors):
+                noise = run.noise(session, self.seed)
+                for name in errors:
+                    most = math.inf if name in layered.made else NOISE_CAP * self.tolerance
+                    allowed[name] = min(max(own[name], NOISE_MARGIN * noise[name]), most)
+            noticed = run.strength(session, allowed) if samples else None
+        return self._judged(errors, allowed, across, noticed)
+
+    def _judged(
+        self, errors: Mapping[str, float], allowed: Mapping[str, float], across: Verdict, noticed: Strength | None
+    ) -> Verdict:
+        """The verdict on errors of layers and outputs."""
+        layers = {name: errors[name] for name in self.layers.tensors if name in errors}
+        wrong = [n for n in dict.fromkeys([*layers, *errors]) if not errors[n] <= allowed[n]]
+        told = replace(across, inside=layers, strength=noticed)
+        if wrong:
+            return self._refused(wrong, errors, told)
+        most = max(self.tolerance, *(allowed[name] for name in across.outputs))
+        checks = list(self.checks)
+        if layers:
+            checks.append(f"{len(layers)} layers equal to the masked original's")
+        if any(a > self.tolerance for a in allowed.values()):
+            checks.append("what rounding becomes")
+        if across.ok:
+            return replace(told, tolerance=most, checks=[*checks, "equal to the masked original"])
+        outputs = {name: errors[name] for name in across.outputs}
+        checks += ["outputs that amplify rounding from the layers before", "equal to the masked original"]
+        return replace(
+            told, ok=True, problem="", error=max(outputs.values()), tolerance=most, outputs=outputs, checks=checks
+        )
+
+    def _refused(self, wrong: Sequence[str], errors: Mapping[str, float], told: Verdict) -> Verdict:
+        """The verdict on a model that differs."""
+        causes = {name: tuple(self.layers.groups_behind(name)) for name in wrong}
+        first = wrong[0]
+        problem = told.problem or f"output {first!r} differs from the masked original by {errors[first]:.1e} (relative)"
+        if first in told.inside:
+            site = self.layers.sites[first]
+            by = f"{site.node.op_type} {site.name!r} differs from the masked original by {errors[first]:.1e} (relative)"
+            groups = ", ".join(causes[first][:MOST_NAMED])
+            problem = f"{first!r} of {by}" + (f", cut with {groups}" if groups else "")
+        worst = max(told.error, *(errors[name] for name in wrong))
+        return replace(told, ok=False, error=worst, problem=problem, wrong=causes)
 
     def without_reference(self, error: OnnxPruneError) -> Verdict:
         """The verdict when the reference does not run: is it the original's fault?"""
@@ -214,21 +326,59 @@ def _too_large(groups: Groups) -> str:
     return ""
 
 
-def _noise(
-    cut: Cut, reference: Session, feeds: Mapping[str, np.ndarray], wanted: Sequence[object], seed: int
-) -> dict[str, float]:
-    """How far the reference's own outputs move when its float inputs move by a rounding error: per output."""
-    rng = np.random.default_rng([seed, 1])
-    moved = dict.fromkeys(reference.outputs, 0.0)
-    for _ in range(NOISE_DRAWS):
-        nudged = {
-            name: (x * (1 + NUDGE * rng.uniform(-1, 1, x.shape))).astype(x.dtype) if x.dtype.kind == "f" else x
-            for name, x in feeds.items()
-        }
-        again = interface.outputs(cut, reference.outputs, reference.run(nudged))
-        for name, a, b in zip(reference.outputs, wanted, again, strict=True):
-            moved[name] = max(moved[name], difference(a, b))
-    return moved
+@dataclass(frozen=True)
+class _LayerRun:
+    """Runs of a pruned model whose layers read the masked original's values."""
+
+    cut: Cut
+    feeds: Mapping[str, np.ndarray]
+    wanted: Mapping[str, object]
+    layered: Layered
+    samples: Sequence[Sample]
+
+    @property
+    def model(self) -> Model:
+        """What is run."""
+        return strengths.opened(self.layered.model, self.samples)
+
+    @cached_property
+    def given(self) -> dict[str, np.ndarray]:
+        """Its inputs, without the sampled weights."""
+        layers = {name: np.asarray(self.wanted[name]) for name in self.layered.made}
+        return {**interface.feeds(self.cut, self.feeds), **layers}
+
+    def run(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> list[object]:
+        """All that is compared."""
+        weights = dict(strengths.inputs(self.samples, wrong=wrong))
+        return session.run({**given, **weights}, list(self.layered.ends.values()))
+
+    def errors(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> dict[str, float]:
+        """How far every output and every layer is off."""
+        ends = list(self.layered.ends)
+        return differences(ends, [self.wanted[n] for n in ends], self.run(session, given, wrong=wrong))
+
+    def noise(self, session: Session, seed: int) -> dict[str, float]:
+        """How far everything moves when the floats that are given move by a rounding error."""
+        rng = np.random.default_rng([seed, 1])
+        ends, still = list(self.layered.ends), self.run(session, self.given)
+        moved = dict.fromkeys(ends, 0.0)
+        for _ in range(NOISE_DRAWS):
+            again = self.run(session, {name: _nudged(x, rng) for name, x in self.given.items()})
+            for name, error in differences(ends, still, again).items():
+                moved[name] = max(moved[name], error)
+        return moved
+
+    def strength(self, session: Session, allowed: Mapping[str, float]) -> Strength:
+        """How many of the samples are noticed."""
+        return strengths.strength(self.cut, self.samples, self.errors(session, self.given, wrong=True), allowed)
+
+
+def _nudged(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same but for about one rounding error."""
+    nudge = NUDGES.get(value.dtype.name)
+    if nudge is None:
+        return value
+    return np.asarray(value * (1 + nudge * rng.uniform(-1, 1, value.shape))).astype(value.dtype)
 
 
 def tolerance_of(groups: Groups) -> float:
@@ -248,7 +398,7 @@ def compare(
 
     An integer output is computed from floats (an argmax), so the same share may differ as floats may by their size.
     """
-    errors = {name: difference(a, b) for name, a, b in zip(names, wanted, found, strict=True)}
+    errors = differences(names, wanted, found)
     wrong = [name for name in names if not errors[name] <= allowed[name]]
     problem = ""
     if not any(np.asarray(a, object).size for a in wanted):
@@ -259,33 +409,6 @@ def compare(
         checks = [*checks, "equal to the masked original"]
     worst, most = max(errors.values(), default=0.0), max(allowed.values(), default=0.0)
     return Verdict(not wrong, worst, most, problem, errors, checks)
-
-
-def difference(wanted: object, found: object) -> float:
-    """How far two outputs are apart.
-
-    Largest |difference| over largest |wanted| for floats, the share of unequal elements for other types; the largest
-    over all elements of a sequence or map. Infinite where shapes, lengths, keys or non-finite values differ.
-    """
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        if wanted.keys() != found.keys():
-            return math.inf
-        return difference(np.asarray(list(wanted.values())), np.asarray([found[k] for k in wanted]))
-    if isinstance(wanted, list) and isinstance(found, list):
-        if len(wanted) != len(found):
-            return math.inf
-        return max((difference(a, b) for a, b in zip(wanted, found, strict=True)), default=0.0)
-    left, right = np.asarray(wanted), np.asarray(found)
-    if left.shape != right.shape:
-        return math.inf
-    if left.dtype.kind not in "fV" and left.dtype.name != "bfloat16":
-        return float(np.mean(left != right)) if left.size else 0.0
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    odd = ~np.isfinite(a)
-    if (odd != ~np.isfinite(b)).any() or not np.array_equal(a[odd], b[odd], equal_nan=True):
-        return math.inf
-    a, b = a[~odd], b[~odd]
-    return float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12)) if a.size else 0.0
 
 
 def _has_long_list(groups: Groups) -> bool:

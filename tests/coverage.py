@@ -201,9 +201,9 @@ def finite(outputs: Sequence[Any]) -> bool:
 def compared(model: Any, outcome: Any, target: Path) -> Result:
     """How far the outputs moved from the original's, and differ from those of the original with zeroed weights."""
     from onnxprune import api
+    from onnxprune.compare_outputs import difference
     from onnxprune.data import random_feeds
     from onnxprune.model import save
-    from onnxprune.proof import difference
     from onnxprune.shapes import infer
     from onnxprune.symbols import candidate_sizes, symbolic_dims
 

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import criteria, proof
+from onnxprune import compare_outputs, criteria, proof
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.forming import form
 from onnxprune.grouping import Groups, _describe, trace
@@ -343,14 +343,14 @@ def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[s
 
 
 def _judge(plain: dict[str, Any], wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> tuple[str, str]:
-    errors = {n: proof.difference(wanted[n], found[n]) for n in wanted}
+    errors = {n: compare_outputs.difference(wanted[n], found[n]) for n in wanted}
     worst = max(errors.values(), default=np.inf)
     if not worst <= tolerance:
         return WRONG, f"{DIFFERS} by {worst:.1e}"
     floats = [v for v in wanted.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
     if not all(np.isfinite(v).all() for v in floats):
         return NOT_RUNNABLE, "values are not finite"
-    if all(proof.difference(plain[n], wanted[n]) <= tolerance for n in wanted):
+    if all(compare_outputs.difference(plain[n], wanted[n]) <= tolerance for n in wanted):
         return PROVEN, NO_PART
     return PROVEN, ""
 

@@ -41,7 +41,21 @@ LEVELS = (
         "timing",
         "stepwise",
     ),
-    ("reference", "exact", "proof", "halving", "api", "probe", "curves", "target", "search"),
+    (
+        "reference",
+        "exact",
+        "compare_outputs",
+        "inside",
+        "strength",
+        "kept",
+        "proof",
+        "halving",
+        "api",
+        "probe",
+        "curves",
+        "target",
+        "search",
+    ),
     ("report", "cli"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

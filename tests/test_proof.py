@@ -13,10 +13,12 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune import api, halving, proof
+from onnxprune.compare_outputs import difference
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
-from onnxprune.proof import Verdict, compare, difference, tolerance_of
+from onnxprune.proof import Verdict, compare, tolerance_of
 from onnxprune.reference import masked
+from onnxprune.report import data, text
 from tests.graphs import Net, array_of, prune, run, with_arrays
 
 
@@ -308,6 +310,23 @@ def test_groups_that_fail_are_left_whole_and_the_others_go(broken: list[str], ba
         assert array_of(outcome.model, f"a{index}").shape == (3, width)
 
 
+def test_a_proof_names_the_group_at_once(broken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    broken.extend(["a1", "b3"])
+    attempts, real = [], halving._attempt
+    monkeypatch.setattr(halving, "_attempt", lambda *given: attempts.append(given) or real(*given))
+    outcome = prune(five_groups())
+    assert {r.group for r in outcome.rolled_back} == {"a1", "a3"}
+    assert len(attempts) == 1
+
+
+def test_of_two_groups_that_may_be_the_cause_both_are_tried(broken: list[str]) -> None:
+    """The layer in the middle lost outputs with one and inputs with the other; only one of its two cuts is spoiled."""
+    broken.append("w1")
+    outcome = prune(network())
+    assert {r.group for r in outcome.rolled_back} == {"w1"}
+    assert array_of(outcome.model, "w2").shape == (8, 3)
+
+
 def test_when_all_fail_nothing_is_made(broken: list[str]) -> None:
     broken.extend(f"a{i}" for i in range(5))
     with pytest.raises(GoalMissed, match="every group failed its proof"):
@@ -324,3 +343,112 @@ def test_no_proof_when_not_asked_for(broken: list[str]) -> None:
 def test_a_verdict_says_what_was_checked() -> None:
     assert Verdict(True, 0.0, 1e-4).runnable
     assert Verdict(True, 0.0, 1e-4).checks == ()
+
+
+# --- inside ------------------------------------------------------------------------------------------------
+
+
+def behind(kind: str) -> onnx.ModelProto:
+    """Two layers in front of an output that says little."""
+    net = Net(18)
+    x = net.add("Relu", net.add("MatMul", net.input([6, 16]), net.weight(16, 24, name="w1")))
+    x = net.add("Relu", net.add("MatMul", x, net.weight(24, 20, name="w2")))
+    x = net.add("MatMul", x, net.weight(20, 4, name="w3", scale=3e3 if kind in ("Softmax", "Tanh") else 0.3))
+    if kind in ("Softmax", "LogSoftmax", "Hardmax"):
+        y = net.add(kind, x, axis=1)
+    elif kind == "ArgMax":
+        y = net.add("ArgMax", x, axis=1)
+    elif kind == "Clip":
+        y = net.add("Clip", x, net.const(np.float32(1e3)), net.const(np.float32(1e4)))
+    elif kind == "Greater":
+        y = net.add("Greater", x, net.const(np.float32(50)))
+    elif kind == "Inf":
+        y = net.add("Div", net.add("Abs", x), net.const(np.float32(0)))
+    elif kind == "TopK":
+        y = net.add("TopK", x, net.ints(1), outputs=2)[1]
+    elif kind == "Sigmoid":  # saturated: about 1e-8
+        y = net.add("Sigmoid", net.add("Sub", x, net.const(np.float32(19))))
+    else:
+        y = net.add(kind, x)
+    net.output(y)
+    return net.proto()
+
+
+VACUOUS = ("Softmax", "Tanh", "ArgMax", "Clip", "Greater", "Inf", "TopK", "Sign", "Hardmax", "Sigmoid")
+
+
+@pytest.mark.parametrize("kind", VACUOUS)
+def test_outputs_that_do_not_react_hide_nothing(kind: str) -> None:
+    proto = behind(kind)
+    result = onnxprune.prune(proto, 0.5)
+    verdict = result.report.verdict
+    assert verdict is not None
+    assert verdict.ok
+    assert result.report.rolled_back == ()
+    assert {"w1", "w2"} == {g for g in result.report.plan.masks(proto) if g != "w3"}
+    assert len(verdict.inside) == 3
+    assert verdict.strength == proof.Strength(2, 2, 2)
+    for name in ("w1", "w2", "w3"):
+        wrong = spoil(result.model, name, lambda v: scaled(v, int(np.abs(v).argmax())))
+        refused = onnxprune.verify(proto, wrong, result.plan)
+        assert not refused.ok
+        assert "differs from the masked original" in refused.problem
+        assert refused.wrong
+
+
+def scaled(value: np.ndarray, place: int) -> np.ndarray:
+    value.reshape(-1)[place] *= 1.5
+    return value
+
+
+@pytest.mark.parametrize("kind", VACUOUS)
+def test_positions_that_are_swapped_behind_such_outputs_show(kind: str) -> None:
+    proto = behind(kind)
+    result = onnxprune.prune(proto, 0.5)
+    wrong = spoil(result.model, "w2", lambda v: v[:, [1, 0, *range(2, v.shape[1])]])
+    refused = onnxprune.verify(proto, wrong, result.plan)
+    assert not refused.ok
+    assert next(iter(refused.wrong.values())) == ("w1", "w2")
+
+
+def dead() -> onnx.ModelProto:
+    """A layer whose units no input wakes."""
+    net = Net()
+    x = net.add("Relu", net.add("Sub", net.add("Abs", net.make((2, 5, 8), 2)), net.const(np.float32(1e6))))
+    net.read(x, 2)
+    return net.proto()
+
+
+def test_a_wrong_weight_behind_units_that_never_wake_is_refused() -> None:
+    result = onnxprune.prune(dead(), 0.5)
+    assert onnxprune.verify(dead(), result.model, result.plan).ok
+    verdict = onnxprune.verify(dead(), spoil(result.model, "w_out", lambda v: scaled(v, 0)), result.plan)
+    assert not verdict.ok
+    assert verdict.problem == "weight 'w_out' of MatMul 'matmul_6_node' is not the original's without what goes"
+    assert verdict.wrong == {"w_out": ("w_in",)}
+
+
+def silent() -> onnx.ModelProto:
+    """A network that multiplies its input by zero: no weight makes a difference."""
+    net = Net()
+    x = net.add("Mul", net.input([2, 3], "x"), net.const(np.float32(0)))
+    x = net.add("Relu", net.add("MatMul", x, net.weight(3, 8, name="w_in")))
+    net.output(net.add("MatMul", x, net.weight(8, 4, name="w_out")))
+    return net.proto()
+
+
+def test_a_proof_that_would_notice_nothing_says_so() -> None:
+    verdict = prune(silent()).verdict
+    assert verdict is not None
+    assert verdict.blind
+    assert verdict.strength == proof.Strength(0, 1, 1, ("w_in",))
+    assert "none of 1 wrong ones" in text.proof(verdict)
+    assert "equal" not in text.proof(verdict)
+    assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
+
+
+def test_a_proof_knows_its_strength() -> None:
+    verdict = prune(five_groups()).verdict
+    assert verdict is not None
+    assert verdict.strength == proof.Strength(5, 5, 5)
+    assert "a run shows 5 of 5 wrong weights" in text.proof(verdict)

@@ -58,6 +58,8 @@ def verdict(of: Verdict) -> dict[str, Any]:
         "problem": of.problem,
         "outputs": _numbers(dict(of.outputs)),
         "checks": list(of.checks),
+        "inside": _numbers(dict(of.inside)),
+        "strength": None if of.strength is None else asdict(of.strength),
     }
 
 

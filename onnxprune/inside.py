@@ -1,0 +1,194 @@
+"""A pruned model layer by layer: every layer is given what the masked original computed in front of it.
+
+Outputs that do not react (a class id, a threshold, a saturated function) hide what is wrong inside, and a network that
+amplifies rounding exceeds any tolerance at its outputs although nothing is wrong. So a proof compares the tensors that
+layers give as well, each made from the masked original's values at the layer before: errors do not add up, a wrong
+layer is named at once, and if all layers are equal, then so is what they make together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxprune.course import reads
+from onnxprune.cut import Cut
+from onnxprune.external import item_bits
+from onnxprune.model import Model
+from onnxprune.names import Names
+from onnxprune.protos import keep
+from onnxprune.rules.site import Site
+from onnxprune.wiring import first_output
+
+# Bytes of all tensors together that are compared inside.
+MEMORY = 1 << 30
+# Types that go in and out of the runtime as arrays.
+_ARRAYS = frozenset(
+    (
+        *(TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8, TensorProto.UINT8),
+        *(TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A pruned model whose layers read the masked original's values.
+
+    Attributes:
+        model: the model; beside its own inputs it has one per tensor of `made`, under the tensor's name.
+        made: tensor -> the output that holds what its layer gives.
+        outputs: graph output -> the output that holds it.
+    """
+
+    model: Model
+    made: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    @property
+    def ends(self) -> dict[str, str]:
+        """All that is compared, the graph's outputs and what layers give -> the outputs that hold it."""
+        return {**self.outputs, **self.made}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that a cut touches, by the tensors that they give.
+
+    Attributes:
+        cut: what goes.
+        sites: tensor -> the node that makes it, in graph order.
+        left_out: how many tensors are too large to be compared.
+    """
+
+    cut: Cut
+    sites: Mapping[str, Site]
+    left_out: int = 0
+
+    @property
+    def tensors(self) -> list[str]:
+        """The tensors, in graph order."""
+        return list(self.sites)
+
+    def groups_behind(self, tensor: str) -> list[str]:
+        """The groups that were cut between `tensor` and the layers before it."""
+        tracing, found = self.cut.groups.tracing, set[int]()
+        open_names, met = [tensor], set[str]()
+        while open_names:
+            node = self._makers.get(open_names.pop())
+            if node is None or first_output(node) in met:
+                continue
+            met.add(first_output(node))
+            site, _ = tracing.by_output.get(first_output(node), (None, None))
+            if site is not None:
+                found.update(groups_at(self.cut, site))
+            open_names.extend(name for name in reads(node) if name not in self.sites)
+        return [self.cut.groups.groups[i].name for i in sorted(found)]
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        graph = self.cut.groups.tracing.model.proto.graph
+        return {name: node for node in graph.node for name in node.output if name}
+
+
+def layers(cut: Cut, reference: Model, pruned: Model) -> Layers:
+    """The layers whose results both models have: those that were cut, and those that read what was.
+
+    Args:
+        cut: what goes.
+        reference: the masked original.
+        pruned: the smaller model.
+    """
+    groups, shared = cut.groups, _made(reference) & _made(pruned)
+    found: dict[str, Site] = {}
+    for site, rule in groups.tracing.sites:
+        if rule is None or first_output(site.node) in groups.tracing.constants or not _is_layer(cut, site):
+            continue
+        for name in site.node.output:
+            known = name in groups.tracing.axes and name in groups.facts.shapes
+            if name in shared and known and groups.facts.dtypes.get(name) in _ARRAYS:
+                found[name] = site
+    small = dict(sorted(found.items(), key=lambda item: _bytes(cut, item[0])))
+    room, fits = MEMORY, set[str]()
+    for name in small:
+        room -= _bytes(cut, name)
+        if room >= 0:
+            fits.add(name)
+    return Layers(cut, {n: s for n, s in found.items() if n in fits}, len(found) - len(fits))
+
+
+def _made(model: Model) -> set[str]:
+    """What the nodes of the main graph give."""
+    return {name for node in model.proto.graph.node for name in node.output if name}
+
+
+def _is_layer(cut: Cut, site: Site) -> bool:
+    """Whether a node reads a weight that is cut, or contracts or averages over positions that go."""
+    inputs, _ = cut.around(site)
+
+    def is_cut(slot: int, axes: Iterable[int]) -> bool:
+        lines = inputs[slot] if slot < len(inputs) else None
+        return lines is not None and any(cut.removed(lines[a]).any() for a in axes if a < len(lines))
+
+    if any(is_cut(r.slot, [r.axis]) for r in site.readings):
+        return True
+    return any(site.has(s) and site.is_weight(s) and is_cut(s, range(len(x or ()))) for s, x in enumerate(inputs))
+
+
+def _bytes(cut: Cut, name: str) -> int:
+    facts = cut.groups.facts
+    return math.prod(facts.shapes[name]) * item_bits(facts.dtypes[name]) // 8
+
+
+def groups_at(cut: Cut, site: Site, slots: Iterable[int] | None = None) -> set[int]:
+    """The groups, by index, that lose units of an input or output of a node; of `slots` only, if these are given."""
+    inputs, outputs = cut.around(site)
+    chosen = [*inputs, *outputs] if slots is None else [inputs[s] for s in slots]
+    found = set[int]()
+    for labels in (labels for axes in chosen if axes for labels in axes):
+        gone = cut.removed(labels)
+        if gone.any():
+            found.update(np.unique(cut.groups.group_of[cut.groups.classes.of[labels[gone]]]).tolist())
+    return found - {-1}
+
+
+def tapped(model: Model, tensors: Sequence[str]) -> Model:
+    """`model` with more of its tensors as outputs."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    known = {o.name for o in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in known)
+    return replace(model, proto=proto)
+
+
+def layered(cut: Cut, pruned: Model, tensors: Sequence[str]) -> Layered:
+    """`pruned` with every layer reading the masked original's values, which become inputs.
+
+    Args:
+        cut: what went.
+        pruned: the smaller model.
+        tensors: what the layers give.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(pruned.proto)
+    graph, facts, axes = proto.graph, cut.groups.facts, cut.groups.tracing.axes
+    names, wanted, made = Names(graph), set(tensors), dict[str, str]()
+    for node in graph.node:
+        for place, name in enumerate(node.output):
+            if name in wanted:
+                made[name] = node.output[place] = names.unique(f"onnxprune_made_{name}")
+    for name in made:
+        shape = cut.shape(facts.shapes[name], axes[name])
+        graph.input.append(helper.make_tensor_value_info(name, facts.dtypes[name], shape))
+    outputs = {o.name: made.get(o.name, o.name) for o in graph.output}
+    for value in graph.output:
+        value.name = outputs[value.name]
+    graph.output.extend(onnx.ValueInfoProto(name=made[name]) for name in made if name not in outputs)
+    keep(graph.value_info, lambda info: info.name not in made)
+    return Layered(replace(pruned, proto=proto), made, outputs)

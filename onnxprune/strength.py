@@ -1,0 +1,180 @@
+"""How strong a proof is: of a sample of remaining weights, how many it would find to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.course import reads
+from onnxprune.cut import Cut
+from onnxprune.inside import Layered
+from onnxprune.labels import Array
+from onnxprune.model import Model
+from onnxprune.protos import keep
+from onnxprune.shapes import constant_value
+
+# What a sampled weight is multiplied with.
+FACTOR = 1.5
+# How many weights of a group are looked at for one that reaches what no other sample does, and how many elements of it
+# for one that is not zero.
+TRIES = 8
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What a proof would notice.
+
+    Attributes:
+        noticed: how many of the sampled weights it would find to be wrong.
+        tried: how many were sampled, at most one per group.
+        groups: how many groups lost units.
+        unnoticed: the groups whose sample it would not notice.
+    """
+
+    noticed: int
+    tried: int
+    groups: int
+    unnoticed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A weight of a group with one element that is wrong.
+
+    Attributes:
+        group: name of the group.
+        weight: name of the weight in the pruned model.
+        right: its values.
+        wrong: the same with one of them changed.
+        reach: what is compared and made from it.
+    """
+
+    group: str
+    weight: str
+    right: Array
+    wrong: Array
+    reach: frozenset[str]
+
+
+def samples(cut: Cut, pruned: Layered, seed: int) -> list[Sample]:
+    """One weight per group where possible; no two of them reach the same tensor, so that all are wrong in one run."""
+    rng = np.random.default_rng([seed, 2])
+    candidates, values = _weights_of_groups(cut), _stored(pruned.model)
+    reach, taken, used = _Reach(pruned), set[str](), set[str]()
+    found = []
+    for group, weights in candidates.items():
+        known = [w for w in weights if w in values and w not in used]
+        for weight in rng.permutation(np.array(known, object))[:TRIES]:
+            ends = reach.of(weight)
+            if not ends or ends & taken:
+                continue
+            right = values[weight]()
+            wrong = _changed(right, rng) if right is not None else None
+            if right is not None and wrong is not None:
+                taken |= ends
+                used.add(weight)
+                found.append(Sample(group, weight, right, wrong, ends))
+                break
+    return found
+
+
+def _weights_of_groups(cut: Cut) -> dict[str, list[str]]:
+    """Group that loses units -> the weights that it cuts."""
+    tracing, groups = cut.groups.tracing, cut.groups.groups
+    away = [group for group in groups if cut.gone[group.classes].any()]
+    return {g.name: sorted({m.tensor for m in g.members if not tracing.is_filled(m.tensor)}) for g in away}
+
+
+def _stored(model: Model) -> dict[str, _Value]:
+    """Weight of the main graph -> its values."""
+    found: dict[str, _Value] = {name: _Value(model, name) for name in model.initializers}
+    found.update((node.output[0], _Value(model, node)) for node in model.proto.graph.node if node.op_type == "Constant")
+    return found
+
+
+@dataclass(frozen=True)
+class _Value:
+    model: Model
+    source: str | onnx.NodeProto
+
+    def __call__(self) -> Array | None:
+        if isinstance(self.source, str):
+            return self.model.array(self.source)
+        return constant_value(self.model, self.source)
+
+
+def _changed(value: Array, rng: np.random.Generator) -> Array | None:
+    """The same with one element changed; None for a weight of zeros, or of a type that is not counted with."""
+    if not value.size or value.dtype.kind not in "fiu":
+        return None
+    for place in rng.integers(0, value.size, TRIES):
+        old = value.reshape(-1)[place]
+        if old != 0 and np.isfinite(old):
+            wrong = np.array(value)
+            if value.dtype.kind == "f":
+                wrong.reshape(-1)[place] = old * FACTOR
+            else:  # a whole step at least, and none beyond the type
+                wrong.reshape(-1)[place] = old - (max(1, abs(int(old)) // 2) if old > 0 else -1)
+            return wrong
+    return None
+
+
+class _Reach:
+    """What is compared and made from a tensor."""
+
+    def __init__(self, of: Layered) -> None:
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in of.model.proto.graph.node:
+            for name in set(reads(node)):
+                self.readers.setdefault(name, []).append(node)
+        self.ends = {held: name for name, held in of.ends.items()}
+
+    def of(self, tensor: str) -> frozenset[str]:
+        found, met, pending = set[str](), {tensor}, [tensor]
+        while pending:
+            name = pending.pop()
+            if name in self.ends:
+                found.add(self.ends[name])
+            for node in self.readers.get(name, ()):
+                fresh = [o for o in node.output if o and o not in met]
+                met.update(fresh)
+                pending.extend(fresh)
+        return frozenset(found)
+
+
+def opened(model: Model, weights: Sequence[Sample]) -> Model:
+    """`model` with the sampled weights as inputs."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    graph, names = proto.graph, {s.weight for s in weights}
+    keep(graph.initializer, lambda tensor: tensor.name not in names)
+    keep(graph.node, lambda node: not (node.op_type == "Constant" and node.output[0] in names))
+    listed = {value.name for value in graph.input}
+    graph.input.extend(
+        helper.make_tensor_value_info(s.weight, helper.np_dtype_to_tensor_dtype(s.right.dtype), s.right.shape)
+        for s in weights
+        if s.weight not in listed
+    )
+    return replace(model, proto=proto)
+
+
+def strength(cut: Cut, tried: Sequence[Sample], errors: Mapping[str, float], allowed: Mapping[str, float]) -> Strength:
+    """What was noticed.
+
+    Args:
+        cut: what went.
+        tried: the samples.
+        errors: how far every tensor was off in a run with all samples wrong.
+        allowed: how far a proof lets it be off.
+    """
+    unnoticed = tuple(s.group for s in tried if all(errors[name] <= allowed[name] for name in s.reach))
+    return Strength(len(tried) - len(unnoticed), len(tried), len(_weights_of_groups(cut)), unnoticed)
+
+
+def inputs(tried: Sequence[Sample], *, wrong: bool) -> Iterator[tuple[str, Array]]:
+    """The sampled weights as inputs."""
+    return ((s.weight, s.wrong if wrong else s.right) for s in tried)
