@@ -13,10 +13,9 @@ import onnx
 from onnx import TensorProto, defs, helper
 
 from onnxprune.protos import MICROSOFT
+from onnxprune.sizes import Dim, Dims, Size, broadcast, largest
 
 logger = logging.getLogger(__name__)
-
-Shape = tuple[int, ...]
 
 LARGEST_SIZE = 1 << 31
 
@@ -40,7 +39,7 @@ class _Given:
     """What is known of a node and its inputs."""
 
     node: onnx.NodeProto
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, Dims]
     dtypes: Mapping[str, int]
     values: Mapping[str, np.ndarray]
 
@@ -50,19 +49,19 @@ class _Given:
     def has(self, slot: int) -> bool:
         return slot < len(self.node.input) and bool(self.node.input[slot])
 
-    def shape(self, slot: int) -> Shape:
+    def shape(self, slot: int) -> Dims:
         return self.shapes[self.node.input[slot]]
 
 
-Sizes = Callable[[_Given], Sequence[Shape | None]]
+Sizes = Callable[[_Given], Sequence[Dims | None]]
 
 
 def infer(
     node: onnx.NodeProto,
-    shapes: Mapping[str, Shape],
+    shapes: Mapping[str, Dims],
     dtypes: Mapping[str, int],
     values: Mapping[str, np.ndarray],
-) -> list[tuple[int, Shape | None]]:
+) -> list[tuple[int, Dims | None]]:
     """(type, sizes) of every output of a node; empty where they cannot be known."""
     sizes = _SIZES.get((node.domain, node.op_type))
     if sizes is None:
@@ -77,19 +76,21 @@ def infer(
     return [(_type(given, slot), shape) for slot, shape in enumerate(found[: len(node.output)])]
 
 
-def _checked(shape: Shape | None) -> Shape | None:
+def _checked(shape: Dims | None) -> Dims | None:
     """A shape whose sizes are whole numbers that a tensor can have."""
     if shape is None:
         return None
-    sizes = tuple(operator.index(n) for n in shape)
-    if any(not 0 <= n < LARGEST_SIZE for n in sizes):
-        raise ValueError(f"no tensor has the shape {list(sizes)}")
+    sizes = tuple(n if isinstance(n, Size) else operator.index(n) for n in shape)
+    if any(not 0 <= n < LARGEST_SIZE for n in sizes if not isinstance(n, Size)):
+        raise ValueError(f"no tensor has the shape {list(map(str, sizes))}")
     return sizes
 
 
 def _type(given: _Given, slot: int) -> int:
     """The type of an output: that of the inputs that say so, or of the first that is a float."""
     node = given.node
+    if node.op_type in _TESTS:
+        return TensorProto.BOOL
     if (node.op_type, slot) in _INTEGER:
         return TensorProto.INT32
     if node.domain == MICROSOFT and node.op_type in _QUANTIZED:
@@ -100,40 +101,47 @@ def _type(given: _Given, slot: int) -> int:
 
 _FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 _INTEGER = frozenset((("EmbedLayerNormalization", 1),))
+_TESTS = frozenset(("GreaterOrEqual", "LessOrEqual"))
 
 
-def _like_first(given: _Given) -> Sequence[Shape | None]:
+def _like_first(given: _Given) -> Sequence[Dims | None]:
     return [given.shape(0)]
 
 
-def _broadcast(given: _Given) -> Sequence[Shape | None]:
-    return [np.broadcast_shapes(*(given.shape(s) for s in range(len(given.node.input)) if given.has(s)))]
+def _broadcast(given: _Given) -> Sequence[Dims | None]:
+    return [broadcast(*(given.shape(s) for s in range(len(given.node.input)) if given.has(s)))]
 
 
-def _skip_norm(given: _Given) -> Sequence[Shape | None]:
+def _crop(given: _Given) -> Sequence[Dims | None]:
+    left, top, right, bottom = given.attribute("border")
+    n, c, height, width = given.shape(0)
+    return [(n, c, *(given.attribute("scale") or (height - top - bottom, width - left - right)))]
+
+
+def _skip_norm(given: _Given) -> Sequence[Dims | None]:
     x = given.shape(0)
     statistics = (*x[:-1], 1)
     return [x, statistics, statistics, x]
 
 
-def _embed_norm(given: _Given) -> Sequence[Shape | None]:
+def _embed_norm(given: _Given) -> Sequence[Dims | None]:
     batch, length = given.shape(0)
     x = (batch, length, given.shape(2)[1])
     return [x, (batch,), x]
 
 
-def _split_halves(given: _Given) -> Sequence[Shape | None]:
+def _split_halves(given: _Given) -> Sequence[Dims | None]:
     *rest, last = given.shape(0)
     return [(*rest, last // 2)]
 
 
-def _product(given: _Given) -> Sequence[Shape | None]:
+def _product(given: _Given) -> Sequence[Dims | None]:
     a, b = (_turned(given, slot) for slot in (0, 1))
-    batch = np.broadcast_shapes(a[:-2], b[:-2])
+    batch = broadcast(a[:-2], b[:-2])
     return [(*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))]
 
 
-def _turned(given: _Given, slot: int) -> Shape:
+def _turned(given: _Given, slot: int) -> Dims:
     """The sizes of a factor of FusedMatMul in the order of a plain product."""
     shape, side = given.shape(slot), "AB"[slot]
     if len(shape) > 1 and given.attribute(f"transBatch{side}"):
@@ -143,7 +151,7 @@ def _turned(given: _Given, slot: int) -> Shape:
     return shape
 
 
-def _nhwc_conv(given: _Given) -> Sequence[Shape | None]:
+def _nhwc_conv(given: _Given) -> Sequence[Dims | None]:
     (batch, *space, _), (out, *kernel, _) = given.shape(0), given.shape(1)
     if given.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
         return [None]
@@ -157,7 +165,7 @@ def _nhwc_conv(given: _Given) -> Sequence[Shape | None]:
     return [(batch, *sizes, out)]
 
 
-def _attention(given: _Given) -> Sequence[Shape | None]:
+def _attention(given: _Given) -> Sequence[Dims | None]:
     batch, length, _ = given.shape(0)
     heads, columns = given.attribute("num_heads"), given.shape(1)[1]
     widths = given.attribute("qkv_hidden_sizes", [columns // 3] * 3)
@@ -168,7 +176,7 @@ def _attention(given: _Given) -> Sequence[Shape | None]:
     return [(batch, length, widths[2]), (2, batch, heads, length, widths[0] // heads)]
 
 
-def _multi_head(given: _Given) -> Sequence[Shape | None]:
+def _multi_head(given: _Given) -> Sequence[Dims | None]:
     query, heads = given.shape(0), given.attribute("num_heads")
     batch, length = query[:2]
     if len(query) == 5:
@@ -182,7 +190,7 @@ def _multi_head(given: _Given) -> Sequence[Shape | None]:
     return [(batch, length, heads * value[1]), *cache, (batch, heads, length, total)]
 
 
-def _length_and_size(given: _Given, slot: int, heads: int) -> tuple[int, int]:
+def _length_and_size(given: _Given, slot: int, heads: int) -> tuple[Dim, Dim]:
     """The number of positions and the head size of a key or value."""
     shape = given.shape(slot)
     if len(shape) == 4:
@@ -190,18 +198,18 @@ def _length_and_size(given: _Given, slot: int, heads: int) -> tuple[int, int]:
     return shape[1], shape[2] // heads if len(shape) == 3 else shape[4]
 
 
-def _grouped_query(given: _Given) -> Sequence[Shape | None]:
+def _grouped_query(given: _Given) -> Sequence[Dims | None]:
     (batch, length, width), heads, pairs = given.shape(0), given.attribute("num_heads"), given.attribute("kv_num_heads")
     size = width // heads if given.has(1) else width // (heads + 2 * pairs)
     past = given.shape(3)[2] if given.has(3) else 0
     total = given.values.get(given.node.input[6])
     if total is None and past:  # a buffer that all steps share may be longer than what is in it
         return [(batch, length, heads * size)]
-    cache = (batch, pairs, max(past, length if total is None else int(total.item())), size)
+    cache = (batch, pairs, largest(past, length if total is None else int(total.item())), size)
     return [(batch, length, heads * size), cache, cache]
 
 
-def _standard_attention(given: _Given) -> Sequence[Shape | None]:
+def _standard_attention(given: _Given) -> Sequence[Dims | None]:
     """`onnx` does not tell the sizes of present keys and values where there are no past ones."""
     query, key, value = (given.shape(slot) for slot in range(3))
     heads, pairs = given.attribute("q_num_heads"), given.attribute("kv_num_heads")
@@ -209,7 +217,7 @@ def _standard_attention(given: _Given) -> Sequence[Shape | None]:
         batch, length, width = query
         key = (batch, pairs, key[1], width // heads)
         value = (batch, pairs, value[1], value[2] // pairs)
-        first: Shape = (batch, length, heads * value[3])
+        first: Dims = (batch, length, heads * value[3])
     else:
         batch, heads, length, _ = query
         first = (*query[:3], value[3])
@@ -226,27 +234,27 @@ def _like(slot: int) -> Sizes:
 
 
 def _broadcast_of(*slots: int) -> Sizes:
-    return lambda given: [np.broadcast_shapes(*(given.shape(s) for s in slots))]
+    return lambda given: [broadcast(*(given.shape(s) for s in slots))]
 
 
-def _concat(given: _Given) -> Sequence[Shape | None]:
+def _concat(given: _Given) -> Sequence[Dims | None]:
     parts = [given.shape(s) for s in range(2, len(given.node.input), 3)]
     axis = given.attribute("axis") % len(parts[0])
     return [(*parts[0][:axis], sum(p[axis] for p in parts), *parts[0][axis + 1 :])]
 
 
-def _gemm(given: _Given) -> Sequence[Shape | None]:
+def _gemm(given: _Given) -> Sequence[Dims | None]:
     sides = (0, "transA", 1, 0), (3, "transB", 0, 1)
     return [tuple(given.shape(slot)[turned if given.attribute(name) else plain] for slot, name, turned, plain in sides)]
 
 
-def _global_pool(given: _Given) -> Sequence[Shape | None]:
+def _global_pool(given: _Given) -> Sequence[Dims | None]:
     n, *rest = given.shape(0)
     ones = (1,) * (len(rest) - 1)
     return [(n, *ones, rest[-1]) if given.attribute("channels_last") else (n, rest[0], *ones)]
 
 
-def _pool(given: _Given) -> Sequence[Shape | None]:
+def _pool(given: _Given) -> Sequence[Dims | None]:
     if given.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
         return [None]
     shape, last = given.shape(0), bool(given.attribute("channels_last"))
@@ -255,17 +263,17 @@ def _pool(given: _Given) -> Sequence[Shape | None]:
     strides, pads = given.attribute("strides", [1] * count), given.attribute("pads", [0] * 2 * count)
     made = []
     for i, size in enumerate(space):
-        steps, rest = divmod(size + pads[i] + pads[i + count] - kernel[i], strides[i])
-        made.append(steps + 1 + bool(given.attribute("ceil_mode") and rest))
+        room = size + pads[i] + pads[i + count] - kernel[i]
+        made.append((room + (strides[i] - 1 if given.attribute("ceil_mode") else 0)) // strides[i] + 1)
     return [(shape[0], *made, shape[-1]) if last else (*shape[:2], *made)]
 
 
-def _rows(given: _Given) -> Sequence[Shape | None]:
+def _rows(given: _Given) -> Sequence[Dims | None]:
     columns = given.attribute("N")
     return [(*given.shape(0)[:-1], columns) if columns else None]
 
 
-def _gather_blocks(given: _Given) -> Sequence[Shape | None]:
+def _gather_blocks(given: _Given) -> Sequence[Dims | None]:
     shape = given.shape(0)
     axis = given.attribute("gather_axis") % len(shape)
     packed = given.dtypes.get(given.node.input[0]) == TensorProto.UINT8
@@ -301,8 +309,17 @@ _QUANTIZED: Mapping[str, tuple[Sizes, tuple[int, ...]]] = {
     "MatMulNBits": (_rows, (0,)),
     "GatherBlockQuantized": (_gather_blocks, (2,)),
 }
+# Operators for which onnx has no shape function: some that it defines by a function, and experimental ones of old
+# exporters that ONNX Runtime still runs.
+_PLAIN: Mapping[str, Sizes] = {
+    **dict.fromkeys(("Affine", "GroupNormalization", "ImageScaler", "MeanVarianceNormalization"), _like_first),
+    **dict.fromkeys(("SimplifiedLayerNormalization",), _like_first),
+    **dict.fromkeys(_TESTS, _broadcast),
+    "Attention": _standard_attention,
+    "Crop": _crop,
+}
 _SIZES: Mapping[tuple[str, str], Sizes] = {
     **{(MICROSOFT, op): sizes for op, sizes in _FUSED.items()},
     **{(MICROSOFT, op): sizes for op, (sizes, _) in _QUANTIZED.items()},
-    ("", "Attention"): _standard_attention,
+    **{("", op): sizes for op, sizes in _PLAIN.items()},
 }

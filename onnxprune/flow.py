@@ -113,19 +113,19 @@ class Shapes(Protocol):
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, int]
-    values: dict[str, np.ndarray]
 
     def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
         """Note the type and the sizes of a tensor."""
 
 
-def infer(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
+def infer(node: NodeProto, known: Shapes, unsteady: set[str], condition: np.ndarray | None) -> None:
     """Shapes of what a `Begin` or a flat node gives.
 
     Args:
         node: the node.
         known: the shapes so far, which grow.
         unsteady: what loops carry from step to step whose shape is found to change on the way; grows.
+        condition: the condition of an If, where it depends on nothing.
     """
     if is_begin(node):
         counted, states, axes = begins(node)
@@ -136,11 +136,67 @@ def infer(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
             if node.output[slot] not in unsteady:
                 _like(known, node.output[slot], [node.input[slot]], axis)
     elif node.op_type == "If":
-        slots, decided = branches(node), branch_for(known.values.get(node.input[0]))
-        for i, name in enumerate(node.output):
-            _like(known, name, [node.input[part[i]] for b, part in slots.items() if decided in ("", b)])
+        for name, sources in zip(node.output, _sources(node, condition), strict=True):
+            _like(known, name, sources)
     else:
         _infer_steps(node, known, unsteady)
+
+
+def _sources(node: NodeProto, condition: np.ndarray | None) -> list[list[str]]:
+    """Of every output of a flat If, what may come out there."""
+    decided = branch_for(condition)
+    used = [part for branch, part in branches(node).items() if decided in ("", branch)]
+    return [[node.input[part[i]] for part in used] for i in range(len(node.output))]
+
+
+# The sizes of a tensor as far as they are known at all: some are polynomials, see `sizes.py`.
+Dims = Sequence[Any]
+
+
+def dims(
+    node: NodeProto,
+    dims_of: Callable[[str], Dims],
+    varying: set[tuple[str, int]],
+    condition: np.ndarray | None,
+) -> list[Dims]:
+    """Sizes of what a `Begin` or a flat node gives; None for an axis whose size the run alone knows.
+
+    Args:
+        node: the node.
+        dims_of: the sizes of a tensor.
+        varying: axes, of what loops carry from step to step, whose size is found to change on the way; grows.
+        condition: the condition of an If, where it depends on nothing.
+
+    Raises:
+        LookupError: the sizes of an input are not known.
+    """
+    if is_begin(node):
+        counted, states, axes = begins(node)
+        made: list[Dims] = [() for _ in node.output[:counted]]
+        for slot in range(counted, len(node.output)):
+            given = list(dims_of(node.input[slot]))
+            if slot >= counted + states:
+                del given[axes[slot - counted - states] % len(given)]
+            name = node.output[slot]
+            made.append([None if (name, a) in varying else d for a, d in enumerate(given)])
+        return made
+    if node.op_type == "If":
+        return [_agreed([dims_of(s) for s in sources]) for sources in _sources(node, condition)]
+    of = steps(node)
+    made = []
+    for state, end in zip(of.states, of.ends, strict=True):
+        made.append(_agreed([dims_of(node.input[state]), dims_of(node.input[end])]))
+        varying.update((node.input[state], a) for a, d in enumerate(made[-1]) if d is None)
+    for slot, axis in zip(of.parts, of.axes, strict=True):
+        part = list(dims_of(node.input[slot]))
+        part.insert(axis % (len(part) + 1), dims_of(of.whole)[of.along] if of.whole else None)
+        made.append(part)
+    return made
+
+
+def _agreed(found: Sequence[Dims]) -> Dims:
+    """The sizes that all have in common, None where they differ."""
+    return [sizes[0] if all(s == sizes[0] for s in sizes) else None for sizes in zip(*found, strict=True)]
 
 
 def _infer_steps(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxprune import proof
 from onnxprune.errors import GoalMissed, ModelError
@@ -16,6 +16,7 @@ from onnxprune.proof import Verdict
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import gone
 from onnxprune.symbols import candidate_sizes, symbolic_dims
+from onnxprune.thresholds import other_sides
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,16 @@ class RolledBack:
 def checked(
     groups: Groups, gone_of: Callable[[Groups], Array], small: Model, *, fixed_sizes: bool = False
 ) -> tuple[Groups, Verdict]:
-    """The proof, and the trace it was made with: other sizes are tried if the original does not run at these."""
+    """The proof, and the trace it was made with: other sizes are tried if the original does not run at these.
+
+    Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides.
+    """
     verdict = proof.check(groups, gone_of(groups), small)
-    if verdict.runnable or fixed_sizes:
+    if fixed_sizes:
+        return groups, verdict
+    if verdict.ok:
+        return _on_other_sides(groups, gone_of, small, verdict)
+    if verdict.runnable:
         return groups, verdict
     for sizes, _ in candidate_sizes(symbolic_dims(groups.model.proto.graph), {}):
         if sizes != groups.facts.sizes:
@@ -41,6 +49,27 @@ def checked(
             found = proof.check(other, gone_of(other), small)
             if found.runnable:
                 return other, found
+    return groups, verdict
+
+
+def _on_other_sides(
+    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, verdict: Verdict
+) -> tuple[Groups, Verdict]:
+    """The proof at sizes where comparisons of sizes come out otherwise; the first one that fails, if any does."""
+    graph, stored = groups.model.proto.graph, groups.model.initializers
+    shapes = groups.facts.shapes
+    inputs = {v.name: shapes[v.name] for v in graph.input if v.name in shapes and v.name not in stored}
+    for sizes in other_sides(groups.facts, inputs):
+        other = retrace(groups, sizes)
+        if [(g.name, g.units) for g in other.groups] != [(g.name, g.units) for g in groups.groups]:
+            continue
+        found = proof.check(other, gone_of(other), small)
+        numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.facts.sizes[s])
+        if not found.runnable:
+            continue
+        if not found.ok:
+            return other, replace(found, problem=f"{found.problem}, at {numbers}")
+        verdict = replace(verdict, checks=[*verdict.checks, f"at {numbers}"], error=max(verdict.error, found.error))
     return groups, verdict
 
 

@@ -1,16 +1,17 @@
 """Static shapes and values of every tensor of a graph.
 
 Symbolic input dims are replaced by numbers; one forward scan then alternates the shape functions of
-`onnx.defs` with the evaluation of the small integer subgraphs that exporters use to compute shapes. The
-scan is made for two different sets of numbers: what differs between them is dynamic, what does not is static.
+`onnx.defs` with the evaluation of the small integer subgraphs that exporters use to compute shapes. Beside the
+numbers it keeps what every size and entry is made of (`dims.py`): what depends on no symbol is static.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
 from onnxprune import contrib, flow
+from onnxprune.dims import Unknowns
+from onnxprune.entries import Entries
 from onnxprune.evaluate import EVALUATORS
 from onnxprune.native import killable
-from onnxprune.symbols import candidate_sizes, dims_of, is_fixed, symbolic_dims
+from onnxprune.sizes import Dim, Dims, is_known, symbol
+from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
+# The sizes of an output as a shape function tells them: None where it does not, for an axis or altogether.
+Answer = Sequence[Dim | None] | None
 
 # Values larger than this are not tracked: index tables of windowed attention have some 10^4 entries.
 LARGEST_VALUE = 1 << 20
@@ -41,11 +47,12 @@ class Facts:
     """What is known before anything runs.
 
     Attributes:
-        shapes: tensor name -> sizes under the first set of numbers; absent where unknown.
+        shapes: tensor name -> sizes at the numbers in `sizes`; absent where unknown.
         dtypes: tensor name -> `TensorProto` data type.
-        values: tensor name -> value, only where it is the same under both sets of numbers.
-        seen: tensor name -> value under the first set of numbers, the dynamic ones included.
-        dynamic: tensor name -> the axes whose size depends on the symbolic dims.
+        values: tensor name -> value, only where it depends on nothing that the run alone knows.
+        seen: tensor name -> value at the numbers in `sizes`, the dynamic ones included.
+        dims: tensor name -> sizes as polynomials over the symbolic dims, where some are no numbers.
+        entries: tensor name -> the same for values.
         sizes: symbolic dim -> the number that stood for it.
     """
 
@@ -53,20 +60,25 @@ class Facts:
     dtypes: Mapping[str, int]
     values: Mapping[str, np.ndarray]
     seen: Mapping[str, np.ndarray]
-    dynamic: Mapping[str, frozenset[int]]
+    dims: Mapping[str, Dims]
+    entries: Mapping[str, Entries | None]
     sizes: Mapping[str, int]
+
+    @cached_property
+    def dynamic(self) -> Mapping[str, frozenset[int]]:
+        """Tensor name -> the axes whose size the run alone knows."""
+        return {name: frozenset(a for a, d in enumerate(dims) if not is_known(d)) for name, dims in self.dims.items()}
 
 
 @dataclass
 class _Scan:
-    """One forward scan: filled node by node; `differs` names what another scan found otherwise."""
+    """One forward scan, filled node by node."""
 
     shapes: dict[str, Shape] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     types: dict[str, onnx.TypeProto] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    differs: set[str] = field(default_factory=set)
 
     def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
         self.shapes[name] = tuple(shape)
@@ -102,56 +114,28 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
     """
     shared = _Shared(model)
     while True:
-        known = len(shared.unsteady)
-        facts = _both(shared, dict(sizes or {}))
-        if len(shared.unsteady) == known:
+        known = len(shared.unsteady) + len(shared.varying)
+        facts = _accepted(shared, dict(sizes or {}))
+        if len(shared.unsteady) + len(shared.varying) == known:
             return facts
 
 
-def _both(shared: _Shared, given: dict[str, int]) -> Facts:
-    """Both scans, at the first numbers that the graph accepts."""
+def _accepted(shared: _Shared, given: dict[str, int]) -> Facts:
+    """The scan at the first numbers that the graph accepts."""
     symbols = symbolic_dims(shared.model.proto.graph)
-    first: _Scan | None = None
-    for numbers, others in candidate_sizes(symbols, given):
-        scan = _scan(shared, given | numbers)
+    first: tuple[_Scan, Unknowns] | None = None
+    for numbers, _ in candidate_sizes(symbols, given):
+        scan, unknowns = _scan(shared, given | numbers, frozenset(symbols))
         if first is None or not scan.failures:
-            first, chosen, rest = scan, given | numbers, given | others
+            first, chosen = (scan, unknowns), given | numbers
         if not scan.failures:
             break
     assert first is not None
-    for failure in first.failures[:3]:
+    scan, unknowns = first
+    for failure in scan.failures[:3]:
         logger.debug("shape inference: %s", failure)
-    second = _second(shared, first, chosen, rest) if symbols else first
-    return _facts(first, second, chosen)
-
-
-def _second(shared: _Shared, first: _Scan, numbers: Mapping[str, int], others: Mapping[str, int]) -> _Scan:
-    """The scan at the other numbers; a symbol that the graph accepts at one number only keeps it."""
-    second = _scan(shared, others, first)
-    if len(second.failures) <= len(first.failures):
-        return second
-    accepted, second = dict(numbers), _scan(shared, numbers, first)
-    for symbol in sorted(others, key=lambda s: others[s]):  # the batch is the smallest
-        trial = _scan(shared, accepted | {symbol: others[symbol]}, first)
-        if len(trial.failures) <= len(first.failures):
-            accepted[symbol], second = others[symbol], trial
-    return second
-
-
-def _facts(first: _Scan, second: _Scan, sizes: Mapping[str, int]) -> Facts:
-    """What both scans agree on is static."""
-    values = {k: v for k, v in first.values.items() if k not in second.differs}
-    dynamic = {}
-    for name in second.differs:
-        shape, other = first.shapes.get(name), second.shapes.get(name)
-        if shape is not None and shape != other:
-            same_rank = other is not None and len(other) == len(shape)
-            dynamic[name] = frozenset(
-                a
-                for a, n in enumerate(shape)
-                if not same_rank or other[a] != n  # type: ignore[index]
-            )
-    return Facts(first.shapes, first.dtypes, values, first.values, dynamic, sizes)
+    values = {name: value for name, value in scan.values.items() if name not in unknowns.values}
+    return Facts(scan.shapes, scan.dtypes, values, scan.values, unknowns.dims, unknowns.values, chosen)
 
 
 # --- one scan --------------------------------------------------------------------------------------------
@@ -176,41 +160,29 @@ class _Shared:
                 value = constant_value(model, node)
                 if value is not None:
                     self.weights.put_value(node.output[0], value)
-        # Defaults that are declared so that another may have other sizes.
-        self.loose = {v.name for v in proto.graph.input if v.name in model.overridable and not is_fixed(v)}
         self.infos = {v.name: v for v in (*proto.graph.value_info, *proto.graph.output)}
         self.opsets = list(proto.opset_import)
         self.versions = {o.domain: o.version for o in self.opsets}
         self.versions.setdefault("", self.versions.get("ai.onnx", 1))
         # What loops carry from step to step whose shape changes on the way.
         self.unsteady: set[str] = set()
-        self.answers: dict[tuple[object, ...], list[tuple[int, Shape | None]]] = {}
+        # Axes of it whose size does.
+        self.varying: set[tuple[str, int]] = set()
+        self.answers: dict[tuple[object, ...], list[tuple[int, Answer]]] = {}
 
 
-def _scan(shared: _Shared, sizes: Mapping[str, int], before: _Scan | None = None) -> _Scan:
-    """Scan once; with `before`, only what depends on a size that is another one now."""
+def _scan(shared: _Shared, sizes: Mapping[str, int], symbols: frozenset[str]) -> tuple[_Scan, Unknowns]:
+    """Scan once, at numbers and with symbols."""
     weights, graph = shared.weights, shared.model.proto.graph
-    if before is None:
-        scan = _Scan(dict(weights.shapes), dict(weights.dtypes), dict(weights.values))
-    else:
-        scan = _Scan(dict(before.shapes), dict(before.dtypes), dict(before.values), dict(before.types))
-    step = _Step(shared, scan, sizes)
+    scan = _Scan(dict(weights.shapes), dict(weights.dtypes), dict(weights.values))
+    step = _Step(shared, scan, Unknowns(scan), sizes, symbols)
     for value in graph.input:
-        if value.name not in weights.shapes:
-            _put_info(scan, value, sizes)
-            step.note(before, [value.name])
+        step.declared(value)
     for node in graph.node:
-        if node.op_type == "Constant" and not node.domain:
-            continue
-        if before is not None:
-            if not any(i in scan.differs for i in node.input) and not step.has_subgraph(node):
-                continue
-            for name in node.output:
-                for known in (scan.shapes, scan.values, scan.types):
-                    known.pop(name, None)
-        step.node(node)
-        step.note(before, node.output)
-    return scan
+        if node.op_type != "Constant" or node.domain:
+            step.node(node)
+            step.follow(node)
+    return scan, step.unknowns
 
 
 _INTEGERS = frozenset(
@@ -223,36 +195,6 @@ _INTEGERS = frozenset(
         TensorProto.INT16,
     )
 )
-
-
-def _broadcast(node: onnx.NodeProto, *shapes: Shape) -> Shape:
-    return np.broadcast_shapes(*shapes)
-
-
-def _like_first(node: onnx.NodeProto, *shapes: Shape) -> Shape:
-    return shapes[0]
-
-
-def _crop(node: onnx.NodeProto, *shapes: Shape) -> Shape:
-    attrs = {a.name: list(a.ints) for a in node.attribute}
-    left, top, right, bottom = attrs["border"]
-    n, c, height, width = shapes[0]
-    inner = attrs.get("scale") or [height - top - bottom, width - left - right]
-    return (n, c, *inner)
-
-
-# Operators for which onnx has no shape function: some that it defines by a function, and experimental ones of old
-# exporters that ONNX Runtime still runs.
-_WITHOUT_SHAPE_FUNCTION: Mapping[str, Callable[..., Shape]] = {
-    "Affine": _like_first,
-    "Crop": _crop,
-    "GreaterOrEqual": _broadcast,
-    "GroupNormalization": _like_first,
-    "ImageScaler": _like_first,
-    "LessOrEqual": _broadcast,
-    "MeanVarianceNormalization": _like_first,
-    "SimplifiedLayerNormalization": _like_first,
-}
 
 
 # The most frequent of the operators whose output is like input 0: asking onnx takes ten times as long.
@@ -285,26 +227,18 @@ class _Step:
 
     shared: _Shared
     scan: _Scan
+    unknowns: Unknowns
     sizes: Mapping[str, int]
+    symbols: frozenset[str]
 
-    def has_subgraph(self, node: onnx.NodeProto) -> bool:
-        if flow.is_begin(node) or flow.is_flat(node):
-            return True
-        return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
+    def declared(self, value: onnx.ValueInfoProto) -> None:
+        """Take the shape that the file declares, if all of it is known."""
+        stored = value.name in self.shared.weights.shapes
+        if value.name in self.shared.model.overridable or (not stored and _put_info(self.scan, value, self.sizes)):
+            self.unknowns.put(value.name, self._declared(value))
 
-    def note(self, before: _Scan | None, names: Iterable[str]) -> None:
-        """Remember which tensors another scan found otherwise."""
-        if before is None:
-            return
-        scan = self.scan
-        for name in names:
-            if scan.shapes.get(name) != before.shapes.get(name):
-                scan.differs.add(name)
-                scan.types.pop(name, None)
-            elif name in scan.values or name in before.values:
-                now, then = scan.values.get(name), before.values.get(name)
-                if now is None or then is None or not np.array_equal(now, then):
-                    scan.differs.add(name)
+    def _declared(self, value: onnx.ValueInfoProto) -> Dims:
+        return tuple(d if isinstance(d, int) else symbol(d) for d in dims_of(value))
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
@@ -319,18 +253,40 @@ class _Step:
                 return
         if self._infer(node):
             return
-        if node.op_type in _WITHOUT_SHAPE_FUNCTION and all(i in scan.shapes for i in node.input):
-            shape = _WITHOUT_SHAPE_FUNCTION[node.op_type](node, *(scan.shapes[i] for i in node.input))
-            is_test = node.op_type.endswith("OrEqual")
-            scan.put(node.output[0], TensorProto.BOOL if is_test else scan.dtypes[node.input[0]], shape)
-            return
         for name in node.output:
             if name in self.shared.infos:
                 _put_info(scan, self.shared.infos[name], self.sizes)
 
+    def follow(self, node: onnx.NodeProto) -> None:
+        """What of the outputs depends on symbols."""
+        unknowns = self.unknowns
+        if flow.is_begin(node) or flow.is_flat(node):
+            unknowns.flow(node, self.shared.varying)
+        elif unknowns.touches(node) and (node.op_type not in _SAME_SHAPE or node.domain or len(node.output) > 1):
+            unknowns.node(node, lambda: self._dims(node))
+        elif unknowns.touches(node):
+            unknowns.node(node, lambda: [unknowns.dims_of(node.input[0])])
+
+    def _dims(self, node: onnx.NodeProto) -> list[Sequence[Dim | None] | None]:
+        """The sizes of the outputs by the operator's shape function, or as the file declares them."""
+        unknowns, scan = self.unknowns, self.scan
+        values = {i: v for i in node.input if i and (v := unknowns.static(i)) is not None}
+        dims = {i: unknowns.dims_of(i) for i in node.input if i}
+        answers = self._asked(node, dims, values)
+        answers = self._with_ours(node, answers, dims, values)
+        made: list[Sequence[Dim | None] | None] = []
+        for slot, name in enumerate(node.output):
+            found = answers[slot][1] if slot < len(answers) else None
+            info = self.shared.infos.get(name)
+            if found is None and info is not None and name in scan.shapes:
+                known = self._declared(info)
+                found = known if self.symbols.issuperset(str(d) for d in known if not is_known(d)) else None
+            made.append(found)
+        return made
+
     def _flow(self, node: onnx.NodeProto) -> None:
         """What a body is given, and what comes out of the bodies of a node."""
-        flow.infer(node, self.scan, self.shared.unsteady)
+        flow.infer(node, self.scan, self.shared.unsteady, self.unknowns.static(node.input[0]))
         counted = flow.begins(node)[0] if flow.is_begin(node) else 0
         for slot, name in enumerate(node.output):
             known = name in self.scan.shapes and slot >= counted
@@ -339,8 +295,6 @@ class _Step:
 
     def _evaluate(self, node: onnx.NodeProto) -> bool:
         scan = self.scan
-        if node.op_type == "Shape" and node.input[0] in self.shared.loose:
-            return False
         if node.op_type == "Shape" and node.input[0] in scan.shapes:
             attrs = {a.name: a.i for a in node.attribute}
             dims = scan.shapes[node.input[0]][attrs.get("start", 0) : attrs.get("end")]
@@ -362,46 +316,78 @@ class _Step:
         return True
 
     def _infer(self, node: onnx.NodeProto) -> bool:
-        """Ask the operator's shape function; nodes that look alike are asked about once."""
-        scan, shared = self.scan, self.shared
-        values = [scan.values[i] if i in scan.values and scan.values[i].size <= 1024 else None for i in node.input]
-        key = (
-            node.domain,
-            node.op_type,
-            tuple(a.SerializeToString() for a in node.attribute),
-            tuple((scan.dtypes.get(i), scan.shapes.get(i)) if i else None for i in node.input),
-            tuple(None if v is None else v.tobytes() for v in values),
-            tuple(map(bool, node.output)),
-        )
-        answers = shared.answers.get(key)
-        if answers is None:
-            answers = self._ask(node, values)
-            if answers:  # a refusal is asked again, since every scan counts its own
-                shared.answers[key] = answers
+        """Ask the operator's shape function."""
+        scan = self.scan
+        dims = {i: scan.shapes[i] for i in node.input if i in scan.shapes}
+        answers = self._asked(node, dims, scan.values)
+        answers = self._with_ours(node, answers, dims, scan.values)
         complete = bool(answers)
-        for name, (dtype, shape) in zip(node.output, answers, strict=False):
+        for name, (dtype, found) in zip(node.output, answers, strict=False):
             if not name:
                 continue
             if dtype:
                 scan.dtypes[name] = dtype
-            if shape is None:
+            if found is None or None in found:
                 complete = False
-            else:
-                scan.put(name, dtype, shape)
+                continue
+            shape = [n for n in found if isinstance(n, int)]
+            scan.put(name, dtype, shape)
+            if _vanishes(shape, [scan.shapes.get(i, ()) for i in node.input]):
+                scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
         return complete
 
-    def _ask(self, node: onnx.NodeProto, values: Sequence[np.ndarray | None]) -> list[tuple[int, Shape | None]]:
+    def _with_ours(
+        self,
+        node: onnx.NodeProto,
+        answers: list[tuple[int, Answer]],
+        dims: Mapping[str, Dims],
+        values: Mapping[str, np.ndarray],
+    ) -> list[tuple[int, Answer]]:
+        """Answers of onnx, and our own where it has none."""
+        if answers and all(found is not None and None not in found for _, found in answers):
+            return answers
+        ours = contrib.infer(node, dims, self.scan.dtypes, values)
+        return [
+            b if a[1] is None or (None in a[1] and b[1] is not None) else a
+            for a, b in zip_longest(answers, ours, fillvalue=(0, None))
+        ]
+
+    def _asked(
+        self, node: onnx.NodeProto, dims: Mapping[str, Dims], values: Mapping[str, np.ndarray]
+    ) -> list[tuple[int, Answer]]:
+        """The answers of onnx, which is asked once about nodes that look alike."""
+        scan, shared = self.scan, self.shared
+        small = {i: values[i] for i in node.input if i in values and values[i].size <= 1024}
+        key = (
+            node.domain,
+            node.op_type,
+            tuple(a.SerializeToString() for a in node.attribute),
+            tuple((scan.dtypes.get(i), dims.get(i)) if i else None for i in node.input),
+            tuple(small[i].tobytes() if i in small else None for i in node.input),
+            tuple(map(bool, node.output)),
+        )
+        answers = shared.answers.get(key)
+        if answers is None:
+            answers = self._ask(node, dims, small)
+            if answers:  # a refusal is asked again, since every scan counts its own
+                shared.answers[key] = answers
+        return answers
+
+    def _ask(
+        self, node: onnx.NodeProto, dims: Mapping[str, Dims], values: Mapping[str, np.ndarray]
+    ) -> list[tuple[int, Answer]]:
         scan, shared = self.scan, self.shared
         node = contrib.standard(node)
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             schema = defs.get_schema(node.op_type, shared.versions.get(domain, 1), domain)
         except defs.SchemaError:
-            return contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
-        types = {i: kind for i in node.input if i and (kind := scan.type_of(i)) is not None}
+            return []
+        named: dict[str, Dim] = {}
+        types = {i: kind for i in node.input if i and (kind := self._type(i, dims.get(i), named)) is not None}
         if len(types) < len({i for i in node.input if i}):
             return []
-        data = {i: numpy_helper.from_array(v) for i, v in zip(node.input, values, strict=False) if v is not None}
+        data = {i: numpy_helper.from_array(v) for i, v in values.items()}
         try:
             with killable():
                 found = shape_inference.infer_node_outputs(
@@ -413,23 +399,29 @@ class _Step:
                     ir_version=min(shared.model.proto.ir_version, onnx.IR_VERSION),
                 )
         except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-            scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
+            if not named:
+                scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
             return []
-        answers: list[tuple[int, Shape | None]] = []
+        answers: list[tuple[int, Answer]] = []
         for name in node.output:
             kind = found[name].tensor_type if name in found else None
             if kind is None or not kind.elem_type:
                 answers.append((0, None))
-                continue
-            dims = kind.shape.dim
-            known = kind.HasField("shape") and all(d.HasField("dim_value") for d in dims)
-            answers.append((kind.elem_type, tuple(d.dim_value for d in dims) if known else None))
-            if known and _vanishes([d.dim_value for d in dims], [scan.shapes.get(i, ()) for i in node.input]):
-                scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
-        if any(shape is None for _, shape in answers):
-            ours = contrib.infer(node, scan.shapes, scan.dtypes, scan.values)
-            answers = [a if a[1] is not None else b for a, b in zip_longest(answers, ours, fillvalue=(0, None))]
+            elif not kind.HasField("shape"):
+                answers.append((kind.elem_type, None))
+            else:
+                read = [d.dim_value if d.HasField("dim_value") else named.get(d.dim_param) for d in kind.shape.dim]
+                answers.append((kind.elem_type, tuple(read)))
         return answers
+
+    def _type(self, name: str, dims: Dims | None, named: dict[str, Dim]) -> onnx.TypeProto | None:
+        """The type of a tensor as onnx is told it; `named` gets what its symbols stand for."""
+        if dims is None or all(map(is_known, dims)):
+            return self.scan.type_of(name)
+        named.update((str(d), d) for d in dims if not is_known(d))
+        return helper.make_tensor_type_proto(
+            self.scan.dtypes[name], [d if isinstance(d, int) else str(d) for d in dims]
+        )
 
 
 def _vanishes(sizes: Sequence[int], inputs: Sequence[Shape]) -> bool:

@@ -30,11 +30,6 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
     ]
 
 
-def is_fixed(value: onnx.ValueInfoProto) -> bool:
-    """Whether the declaration of an input gives a number for every size."""
-    return value.type.tensor_type.HasField("shape") and all(isinstance(d, int) for d in dims_of(value))
-
-
 def sizes_of(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """Numbers for the symbolic dims of a graph whose inputs have the given shapes.
 

@@ -61,23 +61,7 @@ class Wiring:
 
     def branch_taken(self, node: onnx.NodeProto) -> str:
         """The branch that an If takes whatever it is fed; empty if that is not known."""
-        value = self.facts.values.get(node.input[0])
-        return flow.branch_for(value) if self._is_certain(node.input[0]) else ""
-
-    def _is_certain(self, tensor: str) -> bool:
-        """Whether a value that was the same at both numbers for the symbolic dims is so at all: none made it."""
-        pending, met = [tensor], set()
-        while pending:
-            name = pending.pop()
-            if name in met or name in self.sources:
-                continue
-            met.add(name)
-            node = self._makers.get(name)
-            if node is None or name not in self.facts.values:
-                return False
-            if node.op_type != "Shape":
-                pending.extend(i for i in node.input if i)
-        return True
+        return flow.branch_for(self.facts.values.get(node.input[0]))
 
     @cached_property
     def _dead(self) -> AbstractSet[str]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.graphs import Net, array_of, group_of, prune, run, shapes_of
+from onnxprune.api import trace
+from onnxprune.model import load
+from tests.graphs import Net, array_of, group_of, prune, reasons_for, run, shapes_of
 from tests.sandwich import Case, build, check_case, parameters
 
 IMAGE = (2, 8, 6, 4)
@@ -322,3 +324,32 @@ def test_expanding_a_token_over_a_dynamic_batch() -> None:
     assert group is not None
     assert group.units == 8
     assert group is group_of(outcome.groups, "w_in", 1)
+
+
+def above(net: Net, n: str) -> str:
+    return net.add("Where", net.add("Greater", n, net.ints(50)), net.ints(4), net.ints(3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [
+        (["batch", 6, 2], (2, 6, "batch")),  # the same axes at a batch of 2 alone
+        (["batch", 12], ("batch", -1, "above")),
+        (["batch", 12], (3, "batch", 4)),
+        (["batch", 12], ("above", "batch", -1)),
+    ],
+)
+def test_axes_that_match_at_some_sizes_only_must_stay(shape: list[int | str], target: tuple[int | str, ...]) -> None:
+    net = Net()
+    x = net.input(["batch", 3])
+    n = net.add("Slice", net.add("Shape", x), net.ints(0), net.ints(1))
+    parts = {"batch": n, "half": net.add("Div", n, net.ints(2)), "above": above(net, n)}
+    rest = [s for s in shape if isinstance(s, int)]
+    y = net.add("Relu", net.add("MatMul", x, net.weight(3, int(np.prod(rest)), name="w_in")))
+    y = net.add("Reshape", y, net.ints(-1, *rest))
+    wanted = net.add("Concat", *(parts[t] if isinstance(t, str) else net.ints(t) for t in target), axis=0)
+    y = net.add("ReduceMax", net.add("Reshape", y, wanted), axes=[0, 2], keepdims=0)
+    net.output(net.add("Reshape", y, net.ints(-1)), ["any"])
+    groups = trace(load(net.proto(), check=False))
+    assert group_of(groups, "w_in", 1) is None
+    assert any("sizes that the run alone knows" in r for r in reasons_for(groups, "w_in", 1))

@@ -12,8 +12,12 @@ from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Letters, Site, Unsupported, through
 from onnxprune.shapes import Shape
+from onnxprune.sizes import is_known, product
 
 Block = tuple[list[int], list[int]]
+
+LAID_OUT = "laid out by sizes that the run alone knows"
+COUNTED = "counted along an axis whose length the run alone knows"
 
 
 def matching_blocks(old: Shape, new: Shape) -> list[Block]:
@@ -50,6 +54,10 @@ def reshape(site: Site) -> list[Axes]:
     blocks = matching_blocks(old, new)
     for block in blocks:
         ins, outs = block
+        if not _is_aligned(site, block):
+            for axis in ins:
+                site.ledger.fix(axes[axis], site.reason(LAID_OUT))
+            axes = tuple(site.barrier(LAID_OUT) if a in ins else labels for a, labels in enumerate(axes))
         if len(ins) == len(outs) == 1 and axes[ins[0]].ndim == 1:
             made[outs[0]] = axes[ins[0]]
             continue
@@ -63,6 +71,22 @@ def reshape(site: Site) -> list[Axes]:
             made[out] = labels
     one = site.barrier("axis of a single position")
     return [tuple(one if labels is None else labels for labels in made)]
+
+
+def _is_aligned(site: Site, block: Block) -> bool:
+    """Whether a block holds the same elements at all sizes that the graph can have, not by chance at one.
+
+    All elements together are as many before as after. So what lies before the block, in it and behind it agrees if two
+    of these do, which is enough where axes are merged. Where they are split, the sizes of the block itself must agree,
+    and those that split static axes be static.
+    """
+    old, new = site.dims(site.node.input[0]), site.dims(site.node.output[0])
+    ins, outs = block
+    inside = old[ins[0] : ins[-1] + 1], new[outs[0] : outs[-1] + 1]
+    parts = ((old[: ins[0]], new[: outs[0]]), (old[ins[-1] + 1 :], new[outs[-1] + 1 :]), inside)
+    agreed = [product(left) == product(right) for left, right in parts]
+    static, made = (all(map(is_known, sizes)) for sizes in inside)
+    return sum(agreed) >= 2 and (len(outs) == 1 or (agreed[2] and (made or not static)))
 
 
 def _lead(site: Site, axes: Axes, ins: Sequence[int]) -> int | None:
@@ -89,6 +113,9 @@ def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Bl
     moved = moved[tuple(slice(None) if a in varying else slice(0, 1) for a in range(len(new)))]
     outs = own[1]
     cuts = [a for a in outs if a in varying]
+    if len(outs) > 1 and not all(is_known(site.dims(site.node.output[0])[a]) for a in cuts):
+        site.ledger.fix(moved, site.reason(LAID_OUT))
+        return dict.fromkeys(outs, site.barrier(LAID_OUT))
     key = (site.node.output[0], axis)
     result = {
         a: site.ledger.row(key, cuts.index(a), site.reason(f"row of a split axis ({axis} to {a})"))
@@ -214,6 +241,10 @@ def concatenated(site: Site, slots: Sequence[int]) -> list[Axes]:
         letters[slot] = [a if a != axis else f"part{slot}" for a in range(rank)]
     results = list(through(site, letters, [[a if a != axis else "joined" for a in range(rank)]])[0])
     parts = [(site.labels(s)[axis], site.shape(s)[axis]) for s in slots if site.shape(s)[axis]]
+    if not is_known(site.dims(site.node.output[0])[axis]):
+        for labels, _ in parts:
+            site.ledger.fix(labels, site.reason(COUNTED))
+        parts = [(site.barrier(COUNTED), size) for _, size in parts]
     results[axis] = _joined(site, parts, axis)
     return [tuple(results)]
 
@@ -233,6 +264,9 @@ def _joined(site: Site, parts: list[tuple[Array, int]], axis: int) -> Array:
 def take(site: Site, axes: Axes, axis: int, positions: Array, size: int) -> Axes:
     """The labels after positions of one axis are taken, in their order."""
     made = []
+    if not is_known(site.dims(site.node.input[0])[axis]) and not is_barrier(axes[axis]):
+        site.ledger.fix(axes[axis], site.reason(COUNTED))
+        axes = (*axes[:axis], site.barrier(COUNTED), *axes[axis + 1 :])
     for a, labels in enumerate(axes):
         if a == axis:
             line = site.uniform(labels, a)

@@ -19,6 +19,7 @@ import onnx
 from onnxprune.labels import Array, Axes, Ledger, Reason, as_field, as_line, is_barrier
 from onnxprune.rules.attributes import Attributes, Unsupported
 from onnxprune.shapes import Facts, Shape
+from onnxprune.sizes import Dims
 
 Letter = Hashable
 Letters = Sequence[Letter]
@@ -160,6 +161,10 @@ class Site:
         if shape is None:
             raise Unsupported(f"the shape of {tensor!r} is unknown", tensor)
         return shape
+
+    def dims(self, tensor: str) -> Dims:
+        """Sizes of a tensor, with polynomials where they depend on what the run alone knows."""
+        return self.facts.dims.get(tensor) or self._shape_of(tensor)
 
     def value(self, slot: int) -> Array | None:
         """The static value of an input; None where it is omitted, dynamic or large.

@@ -1,0 +1,122 @@
+"""Other numbers for symbolic dims: on each side of what the size arithmetic of a graph compares, clamps or divides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from onnxprune.entries import COMPUTES
+from onnxprune.shapes import Facts
+from onnxprune.sizes import Atom, Dim, Size
+
+# Operators whose result changes its course where two operands are equal.
+_TWO_SIDED = frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"))
+_CLAMPS = frozenset(("Max", "Min"))
+# Numbers that are tried for a symbol, beside those next to where two linear operands are equal.
+_TRIED = (1, 2, 3, 5, 8, 17, 33, 65, 129, 257, 513, 1025)
+# Elements of all inputs together, sets of numbers, and comparisons that are looked at.
+LARGEST_INPUT = 1 << 22
+MOST_SETS = 4
+MOST_COMPARED = 64
+
+Course = tuple[Atom, int]
+Compared = tuple[Atom, Dim]
+
+
+def other_sides(facts: Facts, inputs: Mapping[str, tuple[int, ...]]) -> list[dict[str, int]]:
+    """Sets of numbers at which comparisons of sizes come out otherwise than at those of `facts`.
+
+    Args:
+        facts: the shapes of a graph.
+        inputs: the shapes of its inputs at the numbers of `facts`.
+
+    Returns:
+        Few sets, each for another course of some comparison; empty where the arithmetic of sizes has none.
+    """
+    found = list(_compared(facts))[:MOST_COMPARED]
+    symbols = sorted({s for _, difference in found for s in _symbols(difference)} & set(facts.sizes))
+    met = _courses(found, facts.sizes)
+    largest = LARGEST_INPUT // max(1, sum(map(math.prod, inputs.values())))
+    chosen: list[dict[str, int]] = []
+    for symbol in symbols:
+        roots = {r + step for _, d in found for r in _roots(d, symbol, facts.sizes) for step in (-1, 0, 1)}
+        for number in sorted({*_TRIED, *roots}):
+            if not 0 < number <= facts.sizes[symbol] * max(1, largest) or len(chosen) == MOST_SETS:
+                continue
+            numbers = {**facts.sizes, symbol: number}
+            new = _courses(found, numbers) - met
+            if new:
+                met |= new
+                chosen.append(numbers)
+    return chosen
+
+
+def _compared(facts: Facts) -> Iterator[Compared]:
+    """(result, difference of the operands) of all that is compared or clamped."""
+    pending: list[Dim] = [d for dims in facts.dims.values() for d in dims]
+    pending += [e for value in facts.entries.values() if value is not None for e in value.flat]
+    met: set[Atom] = set()
+    while pending:
+        size = pending.pop()
+        for atom in size.atoms - met if isinstance(size, Size) else ():
+            met.add(atom)
+            pending.extend(o for o in atom.operands if isinstance(o, Size))
+            if atom.op in _TWO_SIDED:
+                first, *others = atom.operands
+                yield from ((atom, first - o) for o in others if not (isinstance(first, float) or isinstance(o, float)))
+
+
+def _symbols(size: Dim) -> set[str]:
+    """The symbols that a size depends on."""
+    found: set[str] = set()
+    pending = [size]
+    while pending:
+        one = pending.pop()
+        for atom in one.atoms if isinstance(one, Size) else ():
+            pending.extend(atom.operands)
+            if not atom.op:
+                found.add(atom.name)
+    return found
+
+
+def _roots(difference: Dim, symbol: str, numbers: Mapping[str, int]) -> Iterator[int]:
+    """Numbers for a symbol between which a difference that is linear in it changes its sign."""
+    at = [value(difference, {**numbers, symbol: n}) for n in (1, 2, 3)]
+    if None not in at:
+        one, two, three = (n for n in at if n is not None)
+        slope = two - one
+        if slope and three - two == slope:
+            yield 1 - math.floor(one / slope)
+
+
+def _courses(found: Sequence[Compared], numbers: Mapping[str, int]) -> set[Course]:
+    """How every comparison comes out; a clamp takes no course of its own where its operands are equal."""
+    signs = ((atom, value(difference, numbers)) for atom, difference in found)
+    return {(atom, (n > 0) - (n < 0)) for atom, n in signs if n is not None and (n or atom.op not in _CLAMPS)}
+
+
+def value(size: Dim, numbers: Mapping[str, int]) -> int | None:
+    """The number that a size is; None where an axis that no rule can tell takes part."""
+    if not isinstance(size, Size):
+        return int(size)
+    total = 0
+    for atoms, factor in size.terms:
+        found = [_atom(atom, numbers) for atom in atoms]
+        if None in found:
+            return None
+        total += factor * math.prod(n for n in found if n is not None)
+    return total
+
+
+def _atom(atom: Atom, numbers: Mapping[str, int]) -> int | None:
+    if not atom.op:
+        return numbers.get(atom.name)
+    function = COMPUTES.get(atom.op)
+    operands = [None if isinstance(o, float) else value(o, numbers) for o in atom.operands]
+    if function is None or None in operands:
+        return None
+    try:
+        made = function(*operands)
+    except ArithmeticError:
+        return None
+    return None if isinstance(made, Size) else int(made)

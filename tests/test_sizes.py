@@ -1,0 +1,108 @@
+"""Sizes as polynomials: equal structure for equal sizes, bounds, exact division."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnxprune.sizes import (
+    Dim,
+    bounds,
+    broadcast,
+    compared,
+    floor,
+    is_known,
+    largest,
+    product,
+    quotient,
+    remainder,
+    smallest,
+    symbol,
+    truncated,
+    unknown,
+)
+
+N, M = symbol("n"), symbol("m")
+
+
+def test_what_cancels_is_a_number() -> None:
+    assert N - N + 4 == 4
+    assert (N + 1) * (N - 1) - N * N == -1
+    assert 0 * N == 0
+    assert is_known(N * 3 - N - 2 * N)
+
+
+def test_the_same_size_is_the_same_polynomial() -> None:
+    assert (N + M) * (N - M) == N * N - M * M
+    assert floor(N, 2) * 2 == 2 * floor(N, 2) != N
+    assert largest(N, M) == largest(M, N)
+    assert hash(N * M + 1) == hash(1 + M * N)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted"),
+    [
+        (N * M * 768, N * M * 12, 64),
+        (N * N - M * M, N + M, N - M),
+        (6 * N + 4, 2, 3 * N + 2),
+        (6 * N + 3, 2, None),
+        (N, M, None),
+        (N, 0, None),
+        (N * M, N, M),
+    ],
+)
+def test_exact_division(one: Dim, other: Dim, wanted: Dim | None) -> None:
+    assert quotient(one, other) == wanted
+
+
+def test_division_that_leaves_a_rest_is_named_by_its_operands() -> None:
+    assert str(floor(N, 2)) == "Div(n, 2)"
+    assert floor(N, 2) == truncated(N, 2)
+    assert floor(N - 5, 2) != truncated(N - 5, 2)
+    assert remainder(4 * N, 2) == 0
+    assert (truncated(-7, 2), floor(-7, 2)) == (-3, -4)
+
+
+def test_bounds() -> None:
+    assert bounds(3 * N + 2) == (2, float("inf"))
+    assert bounds(2 - N) == (-float("inf"), 2)
+    assert bounds(N - M) == (-float("inf"), float("inf"))
+    assert bounds(unknown("Neg", N)) == (-float("inf"), float("inf"))
+
+
+def test_clamps_and_comparisons_are_decided_where_bounds_allow() -> None:
+    assert largest(N, 0) == N
+    assert largest(N + 3, 2, N) == N + 3
+    assert smallest(N, N + 1) == N
+    assert smallest(4, 4) == 4
+    assert not is_known(largest(N - 50, 0))
+    assert not is_known(smallest(N, 1))
+    assert compared("Equal", N, -1) == 0
+    assert compared("GreaterOrEqual", N, 0) == 1
+    assert compared("Less", N + 1, N) == 0
+    assert not is_known(compared("Greater", N, 0))
+    assert not is_known(compared("Equal", N, M))
+
+
+def test_broadcasting() -> None:
+    assert broadcast((N, 1, 4), (M, 4)) == (N, M, 4)
+    assert broadcast((N,), (4,)) == (4,)
+    assert broadcast((N,), (N,)) == (N,)
+    assert not is_known(broadcast((N,), (M,))[0])
+    with pytest.raises(ValueError, match="do not fit"):
+        broadcast((3,), (4,))
+
+
+def test_expressions_that_are_used_twice_stay_small() -> None:
+    made: Dim = N
+    for _ in range(60):
+        made = largest(made * made + M, made + 1 - M)
+    assert len(str(made)) < 200
+    for _ in range(60):
+        made = (made + M) * (made + N)
+    assert len(str(made)) < 10_000
+    assert not is_known(product([made, made]))
+
+
+def test_whether_a_size_is_zero_is_not_asked() -> None:
+    with pytest.raises(TypeError, match="not known"):
+        bool(N)

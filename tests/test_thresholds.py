@@ -1,0 +1,58 @@
+"""Sizes on the other sides of what a graph compares."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from onnxprune.model import load
+from onnxprune.shapes import Facts, infer
+from onnxprune.thresholds import other_sides
+from tests.graphs import Net
+
+
+def facts_of(net: Net, made: str) -> Facts:
+    return infer(load(net.proto([onnx.ValueInfoProto(name=made)]), check=False))
+
+
+def batch(net: Net) -> str:
+    return net.add("Slice", net.add("Shape", net.input(["batch", 6])), net.ints(0), net.ints(1))
+
+
+def sides(net: Net, made: str) -> list[int]:
+    facts = facts_of(net, made)
+    return [numbers["batch"] for numbers in other_sides(facts, {"x": facts.shapes["x"]})]
+
+
+def test_both_sides_of_a_clamp_are_reached() -> None:
+    net = Net()
+    found = sides(net, net.add("Max", net.add("Sub", batch(net), net.ints(50)), net.ints(0)))
+    assert max(found) > 50
+
+
+def test_both_sides_of_a_comparison_and_its_edge_are_reached() -> None:
+    net = Net()
+    found = sides(net, net.add("Equal", batch(net), net.ints(300)))
+    assert 300 in found
+    assert max(found) > 300
+
+
+def test_thresholds_inside_of_a_division_are_reached() -> None:
+    net = Net()
+    blocks = net.add("Div", batch(net), net.ints(64))
+    found = sides(net, net.add("Where", net.add("Less", blocks, net.ints(2)), net.ints(4), net.ints(5)))
+    assert any(n >= 128 for n in found)
+
+
+def test_without_comparisons_there_is_nothing_to_try() -> None:
+    net = Net()
+    n = batch(net)
+    target = net.add("Concat", n, net.ints(2, 3), axis=0)
+    assert sides(net, net.add("Reshape", "x", target)) == []
+    net = Net()
+    assert sides(net, net.add("Expand", net.const(np.float32(1)), net.add("Max", batch(net), net.ints(1)))) == []
+
+
+def test_sizes_that_need_too_much_memory_are_left() -> None:
+    net = Net()
+    assert sides(net, net.add("Max", net.add("Sub", batch(net), net.ints(1 << 40)), net.ints(0))) == []
