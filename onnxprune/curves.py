@@ -306,6 +306,7 @@ def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[flo
                 group.kind,
                 group.exact,
                 plans.layout(groups, group),
+                approximate=group.approximate,
             )
             found.setdefault(name, {})[len(indices)] = step
     if not found:

@@ -140,13 +140,21 @@ class Cut:
         make_follow(follow, edit)
         return edit
 
+    def is_masked(self, key: str) -> bool:
+        """Whether the removed positions of a weight, as one of its uses reads it, are zeros in the masked original.
+
+        All but numbers that are stored nowhere, and those that others are divided by.
+        """
+        tracing = self.groups.tracing
+        return key not in tracing.divisors and not tracing.is_filled(tracing.weights[key])
+
     def masks(self) -> dict[str, Array]:
-        """Keep masks of all stored weights that shrink, in their original shape."""
+        """Keep masks of the weights that shrink and that are masked, in their original shape."""
         found = {}
         for key, axes in self.groups.tracing.weights_axes():
             name = self.groups.tracing.weights[key]
             shape = self.groups.facts.shapes[name]
-            mask = None if self.groups.tracing.is_filled(name) else self.mask(shape, axes)
+            mask = self.mask(shape, axes) if self.is_masked(key) else None
             if mask is not None:
                 found[key] = np.array(np.broadcast_to(mask, shape))
         names = self.groups.tracing.weights

@@ -130,7 +130,7 @@ def _without_proportion(members: Array, cell: Array, link: Array) -> Array:
 def _with_fixes(classes: Classes, bad: Array, ledger: Ledger) -> Classes:
     reason = -1 - int(ledger.barrier(UNBALANCED)[0])
     fixes = np.concatenate([classes.fixes, np.stack([bad, np.full_like(bad, reason)], axis=1)])
-    return Classes(classes.of, classes.count, fixes, classes.mixed, classes.balances)
+    return Classes(classes.of, classes.count, fixes, classes.balances)
 
 
 def _chunks(usable: Array, signature: Array, link: Array, linked: Array) -> list[Array]:

@@ -13,6 +13,7 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from onnxprune.cost import samples
+from onnxprune.exactness import reasons
 from onnxprune.flat import flattened
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
@@ -55,7 +56,8 @@ class Group:
         kind: "channel", "head" or "head dim".
         cells: class ids; one class of a single cell is a unit. Of several cells, a unit takes the same share.
         members: the weight axes that it cuts.
-        exact: removal leaves the values at the remaining positions as they are in the masked model.
+        approximate: why the smaller model is not the original with the weights of removed units set to zero; empty
+            where it is.
         params: weight elements that any unit of the group holds.
         work: counts `macs`.
         io: axes of graph inputs and outputs that shrink with it: (tensor, axis).
@@ -65,10 +67,15 @@ class Group:
     kind: str
     cells: tuple[Array, ...]
     members: tuple[Member, ...]
-    exact: bool
+    approximate: str
     params: int
     work: Callable[[], int] = field(repr=False, compare=False)
     io: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the smaller model equals the original with the weights of removed units set to zero."""
+        return not self.approximate
 
     @property
     def macs(self) -> int:
@@ -265,13 +272,14 @@ def _describe(
     members = [tuple(_member(tracing, *axis) for axis in part.axes) for part in parts]
     names, macs = _names(tracing, members), cache(partial(_macs, tracing, classes, parts))
     io = _touched_io(tracing, classes, parts)
+    why = reasons(tracing, classes, [part.cells for part in parts])
     return tuple(
         Group(
             names[i],
             str(kind_of[part.cells[0][0]]),
             part.cells,
             members[i],
-            not any(classes.mixed[cell].any() for cell in part.cells),
+            why.get(i, ""),
             _params(tracing, members[i]),
             partial(_nth, macs, i),
             tuple(io[i]),

@@ -90,7 +90,6 @@ class Ledger:
     _reason_ids: dict[Reason, Array] = field(default_factory=dict)
     _ties: list[tuple[Array, Array]] = field(default_factory=list)
     _balances: dict[tuple[tuple[int, ...], bytes], Array] = field(default_factory=dict)
-    _mixed: list[Array] = field(default_factory=list)
     _rows: dict[int, tuple[tuple[str, int], int]] = field(default_factory=dict)
 
     def fresh(self, tensor: str, axis: int, size: int) -> Array:
@@ -147,10 +146,6 @@ class Ledger:
         rows = np.ascontiguousarray(np.moveaxis(labels, axis, -1)).reshape(-1, labels.shape[axis])
         self._balances.setdefault((rows.shape, rows.tobytes()), rows)
 
-    def mix(self, labels: Array) -> None:
-        """Removing one of `labels` changes the values at the others (a mean, a norm)."""
-        self._mixed.append(labels)
-
     def choose(self, key: tuple[str, int], labels: Array, cuts: Sequence[int]) -> int:
         """Which of the axes `cuts` of `labels` shrinks under the policy: its index in `cuts`, -1 for none."""
         taken = self.policy.get(key, len(cuts) - 1)
@@ -159,7 +154,7 @@ class Ledger:
 
     def solve(self) -> Classes:
         """The classes of tied labels."""
-        return _solve(self._count, self._ties, list(self._balances.values()), self._mixed)
+        return _solve(self._count, self._ties, list(self._balances.values()))
 
 
 def is_barrier(labels: Array) -> bool:
@@ -175,14 +170,12 @@ class Classes:
         of: int32[labels], the class of every label.
         count: number of classes.
         fixes: int32[n, 2], unique pairs (class, index of a reason) of the classes that are fixed.
-        mixed: bool[classes], removing the class changes values elsewhere.
         balances: class arrays [rows, width]; every row must lose the same number of positions.
     """
 
     of: Array
     count: int
     fixes: Array
-    mixed: Array
     balances: tuple[Array, ...]
 
     @property
@@ -193,7 +186,7 @@ class Classes:
         return free
 
 
-def _solve(count: int, ties: list[tuple[Array, Array]], balances: list[Array], mixed: list[Array]) -> Classes:
+def _solve(count: int, ties: list[tuple[Array, Array]], balances: list[Array]) -> Classes:
     pairs = [np.broadcast_arrays(a, b) if a.shape != b.shape else (a, b) for a, b in ties]
     left = np.concatenate([np.empty(0, np.int32), *(a.ravel() for a, _ in pairs)])
     right = np.concatenate([np.empty(0, np.int32), *(b.ravel() for _, b in pairs)])
@@ -208,13 +201,9 @@ def _solve(count: int, ties: list[tuple[Array, Array]], balances: list[Array], m
     width = max(1, int(reason.max()) + 1 if reason.size else 1)
     keys = np.unique(of[label].astype(np.int64) * width + reason)
     fixes = np.stack([keys // width, keys % width], axis=1)
-    flags = np.zeros(classes, bool)
-    for labels in mixed:
-        flat = labels.ravel()
-        flags[of[flat[flat >= 0]]] = True
     # A barrier in a row is a position that stays: its own class, marked -1.
     of_each = np.append(of, np.int32(-1))
-    return Classes(of, classes, fixes, flags, tuple(of_each[np.maximum(rows, -1)] for rows in balances))
+    return Classes(of, classes, fixes, tuple(of_each[np.maximum(rows, -1)] for rows in balances))
 
 
 def components(count: int, a: Array, b: Array) -> Array:

@@ -54,7 +54,7 @@ class Options:
             for every group. None is "auto" with a budget on latency, else 1.
         heads: attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
-        exact_only: leave groups alone whose removal changes a norm or mean.
+        exact_only: leave approximate groups alone: removal is more than zero weights.
         allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
         rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
             keep; ratios leave these rows alone.

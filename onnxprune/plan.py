@@ -36,10 +36,11 @@ class Step:
         size: number of parts; equal to `units` unless the group is balanced over several rows.
         units: number of units.
         kind: "channel", "head" or "head dim".
-        exact: whether the values at the remaining positions stay as they are in the masked model.
+        exact: whether the smaller model equals the original with the weights of removed units set to zero.
         layout: checksum of the positions behind the indices.
         scores: score of every part.
         members: the weight axes that shrink, with the positions that go.
+        approximate: why it is not exact; empty where it is.
     """
 
     group: str
@@ -51,6 +52,7 @@ class Step:
     layout: int = 0
     scores: tuple[float, ...] = ()
     members: tuple[Mapping[str, Any], ...] = ()
+    approximate: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def make(
             group.kind,
             group.exact,
             scores=tuple(scores[group.classes].tolist()),
+            approximate=group.approximate,
         )
         for group in groups.groups
     )
@@ -262,6 +265,7 @@ def _step_json(step: Step) -> dict[str, Any]:
         "name": step.group,
         "kind": step.kind,
         "exact": step.exact,
+        "approximate": step.approximate,
         "units": step.units,
         "size": step.size,
         "remove": list(step.remove),
@@ -300,6 +304,7 @@ def _step(raw: Any, where: str) -> Step:
         raw.get("layout", 0),
         tuple(raw.get("scores", [])),
         tuple(members),
+        str(raw.get("approximate", "")),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import onnx
@@ -14,14 +14,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
-from onnxprune.flat import closed, nest, settle
+from onnxprune.flat import closed, settle
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array, Axes
 from onnxprune.model import Model
 from onnxprune.names import Names
 from onnxprune.protos import bodies, copy_except, keep
+from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
-from onnxprune.tracing import Tracing
+from onnxprune.shapes import Shape
 from onnxprune.wiring import captured, first_output
 
 
@@ -39,11 +40,12 @@ def rewritten(cut: Cut) -> Model:
     return _Rewriting(cut.groups.tracing.model, cut).run()
 
 
-def nested(model: Model) -> Model:
+def nested(model: Model, *, tidied: bool = True) -> Model:
     """A model that was rewritten, or fitted after that, as it is handed out; it is changed in place."""
     model = closed(model)
     graph = model.proto.graph
-    drop_dead(graph, model.overridable)
+    if tidied:
+        drop_dead(graph, model.overridable)
     if model.proto.ir_version < 4:  # where every initializer must also be an input
         listed = {value.name for value in graph.input}
         graph.input.extend(
@@ -55,46 +57,11 @@ def nested(model: Model) -> Model:
 
 
 def zeroed(groups: Groups, gone: Array) -> Model:
-    """The model in its original size, with the weights of the classes `gone` set to zero.
+    """The model in its original size, with the weights of the classes `gone` set to zero: those that `Cut.masks` names.
 
-    Of a constant that several nodes share, only what goes from all of them is set to zero.
+    A constant that several nodes share and that they cut differently gets a copy per use.
     """
-    model, tracing = groups.tracing.model, groups.tracing
-    masks = _common_masks(Cut(groups, gone))
-    for key in tracing.scales:  # what stands for zero is stored in the weights that they belong to
-        masks.pop(tracing.weights.get(key, ""), None)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    values = dict(model.values)
-    for tensor in proto.graph.initializer:
-        if tensor.name in masks:
-            _store(values, tensor, _masked(tracing, tensor.name, masks[tensor.name]), model.external)
-    for sparse in proto.graph.sparse_initializer:
-        if sparse.values.name in masks:
-            sparse.CopyFrom(_sparse(model.array(sparse.values.name) * masks[sparse.values.name], sparse))
-    for node in proto.graph.node:
-        name = node.output[0] if node.output else ""
-        if name in masks and tracing.stored_value(name) is not None:
-            tensor = numpy_helper.from_array(_masked(tracing, name, masks[name])())
-            del node.input[:], node.attribute[:]
-            node.op_type = "Constant"
-            node.attribute.append(helper.make_attribute("value", tensor))
-    nest(proto.graph)
-    return replace(model, proto=proto, values=values)
-
-
-def _common_masks(cut: Cut) -> dict[str, Array]:
-    """Weight -> the elements that some use keeps, for the weights of which all uses lose something."""
-    tracing = cut.groups.tracing
-    found: dict[str, Array] = {}
-    for key, axes in tracing.weights_axes():
-        name = tracing.weights[key]
-        shape = cut.groups.facts.shapes[name]
-        mask = cut.mask(shape, axes)
-        whole = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape)
-        found[name] = found[name] | whole if name in found else whole
-    unread = {name for name in found if name in tracing.unshared and tracing.has_whole_use(name)}
-    return {name: mask for name, mask in found.items() if name not in unread and not mask.all()}
+    return nested(_Zeroing(groups.tracing.model, Cut(groups, gone)).run(), tidied=False)
 
 
 def _sparse(dense: Array, like: onnx.SparseTensorProto) -> onnx.SparseTensorProto:
@@ -102,28 +69,6 @@ def _sparse(dense: Array, like: onnx.SparseTensorProto) -> onnx.SparseTensorProt
     index = np.flatnonzero(dense)
     values = numpy_helper.from_array(np.ascontiguousarray(dense.reshape(-1)[index]), like.values.name)
     return helper.make_sparse_tensor(values, numpy_helper.from_array(index.astype(np.int64)), dense.shape)
-
-
-def _masked(tracing: Tracing, name: str, mask: Array) -> Callable[[], Array]:
-    def make() -> Array:
-        value = tracing.stored_value(name)
-        assert value is not None
-        return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))
-
-    return make
-
-
-def _store(values: dict[str, Callable[[], Array]], tensor: TensorProto, make: Callable[[], Array], lazy: bool) -> None:
-    """Give `tensor` new data: when it is written for a model with external data, else now."""
-    if lazy and tensor.data_location == TensorProto.EXTERNAL:
-        values[tensor.name] = make
-        return
-    values.pop(tensor.name, None)
-    name, doc = tensor.name, tensor.doc_string
-    metadata = list(tensor.metadata_props)
-    tensor.CopyFrom(numpy_helper.from_array(make(), name))
-    tensor.doc_string = doc
-    tensor.metadata_props.extend(metadata)
 
 
 @dataclass
@@ -146,6 +91,21 @@ class _Rewriting:
     def unique(self, stem: str) -> str:
         """A name that nothing has."""
         return self.names.unique(stem)
+
+    def remains(self, name: str, axes: Axes) -> Array:
+        """What remains of a weight of these labels."""
+        value = self.groups.tracing.stored_value(name)
+        if value is None:
+            raise ModelError(f"Constant {name!r} holds no tensor")
+        return self.cut.sliced(value, axes)
+
+    def sizes(self, old: Shape, axes: Axes) -> Shape:
+        """The sizes that remain of a weight."""
+        return self.cut.shape(old, axes)
+
+    def is_cut(self, key: str) -> bool:
+        """Whether a weight, as one of its uses reads it, is another afterwards."""
+        return any(self.cut.removed(labels).any() for labels in self.groups.tracing.axes[key])
 
     def run(self) -> Model:
         old = self.model.proto
@@ -178,24 +138,19 @@ class _Rewriting:
                 graph.sparse_initializer.add().CopyFrom(sparse)
                 continue
             for new, axes in versions[name].items():
-                value = self.model.array(name)
-                graph.sparse_initializer.append(
-                    _sparse(value if axes is None else self.cut.sliced(value, axes), sparse)
-                )
+                value = self.model.array(name) if axes is None else self.remains(name, axes)
+                graph.sparse_initializer.append(_sparse(value, sparse))
                 graph.sparse_initializer[-1].values.name = new
         self._constants = versions
 
     def _slice(self, graph: onnx.GraphProto, tensor: TensorProto, name: str, axes: Axes) -> None:
         new = graph.initializer.add()
-        source = tensor.name
-
-        def make() -> Array:
-            return self.cut.sliced(self.model.array(source), axes)
+        make = partial(self.remains, tensor.name, axes)
 
         if tensor.data_location == TensorProto.EXTERNAL:
             new.CopyFrom(tensor)
             new.name = name
-            new.dims[:] = self.cut.shape(tuple(tensor.dims), axes)
+            new.dims[:] = self.sizes(tuple(tensor.dims), axes)
             self.values[name] = make
         else:
             new.CopyFrom(numpy_helper.from_array(make(), name))
@@ -207,9 +162,7 @@ class _Rewriting:
         tracing = self.groups.tracing
         found: dict[str, dict[str, Axes | None]] = {}
         seen: dict[tuple[str, bytes], str] = {}
-        touched = {
-            tracing.weights[k] for k, axes in tracing.weights_axes() if any(self.cut.removed(x).any() for x in axes)
-        }
+        touched = {name for key, name in tracing.weights.items() if self.is_cut(key)}
         for name in sorted(touched & tracing.unshared):
             # Uses that no rule asked labels for keep the whole tensor.
             if tracing.has_whole_use(name):
@@ -220,7 +173,7 @@ class _Rewriting:
             if name not in touched:
                 continue
             masks = [self.cut.removed(labels) for labels in axes]
-            is_cut = any(m.any() for m in masks)
+            is_cut = self.is_cut(key)
             content = b"".join(m.tobytes() if m.any() else b"-" for m in masks) if is_cut else b""
             new = seen.get((name, content))
             if new is None:
@@ -249,28 +202,25 @@ class _Rewriting:
                 if name in self.groups.tracing.unshared:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
             if rule is not None and rule.follow is not None and self._is_touched(site):
-                edit = self.cut.followed(site, rule.follow, new, self.unique, constants)
                 del graph.node[-1]
-                graph.node.extend([*edit.before, edit.node, *edit.after])
+                graph.node.extend(self._followed(site, rule.follow, new, constants))
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
 
     def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, Array]) -> None:
         """The copies of a weight that a node makes."""
-        value = self.groups.tracing.stored_value(node.output[0])
-        if value is None:
-            raise ModelError(f"Constant {node.output[0]!r} holds no tensor")
-        for name, axes in self._constants[node.output[0]].items():
+        source = node.output[0]
+        for name, axes in self._constants[source].items():
             new = graph.node.add()
             new.CopyFrom(node)
             new.output[0] = name
-            if name != node.output[0]:
+            if name != source:
                 new.name = self.unique(f"{node.name}_pruned") if node.name else ""
             if axes is not None and node.op_type == "ConstantOfShape":
                 new.input[0] = self.unique(f"{name}_shape")
-                constants[new.input[0]] = np.array(self.cut.shape(value.shape, axes), np.int64)
+                constants[new.input[0]] = np.array(self.sizes(self.groups.facts.shapes[source], axes), np.int64)
             elif axes is not None:
-                attribute = helper.make_attribute("value", numpy_helper.from_array(self.cut.sliced(value, axes)))
+                attribute = helper.make_attribute("value", numpy_helper.from_array(self.remains(source, axes)))
                 del new.attribute[:]
                 new.attribute.append(attribute)
 
@@ -283,6 +233,13 @@ class _Rewriting:
         tracing = self.groups.tracing
         names = (*node.input, *captured(node), *(tracing.key(node, slot) for slot in range(len(node.input))))
         return any(self.cut.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
+
+    def _followed(
+        self, site: Site, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+    ) -> Sequence[onnx.NodeProto]:
+        """The nodes that stand for the copy `new` of a node whose sizes change."""
+        edit = self.cut.followed(site, follow, new, self.unique, constants)
+        return [*edit.before, edit.node, *edit.after]
 
     # --- the rest ----------------------------------------------------------------------------------------
 
@@ -303,6 +260,39 @@ class _Rewriting:
                     dim.Clear()
                     if fixed:
                         dim.dim_value = size
+
+
+class _Zeroing(_Rewriting):
+    """Sets to zero what would go, and leaves all sizes as they are."""
+
+    def remains(self, name: str, axes: Axes) -> Array:
+        tracing = self.groups.tracing
+        value = tracing.stored_value(name)
+        mask = self.cut.mask(self.groups.facts.shapes[name], axes)
+        assert value is not None
+        assert mask is not None
+        return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))
+
+    def sizes(self, old: Shape, axes: Axes) -> Shape:
+        return old
+
+    def is_cut(self, key: str) -> bool:
+        tracing = self.groups.tracing
+        if not self.cut.is_masked(key) or tracing.is_zero(tracing.weights[key]):
+            return False
+        # What stands for zero is stored in the weights that scales belong to.
+        return key not in tracing.scales and super().is_cut(key)
+
+    def _followed(
+        self, site: Site, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+    ) -> Sequence[onnx.NodeProto]:
+        return [new]
+
+    def _is_stale(self, node: onnx.NodeProto) -> bool:
+        return False
+
+    def _infos(self, graph: onnx.GraphProto) -> None:
+        graph.value_info.extend(self.model.proto.graph.value_info)
 
 
 def drop_dead(graph: onnx.GraphProto, kept: AbstractSet[str] = frozenset()) -> None:

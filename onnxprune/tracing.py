@@ -19,6 +19,7 @@ from onnxprune.rules.ask import ask
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
 from onnxprune.rules.whole import why_whole
+from onnxprune.traits import divisors
 from onnxprune.wiring import WEIGHT_TYPES, Wiring, captured, first_output
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,17 @@ class Tracing(Wiring, LabelState):
         """Entries of `axes` that hold scales and zero points."""
         used = ((site, slot) for site, _ in self.sites for e in site.encodings.values() for slot in e.slots)
         return frozenset(self.key(site.node, slot) for site, slot in used if site.has(slot))
+
+    @cached_property
+    def divisors(self) -> frozenset[str]:
+        """Entries of `axes` that others are divided by: they stay where a removed unit's weights are set to zero."""
+        uses = (
+            (site.node, slot)
+            for site, _ in self.sites
+            for slot in divisors(site.node)
+            if site.has(slot) and site.is_weight(slot)
+        )
+        return frozenset(self.key(node, slot) for node, slot in uses)
 
     @cached_property
     def encodings(self) -> Mapping[str, tuple[Site, Encoding]]:

@@ -139,15 +139,6 @@ def test_a_class_keeps_every_reason() -> None:
     assert len(ledger.solve().fixes) == 2
 
 
-def test_mixing_marks_classes() -> None:
-    ledger = Ledger()
-    a, b = ledger.fresh("a", 0, 3), ledger.fresh("b", 0, 3)
-    ledger.tie(a, b)
-    ledger.mix(np.concatenate([b[:2], ledger.barrier(WALL)]))
-    classes = ledger.solve()
-    assert classes.mixed[classes.of[a]].tolist() == [True, True, False]
-
-
 def test_balances_are_per_row_and_per_shape() -> None:
     """The same labels as 2 x 6 and as 3 x 4 are two constraints."""
     ledger = Ledger()

@@ -15,14 +15,14 @@ LEVELS = (
     ("errors", "labels", "journal", "jobs", "cluster"),
     (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
-        *("flat", "flow", "functions", "ids", "names", "protos", "symbols"),
+        *("flat", "flow", "functions", "ids", "names", "protos", "symbols", "traits"),
         *("native",),
         *("sizes", "entries", "dims", "thresholds"),
     ),
     ("rules",),
-    ("wiring", "tracing", "forming", "grouping", "cost", "widths", "measures"),
+    ("runtime", "wiring", "tracing", "forming", "exactness", "grouping", "cost", "widths", "measures"),
     (
-        *("runtime", "interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
+        *("interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
         *("parameters", "tally", "evaluation", "matching", "course"),
     ),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),

@@ -15,6 +15,7 @@ from onnxprune.errors import GoalMissed
 from onnxprune.model import to_proto
 from onnxprune.plan import Plan
 from onnxprune.rules.ask import CONTRADICTION
+from tests import two_judges
 from tests.graphs import feeds_of, prune, run, shapes_of
 from tests.random_graphs import FAMILIES, options
 
@@ -52,6 +53,7 @@ def check(proto: onnx.ModelProto, chosen: dict[str, Any]) -> str:
     assert outcome.after.macs <= outcome.before.macs
     check_masks(proto, small, outcome.plan)
     check_other_batch(proto, small)
+    two_judges.check(proto, outcome.plan)
     if not any(step.remove for step in outcome.plan.steps):
         assert small.SerializeToString(deterministic=True) == before
         return "nothing"

@@ -337,7 +337,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         " auto with --latency, else 1.",
     ),
     policy,
-    click.option("--exact-only", is_flag=True, help="Leave groups alone whose removal changes a norm or mean."),
+    click.option("--exact-only", is_flag=True, help="Leave approximate groups alone (a norm or mean, ...)."),
     click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
 )
 

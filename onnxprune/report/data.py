@@ -122,7 +122,14 @@ def row_file(of: Sequence[RowMap]) -> dict[str, Any]:
 def steps(plan: Plan) -> list[dict[str, Any]]:
     """Every group, with how many of its units go."""
     return [
-        {"name": s.group, "kind": s.kind, "exact": s.exact, "units": s.units, "removed": removed_units(s)}
+        {
+            "name": s.group,
+            "kind": s.kind,
+            "exact": s.exact,
+            "approximate": s.approximate,
+            "units": s.units,
+            "removed": removed_units(s),
+        }
         for s in plan.steps
     ]
 
@@ -152,6 +159,7 @@ def group(of: Group) -> dict[str, Any]:
         "name": of.name,
         "kind": of.kind,
         "exact": of.exact,
+        "approximate": of.approximate,
         "units": of.units,
         "params": of.params,
         "macs": of.macs,

@@ -156,9 +156,10 @@ def removal(plan: Plan) -> list[str]:
             f"{sum(removed.values()):,} of {numbers.plural(units, 'unit')}",
         )
     ]
-    approximate = sum(not step.exact for step in hit)
+    approximate = [step for step in hit if not step.exact]
     if approximate:
-        note = f"{numbers.plural(approximate, 'group')}: a norm or mean is taken over fewer positions"
+        reason = next(filter(None, (step.approximate for step in approximate)), "it is not said why")
+        note = f"{numbers.plural(len(approximate), 'group')}, as {reason}"
         lines.append(entry("approx.", f"{note} (--exact-only leaves these alone)"))
     return lines
 
@@ -313,6 +314,7 @@ def _groups(groups: Sequence[Group], times: Mapping[str, GroupTime], *, members:
     detailed = lines[:1]
     for line, group in zip(lines[1:], groups, strict=True):
         detailed.append(line)
+        detailed += [f"    approximate: {group.approximate}"] if group.approximate else []
         detailed += [f"    {m.tensor} axis {m.axis}: {m.positions} of {m.size}" for m in group.members]
         detailed += [f"    {name} axis {axis} (of the graph)" for name, axis in group.io]
     return detailed

@@ -83,7 +83,7 @@ def matmul_nbits(site: Site) -> list[Axes]:
     if site.has(5):
         ledger.tie(site.labels(5)[0], rows)
     site.encodings[1] = Encoding(lambda stored: _product_values(site, stored), lambda s: _zero_bytes(site, s), (2, 3))
-    site.readings.append(Reading(0, rank - 1, False))
+    site.readings.append(Reading(0, rank - 1, False, factors=(0, 1)))
     return [(*lines[:-1], rows)]
 
 

@@ -152,7 +152,7 @@ def _grouped(site: Site, slots: Slots, *, transposed: bool) -> list[Axes]:
     made = (inner if transposed else outer).reshape(-1)
     for slot in slots.per_channel(site):
         ledger.tie(site.labels(slot)[0], made)
-    site.readings.append(Reading(slots.x, 1, False, slots.zero))
+    site.readings.append(Reading(slots.x, 1, False, slots.zero, (slots.x, slots.w)))
     return [(x[0], made, *space)]
 
 

@@ -179,7 +179,7 @@ def experts(site: Site) -> list[Axes]:
         _tie_gate(site)
     # The hidden axis is contracted though the output has one of the same labels; what the inner axis carries is
     # silenced where it is contracted, since a bias would make something of a zero.
-    site.readings += [Reading(0, len(tokens), False), Reading(4, 2, False)]
+    site.readings += [Reading(0, len(tokens), False, factors=(0, 2)), Reading(4, 2, False)]
     return results
 
 

@@ -7,7 +7,7 @@ Whatever the layout, a tensor's heads are *rows*; a key's row goes with the quer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from onnxprune.labels import Array, Axes, as_field, as_line, is_barrier
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Product
-from onnxprune.rules.site import Letter, Letters, Site, Unsupported, through
+from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
 
 ATTENDED = "positions that are attended over"
 ORDERED = "positions whose place matters"
@@ -177,7 +177,22 @@ def around(site: Site, inputs: Sequence[Letters | None], outputs: Sequence[Lette
     if ordered:
         fixes["s"] = ORDERED
     given = [letters if site.has(slot) else None for slot, letters in enumerate(inputs)]
-    return through(site, given[: len(site.node.input)], outputs[: len(site.node.output)], fixes=fixes)
+    results = through(site, given[: len(site.node.input)], outputs[: len(site.node.output)], fixes=fixes)
+    site.readings[:] = [replace(r, factors=_factors(given, r)) for r in site.readings]
+    return results
+
+
+def _factors(inputs: Sequence[Letters | None], reading: Reading) -> tuple[int, ...] | None:
+    """Queries and keys are multiplied along the positions within a head; values reach outputs of their own alone."""
+    letters = inputs[reading.slot] or ()
+    role = str(letters[reading.axis]).removeprefix("past ").split(" ")[0]
+    if role == "v":
+        return ()
+    other = {"q": "k dim", "k": "q dim"}.get(role)
+    if other is None:
+        return reading.factors
+    others = (slot for slot, given in enumerate(inputs) if given and {other, other.replace("dim", "head")} & {*given})
+    return (reading.slot, *others)
 
 
 def letters_of(site: Site, slot: int, name: str, position: str) -> Letters:

@@ -63,7 +63,6 @@ def group_normalization(site: Site) -> list[Axes]:
     rows = line.reshape(group, -1)
     if group < channels and ledger.choose((site.node.output[0], 0), rows, (0, 1)) == 1:
         ledger.balance(rows, 1)
-        ledger.mix(rows)
         site.readings.append(Reading(0, 1, True))
     else:
         ledger.tie(rows, rows[:, :1])

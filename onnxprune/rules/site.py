@@ -9,7 +9,7 @@ positions of a letter several times over (the gates of an LSTM) is named by `Cop
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -83,12 +83,15 @@ class Reading:
         axis: its axis.
         mixed: the node is computed on the remaining positions only; otherwise zeros are put in.
         zero: the input that holds what stands for zero (a zero point); 0 if there is none.
+        factors: the inputs that are multiplied before they are summed over; the input alone where None. Empty where
+            removed positions reach other removed positions only.
     """
 
     slot: int
     axis: int
     mixed: bool
     zero: int | None = None
+    factors: tuple[int, ...] | None = None
 
 
 # The stored value of an input that is a weight itself, else None.
@@ -123,6 +126,7 @@ class Site:
         constant: per input, whether it is computed from weights alone.
         readings: filled by rules, for the masked reference.
         encodings: filled by rules, by input: what the numbers of a quantised weight mean.
+        letters: filled by `through`: a letter per axis of every input (None where they play no part) and output.
     """
 
     node: onnx.NodeProto
@@ -134,6 +138,7 @@ class Site:
     constant: list[bool]
     readings: list[Reading] = field(default_factory=list)
     encodings: dict[int, Encoding] = field(default_factory=dict)
+    letters: tuple[Sequence[list[Letter] | None], Sequence[list[Letter]]] = ((), ())
 
     @cached_property
     def attrs(self) -> Attributes:
@@ -283,12 +288,12 @@ def through(
             chosen[letter] = _fixed(site, first, site.reason(fixes[letter]))
         elif inherent and letter in inherent:
             chosen[letter] = _fixed(site, first, site.reason(inherent[letter], inherent=True))
-        elif letter in mixes:
-            site.ledger.mix(first.labels)
     for letter, twin in (same or {}).items():
         if letter in chosen and twin in chosen:
             _tie(site.ledger, chosen[letter].renamed(twin), chosen[twin])
     _read(site, inputs, produced, mixes, zeros or {})
+    plain = [None if letters is None else list(map(_plain, letters)) for letters in inputs]
+    site.letters = (plain, [list(map(_plain, letters)) for letters in outputs])
     results: list[Axes] = []
     for slot, letters in enumerate(outputs):
         if not site.node.output[slot]:  # an optional output that is not asked for
@@ -411,4 +416,5 @@ def _read(
                 summed.setdefault(letter, []).append(Reading(slot, axis, False, zeros.get(slot)))
     for found in summed.values():
         active = [r for r in found if not site.constant[r.slot]]
-        site.readings.extend(active or found[:1])
+        factors = tuple(r.slot for r in found)
+        site.readings.extend(replace(r, factors=factors) for r in active or found[:1])

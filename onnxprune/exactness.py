@@ -1,0 +1,227 @@
+"""Which groups are exact, and why the others are not.
+
+A group is exact if the pruned model equals the original in which the stored weights at the removed positions are zero.
+So wherever positions are summed over, a removed one must be zero then: by one of its factors. A weight is zero itself.
+An activation is zero where all operators on the way keep zeros (see `traits`); it is *live* where one of them does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune import flow
+from onnxprune.labels import Array, Axes, Classes
+from onnxprune.rules.site import Reading, Site
+from onnxprune.tracing import Tracing
+from onnxprune.traits import Zero, zero
+
+# Group -> the node that makes its removed positions live.
+Origins = dict[int, str]
+
+
+def reasons(tracing: Tracing, classes: Classes, cells: Sequence[Sequence[Array]]) -> dict[int, str]:
+    """Why a group is approximate, by its number; an exact one has no entry.
+
+    Args:
+        tracing: the trace.
+        classes: its classes.
+        cells: the classes of every group, cell by cell.
+    """
+    group_of = np.full(classes.count + 1, -1, np.int64)
+    for index, group in enumerate(cells):
+        for cell in group:
+            group_of[cell] = index
+    walk = _Walk(tracing, np.append(group_of[classes.of], -1))
+    again = True
+    while again:  # what a loop hands on from step to step
+        before = walk.extent
+        for site, rule in tracing.sites:
+            if rule is not None:
+                walk.node(site)
+        again = walk.extent > before and any(flow.is_flat(site.node) for site, _ in tracing.sites)
+    return walk.reasons
+
+
+@dataclass
+class _Walk:
+    """A pass in graph order.
+
+    Attributes:
+        tracing: the trace.
+        group_of: int64[labels + 1], the group of every label; -1 for none, and for a barrier.
+        live: tensor -> the groups whose removed positions are not zero in it.
+        broken: tensor -> those where they may be infinite, or no number.
+        reasons: group -> why it is approximate.
+    """
+
+    tracing: Tracing
+    group_of: Array
+    live: dict[str, Origins] = field(default_factory=dict)
+    broken: dict[str, Origins] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    _known: dict[int, tuple[Array, frozenset[int]]] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> int:
+        """How much is live or broken; it never shrinks."""
+        return sum(map(len, self.live.values())) + sum(map(len, self.broken.values()))
+
+    # --- groups of axes and inputs -----------------------------------------------------------------------
+
+    def groups(self, labels: Array) -> frozenset[int]:
+        """The groups with positions on an axis."""
+        known = self._known.get(id(labels))
+        if known is None or known[0] is not labels:
+            found = frozenset(np.unique(self.group_of[np.maximum(labels, -1)]).tolist()) - {-1}
+            known = self._known[id(labels)] = (labels, found)
+        return known[1]
+
+    def axes(self, site: Site, slot: int) -> Axes:
+        """The labels of an input; none where it is omitted, or has none."""
+        if not site.has(slot):
+            return ()
+        return self.tracing.axes.get(self.tracing.key(site.node, slot), ())
+
+    def carries(self, site: Site, slot: int, group: int) -> bool:
+        """Whether an input has positions of a group."""
+        return any(group in self.groups(labels) for labels in self.axes(site, slot))
+
+    def origin(self, site: Site, slot: int, group: int) -> str:
+        """The node that makes an input live at removed positions of a group; empty if they are zero."""
+        name = site.node.input[slot]
+        if not self.tracing.is_weight(name):
+            return self.live.get(name, {}).get(group, _UNMADE if name not in self.live else "")
+        if self.tracing.is_filled(name) and not self.tracing.is_zero(name):
+            return f"ConstantOfShape {name!r}"
+        return f"weight {name!r}" if self.tracing.key(site.node, slot) in self.tracing.divisors else ""
+
+    # --- one node ----------------------------------------------------------------------------------------
+
+    def node(self, site: Site) -> None:
+        """Judge what a node sums over, and say where its outputs are live."""
+        for reading in site.readings:
+            self._judge(site, reading)
+        sources = _handed_on(site)
+        row = None if sources else zero(site.node, _value_of(site))
+        for index, name in enumerate(site.node.output):
+            groups = frozenset[int]().union(*map(self.groups, self.tracing.axes.get(name, ())))
+            live, broken = self.live.setdefault(name, {}), self.broken.setdefault(name, {})
+            for group in groups:
+                if sources:
+                    made = Zero(parts=tuple(sources[index]))
+                else:
+                    made = row if row is not None and (index == 0 or row.all_outputs) else Zero()
+                if why := self._why_broken(site, made, group):
+                    live.setdefault(group, why)
+                    if self.tracing.facts.dtypes.get(name) != TensorProto.BOOL:
+                        broken.setdefault(group, why)
+                if why := self._why_live(site, made, group, index):
+                    live.setdefault(group, why)
+        for state, end in _rounds(site):
+            self.live.setdefault(state, {}).update(self.live.get(end, {}))
+            self.broken.setdefault(state, {}).update(self.broken.get(end, {}))
+
+    def _judge(self, site: Site, reading: Reading) -> None:
+        for group in self.groups(site.labels(reading.slot)[reading.axis]) - self.reasons.keys():
+            if reading.mixed:
+                self.reasons[group] = f"{_named(site)} depends on how many positions there are"
+                continue
+            slots = (reading.slot,) if reading.factors is None else reading.factors
+            factors = [s for s in slots if self.carries(site, s, group)]
+            broken = [self.broken.get(site.node.input[s], {}).get(group) for s in factors]
+            live = [self.origin(site, s, group) for s in factors]
+            if any(broken):
+                self.reasons[group] = f"{next(filter(None, broken))} divides by the zeros of removed weights"
+            elif live and all(live):
+                self.reasons[group] = f"{_named(site)} sums over positions that {live[0]} keeps from being zero"
+
+    def _why_live(self, site: Site, row: Zero, group: int, output: int) -> str:
+        """The node that makes removed positions of an output live; empty if they are zero."""
+        here = _named(site)
+        if not (row.factors or row.terms or row.parts):
+            return "" if self.tracing.is_zero(site.node.output[output]) else here
+        given = range(len(site.node.input))
+        for slot in filter(site.has, (s for s in row.terms if s in given)):
+            if self.carries(site, slot, group):
+                if why := self.origin(site, slot, group):
+                    return why
+            elif not self.tracing.is_zero(site.node.input[slot]):
+                return here
+        parts = [s for s in row.parts if s in given and self.carries(site, s, group)]
+        if row.parts and not parts and not row.factors and not self.tracing.is_zero(site.node.output[output]):
+            return here
+        for slot in parts:
+            if why := self.origin(site, slot, group):
+                return why
+        return self._why_unscaled(site, row, group, output) if row.factors else ""
+
+    def _why_unscaled(self, site: Site, row: Zero, group: int, output: int) -> str:
+        """The node that keeps all factors from being zero on some axis of an output."""
+        axes = self.tracing.axes[site.node.output[output]]
+        inputs, outputs = site.letters
+        slots = [s for s in row.factors if s < len(site.node.input)]
+        for axis, labels in enumerate(axes):
+            if group not in self.groups(labels):
+                continue
+            letter = outputs[output][axis] if outputs and len(outputs[output]) == len(axes) else None
+            origins = [
+                self.origin(site, slot, group)
+                for slot in slots
+                for own, x in enumerate(self.axes(site, slot))
+                if group in self.groups(x) and (letter is None or (inputs[slot] or ())[own : own + 1] == [letter])
+            ]
+            if not origins or all(origins):
+                return next(filter(None, origins), _named(site))
+        return ""
+
+    def _why_broken(self, site: Site, row: Zero, group: int) -> str:
+        """The node that may make removed positions infinite; empty if they are finite."""
+        for name in site.node.input:
+            if why := self.broken.get(name, {}).get(group):
+                return why
+        for slot in row.divisors:
+            if self.carries(site, slot, group) and not self.origin(site, slot, group):
+                return _named(site)
+        return ""
+
+
+_UNMADE = "an input"
+
+
+def _named(site: Site) -> str:
+    return f"{site.node.op_type} {site.name!r}"
+
+
+def _value_of(site: Site) -> Callable[[int], Array | None]:
+    def value(slot: int) -> Array | None:
+        if not site.has(slot):
+            return None
+        known = site.value(slot)
+        return np.array(np.nan) if known is None else known
+
+    return value
+
+
+def _handed_on(site: Site) -> Sequence[Sequence[int]]:
+    """The inputs that every output of a node with bodies comes from; none for other nodes."""
+    node = site.node
+    if flow.is_begin(node):
+        return [(slot,) for slot in range(len(node.output))]
+    if not flow.is_flat(node):
+        return ()
+    if node.op_type == "If":
+        return list(zip(*flow.branches(node).values(), strict=True))
+    of = flow.steps(node)
+    return [*zip(of.states, of.ends, strict=True), *((slot,) for slot in of.parts)]
+
+
+def _rounds(site: Site) -> Iterator[tuple[str, str]]:
+    """(what a body gets, what it returns for the next step) of a loop."""
+    node = site.node
+    if flow.is_flat(node) and node.op_type != "If":
+        of = flow.steps(node)
+        yield from ((node.input[s], node.input[e]) for s, e in zip(of.states, of.ends, strict=True))
