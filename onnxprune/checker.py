@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import ModelProto, TensorProto, defs, helper
@@ -32,6 +34,7 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
         folder: what external data is relative to; None puts off its check until the data is needed.
         name: what messages call the model.
     """
+    _check_text(proto, name)
     sizes: dict[str, tuple[Path, int]] = {}
     external = False
     for tensor in tensors(proto):
@@ -53,6 +56,44 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
             onnx.checker.check_model(stand_in)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise _invalid(proto, name, str(error)) from error
+
+
+def _check_text(proto: ModelProto, name: str) -> None:
+    """Refuses text that is not UTF-8, wherever it stands: protobuf hands it out as bytes, or raises when it is read."""
+    pending: list[Any] = [proto]
+    while pending:
+        message = pending.pop()
+        for field, repeated, inner in _fields(message.DESCRIPTOR):
+            if inner:
+                if repeated:
+                    pending.extend(getattr(message, field))
+                elif message.HasField(field):
+                    pending.append(getattr(message, field))
+                continue
+            try:
+                values = getattr(message, field)
+                odd = any(not isinstance(v, str) for v in (values if repeated else (values,)))
+            except UnicodeDecodeError:
+                odd = True
+            if odd:
+                where = f"'{field}' of a {message.DESCRIPTOR.name}"
+                raise ModelError(f"{name}: {where} is not UTF-8 text", hint="the file is damaged, or not of ONNX")
+
+
+@functools.cache
+def _fields(kind: Any) -> tuple[tuple[str, bool, bool], ...]:
+    """(name, whether it is repeated, whether it is a message) of every field of a message with text in it somewhere."""
+    texts, messages = kind.fields[0].TYPE_STRING, kind.fields[0].TYPE_MESSAGE
+    return tuple(
+        (field.name, _is_repeated(field), field.type == messages)
+        for field in kind.fields
+        if field.type in (texts, messages)
+    )
+
+
+def _is_repeated(field: Any) -> bool:
+    known = getattr(field, "is_repeated", None)  # newer than `label`
+    return bool(field.label == field.LABEL_REPEATED if known is None else known)
 
 
 def _check_sparse(proto: ModelProto, name: str) -> None:

@@ -179,7 +179,7 @@ class Sensitivity:
                 raise ValueError(f"it is not of the format {FORMAT!r}, version {VERSION}")
             curves = tuple(Curve(**{**c, "points": tuple(Point(**p) for p in c["points"])}) for c in raw["curves"])
             return Sensitivity(**{**raw, "curves": curves, "ratios": tuple(raw["ratios"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"not a sensitivity report: {error}") from error
 
 

@@ -58,6 +58,11 @@ class Cut:
                 lost.update(node.output)
         return frozenset(lost - {""})
 
+    def shrinks(self, tensor: str, axes: Sequence[int]) -> bool:
+        """Whether any of these axes of an activation loses positions."""
+        lines = self.groups.tracing.axes.get(tensor)
+        return lines is not None and any(self.removed(lines[axis]).any() for axis in axes)
+
     def size(self, labels: Array, axis: int, size: int) -> int:
         """The length of `axis` that remains of `size`."""
         gone = self.removed(labels)

@@ -46,3 +46,7 @@ class RunError(OnnxPruneError):
     """The runtime or the calibration data failed."""
 
     exit_code = 4
+
+
+class Terminated(SystemExit):
+    """The program was asked to end; no user's code that runs meanwhile may stop that."""

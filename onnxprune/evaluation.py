@@ -60,7 +60,7 @@ class Evaluation:
             words = self.spec.replace("'", " ").split()
             return [Path(word) for word in words if os.path.isfile(word)]  # noqa: PTH113 (a word may be no path at all)
         module = self.name.partition(":")[0]
-        with script.from_here(), contextlib.suppress(ImportError, ValueError):
+        with script.from_here(), script.guarded(self.name), contextlib.suppress(ImportError, ValueError):
             found = importlib.util.find_spec(module)
             return [Path(found.origin)] if found and found.origin and Path(found.origin).is_file() else []
         return []
@@ -80,28 +80,23 @@ class Evaluation:
     def of_file(self, path: str) -> float:
         """The value of the model in a file."""
         found: Any
-        if not isinstance(self.spec, str):
-            found = self._called(self.spec, path)
-        elif MODEL in self.spec:
+        if isinstance(self.spec, str) and MODEL in self.spec:
             found = _printed(self.spec, path)
         else:
-            with script.from_here():
-                found = self._called(script.function("--eval", self.spec, "take the path of a model"), path)
+            with script.from_here(), script.guarded(self.name):
+                found = self._function()(path)
         try:
             value = float(found)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if not math.isfinite(value):
             raise RunError(f"--eval {self.name}: {str(found)[:80]!r} is no number", hint="a finite number is expected")
         return value
 
-    def _called(self, function: Callable[[str], float], path: str) -> Any:
-        try:
-            return function(path)
-        except Exception as error:
-            raise RunError(
-                f"{self.name} failed: {type(error).__name__}: {error}", hint="run it by itself to see why"
-            ) from error
+    def _function(self) -> Callable[[str], float]:
+        if not isinstance(self.spec, str):
+            return self.spec
+        return script.function("--eval", self.spec, "take the path of a model")
 
 
 def _printed(command: str, path: str) -> str:

@@ -135,18 +135,19 @@ def _roundings(original: Model, dtypes: Mapping[str, int]) -> dict[str, tuple[in
     found: dict[str, tuple[int, int]] = {}
     for node in graph.node:
         name = node.output[0] if node.output else ""
-        if node.op_type == "QuantizeLinear" and free.get(name, False) and _is_single(original, node, dtypes[name]):
+        known = name in dtypes and node.input and node.input[0] in dtypes  # else it came through an untraced operator
+        if known and node.op_type == "QuantizeLinear" and free.get(name) and _is_single(original, node, dtypes[name]):
             real.add(name)
             found[name] = dtypes[node.input[0]], dtypes[name]
-        elif node.op_type in _CARRIERS and node.input[0] in real:
+        elif node.op_type in _CARRIERS and node.input and node.input[0] in real:
             real.update(node.output)
-        elif node.op_type == "DequantizeLinear" and node.input[0] in real:
+        elif known and node.op_type == "DequantizeLinear" and node.input[0] in real:
             found[name] = dtypes[name], dtypes[node.input[0]]
     return found
 
 
 def _is_single(original: Model, node: onnx.NodeProto, stored: int = TensorProto.UINT8) -> bool:
-    scale = original.initializers.get(node.input[1])
+    scale = original.initializers.get(node.input[1]) if len(node.input) > 1 else None
     return scale is not None and math.prod(scale.dims) == 1 and stored in _ROUNDED
 
 

@@ -67,7 +67,7 @@ class Journal:
         try:
             entry = json.loads(line)
             self._found[str(entry["key"])] = entry["result"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
 
     def get(self, key: str) -> Any:

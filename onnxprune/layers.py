@@ -63,6 +63,11 @@ class Layer(ABC):
     def tensor(self, matrix: Array, shape: Sequence[int]) -> Array:
         """The inverse of `matrix`."""
 
+    @property
+    @abstractmethod
+    def drawn(self) -> Sequence[int]:
+        """The axes of the input over which rows are drawn."""
+
     @abstractmethod
     def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """At most so many positions of the input, to draw rows at."""
@@ -115,6 +120,11 @@ class Product(Layer):
         batch, _, inner, outer = self._split()
         places = [self.factor.index(x) for x in (*batch, *inner, *outer)]
         return matrix.reshape([shape[p] for p in places]).transpose(np.argsort(places))
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """The axes that the weight does not have."""
+        return [self.entering.index(a) for a in self._split()[1]]
 
     def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """Positions over all axes that the weight does not have."""
@@ -197,6 +207,11 @@ class Convolution(Layer):
         cropped = [slice(max(0, -a), n + min(0, b)) for (a, b), n in zip(sides, x.shape[2:], strict=True)]
         index = (slice(None), slice(None), *cropped)
         return np.pad(x[index], [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in sides)])
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """Samples and the axes of the kernel."""
+        return [0, *range(2, 2 + len(self.kernel))]
 
     def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """(sample, first position on each spatial axis of the prepared input)."""

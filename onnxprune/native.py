@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, Terminated
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -26,7 +26,7 @@ _EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 
 def terminate(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM of the command line: end in the orderly way, so that no temporary file stays behind."""
-    raise SystemExit(TERMINATED)
+    raise Terminated(TERMINATED)
 
 
 @contextmanager

@@ -17,6 +17,10 @@ from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import UsageError
 
 AUTO = "auto"
+# Each step scores the whole model again.
+MOST_STEPS = 1000
+# The widest axis that any tensor can have, in effect.
+WIDEST = 1 << 31
 ALLOCATIONS = (AUTO, *STRATEGIES)
 # A budget on time takes more than this of one group only where it cannot be met otherwise: that a group whose loss
 # seems cheap by the tables of a machine is emptied while others are whole is more often an error than a find.
@@ -96,10 +100,12 @@ class Options:
         for name, globs in (("keep", self.keep), ("only", self.only)):
             if isinstance(globs, str):
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
-        if self.steps < 1:
-            raise UsageError(f"steps is {self.steps}, but must be at least 1")
-        if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and self.round_to >= 1):
-            raise UsageError(f"round_to is {self.round_to!r}, but must be at least 1, or {AUTO!r}")
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}, but must be at least 0")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise UsageError(f"steps is {self.steps}, but must be from 1 to {MOST_STEPS}")
+        if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and 1 <= self.round_to <= WIDEST):
+            raise UsageError(f"round_to is {self.round_to!r}, but must be from 1 to {WIDEST}, or {AUTO!r}")
         for what, chosen, known in (
             ("allocation", self.allocation, ALLOCATIONS),
             ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),

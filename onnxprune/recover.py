@@ -24,8 +24,9 @@ from onnxprune.labels import Array
 from onnxprune.layers import layer_of
 from onnxprune.model import Model
 from onnxprune.onward import onward
-from onnxprune.parameters import Parameters
+from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rewrite import nested, rewrite, rewritten
+from onnxprune.rules.site import Site
 from onnxprune.tally import Agreement
 from onnxprune.tapped import MEMORY, Walk, routes_of
 
@@ -193,19 +194,30 @@ def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Targ
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     behind = cut.behind
-    for site, _ in cut.groups.tracing.sites:
+    for site, rule in cut.groups.tracing.sites:
         node = made.get(site.node.output[0]) if site.node.output else None
-        if node is None or node.op_type != site.node.op_type or node.output[0] not in parameters.reached:
+        if node is None or rule is None or node.op_type != site.node.op_type:
+            continue
+        if node.output[0] not in parameters.reached:
             continue
         if options.method == "batchnorm":
-            if site.node.input[0] in behind and parameters.scale_and_bias(node):
+            if site.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(cut, site):
                 yield NormTarget(site, node)
             continue
         old, new = layer_of(site), layer_of(site, node)
         if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
+            if cut.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
+                continue
             whole = old.matrix(np.broadcast_to(False, site.shape(old.weight)))
             if whole.shape[1] <= WIDEST:
                 yield LayerTarget(site, node, old, new, onward(cut, parameters, new) if options.onward else None)
+
+
+def _loses_positions(cut: Cut, norm: Site) -> bool:
+    """Whether the output of a norm shrinks on another axis than that of its channels."""
+    rank = len(norm.out_shape())
+    axis = NORMS[norm.node.op_type][2] % rank
+    return cut.shrinks(norm.node.output[0], [a for a in range(rank) if a != axis])
 
 
 def _ready(targets: Sequence[Target], options: Options, parameters: Parameters) -> list[Target]:

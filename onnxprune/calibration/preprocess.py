@@ -123,7 +123,7 @@ def preprocess_of(given: Any, folder: Path, preset: str) -> Preprocess:
             f"cannot read {given}: {error.strerror}",
             hint=f"--preprocess takes a TOML file or one of {', '.join(PRESETS)}",
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{given} is not TOML: {error}") from error
 
 

@@ -13,24 +13,36 @@ from typing import Any
 import numpy as np
 
 from onnxprune.calibration.request import Request, Samples
-from onnxprune.errors import OnnxPruneError, RunError, UsageError
+from onnxprune.errors import OnnxPruneError, RunError, Terminated, UsageError
 
 NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 def from_function(spec: str, request: Request) -> Samples:
     """What `module:function` gives, called without arguments; modules in the working folder are found first."""
-    with from_here():
-        try:
-            given = function("--data", spec, "yield feeds: input name -> array")()
-            for number, (_, feed) in enumerate(from_python(given, request)):
-                yield f"feed {number} of {spec}", feed
-        except OnnxPruneError:
-            raise
-        except Exception as error:
-            raise RunError(
-                f"{spec} failed: {type(error).__name__}: {error}", hint="run it by itself to see why"
-            ) from error
+    with from_here(), guarded(spec):
+        given = function("--data", spec, "yield feeds: input name -> array")()
+        for number, (_, feed) in enumerate(from_python(given, request)):
+            yield f"feed {number} of {spec}", feed
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Run a user's code, which may even try to end the program.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        RunError: it raised anything but an error of ours, an interrupt, or the request to end.
+    """
+    try:
+        yield
+    except (OnnxPruneError, KeyboardInterrupt, Terminated, GeneratorExit):
+        raise
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+        raise RunError(f"{name} failed: {said}", hint="run it by itself to see why") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.native import terminate
 
 USAGE = 2
-OUT_OF_MEMORY = 4
+RUNTIME = 4
 INTERNAL = 70
 INTERRUPTED = 130
 READER_GONE = 141
@@ -79,7 +79,12 @@ def _explain(error: Exception, console: Console) -> int:
         return USAGE
     if isinstance(error, MemoryError):
         console.error("out of memory", hint="close other programs, or use a machine with more memory")
-        return OUT_OF_MEMORY
+        return RUNTIME
+    if isinstance(error, OSError) and error.errno is not None:  # of a file that was checked before, or of the console
+        console.error(
+            f"{error.filename or 'standard output'}: {error.strerror}", hint="is there room left, and access?"
+        )
+        return RUNTIME
     text = " ".join(str(error).split())
     console.error(
         f"internal error: {type(error).__name__}: {text}",

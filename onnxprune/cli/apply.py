@@ -75,8 +75,8 @@ def apply(
             hint="--no-verify writes it all the same",
         )
     console.progress("writing")
-    save(done.model, output, force=force)
-    files.write_row_map(done.rows, output)
+    with files.staged(files.row_map_text(done.rows, output)):
+        save(done.model, output, force=force)
     _report(console, (model, source), (output, done), steps, as_json=as_json)
 
 

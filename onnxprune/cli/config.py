@@ -25,7 +25,7 @@ def read(path: str, commands: Mapping[str, click.Command]) -> dict[str, dict[str
     """
     try:
         content = tomllib.loads(files.read_text(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     place = "$"
     if isinstance(content.get("tool"), dict):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,30 +121,71 @@ def _same(path: Path, source: str) -> bool:
         return False
 
 
+def check_distinct(*targets: str | None) -> None:
+    """Refuse to write two things to one place.
+
+    Raises:
+        UsageError: two targets are the same file.
+    """
+    places: dict[Path, str] = {}
+    for target in targets:
+        if target is None or target == PIPE:
+            continue
+        place = Path(target).absolute().resolve()
+        if place in places:
+            raise UsageError(f"two outputs cannot both be written to {target}", hint="name another file for one")
+        places[place] = target
+
+
+def row_map(model: str) -> str:
+    """Where the new numbers of rows go, beside the model."""
+    return f"{model}.rows.json"
+
+
 def check_row_map(model: str, *, inputs: Sequence[str], force: bool) -> None:
     """Refuse, before any work, a place for the new numbers of rows where they cannot be written."""
     if model != PIPE:
-        check_target(f"{model}.rows.json", inputs=inputs, force=force)
+        check_target(row_map(model), inputs=inputs, force=force)
 
 
-def write_row_map(rows: Sequence[RowMap], model: str) -> None:
-    """Write the new numbers of rows that were kept by name beside the model."""
+def row_map_text(rows: Sequence[RowMap], model: str) -> dict[str, str]:
+    """The file with the new numbers of rows that were kept by name, and its text; nothing where there are none."""
     from onnxprune.report import data
 
-    if rows and model != PIPE:
-        write_text(json.dumps(data.row_file(rows), indent=1) + "\n", f"{model}.rows.json")
+    if not rows or model == PIPE:
+        return {}
+    return {row_map(model): json.dumps(data.row_file(rows), indent=1) + "\n"}
+
+
+@contextmanager
+def staged(texts: Mapping[str, str]) -> Iterator[None]:
+    """Write text files that appear when all that is written meanwhile is there, or not at all.
+
+    Args:
+        texts: file -> its content.
+
+    Raises:
+        RunError: a disk is full.
+        UsageError: a file cannot be written.
+    """
+    from onnxprune import wire
+
+    with ExitStack() as stack:
+        for target, text in texts.items():
+            path = Path(target)
+            try:
+                if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+                    path.write_text(text, encoding="utf-8")
+                    continue
+                (file,) = stack.enter_context(wire.replacing(path))
+                file.write(text.encode())
+                file.flush()
+            except OSError as error:
+                raise wire.write_failure(path, error) from error
+        yield
 
 
 def write_text(text: str, target: str) -> None:
     """Write a text file whole or not at all."""
-    from onnxprune import wire
-
-    path = Path(target)
-    try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-            return
-        with wire.replacing(path) as files:
-            files[0].write(text.encode())
-    except OSError as error:
-        raise wire.write_failure(path, error) from error
+    with staged({target: text}):
+        pass

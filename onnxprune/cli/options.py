@@ -338,7 +338,9 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     policy,
     click.option("--exact-only", is_flag=True, help="Leave approximate groups alone (a norm or mean, ...)."),
-    click.option("--seed", type=int, default=0, show_default=True, help="For criteria that draw random numbers."),
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="For criteria that draw random numbers."
+    ),
 )
 
 _MORE: tuple[Callable[[Command], Command], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from onnxprune.cli.cache import Cache, cached
 from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 from onnxprune.cli.target import Wanted, targets
-from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.errors import GoalMissed, ModelError, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.api import Outcome
@@ -73,6 +74,8 @@ def prune(
     _check(model, output, plan_out, force=force, dry_run=dry_run, as_json=as_json)
     if wanted is not None and not dry_run:
         wanted.check(model, force=force)
+    rows = files.row_map(output) if options.rows and output is not None else None
+    files.check_distinct(output, plan_out, wanted.picture if wanted else None, rows)
     if options.rows and output is not None and not dry_run:
         files.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
@@ -93,9 +96,10 @@ def prune(
     _judge(outcome, options)
     if not dry_run and output is not None:
         console.progress("writing")
-        _write(outcome, output, plan_out, force=force)
-    if found and wanted and not dry_run:
-        wanted.write(found, files.shown(model))
+        texts = wanted.texts(found, files.shown(model)) if found and wanted else {}
+        if plan_out is not None:
+            texts[plan_out] = outcome.plan.to_json()
+        _write(outcome, output, texts, force=force)
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
     _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
@@ -104,14 +108,12 @@ def prune(
     _check_goals(outcome, options, found)
 
 
-def _write(outcome: Outcome, output: str, plan_out: str | None, *, force: bool) -> None:
-    """The model, and what goes with it."""
+def _write(outcome: Outcome, output: str, texts: Mapping[str, str], *, force: bool) -> None:
+    """The model and all that goes with it, or nothing."""
     from onnxprune.model import save
 
-    save(outcome.model, output, force=force)
-    if plan_out is not None:
-        files.write_text(outcome.plan.to_json(), plan_out)
-    files.write_row_map(outcome.rows, output)
+    with files.staged({**texts, **files.row_map_text(outcome.rows, output)}):
+        save(outcome.model, output, force=force)
 
 
 def _advice(model: Model) -> str:
@@ -133,8 +135,6 @@ def _check(model: str, output: str | None, plan_out: str | None, *, force: bool,
         raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
     if plan_out == files.PIPE:
         raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
-    if plan_out is not None and plan_out == output:
-        raise UsageError(f"the model and the plan cannot both be written to {output}")
     if not dry_run:
         for target in (output, plan_out):
             if target is not None:
@@ -146,7 +146,14 @@ def _judge(outcome: Outcome, options: Options) -> None:
 
     Raises:
         GoalMissed: the proof failed, or no unit was removed though a ratio was asked for.
+        ModelError: the model contradicts itself, so that nothing could run it.
     """
+    from onnxprune.rules.ask import CONTRADICTION
+
+    if outcome.verdict is not None and not outcome.verdict.runnable:
+        for barrier in outcome.groups.barriers:
+            if barrier.reason.startswith(CONTRADICTION):
+                raise ModelError(f"nothing can run the model: {barrier.op} {barrier.node!r} {barrier.reason}")
     if outcome.verdict is not None and not outcome.verdict.ok:
         raise GoalMissed(
             f"nothing was written, the result is not proven: {outcome.verdict.problem}",

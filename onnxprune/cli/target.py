@@ -125,16 +125,18 @@ class Wanted:
             found.append(Target(metric or "error", amount(metric or "error", text)[0]))
         return found
 
-    def write(self, found: Found, title: str) -> None:
-        """Write the plans of all trials, and the picture."""
+    def texts(self, found: Found, title: str) -> dict[str, str]:
+        """The plans of all trials, and the picture, by file."""
+        texts: dict[str, str] = {}
         if self.trials is not None:
             Path(self.trials).mkdir(parents=True, exist_ok=True)
             for number, trial in enumerate(found.trials, 1):
-                files.write_text(trial.plan, str(Path(self.trials) / f"{number:02}.plan.json"))
+                texts[str(Path(self.trials) / f"{number:02}.plan.json")] = trial.plan
         if self.picture is not None:
             from onnxprune.report.picture import of_search
 
-            files.write_text(of_search(found, title), self.picture)
+            texts[self.picture] = of_search(found, title)
+        return texts
 
 
 def targets(function: Command) -> Command:

@@ -77,9 +77,9 @@ def known(criterion: str | Criterion, *, data: bool = False) -> Known:
         return _custom(getattr(criterion, "__name__", "custom"), criterion)
     if criterion == AUTO:
         criterion = "obs" if data else "l2"
-    name, _, listed = criterion.partition(":")
+    name, colon, listed = criterion.partition(":")
     if name == ENSEMBLE:
-        given = listed.split(",") if listed else ensemble.WITH_DATA if data else ensemble.DATA_FREE
+        given = listed.split(",") if colon else ensemble.WITH_DATA if data else ensemble.DATA_FREE
         return _ensemble(criterion, [known(one.strip()) for one in given])
     if criterion not in KNOWN:
         raise UsageError(f"no criterion is called {criterion!r}", hint=f"known: {', '.join(names())}")

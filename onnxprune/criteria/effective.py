@@ -50,8 +50,8 @@ class Weights:
         self._tracing = groups.tracing
         self._used: dict[Use, Part | None] = {}
         self._makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
-        for site, _ in groups.tracing.sites:
-            if site.node.op_type == "BatchNormalization":
+        for site, rule in groups.tracing.sites:
+            if rule is not None and site.node.op_type == "BatchNormalization":
                 self._fold(site)
 
     def used(self, site: Site, slot: int) -> Part | None:

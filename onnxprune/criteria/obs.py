@@ -126,8 +126,8 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     model = groups.tracing.model
     routes = routes_of(model, runs)
     found, taps = [], tappable(model, routes)
-    for site, _ in groups.tracing.sites:
-        layer = layer_of(site)
+    for site, rule in groups.tracing.sites:
+        layer = None if rule is None else layer_of(site)
         owner = None if layer is None else _owner(groups, site, layer)
         if layer is not None and owner is not None and taps.issuperset((layer.input, site.node.output[0])):
             found.append((site, layer, owner))
