@@ -143,7 +143,7 @@ class Unknowns:
 
     def _values(self, node: onnx.NodeProto) -> Sequence[Entries | None]:
         none: list[Entries | None] = [None] * len(node.output)
-        if node.domain:
+        if node.domain or not any(o in self.known.values for o in node.output):
             return none
         if node.op_type in ("Shape", "Size") and node.input[0] in self.known.shapes:
             dims = self.dims_of(node.input[0])

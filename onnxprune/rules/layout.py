@@ -54,7 +54,7 @@ def reshape(site: Site) -> list[Axes]:
     blocks = matching_blocks(old, new)
     for block in blocks:
         ins, outs = block
-        if not _is_aligned(site, block):
+        if not all(is_barrier(axes[a]) for a in ins) and not _is_aligned(site, block):
             for axis in ins:
                 site.ledger.fix(axes[axis], site.reason(LAID_OUT))
             axes = tuple(site.barrier(LAID_OUT) if a in ins else labels for a, labels in enumerate(axes))
