@@ -452,3 +452,51 @@ def test_a_proof_knows_its_strength() -> None:
     assert verdict is not None
     assert verdict.strength == proof.Strength(5, 5, 5)
     assert "a run shows 5 of 5 wrong weights" in text.proof(verdict)
+
+
+def squeezed(kind: str) -> onnx.ModelProto:
+    """Layers wide enough for sums in another order to round otherwise, and what makes much of that."""
+    net = Net(18)
+    x = net.input([16, 16])
+    for index, (n, m) in enumerate(((16, 700), (700, 700), (700, 700), (700, 8))):
+        x = net.add("MatMul", net.add("Relu", x) if index else x, net.weight(n, m, name=f"w{index}"))
+
+    def number(value: float) -> str:
+        return net.const(np.float32(value), name="number" if not any(w.name == "number" for w in net.weights) else "")
+
+    if kind == "Sigmoid":  # about 1e-8
+        y = net.add("Sigmoid", net.add("Sub", x, number(17)))
+    elif kind == "Tanh":  # about 1e-7
+        y = net.add("Sub", net.const(np.float32(1)), net.add("Tanh", net.add("Add", net.add("Abs", x), number(7.5))))
+    elif kind == "Sin":
+        y = net.add("Sin", net.add("Mul", x, number(1e7)))
+    elif kind == "Mod":
+        y = net.add("Mod", x, number(1e-6), fmod=1)
+    else:
+        far = net.add("Mul", x, number(1e6))
+        y = net.add("Sub", far, net.add("Round", far))
+    net.output(y)
+    return net.proto()
+
+
+SQUEEZES = ("Sigmoid", "Tanh", "Sin", "Mod", "Round")
+
+
+@pytest.mark.parametrize("kind", SQUEEZES)
+def test_what_rounding_becomes_behind_the_last_layer_is_no_failure(kind: str) -> None:
+    outcome = prune(squeezed(kind))
+    assert outcome.rolled_back == ()
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok
+    assert "outputs that amplify rounding from the layers before" in outcome.verdict.checks
+    assert len(outcome.verdict.inside) == 4
+    assert max(outcome.verdict.inside.values()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", SQUEEZES)
+def test_another_function_behind_the_last_layer_is_a_failure(kind: str) -> None:
+    result = onnxprune.prune(squeezed(kind), 0.5)
+    wrong = spoil(result.model, "number", lambda v: v * np.float32(0.9))
+    verdict = onnxprune.verify(squeezed(kind), wrong, result.plan)
+    assert not verdict.ok
+    assert list(verdict.wrong) == [squeezed(kind).graph.output[0].name]
