@@ -21,18 +21,19 @@ from onnxprune.flow import BEGIN, DOMAIN, FLAT, Path, attributes, branches, is_b
 from onnxprune.model import Model
 from onnxprune.names import Names
 from onnxprune.protos import bodies, copy_except, keep
+from onnxprune.sequences import laid_out, put_back
 
 
 def flattened(model: Model) -> Model:
-    """`model` with its bodies laid out; the same object if it has none."""
+    """`model` with its bodies and its sequences laid out; the same object if it has none."""
     if not any(_has_flow(node) for node in model.proto.graph.node):
-        return model
+        return laid_out(model)
     proto = ModelProto()
     copy_except(model.proto, proto, "graph")
     copy_except(model.proto.graph, proto.graph, "node")
     work = _Flattening(proto.graph, _defined(model.proto.graph), Names(model.proto.graph))
     work.nodes(model.proto.graph, {}, ())
-    return replace(model, proto=proto)
+    return laid_out(replace(model, proto=proto))
 
 
 def _has_flow(node: NodeProto) -> bool:
@@ -237,7 +238,8 @@ def closed(model: Model) -> Model:
 
 
 def nest(graph: GraphProto) -> None:
-    """Put the bodies of a flat graph back where they were."""
+    """Put the sequences and the bodies of a flat graph back where they were."""
+    put_back(graph)
     if not any(is_begin(node) for node in graph.node):
         return
     infos = {info.name: info for info in graph.value_info}

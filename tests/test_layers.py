@@ -17,6 +17,7 @@ LEVELS = (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
         *("flat", "flow", "functions", "ids", "names", "protos", "symbols", "traits"),
         *("native",),
+        *("sequences",),
         *("sizes", "entries", "dims", "thresholds"),
     ),
     ("rules",),
