@@ -148,6 +148,39 @@ def scatter_nd(index, updates: tuple[int, ...], **attrs):
     return build
 
 
+def block(*axes: int | range, order: tuple[int, ...] | None = None) -> np.ndarray:
+    """The coordinates of a block, listed in the order of its axes (or another)."""
+    grid = np.stack(np.meshgrid(*(np.atleast_1d(a) for a in axes), indexing="ij"), -1)
+    return grid if order is None else grid.transpose(*order, grid.ndim - 1)
+
+
+def scatter_blocks(index: np.ndarray, size: int, axis: int, *, swapped: bool = False, **attrs):
+    """A block is written into an activation or (swapped) into a constant; it is a layer's output, `w_up`."""
+
+    def build(net, x):
+        base = net.weight(*net.probe(x).shape, name="c_base") if swapped else x
+        shape = [*index.shape[:-1], *net.probe(x).shape[index.shape[-1] :]]
+        assert shape[axis] == size
+        updates = x if swapped else net.make(shape, axis, weight="w_up")
+        return net.add("ScatterND", base, net.const(index.astype(np.int64)), updates, **attrs)
+
+    return build
+
+
+def scatter_along(index: np.ndarray, size: int, **attrs):
+    def build(net, x):
+        updates = net.make(index.shape, 2, weight="w_up")
+        assert index.shape[2] == size
+        return net.add("ScatterElements", x, net.const(index.astype(np.int64)), updates, axis=-1, **attrs)
+
+    return build
+
+
+UP = {"others": {("w_up", 1): 8}}
+BATCH, CHANNELS = range(2), range(8)
+ALONG = np.broadcast_to(np.arange(8), (2, 3, 8))
+
+
 def scatter_nd_activation(net: Net, x: str) -> str:
     """The updates carry the labels."""
     base = net.weight(2, 6, 8, name="c_base")
@@ -232,13 +265,45 @@ CASES = [
     Case("ScatterElements", "across", scatter("ScatterElements", (2, 3, 8), 1)),
     Case("ScatterElements", "add", scatter("ScatterElements", (2, 3, 8), 1, reduction="add"), since=16),
     Case("ScatterElements", "max", scatter("ScatterElements", (2, 3, 8), 1, reduction="max"), since=18),
-    Case("ScatterElements", "along", scatter("ScatterElements", (2, 5, 8), 2), units=0, why=COMPUTED),
+    Case("ScatterElements", "along", scatter("ScatterElements", (2, 5, 8), 2), others={("c_updates", 2): 8}),
     Case("ScatterElements", "along-part", scatter("ScatterElements", (2, 5, 3), 2), units=0, why="indexed in part"),
     Case("ScatterElements", "part", scatter("ScatterElements", (2, 3, 6), 1), units=0, why="indexed in part"),
     Case("ScatterND", "rows", scatter_nd([[0, 1], [1, 4]], (2, 8))),
     Case("ScatterND", "add", scatter_nd([[0, 1], [1, 4], [0, 1]], (3, 8), reduction="add"), since=16),
     Case("ScatterND", "front", scatter_nd([[1]], (1, 5, 8))),
     Case("ScatterND", "updates", scatter_nd_activation),
+    Case("ScatterND", "block", scatter_blocks(block(BATCH, range(1, 4), CHANNELS), 8, 2), **UP),
+    Case("ScatterND", "one-row", scatter_blocks(block(1, 4, CHANNELS), 8, 2), **UP),
+    Case("ScatterND", "back", scatter_blocks(block(-1, [-2, 0], range(-8, 0)), 8, 2), **UP),
+    Case("ScatterND", "turned", scatter_blocks(block(BATCH, range(1, 4), CHANNELS, order=(2, 0, 1)), 8, 0), **UP),
+    Case(
+        "ScatterND",
+        "all",
+        scatter_blocks(block(BATCH, range(5), CHANNELS), 8, 2, swapped=True),
+        others={("c_base", 2): 8},
+    ),
+    Case("ScatterND", "sum", scatter_blocks(block(0, [1, 3], CHANNELS), 8, 2, reduction="add"), since=16, **UP),
+    Case(
+        *("ScatterND", "middle", scatter_blocks(block(BATCH, CHANNELS), 8, 1)),
+        shape=(2, 8, 5),
+        axis=1,
+        out=1,
+        others={("w_up", 1): 8},
+    ),
+    Case("ScatterND", "mixed-up", scatter_blocks(block(0, 1, [1, 0, *range(2, 8)]), 8, 2), units=0, why=COMPUTED),
+    Case("ScatterND", "some", scatter_blocks(block(0, 1, range(6)), 6, 2), units=0, why=COMPUTED),
+    Case(
+        *("ScatterND", "diagonal", scatter_blocks(np.stack([np.arange(8)] * 2, -1), 8, 0)),
+        shape=(8, 8, 2),
+        axis=0,
+        out=0,
+        units=0,
+        why=COMPUTED,
+    ),
+    Case("ScatterElements", "through", scatter_along(ALONG, 8), **UP),
+    Case("ScatterElements", "through-back", scatter_along(ALONG - 8, 8), since=11, **UP),
+    Case("ScatterElements", "through-sum", scatter_along(ALONG, 8, reduction="add"), since=16, **UP),
+    Case("ScatterElements", "backwards", scatter_along(7 - ALONG, 8), units=0, why=COMPUTED),
     Case("ScatterND", "whole", scatter_nd([[0, 1, 2]], (1,)), units=0, why=COMPUTED),
     Case("Pad", "across", pad([0, 1, 0, 0, 2, 0])),
     Case("Pad", "value-across", pad([0, 1, 0, 0, 2, 0], value=0.7)),

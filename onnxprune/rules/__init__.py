@@ -15,6 +15,7 @@ from onnxprune.rules import (
     quantized,
     recurrent,
     reduce,
+    scatter,
     source,
 )
 from onnxprune.rules.registry import Rule, all_rules, find, rule
@@ -38,5 +39,6 @@ __all__ = [
     "recurrent",
     "reduce",
     "rule",
+    "scatter",
     "source",
 ]

@@ -1,4 +1,4 @@
-"""Operators that pick positions: Slice, Split, Gather, Pad, Scatter."""
+"""Operators that pick positions: Slice, Split, Gather, Pad."""
 
 from __future__ import annotations
 
@@ -224,16 +224,10 @@ def _spread(site: Site, labels: Array, axis: int, padded: int) -> Array:
 @rule("GatherElements")
 def gather_elements(site: Site) -> list[Axes]:
     """Kept across `axis`, which must stay whole."""
-    return _by_elements(site, [0, 1], "taken")
+    return by_elements(site, [0, 1], "taken")
 
 
-@rule("ScatterElements", "Scatter")
-def scatter_elements(site: Site) -> list[Axes]:
-    """Kept across `axis`, which must stay whole."""
-    return _by_elements(site, [0, 1, 2], None)
-
-
-def _by_elements(site: Site, slots: list[int], taken: str | None) -> list[Axes]:
+def by_elements(site: Site, slots: list[int], taken: str | None) -> list[Axes]:
     """Indices stand beside the data: other axes are tied where they have the same size."""
     axis, shape = axis_of(site, 0), site.shape(0)
     fixes: dict[Letter, str] = {axis: COMPUTED}
@@ -261,14 +255,3 @@ def gather_nd(site: Site) -> list[Axes]:
     index: list[Letter] = [*x[:batch], *(f"i{a}" for a in range(batch, len(site.shape(1)) - 1)), "depth"]
     fixes = dict.fromkeys([*x[batch : batch + depth], "depth"], COMPUTED)
     return through(site, [x, index], [[*index[:-1], *x[batch + depth :]]], fixes=fixes)
-
-
-@rule("ScatterND")
-def scatter_nd(site: Site) -> list[Axes]:
-    """Kept behind the indexed axes, which must stay whole."""
-    x = list(range(len(site.shape(0))))
-    depth = site.shape(1)[-1]
-    index: list[Letter] = [*(f"i{a}" for a in range(len(site.shape(1)) - 1)), "depth"]
-    # A row left out leaves the data as it was, which is not the same as a row of zeros.
-    fixes = dict.fromkeys([*x[:depth], *index], COMPUTED)
-    return through(site, [x, index, [*index[:-1], *x[depth:]]], [x], fixes=fixes)

@@ -1,0 +1,115 @@
+"""Operators that write positions into a tensor: ScatterElements, ScatterND.
+
+`x[:, :, 4:] = y` is exported as a scatter whose constant index lists every coordinate of a block. An axis of the block
+whose coordinates run through an axis of the data from its first position to its last is that axis: both are tied, and
+the index is written again for the positions that remain.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.labels import Array, Axes, varying_axes
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.index import by_elements
+from onnxprune.rules.norm import axis_of
+from onnxprune.rules.registry import rule
+from onnxprune.rules.site import COMPUTED, Letter, Letters, Site, through
+
+
+def _remaining(edit: Edit, index: Array, count: int) -> Array:
+    """The part of an index that belongs to the updates that remain, along its first `count` axes."""
+    for axis in range(count):
+        index = index.compress(edit.kept(2, axis), axis)
+    return index
+
+
+def _numbers(edit: Edit, axis: int) -> Array:
+    """The new numbers of the positions of an axis of the data."""
+    return np.cumsum(edit.kept(0, axis)) - 1
+
+
+# --- element by element --------------------------------------------------------------------------------------
+
+
+def _whole_axis(site: Site) -> Array | None:
+    """A constant index that runs through `axis` in order, wherever it stands; None if it is another."""
+    index, axis = site.value(1), axis_of(site, 0)
+    size = site.shape(0)[axis]
+    if index is None or index.ndim != len(site.shape(0)) or index.shape[axis] != size:
+        return None
+    order = np.arange(size).reshape([-1 if a == axis else 1 for a in range(index.ndim)])
+    return index if (np.where(index < 0, index + size, index) == order).all() else None
+
+
+def _follow_elements(edit: Edit) -> None:
+    """An index that runs through its axis lists the positions that remain."""
+    index, axis = _whole_axis(edit.site), axis_of(edit.site, 0)
+    if index is not None and edit.changed():
+        index = np.where(index < 0, index + index.shape[axis], index)
+        edit.set_input(1, _numbers(edit, axis)[_remaining(edit, index, index.ndim)].astype(index.dtype), "index")
+
+
+@rule("ScatterElements", "Scatter", follow=_follow_elements)
+def scatter_elements(site: Site) -> list[Axes]:
+    """Kept across `axis`, which must stay whole unless a constant index runs through it."""
+    if _whole_axis(site) is None:
+        return by_elements(site, [0, 1, 2], None)
+    shape = site.shape(0)
+    _even(site, range(len(shape)))
+    updates: Letters = [a if n == shape[a] else f"x{a}" for a, n in enumerate(site.shape(2))]
+    part = [a for a, letter in enumerate(updates) if letter != a]
+    fixes: dict[Letter, str] = {letter: "indexed in part" for a in part for letter in (a, f"x{a}")}
+    return through(site, [range(len(shape)), None, updates], [range(len(shape))], fixes=fixes)
+
+
+def _even(site: Site, axes: range | list[int]) -> None:
+    """Axes of the data whose positions are numbered the same in all rows."""
+    for axis in axes:
+        site.uniform(site.labels(0)[axis], axis)
+
+
+# --- by coordinates ------------------------------------------------------------------------------------------
+
+
+def _covered(site: Site) -> dict[int, int]:
+    """Axis of the data -> the axis of a constant index along which its coordinates run through it."""
+    index, shape = site.value(1), site.shape(0)
+    if index is None or not index.size:
+        return {}
+    along = {axis: varying_axes(index[..., axis]) for axis in range(index.shape[-1])}
+    used = [a for varying in along.values() for a in varying]
+    found = {}
+    for axis, varying in along.items():
+        if len(varying) == 1 and used.count(varying[0]) == 1:
+            line = np.moveaxis(index[..., axis], varying[0], -1).reshape(-1, index.shape[varying[0]])[0]
+            if np.array_equal(np.where(line < 0, line + shape[axis], line), np.arange(shape[axis])):
+                found[axis] = varying[0]
+    return found
+
+
+def _follow_coordinates(edit: Edit) -> None:
+    """Coordinates of an axis that a constant index runs through are those of the positions that remain."""
+    index, covered = edit.site.value(1), _covered(edit.site)
+    if index is None or not covered or not edit.changed():
+        return
+    new = _remaining(edit, index, index.ndim - 1).copy()
+    for axis in covered:
+        size = edit.site.shape(0)[axis]
+        new[..., axis] = _numbers(edit, axis)[np.where(new[..., axis] < 0, new[..., axis] + size, new[..., axis])]
+    edit.set_input(1, new, "index")
+
+
+@rule("ScatterND", follow=_follow_coordinates)
+def scatter_nd(site: Site) -> list[Axes]:
+    """Kept behind the indexed axes, which must stay whole unless a constant index runs through them."""
+    x = list(range(len(site.shape(0))))
+    depth, covered = site.shape(1)[-1], _covered(site)
+    block: list[Letter] = [f"i{a}" for a in range(len(site.shape(1)) - 1)]
+    for axis, along in covered.items():
+        block[along] = axis
+    # A row left out leaves the data as it was, which is not the same as a row of zeros.
+    fixes = dict.fromkeys([a for a in [*x[:depth], *block, "depth"] if a not in covered], COMPUTED)
+    _even(site, list(covered))
+    index = None if covered else [*block, "depth"]
+    return through(site, [x, index, [*block, *x[depth:]]], [x], fixes=fixes)
