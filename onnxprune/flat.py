@@ -218,12 +218,13 @@ class _Frame:
 
 
 def closed(model: Model) -> Model:
-    """A flat model with its bodies back in place, which are changed in the file itself; the same object if it has none.
+    """A flat model with sequences and bodies back in place, in the file itself; the same object if it has no bodies.
 
     Data that `values` makes goes into the weights, but for that of tensors which lie in another file: inside a body a
     weight may bear another name.
     """
     graph = model.proto.graph
+    put_back(graph)
     if not any(is_begin(node) for node in graph.node):
         return model
     values = dict(model.values)
