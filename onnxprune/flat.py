@@ -124,6 +124,7 @@ class _Flattening:
             node=bare.SerializeToString(),
             states=extra["states"],
             first=first,
+            go=given[1] if node.op_type == "Loop" else None,
             axes=extra["out_axes"],
             whole=given[extra["states"]] if extra["in_axes"] else None,
             along=extra["in_axes"][0] if extra["in_axes"] else None,

@@ -23,6 +23,8 @@ DOMAIN = "onnxprune.flow"
 BEGIN = "Begin"
 # Where a body is: (first output of the node, attribute) from the outermost node on.
 Path = tuple[tuple[str, str], ...]
+# Steps whose results are followed.
+LONGEST_LOOP = 1 << 20
 FLAT = frozenset(("If", "Loop", "Scan"))
 
 
@@ -113,6 +115,7 @@ class Shapes(Protocol):
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, int]
+    values: dict[str, np.ndarray]
 
     def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
         """Note the type and the sizes of a tensor."""
@@ -131,6 +134,8 @@ def infer(node: NodeProto, known: Shapes, unsteady: set[str], condition: np.ndar
         counted, states, axes = begins(node)
         for name, dtype in zip(node.output[:counted], (TensorProto.INT64, TensorProto.BOOL), strict=False):
             known.put(name, dtype, ())
+        if counted == 2:  # no step is made where the condition does not hold
+            known.values[node.output[1]] = np.array(True)
         for slot in range(counted, len(node.output)):
             axis = axes[slot - counted - states] if slot >= counted + states else None
             if node.output[slot] not in unsteady:
@@ -207,10 +212,24 @@ def _infer_steps(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
     for name, state in zip(node.output, of.states, strict=False):
         if node.input[state] not in unsteady:
             _like(known, name, [node.input[state]])
-    whole = known.shapes.get(of.whole) if of.whole else None
-    if whole is not None and -len(whole) <= of.along < len(whole):
+    length = _count(node, known)
+    if length is not None:
         for name, slot, axis in zip(node.output[len(of.states) :], of.parts, of.axes, strict=True):
-            _like(known, name, [node.input[slot]], axis, whole[of.along])
+            _like(known, name, [node.input[slot]], axis, length)
+
+
+def _count(node: NodeProto, known: Shapes) -> int | None:
+    """How many steps a flat Loop or Scan makes; None where that depends on what is computed."""
+    of = steps(node)
+    if node.op_type == "Scan":
+        whole = known.shapes.get(of.whole, ())
+        return whole[of.along] if -len(whole) <= of.along < len(whole) else None
+    go = attributes(node).get("go", b"").decode()
+    conditions = [known.values.get(name) for name in (go, node.input[of.ends.start - 1]) if name]
+    most = known.values.get(node.input[0])
+    if most is None or most.size != 1 or not all(c is not None and c.size == 1 and c.all() for c in conditions):
+        return None
+    return max(0, int(most.item())) if most.item() <= LONGEST_LOOP else None
 
 
 def _like(known: Shapes, name: str, sources: Sequence[str], axis: int | None = None, length: int | None = None) -> None:
