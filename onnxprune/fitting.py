@@ -181,7 +181,9 @@ class LayerTarget(Target):
         old, new, name = self.old, self.new, self.node.input[self.new.weight]
         now = parameters.value(name)
         sliced = new.matrix(now).astype(np.float64) * new.scale
-        whole = cut.groups.tracing.model.array(self.site.node.input[old.weight]).astype(np.float32)
+        stored = cut.groups.tracing.stored_value(self.site.node.input[old.weight])
+        assert stored is not None
+        whole = stored.astype(np.float32)
         kept = Kept.of(cut, self.site, old)
         full = _taken(old.matrix(whole) * np.float32(old.scale), kept.groups, kept.outputs)
 

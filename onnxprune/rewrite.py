@@ -96,7 +96,7 @@ class _Rewriting:
         """What remains of a weight of these labels."""
         value = self.groups.tracing.stored_value(name)
         if value is None:
-            raise ModelError(f"Constant {name!r} holds no tensor")
+            raise ModelError(f"the value of weight {name!r} is unknown")
         return self.cut.sliced(value, axes)
 
     def sizes(self, old: Shape, axes: Axes) -> Shape:
@@ -190,11 +190,15 @@ class _Rewriting:
         traced = self.groups.tracing.by_output
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
-            if node.output and self._constants.get(node.output[0]):
+            if node.output and self._constants.get(node.output[0]) and not self._is_computed(node.output[0]):
                 self._constant(graph, node, constants)
                 continue
             new = graph.node.add()
             new.CopyFrom(node)
+            for slot, name in enumerate(node.output):
+                if self._is_computed(name) and self._constants.get(name):
+                    new.output[slot] = self.unique(f"{name}_whole")
+                    constants[name] = self.remains(name, self.groups.tracing.axes[name])
             site, rule = traced.get(first_output(node), (None, None))
             if site is None:
                 continue
@@ -206,6 +210,9 @@ class _Rewriting:
                 graph.node.extend(self._followed(site, rule.follow, new, constants))
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
+
+    def _is_computed(self, name: str) -> bool:
+        return name in self.groups.tracing.folded.makers
 
     def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, Array]) -> None:
         """The copies of a weight that a node makes."""

@@ -220,7 +220,9 @@ class Tracing(Wiring, LabelState):
         for index, node in enumerate(graph.node):
             if node.output and node.output[0] in self._dead:
                 continue
-            if not node.output or node.output[0] not in self.sources:
+            if first_output(node) in self.folded.inside:
+                self.constants.update(node.output)
+            elif not node.output or node.output[0] not in self.sources:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
         self._fix_unread()
         for value in graph.output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,13 @@ import numpy as np
 import onnx
 
 from onnxprune import flow
+from onnxprune.computed import Computed, evaluate, find_computed
+from onnxprune.errors import RunError
 from onnxprune.evaluate import fill_value
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, constant_value
+
+logger = logging.getLogger(__name__)
 
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
@@ -96,7 +101,17 @@ class Wiring:
 
     @cached_property
     def sources(self) -> Mapping[str, onnx.NodeProto | None]:
-        """Every weight: an initializer (None), or the node that makes it: Constant, ConstantOfShape of a constant."""
+        """Every weight, stored (see `given`) or computed: the node that makes it, None for an initializer."""
+        return {**self.given, **self.folded.makers}
+
+    @cached_property
+    def folded(self) -> Computed:
+        """The weights that the graph computes."""
+        return find_computed(self.model, self.facts, self.given)
+
+    @cached_property
+    def given(self) -> Mapping[str, onnx.NodeProto | None]:
+        """Initializers (None), and the nodes that make a weight: Constant, ConstantOfShape of a constant."""
         graph = self.model.proto.graph
         found: dict[str, onnx.NodeProto | None] = {}
         found.update((t.name, None) for t in graph.initializer)
@@ -117,6 +132,8 @@ class Wiring:
 
     def _is_uniform(self, name: str) -> bool:
         shape = self.facts.shapes.get(name, ())
+        if name in self.folded.makers:
+            return False
         if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
             return False
         value = self.stored_value(name)
@@ -134,7 +151,7 @@ class Wiring:
             if node is not None and node.op_type == "ConstantOfShape" and not node.domain:
                 if fill_value(node).any():
                     return False
-            elif self.is_weight(name):
+            elif name in self.given:
                 if not self._is_stored_zero(name):
                     return False
             elif node is None or node.domain or node.op_type not in (*MOVES, "Concat"):
@@ -155,13 +172,25 @@ class Wiring:
         return maker is not None and maker.op_type == "ConstantOfShape"
 
     def stored_value(self, name: str) -> np.ndarray | None:
-        """The value of a weight as it is stored."""
+        """The value of a weight as it is stored, or computed; None where that fails."""
         maker = self.sources[name]
+        if name in self.folded.makers:
+            if name not in self._evaluated:
+                try:
+                    self._evaluated[name] = evaluate(self.model, name)
+                except RunError as error:
+                    logger.warning("weight %r cannot be computed: %s", name, error)
+                    return None
+            return self._evaluated[name]
         if maker is None:
             return self.model.array(name)
         if self.is_filled(name):
             return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
         return constant_value(self.model, maker)
+
+    @cached_property
+    def _evaluated(self) -> dict[str, np.ndarray]:
+        return {}
 
     def key(self, node: onnx.NodeProto, slot: int) -> str:
         """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""

@@ -18,6 +18,8 @@ OPSETS = (11, 13, 17, 18, 21, 23)
 
 # Ways in which a graph computes a weight from others.
 COMPUTED = ("transposed", "flat", "joined", "part", "low-rank", "scaled", "gathered", "constant", "masked")
+# Those whose numbers depend on each other.
+COMPUTED += ("normed", "standardised", "softmax", "positive")
 
 
 class Grower:

@@ -46,6 +46,16 @@ class Sequences(SequenceMotifs, Grower):
             return net.add("Add", net.weight(size, out), net.add("MatMul", net.weight(size, 3), net.weight(3, out)))
         if kind == "scaled":
             return net.add("Mul", net.weight(size, out), self.reshape(self.unit_scale(size), size, 1))
+        if kind == "normed":
+            w = net.weight(size, out)
+            return net.add("Div", w, net.add("Sqrt", net.listed("ReduceSum", net.add("Mul", w, w), [0], since=13)))
+        if kind == "standardised":
+            w = net.weight(size, out)
+            return net.add("Sub", w, self.reduce_mean(w, [0, 1]))
+        if kind == "softmax":
+            return net.add("Transpose", net.add("Softmax", net.weight(out, size), axis=1), perm=[1, 0])
+        if kind == "positive":
+            return net.add("Mul", net.add("Exp", net.weight(size, out)), self.scalar(size**-0.5))
         if kind == "gathered":
             return net.add("Gather", net.weight(size, out), net.ints(*net.rng.permutation(out)), axis=1)
         if kind == "constant":

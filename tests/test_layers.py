@@ -21,7 +21,7 @@ LEVELS = (
         *("sizes", "entries", "dims", "thresholds"),
     ),
     ("rules",),
-    ("runtime", "wiring", "tracing", "forming", "exactness", "grouping", "cost", "widths", "measures"),
+    ("runtime", "computed", "wiring", "tracing", "forming", "exactness", "grouping", "cost", "widths", "measures"),
     (
         *("interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
         *("parameters", "tally", "evaluation", "matching", "course"),

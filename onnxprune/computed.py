@@ -1,0 +1,167 @@
+"""Weights that the graph computes from stored ones: weight norm, standardisation, adapters that are added, cosines.
+
+Where every position of such a tensor is made of the same position of stored weights, and is zero where they are, it can
+be sliced by slicing them. Everything else is a weight itself: its labels start where the constants end, and once a unit
+goes, what is left of its value takes the place of the nodes that computed it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from onnxprune import flow
+from onnxprune.model import Model
+from onnxprune.protos import MICROSOFT, copy_except
+from onnxprune.rules import find
+from onnxprune.runtime import Session
+from onnxprune.shapes import Facts
+from onnxprune.traits import Value, zero
+
+# What ONNX Runtime hands out as arrays.
+_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8, TensorProto.UINT8)
+# Elements; what is larger is rather a table that is filled than a weight.
+LARGEST = 1 << 27
+_RANDOM = (
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+)
+_WEIGHT, _FILL, _OTHER = "weight", "fill", "other"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The weights that a graph computes.
+
+    Attributes:
+        makers: computed weight -> the node that makes it.
+        inside: first outputs of the nodes that do nothing but compute them.
+    """
+
+    makers: Mapping[str, onnx.NodeProto]
+    inside: AbstractSet[str]
+
+
+def find_computed(model: Model, facts: Facts, stored: Mapping[str, onnx.NodeProto | None]) -> Computed:
+    """The weights that the graph computes from those that are `stored`."""
+    graph, versions = model.proto.graph, {o.domain: o.version for o in model.proto.opset_import}
+    known = {name: _kind_of_stored(facts, name, maker) for name, maker in stored.items()}
+    for name in model.overridable:
+        known.pop(name, None)
+    constant: list[onnx.NodeProto] = []
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in filter(None, node.input):
+            readers.setdefault(name, []).append(_first(node))
+        if _first(node) in stored or not _is_constant(node, known):
+            continue
+        constant.append(node)
+        version = versions.get(node.domain, versions.get("ai.onnx", 1))
+        known.update(dict.fromkeys(filter(None, node.output), _kind(node, version, facts, known)))
+    makers: dict[str, onnx.NodeProto] = {}
+    inside: set[str] = set()
+    held = {o.name for o in graph.output} | {name for node in graph.node for name in flow_names(node)}
+    for node in reversed(constant):
+        names = [name for name in node.output if name]
+        outer = {name for name in names if name in held or not inside.issuperset(readers.get(name, ()))}
+        mine = {name for name in outer if known[name] == _OTHER and _is_weight(facts, name)}
+        if outer <= mine and not outer & held:
+            makers.update(dict.fromkeys(mine, node))
+            inside.add(_first(node))
+    return Computed(makers, inside)
+
+
+def flow_names(node: onnx.NodeProto) -> list[str]:
+    """Names that the subgraphs of a node mention."""
+    graphs = [g for a in node.attribute for g in (*([a.g] if a.HasField("g") else ()), *a.graphs)]
+    return [i for g in graphs for inner in g.node for i in (*inner.input, *flow_names(inner))]
+
+
+def _first(node: onnx.NodeProto) -> str:
+    return next(filter(None, node.output), "")
+
+
+def _is_weight(facts: Facts, name: str) -> bool:
+    return facts.dtypes.get(name) in _TYPES and 1 < math.prod(facts.shapes.get(name, ())) <= LARGEST
+
+
+def _kind_of_stored(facts: Facts, name: str, maker: onnx.NodeProto | None) -> str:
+    filled = maker is not None and maker.op_type == "ConstantOfShape"
+    return _FILL if filled or math.prod(facts.shapes.get(name, ())) <= 1 else _WEIGHT
+
+
+def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
+    if node.op_type in (*_RANDOM, "Dropout") or flow.is_begin(node) or flow.is_flat(node) or flow_names(node):
+        return False
+    given = [name for name in node.input if name]
+    return bool(given) and node.domain in ("", "ai.onnx", MICROSOFT) and all(name in known for name in given)
+
+
+def _kind(node: onnx.NodeProto, version: int, facts: Facts, known: Mapping[str, str]) -> str:
+    """Whether what a node makes of constants is sliced with the weights in it, has equal elements, or is another."""
+    rule = find(node.domain, node.op_type, version)
+    if rule is None or not (rule.family in ("pointwise", "layout", "index") or node.op_type.endswith("eLinear")):
+        return _OTHER
+
+    def value(slot: int) -> np.ndarray | None:
+        name = node.input[slot] if slot < len(node.input) else ""
+        return facts.values.get(name, np.array(np.nan)) if name else None
+
+    return _kind_by_row(node, facts, known, value)
+
+
+def _kind_by_row(node: onnx.NodeProto, facts: Facts, known: Mapping[str, str], value: Value) -> str:
+    row, made = zero(node, value), facts.shapes.get(_first(node))
+    data = (*row.factors, *row.terms, *row.parts) if row else range(len(node.input))
+    given = [s for s in data if s < len(node.input) and node.input[s]]
+    if all(known[node.input[s]] == _FILL for s in given):
+        return _FILL
+    if row is None or any(known[node.input[s]] != _FILL for s in row.divisors if s < len(node.input)):
+        return _OTHER
+
+    def is_whole(slot: int) -> bool:
+        """Whether an input is a weight of the size of what is made."""
+        return known[node.input[slot]] == _WEIGHT and facts.shapes.get(node.input[slot]) == made
+
+    good = (
+        (not row.factors or any(is_whole(s) for s in row.factors if s in given)),
+        all(is_whole(s) for s in row.terms if s in given),
+        all(known[node.input[s]] == _WEIGHT for s in row.parts if s in given),
+    )
+    return _WEIGHT if all(good) else _OTHER
+
+
+def evaluate(model: Model, tensor: str) -> np.ndarray:
+    """The value of a tensor that the graph computes from constants alone.
+
+    Raises:
+        RunError: ONNX Runtime cannot compute it.
+    """
+    graph, needed = model.proto.graph, {tensor}
+    nodes: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            nodes.insert(0, node)
+            needed.update(node.input)
+    part = onnx.ModelProto()
+    copy_except(model.proto, part, "graph")
+    part.ir_version = max(part.ir_version, 4)  # from there on an initializer need not be an input
+    part.graph.name = graph.name or "weights"
+    part.graph.node.extend(nodes)
+    part.graph.initializer.extend(t for t in graph.initializer if t.name in needed)
+    part.graph.sparse_initializer.extend(s for s in graph.sparse_initializer if s.values.name in needed)
+    part.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    values = {name: make for name, make in model.values.items() if name in needed}
+    with Session(replace(model, proto=part, values=values)) as session:
+        return np.asarray(session.run({}, [tensor])[0])
