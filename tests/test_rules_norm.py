@@ -153,7 +153,7 @@ CASES = [
     *(Case("LpNormalization", f"l{p}", plain("LpNormalization", p=p)) for p in (1, 2)),
     Case("LpNormalization", "axis", plain("LpNormalization", axis=1), (2, 8, 5), 1, 1),
     Case("LpNormalization", "across", plain("LpNormalization", axis=1)),
-    Case("MeanVarianceNormalization", "default", plain("MeanVarianceNormalization"), IMAGE, 1, 1),
+    Case("MeanVarianceNormalization", "default", plain("MeanVarianceNormalization"), IMAGE, 1, 1, exact=False),  # 0 / 0
     Case(
         "MeanVarianceNormalization",
         "averaged",

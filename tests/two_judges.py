@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 
 from onnxprune import api
+from onnxprune.compare_outputs import difference
 from onnxprune.data import random_feeds
 from onnxprune.flat import flattened
 from onnxprune.functions import inlined
 from onnxprune.model import Model, load
 from onnxprune.plan import Plan
-from onnxprune.proof import NOISE_MARGIN, NUDGE, TOLERANCES, difference
+from onnxprune.proof import NOISE_MARGIN, NUDGES, TOLERANCES
 from onnxprune.runtime import Session
 from onnxprune.shapes import infer
 from tests.graphs import with_arrays
@@ -39,7 +40,7 @@ def far(model: Model, plan: Plan, *, seed: int = 0) -> float:
         errors = [difference(a, b) for a, b in zip(wanted, session.run(feeds, reference.outputs), strict=True)]
         if max(errors) <= tolerance:
             return max(errors) / tolerance
-        nudged = {n: x * (1 + NUDGE) if x.dtype.kind == "f" else x for n, x in feeds.items()}
+        nudged = {n: x * (1 + NUDGES[x.dtype.name]) if x.dtype.kind == "f" else x for n, x in feeds.items()}
         again = reference.run({n: x.astype(feeds[n].dtype) for n, x in nudged.items()})
         noise = [NOISE_MARGIN * difference(a, b) for a, b in zip(wanted, again, strict=True)]
     return max(e / max(tolerance, n) for e, n in zip(errors, noise, strict=True))
