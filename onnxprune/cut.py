@@ -81,7 +81,7 @@ class Cut:
         gone = self.removed(labels)
         if gone.ndim > 1:
             gone = np.moveaxis(gone, axis, -1).reshape(-1, gone.shape[axis])[0]
-        return ~np.broadcast_to(gone, (size,))
+        return np.broadcast_to(~gone, (size,))
 
     def mask(self, shape: Shape, axes: Axes) -> Array | None:
         """bool, broadcastable to `shape`: the elements that remain; None if all do."""

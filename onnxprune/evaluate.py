@@ -79,14 +79,20 @@ def _slice(attrs: Attributes, x: np.ndarray, *bounds: np.ndarray | None, outputs
     return [x]
 
 
-def slice_positions(size: int, start: int, end: int, step: int) -> np.ndarray:
+def sliced_range(size: int, start: int, end: int, step: int) -> range:
     """The positions that `Slice` takes from an axis of `size`, in its order (ONNX clamps; negatives count back)."""
     if step == 0:
         raise ValueError("Slice step 0")
     low, high = (0, size) if step > 0 else (-1, size - 1)
     start = min(max(start + size if start < 0 else start, 0), high)
     end = end + size if end < 0 else end
-    return np.arange(start, min(max(end, low), size), step)
+    return range(start, min(max(end, low), size), step)
+
+
+def slice_positions(size: int, start: int, end: int, step: int) -> np.ndarray:
+    """`sliced_range` as an array."""
+    taken = sliced_range(size, start, end, step)
+    return np.arange(taken.start, taken.stop, taken.step)
 
 
 def _range(attrs: Attributes, *bounds: np.ndarray, outputs: int) -> Sequence[np.ndarray]:

@@ -12,12 +12,13 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
+from onnxprune import external
 from onnxprune.cost import samples
 from onnxprune.exactness import reasons
 from onnxprune.flat import flattened
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
-from onnxprune.labels import Array, Classes, Ledger
+from onnxprune.labels import LONGEST_AXIS, Array, Classes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, infer
 from onnxprune.tracing import Tracing
@@ -26,6 +27,8 @@ from onnxprune.wiring import WEIGHT_TYPES
 logger = logging.getLogger(__name__)
 
 MAX_RETRACES = 6
+# Positions that may get labels whatever the weights are.
+FEW_POSITIONS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -177,11 +180,12 @@ def trace(
     original = inlined(model)
     model = flattened(original)
     facts = infer(model, sizes)
+    longest = _longest(original)
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()
     opened = _io_axes(model, facts) if allow_io_changes else frozenset()
     for _ in range(MAX_RETRACES):
-        tracing = Tracing(model, facts, Ledger(policy), opened, frozenset(rows))
+        tracing = Tracing(model, facts, Ledger(policy, longest=longest), opened, frozenset(rows))
         classes = tracing.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)
@@ -194,6 +198,12 @@ def trace(
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
     groups = _describe(tracing, classes, parts, kinds)
     return Groups(original, groups, tracing, classes, policy, heads, head_dims, allow_io_changes, frozenset(rows))
+
+
+def _longest(model: Model) -> int:
+    """Positions that some weight has: its elements, since exporters reshape weights; some thousand in any case."""
+    most = max((math.prod(tensor.dims) for tensor in external.tensors(model.proto)), default=0)
+    return min(max(most, FEW_POSITIONS), LONGEST_AXIS)
 
 
 def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:

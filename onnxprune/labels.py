@@ -12,6 +12,7 @@ unremovable positions need no case of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,6 +79,8 @@ class Ledger:
         owners: the tensor axes that labels were made for.
         reasons: barrier -1-i has reason i.
         choices: the splits that were met.
+        longest: most positions that get labels, of an axis and the rows around it; more than any weight has would take
+            memory by what a file declares, not by what it holds.
         heads: splits one of whose axes is the batch axis of a product of activations: attention heads.
     """
 
@@ -86,6 +89,7 @@ class Ledger:
     reasons: list[Reason] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     heads: dict[tuple[str, int], int] = field(default_factory=dict)
+    longest: int = LONGEST_AXIS
     _count: int = 0
     _reason_ids: dict[Reason, Array] = field(default_factory=dict)
     _ties: list[tuple[Array, Array]] = field(default_factory=list)
@@ -98,7 +102,7 @@ class Ledger:
         Raises:
             ValueError: it is too long.
         """
-        if size > LONGEST_AXIS:
+        if size > self.longest:
             raise ValueError(f"an axis of {size} positions is too long to follow")
         self.owners.append(Owner(tensor, axis, size, self._count))
         line = np.arange(self._count, self._count + size, dtype=np.int32)
@@ -128,13 +132,21 @@ class Ledger:
     def tie(self, a: Array, b: Array) -> None:
         """Removed together: `a` and `b`, broadcast against each other.
 
+        Where each varies along an axis that the other is broadcast along, all positions of both along these are one:
+        each is tied to its own first, and the firsts to each other. There are as many ties as labels, not as pairs.
+
         Raises:
             ValueError: they cannot be.
         """
-        if a is not b and not (is_barrier(a) and is_barrier(b)):
-            if a.shape != b.shape:
-                np.broadcast_shapes(a.shape, b.shape)
-            self._ties.append((a, b))
+        if a is b or (is_barrier(a) and is_barrier(b)):
+            return
+        if a.shape != b.shape:
+            shape = np.broadcast_shapes(a.shape, b.shape)
+            if len(shape) == a.ndim == b.ndim and math.prod(shape) > max(a.size, b.size):
+                firsts = _first_along(a, b.shape), _first_along(b, a.shape)
+                self._ties += [pair for pair in zip((a, b), firsts, strict=True) if pair[0].size > pair[1].size]
+                a, b = firsts
+        self._ties.append((a, b))
 
     def fix(self, labels: Array, reason: Reason) -> None:
         """None of `labels` can be removed."""
@@ -225,6 +237,11 @@ def components(count: int, a: Array, b: Array) -> Array:
                 break
             root = above
     return root
+
+
+def _first_along(labels: Array, other: Sequence[int]) -> Array:
+    """The first of `labels` along every axis on which something of the shape `other` is broadcast."""
+    return labels[tuple(slice(0, 1) if n == 1 else slice(None) for n in other)]
 
 
 def as_field(labels: Array, axis: int, rank: int) -> Array:

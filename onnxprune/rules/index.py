@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from onnxprune.evaluate import slice_positions, split_sizes
+from onnxprune.evaluate import slice_positions, sliced_range, split_sizes
 from onnxprune.labels import Array, Axes, as_line, is_barrier
 from onnxprune.rules.edit import LARGEST_INT64, Edit
 from onnxprune.rules.layout import take
 from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import COMPUTED, Letter, Letters, Site, Unsupported, through
+from onnxprune.rules.site import COMPUTED, LONG, Letter, Letters, Site, Unsupported, through
 
 
 def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:
@@ -80,7 +82,7 @@ def slice_(site: Site) -> list[Axes]:
                 site.ledger.fix(axes[axis], site.reason(COMPUTED))
                 axes = (*axes[:axis], site.barrier(COMPUTED), *axes[axis + 1 :])
             continue
-        positions = slice_positions(shape[axis], *bound[1:])
+        positions = sliced_range(shape[axis], *bound[1:])
         if len(positions) != shape[axis] or bound[3] < 0:
             axes = take(site, axes, axis, positions, shape[axis])
     return [axes]
@@ -113,9 +115,9 @@ def _follow_split(edit: Edit) -> None:
 def split(site: Site) -> list[Axes]:
     """Each output takes its part; sizes follow."""
     axis, axes = axis_of(site, 0), site.labels(0)
-    ends = np.cumsum(_sizes(site))
+    ends = itertools.accumulate(_sizes(site))
     size = site.shape(0)[axis]
-    return [take(site, axes, axis, np.arange(end - n, end), size) for n, end in zip(_sizes(site), ends, strict=True)]
+    return [take(site, axes, axis, range(end - n, end), size) for n, end in zip(_sizes(site), ends, strict=True)]
 
 
 def _follow_gather(edit: Edit) -> None:
@@ -208,6 +210,8 @@ def pad(site: Site) -> list[Axes]:
         if min(front, back) < 0 or not constant:
             site.ledger.fix(axes[axis], site.reason("padded with neighbours or cropped"))
             axes[axis] = site.barrier("padded with neighbours or cropped")
+        elif not is_barrier(axes[axis]) and site.is_too_long(site.out_shape()[axis], axes[axis]):
+            axes[axis] = site.barrier(LONG)
         elif not is_barrier(axes[axis]):
             line, size = site.uniform(axes[axis], axis), site.shape(0)[axis]
             added = site.ledger.fresh(site.node.output[0], axis, front + back)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnxprune.labels import Array, Axes, as_field, as_line, is_barrier, varying
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letters, Site, Unsupported, through
+from onnxprune.rules.site import LONG, Letters, Site, Unsupported, through
 from onnxprune.shapes import Shape
 from onnxprune.sizes import is_known, product
 
@@ -108,6 +109,8 @@ def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Bl
                 full[a] = old[a]
             for a in outs:
                 target[a] = new[a]
+    if site.is_too_long(math.prod(full), field):
+        return dict.fromkeys(own[1], site.barrier(LONG))
     moved = np.broadcast_to(field, full).reshape(target)
     varying = varying_axes(moved)
     moved = moved[tuple(slice(None) if a in varying else slice(0, 1) for a in range(len(new)))]
@@ -194,6 +197,8 @@ def _made(site: Site, axis: int, size: int) -> Array:
         return site.barrier("dynamic axis")
     if site.node.op_type == "Expand" and any(site.ledger.row_of(labels) for labels in site.labels(0)):
         return site.barrier("copies of a row")
+    if size > site.ledger.longest:
+        return site.barrier(LONG)
     return site.ledger.fresh(site.node.output[0], axis, size)
 
 
@@ -220,7 +225,9 @@ def tile(site: Site) -> list[Axes]:
     made = []
     for axis, (labels, o, n) in enumerate(zip(site.labels(0), old, new, strict=True)):
         line = site.uniform(labels, axis)
-        made.append(line if is_barrier(line) else np.tile(line, n // o))
+        if not is_barrier(line) and o != n:
+            line = site.barrier(LONG) if site.is_too_long(n, line) else np.tile(line, n // o)
+        made.append(line)
         if o == 1 != n:
             made[-1] = site.barrier("copies")
     return [tuple(made)]
@@ -252,16 +259,20 @@ def concatenated(site: Site, slots: Sequence[int]) -> list[Axes]:
 def _joined(site: Site, parts: list[tuple[Array, int]], axis: int) -> Array:
     if all(is_barrier(x) for x, _ in parts):
         return parts[0][0]
+    if site.is_too_long(site.out_shape()[axis], *(x for x, _ in parts)):
+        return site.barrier(LONG)
     if all(x.ndim == 1 for x, _ in parts):
         return np.concatenate([np.broadcast_to(x, (n,)) for x, n in parts])
     fields = [as_field(x, axis, len(site.out_shape())) for x, _ in parts]
-    rows = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(f.shape)) for f in fields))
     sizes = [n for _, n in parts]
+    rows = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(f.shape)) for f in fields))
+    if site.is_too_long(math.prod(rows) * sum(sizes), *fields):
+        return site.barrier(LONG)
     wide = [np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)]
     return np.concatenate(wide, axis)
 
 
-def take(site: Site, axes: Axes, axis: int, positions: Array, size: int) -> Axes:
+def take(site: Site, axes: Axes, axis: int, positions: Array | range, size: int) -> Axes:
     """The labels after positions of one axis are taken, in their order."""
     made = []
     if not is_known(site.dims(site.node.input[0])[axis]) and not is_barrier(axes[axis]):
@@ -270,14 +281,14 @@ def take(site: Site, axes: Axes, axis: int, positions: Array, size: int) -> Axes
     for a, labels in enumerate(axes):
         if a == axis:
             line = site.uniform(labels, a)
-            taken = line if is_barrier(line) else np.broadcast_to(line, (size,))[positions]
+            taken = line if is_barrier(line) else np.broadcast_to(line, (size,))[np.asarray(positions)]
             if taken.size == 1 and size > 1 and not is_barrier(taken):
                 # An axis of one position cannot shrink.
                 site.ledger.fix(taken, site.reason("position taken out of its axis"))
                 taken = site.barrier("position taken out of its axis")
             made.append(taken)
         elif labels.ndim > 1 and labels.shape[axis] > 1:
-            made.append(as_line(np.take(labels, positions, axis), a))
+            made.append(as_line(np.take(labels, np.asarray(positions), axis), a))
         else:
             made.append(labels)
     return tuple(made)
@@ -303,5 +314,7 @@ def space_to_depth(site: Site) -> list[Axes]:
     line = np.broadcast_to(site.uniform(x[1], 1), (site.shape(0)[1],))
     for axis in (2, 3):
         site.ledger.fix(x[axis], site.reason("pixels"))
+    if site.is_too_long(b * b * len(line), line):
+        return [(x[0], site.barrier(LONG), site.barrier("pixels"), site.barrier("pixels"))]
     made = np.repeat(line, b * b) if site.attrs.get("mode", "DCR") == "CRD" else np.tile(line, b * b)
     return [(x[0], made, site.barrier("pixels"), site.barrier("pixels"))]

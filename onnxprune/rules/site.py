@@ -26,6 +26,7 @@ Letters = Sequence[Letter]
 
 
 COMPUTED = "index computed at run time"
+LONG = "its channels lie at more positions than any weight has"
 OVERRIDABLE = "is a graph input with a default, which a caller may override"
 
 
@@ -206,6 +207,14 @@ class Site:
     def barrier(self, text: str) -> Array:
         """A barrier line that names this node."""
         return self.ledger.barrier(self.reason(text))
+
+    def is_too_long(self, positions: int, *labels: Array) -> bool:
+        """Whether labels would have to be made for more positions than any weight has; the labels stay whole then."""
+        if positions <= self.ledger.longest:
+            return False
+        for one in labels:
+            self.ledger.fix(one, self.reason(LONG))
+        return True
 
     def listed(self, name: str, slot: int) -> list[int] | None:
         """A list that is an attribute in old opsets and an input in new ones; None if it is not given."""
