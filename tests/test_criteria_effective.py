@@ -12,6 +12,9 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
+from onnxprune.criteria.effective import Weights
+from onnxprune.grouping import trace
+from onnxprune.model import load
 from tests.graphs import Net, array_of, run
 from tests.test_criteria import DATA, at, batches, scored
 
@@ -235,3 +238,30 @@ def test_what_is_no_contraction_has_no_bias() -> None:
     net.output(net.add("Conv", net.add("BatchNormalization", h, *lines), net.weight(4, 8, 1, 1, name="w_out")))
     proto = net.proto()
     check_unfolded(proto)
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_many_weights_at_the_same_positions_are_compared_in_linear_time(copies):
+    """Heads that read one tensor: every weight is read a few times, not once for every other."""
+    net = Net()
+    x = net.add("MatMul", net.input(["N", 8]), net.weight(8, 8))
+    value = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
+    for number in range(200):
+        one = value if copies else value + np.float32(number)
+        net.output(net.add("MatMul", x, net.const(one.astype(np.float32))), ["N", 2])
+    weights = Weights(trace(load(net.model())))
+    read, value_of = [], weights.value
+    weights.value = lambda part: (read.append(part), value_of(part))[1]
+    found = list(weights.parts())
+    assert len(found) == (2 if copies else 201) and len(read) <= 2 * 201
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_zeros_of_both_signs_are_the_same_value(dtype):
+    net = Net(dtype=dtype)
+    x = net.add("MatMul", net.input(["N", 4]), net.weight(4, 4))
+    for zero in (0.0, -0.0):
+        value = np.full((4, 2), 3, dtype)
+        value[0, 0] = zero
+        net.output(net.add("MatMul", x, net.const(value)), ["N", 2])
+    assert len(list(Weights(trace(load(net.model()))).parts())) == 2

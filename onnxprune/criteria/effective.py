@@ -8,6 +8,7 @@ are no parameters. A weight that is stored twice, for the same positions and wit
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,17 +80,23 @@ class Weights:
 
     def parts(self) -> Iterator[tuple[Part, list[int], Array]]:
         """(part, the axes that some group cuts, its value), each part once."""
-        seen: dict[tuple[object, ...], list[Part]] = {}
+        firsts: dict[tuple[object, ...], Part] = {}
+        digests: dict[tuple[object, ...], set[bytes]] = {}
         for part in self._distinct():
             cut = [a for a, labels in enumerate(part.axes) if self.in_groups(labels)]
             value = self.value(part) if cut else None
             if value is None:
                 continue
-            lines = (self.classes(part.axes[axis]) for axis in cut)
-            alike = seen.setdefault((value.shape, tuple(cut), *(x.tobytes() for x in lines)), [])
-            if not any(np.array_equal(value, self.value(other)) for other in alike):  # type: ignore[arg-type]
-                alike.append(part)
-                yield part, cut, value
+            alike = (value.shape, tuple(cut), *(self.classes(part.axes[axis]).tobytes() for axis in cut))
+            first = firsts.setdefault(alike, part)
+            if first is not part:  # few weights lie at the same positions: only these are hashed
+                if alike not in digests:
+                    digests[alike] = {_digest(self.value(first))}
+                digest = _digest(value)
+                if digest in digests[alike]:
+                    continue
+                digests[alike].add(digest)
+            yield part, cut, value
 
     def value(self, part: Part) -> Array | None:
         """The value of a weight as it acts; None where it is unknown."""
@@ -180,6 +187,12 @@ class Weights:
 
     def _is_private(self, tensor: str) -> bool:
         return len(self._tracing.readers(tensor)) == 1 and not self._tracing.is_output(tensor)
+
+
+def _digest(value: Array | None) -> bytes:
+    """Equal for equal values: a zero of either sign is one."""
+    assert value is not None
+    return hashlib.blake2b((value + value.dtype.type(0)).tobytes()).digest()
 
 
 def _folds(site: Site) -> bool:
