@@ -48,6 +48,19 @@ class Amount:
         return f"{100 * self.value:g}%" if self.relative else f"{self.value:g}"
 
 
+def bytes_of(option: str, text: str) -> int:
+    """The number of bytes that a person wrote: "4GB", "512MiB".
+
+    Raises:
+        UsageError: it is no such amount.
+    """
+    found = _AMOUNT.fullmatch(text)
+    factor = _BYTES.get(found[2].lower()) if found else None
+    if found is None or factor is None or not 1 <= float(found[1]) * factor < math.inf:
+        raise UsageError(f"{option}: {text!r} is no size", hint="write 4GB or 512MiB")
+    return int(float(found[1]) * factor)
+
+
 def read(kind: str, given: str | float | Amount) -> Amount:
     """The amount that a person gave.
 

@@ -12,7 +12,6 @@ unremovable positions need no case of their own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -141,8 +140,9 @@ class Ledger:
         if a is b or (is_barrier(a) and is_barrier(b)):
             return
         if a.shape != b.shape:
-            shape = np.broadcast_shapes(a.shape, b.shape)
-            if len(shape) == a.ndim == b.ndim and math.prod(shape) > max(a.size, b.size):
+            np.broadcast_shapes(a.shape, b.shape)
+            longer = [x > y for x, y in zip(a.shape, b.shape, strict=False) if x != y]
+            if a.ndim == b.ndim and any(longer) and not all(longer):
                 firsts = _first_along(a, b.shape), _first_along(b, a.shape)
                 self._ties += [pair for pair in zip((a, b), firsts, strict=True) if pair[0].size > pair[1].size]
                 a, b = firsts

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from onnxprune.cost import contractions, idle_nodes, of_trace, samples
 from onnxprune.external import item_bits
+from onnxprune.grouping import Groups
 from onnxprune.labels import Array
 from onnxprune.model import file_size
 from onnxprune.tracing import Tracing
@@ -20,6 +21,8 @@ from onnxprune.wiring import WEIGHT_TYPES, captured, first_output
 
 STRING = TensorProto.STRING
 
+# Memory of a run over what its activations need at least: masks, layouts of kernels, and what is not given back.
+RUN_COPIES = 2
 # What these put out lies where their input does.
 ALIASES = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
 
@@ -187,6 +190,12 @@ class Units:
 
 
 # --- what a model costs ----------------------------------------------------------------------------------
+
+
+def of_a_run(groups: Groups) -> float:
+    """Bytes of memory that a run of the original takes: its activations of all samples, and what is made of them."""
+    widths = Widths(groups, {})
+    return RUN_COPIES * memory(widths).total(np.zeros(widths.count, np.int64)) * samples(groups.tracing)
 
 
 def macs(widths: Widths) -> Sum:

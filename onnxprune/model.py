@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from onnxprune import checker, wire
+from onnxprune import checker, reading, wire
 from onnxprune import external as ext
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.wire import Blob
@@ -187,7 +187,8 @@ def _parse_object(source: Any) -> ModelProto:
     name = "standard input" if isinstance(source, str) else "the stream" if hasattr(source, "read") else "the data"
     if isinstance(source, str):
         source = sys.stdin.buffer
-    data = source.read() if hasattr(source, "read") else source
+    data = reading.read_stream(source, name) if source is sys.stdin.buffer else source
+    data = data.read() if hasattr(data, "read") else data
     if not isinstance(data, bytes | bytearray | memoryview):
         raise UsageError(f"cannot load a model from {type(source).__name__} (of {type(data).__name__})")
     return _parse(data, name)
@@ -195,13 +196,16 @@ def _parse_object(source: Any) -> ModelProto:
 
 def _parse_file(path: Path) -> ModelProto:
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or not status.st_size:
-                return _parse(file.read(), str(path))
-            # Parsing from the map needs no second copy of the file in memory.
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                return _parse(view, str(path))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return _parse(reading.read_file(path), str(path))
+        # Parsing from the map needs no second copy of the file in memory.
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            return _parse(view, str(path))
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}") from error
     except IsADirectoryError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import flow, inside, interface, kept
+from onnxprune import flow, inside, interface, kept, measures
 from onnxprune import strength as strengths
 from onnxprune.compare_outputs import differences
 from onnxprune.cut import Cut
@@ -23,6 +23,7 @@ from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
 from onnxprune.inside import Layered, Layers
 from onnxprune.labels import Array
+from onnxprune.memory import shortage
 from onnxprune.model import Model
 from onnxprune.native import killable
 from onnxprune.protos import without_weights
@@ -323,7 +324,8 @@ def _too_large(groups: Groups) -> str:
         bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
         if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
             return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
-    return ""
+    short = shortage(measures.of_a_run(groups))
+    return f"a run {short}: smaller --sizes may help" if short else ""
 
 
 @dataclass(frozen=True)

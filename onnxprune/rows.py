@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune import reading
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Groups
 from onnxprune.labels import Array
@@ -21,11 +22,12 @@ def read(path: str) -> list[int]:
     """
     try:
         if path.endswith(".npy"):
-            found = np.load(path, allow_pickle=False)
+            reading.check_regular(Path(path))
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         elif path.endswith(".json"):
-            found = np.asarray(json.loads(Path(path).read_bytes()))
+            found = np.asarray(json.loads(reading.read_file(Path(path))))
         else:
-            found = np.asarray([int(word) for word in Path(path).read_text(encoding="utf-8").split()], np.int64)
+            found = np.asarray([int(word) for word in reading.read_file(Path(path)).decode().split()], np.int64)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise UsageError(f"rows: cannot read ids from {path}: {error}") from error
     if found.ndim != 1 or found.dtype.kind not in "iu":

@@ -201,7 +201,7 @@ def test_folder_of_polygraphy_json(tmp_path: Path):
         (json.dumps({"lst": [], "polygraphy_class": "RunResults"}), "is no feed"),
         (json.dumps([{"x": {"tensor": "", "polygraphy_class": "Tensor"}}]), r"\[0\]\['x'\] is no array in Polygraphy"),
         (json.dumps([{"x": {"array": "not base64!"}}]), "holds no array"),
-        (json.dumps([{"x": encoded(np.array([{}]), allow_pickle=True)}]), "holds no array: .*allow_pickle=False"),
+        (json.dumps([{"x": encoded(np.array([{}]), allow_pickle=True)}]), "holds no array: it holds Python objects"),
         (json.dumps([{"y": encoded(DATA)}]), "input 'x' is missing"),
     ],
 )

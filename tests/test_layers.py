@@ -12,7 +12,7 @@ import onnxprune
 
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
-    ("errors", "labels", "journal", "jobs", "cluster"),
+    ("errors", "labels", "memory", "reading", "journal", "jobs", "cluster"),
     (
         *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
         *("flat", "flow", "functions", "ids", "names", "protos", "symbols", "traits"),

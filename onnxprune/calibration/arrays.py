@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO, BinaryIO
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from onnxprune import reading
 from onnxprune.calibration.request import Feeds, Request, Samples
 from onnxprune.calibration.wanted import Wanted
 from onnxprune.errors import UsageError
 
-# What numpy raises for a file that is damaged, or something else, or holds pickled objects.
+# The name of an array that has none.
+ALONE = ""
+# What is raised for a file that is damaged, or something else, or holds pickled objects.
 BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -26,22 +34,67 @@ def from_file(path: Path, request: Request) -> Samples:
     holds the one input: a sample, or several on axis 0.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            yield str(path), _sample(loaded, request.only("an .npy file"))
-            return
-        with loaded as archive:
-            names = [name for name in archive.files if name in request.wanted]
-            if names or not _per_sample(archive.files, request):
-                yield str(path), {name: archive[name] for name in names or archive.files}
+        reading.check_regular(path)
+        with path.open("rb") as file:
+            stored = arrays_in(file, str(path))
+            if list(stored) == [ALONE]:
+                yield str(path), _sample(stored[ALONE](), request.only("an .npy file"))
+                return
+            names = [name for name in stored if name in request.wanted]
+            if names or not _per_sample(list(stored), request):
+                yield str(path), {name: stored[name]() for name in names or stored}
                 return
             want = request.only("an .npz with one array per sample")
-            for name in archive.files:
-                yield f"{path}[{name!r}]", _sample(archive[name], want)
+            for name, read in stored.items():
+                yield f"{path}[{name!r}]", _sample(read(), want)
     except BROKEN as error:
         raise UsageError(
             f"{path} is not an {path.suffix or '.npz'} file of arrays: {error}", hint="np.savez writes one"
         ) from error
+
+
+def arrays_in(file: BinaryIO, name: str) -> dict[str, Callable[[], np.ndarray]]:
+    """Readers of the arrays in an .npz, by name, or of the one in an .npy.
+
+    Args:
+        file: the content.
+        name: what messages call it.
+
+    Raises:
+        UsageError: an array holds more when it is unpacked than fits into memory.
+        ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error: it is no such file.
+    """
+    is_archive, size = file.read(2) == b"PK", file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not is_archive:
+        return {ALONE: lambda: _read(file, size, name)}
+    archive = zipfile.ZipFile(file)
+
+    def read(member: zipfile.ZipInfo) -> np.ndarray:
+        with archive.open(member) as unpacked:
+            return _read(unpacked, member.file_size, f"{name}[{member.filename!r}]")
+
+    return {one.filename.removesuffix(".npy"): partial(read, one) for one in archive.infolist()}
+
+
+def _read(file: IO[bytes], size: int, name: str) -> np.ndarray:
+    """An array of no more bytes than its file has, unpacked, and than there is memory for."""
+    reading.check_fits(name, size)
+    version = np.lib.format.read_magic(file)
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if header is None:
+        raise ValueError(f"its arrays are of version {version}")
+    shape, fortran, dtype = header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    count = math.prod(shape)
+    if count * dtype.itemsize > size:
+        raise ValueError(f"an array of shape {list(shape)} in {size:,} bytes")
+    data = file.read(count * dtype.itemsize)
+    if len(data) < count * dtype.itemsize:
+        raise EOFError(f"{name} ends in the middle of an array")
+    array = np.frombuffer(bytearray(data), dtype)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
 def _per_sample(names: list[str], request: Request) -> bool:
@@ -58,7 +111,8 @@ def from_test_data(folder: Path, request: Request) -> Samples:
     feeds = {}
     for path, name in zip(_numbered(folder), request.wanted, strict=False):
         try:
-            tensor = onnx.load_tensor(str(path))
+            tensor = onnx.TensorProto()
+            tensor.ParseFromString(reading.read_file(path))
             feeds[tensor.name if tensor.name in request.wanted else name] = numpy_helper.to_array(tensor)
         except (DecodeError, ValueError, TypeError, OSError) as error:
             raise UsageError(f"{path} holds no tensor: {error}", hint="it must be a serialised TensorProto") from error

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.arrays import BROKEN
+from onnxprune import reading
+from onnxprune.calibration.arrays import BROKEN, arrays_in
 from onnxprune.calibration.request import Request, Samples
 from onnxprune.errors import UsageError
 
@@ -22,7 +23,7 @@ from onnxprune.errors import UsageError
 def from_json(path: Path, request: Request) -> Samples:
     """Every feed of a file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(reading.read_file(path))
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     feeds = content if isinstance(content, list) else [content]
@@ -44,9 +45,9 @@ def _array(value: Any, where: str) -> np.ndarray:
             hint="save numpy arrays, not torch tensors (polygraphy: --data-loader-backend-module numpy)",
         )
     try:
-        loaded = np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False)
+        stored = io.BytesIO(base64.b64decode(text, validate=True))
         # Early versions compressed each array into an archive of its own.
-        return loaded if isinstance(loaded, np.ndarray) else next(iter(loaded.values()))
+        return next(iter(arrays_in(stored, where).values()))()
     except (*BROKEN, StopIteration) as error:
         raise UsageError(
             f"{where} holds no array: {error}", hint="it must be what np.save writes, in base64"

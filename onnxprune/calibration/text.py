@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune import reading
 from onnxprune.calibration.request import Request, Samples
 from onnxprune.calibration.wanted import Wanted
 from onnxprune.errors import UsageError
 
+# Characters of a line that a model could take in whole.
+LONGEST_LINE = 1 << 22
 FILE = "tokenizer.json"
 # Most tokens of a line, where neither the model nor --sizes says how many.
 LENGTH = 128
@@ -73,8 +76,15 @@ def _padded(row: list[int], length: int, pad: int) -> np.ndarray:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
+        if not path.is_file():
+            yield from filter(None, map(str.strip, reading.read_file(path).decode().splitlines()))
+            return
         with path.open(encoding="utf-8") as file:
-            yield from filter(None, map(str.strip, file))
+            while line := file.readline(LONGEST_LINE):
+                if len(line) == LONGEST_LINE:
+                    raise UsageError(f"{path} has a line of more than {LONGEST_LINE:,} characters")
+                if line := line.strip():
+                    yield line
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a text in UTF-8: {error}") from error
 

@@ -71,14 +71,20 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.option("--config", metavar="FILE", help="TOML file with options of the commands (see the documentation).")
+@click.option("--max-memory", metavar="SIZE", help="Most memory to take, 4GB: what needs more fails with an error.")
 @click.pass_context
-def app(ctx: click.Context, config: str | None) -> None:
+def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
     r"""Make trained ONNX models smaller and faster, with a proof.
 
     \b
     onnxprune inspect model.onnx
     onnxprune prune model.onnx -o small.onnx --ratio 0.5
     """
+    if max_memory is not None:
+        from onnxprune import memory
+        from onnxprune.budget import bytes_of
+
+        memory.limit_to(bytes_of("--max-memory", max_memory))
     if config is not None:
         from onnxprune.cli.config import read
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxprune import reading
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def read_text(source: str) -> bytes:
     """
     if source == PIPE:
         _refuse_terminal_input()
-        return sys.stdin.buffer.read()
+        return reading.read_stream(sys.stdin.buffer, "standard input")
     try:
-        return Path(source).read_bytes()
+        return reading.read_file(Path(source))
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {source}") from error
     except IsADirectoryError as error:
