@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "PruneResult": "api",
-    "apply": "api",
-    "make_plan": "api",
-    "prune": "api",
-    "trace": "api",
-    "verify": "api",
-    "register_criterion": "criteria",
-    "Sensitivity": "curves",
-    "sensitivity": "curves",
-    "Groups": "grouping",
-    "Plan": "plan",
-    "Options": "options",
+    "PruneResult": "onnxprune.api",
+    "apply": "onnxprune.api",
+    "make_plan": "onnxprune.api",
+    "prune": "onnxprune.api",
+    "trace": "onnxprune.api",
+    "verify": "onnxprune.api",
+    "register_criterion": "onnxprune.criteria",
+    "Sensitivity": "onnxprune.curves",
+    "sensitivity": "onnxprune.curves",
+    "Groups": "onnxprune.grouping",
+    "Plan": "onnxprune.plan",
+    "Options": "onnxprune.options",
 }
 
 __all__ = [
@@ -53,5 +53,5 @@ def __getattr__(name: str) -> Any:
     if name == "register_rule":
         return importlib.import_module("onnxprune.rules.registry").rule
     if name in _HOMES:
-        return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

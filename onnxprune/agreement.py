@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from onnxprune import interface
 from onnxprune.cut import Cut
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.runtime import Session
 from onnxprune.tally import Agreement, Tally
+from onnxprune.typing import Array
 
 
 def agreement(cut: Cut, other: Model, runs: Sequence[Mapping[str, Array]]) -> Agreement:

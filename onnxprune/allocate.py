@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.labels import Array
 from onnxprune.measures import Measure
+from onnxprune.typing import Array
 
 # Points of a path that bisection tells apart: widths of some thousand units in hundreds of groups.
 HALVINGS = 24

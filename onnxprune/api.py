@@ -13,14 +13,14 @@ from typing import Any
 from onnxprune import calibration, cost, datafree, goals, interface, matching, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.bench import Place
+from onnxprune.calibration import is_random
 from onnxprune.cost import Cost
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
 from onnxprune.grouping import Groups
 from onnxprune.grouping import trace as trace_model
 from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.interface import Change, RowMap
-from onnxprune.labels import Array
 from onnxprune.latency.timer import Timed
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.options import Options
@@ -28,9 +28,10 @@ from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
-from onnxprune.selection import Goal, gone
+from onnxprune.selection import Goal
 from onnxprune.tapped import counted, routes_of
 from onnxprune.timing import Timing
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
-        seen, recovery = matching.seen(groups, data, runs), recovery or recover.Options()
+        seen, recovery = matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
         scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     reserve = dict[str, float]()
@@ -163,7 +164,7 @@ def run(
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, cut.size)
-    plan = plans.make(groups, left, scores, options, sizes)
+    plan = plans.make(groups, left, scores, options.as_json(), sizes)
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(
         small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, timed, clock.seconds
@@ -232,9 +233,11 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes, runs)
-    scores = stepwise.scored(matching.seen(groups, data, runs), options, runs, recover.Options(), place)
+    scores = stepwise.scored(
+        matching.seen(groups, runs, random=is_random(data)), options, runs, recover.Options(), place
+    )
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
-    return groups, plans.make(groups, chosen.removed, scores, options, sizes), chosen.goals
+    return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals
 
 
 def execute(
@@ -269,7 +272,7 @@ def execute(
     verdict = checked(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
-    seen, clock = matching.seen(groups, data, runs), _Clock(logger.info)
+    seen, clock = matching.seen(groups, runs, random=is_random(data)), _Clock(logger.info)
     small, repair = _repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
 

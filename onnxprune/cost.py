@@ -12,14 +12,15 @@ from onnx import NodeProto
 from onnxprune.flat import flattened
 from onnxprune.flow import branch_for, branches, dead, is_flat
 from onnxprune.functions import inlined
-from onnxprune.labels import Array, Axes, Ledger
+from onnxprune.grouping import samples
+from onnxprune.labels import Axes, Ledger
 from onnxprune.model import Model
 from onnxprune.protos import graphs
 from onnxprune.rules.registry import Product
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape, infer
-from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import Tracing
+from onnxprune.typing import Array
 from onnxprune.wiring import WEIGHT_TYPES, first_output
 
 
@@ -164,12 +165,6 @@ def _branch_run(tracing: Tracing, node: NodeProto) -> str:
     if taken is not None:
         return next(iter(taken)) if len(taken) == 1 else ""
     return branch_for(tracing.facts.seen.get(node.input[0]))
-
-
-def samples(tracing: Tracing) -> int:
-    """The number of samples that the trace assumed: 1 where the batch is fixed."""
-    symbols = symbolic_dims(tracing.model.proto.graph)
-    return next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)
 
 
 def _stored(model: Model) -> int:

@@ -15,8 +15,8 @@ from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune import flow
 from onnxprune.flat import closed, handed_on, rename
-from onnxprune.labels import Array
 from onnxprune.model import Model
+from onnxprune.typing import Array
 from onnxprune.wiring import captured
 
 # First output of a flat If -> the branch that is taken.

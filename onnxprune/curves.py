@@ -20,12 +20,12 @@ from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import Group, Groups, trace
 from onnxprune.journal import Journal, key_of
-from onnxprune.labels import Array
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.plan import Step
 from onnxprune.selection import select
 from onnxprune.timing import Timing
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

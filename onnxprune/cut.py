@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 
 from onnxprune.grouping import Groups, Member
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
+from onnxprune.typing import Array
 from onnxprune.wiring import captured
 
 
@@ -186,3 +187,12 @@ class Cut:
     @cached_property
     def _owners(self) -> dict[tuple[str, int], tuple[Array, Array]]:
         return {}
+
+
+def gone(groups: Groups, removed: Mapping[str, Array]) -> Array:
+    """bool[classes]: what goes if `removed` (group name -> indices into its classes) does."""
+    away = np.zeros(groups.classes.count, bool)
+    for group in groups.groups:
+        if group.name in removed:
+            away[group.classes[removed[group.name]]] = True
+    return away

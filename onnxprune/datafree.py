@@ -22,7 +22,6 @@ from onnx import helper
 from onnxprune.criteria.effective import Part, Weights
 from onnxprune.cut import Cut
 from onnxprune.fitting import Kept, LayerTarget
-from onnxprune.labels import Array
 from onnxprune.layers import CONVOLUTIONS, Layer, layer_of
 from onnxprune.model import Model
 from onnxprune.parameters import Parameters
@@ -30,6 +29,7 @@ from onnxprune.recover import Options, targets
 from onnxprune.rules.pointwise import BINARY, UNARY
 from onnxprune.rules.site import Site
 from onnxprune.tapped import resumed
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,11 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune import flow
-from onnxprune.labels import Array, Axes, Classes
+from onnxprune.labels import Axes, Classes
 from onnxprune.rules.site import Reading, Site
 from onnxprune.tracing import Tracing
 from onnxprune.traits import Zero, zero
+from onnxprune.typing import Array
 
 # Group -> the node that makes its removed positions live.
 Origins = dict[int, str]

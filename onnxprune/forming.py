@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.labels import Array, Classes, Ledger, Reason, components
+from onnxprune.labels import Classes, Ledger, Reason, components
 from onnxprune.tracing import Tracing
+from onnxprune.typing import Array
 
 UNBALANCED = Reason("its rows cannot all lose the same number of positions")
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from onnxprune import cost
 from onnxprune.allocate import Problem, within
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
 from onnxprune.measures import Measure
 from onnxprune.model import Model, file_size
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import MEASURES, Goal, Question, Selection, gone, question, select
+from onnxprune.selection import MEASURES, Goal, Question, Selection, question, select
+from onnxprune.typing import Array
 from onnxprune.widths import Widths
 
 # Selections that are made anew because the model turned out larger or smaller than was expected.

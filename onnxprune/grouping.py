@@ -13,15 +13,16 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from onnxprune import external
-from onnxprune.cost import samples
 from onnxprune.exactness import reasons
 from onnxprune.flat import flattened
 from onnxprune.forming import Part, form
 from onnxprune.functions import inlined
-from onnxprune.labels import LONGEST_AXIS, Array, Classes, Ledger
+from onnxprune.labels import LONGEST_AXIS, Classes, Ledger
 from onnxprune.model import Model
 from onnxprune.shapes import Facts, infer
+from onnxprune.symbols import symbolic_dims
 from onnxprune.tracing import Tracing
+from onnxprune.typing import Array
 from onnxprune.wiring import WEIGHT_TYPES
 
 logger = logging.getLogger(__name__)
@@ -420,3 +421,9 @@ def _barriers(tracing: Tracing, classes: Classes) -> tuple[Barrier, ...]:
         for r, members in locks.items()
     ]
     return tuple(sorted(found, key=lambda b: -b.params))
+
+
+def samples(tracing: Tracing) -> int:
+    """The number of samples that the trace assumed: 1 where the batch is fixed."""
+    symbols = symbolic_dims(tracing.model.proto.graph)
+    return next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from onnxprune import proof
+from onnxprune.cut import gone
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.grouping import Groups, retrace
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.proof import Verdict
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import gone
 from onnxprune.symbols import candidate_sizes, symbolic_dims
 from onnxprune.thresholds import other_sides
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 # A session keeps where its buffers happened to lie, which is worth some percent: only several tell what is noise.
 SESSIONS = 6

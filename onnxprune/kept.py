@@ -14,9 +14,9 @@ import onnx
 from onnxprune.cut import Cut
 from onnxprune.flat import flattened, places
 from onnxprune.inside import groups_at
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.shapes import constant_value
+from onnxprune.typing import Array
 from onnxprune.wiring import first_output
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Array = np.ndarray
+from onnxprune.typing import Array
+
 Axes = tuple[Array, ...]
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.labels import Array
 from onnxprune.rules.contraction import letters
 from onnxprune.rules.site import Letter, Site
+from onnxprune.typing import Array
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 

@@ -11,31 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx
 
-from onnxprune import calibration
 from onnxprune.flat import closed, flattened
 from onnxprune.grouping import Groups, retrace
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.parameters import Parameters
 from onnxprune.tapped import Walk, routes_of
+from onnxprune.typing import Array
 
 NORM = "BatchNormalization"
 # Its slots: the running mean and variance.
 STATISTICS = (3, 4)
 
 
-def seen(groups: Groups, data: Any, runs: Sequence[Mapping[str, Array]]) -> Groups:
-    """The trace that scores and repairs look at: that of the stand-in, if `data` that `runs` were read from is random.
+def seen(groups: Groups, runs: Sequence[Mapping[str, Array]], *, random: bool) -> Groups:
+    """The trace that scores and repairs look at: that of the stand-in, if `runs` are random.
 
     Raises:
         RunError: the model does not run.
     """
-    return stand_in(groups, runs) if runs and calibration.is_random(data) else groups
+    return stand_in(groups, runs) if runs and random else groups
 
 
 def stand_in(groups: Groups, runs: Sequence[Mapping[str, Array]]) -> Groups:

@@ -1,50 +1,22 @@
-"""Native code that no Python handler can interrupt: ONNX's shape inference and checker, and ONNX Runtime."""
+"""Nodes on which ONNX's shape inference never ends, or ends the process."""
 
 from __future__ import annotations
 
 import re
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import ModelError, Terminated
+from onnxprune.errors import ModelError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-TERMINATED = 143
 # Axes; real tensors have some ten.
 LARGEST_AXIS = 1 << 16
 _TERM = r"[A-Za-z]*(\.\.\.)?[A-Za-z]*"
 # Operators that make as many axes as an input has entries, and this input.
 _TARGETS = {"Expand": 1, "Reshape": 1, "ConstantOfShape": 0}
 _EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
-
-
-def terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM of the command line: end in the orderly way, so that no temporary file stays behind."""
-    raise Terminated(TERMINATED)
-
-
-@contextmanager
-def killable() -> Iterator[None]:
-    """Let SIGTERM end the process at once while native code runs: Python would handle it when that code returns.
-
-    Only the handler of the command line gives way; a program that uses the library keeps its own. No output is being
-    written while native code runs.
-    """
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is terminate
-    if not ours:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
 
 
 def refuse_traps(proto: ModelProto, name: str) -> None:

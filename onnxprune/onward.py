@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 
 from onnxprune.cut import Cut
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.layers import Layer
 from onnxprune.parameters import Parameters
+from onnxprune.typing import Array
 
 # Sums of their first two inputs; some of them give the sum to a norm.
 SUMS, NORMED = ("Add", "Sum"), ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")

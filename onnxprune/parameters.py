@@ -12,10 +12,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.course import Course, Route
-from onnxprune.labels import Array
 from onnxprune.layers import Layer
 from onnxprune.model import Model
 from onnxprune.names import Names
+from onnxprune.typing import Array
 from onnxprune.wiring import captured
 
 # Norms: the slots of the scale and of the bias, and the axis of the channels that these lie along.

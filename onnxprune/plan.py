@@ -14,9 +14,8 @@ import numpy as np
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Group, Groups, trace
-from onnxprune.labels import Array
 from onnxprune.model import Model, load
-from onnxprune.options import Options
+from onnxprune.typing import Array
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
@@ -170,10 +169,10 @@ def make(
     groups: Groups,
     chosen: Mapping[str, Array],
     scores: Array,
-    options: Options,
+    options: Mapping[str, Any],
     sizes: Mapping[str, int] | None = None,
 ) -> Plan:
-    """The plan that removes `chosen` (group name -> indices into its classes)."""
+    """The plan that removes `chosen` (group name -> indices into its classes); `options` as they are written."""
     steps = tuple(
         Step(
             group.name,
@@ -187,7 +186,7 @@ def make(
         )
         for group in groups.groups
     )
-    return Plan(steps, options=options.as_json() | {"sizes": dict(sizes or {})}, origin=groups)
+    return Plan(steps, options={**options, "sizes": dict(sizes or {})}, origin=groups)
 
 
 def _detailed(plan: Plan, groups: Groups) -> Plan:

@@ -24,13 +24,13 @@ from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import Group, Groups, trace
-from onnxprune.labels import Array
 from onnxprune.model import Model, load, save
 from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tally import Tally
 from onnxprune.tapped import Store, Walk, entering, rerun
+from onnxprune.typing import Array
 
 Run = Mapping[str, Array]
 MEMORY = 2 << 30

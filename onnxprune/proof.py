@@ -22,14 +22,14 @@ from onnxprune.exact import has_roundings, unrounded, unsaturated
 from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
 from onnxprune.inside import Layered, Layers
-from onnxprune.labels import Array
 from onnxprune.memory import shortage
 from onnxprune.model import Model
-from onnxprune.native import killable
 from onnxprune.protos import without_weights
 from onnxprune.reference import masked
 from onnxprune.runtime import Session
 from onnxprune.strength import Sample, Strength
+from onnxprune.termination import killable
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.fitting import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
 from onnxprune.layers import layer_of
 from onnxprune.model import Model
 from onnxprune.onward import onward
@@ -29,6 +28,7 @@ from onnxprune.rewrite import nested, rewrite, rewritten
 from onnxprune.rules.site import Site
 from onnxprune.tally import Agreement
 from onnxprune.tapped import MEMORY, Walk, routes_of
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

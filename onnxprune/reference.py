@@ -18,12 +18,13 @@ from onnx import helper, numpy_helper
 from onnxprune.cut import Cut
 from onnxprune.flat import nest
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.model import Model
 from onnxprune.names import Names
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
+from onnxprune.typing import Array
 from onnxprune.wiring import first_output
 
 

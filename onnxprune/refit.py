@@ -24,7 +24,7 @@ from typing import Self
 
 import numpy as np
 
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 # Ridge weights, relative to the mean of the moment's diagonal, that are tried; held-out samples choose.
 DAMPINGS = (1e-3, 1e-2, 1e-1)

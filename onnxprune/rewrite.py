@@ -16,13 +16,14 @@ from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
 from onnxprune.flat import closed, settle
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.model import Model
 from onnxprune.names import Names
 from onnxprune.protos import bodies, copy_except, keep
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
 from onnxprune.shapes import Shape
+from onnxprune.typing import Array
 from onnxprune.wiring import captured, first_output
 
 

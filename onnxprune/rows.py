@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune import reading
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 def read(path: str) -> list[int]:

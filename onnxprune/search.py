@@ -16,19 +16,18 @@ from onnxprune.agreement import agreement
 from onnxprune.api import Outcome
 from onnxprune.bench import Place
 from onnxprune.calibration.batches import BATCH, Run, digest
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import trace
 from onnxprune.journal import Journal, key_of
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.probe import Carried
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import gone
 from onnxprune.target import RISING, Target
 from onnxprune.timing import needs_tables
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
@@ -368,7 +367,7 @@ def prepare(setting: _Setting) -> Callable[[float], Trial]:
         values = _values(cut, small, setting)
         left = cost.of_trace(groups.tracing, small, cut.size)
         reached = getattr(left, settings.cost) / getattr(before, settings.cost)
-        plan = plans.make(groups, removed, setting.scores, options, settings.sizes or None).to_json()
+        plan = plans.make(groups, removed, setting.scores, options.as_json(), settings.sizes or None).to_json()
         seconds = time.perf_counter() - started
         costs = left.params, left.macs, left.size
         return Trial(share, reached, *costs, values, setting.holds(values), seconds, plan)

@@ -14,9 +14,9 @@ from onnxprune.budget import Amount
 from onnxprune.criteria.between import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.grouping import Group, Groups
-from onnxprune.labels import Array
 from onnxprune.measures import Measure, Units
 from onnxprune.options import Options
+from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 
 # The cost that a budget limits -> its maker.
@@ -27,15 +27,6 @@ MEASURES: Measures = {
     "size": measures.size,
     "memory": measures.memory,
 }
-
-
-def gone(groups: Groups, removed: Mapping[str, Array]) -> Array:
-    """bool[classes]: what goes if `removed` (group name -> indices into its classes) does."""
-    away = np.zeros(groups.classes.count, bool)
-    for group in groups.groups:
-        if group.name in removed:
-            away[group.classes[removed[group.name]]] = True
-    return away
 
 
 def touches(group: Group, glob: str) -> bool:

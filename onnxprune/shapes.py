@@ -23,9 +23,9 @@ from onnxprune import contrib, flow
 from onnxprune.dims import Unknowns
 from onnxprune.entries import Entries
 from onnxprune.evaluate import EVALUATORS
-from onnxprune.native import killable
 from onnxprune.sizes import Dim, Dims, is_known, symbol
 from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
+from onnxprune.termination import killable
 
 if TYPE_CHECKING:
     from onnxprune.model import Model

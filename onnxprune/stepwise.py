@@ -14,13 +14,12 @@ import numpy as np
 
 from onnxprune import criteria, interface, recover, rows
 from onnxprune.bench import Place
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.grouping import Group, Groups, trace
-from onnxprune.labels import Array
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import gone
 from onnxprune.timing import Timing
+from onnxprune.typing import Array
 from onnxprune.widths import units_in_order
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from onnx import helper
 from onnxprune.course import reads
 from onnxprune.cut import Cut
 from onnxprune.inside import Layered
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.protos import keep
 from onnxprune.shapes import constant_value
+from onnxprune.typing import Array
 
 # What a sampled weight is multiplied with.
 FACTOR = 1.5

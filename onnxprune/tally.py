@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 # What stands for an output that is no number: sums of its square still are numbers.
 HUGE = 1e60

@@ -20,9 +20,9 @@ import numpy as np
 
 from onnxprune import flow
 from onnxprune.course import Course, Route
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.runtime import Session, dtype_of
+from onnxprune.typing import Array
 
 MEMORY = 4 << 30
 # The route through a graph without branches.

@@ -12,11 +12,11 @@ from onnxprune import goals
 from onnxprune.bench import Place
 from onnxprune.goals import METERS, Meter
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
 from onnxprune.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.selection import Selection, menu_of
+from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 
 LATENCY = "latency"

@@ -12,15 +12,17 @@ import numpy as np
 import onnx
 
 from onnxprune import flow
+from onnxprune.graph_index import Wiring
 from onnxprune.ids import Source, sources
-from onnxprune.labels import LONGEST_AXIS, Array, Axes, Classes, Ledger, Reason, as_field
+from onnxprune.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.rules import Rule, find
 from onnxprune.rules.ask import ask
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
 from onnxprune.rules.whole import why_whole
 from onnxprune.traits import divisors
-from onnxprune.wiring import WEIGHT_TYPES, Wiring, captured, first_output
+from onnxprune.typing import Array
+from onnxprune.wiring import WEIGHT_TYPES, captured, first_output
 
 logger = logging.getLogger(__name__)
 

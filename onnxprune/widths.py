@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.grouping import Group, Groups
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 # The axis of length 1, for products with fewer factors than others.
 ONE = 0

@@ -15,14 +15,14 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.grouping import trace
-from onnxprune.labels import Array
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.selection import gone, select
+from onnxprune.selection import select
+from onnxprune.typing import Array
 from tests import shared
 
 NAME = "stories260K_dynamo_op21"

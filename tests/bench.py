@@ -91,7 +91,7 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
 
     def planned() -> Any:
         chosen = select(groups, scores, options).removed
-        plans.make(groups, chosen, scores, options)
+        plans.make(groups, chosen, scores, options.as_json())
         return chosen
 
     chosen, costs["planning"] = timed(planned)

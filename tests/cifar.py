@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from onnxprune.labels import Array
 from onnxprune.model import load
+from onnxprune.typing import Array
 from tests import labelled, shared
 
 NETWORK = "cifar_resnet20_ts_op11"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.labels import Array
 from onnxprune.model import Model
 from onnxprune.runtime import Session
+from onnxprune.typing import Array
 from tests import shared
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -24,18 +24,18 @@ import numpy as np
 from onnxprune import calibration, criteria, interleave, recover
 from onnxprune.agreement import agreement
 from onnxprune.bench import Place, entrant, feeds_at
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.errors import OnnxPruneError
 from onnxprune.grouping import Groups, trace
 from onnxprune.interleave import race
-from onnxprune.labels import Array
 from onnxprune.latency.prediction import Prediction
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Setting
-from onnxprune.selection import gone, select
+from onnxprune.selection import select
 from onnxprune.timing import Timing
+from onnxprune.typing import Array
 from tests import shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "latency.md"

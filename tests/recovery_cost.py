@@ -15,14 +15,13 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.goals import fit
 from onnxprune.grouping import trace
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.selection import gone
 from tests import shared
 
 

@@ -24,10 +24,10 @@ from onnxprune.errors import UsageError
 from onnxprune.goals import fit
 from onnxprune.grouping import Groups, trace
 from onnxprune.holds import held_by
-from onnxprune.labels import Array
 from onnxprune.measures import Measure
 from onnxprune.model import load
 from onnxprune.options import Options
+from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net
 from tests.test_cli import Run, run

@@ -13,11 +13,11 @@ from onnxprune import api, criteria
 from onnxprune.course import Course
 from onnxprune.flat import flattened
 from onnxprune.grouping import trace
-from onnxprune.labels import Array
 from onnxprune.model import load
 from onnxprune.report import data, text
 from onnxprune.runtime import Session
 from onnxprune.tapped import Walk, routes_of
+from onnxprune.typing import Array
 from tests.test_flow import into
 
 RUNS = 24

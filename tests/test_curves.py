@@ -23,13 +23,12 @@ from onnxprune.api import run
 from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
 from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
-from onnxprune.cut import Cut
+from onnxprune.cut import Cut, gone
 from onnxprune.errors import UsageError
 from onnxprune.grouping import trace
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
-from onnxprune.selection import gone
 from tests.graphs import Net
 
 MODELS = Path(__file__).parents[1] / "models"

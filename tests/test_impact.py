@@ -9,8 +9,8 @@ from onnxprune import criteria
 from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.obs import _outward
 from onnxprune.grouping import Groups, trace
-from onnxprune.labels import Array
 from onnxprune.model import Model, load
+from onnxprune.typing import Array
 from tests.graphs import Net, run
 
 

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from onnxprune import criteria
+from onnxprune.cut import gone
 from onnxprune.grouping import trace
 from onnxprune.latency import stopwatch
 from onnxprune.latency.correction import Curve
@@ -20,7 +21,6 @@ from onnxprune.latency.tables import Table, plan
 from onnxprune.model import load
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Setting
-from onnxprune.selection import gone
 from onnxprune.shapes import infer
 from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from onnxprune import api, native, proof
+from onnxprune import api, proof, termination
 from onnxprune.errors import GoalMissed, ModelError, RunError
 from onnxprune.model import load
 from onnxprune.runtime import Session
@@ -210,7 +210,7 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         code = process.wait(30)
     assert time.monotonic() - start < 5
-    assert code in (-signal.SIGTERM, native.TERMINATED)
+    assert code in (-signal.SIGTERM, termination.TERMINATED)
     assert [path.name for path in tmp_path.iterdir()] == ["endless.onnx"]
 
 
@@ -245,11 +245,11 @@ def test_sigterm_ends_inference(tmp_path: Path, handler: str, ends: bool) -> Non
 
 
 def test_the_handler_is_back_afterwards() -> None:
-    before = signal.signal(signal.SIGTERM, native.terminate)
+    before = signal.signal(signal.SIGTERM, termination.terminate)
     try:
-        with pytest.raises(GoalMissed), native.killable():
+        with pytest.raises(GoalMissed), termination.killable():
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
             raise GoalMissed("")
-        assert signal.getsignal(signal.SIGTERM) is native.terminate
+        assert signal.getsignal(signal.SIGTERM) is termination.terminate
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -12,7 +12,7 @@ import click
 from onnxprune.cli.app import app
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError
-from onnxprune.native import terminate
+from onnxprune.termination import terminate
 
 USAGE = 2
 RUNTIME = 4

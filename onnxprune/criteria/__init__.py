@@ -30,7 +30,7 @@ from onnxprune.criteria.combine import AGGREGATIONS, Combine, combined
 from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs, logger
 from onnxprune.errors import UsageError
 from onnxprune.grouping import Group, Groups
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 # A user's: from the traced model and a generator, and the calibration runs if it needs data, to float64[classes].
 Criterion = Callable[..., Array]

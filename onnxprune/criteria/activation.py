@@ -13,7 +13,7 @@ from onnxprune.criteria.activations import Moments
 from onnxprune.criteria.combine import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @criterion("activation", needs_data=True, aggregate="mean", source="Molchanov et al. 2017, arXiv:1611.06440")

@@ -11,8 +11,8 @@ import numpy as np
 from onnxprune.criteria.effective import Weights
 from onnxprune.criteria.readers import Reader, readers
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
 from onnxprune.tapped import Walk, routes_of, tappable
+from onnxprune.typing import Array
 
 # Elements that are looked at in one go: what is computed on the way stays in the cache.
 SLAB = 1 << 18

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.criteria.activation import read
 from onnxprune.criteria.combine import Combine
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @criterion("apoz", needs_data=True, aggregate="mean", source="Hu et al. 2016, arXiv:1607.03250")

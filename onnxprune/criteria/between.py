@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 _TINY = 1e-30  # a group whose scores are all zero stays at zero
 

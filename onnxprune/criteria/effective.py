@@ -16,8 +16,9 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.rules.site import Site
+from onnxprune.typing import Array
 
 FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Operators through which a weight comes as it is, or as what it stands for.

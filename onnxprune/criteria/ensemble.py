@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.criteria.between import normalized
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 DATA_FREE = ("l2", "fpgm")
 WITH_DATA = ("l2", "wanda", "fluctuation")

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.criteria.combine import Combine
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.criteria.wanda import consumed
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @criterion(

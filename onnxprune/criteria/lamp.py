@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.criteria.combine import Combine
 from onnxprune.criteria.magnitude import l2
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @criterion("lamp", aggregate="norm", normalize="none", source="Lee et al. 2021, arXiv:2010.07611")

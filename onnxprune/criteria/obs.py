@@ -27,10 +27,11 @@ from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.grouping import Group, Groups
-from onnxprune.labels import Array, as_field
+from onnxprune.labels import as_field
 from onnxprune.layers import Layer, layer_of
 from onnxprune.rules.site import Site
 from onnxprune.tapped import Store, Walk, routes_of, tappable
+from onnxprune.typing import Array
 
 DAMPING = 1e-2
 # Shares of a group that are taken out to see what that does to the outputs: errors grow faster there than in the layer.

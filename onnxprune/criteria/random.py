@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.criteria.combine import Combine
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @criterion("random")

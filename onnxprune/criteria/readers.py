@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.criteria.effective import Part, Weights
-from onnxprune.labels import Array, as_field
+from onnxprune.labels import as_field
 from onnxprune.rules.site import Site
+from onnxprune.typing import Array
 from onnxprune.wiring import first_output
 
 

@@ -13,7 +13,7 @@ from onnxprune.criteria.activations import Activations
 from onnxprune.criteria.combine import Combine
 from onnxprune.criteria.effective import Weights
 from onnxprune.grouping import Groups
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

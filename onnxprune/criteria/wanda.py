@@ -14,7 +14,7 @@ from onnxprune.criteria.activations import Moments
 from onnxprune.criteria.combine import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import Elementwise, norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @criterion("wanda", needs_data=True, aggregate="sum", source="Sun et al. 2024, arXiv:2306.11695")

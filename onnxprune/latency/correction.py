@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.labels import Array
+from onnxprune.typing import Array
 
 
 @dataclass(frozen=True)

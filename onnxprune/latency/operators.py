@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.labels import Array
 from onnxprune.rules import Rule
 from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
@@ -21,6 +20,7 @@ from onnxprune.rules.site import Site
 from onnxprune.runtime import dtype_of
 from onnxprune.shapes import Facts, Shape
 from onnxprune.tracing import Tracing
+from onnxprune.typing import Array
 from onnxprune.widths import Widths
 from onnxprune.wiring import first_output
 

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.cost import contractions
-from onnxprune.labels import Array
 from onnxprune.latency.correction import Curve
 from onnxprune.latency.operators import Operator, operators
 from onnxprune.latency.profile import Profile
@@ -19,6 +18,7 @@ from onnxprune.measures import Sum, Terms
 from onnxprune.runtime import Setting
 from onnxprune.shapes import Facts, infer
 from onnxprune.tracing import Tracing
+from onnxprune.typing import Array
 from onnxprune.widths import Widths
 from onnxprune.wiring import first_output
 

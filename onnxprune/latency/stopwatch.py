@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import OnnxPruneError
-from onnxprune.labels import Array
 from onnxprune.latency.operators import Micrograph, Operator
 from onnxprune.model import Model, load
 from onnxprune.runtime import Deployed, Setting
+from onnxprune.typing import Array
 
 # Elements of all tensors that are measured in one session.
 ELEMENTS = 1 << 25

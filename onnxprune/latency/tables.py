@@ -11,10 +11,10 @@ from itertools import product
 import numpy as np
 import onnx
 
-from onnxprune.labels import Array
 from onnxprune.latency import stopwatch, store
 from onnxprune.latency.operators import Letter, Operator
 from onnxprune.runtime import Setting
+from onnxprune.typing import Array
 
 # Kernels work in blocks of at most this: lengths that are multiples of it are on the smooth line.
 BLOCK = 16

@@ -11,12 +11,12 @@ import numpy as np
 
 from onnxprune.bench import Place, entrant, feeds_at, feeds_of
 from onnxprune.interleave import SESSIONS, Ratio, race
-from onnxprune.labels import Array
 from onnxprune.latency.prediction import Prediction, predict
 from onnxprune.latency.profile import Profile, profile
 from onnxprune.model import Model
 from onnxprune.runtime import CPU
 from onnxprune.symbols import sizes_of
+from onnxprune.typing import Array
 from onnxprune.widths import Widths
 
 # Of timed runs, for every model in a comparison.

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Sequence
 
 from onnxprune.errors import ModelError
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Follow, Rule
 from onnxprune.rules.site import Site, Unsupported
 from onnxprune.shapes import Shape
+from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 

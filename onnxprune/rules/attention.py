@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.protos import MICROSOFT
 from onnxprune.rules import heads
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Product, rule
 from onnxprune.rules.site import Letters, Site
+from onnxprune.typing import Array
 
 
 def _standard_works(site: Site) -> list[Product]:

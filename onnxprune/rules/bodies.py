@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune import flow
-from onnxprune.labels import Array, Axes, as_field, is_barrier
+from onnxprune.labels import Axes, as_field, is_barrier
 from onnxprune.rules.index import without
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Site, Unsupported
+from onnxprune.typing import Array
 
 STEPS = "the steps of a loop"
 

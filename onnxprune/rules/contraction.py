@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.labels import Array, Axes
+from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.typing import Array
 
 KERNEL = "spatial axis of a kernel"
 SPATIAL = "spatial axis of a convolution"

@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from onnxprune.labels import Array, Axes, is_barrier
+from onnxprune.labels import Axes, is_barrier
 from onnxprune.protos import MICROSOFT
 from onnxprune.rules import heads
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Product, rule
 from onnxprune.rules.site import Letters, Site, Unsupported
+from onnxprune.typing import Array
 
 
 def _widths(site: Site) -> list[int]:

@@ -7,12 +7,13 @@ import itertools
 import numpy as np
 
 from onnxprune.evaluate import slice_positions, sliced_range, split_sizes
-from onnxprune.labels import Array, Axes, as_line, is_barrier
+from onnxprune.labels import Axes, as_line, is_barrier
 from onnxprune.rules.edit import LARGEST_INT64, Edit
 from onnxprune.rules.layout import take
 from onnxprune.rules.norm import axis_of
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import COMPUTED, LONG, Letter, Letters, Site, Unsupported, through
+from onnxprune.typing import Array
 
 
 def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:

@@ -16,10 +16,11 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from onnxprune.labels import Array, Axes, Ledger, Reason, as_field, as_line, is_barrier
+from onnxprune.labels import Axes, Ledger, Reason, as_field, as_line, is_barrier
 from onnxprune.rules.attributes import Attributes, Unsupported
 from onnxprune.shapes import Facts, Shape
 from onnxprune.sizes import Dims
+from onnxprune.typing import Array
 
 Letter = Hashable
 Letters = Sequence[Letter]

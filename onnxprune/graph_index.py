@@ -1,0 +1,183 @@
+"""The graph as a trace sees it: producers, consumers, and which tensors are weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune import flow
+from onnxprune.computed import Computed, evaluate, find_computed
+from onnxprune.errors import RunError
+from onnxprune.evaluate import fill_value
+from onnxprune.model import Model
+from onnxprune.shapes import Facts, constant_value
+from onnxprune.wiring import MOVES, WEIGHT_TYPES, captured, first_output
+
+logger = logging.getLogger(__name__)
+
+
+# A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
+# biases: exporters merge equal tensors); these are small.
+LARGEST_UNSHARED = 1 << 16
+
+
+@dataclass
+class Wiring:
+    """A flat graph with its static facts.
+
+    Attributes:
+        model: the model.
+        facts: its static shapes and values.
+    """
+
+    model: Model
+    facts: Facts
+
+    def is_weight(self, tensor: str) -> bool:
+        """Whether `tensor` is an initializer or the output of a `Constant`."""
+        return tensor in self.sources
+
+    def is_overridable(self, tensor: str) -> bool:
+        """Whether `tensor` is a stored default of a graph input, which a caller may override."""
+        return tensor in self.model.overridable
+
+    def branch_taken(self, node: onnx.NodeProto) -> str:
+        """The branch that an If takes whatever it is fed; empty if that is not known."""
+        return flow.branch_for(self.facts.values.get(node.input[0]))
+
+    @cached_property
+    def _dead(self) -> AbstractSet[str]:
+        """First outputs of the nodes in branches that are never taken."""
+        return flow.dead(self.model.proto.graph, self.branch_taken)
+
+    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
+        return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that makes `tensor`."""
+        return self._makers.get(tensor)
+
+    @cached_property
+    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.model.proto.graph.node for name in node.output if name}
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether `tensor` is an output of the graph."""
+        return any(value.name == tensor for value in self.model.proto.graph.output)
+
+    @cached_property
+    def _readers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.model.proto.graph.node:
+            for name in {i for i in node.input if i}:
+                found.setdefault(name, []).append(node)
+            if next(captured(node), None) is not None:
+                found.setdefault("", []).append(node)
+        return found
+
+    @cached_property
+    def sources(self) -> Mapping[str, onnx.NodeProto | None]:
+        """Every weight, stored (see `given`) or computed: the node that makes it, None for an initializer."""
+        return {**self.given, **self.folded.makers}
+
+    @cached_property
+    def folded(self) -> Computed:
+        """The weights that the graph computes."""
+        return find_computed(self.model, self.facts, self.given)
+
+    @cached_property
+    def given(self) -> Mapping[str, onnx.NodeProto | None]:
+        """Initializers (None), and the nodes that make a weight: Constant, ConstantOfShape of a constant."""
+        graph = self.model.proto.graph
+        found: dict[str, onnx.NodeProto | None] = {}
+        found.update((t.name, None) for t in graph.initializer)
+        found.update((t.values.name, None) for t in graph.sparse_initializer)
+        for node in graph.node:
+            size = next(iter(node.input), "")
+            filled = node.op_type == "ConstantOfShape" and size in found and size not in self.model.overridable
+            if (node.op_type == "Constant" or filled) and not node.domain:
+                found[node.output[0]] = node
+        return found
+
+    @cached_property
+    def unshared(self) -> frozenset[str]:
+        """Weights that get labels of their own at every use."""
+        uses = Counter(i for n in self.model.proto.graph.node for i in n.input)
+        names = {name for name, count in uses.items() if count > 1 and name in self.sources}
+        return frozenset(name for name in names - self.model.overridable if self._is_uniform(name))
+
+    def _is_uniform(self, name: str) -> bool:
+        shape = self.facts.shapes.get(name, ())
+        if name in self.folded.makers:
+            return False
+        if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
+            return False
+        value = self.stored_value(name)
+        return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+
+    def is_zero(self, tensor: str) -> bool:
+        """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
+        pending, met = [tensor], set[str]()
+        while pending:
+            name = pending.pop()
+            if name in met:
+                continue
+            met.add(name)
+            node = self._makers.get(name)
+            if node is not None and node.op_type == "ConstantOfShape" and not node.domain:
+                if fill_value(node).any():
+                    return False
+            elif name in self.given:
+                if not self._is_stored_zero(name):
+                    return False
+            elif node is None or node.domain or node.op_type not in (*MOVES, "Concat"):
+                return False
+            else:
+                pending.extend(node.input if node.op_type == "Concat" else node.input[:1])
+        return True
+
+    def _is_stored_zero(self, name: str) -> bool:
+        if self.is_overridable(name) or math.prod(self.facts.shapes.get(name, ())) > LARGEST_UNSHARED:
+            return False
+        value = self.stored_value(name)
+        return value is not None and not value.any()
+
+    def is_filled(self, name: str) -> bool:
+        """Whether a weight is not stored but filled by a `ConstantOfShape`."""
+        maker = self.sources[name]
+        return maker is not None and maker.op_type == "ConstantOfShape"
+
+    def stored_value(self, name: str) -> np.ndarray | None:
+        """The value of a weight as it is stored, or computed; None where that fails."""
+        maker = self.sources[name]
+        if name in self.folded.makers:
+            if name not in self._evaluated:
+                try:
+                    self._evaluated[name] = evaluate(self.model, name)
+                except RunError as error:
+                    logger.warning("weight %r cannot be computed: %s", name, error)
+                    return None
+            return self._evaluated[name]
+        if maker is None:
+            return self.model.array(name)
+        if self.is_filled(name):
+            return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
+        return constant_value(self.model, maker)
+
+    @cached_property
+    def _evaluated(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def key(self, node: onnx.NodeProto, slot: int) -> str:
+        """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
+        name = node.input[slot]
+        return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
