@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import api, calibration, cost, goals, jobs, recover, stepwise
+from onnxprune import calibration, cost, goals, jobs, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
-from onnxprune.api import Outcome
 from onnxprune.bench import Place
 from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cut import Cut, gone
@@ -23,6 +22,8 @@ from onnxprune.grouping import trace
 from onnxprune.journal import Journal, key_of
 from onnxprune.model import Model
 from onnxprune.options import Options
+from onnxprune.pipelines import prune
+from onnxprune.pipelines.prune import Outcome
 from onnxprune.probe import Carried
 from onnxprune.rewrite import rewrite
 from onnxprune.target import RISING, Target
@@ -187,7 +188,7 @@ def search(
     trials, known = _searched(setting, kept, workers, progress)
     best = _smallest(trials, settings.cost)
     progress(f"making the model of {best.share:.1%} of the {settings.cost}")
-    outcome = api.run(
+    outcome = prune.run(
         model,
         _with_budget(options, settings, best.share),
         verify=settings.verify,

@@ -74,6 +74,7 @@ LEVELS = (
         "kept",
         "proof",
         "halving",
+        "pipelines",
         "api",
         "probe",
         "curves",

@@ -13,9 +13,9 @@ from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.api import Executed
     from onnxprune.calibration import Source
     from onnxprune.model import Model
+    from onnxprune.pipelines.apply import Executed
     from onnxprune.plan import Plan
 
 

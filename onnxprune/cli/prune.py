@@ -16,10 +16,10 @@ from onnxprune.cli.target import Wanted, targets
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.api import Outcome
     from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.options import Options
+    from onnxprune.pipelines.prune import Outcome
     from onnxprune.search import Found
 
 

@@ -10,13 +10,13 @@ from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
-    from onnxprune.api import Outcome
     from onnxprune.bench import Result
     from onnxprune.cost import Branches, Cost
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
     from onnxprune.interleave import Ratio
     from onnxprune.latency.timer import Timed
+    from onnxprune.pipelines.prune import Outcome
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair

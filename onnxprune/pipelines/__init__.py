@@ -1,0 +1,1 @@
+"""Do what a verb does, from a loaded model to a result."""

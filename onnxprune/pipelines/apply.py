@@ -1,0 +1,79 @@
+"""Carry out a plan on a loaded model, and prove what came of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from onnxprune import calibration, interface, matching, recover
+from onnxprune.calibration import is_random
+from onnxprune.cut import Cut
+from onnxprune.halving import checked
+from onnxprune.interface import Change, RowMap
+from onnxprune.model import Model
+from onnxprune.pipelines.prune import Clock, repaired
+from onnxprune.plan import Plan
+from onnxprune.proof import Verdict
+from onnxprune.recover import Repair
+from onnxprune.rewrite import rewrite, zeroed
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What carrying out a plan gave.
+
+    Attributes:
+        model: the model.
+        verdict: the proof, if it was asked for.
+        io_changes: axes of the model's inputs and outputs that shrank.
+        rows: the new numbers of rows that were kept by name.
+        repair: what calibration data mended; None if there was none.
+    """
+
+    model: Model
+    verdict: Verdict | None
+    io_changes: tuple[Change, ...] = ()
+    rows: tuple[RowMap, ...] = ()
+    repair: Repair | None = None
+
+
+def execute(
+    model: Model,
+    plan: Plan,
+    *,
+    zero: bool = False,
+    verify: bool = False,
+    data: Any = None,
+    samples: int = 256,
+    recovery: recover.Options | None = None,
+) -> Executed:
+    """Carry out a plan.
+
+    Args:
+        model: the model that the plan was made for, or another export of the same weights.
+        plan: the plan.
+        zero: keep the sizes and set what goes to zero.
+        verify: prove the smaller model; one with zeros in it is not.
+        data: calibration inputs, to re-fit what is behind the cut.
+        samples: how many of them to use.
+        recovery: how to re-fit; by least squares where None.
+
+    Raises:
+        UsageError: the plan does not fit the model.
+    """
+    groups = plan.trace(model)
+    away = plan.removed(groups)
+    if zero:
+        return Executed(zeroed(groups, away), None)
+    small = rewrite(groups, away)
+    verdict = checked(groups, plan.removed, small)[1] if verify else None
+    cut = Cut(groups, away)
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
+    seen, clock = matching.seen(groups, runs, random=is_random(data)), Clock()
+    small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
+    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
+
+
+def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
+    """Prove that `pruned` is what `plan` makes of `original`."""
+    return checked(plan.trace(original), plan.removed, pruned)[1]
