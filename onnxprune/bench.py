@@ -14,13 +14,13 @@ import numpy as np
 from onnxprune import footprint, interleave
 from onnxprune.data import random_feeds
 from onnxprune.errors import RunError, UsageError
-from onnxprune.flat import flattened
-from onnxprune.functions import inlined
 from onnxprune.interleave import Ratio
 from onnxprune.model import Model, load, save
+from onnxprune.model.flatten import flattened
+from onnxprune.model.inline import inlined
+from onnxprune.model.shapes.infer import infer
+from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import Deployed, Setting
-from onnxprune.shapes import infer
-from onnxprune.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 
 Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str], object]

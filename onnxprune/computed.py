@@ -16,13 +16,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import flow
-from onnxprune.model import Model
-from onnxprune.protos import MICROSOFT, copy_except
+from onnxprune.model import Model, control_flow
+from onnxprune.model.protos import MICROSOFT, copy_except
+from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.traits import Value, zero
 from onnxprune.rules import find
 from onnxprune.runtime import Session
-from onnxprune.shapes import Facts
-from onnxprune.traits import Value, zero
 
 # What ONNX Runtime hands out as arrays.
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8, TensorProto.UINT8)
@@ -102,7 +101,12 @@ def _kind_of_stored(facts: Facts, name: str, maker: onnx.NodeProto | None) -> st
 
 
 def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
-    if node.op_type in (*_RANDOM, "Dropout") or flow.is_begin(node) or flow.is_flat(node) or flow_names(node):
+    if (
+        node.op_type in (*_RANDOM, "Dropout")
+        or control_flow.is_begin(node)
+        or control_flow.is_flat(node)
+        or flow_names(node)
+    ):
         return False
     given = [name for name in node.input if name]
     return bool(given) and node.domain in ("", "ai.onnx", MICROSOFT) and all(name in known for name in given)

@@ -9,19 +9,19 @@ from functools import partial
 
 from onnx import NodeProto
 
-from onnxprune.flat import flattened
-from onnxprune.flow import branch_for, branches, dead, is_flat
-from onnxprune.functions import inlined
 from onnxprune.grouping import samples
 from onnxprune.labels import Axes, Ledger
 from onnxprune.model import Model
-from onnxprune.protos import graphs
+from onnxprune.model.control_flow import branch_for, branches, dead, is_flat
+from onnxprune.model.flatten import flattened
+from onnxprune.model.graph import WEIGHT_TYPES, first_output
+from onnxprune.model.inline import inlined
+from onnxprune.model.protos import graphs
+from onnxprune.model.shapes.infer import Shape, infer
 from onnxprune.rules.registry import Product
 from onnxprune.rules.site import Site
-from onnxprune.shapes import Shape, infer
 from onnxprune.tracing import Tracing
 from onnxprune.typing import Array
-from onnxprune.wiring import WEIGHT_TYPES, first_output
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import onnx
 
 from onnxprune.grouping import Groups, Member
 from onnxprune.labels import Axes
+from onnxprune.model.graph import captured
+from onnxprune.model.shapes.infer import Shape
 from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
-from onnxprune.shapes import Shape
 from onnxprune.typing import Array
-from onnxprune.wiring import captured
 
 
 @dataclass(frozen=True, eq=False)

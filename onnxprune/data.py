@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from onnxprune import flow
-from onnxprune.model import Model
+from onnxprune.model import Model, control_flow
+from onnxprune.model.shapes.infer import Facts
 from onnxprune.runtime import dtype_of
-from onnxprune.shapes import Facts
 
 # Operators through which token ids reach the table that they index.
 _CARRIERS = frozenset(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip"))
@@ -82,4 +81,8 @@ def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
 def _counts(graph: onnx.GraphProto) -> set[str]:
     """Inputs that say how often a loop of a flat graph runs."""
     origin = _origins(graph)
-    return {origin[n.input[0]] for n in graph.node if flow.is_begin(n) and n.input[0] in origin and flow.is_loop(n)}
+    return {
+        origin[n.input[0]]
+        for n in graph.node
+        if control_flow.is_begin(n) and n.input[0] in origin and control_flow.is_loop(n)
+    }

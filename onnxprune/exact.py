@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model import Model
-from onnxprune.names import Names
-from onnxprune.wiring import captured
+from onnxprune.model.graph import captured
+from onnxprune.model.names import Names
 
 # Contractions of stored numbers: the slots of the second factor and of its zero point.
 _WEIGHTS: Mapping[str, tuple[int, int]] = {

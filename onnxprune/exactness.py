@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune import flow
 from onnxprune.labels import Axes, Classes
+from onnxprune.model import control_flow
+from onnxprune.model.traits import Zero, zero
 from onnxprune.rules.site import Reading, Site
 from onnxprune.tracing import Tracing
-from onnxprune.traits import Zero, zero
 from onnxprune.typing import Array
 
 # Group -> the node that makes its removed positions live.
@@ -43,7 +43,7 @@ def reasons(tracing: Tracing, classes: Classes, cells: Sequence[Sequence[Array]]
         for site, rule in tracing.sites:
             if rule is not None:
                 walk.node(site)
-        again = walk.extent > before and any(flow.is_flat(site.node) for site, _ in tracing.sites)
+        again = walk.extent > before and any(control_flow.is_flat(site.node) for site, _ in tracing.sites)
     return walk.reasons
 
 
@@ -210,19 +210,19 @@ def _value_of(site: Site) -> Callable[[int], Array | None]:
 def _handed_on(site: Site) -> Sequence[Sequence[int]]:
     """The inputs that every output of a node with bodies comes from; none for other nodes."""
     node = site.node
-    if flow.is_begin(node):
+    if control_flow.is_begin(node):
         return [(slot,) for slot in range(len(node.output))]
-    if not flow.is_flat(node):
+    if not control_flow.is_flat(node):
         return ()
     if node.op_type == "If":
-        return list(zip(*flow.branches(node).values(), strict=True))
-    of = flow.steps(node)
+        return list(zip(*control_flow.branches(node).values(), strict=True))
+    of = control_flow.steps(node)
     return [*zip(of.states, of.ends, strict=True), *((slot,) for slot in of.parts)]
 
 
 def _rounds(site: Site) -> Iterator[tuple[str, str]]:
     """(what a body gets, what it returns for the next step) of a loop."""
     node = site.node
-    if flow.is_flat(node) and node.op_type != "If":
-        of = flow.steps(node)
+    if control_flow.is_flat(node) and node.op_type != "If":
+        of = control_flow.steps(node)
         yield from ((node.input[s], node.input[e]) for s, e in zip(of.states, of.ends, strict=True))

@@ -13,13 +13,12 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune import flow
 from onnxprune.computed import Computed, evaluate, find_computed
 from onnxprune.errors import RunError
-from onnxprune.evaluate import fill_value
-from onnxprune.model import Model
-from onnxprune.shapes import Facts, constant_value
-from onnxprune.wiring import MOVES, WEIGHT_TYPES, captured, first_output
+from onnxprune.model import Model, control_flow
+from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, first_output
+from onnxprune.model.shapes.constant_fold import fill_value
+from onnxprune.model.shapes.infer import Facts, constant_value
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +50,12 @@ class Wiring:
 
     def branch_taken(self, node: onnx.NodeProto) -> str:
         """The branch that an If takes whatever it is fed; empty if that is not known."""
-        return flow.branch_for(self.facts.values.get(node.input[0]))
+        return control_flow.branch_for(self.facts.values.get(node.input[0]))
 
     @cached_property
     def _dead(self) -> AbstractSet[str]:
         """First outputs of the nodes in branches that are never taken."""
-        return flow.dead(self.model.proto.graph, self.branch_taken)
+        return control_flow.dead(self.model.proto.graph, self.branch_taken)
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""

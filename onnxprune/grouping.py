@@ -12,18 +12,17 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
-from onnxprune import external
 from onnxprune.exactness import reasons
-from onnxprune.flat import flattened
 from onnxprune.forming import Part, form
-from onnxprune.functions import inlined
 from onnxprune.labels import LONGEST_AXIS, Classes, Ledger
-from onnxprune.model import Model
-from onnxprune.shapes import Facts, infer
-from onnxprune.symbols import symbolic_dims
+from onnxprune.model import Model, external
+from onnxprune.model.flatten import flattened
+from onnxprune.model.graph import WEIGHT_TYPES
+from onnxprune.model.inline import inlined
+from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.symbols import symbolic_dims
 from onnxprune.tracing import Tracing
 from onnxprune.typing import Array
-from onnxprune.wiring import WEIGHT_TYPES
 
 logger = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxprune.course import reads
 from onnxprune.cut import Cut
-from onnxprune.external import item_bits
 from onnxprune.model import Model
-from onnxprune.names import Names
-from onnxprune.protos import keep
+from onnxprune.model.external import item_bits
+from onnxprune.model.graph import first_output
+from onnxprune.model.names import Names
+from onnxprune.model.protos import keep
+from onnxprune.model.run_order import reads
 from onnxprune.rules.site import Site
-from onnxprune.wiring import first_output
 
 # Bytes of all tensors together that are compared inside.
 MEMORY = 1 << 30

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 
 from onnxprune.cut import Cut
-from onnxprune.flat import flattened, places
 from onnxprune.inside import groups_at
 from onnxprune.model import Model
-from onnxprune.shapes import constant_value
+from onnxprune.model.flatten import flattened, places
+from onnxprune.model.graph import first_output
+from onnxprune.model.shapes.infer import constant_value
 from onnxprune.typing import Array
-from onnxprune.wiring import first_output
 
 
 @dataclass(frozen=True)

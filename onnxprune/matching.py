@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from onnxprune.flat import closed, flattened
 from onnxprune.grouping import Groups, retrace
 from onnxprune.model import Model
+from onnxprune.model.flatten import closed, flattened
 from onnxprune.parameters import Parameters
 from onnxprune.tapped import Walk, routes_of
 from onnxprune.typing import Array

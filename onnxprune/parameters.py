@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.course import Course, Route
 from onnxprune.layers import Layer
 from onnxprune.model import Model
-from onnxprune.names import Names
+from onnxprune.model.graph import captured
+from onnxprune.model.names import Names
+from onnxprune.model.run_order import Course, Route
 from onnxprune.typing import Array
-from onnxprune.wiring import captured
 
 # Norms: the slots of the scale and of the bias, and the axis of the channels that these lie along.
 NORMS = {

@@ -12,19 +12,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import flow, inside, interface, kept, measures
+from onnxprune import inside, interface, kept, measures
 from onnxprune import strength as strengths
 from onnxprune.compare_outputs import differences
 from onnxprune.cut import Cut
 from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
-from onnxprune.external import item_bits
 from onnxprune.grouping import Groups
 from onnxprune.inside import Layered, Layers
 from onnxprune.memory import shortage
-from onnxprune.model import Model
-from onnxprune.protos import without_weights
+from onnxprune.model import Model, control_flow
+from onnxprune.model.external import item_bits
+from onnxprune.model.protos import without_weights
 from onnxprune.reference import masked
 from onnxprune.runtime import Session
 from onnxprune.strength import Sample, Strength
@@ -128,7 +128,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         return proof.without_reference(error)
     except ModelError as error:
         return Verdict(False, math.nan, tolerance, error.message, checks=checks)
-    for path in flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
+    for path in control_flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
         if verdict.ok:
             verdict = proof.in_branch(path, verdict)
     return proof.with_weights(verdict) if verdict.ok else verdict
@@ -166,9 +166,9 @@ class _Proof:
         smooth = self._equal(lambda model: unrounded(change(model), original, dtypes))
         return verdict if math.isnan(smooth.error) else smooth
 
-    def in_branch(self, path: flow.Path, before: Verdict) -> Verdict:
+    def in_branch(self, path: control_flow.Path, before: Verdict) -> Verdict:
         """The proof with the conditions changed so that another branch is taken, which the inputs may not reach."""
-        forced = {id(model): flow.forced(model, path) for model in (self.reference, self.pruned)}
+        forced = {id(model): control_flow.forced(model, path) for model in (self.reference, self.pruned)}
         if None in forced.values():
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"

@@ -16,16 +16,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.cut import Cut
-from onnxprune.flat import nest
 from onnxprune.grouping import Groups
 from onnxprune.labels import Axes
 from onnxprune.model import Model
-from onnxprune.names import Names
+from onnxprune.model.flatten import nest
+from onnxprune.model.graph import first_output
+from onnxprune.model.names import Names
+from onnxprune.model.shapes.infer import Shape
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
-from onnxprune.shapes import Shape
 from onnxprune.typing import Array
-from onnxprune.wiring import first_output
 
 
 def masked(groups: Groups, gone: Array) -> Model:

@@ -14,17 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
-from onnxprune.flat import closed, settle
 from onnxprune.grouping import Groups
 from onnxprune.labels import Axes
 from onnxprune.model import Model
-from onnxprune.names import Names
-from onnxprune.protos import bodies, copy_except, keep
+from onnxprune.model.flatten import closed, settle
+from onnxprune.model.graph import captured, first_output
+from onnxprune.model.names import Names
+from onnxprune.model.protos import bodies, copy_except, keep
+from onnxprune.model.shapes.infer import Shape
 from onnxprune.rules.registry import Follow
 from onnxprune.rules.site import Site
-from onnxprune.shapes import Shape
 from onnxprune.typing import Array
-from onnxprune.wiring import captured, first_output
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:

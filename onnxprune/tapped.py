@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import flow
-from onnxprune.course import Course, Route
-from onnxprune.model import Model
+from onnxprune.model import Model, control_flow
+from onnxprune.model.run_order import Course, Route
 from onnxprune.runtime import Session, dtype_of
 from onnxprune.typing import Array
 
@@ -213,7 +212,7 @@ def routes_of(model: Model, runs: Sequence[Mapping[str, Array]], *, threads: int
         RunError: the runtime fails.
     """
     routes: list[dict[str, str]] = [{} for _ in runs]
-    waiting = list(range(len(runs))) if any(map(flow.is_flat, model.proto.graph.node)) else []
+    waiting = list(range(len(runs))) if any(map(control_flow.is_flat, model.proto.graph.node)) else []
     while waiting:
         alike = [i for i in waiting if routes[i] == routes[waiting[0]]]
         choices = Course(model, dict(routes[waiting[0]])).choices

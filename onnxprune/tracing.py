@@ -11,18 +11,18 @@ from functools import cached_property, partial
 import numpy as np
 import onnx
 
-from onnxprune import flow
 from onnxprune.graph_index import Wiring
 from onnxprune.ids import Source, sources
 from onnxprune.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
+from onnxprune.model import control_flow
+from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
+from onnxprune.model.traits import divisors
 from onnxprune.rules import Rule, find
 from onnxprune.rules.ask import ask
 from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
 from onnxprune.rules.whole import why_whole
-from onnxprune.traits import divisors
 from onnxprune.typing import Array
-from onnxprune.wiring import WEIGHT_TYPES, captured, first_output
 
 logger = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ class Tracing(Wiring, LabelState):
             self.sites.append((site, None))
             return
         self.sites.append((site, found))
-        if constant and all(constant) and not flow.is_begin(node):
+        if constant and all(constant) and not control_flow.is_begin(node):
             self.constants.update(node.output)
         for name, axes in zip(node.output, results, strict=False):
             if axes is None:
@@ -324,7 +324,9 @@ class Tracing(Wiring, LabelState):
             site: the node, after its rule has asked for the labels that it wants.
             data: count numbers that are data by their type, too.
         """
-        if flow.is_begin(site.node) or flow.is_flat(site.node):  # whatever the condition, a branch has its labels
+        if control_flow.is_begin(site.node) or control_flow.is_flat(
+            site.node
+        ):  # whatever the condition, a branch has its labels
             return ""
         made = first_output(site.node)
         for slot, name in enumerate(site.node.input):

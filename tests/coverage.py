@@ -204,8 +204,8 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
     from onnxprune.compare_outputs import difference
     from onnxprune.data import random_feeds
     from onnxprune.model import save
-    from onnxprune.shapes import infer
-    from onnxprune.symbols import candidate_sizes, symbolic_dims
+    from onnxprune.model.shapes.infer import infer
+    from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 
     if model.nbytes > 700 << 20:
         return {}

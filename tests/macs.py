@@ -23,8 +23,8 @@ import numpy as np
 
 from onnxprune import cost
 from onnxprune.model import load
-from onnxprune.shapes import infer
-from onnxprune.symbols import symbolic_dims
+from onnxprune.model.shapes.infer import infer
+from onnxprune.model.shapes.symbols import symbolic_dims
 from tests import shared
 
 

@@ -14,9 +14,9 @@ from onnxprune.bench import Place, bench, feeds_of
 from onnxprune.errors import RunError, UsageError
 from onnxprune.interleave import SESSIONS, Race, Ratio, race
 from onnxprune.model import load
+from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.report import numbers, text
 from onnxprune.runtime import Setting
-from onnxprune.symbols import sizes_of
 from tests.graphs import Net
 from tests.test_cli import run  # noqa: F401 - a fixture
 

@@ -208,7 +208,7 @@ def test_disk_full_while_writing(out):
 
 
 def test_interrupt_while_writing(run, out, monkeypatch):
-    from onnxprune import model
+    from onnxprune.model import model
 
     def interrupted(_, file):
         file.write(b"half")

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnxprune import contrib
 from onnxprune.model import load
-from onnxprune.shapes import infer
+from onnxprune.model.shapes import contrib
+from onnxprune.model.shapes.infer import infer
 from tests import test_rules_attention, test_rules_fused, test_rules_fused_attention
 from tests.graphs import run
 from tests.sandwich import Case, parameters

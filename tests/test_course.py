@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api, criteria
-from onnxprune.course import Course
-from onnxprune.flat import flattened
 from onnxprune.grouping import trace
 from onnxprune.model import load
+from onnxprune.model.flatten import flattened
+from onnxprune.model.run_order import Course
 from onnxprune.report import data, text
 from onnxprune.runtime import Session
 from onnxprune.tapped import Walk, routes_of

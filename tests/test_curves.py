@@ -290,7 +290,7 @@ def test_commands_find_a_cluster_by_its_address():
 
 def test_fronts_are_in_front_of_what_changes():
     """Every tensor that is kept is the original's, and with them the outputs can be computed from the smaller graph."""
-    from onnxprune.course import Course
+    from onnxprune.model.run_order import Course
     from onnxprune.probe import frontier
 
     groups = trace(load(str(MODELS / "resnet.onnx")))

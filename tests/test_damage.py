@@ -12,14 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import api, checker, functions
+from onnxprune import api
 from onnxprune.errors import ModelError
 from onnxprune.labels import Ledger
-from onnxprune.model import load
+from onnxprune.model import inline, load, validate
+from onnxprune.model.shapes.symbols import dims_of
 from onnxprune.options import Options
 from onnxprune.rules.ask import CONTRADICTION
 from onnxprune.runtime import Session
-from onnxprune.symbols import dims_of
 from tests import fuzz, mutations
 from tests.graphs import INT64, Net, reasons_for
 from tests.test_cli import MODELS, Run, run
@@ -159,10 +159,10 @@ def test_typed_data_of_another_size(count: int) -> None:
 def test_typed_data_of_the_right_size(kind: str) -> None:
     values = ["a"] * 3 if kind == "STRING" else [1] * 3
     tensor = helper.make_tensor("t", getattr(TensorProto, kind), [3], values)
-    checker.check_stored(tensor)
+    validate.check_stored(tensor)
     tensor.dims[0] = 5
     with pytest.raises(ModelError, match="needs"):
-        checker.check_stored(tensor)
+        validate.check_stored(tensor)
 
 
 @pytest.mark.parametrize(("dims", "index"), [([3, 6], 18), ([3, 6], -1), ([3, -6], 0), ([1 << 20, 1 << 20], 0)])
@@ -201,10 +201,10 @@ def test_functions_are_counted_before_they_are_written_out() -> None:
     doubling = [[f"f{i + 1}"] * 2 for i in range(40)] + [[]]
     with pytest.raises(ModelError, match="call each other"):
         api.trace(calling(*doubling))
-    assert math.isinf(functions._expanded(calling(["f1"], ["f0"])))
+    assert math.isinf(inline._expanded(calling(["f1"], ["f0"])))
     with pytest.raises(ModelError):
         api.trace(calling(["f0"]))
-    assert functions._expanded(calling(["f1", "f1"], [])) == 3 + 3 + 2
+    assert inline._expanded(calling(["f1", "f1"], [])) == 3 + 3 + 2
     api.trace(calling(["f1", "f1"], []))
 
 

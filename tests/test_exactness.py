@@ -10,10 +10,9 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune import traits
 from onnxprune.api import make_plan
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
-from onnxprune.model import load
+from onnxprune.model import load, traits
 from onnxprune.plan import Plan
 from onnxprune.rules.pointwise import UNARY
 from tests import two_judges

@@ -15,9 +15,8 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxprune import external
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model import Model, load, save, to_proto
+from onnxprune.model import Model, external, load, save, to_proto
 from tests.test_model import make_rich, make_small
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import api, cost, flow, protos
-from onnxprune import flat as flat_graph
-from onnxprune.model import load
+from onnxprune import api, cost
+from onnxprune.model import control_flow, load, protos
+from onnxprune.model import flatten as flat_graph
 from onnxprune.plan import Plan
 from onnxprune.runtime import Session
 from tests import shared
@@ -278,7 +278,10 @@ def test_nested_branches_and_weights_used_in_several_scopes() -> None:
     outcome = prune(proto)
     proven(outcome)
     assert stored(outcome.model.proto) == {"w1": [(4, 4)], "w2": [(4, 3)], "square": [(4, 4)], "scale": [(4,)]}
-    assert len(flow.open_branches(outcome.groups.tracing.model.proto.graph, outcome.groups.tracing.branch_taken)) == 4
+    assert (
+        len(control_flow.open_branches(outcome.groups.tracing.model.proto.graph, outcome.groups.tracing.branch_taken))
+        == 4
+    )
 
 
 def test_norms_inside_of_a_branch_are_masked_there() -> None:

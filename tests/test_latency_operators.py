@@ -19,9 +19,9 @@ from onnxprune.latency.profile import profile
 from onnxprune.latency.stopwatch import measure
 from onnxprune.latency.tables import Table, plan
 from onnxprune.model import load
+from onnxprune.model.shapes.infer import infer
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Setting
-from onnxprune.shapes import infer
 from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net
 

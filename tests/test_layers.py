@@ -14,17 +14,34 @@ ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
     ("errors", "typing", "termination", "labels", "memory", "reading", "journal", "jobs", "cluster"),
     (
-        *("wire", "external", "checker", "model", "evaluate", "shapes", "contrib"),
-        *("flat", "flow", "functions", "ids", "names", "protos", "symbols", "traits"),
-        *("native",),
-        *("sequences",),
-        *("sizes", "entries", "dims", "thresholds"),
+        *(
+            "model.serialize",
+            "model.external",
+            "model.validate",
+            "model.model",
+            "model.shapes.constant_fold",
+            "model.shapes.infer",
+            "model.shapes.contrib",
+        ),
+        *(
+            "model.flatten",
+            "model.control_flow",
+            "model.inline",
+            "ids",
+            "model.names",
+            "model.protos",
+            "model.shapes.symbols",
+            "model.traits",
+        ),
+        *("model.traps",),
+        *("model.sequences",),
+        *("model.shapes.polynomials", "model.shapes.entries", "model.shapes.dynamic", "model.shapes.thresholds"),
     ),
     ("rules",),
     (
         "runtime",
         "computed",
-        "wiring",
+        "model.graph",
         "graph_index",
         "tracing",
         "forming",
@@ -36,7 +53,7 @@ LEVELS = (
     ),
     (
         *("interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
-        *("parameters", "tally", "evaluation", "matching", "course"),
+        *("parameters", "tally", "evaluation", "matching", "model.run_order"),
     ),
     (
         "criteria",
@@ -151,7 +168,7 @@ def test_no_two_modules_import_each_other() -> None:
 @pytest.mark.parametrize(
     ("package", "owner"),
     [
-        ("onnx_graphsurgeon", "model"),
+        ("onnx_graphsurgeon", "model.model"),
         ("onnxruntime", "runtime"),
         ("click", "cli"),
         ("PIL", "calibration"),

@@ -9,16 +9,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import api, flow, protos
+from onnxprune import api
 from onnxprune.exact import unrounded, unsaturated
-from onnxprune.model import load
-from onnxprune.names import Names
+from onnxprune.model import control_flow, load, protos
+from onnxprune.model.names import Names
+from onnxprune.model.shapes.infer import infer
 from onnxprune.options import Options
 from onnxprune.proof import check
 from onnxprune.recover import Options as Recovery
 from onnxprune.reference import masked
 from onnxprune.rewrite import rewrite
-from onnxprune.shapes import infer
 from tests.graphs import Net, prune, run
 from tests.test_flow import model, two_branches, weight
 
@@ -97,8 +97,8 @@ def test_a_tensor_may_be_called_like_any_that_is_added(build: Callable[[], onnx.
     dtypes = infer(load(proto)).dtypes
     for variant in (unrounded, unsaturated):
         added |= names_of(variant(reference, groups.model, dtypes).proto)
-    for path in flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
-        forced = flow.forced(reference, path)
+    for path in control_flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
+        forced = control_flow.forced(reference, path)
         added |= names_of(forced.proto) if forced else set()
     added -= names_of(proto)
     assert added

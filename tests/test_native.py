@@ -16,8 +16,8 @@ from onnx import TensorProto
 from onnxprune import api, proof, termination
 from onnxprune.errors import GoalMissed, ModelError, RunError
 from onnxprune.model import load
+from onnxprune.model.shapes.infer import infer
 from onnxprune.runtime import Session
-from onnxprune.shapes import infer
 from tests.graphs import Net
 
 ENDLESS = 1 << 62
@@ -217,7 +217,7 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
 STUCK = """
 import signal, sys
 import onnx
-from onnxprune.native import killable, terminate
+from onnxprune.model.traps import killable, terminate
 signal.signal(signal.SIGTERM, {handler})
 model = onnx.load(sys.argv[1])
 print("ready", flush=True)

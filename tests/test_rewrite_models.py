@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import api, external
+from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.model import load, save, to_proto
+from onnxprune.model import external, load, save, to_proto
+from onnxprune.model.graph import captured
 from onnxprune.options import Options
 from onnxprune.proof import valid
 from onnxprune.rewrite import rewrite
-from onnxprune.wiring import captured
 from tests.graphs import Net, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"

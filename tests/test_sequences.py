@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune import api
-from onnxprune.flat import flattened, nest
 from onnxprune.model import load
+from onnxprune.model.flatten import flattened, nest
 from tests.graphs import Net, group_of, ops_of, prune, run, with_arrays
 
 LISTS = {

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.model import load
-from onnxprune.shapes import Facts, dims_of, infer, symbolic_dims
+from onnxprune.model.shapes.infer import Facts, dims_of, infer, symbolic_dims
 from tests.graphs import INT64, Net
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune.sizes import (
+from onnxprune.model.shapes.polynomials import (
     Dim,
     bounds,
     broadcast,

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 
 from onnxprune.model import load
-from onnxprune.shapes import Facts, infer
-from onnxprune.thresholds import other_sides
+from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.thresholds import other_sides
 from tests.graphs import Net
 
 

@@ -10,13 +10,13 @@ import onnx
 from onnxprune import api
 from onnxprune.compare_outputs import difference
 from onnxprune.data import random_feeds
-from onnxprune.flat import flattened
-from onnxprune.functions import inlined
 from onnxprune.model import Model, load
+from onnxprune.model.flatten import flattened
+from onnxprune.model.inline import inlined
+from onnxprune.model.shapes.infer import infer
 from onnxprune.plan import Plan
 from onnxprune.proof import NOISE_MARGIN, NUDGES, TOLERANCES
 from onnxprune.runtime import Session
-from onnxprune.shapes import infer
 from tests.graphs import with_arrays
 
 

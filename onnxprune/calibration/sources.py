@@ -13,7 +13,7 @@ from onnxprune.calibration import arrays, images, polygraphy, script, text
 from onnxprune.calibration.request import Request, Samples, Source
 from onnxprune.data import random_feeds
 from onnxprune.errors import UsageError
-from onnxprune.shapes import infer
+from onnxprune.model.shapes.infer import infer
 
 Reader = Callable[[Path, Request], Samples]
 

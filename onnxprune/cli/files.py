@@ -32,7 +32,7 @@ def arrow(source: str, target: str) -> str:
 
 def load(source: str) -> Model:
     """Load a model from a path or from standard input."""
-    from onnxprune import model
+    from onnxprune.model import model
 
     if source == PIPE:
         _refuse_terminal_input()
@@ -169,7 +169,7 @@ def staged(texts: Mapping[str, str]) -> Iterator[None]:
         RunError: a disk is full.
         UsageError: a file cannot be written.
     """
-    from onnxprune import wire
+    from onnxprune.model import serialize
 
     with ExitStack() as stack:
         for target, text in texts.items():
@@ -178,11 +178,11 @@ def staged(texts: Mapping[str, str]) -> Iterator[None]:
                 if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
                     path.write_text(text, encoding="utf-8")
                     continue
-                (file,) = stack.enter_context(wire.replacing(path))
+                (file,) = stack.enter_context(serialize.replacing(path))
                 file.write(text.encode())
                 file.flush()
             except OSError as error:
-                raise wire.write_failure(path, error) from error
+                raise serialize.write_failure(path, error) from error
         yield
 
 

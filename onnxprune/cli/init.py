@@ -81,8 +81,8 @@ def _inputs(source: Model) -> list[ValueInfoProto]:
 
 def _described(value: ValueInfoProto) -> str:
     """An input: its name, type and sizes."""
+    from onnxprune.model.shapes.symbols import dims_of
     from onnxprune.runtime import dtype_of
-    from onnxprune.symbols import dims_of
 
     kind = value.type.tensor_type
     sizes = f"[{', '.join(map(str, dims_of(value)))}]" if kind.HasField("shape") else "of any shape"
@@ -91,7 +91,7 @@ def _described(value: ValueInfoProto) -> str:
 
 def _names(source: Model, groups: Groups) -> dict[str, str]:
     """What stands for a value in the help of options, and one for this model."""
-    from onnxprune.symbols import dims_of, symbolic_dims
+    from onnxprune.model.shapes.symbols import dims_of, symbolic_dims
 
     found = {}
     if groups.groups:

@@ -242,7 +242,7 @@ def workers(default: int | None) -> Callable[[Command], Command]:
 
 def check_sizes(model: Model, given: dict[str, int]) -> None:
     """Refuse sizes for axes that the model does not have."""
-    from onnxprune.symbols import symbolic_dims
+    from onnxprune.model.shapes.symbols import symbolic_dims
 
     known = list(symbolic_dims(model.proto.graph))
     for name in given:

@@ -9,9 +9,9 @@ import numpy as np
 
 from onnxprune.criteria.effective import Part, Weights
 from onnxprune.labels import as_field
+from onnxprune.model.graph import first_output
 from onnxprune.rules.site import Site
 from onnxprune.typing import Array
-from onnxprune.wiring import first_output
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,16 +13,16 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.model.graph import first_output
+from onnxprune.model.shapes.infer import Facts, Shape
 from onnxprune.rules import Rule
 from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
 from onnxprune.runtime import dtype_of
-from onnxprune.shapes import Facts, Shape
 from onnxprune.tracing import Tracing
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
-from onnxprune.wiring import first_output
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.
 PROBES = 5

@@ -15,12 +15,12 @@ from onnxprune.latency.operators import Operator, operators
 from onnxprune.latency.profile import Profile
 from onnxprune.latency.tables import Table, proportional, tables
 from onnxprune.measures import Sum, Terms
+from onnxprune.model.graph import first_output
+from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.runtime import Setting
-from onnxprune.shapes import Facts, infer
 from onnxprune.tracing import Tracing
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
-from onnxprune.wiring import first_output
 
 # What times of the same node may differ by between two profiles because of what else the machine does.
 DRIFT = 3.0

@@ -13,8 +13,8 @@ import onnx
 
 from onnxprune.latency.stopwatch import profiled
 from onnxprune.model import Model
+from onnxprune.model.graph import first_output
 from onnxprune.runtime import Setting
-from onnxprune.wiring import first_output
 
 # A model that is larger is not written once more for the sake of its optimised graph.
 LARGEST_OPTIMISED = 1 << 30

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune import wire
 from onnxprune.journal import cache_folder
+from onnxprune.model import serialize
 from onnxprune.runtime import Setting, cores, version
 
 FORMAT, VERSION = "onnxprune-latency", 1
@@ -79,7 +79,7 @@ def write(name: str, signature: Mapping[str, Any], setting: Setting, times: Mapp
     path = folder() / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with wire.replacing(path) as files:
+        with serialize.replacing(path) as files:
             files[0].write(json.dumps(document).encode())
     except OSError:
         return

@@ -14,8 +14,8 @@ from onnxprune.interleave import SESSIONS, Ratio, race
 from onnxprune.latency.prediction import Prediction, predict
 from onnxprune.latency.profile import Profile, profile
 from onnxprune.model import Model
+from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.runtime import CPU
-from onnxprune.symbols import sizes_of
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
 

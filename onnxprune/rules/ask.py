@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from onnxprune.errors import ModelError
 from onnxprune.labels import Axes
+from onnxprune.model.shapes.infer import Shape
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Follow, Rule
 from onnxprune.rules.site import Site, Unsupported
-from onnxprune.shapes import Shape
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

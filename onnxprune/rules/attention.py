@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.labels import Axes
-from onnxprune.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.rules import heads
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Product, rule

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.labels import Axes
-from onnxprune.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.quantized import note, tie_blocks, tie_to_blocks
 from onnxprune.rules.registry import rule

@@ -1,4 +1,4 @@
-"""If, Loop and Scan, laid out flat (see `flow.py`): what goes into their bodies and what comes out."""
+"""If, Loop and Scan, laid out flat (see `model/control_flow.py`): what goes into their bodies and what comes out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune import flow
 from onnxprune.labels import Axes, as_field, is_barrier
+from onnxprune.model import control_flow
 from onnxprune.rules.index import without
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import Site, Unsupported
@@ -16,10 +16,10 @@ from onnxprune.typing import Array
 STEPS = "the steps of a loop"
 
 
-@rule(flow.BEGIN, domain=flow.DOMAIN)
+@rule(control_flow.BEGIN, domain=control_flow.DOMAIN)
 def begin(site: Site) -> Sequence[Axes | None]:
     """A loop's state has the labels that it starts with, a slice those of what it is cut from."""
-    counted, states, axes = flow.begins(site.node)
+    counted, states, axes = control_flow.begins(site.node)
     given: list[Axes | None] = []
     for slot, name in enumerate(site.node.output):
         shape = site.facts.shapes.get(name)
@@ -36,7 +36,7 @@ def begin(site: Site) -> Sequence[Axes | None]:
 
 
 def _check_flat(site: Site) -> None:
-    if not flow.is_flat(site.node):
+    if not control_flow.is_flat(site.node):
         raise Unsupported("its inputs, outputs and attributes do not fit its bodies")
 
 
@@ -55,7 +55,7 @@ def _slice(site: Site, slot: int, axis: int) -> Axes:
 def if_(site: Site) -> Sequence[Axes | None]:
     """Outputs of both branches tied; a branch that can never be taken says nothing."""
     _check_flat(site)
-    slots = flow.branches(site.node)
+    slots = control_flow.branches(site.node)
     taken = site.state.branch_taken(site.node)
     used = [slots[taken]] if taken else list(slots.values())
     _ignore(site, 0)
@@ -67,7 +67,7 @@ def if_(site: Site) -> Sequence[Axes | None]:
 def loop(site: Site) -> Sequence[Axes | None]:
     """State tied from step to step; what every step adds is kept behind a new axis."""
     _check_flat(site)
-    of = flow.steps(site.node)
+    of = control_flow.steps(site.node)
     for slot in {*range(len(site.node.input))} - {*of.states, *of.ends, *of.parts}:
         _ignore(site, slot)
     results = [
@@ -95,7 +95,7 @@ def _tied(site: Site, slots: Sequence[int], otherwise: str) -> Axes | None:
 
 def _stacked(site: Site, slot: int, axis: int) -> Axes | None:
     """The labels of what all steps give, one after the other along a new axis."""
-    of = flow.steps(site.node)
+    of = control_flow.steps(site.node)
     output = site.node.output[slot - of.ends.start]
     inner, outer = (site.facts.shapes.get(name) for name in (site.node.input[slot], output))
     if inner is None or outer is None:

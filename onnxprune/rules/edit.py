@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.model.shapes.infer import Shape
 from onnxprune.rules.site import Site
-from onnxprune.shapes import Shape
 from onnxprune.typing import Array
 
 LARGEST_INT64 = np.iinfo(np.int64).max

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.labels import Axes
-from onnxprune.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.rules import contraction
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from onnxprune.labels import Axes, is_barrier
-from onnxprune.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.rules import heads
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import Product, rule

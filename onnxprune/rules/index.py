@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from onnxprune.evaluate import slice_positions, sliced_range, split_sizes
 from onnxprune.labels import Axes, as_line, is_barrier
+from onnxprune.model.shapes.constant_fold import slice_positions, sliced_range, split_sizes
 from onnxprune.rules.edit import LARGEST_INT64, Edit
 from onnxprune.rules.layout import take
 from onnxprune.rules.norm import axis_of

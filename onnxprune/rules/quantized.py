@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.labels import Axes
-from onnxprune.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.rules.contraction import Slots, convolved, follow_group, note_heads, product_letters
 from onnxprune.rules.layout import concatenated
 from onnxprune.rules.norm import axis_of

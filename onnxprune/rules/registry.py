@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from onnxprune import flow
 from onnxprune.labels import Axes
+from onnxprune.model import control_flow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
 
@@ -93,5 +93,5 @@ def find(domain: str, op: str, version: int) -> Rule | None:
 
 def all_rules() -> Iterable[Rule]:
     """Every registered rule, by domain, operator and version."""
-    public = (r for rules in _RULES.values() for r in rules if r.domain != flow.DOMAIN)
+    public = (r for rules in _RULES.values() for r in rules if r.domain != control_flow.DOMAIN)
     return sorted(public, key=lambda r: (r.domain, r.op, r.since))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import helper
 
-from onnxprune.evaluate import EVALUATORS
 from onnxprune.labels import Axes
+from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.registry import rule
 from onnxprune.rules.site import OVERRIDABLE, Letter, Site, Unsupported, through

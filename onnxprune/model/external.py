@@ -26,7 +26,7 @@ from onnx import (
 )
 
 from onnxprune.errors import ModelError
-from onnxprune.wire import TYPED_DATA, Blob, Buffer
+from onnxprune.model.serialize import TYPED_DATA, Blob, Buffer
 
 _CHUNK = 1 << 24
 _SUB_BYTE_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}

@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune import flow
-from onnxprune.entries import Entries, depends, follow
-from onnxprune.evaluate import split_sizes
-from onnxprune.sizes import (
+from onnxprune.model import control_flow as flow
+from onnxprune.model.shapes.constant_fold import split_sizes
+from onnxprune.model.shapes.entries import Entries, depends, follow
+from onnxprune.model.shapes.polynomials import (
     Dim,
     Dims,
     Size,

@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.flow import BEGIN, DOMAIN, FLAT, Path, attributes, branches, is_begin, is_flat
-from onnxprune.model import Model
-from onnxprune.names import Names
-from onnxprune.protos import bodies, copy_except, keep
-from onnxprune.sequences import laid_out, put_back
+from onnxprune.model.control_flow import BEGIN, DOMAIN, FLAT, Path, attributes, branches, is_begin, is_flat
+from onnxprune.model.model import Model
+from onnxprune.model.names import Names
+from onnxprune.model.protos import bodies, copy_except, keep
+from onnxprune.model.sequences import laid_out, put_back
 
 
 def flattened(model: Model) -> Model:

@@ -14,8 +14,8 @@ import onnx
 from onnx import ModelProto, TensorProto, defs, helper
 
 from onnxprune.errors import ModelError
-from onnxprune.external import byte_size, check_stored, is_external, locate, nodes, tensors
-from onnxprune.native import refuse_traps
+from onnxprune.model.external import byte_size, check_stored, is_external, locate, nodes, tensors
+from onnxprune.model.traps import refuse_traps
 from onnxprune.termination import killable
 
 logger = logging.getLogger(__name__)

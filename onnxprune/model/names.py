@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from onnx import GraphProto
 
-from onnxprune.protos import graphs
+from onnxprune.model.protos import graphs
 
 
 class Names:

@@ -18,11 +18,11 @@ from functools import cached_property
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from onnxprune.flow import attributes
-from onnxprune.model import Model
-from onnxprune.names import Names
-from onnxprune.protos import bodies, copy_except, keep
-from onnxprune.shapes import Facts, constant_value, infer
+from onnxprune.model.control_flow import attributes
+from onnxprune.model.model import Model
+from onnxprune.model.names import Names
+from onnxprune.model.protos import bodies, copy_except, keep
+from onnxprune.model.shapes.infer import Facts, constant_value, infer
 
 MARK = "onnxprune.sequence"
 # Elements that are laid out one by one.

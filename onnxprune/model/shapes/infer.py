@@ -2,7 +2,7 @@
 
 Symbolic input dims are replaced by numbers; one forward scan then alternates the shape functions of
 `onnx.defs` with the evaluation of the small integer subgraphs that exporters use to compute shapes. Beside the
-numbers it keeps what every size and entry is made of (`dims.py`): what depends on no symbol is static.
+numbers it keeps what every size and entry is made of (`model/shapes/dynamic.py`): what depends on no symbol is static.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
 
-from onnxprune import contrib, flow
-from onnxprune.dims import Unknowns
-from onnxprune.entries import Entries
-from onnxprune.evaluate import EVALUATORS
-from onnxprune.sizes import Dim, Dims, is_known, symbol
-from onnxprune.symbols import candidate_sizes, dims_of, symbolic_dims
+from onnxprune.model import control_flow
+from onnxprune.model.shapes import contrib
+from onnxprune.model.shapes.constant_fold import EVALUATORS
+from onnxprune.model.shapes.dynamic import Unknowns
+from onnxprune.model.shapes.entries import Entries
+from onnxprune.model.shapes.polynomials import Dim, Dims, is_known, symbol
+from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, symbolic_dims
 from onnxprune.termination import killable
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class _Step:
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
-        if flow.is_begin(node) or flow.is_flat(node):
+        if control_flow.is_begin(node) or control_flow.is_flat(node):
             self._flow(node)
             return
         if self._evaluate(node):
@@ -260,7 +261,7 @@ class _Step:
     def follow(self, node: onnx.NodeProto) -> None:
         """What of the outputs depends on symbols."""
         unknowns = self.unknowns
-        if flow.is_begin(node) or flow.is_flat(node):
+        if control_flow.is_begin(node) or control_flow.is_flat(node):
             unknowns.flow(node, self.shared.varying)
         elif unknowns.touches(node) and (node.op_type not in _SAME_SHAPE or node.domain or len(node.output) > 1):
             unknowns.node(node, lambda: self._dims(node))
@@ -286,8 +287,8 @@ class _Step:
 
     def _flow(self, node: onnx.NodeProto) -> None:
         """What a body is given, and what comes out of the bodies of a node."""
-        flow.infer(node, self.scan, self.shared.unsteady, self.unknowns.static(node.input[0]))
-        counted = flow.begins(node)[0] if flow.is_begin(node) else 0
+        control_flow.infer(node, self.scan, self.shared.unsteady, self.unknowns.static(node.input[0]))
+        counted = control_flow.begins(node)[0] if control_flow.is_begin(node) else 0
         for slot, name in enumerate(node.output):
             known = name in self.scan.shapes and slot >= counted
             if name in self.shared.infos and not known and name not in self.shared.unsteady:

@@ -17,10 +17,11 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from onnxprune import checker, reading, wire
-from onnxprune import external as ext
+from onnxprune import reading
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.wire import Blob
+from onnxprune.model import external as ext
+from onnxprune.model import serialize, validate
+from onnxprune.model.serialize import Blob
 
 _INLINE_BYTES = 1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
 
@@ -165,7 +166,7 @@ def load(source: Any, *, check: bool = True, folder: str | os.PathLike[str] | No
         raise ModelError(f"{model.name} is not an ONNX model: it has no {lacking}", hint="export it again")
     if check:
         try:
-            checker.check(proto, model.folder, model.name)
+            validate.check(proto, model.folder, model.name)
         except (UnicodeDecodeError, TypeError) as error:  # upb hands out text that is not UTF-8 as it is
             raise ModelError(f"{model.name}: a name in it is not UTF-8 text", hint="the file is damaged") from error
     return model
@@ -224,7 +225,7 @@ def _parse(data: bytes | bytearray | memoryview, name: str) -> ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         hint = "the file is damaged, truncated, or of another format; export or download it again"
-        if len(data) > wire.PROTOBUF_LIMIT:
+        if len(data) > serialize.PROTOBUF_LIMIT:
             hint = "no ONNX file can be larger than 2 GiB; export it with external data"
         raise ModelError(f"{name} is not an ONNX model ({len(data)} bytes that do not parse)", hint=hint) from error
     return proto
@@ -266,14 +267,14 @@ def save(
             _write_files(model, path, force, external)
     except OSError as error:
         name = "standard output" if target == "-" else "the stream" if path is None else path
-        raise wire.write_failure(name, error) from error
+        raise serialize.write_failure(name, error) from error
 
 
 def _write_files(model: Model, path: Path, force: bool, external: bool | None) -> None:
     targets = check_target(model, path, force=force, external=external)
-    with wire.replacing(*targets) as files:
+    with serialize.replacing(*targets) as files:
         if len(targets) > 1:
-            _write_external(model, files[1], wire.DataFile(files[0], targets[0].name))
+            _write_external(model, files[1], serialize.DataFile(files[0], targets[0].name))
         else:
             _write_inline(model, files[0])
 
@@ -285,7 +286,7 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
         UsageError: one of them is the input, exists without `force`, or cannot be written.
     """
     if external is None:
-        external = model.external or model.nbytes > wire.PROTOBUF_LIMIT - (64 << 20)  # some room for the graph
+        external = model.external or model.nbytes > serialize.PROTOBUF_LIMIT - (64 << 20)  # some room for the graph
     targets = [path.with_name(path.name + ".data"), path] if external else [path]
     folder = targets[0].parent
     if not folder.is_dir():
@@ -299,7 +300,7 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
     for target in targets:
         if target.is_dir():
             raise UsageError(f"cannot write {target}: it is a directory", hint="name a file in it")
-        if any(wire.same_file(target, source) for source in sources):
+        if any(serialize.same_file(target, source) for source in sources):
             raise UsageError(f"{target} is the input, which is never overwritten", hint="choose another output")
         if target.exists() and not force:
             raise UsageError(
@@ -310,13 +311,15 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
 
 def file_size(model: Model) -> int:
     """Bytes that the model takes when it is saved; with external data at most, and that of both files."""
-    padding = sum(map(wire.DataFile.padding, map(ext.byte_size, ext.tensors(model.proto)))) if model.external else 0
+    padding = (
+        sum(map(serialize.DataFile.padding, map(ext.byte_size, ext.tensors(model.proto)))) if model.external else 0
+    )
     return _inline_blob(model).size + padding
 
 
 def _write_inline(model: Model, file: BinaryIO) -> None:
     blob = _inline_blob(model)
-    if blob.size > wire.PROTOBUF_LIMIT:
+    if blob.size > serialize.PROTOBUF_LIMIT:
         hint = "save it to a path, with external data"
         raise ModelError(f"{model.name} takes {blob.size} bytes, and one file holds at most 2 GiB", hint=hint)
     file.writelines(blob.pieces())
@@ -325,32 +328,32 @@ def _write_inline(model: Model, file: BinaryIO) -> None:
 def _inline_blob(model: Model, canonical: bool = False) -> Blob:
     """The serialised model with all data in it; canonical: all of it raw."""
     rest = _moved(model, lambda tensor, data: setattr(tensor, "raw_data", b"".join(data.pieces())))
-    entries = [wire.tensor_blob(t, model._data(t, raw=canonical)) for t in model.proto.graph.initializer]
-    return wire.model_blob(rest, entries)
+    entries = [serialize.tensor_blob(t, model._data(t, raw=canonical)) for t in model.proto.graph.initializer]
+    return serialize.model_blob(rest, entries)
 
 
-def _write_external(model: Model, file: BinaryIO, data_file: wire.DataFile) -> None:
+def _write_external(model: Model, file: BinaryIO, data_file: serialize.DataFile) -> None:
     rest = _moved(model, data_file.add)
     entries = []
     for tensor in model.proto.graph.initializer:
         data = model._data(tensor, raw=ext.byte_size(tensor) >= _INLINE_BYTES)
         if data is None or data.size < _INLINE_BYTES:
-            entries.append(wire.tensor_blob(tensor, data))
+            entries.append(serialize.tensor_blob(tensor, data))
             continue
-        moved = wire.without_data(tensor)
+        moved = serialize.without_data(tensor)
         data_file.add(moved, data)
-        entries.append(wire.tensor_blob(moved, None))
-    file.writelines(wire.model_blob(rest, entries).pieces())
+        entries.append(serialize.tensor_blob(moved, None))
+    file.writelines(serialize.model_blob(rest, entries).pieces())
 
 
 def _moved(model: Model, put: Callable[[TensorProto, Blob], None]) -> ModelProto:
     """The model; as a copy if external data other than of the main initializers had to find a new place."""
     if all(model.initializers.get(tensor.name) is tensor for tensor in model._externals):
         return model.proto
-    rest = ModelProto.FromString(b"".join(wire.model_blob(model.proto, []).pieces()))
+    rest = ModelProto.FromString(b"".join(serialize.model_blob(model.proto, []).pieces()))
     for tensor in filter(ext.is_external, ext.tensors(rest)):
         data = ext.region_blob(tensor, model.folder)
-        bare = wire.without_data(tensor)
+        bare = serialize.without_data(tensor)
         put(bare, data)
         tensor.CopyFrom(bare)
     return rest
@@ -362,7 +365,7 @@ def _moved(model: Model, put: Callable[[TensorProto, Blob], None]) -> ModelProto
 def to_proto(model: Model) -> ModelProto:
     """A copy of the model with all data in memory."""
     blob = _inline_blob(model)
-    if blob.size > wire.PROTOBUF_LIMIT:
+    if blob.size > serialize.PROTOBUF_LIMIT:
         hint = "save it to a path, with external data"
         raise ModelError(f"{model.name} takes {blob.size} bytes, too much for one ModelProto (2 GiB)", hint=hint)
     return ModelProto.FromString(b"".join(blob.pieces()))

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper
 
-from onnxprune.protos import MICROSOFT
-from onnxprune.sizes import Dim, Dims, Size, broadcast, largest
+from onnxprune.model.protos import MICROSOFT
+from onnxprune.model.shapes.polynomials import Dim, Dims, Size, broadcast, largest
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from onnxprune.entries import COMPUTES
-from onnxprune.shapes import Facts
-from onnxprune.sizes import Atom, Dim, Size
+from onnxprune.model.shapes.entries import COMPUTES
+from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.polynomials import Atom, Dim, Size
 
 # Operators whose result changes its course where two operands are equal.
 _TWO_SIDED = frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min"))

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.evaluate import EVALUATORS
-from onnxprune.sizes import (
+from onnxprune.model.shapes.constant_fold import EVALUATORS
+from onnxprune.model.shapes.polynomials import (
     Dim,
     Size,
     bounds,

@@ -1,4 +1,4 @@
-"""How runs go through a flat graph (see `flat.py`): which branches they take, and what runs in which order.
+"""How runs go through a flat graph (see `model/flatten.py`): which branches they take, and what runs in which order.
 
 An If whose condition is known is gone: the nodes of the branch that is taken run like any others, those of the other
 branch do not run. A loop runs in one go; what its body makes in every step can be had as one array of all steps.
@@ -13,11 +13,11 @@ from functools import cached_property
 import onnx
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
-from onnxprune import flow
-from onnxprune.flat import closed, handed_on, rename
-from onnxprune.model import Model
+from onnxprune.model import control_flow
+from onnxprune.model.flatten import closed, handed_on, rename
+from onnxprune.model.graph import captured
+from onnxprune.model.model import Model
 from onnxprune.typing import Array
-from onnxprune.wiring import captured
 
 # First output of a flat If -> the branch that is taken.
 Route = Mapping[str, str]
@@ -66,9 +66,9 @@ class Course:
         """What runs, in order."""
         stack: list[list[Step]] = [[]]
         for node in self.model.proto.graph.node:
-            if flow.is_begin(node):
+            if control_flow.is_begin(node):
                 stack.append([Step((node,))])
-            elif flow.is_flat(node):
+            elif control_flow.is_flat(node):
                 count = sum(len(a.strings) for a in node.attribute if a.name == "bodies")
                 frames = stack[-count:]
                 del stack[-count:]
@@ -80,7 +80,7 @@ class Course:
     def _joined(self, node: NodeProto, frames: Sequence[Sequence[Step]]) -> Iterator[Step]:
         taken = self.route.get(node.output[0]) if node.op_type == "If" else None
         if taken is not None:
-            slots = flow.branches(node)
+            slots = control_flow.branches(node)
             yield from frames[list(slots).index(taken)][1:]
             yield from (Step((handed,)) for handed in handed_on(node, slots[taken]))
             return
@@ -93,7 +93,7 @@ class Course:
     def choices(self) -> dict[str, str]:
         """First output of every If that the route says nothing of -> its condition; those in loops are left out."""
         nodes = (step.nodes for step in self.steps)
-        return {n[-1].output[0]: n[-1].input[0] for n in nodes if flow.is_flat(n[-1]) and _passes_tensors(n)}
+        return {n[-1].output[0]: n[-1].input[0] for n in nodes if control_flow.is_flat(n[-1]) and _passes_tensors(n)}
 
     @cached_property
     def stacked(self) -> frozenset[str]:
@@ -168,7 +168,9 @@ def _passes_tensors(nodes: Sequence[NodeProto]) -> bool:
     """Whether a flat node is an If, of whose branches tensors come: a sequence needs a later opset to be handed on."""
     if nodes[-1].op_type != "If":
         return False
-    bodies = (GraphProto.FromString(a.s) for n in nodes if flow.is_begin(n) for a in n.attribute if a.name == "body")
+    bodies = (
+        GraphProto.FromString(a.s) for n in nodes if control_flow.is_begin(n) for a in n.attribute if a.name == "body"
+    )
     return all(o.type.WhichOneof("value") in ("tensor_type", None) for body in bodies for o in body.output)
 
 

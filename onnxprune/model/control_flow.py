@@ -1,4 +1,4 @@
-"""If, Loop and Scan in a flat graph (see `flat.py`): what their nodes mean.
+"""If, Loop and Scan in a flat graph (see `model/flatten.py`): what their nodes mean.
 
 The nodes of a body stand between a `Begin`, whose outputs are what the body is given, and the node that the body
 belongs to, which gets the outputs of its bodies as inputs.
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnxprune.names import Names
+from onnxprune.model.names import Names
 
 if TYPE_CHECKING:
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
 
 DOMAIN = "onnxprune.flow"
 BEGIN = "Begin"
@@ -154,7 +154,7 @@ def _sources(node: NodeProto, condition: np.ndarray | None) -> list[list[str]]:
     return [[node.input[part[i]] for part in used] for i in range(len(node.output))]
 
 
-# The sizes of a tensor as far as they are known at all: some are polynomials, see `sizes.py`.
+# The sizes of a tensor as far as they are known at all: some are polynomials, see `model/shapes/polynomials.py`.
 Dims = Sequence[Any]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT
 
 Attributes = Mapping[str, Any]
 # The value of an input by its slot: None where it is omitted, not a number where it is not static.

@@ -1,0 +1,5 @@
+"""Load, look into, check, change and save an ONNX model without running it."""
+
+from onnxprune.model.model import Model, check_target, file_size, load, save, to_graph, to_proto
+
+__all__ = ["Model", "check_target", "file_size", "load", "save", "to_graph", "to_proto"]

@@ -1,0 +1,1 @@
+"""Shapes and values of every tensor that are known before a model runs."""
