@@ -8,7 +8,7 @@ from onnxprune import interface
 from onnxprune.cut import Cut
 from onnxprune.model import Model
 from onnxprune.runtime import Session
-from onnxprune.tally import Agreement, Tally
+from onnxprune.runtime.agreement import Agreement, Tally
 from onnxprune.typing import Array
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune import recover
-from onnxprune.bench import Place
 from onnxprune.grouping import Groups
 from onnxprune.grouping import trace as trace_model
 from onnxprune.model import Model, load, to_graph, to_proto
@@ -16,6 +15,7 @@ from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, plan_for, run
 from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
+from onnxprune.runtime.bench import Place
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import calibration, criteria, jobs, probe, recover
+from onnxprune import calibration, criteria, probe, recover
 from onnxprune import plan as plans
 from onnxprune.budget import UNITS
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import Group, Groups, trace
-from onnxprune.journal import Journal, key_of
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.plan import Step
+from onnxprune.runtime import workers as jobs
+from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.selection import select
 from onnxprune.timing import Timing
 from onnxprune.typing import Array

@@ -28,7 +28,7 @@ from onnxprune.parameters import Parameters
 from onnxprune.recover import Options, targets
 from onnxprune.rules.pointwise import BINARY, UNARY
 from onnxprune.rules.site import Site
-from onnxprune.tapped import resumed
+from onnxprune.runtime.activations import resumed
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from onnxprune.layers import Layer
 from onnxprune.onward import Onward
 from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rules.site import Site
-from onnxprune.tapped import resumed
+from onnxprune.runtime.activations import resumed
 from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.

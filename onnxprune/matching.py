@@ -19,7 +19,7 @@ from onnxprune.grouping import Groups, retrace
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, flattened
 from onnxprune.parameters import Parameters
-from onnxprune.tapped import Walk, routes_of
+from onnxprune.runtime.activations import Walk, routes_of
 from onnxprune.typing import Array
 
 NORM = "BatchNormalization"

@@ -28,8 +28,8 @@ from onnxprune.model import Model, load, save
 from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.tally import Tally
-from onnxprune.tapped import Store, Walk, entering, rerun
+from onnxprune.runtime.activations import Store, Walk, entering, rerun
+from onnxprune.runtime.agreement import Tally
 from onnxprune.typing import Array
 
 Run = Mapping[str, Array]

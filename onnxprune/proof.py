@@ -16,7 +16,6 @@ from onnxprune import inside, interface, kept, measures
 from onnxprune import strength as strengths
 from onnxprune.compare_outputs import differences
 from onnxprune.cut import Cut
-from onnxprune.data import random_feeds
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
 from onnxprune.grouping import Groups
@@ -27,6 +26,7 @@ from onnxprune.model.external import item_bits
 from onnxprune.model.protos import without_weights
 from onnxprune.reference import masked
 from onnxprune.runtime import Session
+from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.strength import Sample, Strength
 from onnxprune.termination import killable
 from onnxprune.typing import Array

@@ -26,8 +26,8 @@ from onnxprune.onward import onward
 from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rewrite import nested, rewrite, rewritten
 from onnxprune.rules.site import Site
-from onnxprune.tally import Agreement
-from onnxprune.tapped import MEMORY, Walk, routes_of
+from onnxprune.runtime.activations import MEMORY, Walk, routes_of
+from onnxprune.runtime.agreement import Agreement
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -10,22 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, cost, goals, jobs, recover, stepwise
+from onnxprune import calibration, cost, goals, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
-from onnxprune.bench import Place
 from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.grouping import trace
-from onnxprune.journal import Journal, key_of
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.pipelines import prune
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.probe import Carried
 from onnxprune.rewrite import rewrite
+from onnxprune.runtime import workers as jobs
+from onnxprune.runtime.bench import Place
+from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.target import RISING, Target
 from onnxprune.timing import needs_tables
 from onnxprune.typing import Array

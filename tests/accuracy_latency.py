@@ -16,10 +16,10 @@ from pathlib import Path
 
 from onnxprune import api
 from onnxprune.allocate import STRATEGIES
-from onnxprune.bench import Place
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.runtime import Setting
+from onnxprune.runtime.bench import Place
 from tests import labelled, shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "latency.md"

@@ -24,12 +24,12 @@ from onnx import numpy_helper
 from onnxprune import api, inside, proof
 from onnxprune.compare_outputs import difference
 from onnxprune.cut import Cut
-from onnxprune.data import random_feeds
 from onnxprune.errors import OnnxPruneError
 from onnxprune.interface import feeds, in_range
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.runtime import Session
+from onnxprune.runtime.random_inputs import random_feeds
 from tests import fuzz, random_graphs, shared
 
 KINDS = ("multiplied by 1.5", "positions swapped")

@@ -202,10 +202,10 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
     """How far the outputs moved from the original's, and differ from those of the original with zeroed weights."""
     from onnxprune import api
     from onnxprune.compare_outputs import difference
-    from onnxprune.data import random_feeds
     from onnxprune.model import save
     from onnxprune.model.shapes.infer import infer
     from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
+    from onnxprune.runtime.random_inputs import random_feeds
 
     if model.nbytes > 700 << 20:
         return {}
@@ -240,7 +240,7 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
 
 def runs(path: Path, model: Any, facts: Any) -> bool:
     """Whether a model runs at the sizes in `facts`."""
-    from onnxprune.data import random_feeds
+    from onnxprune.runtime.random_inputs import random_feeds
 
     try:
         run(str(path), random_feeds(model, facts, np.random.default_rng(5)))

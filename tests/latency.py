@@ -21,18 +21,18 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from onnxprune import calibration, criteria, interleave, recover
+from onnxprune import calibration, criteria, recover
 from onnxprune.agreement import agreement
-from onnxprune.bench import Place, entrant, feeds_at
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import OnnxPruneError
 from onnxprune.grouping import Groups, trace
-from onnxprune.interleave import race
 from onnxprune.latency.prediction import Prediction
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
-from onnxprune.runtime import Setting
+from onnxprune.runtime import Setting, paired_timing
+from onnxprune.runtime.bench import Place, entrant, feeds_at
+from onnxprune.runtime.paired_timing import race
 from onnxprune.selection import select
 from onnxprune.timing import Timing
 from onnxprune.typing import Array
@@ -230,7 +230,7 @@ def main() -> None:
         parser.error(shared.ABSENT)
     if given.busy:
         given.threads = "1"
-        interleave.time = SimpleNamespace(perf_counter=time.thread_time)
+        paired_timing.time = SimpleNamespace(perf_counter=time.thread_time)
     rows = Rows([], [], [])
     for name in given.model or CNNS + TRANSFORMERS:
         with shared.materialised(shared.entry(name)) as path:

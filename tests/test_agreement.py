@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnxprune.tally import Tally
+from onnxprune.runtime.agreement import Tally
 
 
 def tallied(wanted, found, batch):

@@ -12,9 +12,9 @@ import pytest
 
 import onnxprune
 from onnxprune import api
-from onnxprune.bench import Place
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.model import Model, load
+from onnxprune.runtime.bench import Place
 from tests.graphs import Net, run, shapes_of
 
 

@@ -9,14 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune import interleave
-from onnxprune.bench import Place, bench, feeds_of
 from onnxprune.errors import RunError, UsageError
-from onnxprune.interleave import SESSIONS, Race, Ratio, race
 from onnxprune.model import load
 from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.report import numbers, text
-from onnxprune.runtime import Setting
+from onnxprune.runtime import Setting, paired_timing
+from onnxprune.runtime.bench import Place, bench, feeds_of
+from onnxprune.runtime.paired_timing import SESSIONS, Race, Ratio, race
 from tests.graphs import Net
 from tests.test_cli import run  # noqa: F401 - a fixture
 
@@ -29,7 +28,7 @@ DIGITS = str(MODELS / "digits.onnx")
 def clock(monkeypatch):
     """A clock that only moves when a simulated model runs."""
     now = [0.0]
-    monkeypatch.setattr(interleave.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(paired_timing.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -101,7 +100,7 @@ def test_what_is_interrupted_now_and_then_counts_with_its_other_runs(clock):
 
 def test_shortest_races_still_have_all_sessions_and_rounds(clock):
     found = race([simulated(clock, 5.0)], seconds=0.0, least=2)
-    assert found.rounds.shape == (SESSIONS, 2, 1) and len(found.runs[0]) == 2 * SESSIONS * interleave.FEWEST
+    assert found.rounds.shape == (SESSIONS, 2, 1) and len(found.runs[0]) == 2 * SESSIONS * paired_timing.FEWEST
 
 
 def test_one_session_says_nothing_about_noise():

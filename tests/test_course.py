@@ -16,7 +16,7 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course
 from onnxprune.report import data, text
 from onnxprune.runtime import Session
-from onnxprune.tapped import Walk, routes_of
+from onnxprune.runtime.activations import Walk, routes_of
 from onnxprune.typing import Array
 from tests.test_flow import into
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import RunError, UsageError
-from onnxprune.jobs import Work, stream
+from onnxprune.runtime.workers import Work, stream
 
 
 def adder(shared):

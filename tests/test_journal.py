@@ -2,10 +2,10 @@
 
 import pytest
 
-from onnxprune import journal
 from onnxprune.errors import UsageError
-from onnxprune.journal import Journal, cache_folder, key_of
 from onnxprune.latency import store
+from onnxprune.runtime import journal
+from onnxprune.runtime.journal import Journal, cache_folder, key_of
 
 
 def test_what_was_put_is_found_again(tmp_path):

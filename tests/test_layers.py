@@ -12,7 +12,17 @@ import onnxprune
 
 ROOT = Path(onnxprune.__file__).parent
 LEVELS = (
-    ("errors", "typing", "termination", "labels", "memory", "reading", "journal", "jobs", "cluster"),
+    (
+        "errors",
+        "typing",
+        "termination",
+        "labels",
+        "memory",
+        "reading",
+        "runtime.journal",
+        "runtime.workers",
+        "runtime.dask",
+    ),
     (
         *(
             "model.serialize",
@@ -39,7 +49,7 @@ LEVELS = (
     ),
     ("rules",),
     (
-        "runtime",
+        "runtime.session",
         "computed",
         "model.graph",
         "graph_index",
@@ -52,8 +62,17 @@ LEVELS = (
         "measures",
     ),
     (
-        *("interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
-        *("parameters", "tally", "evaluation", "matching", "model.run_order"),
+        *(
+            "runtime.paired_timing",
+            "runtime.random_inputs",
+            "runtime.memory",
+            "runtime.bench",
+            "calibration",
+            "runtime.activations",
+            "layers",
+            "latency",
+        ),
+        *("parameters", "runtime.agreement", "evaluation", "matching", "model.run_order"),
     ),
     (
         "criteria",
@@ -169,10 +188,10 @@ def test_no_two_modules_import_each_other() -> None:
     ("package", "owner"),
     [
         ("onnx_graphsurgeon", "model.model"),
-        ("onnxruntime", "runtime"),
+        ("onnxruntime", "runtime.session"),
         ("click", "cli"),
         ("PIL", "calibration"),
-        ("distributed", "cluster"),
+        ("distributed", "runtime.dask"),
         ("matplotlib", "report"),
         ("tokenizers", "calibration"),
     ],

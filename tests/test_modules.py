@@ -60,7 +60,7 @@ def test_no_circles():
     ("package", "owner"),
     [
         ("onnx_graphsurgeon", "model/model.py"),
-        ("onnxruntime", "runtime.py"),
+        ("onnxruntime", "runtime/session.py"),
         ("torch", ""),
         ("scipy", ""),
         ("pandas", ""),

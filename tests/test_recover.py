@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxprune
 from onnxprune import api, recover, refit
 from onnxprune.cut import Cut
-from onnxprune.data import random_feeds
 from onnxprune.errors import UsageError
 from onnxprune.layers import layer_of
 from onnxprune.model import load, to_proto
@@ -23,6 +22,7 @@ from onnxprune.options import Options
 from onnxprune.parameters import Parameters
 from onnxprune.report import data as report
 from onnxprune.report import text
+from onnxprune.runtime.random_inputs import random_feeds
 
 MODELS = Path(__file__).parent.parent / "models"
 

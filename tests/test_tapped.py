@@ -7,7 +7,7 @@ from onnx import parser
 
 from onnxprune.model import load
 from onnxprune.runtime import Session
-from onnxprune.tapped import Walk
+from onnxprune.runtime.activations import Walk
 
 WEIGHTS = [", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24))]
 MODEL = f"""

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.bench import Place
-from onnxprune.interleave import Ratio
 from onnxprune.latency.tables import Table, plan
 from onnxprune.latency.timer import Timed, Timer
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.report import data, text
 from onnxprune.runtime import Setting
+from onnxprune.runtime.bench import Place
+from onnxprune.runtime.paired_timing import Ratio
 from tests.test_cli import run  # noqa: F401 - a fixture
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -9,7 +9,6 @@ import onnx
 
 from onnxprune import api
 from onnxprune.compare_outputs import difference
-from onnxprune.data import random_feeds
 from onnxprune.model import Model, load
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
@@ -17,6 +16,7 @@ from onnxprune.model.shapes.infer import infer
 from onnxprune.plan import Plan
 from onnxprune.proof import NOISE_MARGIN, NUDGES, TOLERANCES
 from onnxprune.runtime import Session
+from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs import with_arrays
 
 

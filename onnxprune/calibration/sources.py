@@ -11,9 +11,9 @@ import numpy as np
 
 from onnxprune.calibration import arrays, images, polygraphy, script, text
 from onnxprune.calibration.request import Request, Samples, Source
-from onnxprune.data import random_feeds
 from onnxprune.errors import UsageError
 from onnxprune.model.shapes.infer import infer
+from onnxprune.runtime.random_inputs import random_feeds
 
 Reader = Callable[[Path, Request], Samples]
 

@@ -43,8 +43,8 @@ def bench(
     """
     files.check_one_pipe(*models)
     console.progress("loading")
-    from onnxprune import bench as benching
     from onnxprune.report import data, text
+    from onnxprune.runtime import bench as benching
 
     results = benching.bench(
         [files.load(name) for name in models],

@@ -14,8 +14,8 @@ from onnxprune.cli.types import Multiple, Pair, Ratio, Shape
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.bench import Place
     from onnxprune.model import Model
+    from onnxprune.runtime.bench import Place
 
 Command = Callable[..., Any]
 
@@ -55,8 +55,8 @@ class Where:
 
     def settled(self) -> Place:
         """The same, checked."""
-        from onnxprune.bench import Place
         from onnxprune.runtime import Setting
+        from onnxprune.runtime.bench import Place
 
         return Place(Setting(self.provider, self.threads), self.shapes)
 
@@ -227,10 +227,10 @@ def workers(default: int | None) -> Callable[[Command], Command]:
                     "--jobs and --dask cannot both be given", hint="a cluster says how many workers it has"
                 )
             if dask is None:
-                from onnxprune.runtime import cores
+                from onnxprune.runtime.session import cores
 
                 return function(*args, workers=jobs or default or cores(), **given)
-            from onnxprune.cluster import connected
+            from onnxprune.runtime.dask import connected
 
             with connected(dask) as client:
                 return function(*args, workers=client, **given)

@@ -13,8 +13,8 @@ from onnxprune.grouping import Groups
 from onnxprune.layers import layer_of
 from onnxprune.parameters import Parameters
 from onnxprune.rules.site import Site
-from onnxprune.tally import Tally
-from onnxprune.tapped import Walk, entering, rerun, resumed, routes_of
+from onnxprune.runtime.activations import Walk, entering, rerun, resumed, routes_of
+from onnxprune.runtime.agreement import Tally
 from onnxprune.typing import Array
 
 # Samples, at least, that the model is run on for every set of trials.

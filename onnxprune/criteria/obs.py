@@ -30,7 +30,7 @@ from onnxprune.grouping import Group, Groups
 from onnxprune.labels import as_field
 from onnxprune.layers import Layer, layer_of
 from onnxprune.rules.site import Site
-from onnxprune.tapped import Store, Walk, routes_of, tappable
+from onnxprune.runtime.activations import Store, Walk, routes_of, tappable
 from onnxprune.typing import Array
 
 DAMPING = 1e-2

@@ -19,7 +19,7 @@ from onnxprune.rules import Rule
 from onnxprune.rules.ask import make_follow
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.site import Site
-from onnxprune.runtime import dtype_of
+from onnxprune.runtime.session import dtype_of
 from onnxprune.tracing import Tracing
 from onnxprune.typing import Array
 from onnxprune.widths import Widths

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune.journal import cache_folder
 from onnxprune.model import serialize
-from onnxprune.runtime import Setting, cores, version
+from onnxprune.runtime import Setting
+from onnxprune.runtime.journal import cache_folder
+from onnxprune.runtime.session import cores, version
 
 FORMAT, VERSION = "onnxprune-latency", 1
 # More than any table has: what is larger was not written by `write`.

@@ -9,13 +9,13 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.bench import Place, entrant, feeds_at, feeds_of
-from onnxprune.interleave import SESSIONS, Ratio, race
 from onnxprune.latency.prediction import Prediction, predict
 from onnxprune.latency.profile import Profile, profile
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
-from onnxprune.runtime import CPU
+from onnxprune.runtime.bench import Place, entrant, feeds_at, feeds_of
+from onnxprune.runtime.paired_timing import SESSIONS, Ratio, race
+from onnxprune.runtime.session import CPU
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from onnxprune import calibration, cost, datafree, goals, interface, matching, proof, recover, stepwise
 from onnxprune import plan as plans
-from onnxprune.bench import Place
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost
 from onnxprune.cut import Cut, gone
@@ -28,8 +27,9 @@ from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite
+from onnxprune.runtime.activations import counted, routes_of
+from onnxprune.runtime.bench import Place
 from onnxprune.selection import Goal
-from onnxprune.tapped import counted, routes_of
 from onnxprune.timing import Timing
 from onnxprune.typing import Array
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.cost import branches_taken
 
 if TYPE_CHECKING:
-    from onnxprune.bench import Result
     from onnxprune.cost import Cost, Layer
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
-    from onnxprune.interleave import Ratio
     from onnxprune.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
     from onnxprune.rules import Rule
+    from onnxprune.runtime.bench import Result
+    from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.timing import GroupTime
 
 VERSION = 1

@@ -10,11 +10,9 @@ from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
-    from onnxprune.bench import Result
     from onnxprune.cost import Branches, Cost
     from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
-    from onnxprune.interleave import Ratio
     from onnxprune.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.plan import Plan
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
     from onnxprune.recover import Repair
     from onnxprune.report.data import LayerChange
     from onnxprune.rules import Rule
+    from onnxprune.runtime.bench import Result
+    from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.selection import Goal
     from onnxprune.timing import GroupTime
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import RunError
-from onnxprune.runtime import Deployed, Setting
+from onnxprune.runtime.session import Deployed, Setting
 
 STATUS = Path("/proc/self/status")
-CODE = "import sys; from onnxprune.footprint import measure; measure(*sys.argv[1:])"
+CODE = "import sys; from onnxprune.runtime.memory import measure; measure(*sys.argv[1:])"
 
 
 def peak(model: Path, feeds: Mapping[str, np.ndarray], setting: Setting) -> int | None:
@@ -48,7 +48,7 @@ def peak(model: Path, feeds: Mapping[str, np.ndarray], setting: Setting) -> int 
 
 def _environment() -> dict[str, str]:
     """That of this process, in which the package is found in any case."""
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
 
 

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import footprint, interleave
-from onnxprune.data import random_feeds
 from onnxprune.errors import RunError, UsageError
-from onnxprune.interleave import Ratio
 from onnxprune.model import Model, load, save
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
-from onnxprune.runtime import Deployed, Setting
+from onnxprune.runtime import memory as footprint
+from onnxprune.runtime import paired_timing
+from onnxprune.runtime.paired_timing import Ratio
+from onnxprune.runtime.random_inputs import random_feeds
+from onnxprune.runtime.session import Deployed, Setting
 
 Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str], object]
@@ -116,8 +117,8 @@ def bench(
         for feeds in made:
             tell(f"timing {len(models)} models, batch {batch_of(models[0], feeds[0])}")
             entrants = [entrant(path, setting, given) for path, given in zip(paths, feeds, strict=True)]
-            least = -(-runs // interleave.SESSIONS)
-            raced = interleave.race(entrants, seconds=seconds, least=least)
+            least = -(-runs // paired_timing.SESSIONS)
+            raced = paired_timing.race(entrants, seconds=seconds, least=least)
             timings.append([_timing(raced, i, batch_of(m, feeds[i])) for i, m in enumerate(models)])
         tell("measuring memory")
         memory = [footprint.peak(path, feeds, setting) for path, feeds in zip(paths, made[-1], strict=True)]
@@ -139,12 +140,12 @@ def _saved(model: Model, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-def _timing(raced: interleave.Race, index: int, batch: int) -> Timing:
+def _timing(raced: paired_timing.Race, index: int, batch: int) -> Timing:
     ratio = raced.ratio(index) if index else Ratio(1, 1, 1)
     return Timing(batch, raced.median(index), raced.percentile(index, 95), len(raced.runs[index]), ratio)
 
 
-def entrant(model: Model | Path, setting: Setting, feeds: Feeds) -> interleave.Entrant:
+def entrant(model: Model | Path, setting: Setting, feeds: Feeds) -> paired_timing.Entrant:
     """A model that takes part in a race."""
 
     @contextmanager

@@ -7,7 +7,7 @@ import onnx
 
 from onnxprune.model import Model, control_flow
 from onnxprune.model.shapes.infer import Facts
-from onnxprune.runtime import dtype_of
+from onnxprune.runtime.session import dtype_of
 
 # Operators through which token ids reach the table that they index.
 _CARRIERS = frozenset(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip"))

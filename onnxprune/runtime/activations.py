@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxprune.model import Model, control_flow
 from onnxprune.model.run_order import Course, Route
-from onnxprune.runtime import Session, dtype_of
+from onnxprune.runtime.session import Session, dtype_of
 from onnxprune.typing import Array
 
 MEMORY = 4 << 30

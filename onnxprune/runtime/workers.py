@@ -72,10 +72,10 @@ def stream(work: Work, jobs: Sequence[Job], workers: Any = 1) -> Iterator[tuple[
         with _filed(work) as ticket:
             yield from _on(workers, ticket, dict(enumerate(jobs)))
     else:
-        from onnxprune import cluster
+        from onnxprune.runtime import dask
 
         ticket = Ticket(uuid.uuid4().hex)
-        with cluster.posted(workers, post, ticket.key, pickle.dumps(work)) as executor:
+        with dask.posted(workers, post, ticket.key, pickle.dumps(work)) as executor:
             yield from _on(executor, ticket, dict(enumerate(jobs)))
 
 

@@ -1,0 +1,5 @@
+"""Run models and jobs: sessions, activations in graph order, paired timing, memory, workers."""
+
+from onnxprune.runtime.session import Deployed, Session, Setting
+
+__all__ = ["Deployed", "Session", "Setting"]
