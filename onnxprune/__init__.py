@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.curves import Sensitivity, sensitivity
-    from onnxprune.grouping import Groups
     from onnxprune.options import Options
     from onnxprune.plan import Plan
-    from onnxprune.rules.registry import rule as register_rule
+    from onnxprune.tracing.groups import Groups
+    from onnxprune.tracing.rules.registry import rule as register_rule
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ _HOMES = {
     "register_criterion": "onnxprune.criteria",
     "Sensitivity": "onnxprune.curves",
     "sensitivity": "onnxprune.curves",
-    "Groups": "onnxprune.grouping",
+    "Groups": "onnxprune.tracing.groups",
     "Plan": "onnxprune.plan",
     "Options": "onnxprune.options",
 }
@@ -51,7 +51,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import on first use: `onnxprune --help` must not wait for onnx and numpy."""
     if name == "register_rule":
-        return importlib.import_module("onnxprune.rules.registry").rule
+        return importlib.import_module("onnxprune.tracing.rules.registry").rule
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune import recover
-from onnxprune.grouping import Groups
-from onnxprune.grouping import trace as trace_model
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.options import Options
 from onnxprune.pipelines.apply import execute, prove
@@ -16,6 +14,8 @@ from onnxprune.pipelines.prune import Outcome, plan_for, run
 from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.runtime.bench import Place
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.groups import trace as trace_model
 
 
 @dataclass(frozen=True)

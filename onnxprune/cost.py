@@ -9,8 +9,6 @@ from functools import partial
 
 from onnx import NodeProto
 
-from onnxprune.grouping import samples
-from onnxprune.labels import Axes, Ledger
 from onnxprune.model import Model
 from onnxprune.model.control_flow import branch_for, branches, dead, is_flat
 from onnxprune.model.flatten import flattened
@@ -18,9 +16,11 @@ from onnxprune.model.graph import WEIGHT_TYPES, first_output
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import Shape, infer
-from onnxprune.rules.registry import Product
-from onnxprune.rules.site import Site
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.groups import samples
+from onnxprune.tracing.labels import Axes, Ledger
+from onnxprune.tracing.rules.registry import Product
+from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 
 

@@ -18,7 +18,6 @@ from onnxprune.budget import UNITS
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
-from onnxprune.grouping import Group, Groups, trace
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.plan import Step
@@ -26,6 +25,7 @@ from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.selection import select
 from onnxprune.timing import Timing
+from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.grouping import Groups, Member
-from onnxprune.labels import Axes
 from onnxprune.model.graph import captured
 from onnxprune.model.shapes.infer import Shape
-from onnxprune.rules.ask import make_follow
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import Follow
-from onnxprune.rules.site import Site
+from onnxprune.tracing.groups import Groups, Member
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.ask import make_follow
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import Follow
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

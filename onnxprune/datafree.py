@@ -26,9 +26,9 @@ from onnxprune.layers import CONVOLUTIONS, Layer, layer_of
 from onnxprune.model import Model
 from onnxprune.parameters import Parameters
 from onnxprune.recover import Options, targets
-from onnxprune.rules.pointwise import BINARY, UNARY
-from onnxprune.rules.site import Site
 from onnxprune.runtime.activations import resumed
+from onnxprune.tracing.rules.pointwise import BINARY, UNARY
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

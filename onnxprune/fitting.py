@@ -14,8 +14,8 @@ from onnxprune.cut import Cut
 from onnxprune.layers import Layer
 from onnxprune.onward import Onward
 from onnxprune.parameters import NORMS, Parameters
-from onnxprune.rules.site import Site
 from onnxprune.runtime.activations import resumed
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.

@@ -11,12 +11,12 @@ from onnxprune import cost
 from onnxprune.allocate import Problem, within
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
-from onnxprune.grouping import Groups
 from onnxprune.measures import Measure
 from onnxprune.model import Model, file_size
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import MEASURES, Goal, Question, Selection, question, select
+from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
 

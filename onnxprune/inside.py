@@ -24,7 +24,7 @@ from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
-from onnxprune.rules.site import Site
+from onnxprune.tracing.rules.site import Site
 
 # Bytes of all tensors together that are compared inside.
 MEMORY = 1 << 30

@@ -11,8 +11,8 @@ import onnx
 
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
-from onnxprune.labels import Axes
 from onnxprune.model import Model
+from onnxprune.tracing.labels import Axes
 
 
 @dataclass(frozen=True)

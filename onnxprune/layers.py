@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.rules.contraction import letters
-from onnxprune.rules.site import Letter, Site
+from onnxprune.tracing.rules.contraction import letters
+from onnxprune.tracing.rules.site import Letter, Site
 from onnxprune.typing import Array
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")

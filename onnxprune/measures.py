@@ -11,11 +11,11 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.cost import contractions, idle_nodes, of_trace
-from onnxprune.grouping import Groups, samples
 from onnxprune.model import file_size
 from onnxprune.model.external import item_bits
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.groups import Groups, samples
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 from onnxprune.widths import ONE, Widths
 

@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 
 from onnxprune.cut import Cut
-from onnxprune.labels import Axes
 from onnxprune.layers import Layer
 from onnxprune.parameters import Parameters
+from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 
 # Sums of their first two inputs; some of them give the sum to a norm.

@@ -13,8 +13,8 @@ import numpy as np
 
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
-from onnxprune.grouping import Group, Groups, trace
 from onnxprune.model import Model, load
+from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 
 FORMAT = "onnxprune-plan"

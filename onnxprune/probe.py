@@ -23,13 +23,13 @@ from onnxprune import interface, recover
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
-from onnxprune.grouping import Group, Groups, trace
 from onnxprune.model import Model, load, save
 from onnxprune.plan import Plan, Step
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.runtime.activations import Store, Walk, entering, rerun
 from onnxprune.runtime.agreement import Tally
+from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 
 Run = Mapping[str, Array]

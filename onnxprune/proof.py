@@ -18,7 +18,6 @@ from onnxprune.compare_outputs import differences
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
-from onnxprune.grouping import Groups
 from onnxprune.inside import Layered, Layers
 from onnxprune.memory import shortage
 from onnxprune.model import Model, control_flow
@@ -29,6 +28,7 @@ from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.strength import Sample, Strength
 from onnxprune.termination import killable
+from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -19,15 +19,15 @@ from onnxprune.agreement import agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.fitting import Fit, LayerTarget, NormTarget, Pair, Target, fit
-from onnxprune.grouping import Groups
 from onnxprune.layers import layer_of
 from onnxprune.model import Model
 from onnxprune.onward import onward
 from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rewrite import nested, rewrite, rewritten
-from onnxprune.rules.site import Site
 from onnxprune.runtime.activations import MEMORY, Walk, routes_of
 from onnxprune.runtime.agreement import Agreement
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

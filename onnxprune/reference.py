@@ -16,15 +16,15 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.cut import Cut
-from onnxprune.grouping import Groups
-from onnxprune.labels import Axes
 from onnxprune.model import Model
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.shapes.infer import Shape
-from onnxprune.rules.registry import Follow
-from onnxprune.rules.site import Site
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.registry import Follow
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

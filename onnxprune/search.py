@@ -17,7 +17,6 @@ from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
-from onnxprune.grouping import trace
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.pipelines import prune
@@ -29,6 +28,7 @@ from onnxprune.runtime.bench import Place
 from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.target import RISING, Target
 from onnxprune.timing import needs_tables
+from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

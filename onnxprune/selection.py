@@ -13,9 +13,9 @@ from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate, within
 from onnxprune.budget import Amount
 from onnxprune.criteria.between import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.grouping import Group, Groups
 from onnxprune.measures import Measure, Units
 from onnxprune.options import Options
+from onnxprune.tracing.groups import Group, Groups
 from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 

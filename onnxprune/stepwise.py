@@ -14,11 +14,11 @@ import numpy as np
 
 from onnxprune import criteria, interface, recover, rows
 from onnxprune.cut import Cut, gone
-from onnxprune.grouping import Group, Groups, trace
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.timing import Timing
+from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 from onnxprune.widths import units_in_order
 

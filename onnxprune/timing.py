@@ -10,12 +10,12 @@ import numpy as np
 
 from onnxprune import goals
 from onnxprune.goals import METERS, Meter
-from onnxprune.grouping import Groups
 from onnxprune.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.runtime.bench import Place
 from onnxprune.selection import Selection, menu_of
+from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 

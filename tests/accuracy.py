@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from onnxprune import calibration, criteria, datafree, matching, recover
 from onnxprune.cut import Cut, gone
 from onnxprune.goals import fit
-from onnxprune.grouping import Groups, trace
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
+from onnxprune.tracing.groups import Groups, trace
 from tests import labelled, shared
 
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")

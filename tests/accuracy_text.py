@@ -16,12 +16,12 @@ import numpy as np
 
 from onnxprune import calibration, criteria, recover
 from onnxprune.cut import Cut, gone
-from onnxprune.grouping import trace
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.selection import select
+from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
 from tests import shared
 

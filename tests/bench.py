@@ -78,11 +78,11 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     """The stages of one pruning, without load, save and proof; from a fresh model, so that nothing is cached."""
     from onnxprune import api, criteria
     from onnxprune import plan as plans
-    from onnxprune.grouping import trace
     from onnxprune.model import load
     from onnxprune.options import Options
     from onnxprune.rewrite import rewrite
     from onnxprune.selection import select
+    from onnxprune.tracing.groups import trace
 
     model, options = load(source), Options(ratio=ratio)
     costs: dict[str, Cost] = {}

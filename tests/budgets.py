@@ -23,10 +23,10 @@ from onnxprune import criteria, measures
 from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate
 from onnxprune.errors import OnnxPruneError
 from onnxprune.goals import fit
-from onnxprune.grouping import Groups, trace
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.selection import MEASURES, Goal, Selection
+from onnxprune.tracing.groups import Groups, trace
 from onnxprune.widths import Widths, units_in_order
 from tests import shared
 

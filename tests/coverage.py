@@ -116,9 +116,9 @@ def pruned(entry: shared.Entry, model: Any, target: Path) -> Result:
     """Prune, prove, write and look again."""
     from onnxprune import api
     from onnxprune.errors import GoalMissed
-    from onnxprune.grouping import trace
     from onnxprune.model import save
     from onnxprune.options import Options
+    from onnxprune.tracing.groups import trace
 
     try:
         outcome = api.run(model, Options(ratio=RATIO))

@@ -10,10 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.grouping import Group, Groups
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.runtime import Session
+from onnxprune.tracing.groups import Group, Groups
 
 NEWEST_OPSET = 24
 

@@ -18,10 +18,10 @@ from onnxprune import api
 from onnxprune.cost import of_trace
 from onnxprune.cut import Cut
 from onnxprune.errors import OnnxPruneError
-from onnxprune.grouping import Groups
 from onnxprune.model import load
 from onnxprune.reference import masked
 from onnxprune.rewrite import rewrite, zeroed
+from onnxprune.tracing.groups import Groups
 
 # What stands in for an input: no elements, a number, other ranks, other types.
 STRANGE: dict[str, np.ndarray] = {

@@ -25,7 +25,6 @@ from onnxprune import calibration, criteria, recover
 from onnxprune.agreement import agreement
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import OnnxPruneError
-from onnxprune.grouping import Groups, trace
 from onnxprune.latency.prediction import Prediction
 from onnxprune.model import Model, load
 from onnxprune.options import Options
@@ -35,6 +34,7 @@ from onnxprune.runtime.bench import Place, entrant, feeds_at
 from onnxprune.runtime.paired_timing import race
 from onnxprune.selection import select
 from onnxprune.timing import Timing
+from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
 from tests import shared
 

@@ -25,15 +25,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import compare_outputs, criteria, proof
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
-from onnxprune.forming import form
-from onnxprune.grouping import Groups, _describe, trace
-from onnxprune.labels import Ledger
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.reference import masked
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import select
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.groups import Groups, _describe, trace
+from onnxprune.tracing.labels import Ledger
+from onnxprune.tracing.partition import form
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 from tests.node_cases import NodeCase, all_cases, alone, run, with_history
 from tests.operators_table import merged, page, summary

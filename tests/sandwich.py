@@ -13,7 +13,7 @@ from onnx import defs
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.grouping import Groups
+from onnxprune.tracing.groups import Groups
 from tests.graphs import (
     NEWEST_OPSET,
     Net,

@@ -205,7 +205,7 @@ def test_one_string_instead_of_a_list_of_globs(proto: onnx.ModelProto) -> None:
 
 def test_a_rewrite_that_breaks_is_a_failed_proof(proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule's `follow` that raises is rolled back and reported, not a traceback."""
-    from onnxprune.rules import registry
+    from onnxprune.tracing.rules import registry
 
     monkeypatch.setattr(registry, "_RULES", {k: list(v) for k, v in registry._RULES.items()})
 

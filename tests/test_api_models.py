@@ -20,8 +20,8 @@ from onnxprune.criteria.magnitude import accumulate
 from onnxprune.errors import GoalMissed, ModelError, OnnxPruneError, RunError, UsageError
 from onnxprune.model import Model, load, to_graph
 from onnxprune.plan import Plan
-from onnxprune.rules import registry
-from onnxprune.rules.site import Site, through
+from onnxprune.tracing.rules import registry
+from onnxprune.tracing.rules.site import Site, through
 from tests.graphs import Net, array_of, run, shapes_of, with_arrays
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -22,11 +22,11 @@ from onnxprune.budget import Amount, read
 from onnxprune.criteria.between import accumulated
 from onnxprune.errors import UsageError
 from onnxprune.goals import fit
-from onnxprune.grouping import Groups, trace
 from onnxprune.holds import held_by
 from onnxprune.measures import Measure
 from onnxprune.model import load
 from onnxprune.options import Options
+from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net

@@ -10,13 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api, criteria
-from onnxprune.grouping import trace
 from onnxprune.model import load
 from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course
 from onnxprune.report import data, text
 from onnxprune.runtime import Session
 from onnxprune.runtime.activations import Walk, routes_of
+from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
 from tests.test_flow import into
 

@@ -17,9 +17,9 @@ from onnxprune.criteria.activations import Moments
 from onnxprune.criteria.between import NORMALIZATIONS, normalized
 from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import UsageError
-from onnxprune.grouping import Groups
 from onnxprune.options import Options
 from onnxprune.selection import select
+from onnxprune.tracing.groups import Groups
 from tests.graphs import Net, array_of, run
 
 DATA = ("activation", "apoz", "wanda", "fluctuation")

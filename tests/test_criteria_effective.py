@@ -13,8 +13,8 @@ import pytest
 import onnxprune
 from onnxprune import api, criteria
 from onnxprune.criteria.effective import Weights
-from onnxprune.grouping import trace
 from onnxprune.model import load
+from onnxprune.tracing.groups import trace
 from tests.graphs import Net, array_of, run
 from tests.test_criteria import DATA, at, batches, scored
 

@@ -25,10 +25,10 @@ from onnxprune.cli.sensitivity import METRICS
 from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import UsageError
-from onnxprune.grouping import trace
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
+from onnxprune.tracing.groups import trace
 from tests.graphs import Net
 
 MODELS = Path(__file__).parents[1] / "models"

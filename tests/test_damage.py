@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.errors import ModelError
-from onnxprune.labels import Ledger
 from onnxprune.model import inline, load, validate
 from onnxprune.model.shapes.symbols import dims_of
 from onnxprune.options import Options
-from onnxprune.rules.ask import CONTRADICTION
 from onnxprune.runtime import Session
+from onnxprune.tracing.labels import Ledger
+from onnxprune.tracing.rules.ask import CONTRADICTION
 from tests import fuzz, mutations
 from tests.graphs import INT64, Net, reasons_for
 from tests.test_cli import MODELS, Run, run

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune import api
-from onnxprune.labels import Ledger
 from onnxprune.model import load
+from onnxprune.tracing.labels import Ledger
 from tests.graphs import Net
 
 # Positions of a map of this side, each with a label of four bytes, would take 256 MiB.

@@ -21,8 +21,8 @@ from onnxprune.calibration.preprocess import Preprocess, preprocess_of
 from onnxprune.cli import main
 from onnxprune.model import load
 from onnxprune.proof import TOLERANCES, Verdict
-from onnxprune.rules import registry
 from onnxprune.runtime import Session
+from onnxprune.tracing.rules import registry
 from tests.test_cli_docs import refreshed, stable
 
 ROOT = Path(__file__).parents[1]

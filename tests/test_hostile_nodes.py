@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.labels import Axes
-from onnxprune.rules import all_rules, registry
-from onnxprune.rules.ask import CONTRADICTION
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.site import Site
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules import all_rules, registry
+from onnxprune.tracing.rules.ask import CONTRADICTION
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.site import Site
 from tests import hostile_nodes, test_rules_fused, test_rules_fused_attention, test_rules_quantized
 from tests.graphs import Net, prune, reasons_for
 from tests.sandwich import Case, build

@@ -8,8 +8,8 @@ import pytest
 from onnxprune import criteria
 from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.obs import _outward
-from onnxprune.grouping import Groups, trace
 from onnxprune.model import Model, load
+from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
 from tests.graphs import Net, run
 

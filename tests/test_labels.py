@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.labels import (
+from onnxprune.tracing.labels import (
     Ledger,
     Reason,
     as_field,

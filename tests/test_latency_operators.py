@@ -10,7 +10,6 @@ import pytest
 
 from onnxprune import criteria
 from onnxprune.cut import gone
-from onnxprune.grouping import trace
 from onnxprune.latency import stopwatch
 from onnxprune.latency.correction import Curve
 from onnxprune.latency.operators import Micrograph, operators
@@ -22,6 +21,7 @@ from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Setting
+from onnxprune.tracing.groups import trace
 from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net
 

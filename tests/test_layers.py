@@ -16,7 +16,7 @@ LEVELS = (
         "errors",
         "typing",
         "termination",
-        "labels",
+        "tracing.labels",
         "memory",
         "reading",
         "runtime.journal",
@@ -37,7 +37,7 @@ LEVELS = (
             "model.flatten",
             "model.control_flow",
             "model.inline",
-            "ids",
+            "tracing.token_ids",
             "model.names",
             "model.protos",
             "model.shapes.symbols",
@@ -47,16 +47,16 @@ LEVELS = (
         *("model.sequences",),
         *("model.shapes.polynomials", "model.shapes.entries", "model.shapes.dynamic", "model.shapes.thresholds"),
     ),
-    ("rules",),
+    ("tracing.rules",),
     (
         "runtime.session",
-        "computed",
+        "tracing.computed_weights",
         "model.graph",
-        "graph_index",
-        "tracing",
-        "forming",
-        "exactness",
-        "grouping",
+        "tracing.graph_index",
+        "tracing.tracer",
+        "tracing.partition",
+        "tracing.exactness",
+        "tracing.groups",
         "cost",
         "widths",
         "measures",
@@ -202,7 +202,7 @@ def test_one_module_owns_a_dependency(package: str, owner: str) -> None:
 
 
 def test_labels_know_numpy_only() -> None:
-    roots = {name.split(".")[0] for name, _ in imported(ROOT / "labels.py")}
+    roots = {name.split(".")[0] for name, _ in imported(ROOT / "tracing/labels.py")}
     assert roots - {"onnxprune"} <= {"__future__", "collections", "dataclasses", "typing", "numpy"}
 
 

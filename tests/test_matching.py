@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import matching
-from onnxprune.grouping import trace
 from onnxprune.model import Model, load, to_proto
 from onnxprune.runtime import Session
+from onnxprune.tracing.groups import trace
 
 SHIFT, SCALE = 5.0, 3.0
 

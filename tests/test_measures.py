@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnxprune import api, cost, measures
 from onnxprune.criteria import score
 from onnxprune.cut import Cut, gone
-from onnxprune.grouping import Groups, trace
 from onnxprune.model import Model, file_size, load, save
 from onnxprune.rewrite import rewrite
+from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
 from onnxprune.widths import Widths, units_in_order
 from tests import random_graphs

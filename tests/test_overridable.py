@@ -16,7 +16,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.cli import main
 from onnxprune.report import text
-from onnxprune.rules.site import OVERRIDABLE
+from onnxprune.tracing.rules.site import OVERRIDABLE
 from tests.graphs import Net, feeds_of, prune, run, with_arrays
 
 Override = dict[str, np.ndarray]

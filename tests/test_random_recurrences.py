@@ -17,7 +17,7 @@ from onnxprune.compare_outputs import difference
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.reference import masked
-from onnxprune.rules.recurrent import GATES, PEEPHOLES
+from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
 from tests.graphs import FLOAT, Net, prune, run
 from tests.test_random_graphs import quick
 from tests.test_rules_recurrent import BATCH, SEQUENCE, joined, layer, random

@@ -13,9 +13,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 import onnxprune
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.rules import all_rules, find
-from onnxprune.rules import registry as rules
-from onnxprune.rules.site import through
+from onnxprune.tracing.rules import all_rules, find
+from onnxprune.tracing.rules import registry as rules
+from onnxprune.tracing.rules.site import through
 from tests import (
     test_rules_along,
     test_rules_attention,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.rules.pointwise import BINARY, BROADCAST, UNARY
+from onnxprune.tracing.rules.pointwise import BINARY, BROADCAST, UNARY
 from tests.graphs import FLOAT, INT32, UINT8, Net
 from tests.sandwich import Case, check_case, parameters
 
@@ -194,7 +194,7 @@ def test_pointwise(case: Case, version: int) -> None:
 
 
 def test_before_opset_7_the_second_operand_is_laid_along_an_axis() -> None:
-    from onnxprune.rules import find
+    from onnxprune.tracing.rules import find
 
     found = find("", "Add", 6)
     assert found is not None

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from onnxprune import api, criteria
-from onnxprune.rules.recurrent import GATES, PEEPHOLES
+from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
 from tests.graphs import FLOAT, INT32, Net, array_of, group_of, ops_of, prune, reasons_for, shapes_of
 from tests.sandwich import Case, build, check_by_zeroing, check_case, check_groups, parameters
 

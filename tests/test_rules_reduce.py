@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.rules.reduce import ZERO_IS_NEUTRAL
+from onnxprune.tracing.rules.reduce import ZERO_IS_NEUTRAL
 from tests.graphs import Net
 from tests.sandwich import Case, check_case, parameters
 

@@ -10,9 +10,9 @@ import pytest
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.grouping import Groups
 from onnxprune.options import Options
 from onnxprune.selection import select
+from onnxprune.tracing.groups import Groups
 from tests.graphs import Net, array_of, prune, shapes_of
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
-    from onnxprune.grouping import Groups
     from onnxprune.options import Options
     from onnxprune.selection import Goal
+    from onnxprune.tracing.groups import Groups
 
 # A field of the options -> how to ask for less of it; of the others, without.
 _ASKED = {"ratios": "without --ratio-for", "max_ratio": "with --max-ratio 0.999", "round_to": "with --round-to 1"}

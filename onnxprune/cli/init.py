@@ -13,8 +13,8 @@ from onnxprune.cli.output import Console
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
-    from onnxprune.grouping import Groups
     from onnxprune.model import Model
+    from onnxprune.tracing.groups import Groups
 
 
 @click.command()

@@ -148,7 +148,7 @@ def _judge(outcome: Outcome, options: Options) -> None:
         GoalMissed: the proof failed, or no unit was removed though a ratio was asked for.
         ModelError: the model contradicts itself, so that nothing could run it.
     """
-    from onnxprune.rules.ask import CONTRADICTION
+    from onnxprune.tracing.rules.ask import CONTRADICTION
 
     if outcome.verdict is not None and not outcome.verdict.runnable:
         for barrier in outcome.groups.barriers:

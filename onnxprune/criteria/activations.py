@@ -10,8 +10,8 @@ import numpy as np
 
 from onnxprune.criteria.effective import Weights
 from onnxprune.criteria.readers import Reader, readers
-from onnxprune.grouping import Groups
 from onnxprune.runtime.activations import Walk, routes_of, tappable
+from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 
 # Elements that are looked at in one go: what is computed on the way stays in the cache.

@@ -16,7 +16,7 @@ from onnxprune.criteria.combine import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import norms, sums_over
 from onnxprune.criteria.readers import made
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import as_field
+from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
 

@@ -15,9 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.grouping import Groups
-from onnxprune.labels import Axes
-from onnxprune.rules.site import Site
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.criteria.between import normalized
-from onnxprune.grouping import Groups
+from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 
 DATA_FREE = ("l2", "fpgm")

@@ -15,7 +15,7 @@ from onnxprune.criteria.combine import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.readers import made
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.labels import as_field
+from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
 # Rows of the table of distances that are in memory at a time.

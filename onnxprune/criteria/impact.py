@@ -9,12 +9,12 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from onnxprune.grouping import Groups
 from onnxprune.layers import layer_of
 from onnxprune.parameters import Parameters
-from onnxprune.rules.site import Site
 from onnxprune.runtime.activations import Walk, entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 # Samples, at least, that the model is run on for every set of trials.

@@ -13,8 +13,8 @@ import numpy as np
 from onnxprune.criteria.combine import Combine, Member, by_class, combined
 from onnxprune.criteria.effective import Weights
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.grouping import Groups
-from onnxprune.labels import as_field
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
 # Tensors are read in slabs of so many elements: what is computed on the way stays in the cache.

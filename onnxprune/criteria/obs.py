@@ -26,11 +26,11 @@ from onnxprune.criteria.combine import Combine, combined
 from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.grouping import Group, Groups
-from onnxprune.labels import as_field
 from onnxprune.layers import Layer, layer_of
-from onnxprune.rules.site import Site
 from onnxprune.runtime.activations import Store, Walk, routes_of, tappable
+from onnxprune.tracing.groups import Group, Groups
+from onnxprune.tracing.labels import as_field
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 DAMPING = 1e-2

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.criteria.effective import Part, Weights
-from onnxprune.labels import as_field
 from onnxprune.model.graph import first_output
-from onnxprune.rules.site import Site
+from onnxprune.tracing.labels import as_field
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.criteria.activations import Activations
 from onnxprune.criteria.combine import Combine
 from onnxprune.criteria.effective import Weights
-from onnxprune.grouping import Groups
+from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

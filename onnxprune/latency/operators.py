@@ -15,12 +15,12 @@ from onnx import helper, numpy_helper
 
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, Shape
-from onnxprune.rules import Rule
-from onnxprune.rules.ask import make_follow
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.site import Site
 from onnxprune.runtime.session import dtype_of
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.rules import Rule
+from onnxprune.tracing.rules.ask import make_follow
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
 

@@ -18,7 +18,7 @@ from onnxprune.measures import Sum, Terms
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.runtime import Setting
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 from onnxprune.widths import Widths
 

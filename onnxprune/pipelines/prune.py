@@ -16,8 +16,6 @@ from onnxprune.calibration import is_random
 from onnxprune.cost import Cost
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
-from onnxprune.grouping import Groups
-from onnxprune.grouping import trace as trace_model
 from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.interface import Change, RowMap
 from onnxprune.latency.timer import Timed
@@ -31,6 +29,8 @@ from onnxprune.runtime.activations import counted, routes_of
 from onnxprune.runtime.bench import Place
 from onnxprune.selection import Goal
 from onnxprune.timing import Timing
+from onnxprune.tracing.groups import Groups
+from onnxprune.tracing.groups import trace as trace_model
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

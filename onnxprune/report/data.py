@@ -11,17 +11,17 @@ from onnxprune.cost import branches_taken
 
 if TYPE_CHECKING:
     from onnxprune.cost import Cost, Layer
-    from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
     from onnxprune.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
-    from onnxprune.rules import Rule
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.timing import GroupTime
+    from onnxprune.tracing.groups import Barrier, Group, Groups
+    from onnxprune.tracing.rules import Rule
 
 VERSION = 1
 
@@ -261,7 +261,7 @@ def difference(before: Cost, after: Cost, layers: Sequence[LayerChange]) -> dict
 
 def operator(rule: Rule) -> dict[str, Any]:
     """How one operator is traced."""
-    from onnxprune.rules.registry import NEWEST
+    from onnxprune.tracing.rules.registry import NEWEST
 
     return {
         "op": rule.op,
@@ -276,7 +276,7 @@ def operator(rule: Rule) -> dict[str, Any]:
 
 def opsets(rule: Rule) -> str:
     """The opset versions that a rule holds for: `7-12`, `13+`."""
-    from onnxprune.rules.registry import NEWEST
+    from onnxprune.tracing.rules.registry import NEWEST
 
     return f"{rule.since}+" if rule.until >= NEWEST else f"{rule.since}-{rule.until}"
 

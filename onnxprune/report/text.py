@@ -11,7 +11,6 @@ from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
     from onnxprune.cost import Branches, Cost
-    from onnxprune.grouping import Barrier, Group, Groups
     from onnxprune.interface import Change, RowMap
     from onnxprune.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
@@ -19,11 +18,12 @@ if TYPE_CHECKING:
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
     from onnxprune.report.data import LayerChange
-    from onnxprune.rules import Rule
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.selection import Goal
     from onnxprune.timing import GroupTime
+    from onnxprune.tracing.groups import Barrier, Group, Groups
+    from onnxprune.tracing.rules import Rule
 
 TOP_BARRIERS = 3
 TOP_DEFAULTS = 3

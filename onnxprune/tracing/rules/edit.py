@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.model.shapes.infer import Shape
-from onnxprune.rules.site import Site
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 LARGEST_INT64 = np.iinfo(np.int64).max

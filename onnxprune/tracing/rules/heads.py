@@ -12,10 +12,10 @@ from math import sqrt
 
 import numpy as np
 
-from onnxprune.labels import Axes, as_field, as_line, is_barrier
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import Product
-from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes, as_field, as_line, is_barrier
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import Product
+from onnxprune.tracing.rules.site import Letter, Letters, Reading, Site, Unsupported, through
 from onnxprune.typing import Array
 
 ATTENDED = "positions that are attended over"

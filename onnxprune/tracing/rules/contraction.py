@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.labels import Axes
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Letter, Letters, Reading, Site, Unsupported, through
 from onnxprune.typing import Array
 
 KERNEL = "spatial axis of a kernel"

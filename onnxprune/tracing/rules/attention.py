@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes
 from onnxprune.model.protos import MICROSOFT
-from onnxprune.rules import heads
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import Product, rule
-from onnxprune.rules.site import Letters, Site
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules import heads
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import Product, rule
+from onnxprune.tracing.rules.site import Letters, Site
 from onnxprune.typing import Array
 
 

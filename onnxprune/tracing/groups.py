@@ -12,16 +12,16 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
-from onnxprune.exactness import reasons
-from onnxprune.forming import Part, form
-from onnxprune.labels import LONGEST_AXIS, Classes, Ledger
 from onnxprune.model import Model, external
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.model.shapes.symbols import symbolic_dims
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.exactness import reasons
+from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Ledger
+from onnxprune.tracing.partition import Part, form
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

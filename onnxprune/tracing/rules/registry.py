@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from onnxprune.labels import Axes
 from onnxprune.model import control_flow
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.site import Site
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.site import Site
 
 # The labels of every output; None for one whose shape is not known, which stays whole.
 Trace = Callable[[Site], Sequence[Axes | None]]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.labels import Classes, Ledger, Reason, components
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.labels import Classes, Ledger, Reason, components
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 
 UNBALANCED = Reason("its rows cannot all lose the same number of positions")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.labels import Axes
 from onnxprune.model.protos import MICROSOFT
-from onnxprune.rules import contraction
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules import contraction
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Letter, Letters, Reading, Site, Unsupported, through
 
 # --- position by position --------------------------------------------------------------------------------
 

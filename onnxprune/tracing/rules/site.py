@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from onnxprune.labels import Axes, Ledger, Reason, as_field, as_line, is_barrier
 from onnxprune.model.shapes.infer import Facts, Shape
 from onnxprune.model.shapes.polynomials import Dims
-from onnxprune.rules.attributes import Attributes, Unsupported
+from onnxprune.tracing.labels import Axes, Ledger, Reason, as_field, as_line, is_barrier
+from onnxprune.tracing.rules.attributes import Attributes, Unsupported
 from onnxprune.typing import Array
 
 Letter = Hashable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.labels import Axes
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.norm import axis_of
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letter, Letters, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.norm import axis_of
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Letter, Letters, Site, Unsupported, through
 
 
 @rule("CumProd")

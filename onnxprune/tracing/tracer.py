@@ -11,17 +11,17 @@ from functools import cached_property, partial
 import numpy as np
 import onnx
 
-from onnxprune.graph_index import Wiring
-from onnxprune.ids import Source, sources
-from onnxprune.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.model import control_flow
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.model.traits import divisors
-from onnxprune.rules import Rule, find
-from onnxprune.rules.ask import ask
-from onnxprune.rules.site import COMPUTED as COMPUTED_INDEX
-from onnxprune.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
-from onnxprune.rules.whole import why_whole
+from onnxprune.tracing.graph_index import Wiring
+from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
+from onnxprune.tracing.rules import Rule, find
+from onnxprune.tracing.rules.ask import ask
+from onnxprune.tracing.rules.site import COMPUTED as COMPUTED_INDEX
+from onnxprune.tracing.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
+from onnxprune.tracing.rules.untraceable import why_whole
+from onnxprune.tracing.token_ids import Source, sources
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.computed import Computed, evaluate, find_computed
 from onnxprune.errors import RunError
 from onnxprune.model import Model, control_flow
 from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, first_output
 from onnxprune.model.shapes.constant_fold import fill_value
 from onnxprune.model.shapes.infer import Facts, constant_value
+from onnxprune.tracing.computed_weights import Computed, evaluate, find_computed
 
 logger = logging.getLogger(__name__)
 

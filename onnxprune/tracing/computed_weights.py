@@ -20,8 +20,8 @@ from onnxprune.model import Model, control_flow
 from onnxprune.model.protos import MICROSOFT, copy_except
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.traits import Value, zero
-from onnxprune.rules import find
 from onnxprune.runtime import Session
+from onnxprune.tracing.rules import find
 
 # What ONNX Runtime hands out as arrays.
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8, TensorProto.UINT8)

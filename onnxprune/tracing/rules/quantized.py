@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes
 from onnxprune.model.protos import MICROSOFT
-from onnxprune.rules.contraction import Slots, convolved, follow_group, note_heads, product_letters
-from onnxprune.rules.layout import concatenated
-from onnxprune.rules.norm import axis_of
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Encoding, Letter, Letters, Reading, Site, Stored, Unsupported, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.contraction import Slots, convolved, follow_group, note_heads, product_letters
+from onnxprune.tracing.rules.layout import concatenated
+from onnxprune.tracing.rules.norm import axis_of
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Encoding, Letter, Letters, Reading, Site, Stored, Unsupported, through
 from onnxprune.typing import Array
 
 # --- what stored numbers mean ----------------------------------------------------------------------------

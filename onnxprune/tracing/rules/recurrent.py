@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Copies, Letters, Site, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Copies, Letters, Site, through
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 PEEPHOLES = 3

@@ -1,11 +1,11 @@
 """How labels go through every operator: one file per family, each operator in exactly one place."""
 
-from onnxprune.rules import (
-    along,
+from onnxprune.tracing.rules import (
     attention,
     blockwise,
-    bodies,
+    constants,
     contraction,
+    control_flow,
     fused,
     fused_attention,
     index,
@@ -16,18 +16,18 @@ from onnxprune.rules import (
     recurrent,
     reduce,
     scatter,
-    source,
+    whole_axis,
 )
-from onnxprune.rules.registry import Rule, all_rules, find, rule
+from onnxprune.tracing.rules.registry import Rule, all_rules, find, rule
 
 __all__ = [
     "Rule",
     "all_rules",
-    "along",
     "attention",
     "blockwise",
-    "bodies",
+    "constants",
     "contraction",
+    "control_flow",
     "find",
     "fused",
     "fused_attention",
@@ -40,5 +40,5 @@ __all__ = [
     "reduce",
     "rule",
     "scatter",
-    "source",
+    "whole_axis",
 ]

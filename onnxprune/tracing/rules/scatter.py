@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.labels import Axes, varying_axes
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.index import by_elements
-from onnxprune.rules.norm import axis_of
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import COMPUTED, Letter, Letters, Site, through
+from onnxprune.tracing.labels import Axes, varying_axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.index import by_elements
+from onnxprune.tracing.rules.norm import axis_of
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import COMPUTED, Letter, Letters, Site, through
 from onnxprune.typing import Array
 
 

@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 
-from onnxprune.labels import Axes, as_line, is_barrier
 from onnxprune.model.shapes.constant_fold import slice_positions, sliced_range, split_sizes
-from onnxprune.rules.edit import LARGEST_INT64, Edit
-from onnxprune.rules.layout import take
-from onnxprune.rules.norm import axis_of
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import COMPUTED, LONG, Letter, Letters, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes, as_line, is_barrier
+from onnxprune.tracing.rules.edit import LARGEST_INT64, Edit
+from onnxprune.tracing.rules.layout import take
+from onnxprune.tracing.rules.norm import axis_of
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import COMPUTED, LONG, Letter, Letters, Site, Unsupported, through
 from onnxprune.typing import Array
 
 

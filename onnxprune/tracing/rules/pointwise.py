@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from onnxprune.labels import Axes
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letters, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Letters, Site, Unsupported, through
 
 UNARY = (
     "Abs",

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.labels import Axes, Classes
 from onnxprune.model import control_flow
 from onnxprune.model.traits import Zero, zero
-from onnxprune.rules.site import Reading, Site
-from onnxprune.tracing import Tracing
+from onnxprune.tracing.labels import Axes, Classes
+from onnxprune.tracing.rules.site import Reading, Site
+from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 
 # Group -> the node that makes its removed positions live.

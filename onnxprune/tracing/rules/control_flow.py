@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes, as_field, is_barrier
 from onnxprune.model import control_flow
-from onnxprune.rules.index import without
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Site, Unsupported
+from onnxprune.tracing.labels import Axes, as_field, is_barrier
+from onnxprune.tracing.rules.index import without
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Site, Unsupported
 from onnxprune.typing import Array
 
 STEPS = "the steps of a loop"

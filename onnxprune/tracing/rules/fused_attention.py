@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from onnxprune.labels import Axes, is_barrier
 from onnxprune.model.protos import MICROSOFT
-from onnxprune.rules import heads
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import Product, rule
-from onnxprune.rules.site import Letters, Site, Unsupported
+from onnxprune.tracing.labels import Axes, is_barrier
+from onnxprune.tracing.rules import heads
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import Product, rule
+from onnxprune.tracing.rules.site import Letters, Site, Unsupported
 from onnxprune.typing import Array
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.labels import Axes
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Letters, Reading, Site, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Letters, Reading, Site, through
 
 
 def axis_of(site: Site, default: int, slot: int = 0) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from onnx import helper
 
-from onnxprune.labels import Axes
 from onnxprune.model.shapes.constant_fold import EVALUATORS
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import OVERRIDABLE, Letter, Site, Unsupported, through
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import OVERRIDABLE, Letter, Site, Unsupported, through
 
 
 def _report_original(edit: Edit) -> None:

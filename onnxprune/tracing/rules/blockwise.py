@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.labels import Axes
 from onnxprune.model.protos import MICROSOFT
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.quantized import note, tie_blocks, tie_to_blocks
-from onnxprune.rules.registry import rule
-from onnxprune.rules.site import Encoding, Reading, Site, Stored, Unsupported
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.quantized import note, tie_blocks, tie_to_blocks
+from onnxprune.tracing.rules.registry import rule
+from onnxprune.tracing.rules.site import Encoding, Reading, Site, Stored, Unsupported
 from onnxprune.typing import Array
 
 PACKED = "packed along with others"

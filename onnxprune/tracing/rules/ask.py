@@ -12,11 +12,11 @@ import logging
 from collections.abc import Sequence
 
 from onnxprune.errors import ModelError
-from onnxprune.labels import Axes
 from onnxprune.model.shapes.infer import Shape
-from onnxprune.rules.edit import Edit
-from onnxprune.rules.registry import Follow, Rule
-from onnxprune.rules.site import Site, Unsupported
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.registry import Follow, Rule
+from onnxprune.tracing.rules.site import Site, Unsupported
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Trace which positions of which tensors must be removed together, and why some cannot be."""
