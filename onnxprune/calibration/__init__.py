@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxprune.calibration.batches import BATCH, Run, runs_of
+from onnxprune.calibration.dispatch import is_code, is_random, samples_of
+from onnxprune.calibration.input_spec import wanted_by
 from onnxprune.calibration.preprocess import Preprocess
-from onnxprune.calibration.request import Feeds, Request, Source
-from onnxprune.calibration.sources import is_code, is_random, samples_of
-from onnxprune.calibration.wanted import wanted_by
+from onnxprune.calibration.source import Feeds, Request, Source
 from onnxprune.model import Model
 
 

@@ -17,8 +17,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from onnxprune import reading
-from onnxprune.calibration.request import Feeds, Request, Samples
-from onnxprune.calibration.wanted import Wanted
+from onnxprune.calibration.input_spec import Wanted
+from onnxprune.calibration.source import Feeds, Request, Samples
 from onnxprune.errors import UsageError
 
 # The name of an array that has none.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.wanted import Wanted, batch_dim, checked
+from onnxprune.calibration.input_spec import Wanted, batch_dim, checked
 from onnxprune.errors import UsageError
 
 Run = dict[str, np.ndarray]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.calibration.input_spec import Wanted
 from onnxprune.calibration.preprocess import Preprocess, preprocess_of
-from onnxprune.calibration.request import Request, Samples
-from onnxprune.calibration.wanted import Wanted
+from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune import reading
 from onnxprune.calibration.arrays import BROKEN, arrays_in
-from onnxprune.calibration.request import Request, Samples
+from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.request import Request, Samples
+from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import OnnxPruneError, RunError, Terminated, UsageError
 
 NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune import reading
-from onnxprune.calibration.request import Request, Samples
-from onnxprune.calibration.wanted import Wanted
+from onnxprune.calibration.input_spec import Wanted
+from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
 
 # Characters of a line that a model could take in whole.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.calibration import arrays, images, polygraphy, script, text
-from onnxprune.calibration.request import Request, Samples, Source
+from onnxprune.calibration.source import Request, Samples, Source
 from onnxprune.errors import UsageError
 from onnxprune.model.shapes.infer import infer
 from onnxprune.runtime.random_inputs import random_feeds

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.wanted import Wanted
+from onnxprune.calibration.input_spec import Wanted
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 
