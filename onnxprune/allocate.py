@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.measures import Measure
+from onnxprune.cost.functions import Measure
 from onnxprune.typing import Array
 
 # Points of a path that bisection tells apart: widths of some thousand units in hundreds of groups.

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import cost
 from onnxprune.allocate import Problem, within
+from onnxprune.cost import counts as cost
+from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.functions import Measure
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
-from onnxprune.measures import Measure
 from onnxprune.model import Model, file_size
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
 from onnxprune.selection import MEASURES, Goal, Question, Selection, question, select
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
-from onnxprune.widths import Widths
 
 # Selections that are made anew because the model turned out larger or smaller than was expected.
 CORRECTIONS = 6

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.options import Options
 from onnxprune.selection import MEASURES, most_of
 from onnxprune.tracing.groups import Groups
-from onnxprune.widths import Widths, units_in_order
 
 # A budget that only a run can tell, and what is looked at instead.
 _STAND_IN = {"latency": "macs"}

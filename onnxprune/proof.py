@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import inside, interface, kept, measures
+from onnxprune import inside, interface, kept
 from onnxprune import strength as strengths
 from onnxprune.compare_outputs import differences
+from onnxprune.cost import functions
 from onnxprune.cut import Cut
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
@@ -324,7 +325,7 @@ def _too_large(groups: Groups) -> str:
         bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
         if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
             return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
-    short = shortage(measures.of_a_run(groups))
+    short = shortage(functions.of_a_run(groups))
     return f"a run {short}: smaller --sizes may help" if short else ""
 
 

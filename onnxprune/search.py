@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, cost, goals, recover, stepwise
+from onnxprune import calibration, goals, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.agreement import agreement
 from onnxprune.calibration.batches import BATCH, Run, digest
+from onnxprune.cost import counts as cost
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation

@@ -8,24 +8,25 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from onnxprune import criteria, measures, rows
+from onnxprune import criteria, rows
 from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate, within
 from onnxprune.budget import Amount
+from onnxprune.cost import functions
+from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost.functions import Measure, Units
 from onnxprune.criteria.between import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.measures import Measure, Units
 from onnxprune.options import Options
 from onnxprune.tracing.groups import Group, Groups
 from onnxprune.typing import Array
-from onnxprune.widths import Widths, units_in_order
 
 # The cost that a budget limits -> its maker.
 Measures = Mapping[str, Callable[[Widths], Measure]]
 MEASURES: Measures = {
-    "params": measures.params,
-    "macs": measures.macs,
-    "size": measures.size,
-    "memory": measures.memory,
+    "params": functions.params,
+    "macs": functions.macs,
+    "size": functions.size,
+    "memory": functions.memory,
 }
 
 

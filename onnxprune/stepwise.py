@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnxprune import criteria, interface, recover, rows
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cut import Cut, gone
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
@@ -20,7 +21,6 @@ from onnxprune.runtime.bench import Place
 from onnxprune.timing import Timing
 from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
-from onnxprune.widths import units_in_order
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune import goals
+from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost.latency.timer import Timed, Timer, alignments
 from onnxprune.goals import METERS, Meter
-from onnxprune.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.runtime.bench import Place
 from onnxprune.selection import Selection, menu_of
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
-from onnxprune.widths import Widths, units_in_order
 
 LATENCY = "latency"
 # What two measurements of a ratio differ by, on a machine that does other things too.

@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from onnxprune import api, cost
+from onnxprune import api
+from onnxprune.cost import counts
 from onnxprune.errors import RunError
 from onnxprune.model import Model, load
 from onnxprune.options import Options
@@ -79,14 +80,14 @@ def main() -> None:
     for name in given.network or NETWORKS:
         source = load(str(shared.entry(f"models/{name}").path))
         data = labelled.of(name, source, given.samples)
-        whole = cost.of(source).macs
+        whole = counts.of(source).macs
         print(f"| {name} | none | 100 % | {data.accuracy(source):.2%} | | | |", flush=True)
         for peer, amount in itertools.product(given.peers.split(","), given.amounts.split(",")):
             other = theirs(given.python, peer, str(source.path), amount, data)
             if isinstance(other, str):
                 print(f"| {name} | {peer} | {amount} removed | fails: {other} | | | |", flush=True)
                 continue
-            left = cost.of(other).macs
+            left = counts.of(other).macs
             found = [data.accuracy(other)]
             for inputs in (None, "random", data.feeds):
                 small = api.run(source, Options(macs=left), data=inputs, samples=given.samples).model

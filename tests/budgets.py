@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune import criteria, measures
+from onnxprune import criteria
 from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate
+from onnxprune.cost import functions
+from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.errors import OnnxPruneError
 from onnxprune.goals import fit
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.selection import MEASURES, Goal, Selection
 from onnxprune.tracing.groups import Groups, trace
-from onnxprune.widths import Widths, units_in_order
 from tests import shared
 
 KINDS = ("params", "size", "macs")
@@ -115,7 +116,7 @@ def _chain(count: int, units: int) -> Problem:
     groups = trace(load(net.proto()))
     scores = criteria.score(groups, "l2")
     order = {g.name: units_in_order(g, scores) for g in groups.groups}
-    macs = measures.macs(Widths(groups, order))
+    macs = functions.macs(Widths(groups, order))
     rng = np.random.default_rng(0)
     damage = [np.concatenate([[0.0], np.cumsum(np.sort(rng.random(units)) * rng.lognormal())]) for _ in range(count)]
     limit = Limit(macs, macs.total(np.zeros(count, np.int64)) / 2)

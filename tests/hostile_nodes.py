@@ -15,7 +15,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.cost import of_trace
+from onnxprune.cost.counts import of_trace
 from onnxprune.cut import Cut
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load

@@ -23,9 +23,9 @@ import numpy as np
 
 from onnxprune import calibration, criteria, recover
 from onnxprune.agreement import agreement
+from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import OnnxPruneError
-from onnxprune.latency.prediction import Prediction
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite

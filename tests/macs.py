@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import cost
+from onnxprune.cost import counts
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.model.shapes.symbols import symbolic_dims
@@ -53,7 +53,7 @@ def compare(name: str) -> Comparison:
         model = load(str(path))
         batch = {s: 1 for s, use in symbolic_dims(model.proto.graph).items() if use.axis == 0}
         facts = infer(model, batch)
-        ours = {layer.name: layer for layer in cost.of(model).layers}
+        ours = {layer.name: layer for layer in counts.of(model).layers}
         try:
             theirs = _profiled(path, {v.name: (facts.shapes[v.name], v) for v in model.proto.graph.input})
         except Exception as error:  # noqa: BLE001 (whatever a stranger's code raises is a graph that it cannot count)

@@ -16,19 +16,21 @@ import pytest
 from onnx import TensorProto
 
 import onnxprune
-from onnxprune import api, cost, criteria, measures
+from onnxprune import api, criteria
 from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate
 from onnxprune.budget import Amount, read
+from onnxprune.cost import counts as cost
+from onnxprune.cost import functions
+from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost.functions import Measure
 from onnxprune.criteria.between import accumulated
 from onnxprune.errors import UsageError
 from onnxprune.goals import fit
 from onnxprune.holds import held_by
-from onnxprune.measures import Measure
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
-from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net
 from tests.test_cli import Run, run
 
@@ -221,7 +223,9 @@ def test_budgets_are_met_from_below_to_within_one_unit(digits: Groups, kind: str
     assert goal.met and goal.most == pytest.approx(goal.before / 2)
     widths = Widths(digits, {g.name: units_in_order(g, scores) for g in digits.groups})
     counts = np.array([len(found.removed.get(g.name, ())) * g.units // len(g.classes) for g in digits.groups])
-    measure = {"params": measures.params, "macs": measures.macs, "size": measures.size, "memory": measures.memory}[kind]
+    measure = {"params": functions.params, "macs": functions.macs, "size": functions.size, "memory": functions.memory}[
+        kind
+    ]
     cost_of = measure(widths)
     off = goal.reached - cost_of.total(counts)
     for group in np.flatnonzero(counts):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from onnxprune.cost import Cost, Layer
+from onnxprune.cost.counts import Cost, Layer
 from onnxprune.proof import Verdict
 from onnxprune.report import data, numbers, text
 

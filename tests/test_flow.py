@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import api, cost
+from onnxprune import api
+from onnxprune.cost import counts
 from onnxprune.model import control_flow, load, protos
 from onnxprune.model import flatten as flat_graph
 from onnxprune.plan import Plan
@@ -176,7 +177,7 @@ def test_the_plan_names_weights_of_bodies() -> None:
 
 
 def test_costs_count_bodies() -> None:
-    counted = cost.of(load(two_branches()))
+    counted = counts.of(load(two_branches()))
     assert counted.params == 4 * 8 + 10 * 3 + 8 * 6 + 8 * 6 + 6 * 10 + 8 * 12 + 12 * 10
     assert sum(layer.weight.startswith("v") for layer in counted.layers) == 2
 
@@ -201,12 +202,12 @@ def a_branch_by_size() -> onnx.ModelProto:
 def test_a_branch_that_sizes_rule_out_costs_nothing(seq: int, ran: str) -> None:
     """The cost is that of one run at the numbers that stand for symbolic dims, whoever named these."""
     source = load(a_branch_by_size())
-    found = cost.of(source, {"seq": seq})
+    found = counts.of(source, {"seq": seq})
     assert {layer.weight for layer in found.layers if layer.macs} == {"w1", ran}
     assert found.macs == seq * (4 * 8 + 8 * 6)
     free = onnxprune.trace(a_branch_by_size()).tracing
     fixed = onnxprune.trace(a_branch_by_size(), sizes=free.facts.sizes).tracing
-    assert cost.of_trace(free, source).macs == cost.of_trace(fixed, source).macs == cost.of(source).macs
+    assert counts.of_trace(free, source).macs == counts.of_trace(fixed, source).macs == counts.of(source).macs
 
 
 @pytest.mark.parametrize("name", ["silero_vad_op15", "silero_vad_legacy"])
@@ -218,7 +219,7 @@ def test_branches_of_a_trained_model_cost_the_same_whoever_names_the_sizes(name:
     source = load(str(found[0].path))
     sizes = onnxprune.trace(source.proto).tracing.facts.sizes
     free, fixed = (onnxprune.trace(source.proto, sizes=given).tracing for given in (None, sizes))
-    assert cost.of_trace(free, source).macs == cost.of_trace(fixed, source).macs == cost.of(source).macs
+    assert counts.of_trace(free, source).macs == counts.of_trace(fixed, source).macs == counts.of(source).macs
 
 
 def other_shapes(condition: str, dims: str = "2, 1, 8") -> onnx.ModelProto:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from onnxprune.cost.latency import store
 from onnxprune.errors import UsageError
-from onnxprune.latency import store
 from onnxprune.runtime import journal
 from onnxprune.runtime.journal import Journal, cache_folder, key_of
 

@@ -9,20 +9,20 @@ import onnx
 import pytest
 
 from onnxprune import criteria
+from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost.latency import profiler
+from onnxprune.cost.latency.correction import Curve
+from onnxprune.cost.latency.operators import Micrograph, operators
+from onnxprune.cost.latency.prediction import _fused, predict
+from onnxprune.cost.latency.profile import profile
+from onnxprune.cost.latency.profiler import measure
+from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.cut import gone
-from onnxprune.latency import stopwatch
-from onnxprune.latency.correction import Curve
-from onnxprune.latency.operators import Micrograph, operators
-from onnxprune.latency.prediction import _fused, predict
-from onnxprune.latency.profile import profile
-from onnxprune.latency.stopwatch import measure
-from onnxprune.latency.tables import Table, plan
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Setting
 from onnxprune.tracing.groups import trace
-from onnxprune.widths import Widths, units_in_order
 from tests.graphs import Net
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -72,8 +72,8 @@ def test_sizes_are_those_of_the_smaller_model(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_operators_run_alone(name, monkeypatch):
-    monkeypatch.setattr(stopwatch, "FEWEST", 1)
-    monkeypatch.setattr(stopwatch, "SECONDS", 0.0)
+    monkeypatch.setattr(profiler, "FEWEST", 1)
+    monkeypatch.setattr(profiler, "SECONDS", 0.0)
     model = load(str(MODELS / f"{name}.onnx"))
     groups, widths = traced(model)
     counts, _ = removal(groups, widths, 0.5)
@@ -150,7 +150,7 @@ def prediction(blocks, monkeypatch):
     def products(changing, *_):
         return [Table(o.letters, {n: float(np.prod(n)) * 1e-9 for n in plan(o)}) for o in changing]
 
-    monkeypatch.setattr("onnxprune.latency.prediction.tables", products)
+    monkeypatch.setattr("onnxprune.cost.latency.prediction.tables", products)
     _, widths = traced(blocks)
     return predict(widths, {}, NODES, ONE)
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onnxprune.latency import store
-from onnxprune.latency.operators import Letter
-from onnxprune.latency.tables import ALL, Table, plan, reachable
-from onnxprune.latency.timer import _hull, alignment
+from onnxprune.cost.latency import store
+from onnxprune.cost.latency.operators import Letter
+from onnxprune.cost.latency.tables import ALL, Table, plan, reachable
+from onnxprune.cost.latency.timer import _hull, alignment
 from onnxprune.runtime import Setting
 
 ONE = Setting(threads=1)

@@ -57,9 +57,9 @@ LEVELS = (
         "tracing.partition",
         "tracing.exactness",
         "tracing.groups",
-        "cost",
-        "widths",
-        "measures",
+        "cost.counts",
+        "cost.axis_lengths",
+        "cost.functions",
     ),
     (
         *(
@@ -70,7 +70,7 @@ LEVELS = (
             "calibration",
             "runtime.activations",
             "layers",
-            "latency",
+            "cost.latency",
         ),
         *("parameters", "runtime.agreement", "evaluation", "matching", "model.run_order"),
     ),

@@ -10,14 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnxprune import api, cost, measures
+from onnxprune import api
+from onnxprune.cost import counts as cost
+from onnxprune.cost import functions
+from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.criteria import score
 from onnxprune.cut import Cut, gone
 from onnxprune.model import Model, file_size, load, save
 from onnxprune.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
-from onnxprune.widths import Widths, units_in_order
 from tests import random_graphs
 from tests.graphs import Net
 
@@ -53,9 +55,9 @@ def model(request: pytest.FixtureRequest) -> Model:
 def test_the_whole_model_costs_what_it_costs(model: Model) -> None:
     widths = widths_of(trace(model))
     whole = cost.of_trace(widths.groups.tracing, model)
-    assert measures.macs(widths).total(nothing(widths)) == pytest.approx(whole.macs, rel=1e-9)
-    assert measures.params(widths).total(nothing(widths)) == whole.params
-    assert measures.size(widths).total(nothing(widths)) == file_size(widths.groups.model)
+    assert functions.macs(widths).total(nothing(widths)) == pytest.approx(whole.macs, rel=1e-9)
+    assert functions.params(widths).total(nothing(widths)) == whole.params
+    assert functions.size(widths).total(nothing(widths)) == file_size(widths.groups.model)
 
 
 def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) -> None:
@@ -64,9 +66,9 @@ def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) ->
         counts = drawn(widths, seed)
         small = rewrite(widths.groups, cut_of(widths, counts).gone)
         again = trace(small, sizes=widths.groups.facts.sizes)
-        here, there = measures.memory(widths).total(counts), Widths(again, {})
-        assert measures.macs(widths).total(counts) == pytest.approx(measures.macs(there).total(nothing(there)))
-        assert here == measures.memory(there).total(nothing(there))
+        here, there = functions.memory(widths).total(counts), Widths(again, {})
+        assert functions.macs(widths).total(counts) == pytest.approx(functions.macs(there).total(nothing(there)))
+        assert here == functions.memory(there).total(nothing(there))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -77,19 +79,19 @@ def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> 
     cut = cut_of(widths, counts)
     small = rewrite(widths.groups, cut.gone)
     left = cost.of_trace(widths.groups.tracing, small, cut.size)
-    assert measures.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
+    assert functions.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
     if not widths.groups.tracing.unshared:  # constants that each user gets a copy of are not foreseen
         # Neither are scalars that fall away, as the one that fills an initial state of zeros does.
         away = [t for n, t in load(proto).initializers.items() if n not in small.initializers and not t.dims]
         fallen = sum(t.data_type == onnx.TensorProto.FLOAT for t in away)
-        assert measures.params(widths).total(counts) == left.params + fallen
+        assert functions.params(widths).total(counts) == left.params + fallen
 
 
 def test_along_is_total_with_one_count_changed(model: Model) -> None:
     widths = widths_of(trace(model))
     counts = drawn(widths, 5)
-    made = [measures.macs(widths), measures.params(widths), measures.memory(widths)]
-    made.append(measures.units(widths, range(0, widths.count, 2)))
+    made = [functions.macs(widths), functions.params(widths), functions.memory(widths)]
+    made.append(functions.units(widths, range(0, widths.count, 2)))
     for group in range(widths.count):
         menu = np.arange(0, widths.units(group), 3)
         for measure in made:
@@ -112,8 +114,8 @@ def test_units_that_cut_different_numbers_of_positions() -> None:
         counts = drawn(widths, seed)
         cut = cut_of(widths, counts)
         left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
-        assert measures.macs(widths).total(counts) == left.macs
-        assert measures.params(widths).total(counts) == left.params
+        assert functions.macs(widths).total(counts) == left.macs
+        assert functions.params(widths).total(counts) == left.params
 
 
 def test_peak_memory_of_a_chain() -> None:
@@ -124,7 +126,7 @@ def test_peak_memory_of_a_chain() -> None:
     narrow = net.add("MatMul", net.add("Relu", wide), net.weight(16, 8, name="down"))
     net.output(net.add("Add", x, narrow))
     widths = widths_of(trace(load(net.proto())))
-    memory = measures.memory(widths)
+    memory = functions.memory(widths)
     assert memory.total(np.array([0])) == 4 * (8 + 16 + 16)
     assert memory.total(np.array([12])) == 4 * (8 + 8 + 8)
 
@@ -135,7 +137,7 @@ def test_a_reshaped_tensor_takes_no_memory_of_its_own() -> None:
     flat = net.add("Reshape", x, net.const(np.array([1, 16], np.int64)))
     net.output(net.add("MatMul", flat, net.weight(16, 3)))
     widths = widths_of(trace(load(net.proto())))
-    assert measures.memory(widths).total(nothing(widths)) == 4 * (16 + 3)
+    assert functions.memory(widths).total(nothing(widths)) == 4 * (16 + 3)
 
 
 @pytest.mark.parametrize("external", [False, True])
@@ -152,7 +154,7 @@ def test_costs_take_part_in_no_trace() -> None:
     """Asking for widths changes nothing in the trace that a rewrite stands on."""
     model = load(MODELS[0])
     one, two = trace(model), trace(model)
-    measures.memory(widths_of(one))
+    functions.memory(widths_of(one))
     counts = drawn(widths_of(two), 1)
     small = [rewrite(g, cut_of(widths_of(g), counts).gone).proto.SerializeToString() for g in (one, two)]
     assert small[0] == small[1]
@@ -169,4 +171,4 @@ def test_masks_of_weights_are_no_parameters() -> None:
     counts = np.array([2], np.int64)
     cut = cut_of(widths, counts)
     left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
-    assert measures.params(widths).total(counts) == left.params == 4 * 4 + 2 * 4 * 3
+    assert functions.params(widths).total(counts) == left.params == 4 * 4 + 2 * 4 * 3

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxprune import cost
+from onnxprune.cost import counts
 from tests.graphs import FLOAT, INT32, INT64, Net, group_of, prune, reasons_for, shapes_of
 from tests.sandwich import Case, check_case, parameters
 from tests.test_rules_attention import apart, mask, together
@@ -335,12 +335,12 @@ def test_work_of_a_decoder() -> None:
     """By hand: the projections, the scores and their use over old and new positions, and the head."""
     net = Net(17)
     decoder(net)
-    layers = {layer.op: layer.macs for layer in cost.of(net.model(), {"length": 3, "past": 4, "total": 7}).layers}
+    layers = {layer.op: layer.macs for layer in counts.of(net.model(), {"length": 3, "past": 4, "total": 7}).layers}
     assert layers["GroupQueryAttention"] == 2 * 3 * HIDDEN * 7
     merged_net = Net(17)
     y = merged()(merged_net, merged_net.input((1, LENGTH, INPUT)))
     merged_net.output(y, (1, LENGTH, HIDDEN), FLOAT)
-    layer = cost.of(merged_net.model()).layers[0]
+    layer = counts.of(merged_net.model()).layers[0]
     assert layer.macs == LENGTH * INPUT * 3 * HIDDEN + 2 * LENGTH * LENGTH * HIDDEN
 
 

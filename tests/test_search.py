@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune import cost
+from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import load
@@ -44,12 +44,12 @@ def cache(tmp_path_factory, monkeypatch) -> Path:
 
 
 def macs_left(path) -> float:
-    return cost.of(load(path)).macs / whole_macs()
+    return counts.of(load(path)).macs / whole_macs()
 
 
 @functools.cache
 def whole_macs() -> int:
-    return cost.of(load(DIGITS)).macs
+    return counts.of(load(DIGITS)).macs
 
 
 def accuracy(path) -> float:

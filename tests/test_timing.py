@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.latency.tables import Table, plan
-from onnxprune.latency.timer import Timed, Timer
+from onnxprune.cost.latency.tables import Table, plan
+from onnxprune.cost.latency.timer import Timed, Timer
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.report import data, text
@@ -66,8 +66,8 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch):
     made = Machine()
-    monkeypatch.setattr("onnxprune.latency.prediction.tables", made.tables)
-    monkeypatch.setattr("onnxprune.latency.timer.profile", lambda model, feeds, setting: made.profile(model))
+    monkeypatch.setattr("onnxprune.cost.latency.prediction.tables", made.tables)
+    monkeypatch.setattr("onnxprune.cost.latency.timer.profile", lambda model, feeds, setting: made.profile(model))
     monkeypatch.setattr(Timer, "before", property(lambda self: made.seconds(self.model)))
 
     def compare(self, small):
@@ -271,7 +271,7 @@ def test_inspect_says_what_to_round_to(run, machine):  # noqa: F811
 def test_providers_that_do_not_say_what_kernels_take(machine, monkeypatch):
     """Time is in proportion to MACs then, corrected by measurements of the whole."""
     other = Setting("Azure", 1)  # runs nothing of its own
-    monkeypatch.setattr("onnxprune.latency.stopwatch.measure", None)
+    monkeypatch.setattr("onnxprune.cost.latency.profiler.measure", None)
     machine.block, machine.off = 1, 0.9
     outcome = api.run(load(DIGITS), Options(latency="50%", criterion="lamp"), verify=False, place=Place(other))
     assert outcome.goals[0].met and outcome.goals[0].reached > 0.93 * outcome.goals[0].most
@@ -280,8 +280,8 @@ def test_providers_that_do_not_say_what_kernels_take(machine, monkeypatch):
 def test_on_this_machine(tmp_path, monkeypatch):
     """Everything for real, once: a small network, half its time; busy machines may need more than half."""
     monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr("onnxprune.latency.timer.SECONDS", 0.1)
-    monkeypatch.setattr("onnxprune.latency.stopwatch.SECONDS", 0.1)
+    monkeypatch.setattr("onnxprune.cost.latency.timer.SECONDS", 0.1)
+    monkeypatch.setattr("onnxprune.cost.latency.profiler.SECONDS", 0.1)
     outcome = api.run(load(DIGITS), Options(latency="70%"), place=ONE)
     assert outcome.verdict is not None and outcome.verdict.ok and outcome.timed is not None
     assert outcome.timed.ratio.value < 0.95

@@ -90,11 +90,11 @@ def _report(
 ) -> None:
     if console.quiet and not as_json:
         return
-    from onnxprune import cost
+    from onnxprune.cost import counts
     from onnxprune.report import data, text
 
     done = after[1]
-    costs = cost.of(before[1]), cost.of(done.model)
+    costs = counts.of(before[1]), counts.of(done.model)
     if as_json:
         console.put_json(
             data.header("report")

@@ -22,10 +22,10 @@ def diff(console: Console, first: str, second: str, every: bool, as_json: bool) 
     """
     files.check_one_pipe(first, second)
     console.progress("counting")
-    from onnxprune import cost
+    from onnxprune.cost import counts
     from onnxprune.report import data, text
 
-    before, after = cost.of(files.load(first)), cost.of(files.load(second))
+    before, after = counts.of(files.load(first)), counts.of(files.load(second))
     layers = data.pair(before.layers, after.layers)
     if as_json:
         console.put_json(

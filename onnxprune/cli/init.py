@@ -47,9 +47,10 @@ def init(
     """
     files.check_target(output, inputs=[model], force=force, binary=False)
     console.progress("tracing")
-    from onnxprune import api, cost
+    from onnxprune import api
     from onnxprune.cli import recipe
     from onnxprune.cli.prune import prune
+    from onnxprune.cost import counts
     from onnxprune.report import text
 
     source = files.load(model)
@@ -60,7 +61,7 @@ def init(
         f"    onnxprune --config {output if output != files.PIPE else 'FILE'} prune {model} -o small.onnx",
         "What is commented out has the value that it shows; where an example stands, it has none.",
         "",
-        *text.inspection(files.shown(model), groups, cost.of(source, sizes), members=False),
+        *text.inspection(files.shown(model), groups, counts.of(source, sizes), members=False),
         "",
         "inputs, for --data (names and shapes of arrays)",
         *map(_described, _inputs(source)),

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, cost, datafree, goals, interface, matching, proof, recover, stepwise
+from onnxprune import calibration, datafree, goals, interface, matching, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.calibration import is_random
-from onnxprune.cost import Cost
+from onnxprune.cost import counts
+from onnxprune.cost.counts import Cost
+from onnxprune.cost.latency.timer import Timed
 from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
 from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.interface import Change, RowMap
-from onnxprune.latency.timer import Timed
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.plan import Plan
@@ -131,8 +132,8 @@ def run(
             break
     timed = timing.timed(left, small, None if rolled_back else chosen.damage)
     with clock("counting"):
-        before = cost.of_trace(groups.tracing, model)
-        after = cost.of_trace(groups.tracing, small, cut.size)
+        before = counts.of_trace(groups.tracing, model)
+        after = counts.of_trace(groups.tracing, small, cut.size)
     plan = plans.make(groups, left, scores, options.as_json(), sizes)
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(

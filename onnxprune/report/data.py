@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.cost import branches_taken
+from onnxprune.cost.counts import branches_taken
 
 if TYPE_CHECKING:
-    from onnxprune.cost import Cost, Layer
+    from onnxprune.cost.counts import Cost, Layer
+    from onnxprune.cost.latency.timer import Timed
     from onnxprune.interface import Change, RowMap
-    from onnxprune.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnxprune.cost import branches_taken
+from onnxprune.cost.counts import branches_taken
 from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
-    from onnxprune.cost import Branches, Cost
+    from onnxprune.cost.counts import Branches, Cost
+    from onnxprune.cost.latency.timer import Timed
     from onnxprune.interface import Change, RowMap
-    from onnxprune.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.plan import Plan
     from onnxprune.proof import Verdict

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from onnxprune.latency.stopwatch import profiled
+from onnxprune.cost.latency.profiler import profiled
 from onnxprune.model import Model
 from onnxprune.model.graph import first_output
 from onnxprune.runtime import Setting

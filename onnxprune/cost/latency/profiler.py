@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
+from onnxprune.cost.latency.operators import Micrograph, Operator
 from onnxprune.errors import OnnxPruneError
-from onnxprune.latency.operators import Micrograph, Operator
 from onnxprune.model import Model, load
 from onnxprune.runtime import Deployed, Setting
 from onnxprune.typing import Array

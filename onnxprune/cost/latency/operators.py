@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.cost.axis_lengths import Widths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, Shape
 from onnxprune.runtime.session import dtype_of
@@ -22,7 +23,6 @@ from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.site import Site
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
-from onnxprune.widths import Widths
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.
 PROBES = 5

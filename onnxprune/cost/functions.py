@@ -10,14 +10,14 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.cost import contractions, idle_nodes, of_trace
+from onnxprune.cost.axis_lengths import ONE, Widths
+from onnxprune.cost.counts import contractions, idle_nodes, of_trace
 from onnxprune.model import file_size
 from onnxprune.model.external import item_bits
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.tracing.groups import Groups, samples
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
-from onnxprune.widths import ONE, Widths
 
 STRING = TensorProto.STRING
 

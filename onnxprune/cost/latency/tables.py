@@ -11,8 +11,8 @@ from itertools import product
 import numpy as np
 import onnx
 
-from onnxprune.latency import stopwatch, store
-from onnxprune.latency.operators import Letter, Operator
+from onnxprune.cost.latency import profiler, store
+from onnxprune.cost.latency.operators import Letter, Operator
 from onnxprune.runtime import Setting
 from onnxprune.typing import Array
 
@@ -226,7 +226,7 @@ def tables(
     points = [(operator, lengths) for operator in missing.values() for lengths in plan(operator)]
     if points:
         progress(f"timing {len(missing)} operators at {len(points)} widths")
-    seconds = iter(stopwatch.measure(points, setting, like))
+    seconds = iter(profiler.measure(points, setting, like))
     for key, operator in missing.items():
         measured = {lengths: float(next(seconds)) for lengths in plan(operator)}
         if all(map(math.isfinite, measured.values())):

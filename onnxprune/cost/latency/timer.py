@@ -9,15 +9,15 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.latency.prediction import Prediction, predict
-from onnxprune.latency.profile import Profile, profile
+from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.latency.prediction import Prediction, predict
+from onnxprune.cost.latency.profile import Profile, profile
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.runtime.bench import Place, entrant, feeds_at, feeds_of
 from onnxprune.runtime.paired_timing import SESSIONS, Ratio, race
 from onnxprune.runtime.session import CPU
 from onnxprune.typing import Array
-from onnxprune.widths import Widths
 
 # Of timed runs, for every model in a comparison.
 SECONDS = 0.8

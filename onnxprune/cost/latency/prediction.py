@@ -9,18 +9,18 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.cost import contractions
-from onnxprune.latency.correction import Curve
-from onnxprune.latency.operators import Operator, operators
-from onnxprune.latency.profile import Profile
-from onnxprune.latency.tables import Table, proportional, tables
-from onnxprune.measures import Sum, Terms
+from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.counts import contractions
+from onnxprune.cost.functions import Sum, Terms
+from onnxprune.cost.latency.correction import Curve
+from onnxprune.cost.latency.operators import Operator, operators
+from onnxprune.cost.latency.profile import Profile
+from onnxprune.cost.latency.tables import Table, proportional, tables
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.runtime import Setting
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
-from onnxprune.widths import Widths
 
 # What times of the same node may differ by between two profiles because of what else the machine does.
 DRIFT = 3.0
