@@ -19,12 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx import helper
 
-from onnxprune.criteria.effective import Part, Weights
 from onnxprune.cut import Cut
 from onnxprune.fitting import Kept, LayerTarget
-from onnxprune.layers import CONVOLUTIONS, Layer, layer_of
+from onnxprune.layers.effective import Part, Weights
+from onnxprune.layers.linear import CONVOLUTIONS, Layer, layer_of
+from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
-from onnxprune.parameters import Parameters
 from onnxprune.recover import Options, targets
 from onnxprune.runtime.activations import resumed
 from onnxprune.tracing.rules.pointwise import BINARY, UNARY

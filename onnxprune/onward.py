@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 
 from onnxprune.cut import Cut
-from onnxprune.layers import Layer
-from onnxprune.parameters import Parameters
+from onnxprune.layers.linear import Layer
+from onnxprune.layers.parameters import Parameters
 from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import interface, matching, refit
+from onnxprune import interface, refit
 from onnxprune.agreement import agreement
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.fitting import Fit, LayerTarget, NormTarget, Pair, Target, fit
-from onnxprune.layers import layer_of
+from onnxprune.layers import bn_matching
+from onnxprune.layers.linear import layer_of
+from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.model import Model
 from onnxprune.onward import onward
-from onnxprune.parameters import NORMS, Parameters
 from onnxprune.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime.activations import MEMORY, Walk, routes_of
 from onnxprune.runtime.agreement import Agreement
@@ -127,7 +128,7 @@ def repair(
         pruned: the smaller model.
         runs: calibration inputs, at least two; some of them judge what is kept.
         options: how to repair.
-        seen: the trace of a stand-in for the original that takes `runs` for real inputs (see `matching.py`).
+        seen: the trace of a stand-in for the original that takes `runs` for real inputs (see `layers/bn_matching.py`).
         progress: is told about every layer.
 
     Returns:
@@ -140,7 +141,7 @@ def repair(
     if seen is not None and seen is not cut.groups:
         like = rewrite(seen, cut.gone)
         fitted, done = repair(Cut(seen, cut.gone), like, runs, options, progress=progress)
-        return matching.restored(fitted, pruned), done
+        return bn_matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original, has_bodies = cut.groups.tracing.model, cut.groups.tracing.model is not cut.groups.model

@@ -17,9 +17,10 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from onnxprune import calibration, criteria, datafree, matching, recover
+from onnxprune import calibration, criteria, datafree, recover
 from onnxprune.cut import Cut, gone
 from onnxprune.goals import fit
+from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
 from onnxprune.options import Options
 from onnxprune.rewrite import rewrite
@@ -45,7 +46,7 @@ def rows(name: str, given: argparse.Namespace) -> None:
     inputs = "random" if given.random else data.feeds
     runs = calibration.read(inputs, source, samples=given.samples) if given.samples else []
     groups = trace(source)
-    seen = matching.stand_in(groups, runs) if given.random else groups
+    seen = bn_matching.stand_in(groups, runs) if given.random else groups
     whole = data.accuracy(source)
     print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):

@@ -12,11 +12,11 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
-from onnxprune.criteria import activations
-from onnxprune.criteria.activations import Moments
 from onnxprune.criteria.between import NORMALIZATIONS, normalized
 from onnxprune.criteria.combine import AGGREGATIONS
 from onnxprune.errors import UsageError
+from onnxprune.layers import statistics
+from onnxprune.layers.statistics import Moments
 from onnxprune.options import Options
 from onnxprune.selection import select
 from onnxprune.tracing.groups import Groups
@@ -383,7 +383,7 @@ def test_the_command_line_offers_what_there_is() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_moments(shape: tuple[int, ...], dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streamed in parts of any size, they are those of all values together; the mean is large on purpose."""
-    monkeypatch.setattr(activations, "SLAB", 250)
+    monkeypatch.setattr(statistics, "SLAB", 250)
     rng = np.random.default_rng(0)
     runs = [(rng.standard_normal((n, 7, 5, 3)) + 30 * (n > 1)).astype(dtype) for n in (4, 1, 3)]
     for x in runs:
@@ -407,9 +407,9 @@ def test_activations_of_other_sizes_are_left_out() -> None:
 
 @pytest.mark.parametrize("taken", [1, 1 << 28])
 def test_tensors_are_taken_in_portions(net: onnx.ModelProto, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activations, "TAKEN", taken)
+    monkeypatch.setattr(statistics, "TAKEN", taken)
     groups, calls = api.trace(net), []
-    walk = activations.Walk.take
-    monkeypatch.setattr(activations.Walk, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1])
+    walk = statistics.Walk.take
+    monkeypatch.setattr(statistics.Walk, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1])
     criteria.score(groups, "wanda", runs=batches())
     assert calls == ([1, 1] if taken == 1 else [2])

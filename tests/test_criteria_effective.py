@@ -12,7 +12,7 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
-from onnxprune.criteria.effective import Weights
+from onnxprune.layers.effective import Weights
 from onnxprune.model import load
 from onnxprune.tracing.groups import trace
 from tests.graphs import Net, array_of, run

@@ -15,11 +15,11 @@ import onnxprune
 from onnxprune import api, recover, refit
 from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
-from onnxprune.layers import layer_of
+from onnxprune.layers.linear import layer_of
+from onnxprune.layers.parameters import Parameters
 from onnxprune.model import load, to_proto
 from onnxprune.onward import onward
 from onnxprune.options import Options
-from onnxprune.parameters import Parameters
 from onnxprune.report import data as report
 from onnxprune.report import text
 from onnxprune.runtime.random_inputs import random_feeds

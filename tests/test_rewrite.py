@@ -12,8 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxprune
+from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model, load, to_proto
-from onnxprune.parameters import Parameters
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.tracing.groups import Groups, trace
 from tests.graphs import Net, array_of, ops_of, prune, run, shapes_of

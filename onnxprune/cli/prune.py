@@ -118,7 +118,7 @@ def _write(outcome: Outcome, output: str, texts: Mapping[str, str], *, force: bo
 
 def _advice(model: Model) -> str:
     """What would mend the damage of a cut."""
-    from onnxprune.matching import NORM
+    from onnxprune.layers.bn_matching import NORM
 
     advice = (
         "hint: nothing was repaired; --data with some hundred inputs, without labels, makes up for most of the damage"

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from onnxprune.criteria.activations import Moments
 from onnxprune.criteria.combine import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
+from onnxprune.layers.statistics import Moments
 from onnxprune.typing import Array
 
 

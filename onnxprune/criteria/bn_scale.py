@@ -14,8 +14,8 @@ import numpy as np
 
 from onnxprune.criteria.combine import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import norms, sums_over
-from onnxprune.criteria.readers import made
 from onnxprune.criteria.registry import Evidence, criterion
+from onnxprune.layers.readers import made
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 

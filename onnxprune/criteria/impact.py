@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from onnxprune.layers import layer_of
-from onnxprune.parameters import Parameters
+from onnxprune.layers.linear import layer_of
+from onnxprune.layers.parameters import Parameters
 from onnxprune.runtime.activations import Walk, entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
 from onnxprune.tracing.groups import Groups

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from onnxprune.criteria.combine import Combine, Member, by_class, combined
-from onnxprune.criteria.effective import Weights
 from onnxprune.criteria.registry import Evidence, criterion
+from onnxprune.layers.effective import Weights
 from onnxprune.tracing.groups import Groups
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array

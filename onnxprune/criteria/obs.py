@@ -26,7 +26,7 @@ from onnxprune.criteria.combine import Combine, combined
 from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import Layer, layer_of
+from onnxprune.layers.linear import Layer, layer_of
 from onnxprune.runtime.activations import Store, Walk, routes_of, tappable
 from onnxprune.tracing.groups import Group, Groups
 from onnxprune.tracing.labels import as_field

@@ -9,9 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.criteria.activations import Activations
 from onnxprune.criteria.combine import Combine
-from onnxprune.criteria.effective import Weights
+from onnxprune.layers.effective import Weights
+from onnxprune.layers.statistics import Activations
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 

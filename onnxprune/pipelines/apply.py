@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune import calibration, interface, matching, recover
+from onnxprune import calibration, interface, recover
 from onnxprune.calibration import is_random
 from onnxprune.cut import Cut
 from onnxprune.halving import checked
 from onnxprune.interface import Change, RowMap
+from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, repaired
 from onnxprune.plan import Plan
@@ -69,7 +70,7 @@ def execute(
     verdict = checked(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
-    seen, clock = matching.seen(groups, runs, random=is_random(data)), Clock()
+    seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
     small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, datafree, goals, interface, matching, proof, recover, stepwise
+from onnxprune import calibration, datafree, goals, interface, proof, recover, stepwise
 from onnxprune import plan as plans
 from onnxprune.calibration import is_random
 from onnxprune.cost import counts
@@ -20,6 +20,7 @@ from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
 from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.interface import Change, RowMap
+from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.options import Options
 from onnxprune.plan import Plan
@@ -114,7 +115,7 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
-        seen, recovery = matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
+        seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
         scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     reserve = dict[str, float]()
@@ -204,7 +205,7 @@ def plan_for(
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes, runs)
     scores = stepwise.scored(
-        matching.seen(groups, runs, random=is_random(data)), options, runs, recover.Options(), place
+        bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.Options(), place
     )
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.layers import Layer
+from onnxprune.layers.linear import Layer
 from onnxprune.model import Model
 from onnxprune.model.graph import captured
 from onnxprune.model.names import Names

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.criteria.effective import Weights
-from onnxprune.criteria.readers import Reader, readers
+from onnxprune.layers.effective import Weights
+from onnxprune.layers.readers import Reader, readers
 from onnxprune.runtime.activations import Walk, routes_of, tappable
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.criteria.effective import Part, Weights
+from onnxprune.layers.effective import Part, Weights
 from onnxprune.model.graph import first_output
 from onnxprune.tracing.labels import as_field
 from onnxprune.tracing.rules.site import Site

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, flattened
-from onnxprune.parameters import Parameters
 from onnxprune.runtime.activations import Walk, routes_of
 from onnxprune.tracing.groups import Groups, retrace
 from onnxprune.typing import Array

@@ -1,0 +1,1 @@
+"""View a weighted node as y = xW + b, whatever the operator."""
