@@ -12,8 +12,8 @@ import numpy as np
 from onnxprune import criteria
 from onnxprune.allocate import STRATEGIES
 from onnxprune.budget import UNITS, Amount, read
-from onnxprune.criteria.between import NORMALIZATIONS
-from onnxprune.criteria.combine import AGGREGATIONS
+from onnxprune.criteria.aggregate import AGGREGATIONS
+from onnxprune.criteria.normalize import NORMALIZATIONS
 from onnxprune.errors import UsageError
 
 AUTO = "auto"

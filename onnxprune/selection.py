@@ -14,7 +14,7 @@ from onnxprune.budget import Amount
 from onnxprune.cost import functions
 from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.cost.functions import Measure, Units
-from onnxprune.criteria.between import accumulated, normalized
+from onnxprune.criteria.normalize import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.options import Options
 from onnxprune.tracing.groups import Group, Groups

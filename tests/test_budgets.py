@@ -23,7 +23,7 @@ from onnxprune.cost import counts as cost
 from onnxprune.cost import functions
 from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.cost.functions import Measure
-from onnxprune.criteria.between import accumulated
+from onnxprune.criteria.normalize import accumulated
 from onnxprune.errors import UsageError
 from onnxprune.goals import fit
 from onnxprune.holds import held_by

@@ -12,8 +12,8 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
-from onnxprune.criteria.between import NORMALIZATIONS, normalized
-from onnxprune.criteria.combine import AGGREGATIONS
+from onnxprune.criteria.aggregate import AGGREGATIONS
+from onnxprune.criteria.normalize import NORMALIZATIONS, normalized
 from onnxprune.errors import UsageError
 from onnxprune.layers import statistics
 from onnxprune.layers.statistics import Moments

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxprune import criteria
-from onnxprune.criteria.impact import Trial, impacts, parted
 from onnxprune.criteria.obs import _outward
+from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.model import Model, load
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array

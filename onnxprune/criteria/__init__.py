@@ -26,7 +26,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     random,
     wanda,
 )
-from onnxprune.criteria.combine import AGGREGATIONS, Combine, combined
+from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
 from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs, logger
 from onnxprune.errors import UsageError
 from onnxprune.tracing.groups import Group, Groups

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine, Member, by_class, first_known
+from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers.readers import made

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.criteria.between import normalized
+from onnxprune.criteria.normalize import normalized
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine, Member, by_class, combined
+from onnxprune.criteria.aggregate import Combine, Member, by_class, combined
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers.effective import Weights
 from onnxprune.tracing.groups import Groups

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine, combined
-from onnxprune.criteria.impact import Trial, impacts, parted
+from onnxprune.criteria.aggregate import Combine, combined
 from onnxprune.criteria.magnitude import norms
+from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers.linear import Layer, layer_of
 from onnxprune.runtime.activations import Store, Walk, routes_of, tappable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine
+from onnxprune.criteria.aggregate import Combine
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.typing import Array
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine
+from onnxprune.criteria.aggregate import Combine
 from onnxprune.layers.effective import Weights
 from onnxprune.layers.statistics import Activations
 from onnxprune.tracing.groups import Groups

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from onnxprune.criteria.combine import Combine, Member, by_class, first_known
+from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import Elementwise, norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers.statistics import Moments
