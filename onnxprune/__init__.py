@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from onnxprune.criteria import register_criterion
     from onnxprune.curves import Sensitivity, sensitivity
     from onnxprune.options import Options
-    from onnxprune.plan import Plan
+    from onnxprune.rewriting.plan import Plan
     from onnxprune.tracing.groups import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
 
@@ -27,7 +27,7 @@ _HOMES = {
     "Sensitivity": "onnxprune.curves",
     "sensitivity": "onnxprune.curves",
     "Groups": "onnxprune.tracing.groups",
-    "Plan": "onnxprune.plan",
+    "Plan": "onnxprune.rewriting.plan",
     "Options": "onnxprune.options",
 }
 

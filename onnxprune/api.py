@@ -11,8 +11,8 @@ from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.options import Options
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, plan_for, run
-from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
+from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing.groups import Groups
 from onnxprune.tracing.groups import trace as trace_model

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration, criteria, probe, recover
-from onnxprune import plan as plans
 from onnxprune.budget import UNITS
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load
 from onnxprune.options import Options
-from onnxprune.plan import Step
+from onnxprune.rewriting import plan as plans
+from onnxprune.rewriting.plan import Step
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.selection import select

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 
 from onnxprune import refit
-from onnxprune.cut import Cut
 from onnxprune.layers.linear import Layer
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.onward import Onward
+from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime.activations import resumed
 from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from onnxprune import proof
-from onnxprune.cut import gone
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 from onnxprune.model.shapes.thresholds import other_sides
 from onnxprune.proof import Verdict
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.removal import gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, retrace
 from onnxprune.typing import Array
 

@@ -17,13 +17,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxprune.cut import Cut
 from onnxprune.model import Model
 from onnxprune.model.external import item_bits
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
+from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing.rules.site import Site
 
 # Bytes of all tensors together that are compared inside.

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.cut import Cut
 from onnxprune.inside import groups_at
 from onnxprune.model import Model
 from onnxprune.model.flatten import flattened, places
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import constant_value
+from onnxprune.rewriting.removal import Cut
 from onnxprune.typing import Array
 
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import interface, recover
-from onnxprune.cut import Cut
+from onnxprune import recover
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load, save
-from onnxprune.plan import Plan, Step
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting import io_changes
+from onnxprune.rewriting.plan import Plan, Step
+from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.runtime.activations import Store, Walk, entering, rerun
 from onnxprune.runtime.agreement import Tally
@@ -139,8 +140,8 @@ class _Probe:
         tally = Tally()
         with Session(small, threads=self.setting.threads) as session:
             for feeds, values in zip(self.setting.runs, wanted, strict=True):
-                found = session.run(interface.feeds(cut, feeds), names)
-                tally.add(interface.outputs(cut, names, values), found)
+                found = session.run(io_changes.feeds(cut, feeds), names)
+                tally.add(io_changes.outputs(cut, names, values), found)
         return tally
 
     def _changed(self, cut: Cut, small: Model, held: Sequence[Run]) -> Tally:
@@ -162,7 +163,7 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     gone = np.zeros(groups.classes.count, bool)
     gone[group.classes] = True
     cut = Cut(groups, gone)
-    if interface.changes(cut) or interface.row_maps(cut):
+    if io_changes.changes(cut) or io_changes.row_maps(cut):
         return None
     return entering(groups.model, cut.behind, groups.facts.dtypes)
 

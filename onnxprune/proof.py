@@ -12,11 +12,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import inside, interface, kept
+from onnxprune import inside, kept
 from onnxprune import strength as strengths
 from onnxprune.compare_outputs import differences
 from onnxprune.cost import functions
-from onnxprune.cut import Cut
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
 from onnxprune.exact import has_roundings, unrounded, unsaturated
 from onnxprune.inside import Layered, Layers
@@ -25,6 +24,8 @@ from onnxprune.model import Model, control_flow
 from onnxprune.model.external import item_bits
 from onnxprune.model.protos import without_weights
 from onnxprune.reference import masked
+from onnxprune.rewriting import io_changes
+from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.strength import Sample, Strength
@@ -109,10 +110,10 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     tolerance = tolerance_of(groups)
     checks: list[str] = []
     cut = Cut(groups, gone)
-    problem = interface.problem(cut, pruned)
+    problem = io_changes.problem(cut, pruned)
     if problem:
         return Verdict(False, math.nan, tolerance, problem)
-    changed = interface.changes(cut)
+    changed = io_changes.changes(cut)
     checks.append("inputs and outputs as planned" if changed else "inputs and outputs as before")
     problem = _too_large(groups)
     if problem:
@@ -122,7 +123,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
     feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
-    proof = _Proof(cut, pruned, interface.in_range(cut, feeds), seed, tolerance, checks)
+    proof = _Proof(cut, pruned, io_changes.in_range(cut, feeds), seed, tolerance, checks)
     try:
         verdict = proof.verdict(lambda model: model)
     except RunError as error:
@@ -228,12 +229,12 @@ class _Proof:
         names = [o.name for o in reference.proto.graph.output]
         tensors = [*names, *(t for t in self.layers.tensors if t not in names)]
         with Session(inside.tapped(reference, tensors), optimised=self.optimised, limit=LONGEST_PROOF) as session:
-            values = interface.outputs(self.cut, tensors, session.run(self.feeds, tensors))
+            values = io_changes.outputs(self.cut, tensors, session.run(self.feeds, tensors))
         return dict(zip(tensors, values, strict=True)), names
 
     def _results(self, model: Model, names: Sequence[str]) -> list[object]:
         """The outputs of a variant of the pruned model; itself must run too."""
-        feeds = interface.feeds(self.cut, self.feeds)
+        feeds = io_changes.feeds(self.cut, self.feeds)
         if "run in ONNX Runtime" not in self.checks:
             with Session(self.pruned, limit=LONGEST_PROOF) as session:
                 found = session.run(feeds, names)
@@ -348,7 +349,7 @@ class _LayerRun:
     def given(self) -> dict[str, np.ndarray]:
         """Its inputs, without the sampled weights."""
         layers = {name: np.asarray(self.wanted[name]) for name in self.layered.made}
-        return {**interface.feeds(self.cut, self.feeds), **layers}
+        return {**io_changes.feeds(self.cut, self.feeds), **layers}
 
     def run(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> list[object]:
         """All that is compared."""

@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import interface, refit
-from onnxprune.agreement import agreement
-from onnxprune.cut import Cut
+from onnxprune import refit
 from onnxprune.errors import UsageError
 from onnxprune.fitting import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.layers import bn_matching
@@ -24,7 +22,10 @@ from onnxprune.layers.linear import layer_of
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.model import Model
 from onnxprune.onward import onward
-from onnxprune.rewrite import nested, rewrite, rewritten
+from onnxprune.rewriting import io_changes
+from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime.activations import MEMORY, Walk, routes_of
 from onnxprune.runtime.agreement import Agreement
 from onnxprune.tracing.groups import Groups
@@ -152,7 +153,7 @@ def repair(
     parameters = Parameters(rewritten(cut) if has_bodies else pruned, routes)
     found = _ready(list(targets(cut, parameters, options)), options, parameters)
     fits: list[Fit] = []
-    given = [interface.feeds(cut, feeds) for feeds in runs]
+    given = [io_changes.feeds(cut, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.taps[side]] for side in (0, 1))
     with (
         Walk(original, runs, one, routes=routes, memory=options.memory // 2) as whole,

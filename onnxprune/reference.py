@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.cut import Cut
 from onnxprune.model import Model
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.shapes.infer import Shape
+from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing.groups import Groups
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow

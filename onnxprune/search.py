@@ -11,11 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from onnxprune import calibration, goals, recover, stepwise
-from onnxprune import plan as plans
-from onnxprune.agreement import agreement
 from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cost import counts as cost
-from onnxprune.cut import Cut, gone
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model
@@ -23,7 +20,10 @@ from onnxprune.options import Options
 from onnxprune.pipelines import prune
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.probe import Carried
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting import plan as plans
+from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.bench import Place
 from onnxprune.runtime.journal import Journal, key_of

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from onnxprune import criteria, interface, recover, rows
+from onnxprune import criteria, recover, rows
 from onnxprune.cost.axis_lengths import units_in_order
-from onnxprune.cut import Cut, gone
 from onnxprune.options import Options
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting import io_changes
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.timing import Timing
 from onnxprune.tracing.groups import Group, Groups, trace
@@ -65,7 +66,7 @@ def scored(
             allow_io_changes=groups.allow_io_changes,
             sizes=dict(groups.facts.sizes),
         )
-        fresh = _score(inner, options, [interface.feeds(cut, feeds) for feeds in runs], progress)
+        fresh = _score(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)
         scores = _taken_over(groups, cut.gone, scores, inner, fresh)
     return scores
 

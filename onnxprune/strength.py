@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.cut import Cut
 from onnxprune.inside import Layered
 from onnxprune.model import Model
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.model.shapes.infer import constant_value
+from onnxprune.rewriting.removal import Cut
 from onnxprune.typing import Array
 
 # What a sampled weight is multiplied with.

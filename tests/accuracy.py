@@ -18,12 +18,12 @@ import time
 from collections.abc import Sequence
 
 from onnxprune import calibration, criteria, datafree, recover
-from onnxprune.cut import Cut, gone
 from onnxprune.goals import fit
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
 from onnxprune.options import Options
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace
 from tests import labelled, shared
 

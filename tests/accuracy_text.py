@@ -15,10 +15,10 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
-from onnxprune.cut import Cut, gone
 from onnxprune.model import Model, load
 from onnxprune.options import Options
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.selection import select
 from onnxprune.tracing.groups import trace

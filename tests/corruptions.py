@@ -23,11 +23,11 @@ from onnx import numpy_helper
 
 from onnxprune import api, inside, proof
 from onnxprune.compare_outputs import difference
-from onnxprune.cut import Cut
 from onnxprune.errors import OnnxPruneError
-from onnxprune.interface import feeds, in_range
 from onnxprune.model import Model, load
 from onnxprune.options import Options
+from onnxprune.rewriting.io_changes import feeds, in_range
+from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from tests import fuzz, random_graphs, shared

@@ -16,11 +16,11 @@ from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.cost.counts import of_trace
-from onnxprune.cut import Cut
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
 from onnxprune.reference import masked
-from onnxprune.rewrite import rewrite, zeroed
+from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.rewrite import rewrite, zeroed
 from onnxprune.tracing.groups import Groups
 
 # What stands in for an input: no elements, a number, other ranks, other types.

@@ -22,13 +22,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
-from onnxprune.agreement import agreement
 from onnxprune.cost.latency.prediction import Prediction
-from onnxprune.cut import Cut, gone
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.options import Options
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting, paired_timing
 from onnxprune.runtime.bench import Place, entrant, feeds_at
 from onnxprune.runtime.paired_timing import race

@@ -28,7 +28,7 @@ from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load
 from onnxprune.options import Options
 from onnxprune.reference import masked
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.selection import select
 from onnxprune.tracing.groups import Groups, _describe, trace
 from onnxprune.tracing.labels import Ledger

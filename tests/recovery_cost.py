@@ -15,11 +15,11 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
-from onnxprune.cut import Cut, gone
 from onnxprune.goals import fit
 from onnxprune.model import load
 from onnxprune.options import Options
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import trace
 from tests import shared

@@ -19,7 +19,7 @@ from onnxprune import api, criteria
 from onnxprune.criteria.magnitude import accumulate
 from onnxprune.errors import GoalMissed, ModelError, OnnxPruneError, RunError, UsageError
 from onnxprune.model import Model, load, to_graph
-from onnxprune.plan import Plan
+from onnxprune.rewriting.plan import Plan
 from onnxprune.tracing.rules import registry
 from onnxprune.tracing.rules.site import Site, through
 from tests.graphs import Net, array_of, run, shapes_of, with_arrays

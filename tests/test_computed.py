@@ -10,7 +10,7 @@ import pytest
 
 import onnxprune
 from onnxprune.model import load
-from onnxprune.plan import Plan
+from onnxprune.rewriting.plan import Plan
 from tests import two_judges
 from tests.graphs import Net, prune, run, shapes_of
 

@@ -18,16 +18,16 @@ from onnx import TensorProto
 
 import onnxprune
 from onnxprune import curves
-from onnxprune.agreement import agreement
 from onnxprune.api import run
 from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
 from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
-from onnxprune.cut import Cut, gone
 from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.options import Options
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import trace
 from tests.graphs import Net
 

@@ -14,10 +14,10 @@ from onnx import numpy_helper
 
 from onnxprune import api, datafree
 from onnxprune.cli import main
-from onnxprune.cut import Cut
 from onnxprune.model import Model, load, to_proto
 from onnxprune.options import Options
 from onnxprune.recover import Options as Recovery
+from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import Groups
 from tests.graphs import Net

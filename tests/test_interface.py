@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune import api, interface, proof
-from onnxprune.cut import Cut
-from onnxprune.plan import Plan
+from onnxprune import api, proof
 from onnxprune.report import data, text
+from onnxprune.rewriting import io_changes
+from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting.removal import Cut
 from tests.graphs import Net, feeds_of, group_of, prune, run, shapes_of, with_arrays
 
 
@@ -63,8 +64,8 @@ def check_against_zeroed(proto: onnx.ModelProto, outcome: api.Outcome) -> None:
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     feeds = feeds_of(proto)
     names = [o.name for o in proto.graph.output]
-    wanted = interface.outputs(cut, names, list(run(zeroed, feeds=feeds).values()))
-    found = run(outcome.model, feeds=interface.feeds(cut, feeds))
+    wanted = io_changes.outputs(cut, names, list(run(zeroed, feeds=feeds).values()))
+    found = run(outcome.model, feeds=io_changes.feeds(cut, feeds))
     for name, value in zip(names, wanted, strict=True):
         np.testing.assert_allclose(found[name], value, atol=1e-5)
 

@@ -17,10 +17,10 @@ from onnxprune.cost.latency.prediction import _fused, predict
 from onnxprune.cost.latency.profile import profile
 from onnxprune.cost.latency.profiler import measure
 from onnxprune.cost.latency.tables import Table, plan
-from onnxprune.cut import gone
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.removal import gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting
 from onnxprune.tracing.groups import trace
 from tests.graphs import Net

@@ -15,9 +15,9 @@ from onnxprune.cost import counts as cost
 from onnxprune.cost import functions
 from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.criteria import score
-from onnxprune.cut import Cut, gone
 from onnxprune.model import Model, file_size, load, save
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
 from tests import random_graphs

@@ -18,7 +18,7 @@ from onnxprune.options import Options
 from onnxprune.proof import check
 from onnxprune.recover import Options as Recovery
 from onnxprune.reference import masked
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs import Net, prune, run
 from tests.test_flow import model, two_branches, weight
 

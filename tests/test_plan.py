@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.errors import UsageError
-from onnxprune.plan import Plan, Step
+from onnxprune.rewriting.plan import Plan, Step
 from tests.graphs import FLOAT16, Net, array_of, run, shapes_of, with_arrays
 
 

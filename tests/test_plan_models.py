@@ -18,7 +18,7 @@ from onnxprune import api
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
 from onnxprune.options import Options
-from onnxprune.plan import Plan
+from onnxprune.rewriting.plan import Plan
 from tests.graphs import Net, array_of, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"

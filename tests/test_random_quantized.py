@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnxruntime import quantization as tools
 
-from onnxprune.rewrite import drop_dead
+from onnxprune.rewriting.rewrite import drop_dead
 from tests.graphs import feeds_of
 from tests.random_graphs import images, mixed, options, sequences
 from tests.test_random_graphs import LONG, check, quick

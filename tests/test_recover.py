@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import api, recover, refit
-from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.layers.linear import layer_of
 from onnxprune.layers.parameters import Parameters
@@ -22,6 +21,7 @@ from onnxprune.onward import onward
 from onnxprune.options import Options
 from onnxprune.report import data as report
 from onnxprune.report import text
+from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime.random_inputs import random_feeds
 
 MODELS = Path(__file__).parent.parent / "models"

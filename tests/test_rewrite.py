@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 import onnxprune
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model, load, to_proto
-from onnxprune.rewrite import rewrite, zeroed
+from onnxprune.rewriting.rewrite import rewrite, zeroed
 from onnxprune.tracing.groups import Groups, trace
 from tests.graphs import Net, array_of, ops_of, prune, run, shapes_of
 

@@ -17,7 +17,7 @@ from onnxprune.model import external, load, save, to_proto
 from onnxprune.model.graph import captured
 from onnxprune.options import Options
 from onnxprune.proof import valid
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs import Net, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"

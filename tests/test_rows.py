@@ -13,9 +13,9 @@ import pytest
 from onnxprune import api, rows
 from onnxprune.cli import main
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.interface import RowMap
 from onnxprune.options import Options
-from onnxprune.plan import Plan
+from onnxprune.rewriting.io_changes import RowMap
+from onnxprune.rewriting.plan import Plan
 from tests.graphs import INT32, INT64, Net, array_of, prune, run, shapes_of
 
 KEPT = [3, 17, 4, 11, 19]

@@ -23,8 +23,8 @@ from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import load
 from onnxprune.options import Options
-from onnxprune.plan import Plan
 from onnxprune.recover import Options as Recovery
+from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
 from onnxprune.search import Settings, search
 from onnxprune.target import Target, amount

@@ -13,8 +13,8 @@ from onnxprune.model import Model, load
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
-from onnxprune.plan import Plan
 from onnxprune.proof import NOISE_MARGIN, NUDGES, TOLERANCES
+from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs import with_arrays

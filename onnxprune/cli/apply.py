@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.pipelines.apply import Executed
-    from onnxprune.plan import Plan
+    from onnxprune.rewriting.plan import Plan
 
 
 @click.command()
@@ -57,8 +57,8 @@ def apply(
     console.progress("loading")
     from onnxprune import api
     from onnxprune.model import save
-    from onnxprune.plan import Plan
     from onnxprune.recover import Options as Recovery
+    from onnxprune.rewriting.plan import Plan
 
     steps = Plan.from_json(files.read_text(plan))
     if not any(step.remove for step in steps.steps):

@@ -14,8 +14,8 @@ from onnxprune import reading
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.interface import RowMap
     from onnxprune.model import Model
+    from onnxprune.rewriting.io_changes import RowMap
 
 PIPE = "-"
 

@@ -25,8 +25,8 @@ def verify(console: Console, original: str, pruned: str, plan: str, as_json: boo
     files.check_one_pipe(original, pruned, plan)
     console.progress("loading")
     from onnxprune import api
-    from onnxprune.plan import Plan
     from onnxprune.report import data, text
+    from onnxprune.rewriting.plan import Plan
 
     steps = Plan.from_json(files.read_text(plan))
     models = files.load(original), files.load(pruned)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune import calibration, interface, recover
+from onnxprune import calibration, recover
 from onnxprune.calibration import is_random
-from onnxprune.cut import Cut
 from onnxprune.halving import checked
-from onnxprune.interface import Change, RowMap
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, repaired
-from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
-from onnxprune.rewrite import rewrite, zeroed
+from onnxprune.rewriting import io_changes as interface
+from onnxprune.rewriting.io_changes import Change, RowMap
+from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.rewrite import rewrite, zeroed
 
 
 @dataclass(frozen=True)

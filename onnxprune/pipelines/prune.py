@@ -10,23 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, datafree, goals, interface, proof, recover, stepwise
-from onnxprune import plan as plans
+from onnxprune import calibration, datafree, goals, proof, recover, stepwise
 from onnxprune.calibration import is_random
 from onnxprune.cost import counts
 from onnxprune.cost.counts import Cost
 from onnxprune.cost.latency.timer import Timed
-from onnxprune.cut import Cut, gone
 from onnxprune.errors import ModelError
 from onnxprune.halving import RolledBack, checked, rolled_back_from
-from onnxprune.interface import Change, RowMap
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.options import Options
-from onnxprune.plan import Plan
 from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
-from onnxprune.rewrite import rewrite
+from onnxprune.rewriting import io_changes as interface
+from onnxprune.rewriting import plan as plans
+from onnxprune.rewriting.io_changes import Change, RowMap
+from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.activations import counted, routes_of
 from onnxprune.runtime.bench import Place
 from onnxprune.selection import Goal

@@ -12,11 +12,11 @@ from onnxprune.cost.counts import branches_taken
 if TYPE_CHECKING:
     from onnxprune.cost.counts import Cost, Layer
     from onnxprune.cost.latency.timer import Timed
-    from onnxprune.interface import Change, RowMap
     from onnxprune.pipelines.prune import Outcome
-    from onnxprune.plan import Plan, Step
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
+    from onnxprune.rewriting.io_changes import Change, RowMap
+    from onnxprune.rewriting.plan import Plan, Step
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.timing import GroupTime

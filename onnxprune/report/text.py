@@ -12,12 +12,12 @@ from onnxprune.report.data import follows, opsets, removed_units
 if TYPE_CHECKING:
     from onnxprune.cost.counts import Branches, Cost
     from onnxprune.cost.latency.timer import Timed
-    from onnxprune.interface import Change, RowMap
     from onnxprune.pipelines.prune import Outcome
-    from onnxprune.plan import Plan
     from onnxprune.proof import Verdict
     from onnxprune.recover import Repair
     from onnxprune.report.data import LayerChange
+    from onnxprune.rewriting.io_changes import Change, RowMap
+    from onnxprune.rewriting.plan import Plan
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.selection import Goal

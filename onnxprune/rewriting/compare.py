@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnxprune import interface
-from onnxprune.cut import Cut
 from onnxprune.model import Model
+from onnxprune.rewriting import io_changes
+from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.agreement import Agreement, Tally
 from onnxprune.typing import Array
@@ -21,6 +21,6 @@ def agreement(cut: Cut, other: Model, runs: Sequence[Mapping[str, Array]]) -> Ag
     tally = Tally()
     with Session(cut.groups.model) as one, Session(other) as two:
         for feeds in runs:
-            wanted = interface.outputs(cut, one.outputs, one.run(feeds))
-            tally.add(wanted, two.run(interface.feeds(cut, feeds), one.outputs))
+            wanted = io_changes.outputs(cut, one.outputs, one.run(feeds))
+            tally.add(wanted, two.run(io_changes.feeds(cut, feeds), one.outputs))
     return tally.agreement()

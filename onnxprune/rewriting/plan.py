@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
+from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.cut import Cut
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, settle
@@ -20,6 +19,7 @@ from onnxprune.model.graph import captured, first_output
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
 from onnxprune.model.shapes.infer import Shape
+from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing.groups import Groups
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow

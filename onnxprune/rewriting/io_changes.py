@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.cut import Cut
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
+from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing.labels import Axes
 
 

@@ -1,0 +1,1 @@
+"""Carry a decision out on a graph, and write it down."""
