@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.options import Options
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.curves import Sensitivity, sensitivity
-    from onnxprune.options import Options
     from onnxprune.rewriting.plan import Plan
     from onnxprune.tracing.groups import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
@@ -28,7 +28,7 @@ _HOMES = {
     "sensitivity": "onnxprune.curves",
     "Groups": "onnxprune.tracing.groups",
     "Plan": "onnxprune.rewriting.plan",
-    "Options": "onnxprune.options",
+    "Options": "onnxprune.allocation.options",
 }
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune import recover
+from onnxprune.allocation.options import Options
 from onnxprune.model import Model, load, to_graph, to_proto
-from onnxprune.options import Options
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, plan_for, run
 from onnxprune.proof import Verdict

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration, criteria, probe, recover
-from onnxprune.budget import UNITS
+from onnxprune.allocation.amount import UNITS
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import select
+from onnxprune.allocation.timed import Timing
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load
-from onnxprune.options import Options
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.journal import Journal, key_of
-from onnxprune.selection import select
-from onnxprune.timing import Timing
 from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 

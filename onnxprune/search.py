@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, goals, recover, stepwise
+from onnxprune import calibration, recover, stepwise
+from onnxprune.allocation import fit_budgets
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.timed import needs_tables
 from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cost import counts as cost
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model
-from onnxprune.options import Options
 from onnxprune.pipelines import prune
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.probe import Carried
@@ -28,7 +30,6 @@ from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.bench import Place
 from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.target import RISING, Target
-from onnxprune.timing import needs_tables
 from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
 
@@ -362,7 +363,7 @@ def prepare(setting: _Setting) -> Callable[[float], Trial]:
     def attempt(share: float) -> Trial:
         started = time.perf_counter()
         options = _with_budget(setting.options, settings, share)
-        removed = goals.fit(groups, setting.scores, options).removed
+        removed = fit_budgets.fit(groups, setting.scores, options).removed
         cut = Cut(groups, gone(groups, removed))
         small = rewrite(groups, cut.gone)
         if setting.fitting and settings.recovery.method != "none":

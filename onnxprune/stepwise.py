@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from onnxprune import criteria, recover, rows
+from onnxprune import criteria, recover
+from onnxprune.allocation import named_rows
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.timed import Timing
 from onnxprune.cost.axis_lengths import units_in_order
-from onnxprune.options import Options
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
-from onnxprune.timing import Timing
 from onnxprune.tracing.groups import Group, Groups, trace
 from onnxprune.typing import Array
 
@@ -50,7 +51,7 @@ def scored(
         return scores
     # How many units of every group go is settled by the first scores; the steps say which.
     removed = Timing.of(groups, scores, options, place, progress).fit().removed
-    named, _ = rows.removed(groups, options.rows)
+    named, _ = named_rows.removed(groups, options.rows)
     going = [g for g in groups.groups if g.name in removed and g.name not in named]  # named rows have no order
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")

@@ -18,10 +18,10 @@ import time
 from collections.abc import Sequence
 
 from onnxprune import calibration, criteria, datafree, recover
-from onnxprune.goals import fit
+from onnxprune.allocation.fit_budgets import fit
+from onnxprune.allocation.options import Options
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
-from onnxprune.options import Options
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace

@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 
 from onnxprune import api
-from onnxprune.allocate import STRATEGIES
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.runtime import Setting
 from onnxprune.runtime.bench import Place
 from tests import labelled, shared

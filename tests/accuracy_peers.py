@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.cost import counts
 from onnxprune.errors import RunError
 from onnxprune.model import Model, load
-from onnxprune.options import Options
 from onnxprune.runtime import Session
 from tests import labelled, shared
 from tests.accuracy import NETWORKS

@@ -15,12 +15,12 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import select
 from onnxprune.model import Model, load
-from onnxprune.options import Options
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.selection import select
 from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
 from tests import shared

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate
+from onnxprune.allocation.fit_budgets import fit
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import MEASURES, Goal, Selection
+from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
 from onnxprune.cost import functions
 from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.errors import OnnxPruneError
-from onnxprune.goals import fit
 from onnxprune.model import load
-from onnxprune.options import Options
-from onnxprune.selection import MEASURES, Goal, Selection
 from onnxprune.tracing.groups import Groups, trace
 from tests import shared
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from onnxprune import api, inside, proof
+from onnxprune.allocation.options import Options
 from onnxprune.compare_outputs import difference
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
-from onnxprune.options import Options
 from onnxprune.rewriting.io_changes import feeds, in_range
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session

@@ -115,9 +115,9 @@ def file_size(path: Path) -> int:
 def pruned(entry: shared.Entry, model: Any, target: Path) -> Result:
     """Prune, prove, write and look again."""
     from onnxprune import api
+    from onnxprune.allocation.options import Options
     from onnxprune.errors import GoalMissed
     from onnxprune.model import save
-    from onnxprune.options import Options
     from onnxprune.tracing.groups import trace
 
     try:

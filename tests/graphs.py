@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.model import Model, load
-from onnxprune.options import Options
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import Group, Groups
 

@@ -24,12 +24,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import compare_outputs, criteria, proof
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import select
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.reference import masked
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.selection import select
 from onnxprune.tracing.groups import Groups, _describe, trace
 from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.partition import form

@@ -15,9 +15,9 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria, recover
-from onnxprune.goals import fit
+from onnxprune.allocation.fit_budgets import fit
+from onnxprune.allocation.options import Options
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session

@@ -12,13 +12,13 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import select
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS, normalized
 from onnxprune.errors import UsageError
 from onnxprune.layers import statistics
 from onnxprune.layers.statistics import Moments
-from onnxprune.options import Options
-from onnxprune.selection import select
 from onnxprune.tracing.groups import Groups
 from tests.graphs import Net, array_of, run
 

@@ -18,13 +18,13 @@ from onnx import TensorProto
 
 import onnxprune
 from onnxprune import curves
+from onnxprune.allocation.options import Options
 from onnxprune.api import run
 from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
 from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.errors import UsageError
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite

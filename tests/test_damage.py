@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.errors import ModelError
 from onnxprune.model import inline, load, validate
 from onnxprune.model.shapes.symbols import dims_of
-from onnxprune.options import Options
 from onnxprune.runtime import Session
 from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.rules.ask import CONTRADICTION

@@ -13,9 +13,9 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import api, datafree
+from onnxprune.allocation.options import Options
 from onnxprune.cli import main
 from onnxprune.model import Model, load, to_proto
-from onnxprune.options import Options
 from onnxprune.recover import Options as Recovery
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session

@@ -15,13 +15,13 @@ from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.calibration import script
 from onnxprune.calibration.preprocess import preprocess_of
 from onnxprune.cli import files, main
 from onnxprune.curves import Sensitivity
 from onnxprune.errors import ModelError, RunError, Terminated, UsageError
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.recover import Options as Recovery
 from tests.graphs import Net, prune
 

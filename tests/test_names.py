@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.exact import unrounded, unsaturated
 from onnxprune.model import control_flow, load, protos
 from onnxprune.model.names import Names
 from onnxprune.model.shapes.infer import infer
-from onnxprune.options import Options
 from onnxprune.proof import check
 from onnxprune.recover import Options as Recovery
 from onnxprune.reference import masked

@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.rewriting.plan import Plan
 from tests.graphs import Net, array_of, run, shapes_of
 

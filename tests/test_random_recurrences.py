@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from onnxprune import api, proof
+from onnxprune.allocation.options import Options
 from onnxprune.compare_outputs import difference
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.reference import masked
 from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
 from tests.graphs import FLOAT, Net, prune, run

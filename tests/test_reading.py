@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import calibration, memory, reading, rows
+from onnxprune import calibration, memory, reading
+from onnxprune.allocation import named_rows
 from onnxprune.cli import files
 from onnxprune.errors import UsageError
 from onnxprune.model import load, save
@@ -48,9 +49,9 @@ def as_data(model):
 READERS = {
     "model": lambda model: load,
     "plan": lambda model: lambda path: files.read_text(str(path)),
-    "rows": lambda model: lambda path: rows.read(str(path)),
-    "rows.json": lambda model: lambda path: rows.read(str(path)),
-    "rows.npy": lambda model: lambda path: rows.read(str(path)),
+    "rows": lambda model: lambda path: named_rows.read(str(path)),
+    "rows.json": lambda model: lambda path: named_rows.read(str(path)),
+    "rows.npy": lambda model: lambda path: named_rows.read(str(path)),
     "data.npz": as_data,
     "data.npy": as_data,
     "data.json": as_data,

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import api, recover, refit
+from onnxprune.allocation.options import Options
 from onnxprune.errors import UsageError
 from onnxprune.layers.linear import layer_of
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import load, to_proto
 from onnxprune.onward import onward
-from onnxprune.options import Options
 from onnxprune.report import data as report
 from onnxprune.report import text
 from onnxprune.rewriting.removal import Cut

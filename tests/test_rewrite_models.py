@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.errors import GoalMissed
 from onnxprune.model import external, load, save, to_proto
 from onnxprune.model.graph import captured
-from onnxprune.options import Options
 from onnxprune.proof import valid
 from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs import Net, prune, run, shapes_of

@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune import api, rows
+from onnxprune import api
+from onnxprune.allocation import named_rows
+from onnxprune.allocation.options import Options
 from onnxprune.cli import main
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.options import Options
 from onnxprune.rewriting.io_changes import RowMap
 from onnxprune.rewriting.plan import Plan
 from tests.graphs import INT32, INT64, Net, array_of, prune, run, shapes_of
@@ -206,7 +207,7 @@ def test_files_of_ids(tmp_path: Path, name: str) -> None:
         np.save(path, np.array(KEPT))
     else:
         path.write_text(json.dumps(KEPT) if name.endswith(".json") else "\n".join(map(str, KEPT)))
-    assert rows.read(str(path)) == KEPT
+    assert named_rows.read(str(path)) == KEPT
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_files_of_ids(tmp_path: Path, name: str) -> None:
 def test_bad_files_of_ids(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match="rows"):
-        rows.read(str(tmp_path / name))
+        named_rows.read(str(tmp_path / name))
 
 
 def test_the_command_writes_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

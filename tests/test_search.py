@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune.allocation.options import Options
 from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.recover import Options as Recovery
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session

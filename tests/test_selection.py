@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import select
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.options import Options
-from onnxprune.selection import select
 from onnxprune.tracing.groups import Groups
 from tests.graphs import Net, array_of, prune, shapes_of
 

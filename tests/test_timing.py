@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from onnxprune import api
+from onnxprune.allocation.options import Options
 from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.cost.latency.timer import Timed, Timer
 from onnxprune.model import load
-from onnxprune.options import Options
 from onnxprune.report import data, text
 from onnxprune.runtime import Setting
 from onnxprune.runtime.bench import Place

@@ -82,7 +82,7 @@ def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
     """
     if max_memory is not None:
         from onnxprune import memory
-        from onnxprune.budget import bytes_of
+        from onnxprune.allocation.amount import bytes_of
 
         memory.limit_to(bytes_of("--max-memory", max_memory))
     if config is not None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
-    from onnxprune.options import Options
-    from onnxprune.selection import Goal
+    from onnxprune.allocation.options import Options
+    from onnxprune.allocation.selection import Goal
     from onnxprune.tracing.groups import Groups
 
 # A field of the options -> how to ask for less of it; of the others, without.
@@ -32,7 +32,7 @@ def check(goals: Sequence[Goal], groups: Groups, options: Options) -> None:
 
 def _why(goal: Goal, groups: Groups, options: Options) -> str:
     """What holds a budget up: what no option frees, then what options hold, with what would be reached without."""
-    from onnxprune.holds import held_by
+    from onnxprune.allocation.blockers import held_by
     from onnxprune.report import numbers
 
     free, total = groups.prunable

@@ -38,7 +38,8 @@ def inspect(
     that locks axes of weights; other axes of the same weights may still shrink.
     """
     console.progress("loading")
-    from onnxprune import api, timing
+    from onnxprune import api
+    from onnxprune.allocation import timed
     from onnxprune.cost import counts
     from onnxprune.report import data, text
 
@@ -47,7 +48,7 @@ def inspect(
     console.progress("tracing")
     groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
     total = counts.of(source, sizes)
-    times = timing.group_times(groups, place.settled(), console.progress) if time else None
+    times = timed.group_times(groups, place.settled(), console.progress) if time else None
     if as_json:
         console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total, times))
     else:

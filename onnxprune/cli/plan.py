@@ -12,8 +12,8 @@ from onnxprune.cli.needs import heeded
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.options import Options
     from onnxprune.calibration import Source
-    from onnxprune.options import Options
 
 
 @click.command()
@@ -51,8 +51,8 @@ def plan(
     files.check_target(output, inputs=[model], force=force, binary=False)
     console.progress("planning")
     from onnxprune import api
+    from onnxprune.allocation.timed import needs_tables
     from onnxprune.report import text
-    from onnxprune.timing import needs_tables
 
     source = files.load(model)
     shared.check_sizes(source, sizes)

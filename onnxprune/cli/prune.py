@@ -16,9 +16,9 @@ from onnxprune.cli.target import Wanted, targets
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.options import Options
     from onnxprune.calibration import Source
     from onnxprune.model import Model
-    from onnxprune.options import Options
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.search import Found
 
@@ -80,8 +80,8 @@ def prune(
         files.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
     from onnxprune import api
+    from onnxprune.allocation.timed import needs_tables
     from onnxprune.recover import Options as Recovery
-    from onnxprune.timing import needs_tables
 
     source = files.load(model)
     shared.check_sizes(source, sizes)

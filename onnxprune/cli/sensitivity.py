@@ -15,8 +15,8 @@ from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.options import Options
     from onnxprune.calibration import Source
-    from onnxprune.options import Options
 
 METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 

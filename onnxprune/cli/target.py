@@ -15,8 +15,8 @@ from onnxprune.cli import options as shared
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.options import Options
     from onnxprune.model import Model
-    from onnxprune.options import Options
     from onnxprune.search import Found
     from onnxprune.target import Target
 

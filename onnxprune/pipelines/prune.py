@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, datafree, goals, proof, recover, stepwise
+from onnxprune import calibration, datafree, proof, recover, stepwise
+from onnxprune.allocation import fit_budgets as goals
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import Goal
+from onnxprune.allocation.timed import Timing
 from onnxprune.calibration import is_random
 from onnxprune.cost import counts
 from onnxprune.cost.counts import Cost
@@ -19,7 +23,6 @@ from onnxprune.errors import ModelError
 from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.options import Options
 from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewriting import io_changes as interface
@@ -30,8 +33,6 @@ from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.activations import counted, routes_of
 from onnxprune.runtime.bench import Place
-from onnxprune.selection import Goal
-from onnxprune.timing import Timing
 from onnxprune.tracing.groups import Groups
 from onnxprune.tracing.groups import trace as trace_model
 from onnxprune.typing import Array

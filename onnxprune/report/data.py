@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.cost.counts import branches_taken
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost.counts import Cost, Layer
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from onnxprune.rewriting.plan import Plan, Step
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
-    from onnxprune.timing import GroupTime
     from onnxprune.tracing.groups import Barrier, Group, Groups
     from onnxprune.tracing.rules import Rule
 

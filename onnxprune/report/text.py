@@ -10,6 +10,8 @@ from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.selection import Goal
+    from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost.counts import Branches, Cost
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from onnxprune.rewriting.plan import Plan
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
-    from onnxprune.selection import Goal
-    from onnxprune.timing import GroupTime
     from onnxprune.tracing.groups import Barrier, Group, Groups
     from onnxprune.tracing.rules import Rule
 

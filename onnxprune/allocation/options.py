@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocate import STRATEGIES
-from onnxprune.budget import UNITS, Amount, read
+from onnxprune.allocation.amount import UNITS, Amount, read
+from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
 from onnxprune.errors import UsageError

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import MEASURES, most_of
 from onnxprune.cost.axis_lengths import Widths, units_in_order
-from onnxprune.options import Options
-from onnxprune.selection import MEASURES, most_of
 from onnxprune.tracing.groups import Groups
 
 # A budget that only a run can tell, and what is looked at instead.

@@ -8,15 +8,16 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from onnxprune import criteria, rows
-from onnxprune.allocate import STRATEGIES, Limit, Problem, allocate, within
-from onnxprune.budget import Amount
+from onnxprune import criteria
+from onnxprune.allocation import named_rows as rows
+from onnxprune.allocation.amount import Amount
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate, within
 from onnxprune.cost import functions
 from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.cost.functions import Measure, Units
 from onnxprune.criteria.normalize import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.options import Options
 from onnxprune.tracing.groups import Group, Groups
 from onnxprune.typing import Array
 

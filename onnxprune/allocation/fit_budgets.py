@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.allocate import Problem, within
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import MEASURES, Goal, Question, Selection, question, select
+from onnxprune.allocation.strategies import Problem, within
 from onnxprune.cost import counts as cost
 from onnxprune.cost.axis_lengths import Widths
 from onnxprune.cost.functions import Measure
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, file_size
-from onnxprune.options import Options
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.selection import MEASURES, Goal, Question, Selection, question, select
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 

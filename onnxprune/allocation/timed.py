@@ -8,14 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune import goals
+from onnxprune.allocation import fit_budgets
+from onnxprune.allocation.fit_budgets import METERS, Meter
+from onnxprune.allocation.options import Options
+from onnxprune.allocation.selection import Selection, menu_of
 from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.cost.latency.timer import Timed, Timer, alignments
-from onnxprune.goals import METERS, Meter
 from onnxprune.model import Model
-from onnxprune.options import Options
 from onnxprune.runtime.bench import Place
-from onnxprune.selection import Selection, menu_of
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
 
@@ -90,7 +90,9 @@ class Timing:
         """The units that go so that all budgets hold; see `goals.fit`."""
         multiples = self.multiples if self.options.is_aligned else {}
         meters = self.meters
-        return goals.fit(self.groups, self.scores, self.options, meters=meters, reserve=reserve, multiples=multiples)
+        return fit_budgets.fit(
+            self.groups, self.scores, self.options, meters=meters, reserve=reserve, multiples=multiples
+        )
 
     @cached_property
     def meters(self) -> Mapping[str, Meter]:

@@ -1,0 +1,1 @@
+"""Choose how many units every group loses so that all budgets hold."""
