@@ -11,7 +11,7 @@ from onnxprune.allocation.options import Options
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, plan_for, run
-from onnxprune.proof import Verdict
+from onnxprune.proof.prove import Verdict
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing.groups import Groups

@@ -21,11 +21,12 @@ import onnx
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from onnxprune import api, inside, proof
+from onnxprune import api
 from onnxprune.allocation.options import Options
-from onnxprune.compare_outputs import difference
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
+from onnxprune.proof import layerwise, prove
+from onnxprune.proof.compare_outputs import difference
 from onnxprune.rewriting.io_changes import feeds, in_range
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
@@ -95,7 +96,7 @@ def is_seen_inside(outcome: api.Outcome, bad: Model) -> bool:
     given = feeds(cut, in_range(cut, given))
     for model in (outcome.model, bad):
         names = sorted({o for node in model.proto.graph.node for o in node.output if o})
-        with Session(inside.tapped(model, names), optimised=False) as session:
+        with Session(layerwise.tapped(model, names), optimised=False) as session:
             arrays = [n for n in names if n in session.arrays]
             values.append(session.run(given, arrays))
     return any(difference(a, b) > 0 for a, b in zip(*values, strict=True))
@@ -113,7 +114,7 @@ def tried(model: Model, options: Options, count: int, rng: np.random.Generator) 
         bad = spoiled(outcome, kind, rng)
         if bad is None:
             continue
-        verdict = proof.check(outcome.groups, away, bad)
+        verdict = prove.check(outcome.groups, away, bad)
         result = "refused" if not verdict.ok else "missed" if is_seen_inside(outcome, bad) else "unseen"
         found[kind, result] += 1
         if not verdict.ok:

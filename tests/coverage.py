@@ -201,10 +201,10 @@ def finite(outputs: Sequence[Any]) -> bool:
 def compared(model: Any, outcome: Any, target: Path) -> Result:
     """How far the outputs moved from the original's, and differ from those of the original with zeroed weights."""
     from onnxprune import api
-    from onnxprune.compare_outputs import difference
     from onnxprune.model import save
     from onnxprune.model.shapes.infer import infer
     from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
+    from onnxprune.proof.compare_outputs import difference
     from onnxprune.runtime.random_inputs import random_feeds
 
     if model.nbytes > 700 << 20:

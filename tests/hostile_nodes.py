@@ -18,7 +18,7 @@ from onnxprune import api
 from onnxprune.cost.counts import of_trace
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
-from onnxprune.reference import masked
+from onnxprune.proof.masked import masked
 from onnxprune.rewriting.removal import Cut
 from onnxprune.rewriting.rewrite import rewrite, zeroed
 from onnxprune.tracing.groups import Groups

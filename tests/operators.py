@@ -23,12 +23,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import compare_outputs, criteria, proof
+from onnxprune import criteria
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import select
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load
-from onnxprune.reference import masked
+from onnxprune.proof import compare_outputs, prove
+from onnxprune.proof.masked import masked
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, _describe, trace
 from onnxprune.tracing.labels import Ledger
@@ -330,7 +331,7 @@ def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[s
         small, reference = rewrite(groups, gone), masked(groups, gone)
     except OnnxPruneError as error:
         return WRONG, error.message, exact
-    if problem := proof.valid(groups.model, small):
+    if problem := prove.valid(groups.model, small):
         return WRONG, problem, exact
     try:
         plain, wanted = run(original, sandwich.feeds), run(reference.proto, sandwich.feeds)
@@ -340,7 +341,7 @@ def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[s
         found = run(small.proto, sandwich.feeds)
     except RunError as error:
         return WRONG, f"does not run: {error.message}", exact
-    return *_judge(plain, wanted, found, proof.tolerance_of(groups)), exact
+    return *_judge(plain, wanted, found, prove.tolerance_of(groups)), exact
 
 
 def _judge(plain: dict[str, Any], wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from onnxprune.cost.counts import Cost, Layer
-from onnxprune.proof import Verdict
+from onnxprune.proof.prove import Verdict
 from onnxprune.report import data, numbers, text
 
 

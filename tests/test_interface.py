@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune import api, proof
+from onnxprune import api
+from onnxprune.proof import prove
 from onnxprune.report import data, text
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.plan import Plan
@@ -171,4 +172,4 @@ def test_repair_feeds_each_model_its_own_inputs() -> None:
     outcome = api.run(api.load(mlp()), api.Options(allow_io_changes=True), data=[runs] * 4)
     assert outcome.repair is not None
     assert outcome.repair.fits
-    assert proof.valid(outcome.groups.model, outcome.model) == ""
+    assert prove.valid(outcome.groups.model, outcome.model) == ""

@@ -11,13 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.allocation.options import Options
-from onnxprune.exact import unrounded, unsaturated
 from onnxprune.model import control_flow, load, protos
 from onnxprune.model.names import Names
 from onnxprune.model.shapes.infer import infer
-from onnxprune.proof import check
+from onnxprune.proof.masked import masked
+from onnxprune.proof.prove import check
+from onnxprune.proof.quantized import unrounded, unsaturated
 from onnxprune.recover import Options as Recovery
-from onnxprune.reference import masked
 from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs import Net, prune, run
 from tests.test_flow import model, two_branches, weight

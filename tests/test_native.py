@@ -13,10 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from onnxprune import api, proof, termination
+from onnxprune import api, termination
 from onnxprune.errors import GoalMissed, ModelError, RunError
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
+from onnxprune.proof import prove
 from onnxprune.runtime import Session
 from tests.graphs import Net
 
@@ -182,7 +183,7 @@ def test_a_run_has_an_end(model: onnx.ModelProto) -> None:
 
 
 def test_a_proof_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "LONGEST_PROOF", 0.5)
+    monkeypatch.setattr(prove, "LONGEST_PROOF", 0.5)
     verdict = api.prune(endless(), ratio=0.5).report.verdict
     assert verdict is not None
     assert not verdict.ok

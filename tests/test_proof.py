@@ -12,12 +12,13 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from onnxprune import api, halving, proof
-from onnxprune.compare_outputs import difference
+from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
-from onnxprune.proof import Verdict, compare, tolerance_of
-from onnxprune.reference import masked
+from onnxprune.proof import bisect, prove
+from onnxprune.proof.compare_outputs import difference
+from onnxprune.proof.masked import masked
+from onnxprune.proof.prove import Verdict, compare, tolerance_of
 from onnxprune.report import data, text
 from tests.graphs import Net, array_of, prune, run, with_arrays
 
@@ -47,7 +48,7 @@ def test_the_reference_differs_from_the_original(outcome: api.Outcome) -> None:
     """Otherwise the comparison would say nothing."""
     original, reference = run(network()), run(masked(outcome.groups, gone_of(outcome)))
     for name, value in original.items():
-        assert difference(value, reference[name]) > 100 * proof.TOLERANCES[1]
+        assert difference(value, reference[name]) > 100 * prove.TOLERANCES[1]
 
 
 def test_the_reference_without_a_cut_is_the_original(outcome: api.Outcome) -> None:
@@ -283,7 +284,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return replace(model)
 
-    for module in (api, halving):
+    for module in (api, bisect):
         monkeypatch.setattr(module, "rewrite", spoiled)
     return names
 
@@ -312,8 +313,8 @@ def test_groups_that_fail_are_left_whole_and_the_others_go(broken: list[str], ba
 
 def test_a_proof_names_the_group_at_once(broken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     broken.extend(["a1", "b3"])
-    attempts, real = [], halving._attempt
-    monkeypatch.setattr(halving, "_attempt", lambda *given: attempts.append(given) or real(*given))
+    attempts, real = [], bisect._attempt
+    monkeypatch.setattr(bisect, "_attempt", lambda *given: attempts.append(given) or real(*given))
     outcome = prune(five_groups())
     assert {r.group for r in outcome.rolled_back} == {"a1", "a3"}
     assert len(attempts) == 1
@@ -387,7 +388,7 @@ def test_outputs_that_do_not_react_hide_nothing(kind: str) -> None:
     assert result.report.rolled_back == ()
     assert {"w1", "w2"} == {g for g in result.report.plan.masks(proto) if g != "w3"}
     assert len(verdict.inside) == 3
-    assert verdict.strength == proof.Strength(2, 2, 2)
+    assert verdict.strength == prove.Strength(2, 2, 2)
     for name in ("w1", "w2", "w3"):
         wrong = spoil(result.model, name, lambda v: scaled(v, int(np.abs(v).argmax())))
         refused = onnxprune.verify(proto, wrong, result.plan)
@@ -441,7 +442,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
     verdict = prune(silent()).verdict
     assert verdict is not None
     assert verdict.blind
-    assert verdict.strength == proof.Strength(0, 1, 1, ("w_in",))
+    assert verdict.strength == prove.Strength(0, 1, 1, ("w_in",))
     assert "none of 1 wrong ones" in text.proof(verdict)
     assert "equal" not in text.proof(verdict)
     assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
@@ -450,7 +451,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
 def test_a_proof_knows_its_strength() -> None:
     verdict = prune(five_groups()).verdict
     assert verdict is not None
-    assert verdict.strength == proof.Strength(5, 5, 5)
+    assert verdict.strength == prove.Strength(5, 5, 5)
     assert "a run shows 5 of 5 wrong weights" in text.proof(verdict)
 
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from onnxprune import api, proof
+from onnxprune import api
 from onnxprune.allocation.options import Options
-from onnxprune.compare_outputs import difference
 from onnxprune.model import load
-from onnxprune.reference import masked
+from onnxprune.proof import prove
+from onnxprune.proof.compare_outputs import difference
+from onnxprune.proof.masked import masked
 from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
 from tests.graphs import FLOAT, Net, prune, run
 from tests.test_random_graphs import quick
@@ -146,7 +147,7 @@ def test_random_recurrences_of_the_other_layout(proto: onnx.ModelProto) -> None:
     outcome = api.run(load(proto), Options(ratio=0.5), verify=False)
     gone = outcome.plan.removed(outcome.groups)
     assert gone.any()
-    assert proof.valid(outcome.groups.model, outcome.model) == ""
+    assert prove.valid(outcome.groups.model, outcome.model) == ""
     wanted = run(time_first(masked(outcome.groups, gone).proto))
     found = run(time_first(outcome.model.proto))
     for name, value in wanted.items():

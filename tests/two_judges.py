@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 
 from onnxprune import api
-from onnxprune.compare_outputs import difference
 from onnxprune.model import Model, load
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
-from onnxprune.proof import NOISE_MARGIN, NUDGES, TOLERANCES
+from onnxprune.proof.compare_outputs import difference
+from onnxprune.proof.prove import NOISE_MARGIN, NUDGES, TOLERANCES
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds

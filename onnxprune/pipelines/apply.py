@@ -7,11 +7,11 @@ from typing import Any
 
 from onnxprune import calibration, recover
 from onnxprune.calibration import is_random
-from onnxprune.halving import checked
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, repaired
-from onnxprune.proof import Verdict
+from onnxprune.proof.bisect import checked
+from onnxprune.proof.prove import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap

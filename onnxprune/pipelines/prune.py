@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, datafree, proof, recover, stepwise
+from onnxprune import calibration, datafree, recover, stepwise
 from onnxprune.allocation import fit_budgets as goals
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Goal
@@ -20,10 +20,11 @@ from onnxprune.cost import counts
 from onnxprune.cost.counts import Cost
 from onnxprune.cost.latency.timer import Timed
 from onnxprune.errors import ModelError
-from onnxprune.halving import RolledBack, checked, rolled_back_from
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.proof import Verdict
+from onnxprune.proof import prove
+from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
+from onnxprune.proof.prove import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
@@ -167,7 +168,7 @@ def repaired(
     with clock("repairing"):
         judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None
         small, repair = judged or (datafree.repair(cut, small, recovery.method, progress=clock.progress), None)
-        if verify and (problem := proof.valid(cut.groups.model, small)):
+        if verify and (problem := prove.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
 
@@ -182,7 +183,7 @@ def _proven(
     except ModelError as error:
         if not verify:
             raise
-        failed = Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
+        failed = Verdict(False, math.nan, prove.tolerance_of(groups), error.message)
         return rolled_back_from(groups, chosen, failed)
     if not verify:
         return chosen, small, None, ()

@@ -12,23 +12,24 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune import inside, kept
-from onnxprune import strength as strengths
-from onnxprune.compare_outputs import differences
 from onnxprune.cost import functions
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
-from onnxprune.exact import has_roundings, unrounded, unsaturated
-from onnxprune.inside import Layered, Layers
 from onnxprune.memory import shortage
 from onnxprune.model import Model, control_flow
 from onnxprune.model.external import item_bits
 from onnxprune.model.protos import without_weights
-from onnxprune.reference import masked
+from onnxprune.proof import layerwise as inside
+from onnxprune.proof import stored_weights
+from onnxprune.proof import strength as strengths
+from onnxprune.proof.compare_outputs import differences
+from onnxprune.proof.layerwise import Layered, Layers
+from onnxprune.proof.masked import masked
+from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
+from onnxprune.proof.strength import Sample, Strength
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
-from onnxprune.strength import Sample, Strength
 from onnxprune.termination import killable
 from onnxprune.tracing.groups import Groups
 from onnxprune.typing import Array
@@ -199,7 +200,7 @@ class _Proof:
 
     def with_weights(self, verdict: Verdict) -> Verdict:
         """The verdict after the stored weights were looked at, which no input makes react."""
-        found = kept.weights(self.cut, self.pruned)
+        found = stored_weights.weights(self.cut, self.pruned)
         if found.problem:
             wrong = {found.wrong: found.groups}
             return replace(verdict, ok=False, problem=found.problem, checks=verdict.checks, wrong=wrong)

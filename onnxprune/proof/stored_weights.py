@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.inside import groups_at
 from onnxprune.model import Model
 from onnxprune.model.flatten import flattened, places
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import constant_value
+from onnxprune.proof.layerwise import groups_at
 from onnxprune.rewriting.removal import Cut
 from onnxprune.typing import Array
 

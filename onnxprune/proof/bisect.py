@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from onnxprune import proof
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 from onnxprune.model.shapes.thresholds import other_sides
-from onnxprune.proof import Verdict
+from onnxprune.proof import prove
+from onnxprune.proof.prove import Verdict
 from onnxprune.rewriting.removal import gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, retrace
@@ -36,7 +36,7 @@ def checked(
 
     Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides.
     """
-    verdict = proof.check(groups, gone_of(groups), small)
+    verdict = prove.check(groups, gone_of(groups), small)
     if fixed_sizes:
         return groups, verdict
     if verdict.ok:
@@ -46,7 +46,7 @@ def checked(
     for sizes, _ in candidate_sizes(symbolic_dims(groups.model.proto.graph), {}):
         if sizes != groups.facts.sizes:
             other = retrace(groups, sizes)
-            found = proof.check(other, gone_of(other), small)
+            found = prove.check(other, gone_of(other), small)
             if found.runnable:
                 return other, found
     return groups, verdict
@@ -63,7 +63,7 @@ def _on_other_sides(
         other = retrace(groups, sizes)
         if [(g.name, g.units) for g in other.groups] != [(g.name, g.units) for g in groups.groups]:
             continue
-        found = proof.check(other, gone_of(other), small)
+        found = prove.check(other, gone_of(other), small)
         numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.facts.sizes[s])
         if not found.runnable:
             continue
@@ -77,9 +77,9 @@ def _attempt(groups: Groups, chosen: Mapping[str, Array]) -> Verdict:
     """The proof of some of the groups alone."""
     away = gone(groups, chosen)
     try:
-        return proof.check(groups, away, rewrite(groups, away))
+        return prove.check(groups, away, rewrite(groups, away))
     except ModelError as error:
-        return Verdict(False, math.nan, proof.tolerance_of(groups), error.message)
+        return Verdict(False, math.nan, prove.tolerance_of(groups), error.message)
 
 
 def rolled_back_from(

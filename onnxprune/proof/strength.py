@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.inside import Layered
 from onnxprune.model import Model
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.model.shapes.infer import constant_value
+from onnxprune.proof.layerwise import Layered
 from onnxprune.rewriting.removal import Cut
 from onnxprune.typing import Array
 

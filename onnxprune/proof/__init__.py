@@ -1,0 +1,1 @@
+"""Show that a rewritten model is valid and equals the masked original."""
