@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune import recover
 from onnxprune.allocation.options import Options
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, plan_for, run
 from onnxprune.proof.prove import Verdict
+from onnxprune.recovery import recover
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing.groups import Groups

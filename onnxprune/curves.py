@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import calibration, criteria, probe, recover
+from onnxprune import calibration, criteria, probe
 from onnxprune.allocation.amount import UNITS
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import select
@@ -21,6 +21,7 @@ from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load
+from onnxprune.recovery import recover
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step
 from onnxprune.runtime import workers as jobs

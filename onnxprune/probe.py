@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import recover
 from onnxprune.errors import UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load, save
+from onnxprune.recovery import recover
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.plan import Plan, Step
 from onnxprune.rewriting.removal import Cut

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, recover, stepwise
+from onnxprune import calibration, stepwise
 from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.timed import needs_tables
@@ -22,6 +22,7 @@ from onnxprune.model import Model
 from onnxprune.pipelines import prune
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.probe import Carried
+from onnxprune.recovery import recover
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.removal import Cut, gone

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from onnxprune import criteria, recover
+from onnxprune import criteria
 from onnxprune.allocation import named_rows
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.timed import Timing
 from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.recovery import recover
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite

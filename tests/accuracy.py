@@ -17,11 +17,12 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from onnxprune import calibration, criteria, datafree, recover
+from onnxprune import calibration, criteria
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.allocation.options import Options
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
+from onnxprune.recovery import data_free, recover
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace
@@ -36,7 +37,7 @@ def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], seen: Groups,
         return small
     if runs:
         return recover.repair(cut, small, runs, recover.Options(method), seen=seen)[0]
-    return datafree.repair(cut, small, method)
+    return data_free.repair(cut, small, method)
 
 
 def rows(name: str, given: argparse.Namespace) -> None:

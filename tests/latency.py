@@ -21,13 +21,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from onnxprune import calibration, criteria, recover
+from onnxprune import calibration, criteria
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import select
 from onnxprune.allocation.timed import Timing
 from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
+from onnxprune.recovery import recover
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite

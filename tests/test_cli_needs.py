@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune import datafree, recover
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.cli.needs import NEEDS
 from onnxprune.errors import UsageError
+from onnxprune.recovery import data_free, recover
 from tests.test_cli import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
@@ -100,4 +100,4 @@ def test_the_table_names_options_that_there_are():
 
 def test_methods_that_need_data_are_all_but_those_that_do_not():
     (named,) = [text for need in NEEDS for text in need.options if text.startswith("--recover ")]
-    assert set(named.split()[1].split("|")) == set(recover.METHODS) - set(datafree.METHODS) - {"none"}
+    assert set(named.split()[1].split("|")) == set(recover.METHODS) - set(data_free.METHODS) - {"none"}

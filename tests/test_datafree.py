@@ -12,11 +12,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxprune import api, datafree
+from onnxprune import api
 from onnxprune.allocation.options import Options
 from onnxprune.cli import main
 from onnxprune.model import Model, load, to_proto
-from onnxprune.recover import Options as Recovery
+from onnxprune.recovery import data_free
+from onnxprune.recovery.recover import Options as Recovery
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import Groups
@@ -102,7 +103,7 @@ def test_constant_channels_go_without_loss(between: str, tail: str):
 @pytest.mark.parametrize("mean", [-1.5, 0.0, 2.0])
 def test_the_mean_of_a_rectified_normal_variable(mean: float):
     density, below = math.exp(-(mean**2) / 2) / math.sqrt(2 * math.pi), math.erfc(mean / math.sqrt(2)) / 2
-    found = datafree.DENSITY @ np.maximum(mean + datafree.POINTS, 0)
+    found = data_free.DENSITY @ np.maximum(mean + data_free.POINTS, 0)
     assert found == pytest.approx(mean * (1 - below) + density, abs=1e-4)
 
 
@@ -113,7 +114,7 @@ def test_a_sum_of_branches_has_the_mean_of_independent_ones():
     total = net.add("Relu", net.add("Add", net.add("Relu", one), two))
     net.output(net.add("Conv", total, net.weight(5, WIDTH, 1, 1)))
     outcome = api.run(net.model(), Options())
-    known = datafree.Activations(Cut(outcome.groups, outcome.plan.removed(outcome.groups)))
+    known = data_free.Activations(Cut(outcome.groups, outcome.plan.removed(outcome.groups)))
     norms = {n.output[0]: n for n in net.nodes if n.op_type == "BatchNormalization"}
     values = {t.name: numpy_helper.to_array(t) for t in net.weights}
     drawn = []
@@ -195,12 +196,12 @@ def test_nothing_is_done_where_nothing_is_known(first: Callable[[Net], str], act
     outcome = api.run(net.model(), Options(criterion=in_order))
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     told: list[str] = []
-    assert datafree.repair(cut, outcome.model, method, progress=told.append) is outcome.model
+    assert data_free.repair(cut, outcome.model, method, progress=told.append) is outcome.model
     assert told == ["repaired from the weights alone: 0 of 1 layers"]
     assert [r.message for r in caplog.records if "nothing is repaired" in r.message]
 
 
-@pytest.mark.parametrize("method", datafree.METHODS)
+@pytest.mark.parametrize("method", data_free.METHODS)
 @pytest.mark.parametrize("name", VALID)
 def test_what_comes_out_is_valid(name: str, method: str):
     outcome = api.run(load(str(MODELS / f"{name}.onnx")), Options(ratio=0.5), recovery=Recovery(method))

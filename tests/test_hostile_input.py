@@ -22,7 +22,7 @@ from onnxprune.cli import files, main
 from onnxprune.curves import Sensitivity
 from onnxprune.errors import ModelError, RunError, Terminated, UsageError
 from onnxprune.model import load
-from onnxprune.recover import Options as Recovery
+from onnxprune.recovery.recover import Options as Recovery
 from tests.graphs import Net, prune
 
 DEEP = 20_000

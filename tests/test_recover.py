@@ -12,13 +12,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import api, recover, refit
+from onnxprune import api
 from onnxprune.allocation.options import Options
 from onnxprune.errors import UsageError
 from onnxprune.layers.linear import layer_of
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import load, to_proto
-from onnxprune.onward import onward
+from onnxprune.recovery import fits, recover
+from onnxprune.recovery.downstream import onward
 from onnxprune.report import data as report
 from onnxprune.report import text
 from onnxprune.rewriting.removal import Cut
@@ -114,7 +115,7 @@ def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
     def worse(evidence):
         return -evidence.sliced, np.ones(evidence.sliced.shape[::2])
 
-    monkeypatch.setattr(refit, "FITS", {"least-squares": worse})
+    monkeypatch.setattr(fits, "FITS", {"least-squares": worse})
     mended, repair = recover.repair(cut, outcome.model, [{"x": part} for part in np.split(data, 4)])
     assert [fit.kept for fit in repair.fits] == [False] and not repair.kept
     assert mended is outcome.model

@@ -23,7 +23,7 @@ from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.evaluation import Evaluation
 from onnxprune.model import load
-from onnxprune.recover import Options as Recovery
+from onnxprune.recovery.recover import Options as Recovery
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
 from onnxprune.search import Settings, search

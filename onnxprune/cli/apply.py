@@ -57,7 +57,7 @@ def apply(
     console.progress("loading")
     from onnxprune import api
     from onnxprune.model import save
-    from onnxprune.recover import Options as Recovery
+    from onnxprune.recovery.recover import Options as Recovery
     from onnxprune.rewriting.plan import Plan
 
     steps = Plan.from_json(files.read_text(plan))

@@ -81,7 +81,7 @@ def prune(
     console.progress("loading")
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
-    from onnxprune.recover import Options as Recovery
+    from onnxprune.recovery.recover import Options as Recovery
 
     source = files.load(model)
     shared.check_sizes(source, sizes)

@@ -77,7 +77,7 @@ def sensitivity(
     console.progress("loading")
     from onnxprune import curves
     from onnxprune.evaluation import Evaluation
-    from onnxprune.recover import Options as Recovery
+    from onnxprune.recovery.recover import Options as Recovery
     from onnxprune.report import sensitivity as report
 
     source = files.load(model)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune import calibration, recover
+from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, repaired
 from onnxprune.proof.bisect import checked
 from onnxprune.proof.prove import Verdict
-from onnxprune.recover import Repair
+from onnxprune.recovery import recover
+from onnxprune.recovery.recover import Repair
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.plan import Plan

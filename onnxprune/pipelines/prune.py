@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, datafree, recover, stepwise
+from onnxprune import calibration, stepwise
 from onnxprune.allocation import fit_budgets as goals
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Goal
@@ -25,7 +25,8 @@ from onnxprune.model import Model
 from onnxprune.proof import prove
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
 from onnxprune.proof.prove import Verdict
-from onnxprune.recover import Repair
+from onnxprune.recovery import data_free, recover
+from onnxprune.recovery.recover import Repair
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
@@ -163,11 +164,11 @@ def repaired(
     verify: bool,
 ) -> tuple[Model, Repair | None]:
     """The smaller model after its repair; what it did is known only where there are inputs to judge it by."""
-    if recovery.method == "none" or not (runs or recovery.method in datafree.METHODS):
+    if recovery.method == "none" or not (runs or recovery.method in data_free.METHODS):
         return small, None
     with clock("repairing"):
         judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None
-        small, repair = judged or (datafree.repair(cut, small, recovery.method, progress=clock.progress), None)
+        small, repair = judged or (data_free.repair(cut, small, recovery.method, progress=clock.progress), None)
         if verify and (problem := prove.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair

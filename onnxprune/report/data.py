@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof.prove import Verdict
-    from onnxprune.recover import Repair
+    from onnxprune.recovery.recover import Repair
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.rewriting.plan import Plan, Step
     from onnxprune.runtime.bench import Result

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof.prove import Verdict
-    from onnxprune.recover import Repair
+    from onnxprune.recovery.recover import Repair
     from onnxprune.report.data import LayerChange
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.rewriting.plan import Plan

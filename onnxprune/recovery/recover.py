@@ -2,7 +2,7 @@
 
 The original and the pruned model take the calibration inputs through their graphs side by side. Layers are fitted in
 graph order, each on the inputs that the layers in front of it, already fitted, give. A fit is kept only if it lowers
-the error on samples that it has not seen. The fits themselves are in `refit.py`.
+the error on samples that it has not seen. The fits themselves are in `recovery/fits.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import refit
 from onnxprune.errors import UsageError
-from onnxprune.fitting import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.layers import bn_matching
 from onnxprune.layers.linear import layer_of
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.model import Model
-from onnxprune.onward import onward
+from onnxprune.recovery import fits as refit
+from onnxprune.recovery.downstream import onward
+from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.removal import Cut

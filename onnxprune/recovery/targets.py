@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 import onnx
 
-from onnxprune import refit
 from onnxprune.layers.linear import Layer
 from onnxprune.layers.parameters import NORMS, Parameters
-from onnxprune.onward import Onward
+from onnxprune.recovery import fits
+from onnxprune.recovery.downstream import Onward
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime.activations import resumed
 from onnxprune.tracing.rules.site import Site
@@ -62,9 +62,9 @@ class Task:
     sliced: Array
     full: Array
     shifted: bool
-    rows: Callable[[Sequence[Array], Sequence[Array], int, np.random.Generator], refit.Rows]
-    channels: Callable[[refit.Rows], refit.Moments | None]
-    write: Callable[[refit.Fitted], None]
+    rows: Callable[[Sequence[Array], Sequence[Array], int, np.random.Generator], fits.Rows]
+    channels: Callable[[fits.Rows], fits.Moments | None]
+    write: Callable[[fits.Fitted], None]
     groups: tuple[str, ...] = ()
 
 
@@ -98,18 +98,18 @@ def fit(
     Nothing is done unless some run of either kind visits the layer.
     """
     rng = np.random.default_rng(0)
-    found: tuple[list[refit.Rows], list[refit.Rows]] = ([], [])
+    found: tuple[list[fits.Rows], list[fits.Rows]] = ([], [])
     for number, visits in enumerate(pairs):
         most = max(1, ROWS // (train * max(1, len(visits))))
         found[number >= train].extend(task.rows(old, new, most, rng) for old, new in visits)
     if not all(found):
         return
-    fitting, judging = map(refit.Rows.joined, found)
+    fitting, judging = map(fits.Rows.joined, found)
     del found
-    moments = refit.Moments.of(fitting.x, fitting.y, shifted=task.shifted)
-    evidence = refit.Evidence(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
+    moments = fits.Moments.of(fitting.x, fitting.y, shifted=task.shifted)
+    evidence = fits.Evidence(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
     before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
-    fitted, after = refit.best(task.method, evidence, fitting, judging, dampings)
+    fitted, after = fits.best(task.method, evidence, fitting, judging, dampings)
     if kept := after < before:
         task.write(fitted)
     yield Fit(site.name, before, after, kept, task.groups)
@@ -187,19 +187,19 @@ class LayerTarget(Target):
         kept = Kept.of(cut, self.site, old)
         full = _taken(old.matrix(whole) * np.float32(old.scale), kept.groups, kept.outputs)
 
-        def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> refit.Rows:
+        def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
             places = old.places(olds[0], most, rng)
             x_old = old.rows(olds[0], places)[kept.groups]
             x = new.rows(news[0], places) if news else _taken(x_old, kept.groups[kept.groups], kept.inputs[kept.groups])
             y, room = self._aim(cut, x_old @ full, olds, news, places)
-            return refit.Rows(x, y, room, x_old if method == "merge" else None)
+            return fits.Rows(x, y, room, x_old if method == "merge" else None)
 
-        def channels(found: refit.Rows) -> refit.Moments | None:
+        def channels(found: fits.Rows) -> fits.Moments | None:
             if found.whole is None:
                 return None
-            return refit.Moments.of(new.channels(found.x), old.channels(found.whole), shifted=shifted)
+            return fits.Moments.of(new.channels(found.x), old.channels(found.whole), shifted=shifted)
 
-        def write(fitted: refit.Fitted) -> None:
+        def write(fitted: fits.Fitted) -> None:
             parameters.store(name, new.tensor(fitted[0] / new.scale, now.shape))
             parameters.shift(new, fitted[1].reshape(-1))
 
@@ -241,13 +241,13 @@ class NormTarget(Target):
         axis = NORMS[self.site.node.op_type][2] % len(shape)
         kept = cut.kept(cut.groups.tracing.axes[self.site.node.output[0]][axis], axis, shape[axis])
 
-        def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> refit.Rows:
+        def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
             entry, made = self.node.input[0], self.node.output[0]
             ((output,),) = resumed(parameters.model, [{entry: news[0]}], [made])
             places = rng.permutation(olds[0].size // len(kept))[:most]
-            return refit.Rows(_by_channel(output, axis)[:, places], _by_channel(olds[0], axis)[kept][:, places])
+            return fits.Rows(_by_channel(output, axis)[:, places], _by_channel(olds[0], axis)[kept][:, places])
 
-        def write(fitted: refit.Fitted) -> None:
+        def write(fitted: fits.Fitted) -> None:
             scale, shift = fitted[0].reshape(-1), fitted[1].reshape(-1)
             parameters.store(own[0], parameters.value(own[0]) * scale)
             if own[1]:

@@ -19,12 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx import helper
 
-from onnxprune.fitting import Kept, LayerTarget
 from onnxprune.layers.effective import Part, Weights
 from onnxprune.layers.linear import CONVOLUTIONS, Layer, layer_of
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
-from onnxprune.recover import Options, targets
+from onnxprune.recovery.recover import Options, targets
+from onnxprune.recovery.targets import Kept, LayerTarget
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime.activations import resumed
 from onnxprune.tracing.rules.pointwise import BINARY, UNARY

@@ -1,0 +1,1 @@
+"""Give downstream layers back what they lost."""
