@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from onnxprune.allocation.options import Options
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
-    from onnxprune.curves import Sensitivity, sensitivity
+    from onnxprune.pipelines.sensitivity import Sensitivity, sensitivity
     from onnxprune.rewriting.plan import Plan
     from onnxprune.tracing.groups import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
@@ -24,8 +24,8 @@ _HOMES = {
     "trace": "onnxprune.api",
     "verify": "onnxprune.api",
     "register_criterion": "onnxprune.criteria",
-    "Sensitivity": "onnxprune.curves",
-    "sensitivity": "onnxprune.curves",
+    "Sensitivity": "onnxprune.pipelines.sensitivity",
+    "sensitivity": "onnxprune.pipelines.sensitivity",
     "Groups": "onnxprune.tracing.groups",
     "Plan": "onnxprune.rewriting.plan",
     "Options": "onnxprune.allocation.options",

@@ -17,14 +17,14 @@ import pytest
 from onnx import TensorProto
 
 import onnxprune
-from onnxprune import curves
 from onnxprune.allocation.options import Options
 from onnxprune.api import run
 from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
-from onnxprune.curves import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.errors import UsageError
 from onnxprune.model import load
+from onnxprune.pipelines import sensitivity as curves
+from onnxprune.pipelines.sensitivity import Curve, Point, Sensitivity, Settings, measure
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
@@ -58,7 +58,7 @@ def test_the_changed_part_gives_what_the_whole_model_gives(name):
 
 def test_the_changed_part_is_all_that_runs(monkeypatch):
     """Behind the last group of digits only its two layers are left of the whole graph."""
-    from onnxprune import probe
+    from onnxprune.pipelines import probe
     from onnxprune.runtime import activations
 
     ran = []
@@ -292,7 +292,7 @@ def test_commands_find_a_cluster_by_its_address():
 def test_fronts_are_in_front_of_what_changes():
     """Every tensor that is kept is the original's, and with them the outputs can be computed from the smaller graph."""
     from onnxprune.model.run_order import Course
-    from onnxprune.probe import frontier
+    from onnxprune.pipelines.probe import frontier
 
     groups = trace(load(str(MODELS / "resnet.onnx")))
     for group in groups.groups:

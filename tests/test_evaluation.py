@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from onnxprune.errors import RunError, UsageError
-from onnxprune.evaluation import Evaluation
 from onnxprune.model import load
+from onnxprune.pipelines.user_metric import Evaluation
 
 DIGITS = Path(__file__).parents[1] / "models" / "digits.onnx"
 

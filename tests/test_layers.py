@@ -72,7 +72,7 @@ LEVELS = (
             "layers.linear",
             "cost.latency",
         ),
-        *("layers.parameters", "runtime.agreement", "evaluation", "layers.bn_matching", "model.run_order"),
+        *("layers.parameters", "runtime.agreement", "pipelines.user_metric", "layers.bn_matching", "model.run_order"),
     ),
     (
         "criteria",
@@ -99,7 +99,7 @@ LEVELS = (
         "allocation.fit_budgets",
         "allocation.blockers",
         "allocation.timed",
-        "stepwise",
+        "pipelines.iterative",
     ),
     (
         "proof.masked",
@@ -112,10 +112,10 @@ LEVELS = (
         "proof.bisect",
         "pipelines",
         "api",
-        "probe",
-        "curves",
-        "target",
-        "search",
+        "pipelines.probe",
+        "pipelines.sensitivity",
+        "pipelines.search_targets",
+        "pipelines.search",
     ),
     ("report", "cli"),
 )

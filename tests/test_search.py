@@ -21,13 +21,13 @@ import pytest
 from onnxprune.allocation.options import Options
 from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.evaluation import Evaluation
 from onnxprune.model import load
+from onnxprune.pipelines.search import Settings, search
+from onnxprune.pipelines.search_targets import Target, amount
+from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery.recover import Options as Recovery
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
-from onnxprune.search import Settings, search
-from onnxprune.target import Target, amount
 from tests.test_cli import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
@@ -113,7 +113,7 @@ def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run,
 
 
 def test_what_judges_is_held_out(monkeypatch):
-    from onnxprune import search as module
+    from onnxprune.pipelines import search as module
 
     seen = []
     real = module.recover.repair

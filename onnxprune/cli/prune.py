@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome
-    from onnxprune.search import Found
+    from onnxprune.pipelines.search import Found
 
 
 # How to repair, if there is data and nothing else is asked for.

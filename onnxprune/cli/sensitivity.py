@@ -75,8 +75,8 @@ def sensitivity(
     """
     _check(model, picture, force=force)
     console.progress("loading")
-    from onnxprune import curves
-    from onnxprune.evaluation import Evaluation
+    from onnxprune.pipelines import sensitivity as curves
+    from onnxprune.pipelines.user_metric import Evaluation
     from onnxprune.recovery.recover import Options as Recovery
     from onnxprune.report import sensitivity as report
 

@@ -17,8 +17,8 @@ from onnxprune.errors import UsageError
 if TYPE_CHECKING:
     from onnxprune.allocation.options import Options
     from onnxprune.model import Model
-    from onnxprune.search import Found
-    from onnxprune.target import Target
+    from onnxprune.pipelines.search import Found
+    from onnxprune.pipelines.search_targets import Target
 
 Command = Callable[..., Any]
 
@@ -103,15 +103,15 @@ class Wanted:
         **given: Any,
     ) -> Found:
         """Find the model; the arguments are those of `api.run` and of `search.search`."""
-        from onnxprune.evaluation import Evaluation
-        from onnxprune.search import Settings, search
+        from onnxprune.pipelines.search import Settings, search
+        from onnxprune.pipelines.user_metric import Evaluation
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
         settings = Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
         return search(model, options, settings, data, workers=workers, cache=cache, progress=progress)
 
     def _targets(self) -> list[Target]:
-        from onnxprune.target import Target, amount
+        from onnxprune.pipelines.search_targets import Target, amount
 
         found = []
         if self.max_drop is not None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxprune import calibration, stepwise
+from onnxprune import calibration
 from onnxprune.allocation import fit_budgets as goals
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Goal
@@ -22,6 +22,7 @@ from onnxprune.cost.latency.timer import Timed
 from onnxprune.errors import ModelError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
+from onnxprune.pipelines import iterative
 from onnxprune.proof import prove
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
 from onnxprune.proof.prove import Verdict
@@ -120,7 +121,7 @@ def run(
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
-        scores = stepwise.scored(seen, options, runs, recovery, place, progress=clock.progress)
+        scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     reserve = dict[str, float]()
     for _ in range(ATTEMPTS):
@@ -208,7 +209,7 @@ def plan_for(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes, runs)
-    scores = stepwise.scored(
+    scores = iterative.scored(
         bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.Options(), place
     )
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()

@@ -8,8 +8,8 @@ from onnxprune.report import numbers
 from onnxprune.report.text import entry, table
 
 if TYPE_CHECKING:
-    from onnxprune.search import Found, Trial
-    from onnxprune.target import Target
+    from onnxprune.pipelines.search import Found, Trial
+    from onnxprune.pipelines.search_targets import Target
 
 
 def lines(of: Found) -> list[str]:
@@ -29,7 +29,7 @@ def lines(of: Found) -> list[str]:
 
 def bound(target: Target, of: Found) -> str:
     """What was asked for, in terms of the metric."""
-    from onnxprune.target import RISING
+    from onnxprune.pipelines.search_targets import RISING
 
     return f"{target.metric} of at {'least' if target.metric in RISING else 'most'} {target.bound(of.whole):.5g}"
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load, save
+from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.plan import Plan, Step

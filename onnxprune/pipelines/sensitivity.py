@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import calibration, criteria, probe
+from onnxprune import calibration, criteria
 from onnxprune.allocation.amount import UNITS
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import select
 from onnxprune.allocation.timed import Timing
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
-from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model, load
+from onnxprune.pipelines import probe
+from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step

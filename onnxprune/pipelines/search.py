@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from onnxprune import calibration, stepwise
+from onnxprune import calibration
 from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.timed import needs_tables
 from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cost import counts as cost
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.evaluation import Evaluation
 from onnxprune.model import Model
-from onnxprune.pipelines import prune
+from onnxprune.pipelines import iterative, prune
+from onnxprune.pipelines.probe import Carried
 from onnxprune.pipelines.prune import Outcome
-from onnxprune.probe import Carried
+from onnxprune.pipelines.search_targets import RISING, Target
+from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.compare import agreement
@@ -30,7 +31,6 @@ from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.bench import Place
 from onnxprune.runtime.journal import Journal, key_of
-from onnxprune.target import RISING, Target
 from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
 
@@ -184,7 +184,7 @@ def search(
     groups = trace(model, **options.policy, sizes=settings.sizes)
     progress("scoring")
     budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
-    scores = stepwise.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
+    scores = iterative.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
     progress("measuring the original")
     kept = _Kept(Journal(cache), _about(model, options, settings, scores, [fitting, judging]))
     whole = kept.whole(settings.evaluation, model) if settings.evaluation else {}

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnxprune.curves import METRICS
 from onnxprune.errors import UsageError
+from onnxprune.pipelines.sensitivity import METRICS
 
 RISING = frozenset(("sqnr", "cosine", "top1", "value"))
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
