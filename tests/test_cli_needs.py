@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.cli.app import COMMANDS, app
-from onnxprune.cli.needs import NEEDS
+from onnxprune.cli.option_requirements import NEEDS
 from onnxprune.errors import UsageError
 from onnxprune.recovery import data_free, recover
 from tests.test_cli import DIGITS, MODELS, run

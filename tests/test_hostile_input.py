@@ -18,7 +18,7 @@ from onnxprune import api
 from onnxprune.allocation.options import Options
 from onnxprune.calibration import script
 from onnxprune.calibration.preprocess import preprocess_of
-from onnxprune.cli import files, main
+from onnxprune.cli import main, paths
 from onnxprune.errors import ModelError, RunError, Terminated, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines.sensitivity import Sensitivity
@@ -256,10 +256,10 @@ def test_a_model_that_cannot_be_written_leaves_no_plan(
 
 
 def test_texts_appear_together(folder: Path) -> None:
-    with files.staged({"one.json": "1", "two.json": "2"}):
+    with paths.staged({"one.json": "1", "two.json": "2"}):
         assert not Path("one.json").exists()
     assert (Path("one.json").read_text(), Path("two.json").read_text()) == ("1", "2")
-    with pytest.raises(KeyError), files.staged({"one.json": "3"}):
+    with pytest.raises(KeyError), paths.staged({"one.json": "3"}):
         raise KeyError
     assert Path("one.json").read_text() == "1"
 

@@ -20,7 +20,7 @@ import pytest
 
 from onnxprune import calibration, memory, reading
 from onnxprune.allocation import named_rows
-from onnxprune.cli import files
+from onnxprune.cli import paths
 from onnxprune.errors import UsageError
 from onnxprune.model import load, save
 from tests.graphs import Net
@@ -48,7 +48,7 @@ def as_data(model):
 
 READERS = {
     "model": lambda model: load,
-    "plan": lambda model: lambda path: files.read_text(str(path)),
+    "plan": lambda model: lambda path: paths.read_text(str(path)),
     "rows": lambda model: lambda path: named_rows.read(str(path)),
     "rows.json": lambda model: lambda path: named_rows.read(str(path)),
     "rows.npy": lambda model: lambda path: named_rows.read(str(path)),

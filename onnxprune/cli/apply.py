@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
-from onnxprune.cli.needs import heeded
+from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
@@ -50,23 +50,23 @@ def apply(
     """
     if zero and data is not None:
         raise UsageError("--zero leaves nothing to re-fit with --data", hint="leave one of them out")
-    files.check_one_pipe(model, plan)
-    if output == files.PIPE and as_json:
+    paths.check_one_pipe(model, plan)
+    if output == paths.PIPE and as_json:
         raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
-    files.check_target(output, inputs=[model, plan], force=force)
+    paths.check_target(output, inputs=[model, plan], force=force)
     console.progress("loading")
     from onnxprune import api
     from onnxprune.model import save
     from onnxprune.recovery.recover import Options as Recovery
     from onnxprune.rewriting.plan import Plan
 
-    steps = Plan.from_json(files.read_text(plan))
+    steps = Plan.from_json(paths.read_text(plan))
     if not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):
-        files.check_row_map(output, inputs=[model, plan], force=force)
-    source = files.load(model)
-    files.check_output(source, output, force=force)
+        paths.check_row_map(output, inputs=[model, plan], force=force)
+    source = paths.load(model)
+    paths.check_output(source, output, force=force)
     console.progress("rewriting")
     done = api.execute(source, steps, zero=zero, verify=verify, data=data, samples=samples, recovery=Recovery(recover))
     if done.verdict is not None and not done.verdict.ok:
@@ -75,7 +75,7 @@ def apply(
             hint="--no-verify writes it all the same",
         )
     console.progress("writing")
-    with files.staged(files.row_map_text(done.rows, output)):
+    with paths.staged(paths.row_map_text(done.rows, output)):
         save(done.model, output, force=force)
     _report(console, (model, source), (output, done), steps, as_json=as_json)
 
@@ -105,8 +105,8 @@ def _report(
             | {"repair": None if done.repair is None else data.repair(done.repair)}
         )
         return
-    tell = console.say if after[0] == files.PIPE else console.put
-    lines = [files.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
+    tell = console.say if after[0] == paths.PIPE else console.put
+    lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
     if done.verdict is not None:
         lines.append(text.entry("proof", text.proof(done.verdict)))

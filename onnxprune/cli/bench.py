@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
+from onnxprune.cli import paths
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Counts
 
@@ -41,13 +41,13 @@ def bench(
     The models run in turn, in several sessions each, with all of ONNX Runtime's optimisations. A difference that
     is within the noise is not called one. Throughput is samples per second.
     """
-    files.check_one_pipe(*models)
+    paths.check_one_pipe(*models)
     console.progress("loading")
     from onnxprune.report import data, text
     from onnxprune.runtime import bench as benching
 
     results = benching.bench(
-        [files.load(name) for name in models],
+        [paths.load(name) for name in models],
         place=place.settled(),
         batches=batches,
         seconds=seconds,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli import files
+from onnxprune.cli import paths
 from onnxprune.errors import UsageError
 
 
@@ -24,7 +24,7 @@ def read(path: str, commands: Mapping[str, click.Command]) -> dict[str, dict[str
         UsageError: the file cannot be read, or says something unknown.
     """
     try:
-        content = tomllib.loads(files.read_text(path).decode())
+        content = tomllib.loads(paths.read_text(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     place = "$"

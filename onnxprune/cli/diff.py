@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
+from onnxprune.cli import paths
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 
 
@@ -20,12 +20,12 @@ def diff(console: Console, first: str, second: str, every: bool, as_json: bool) 
 
     Layers are matched by the names of their nodes. Costs are for one sample.
     """
-    files.check_one_pipe(first, second)
+    paths.check_one_pipe(first, second)
     console.progress("counting")
     from onnxprune.cost import counts
     from onnxprune.report import data, text
 
-    before, after = counts.of(files.load(first)), counts.of(files.load(second))
+    before, after = counts.of(paths.load(first)), counts.of(paths.load(second))
     layers = data.pair(before.layers, after.layers)
     if as_json:
         console.put_json(
@@ -34,7 +34,7 @@ def diff(console: Console, first: str, second: str, every: bool, as_json: bool) 
     else:
         console.put(
             [
-                f"{files.shown(first)} -> {files.shown(second)}",
+                f"{paths.shown(first)} -> {paths.shown(second)}",
                 "",
                 *text.difference(before, after, layers, every=every),
             ]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
+from onnxprune.cli import paths
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def init(
 
     Comments list the inputs, the groups and the barriers of the model. `onnxprune --config FILE prune` reads it.
     """
-    files.check_target(output, inputs=[model], force=force, binary=False)
+    paths.check_target(output, inputs=[model], force=force, binary=False)
     console.progress("tracing")
     from onnxprune import api
     from onnxprune.cli import recipe
@@ -53,26 +53,26 @@ def init(
     from onnxprune.cost import counts
     from onnxprune.report import text
 
-    source = files.load(model)
+    source = paths.load(model)
     shared.check_sizes(source, sizes)
     groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
     about = [
-        f"Recipe for {files.shown(model)}, to be read by",
-        f"    onnxprune --config {output if output != files.PIPE else 'FILE'} prune {model} -o small.onnx",
+        f"Recipe for {paths.shown(model)}, to be read by",
+        f"    onnxprune --config {output if output != paths.PIPE else 'FILE'} prune {model} -o small.onnx",
         "What is commented out has the value that it shows; where an example stands, it has none.",
         "",
-        *text.inspection(files.shown(model), groups, counts.of(source, sizes), members=False),
+        *text.inspection(paths.shown(model), groups, counts.of(source, sizes), members=False),
         "",
         "inputs, for --data (names and shapes of arrays)",
         *map(_described, _inputs(source)),
     ]
     made = recipe.text(prune, about, _names(source, groups))
-    if output == files.PIPE:
+    if output == paths.PIPE:
         console.put(made.rstrip("\n"))
         return
-    files.write_text(made, output)
+    paths.write_text(made, output)
     if not console.quiet:
-        console.put(files.arrow(model, output))
+        console.put(paths.arrow(model, output))
 
 
 def _inputs(source: Model) -> list[ValueInfoProto]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
-from onnxprune.cli.needs import heeded
+from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 
 
@@ -43,7 +43,7 @@ def inspect(
     from onnxprune.cost import counts
     from onnxprune.report import data, text
 
-    source = files.load(model)
+    source = paths.load(model)
     shared.check_sizes(source, sizes)
     console.progress("tracing")
     groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
@@ -52,4 +52,4 @@ def inspect(
     if as_json:
         console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total, times))
     else:
-        console.put(text.inspection(files.shown(model), groups, total, times, members=members))
+        console.put(text.inspection(paths.shown(model), groups, total, times, members=members))

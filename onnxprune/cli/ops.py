@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import click
 
-from onnxprune.cli import options as shared
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli import files, goals
-from onnxprune.cli import options as shared
-from onnxprune.cli.needs import heeded
+from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
-    default=files.PIPE,
+    default=paths.PIPE,
     show_default=True,
     help="Where the plan goes; - is standard output.",
 )
@@ -48,13 +48,13 @@ def plan(
 
     `onnxprune apply` carries it out, on this model or on another export of the same weights.
     """
-    files.check_target(output, inputs=[model], force=force, binary=False)
+    paths.check_target(output, inputs=[model], force=force, binary=False)
     console.progress("planning")
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.report import text
 
-    source = files.load(model)
+    source = paths.load(model)
     shared.check_sizes(source, sizes)
     where = place.settled() if needs_tables(options) else None
     groups, made, reached = api.plan_for(
@@ -65,13 +65,13 @@ def plan(
         samples=samples,
         place=where,
     )
-    if output == files.PIPE:
+    if output == paths.PIPE:
         console.put(made.to_json().rstrip("\n"))
     else:
-        files.write_text(made.to_json(), output)
+        paths.write_text(made.to_json(), output)
     summary = [*text.removal(made), *text.budgets(reached), *text.locked(groups)]
-    if output == files.PIPE:
+    if output == paths.PIPE:
         console.detail(summary)
     elif not console.quiet:
-        console.put([files.arrow(model, output), "", *summary])
-    goals.check(reached, groups, options)
+        console.put([paths.arrow(model, output), "", *summary])
+    missed_budgets.check(reached, groups, options)

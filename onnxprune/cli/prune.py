@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli import files, goals
-from onnxprune.cli import options as shared
-from onnxprune.cli.cache import Cache, cached
-from onnxprune.cli.needs import heeded
+from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.cache import Cache, cached
+from onnxprune.cli.options.search import Wanted, targets
 from onnxprune.cli.output import Console
-from onnxprune.cli.target import Wanted, targets
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -74,19 +74,19 @@ def prune(
     _check(model, output, plan_out, force=force, dry_run=dry_run, as_json=as_json)
     if wanted is not None and not dry_run:
         wanted.check(model, force=force)
-    rows = files.row_map(output) if options.rows and output is not None else None
-    files.check_distinct(output, plan_out, wanted.picture if wanted else None, rows)
+    rows = paths.row_map(output) if options.rows and output is not None else None
+    paths.check_distinct(output, plan_out, wanted.picture if wanted else None, rows)
     if options.rows and output is not None and not dry_run:
-        files.check_row_map(output, inputs=[model], force=force)
+        paths.check_row_map(output, inputs=[model], force=force)
     console.progress("loading")
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.recovery.recover import Options as Recovery
 
-    source = files.load(model)
+    source = paths.load(model)
     shared.check_sizes(source, sizes)
     if output is not None and not dry_run:
-        files.check_output(source, output, force=force)
+        paths.check_output(source, output, force=force)
     where = place.settled() if time or needs_tables(options) else None
     given: dict[str, Any] = {"data": data, "samples": samples, "sizes": sizes, "verify": verify, "place": where}
     given |= {"recovery": Recovery(recover), "progress": console.progress}
@@ -96,7 +96,7 @@ def prune(
     _judge(outcome, options)
     if not dry_run and output is not None:
         console.progress("writing")
-        texts = wanted.texts(found, files.shown(model)) if found and wanted else {}
+        texts = wanted.texts(found, paths.shown(model)) if found and wanted else {}
         if plan_out is not None:
             texts[plan_out] = outcome.plan.to_json()
         _write(outcome, output, texts, force=force)
@@ -112,7 +112,7 @@ def _write(outcome: Outcome, output: str, texts: Mapping[str, str], *, force: bo
     """The model and all that goes with it, or nothing."""
     from onnxprune.model import save
 
-    with files.staged({**texts, **files.row_map_text(outcome.rows, output)}):
+    with paths.staged({**texts, **paths.row_map_text(outcome.rows, output)}):
         save(outcome.model, output, force=force)
 
 
@@ -131,14 +131,14 @@ def _check(model: str, output: str | None, plan_out: str | None, *, force: bool,
     """Refuse what cannot work before any work is done."""
     if output is None and not dry_run:
         raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
-    if output == files.PIPE and as_json:
+    if output == paths.PIPE and as_json:
         raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
-    if plan_out == files.PIPE:
+    if plan_out == paths.PIPE:
         raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
     if not dry_run:
         for target in (output, plan_out):
             if target is not None:
-                files.check_target(target, inputs=[model], force=force)
+                paths.check_target(target, inputs=[model], force=force)
 
 
 def _judge(outcome: Outcome, options: Options) -> None:
@@ -181,7 +181,7 @@ def _check_goals(outcome: Outcome, options: Options, found: Found | None) -> Non
         )
     if found and not found.met:
         raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
-    goals.check(outcome.goals, outcome.groups, options)
+    missed_budgets.check(outcome.goals, outcome.groups, options)
 
 
 def _report(
@@ -193,8 +193,8 @@ def _report(
         trace = {"search": found.as_json()} if found else {}
         console.put_json(data.header("report") | {"model": model, "output": output} | data.outcome(outcome) | trace)
         return
-    tell = console.say if output == files.PIPE or console.quiet else console.put
-    tell([files.arrow(model, output or "(not written)"), "", *text.outcome(outcome)])
+    tell = console.say if output == paths.PIPE or console.quiet else console.put
+    tell([paths.arrow(model, output or "(not written)"), "", *text.outcome(outcome)])
     if found:
         tell(["", *search.lines(found)])
     console.detail(text.damage(outcome.repair))

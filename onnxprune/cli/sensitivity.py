@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
-from onnxprune.cli.cache import Cache, cached
-from onnxprune.cli.needs import heeded
+from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
@@ -80,7 +80,7 @@ def sensitivity(
     from onnxprune.recovery.recover import Options as Recovery
     from onnxprune.report import sensitivity as report
 
-    source = files.load(model)
+    source = paths.load(model)
     shared.check_sizes(source, sizes)
     settings = curves.Settings(
         ratios,
@@ -102,7 +102,7 @@ def sensitivity(
     if picture is not None:
         from onnxprune.report.picture import of_sensitivity
 
-        files.write_text(of_sensitivity(found, files.shown(model)), picture)
+        paths.write_text(of_sensitivity(found, paths.shown(model)), picture)
     if as_json:
         console.put_json({"model": model} | found.as_json())
     else:
@@ -113,9 +113,9 @@ def _check(model: str, picture: str | None, *, force: bool) -> None:
     """Refuse what cannot work before any work is done."""
     if picture is None:
         return
-    if picture == files.PIPE:
+    if picture == paths.PIPE:
         raise UsageError("--picture needs a file")
-    files.check_target(picture, inputs=[model], force=force)
+    paths.check_target(picture, inputs=[model], force=force)
     from onnxprune.report.picture import check_library
 
     check_library()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
+from onnxprune.cli import paths
+from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed
 
@@ -22,22 +22,22 @@ def verify(console: Console, original: str, pruned: str, plan: str, as_json: boo
     PRUNED must be valid, run, and give the same outputs as ORIGINAL with everything masked that the plan
     removes. The exit code is 1 where it does not.
     """
-    files.check_one_pipe(original, pruned, plan)
+    paths.check_one_pipe(original, pruned, plan)
     console.progress("loading")
     from onnxprune import api
     from onnxprune.report import data, text
     from onnxprune.rewriting.plan import Plan
 
-    steps = Plan.from_json(files.read_text(plan))
-    models = files.load(original), files.load(pruned)
+    steps = Plan.from_json(paths.read_text(plan))
+    models = paths.load(original), paths.load(pruned)
     console.progress("proving")
     verdict = api.prove(*models, steps)
     if as_json:
         console.put_json(data.header("verdict") | data.verdict(verdict))
     elif verdict.ok and not console.quiet:
-        console.put(f"{files.shown(pruned)}: {text.proof(verdict)}")
+        console.put(f"{paths.shown(pruned)}: {text.proof(verdict)}")
         console.detail(f"checked: {', '.join(verdict.checks)}")
     if not verdict.ok:
         raise GoalMissed(
-            f"{files.shown(pruned)} is not what the plan makes of {files.shown(original)}: {verdict.problem}"
+            f"{paths.shown(pruned)} is not what the plan makes of {paths.shown(original)}: {verdict.problem}"
         )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli import files
-from onnxprune.cli import options as shared
+from onnxprune.cli import paths
+from onnxprune.cli.options import common as shared
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Wanted:
             if folder.is_dir() and any(folder.iterdir()) and not force:
                 raise UsageError(f"--trials: {folder} is not empty", hint="write into it with --force")
         if self.picture is not None:
-            if self.picture == files.PIPE:
+            if self.picture == paths.PIPE:
                 raise UsageError("--picture needs a file")
-            files.check_target(self.picture, inputs=[model], force=force)
+            paths.check_target(self.picture, inputs=[model], force=force)
             from onnxprune.report.picture import check_library
 
             check_library()
