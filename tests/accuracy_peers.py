@@ -25,8 +25,9 @@ from onnxprune.cost import counts
 from onnxprune.errors import RunError
 from onnxprune.model import Model, load
 from onnxprune.runtime import Session
-from tests import labelled, shared
+from tests import labelled
 from tests.accuracy import NETWORKS
+from tests.graphs import shared
 
 ONNXSIM = """
 import sys, numpy, onnx

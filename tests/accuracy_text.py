@@ -24,7 +24,7 @@ from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import trace
 from onnxprune.typing import Array
-from tests import shared
+from tests.graphs import shared
 
 NAME = "stories260K_dynamo_op21"
 

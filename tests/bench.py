@@ -8,7 +8,7 @@
     python -m tests.bench memory      # a decoder of 4 GiB with external data
 
 Times are the least of several runs, in the same process or alternating with what they are compared to; CPU time is
-that of all threads. `core`, `process` and `peers` need the folder of shared graphs (see tests/shared.py).
+that of all threads. `core`, `process` and `peers` need the folder of shared graphs (see tests/graphs/shared.py).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests import shared
 from tests.coverage_table import markdown
+from tests.graphs import shared
 
 CORE = ("ts/tv_resnet50", "ts/hf_bert_base", "ts/tv_densenet121", "ts/tv_vit_b_16", "ts/hf_swin_tiny")
 STAGES = ("tracing", "scoring", "planning", "rewriting")
@@ -234,7 +234,7 @@ def help_time(options: argparse.Namespace) -> None:
 
 def memory(options: argparse.Namespace) -> None:
     """A synthetic decoder with external data, pruned in a process of its own."""
-    from tests import make_decoder
+    from tests.graphs import make_decoder
 
     with TemporaryDirectory(dir=options.folder) as scratch:
         source, target = Path(scratch) / "decoder.onnx", Path(scratch) / "small.onnx"

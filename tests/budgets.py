@@ -3,9 +3,9 @@
     python -m tests.budgets [--model GLOB ...] [--allocation uniform] [--left 75,50,25] [--write docs/budgets.md]
     python -m tests.budgets --speed
 
-Needs the folder of shared models (see tests/shared.py). For every trained model and each of params, bytes and MACs the
-budget is a share of the original. What is reached is that of the model as it is written; *one unit* is the least
-that giving a unit back to a group would add. A budget is hit if it holds and less than one unit is left over.
+Needs the folder of shared models (see tests/graphs/shared.py). For every trained model and each of params, bytes and
+MACs the budget is a share of the original. What is reached is that of the model as it is written; *one unit* is the
+least that giving a unit back to a group would add. A budget is hit if it holds and less than one unit is left over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnxprune.cost.axis_lengths import Widths, units_in_order
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
 from onnxprune.tracing.groups import Groups, trace
-from tests import shared
+from tests.graphs import shared
 
 KINDS = ("params", "size", "macs")
 HEADER = "| model | budget | asked | reached | one unit | |\n|---|---|---|---|---|---|\n"
@@ -106,7 +106,7 @@ def speed() -> Iterator[str]:
 
 def _chain(count: int, units: int) -> Problem:
     """A chain of layers between groups, with a budget of half of its products."""
-    from tests.graphs import Net
+    from tests.graphs.net import Net
 
     net = Net()
     x, size = net.input([1, 8]), 8

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from onnxprune.model import load
 from onnxprune.typing import Array
-from tests import labelled, shared
+from tests import labelled
+from tests.graphs import shared
 
 NETWORK = "cifar_resnet20_ts_op11"
 

@@ -31,7 +31,8 @@ from onnxprune.rewriting.io_changes import feeds, in_range
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
-from tests import fuzz, random_graphs, shared
+from tests import fuzz
+from tests.graphs import random_graphs, shared
 
 KINDS = ("multiplied by 1.5", "positions swapped")
 

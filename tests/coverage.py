@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests import shared
 from tests.coverage_locks import account
+from tests.graphs import shared
 
 RATIO = 0.5
 TIMEOUT_S = 900

@@ -24,7 +24,7 @@ import onnx
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests import mutations, random_graphs
+from tests.graphs import mutations, random_graphs
 
 ROOT = Path(__file__).parents[1]
 # CPU seconds (those of the clock depend on what else runs), seconds of the clock in which nothing happens, bytes.

@@ -17,7 +17,7 @@ import numpy as np
 from onnxprune.model import Model
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
-from tests import shared
+from tests.graphs import shared
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # What maps raw values to what a classifier was trained on: (value - mean) / deviation.

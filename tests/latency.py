@@ -2,8 +2,8 @@
 
     python -m tests.latency [--model NAME ...] [--threads 1,2] [--target 50] [--busy] [--write]
 
-Needs the folder of shared models (see tests/shared.py), and a machine that does nothing else (with --busy, the time of
-one thread is what the processor spends on it, which is near enough where others work, too). For every model and
+Needs the folder of shared models (see tests/graphs/shared.py), and a machine that does nothing else (with --busy, the
+time of one thread is what the processor spends on it, which is near enough where others work, too). For every model and
 number of threads: the target share of the time is asked for, and the result measured afresh; budgets on MACs and plain
 ratios with --round-to 8 are searched that take the same time, and the damage to the outputs is compared; and
 ratios from 0.1 to 0.9 are timed with and without --round-to auto, against what tables predicted.
@@ -37,7 +37,7 @@ from onnxprune.runtime.bench import Place, entrant, feeds_at
 from onnxprune.runtime.paired_timing import race
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
-from tests import shared
+from tests.graphs import shared
 
 PAGE = Path(__file__).parents[1] / "docs" / "latency.md"
 CNNS = (

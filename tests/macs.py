@@ -3,7 +3,7 @@
     pip install onnx-tool
     python -m tests.macs [GLOB ...] [--write docs/budgets.md]
 
-Needs the folder of shared graphs (see tests/shared.py). Compared are contractions, node by node, for one sample:
+Needs the folder of shared graphs (see tests/graphs/shared.py). Compared are contractions, node by node, for one sample:
 onnx-tool adds the bias to a layer's MACs, and counts what is no contraction, too.
 """
 
@@ -25,7 +25,7 @@ from onnxprune.cost import counts
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.model.shapes.symbols import symbolic_dims
-from tests import shared
+from tests.graphs import shared
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,10 @@ from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.partition import form
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
-from tests.node_cases import NodeCase, all_cases, alone, run, with_history
+from tests.graphs.node_cases import NodeCase, all_cases, alone, run, with_history
+from tests.graphs.own_cases import own_cases
+from tests.graphs.readings import allowed
 from tests.operators_table import merged, page, summary
-from tests.own_cases import own_cases
-from tests.readings import allowed
 
 WIDTH = 3  # of what is put in front and behind
 LARGEST = 1000.0

@@ -33,7 +33,7 @@ def summary(rows: Sequence[Row]) -> str:
         f"{len(rows):,} axes of {len({r['case'] for r in rows}):,} node tests, under "
         f"{len({(r['op'], r['version']) for r in rows})} definitions of {len({r['op'] for r in rows})} operators: "
         f"**{count['proven']:,} proven, {count['barrier']:,} barriers, {count['not runnable']:,} not runnable, "
-        f"{count['wrong']:,} wrong**. An independent reading of the definitions (`tests/readings.py`) lets "
+        f"{count['wrong']:,} wrong**. An independent reading of the definitions (`tests/graphs/readings.py`) lets "
         f"{len(allowed):,} axes lose positions: **{proven:,} of them ({proven / max(1, len(allowed)):.1%}) are proven**"
         + (f"; {beyond} are proven that it does not name." if beyond else "; no other axis loses any.")
     )
@@ -98,8 +98,8 @@ Written by `python -m tests.operators --write docs/operators.md`.
 {summary}
 
 For every input axis of at least two positions of every node test that the `onnx` package ships (and of a few cases
-with more channels than those have, `tests/own_cases.py`), under every definition of the operator since opset 7 that
-can express the test: a matrix product makes the input along that axis, in the range of the test's own values or by
+with more channels than those have, `tests/graphs/own_cases.py`), under every definition of the operator since opset 7
+that can express the test: a matrix product makes the input along that axis, in the range of the test's own values or by
 choice among them, until what goes makes a difference; every axis of every output is contracted with a weight. Half of
 the positions is pruned under every policy of every split, and the result equals the masked reference; where ONNX
 Runtime has no kernel, `onnx.reference` runs both. The other inputs are constants, and under the newest definition

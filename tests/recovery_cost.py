@@ -2,8 +2,9 @@
 
     python -m tests.recovery_cost [--network ts/tv_resnet50] [--samples 256] [--macs 50%]
 
-Needs the folder of shared graphs (see tests/shared.py). Inputs are random: what they show does not change the work.
-Plain inference is one run of every sample through the original in ONNX Runtime, one at a time, as calibration runs it.
+Needs the folder of shared graphs (see tests/graphs/shared.py). Inputs are random: what they show does not change the
+work. Plain inference is one run of every sample through the original in ONNX Runtime, one at a time, as calibration
+runs it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import trace
-from tests import shared
+from tests.graphs import shared
 
 
 def main() -> None:

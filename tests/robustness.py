@@ -20,7 +20,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests import fuzz, kills, mutations, random_graphs, test_random_graphs
+from tests import fuzz, kills, test_random_graphs
+from tests.graphs import mutations, random_graphs
 
 PAGE = Path(__file__).parents[1] / "docs" / "robustness.md"
 BATCH = 200  # graphs

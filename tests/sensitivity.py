@@ -2,9 +2,9 @@
 
     python -m tests.sensitivity [--network ts/tv_resnet50] [--ratios 0.1,0.3,0.5,0.7,0.9] [--jobs 2] [--kill 20]
 
-Needs the folder of shared graphs (see tests/shared.py). Calibration inputs are 256 photographs of CIFAR-10, stretched
-to what the network takes. The command is killed once it has made `--kill` measurements, and given again. Times are
-those of both together, from the start of a process to its end; processor time is that of all workers.
+Needs the folder of shared graphs (see tests/graphs/shared.py). Calibration inputs are 256 photographs of CIFAR-10,
+stretched to what the network takes. The command is killed once it has made `--kill` measurements, and given again.
+Times are those of both together, from the start of a process to its end; processor time is that of all workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from tests import shared
+from tests.graphs import shared
 
 
 def photographs(folder: Path, count: int) -> None:

@@ -15,7 +15,7 @@ from onnxprune import api
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.runtime.bench import Place
-from tests.graphs import Net, run, shapes_of
+from tests.graphs.net import Net, run, shapes_of
 
 
 def network(batch: int | str = "batch") -> onnx.ModelProto:

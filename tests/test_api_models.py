@@ -22,7 +22,7 @@ from onnxprune.model import Model, load, to_graph
 from onnxprune.rewriting.plan import Plan
 from onnxprune.tracing.rules import registry
 from onnxprune.tracing.rules.site import Site, through
-from tests.graphs import Net, array_of, run, shapes_of, with_arrays
+from tests.graphs.net import Net, array_of, run, shapes_of, with_arrays
 
 MODELS = Path(__file__).parents[1] / "models"
 RESNET = MODELS / "resnet.onnx"

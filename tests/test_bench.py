@@ -16,7 +16,7 @@ from onnxprune.report import numbers, text
 from onnxprune.runtime import Setting, paired_timing
 from onnxprune.runtime.bench import Place, bench, feeds_of
 from onnxprune.runtime.paired_timing import SESSIONS, Race, Ratio, race
-from tests.graphs import Net
+from tests.graphs.net import Net
 from tests.test_cli import run  # noqa: F401 - a fixture
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -31,7 +31,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
-from tests.graphs import Net
+from tests.graphs.net import Net
 from tests.test_cli import Run, run
 
 __all__ = ["run"]

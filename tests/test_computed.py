@@ -11,8 +11,8 @@ import pytest
 import onnxprune
 from onnxprune.model import load
 from onnxprune.rewriting.plan import Plan
-from tests import two_judges
-from tests.graphs import Net, prune, run, shapes_of
+from tests.graphs import two_judges
+from tests.graphs.net import Net, prune, run, shapes_of
 
 WIDTH = 12
 

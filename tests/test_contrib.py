@@ -11,9 +11,9 @@ from onnxprune.model import load
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.infer import infer
 from tests import test_rules_attention, test_rules_fused, test_rules_fused_attention
-from tests.graphs import run
-from tests.sandwich import Case, parameters
-from tests.sandwich import build as sandwich
+from tests.graphs.net import run
+from tests.graphs.sandwich import Case, parameters
+from tests.graphs.sandwich import build as sandwich
 
 MODULES = (test_rules_attention, test_rules_fused, test_rules_fused_attention)
 CASES = [case for module in MODULES for case in module.CASES]

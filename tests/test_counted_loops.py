@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import api
-from tests.graphs import group_of, prune, reasons_for, run
+from tests.graphs.net import group_of, prune, reasons_for, run
 
 UNKNOWN = "the number of steps is unknown"
 

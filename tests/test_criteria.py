@@ -20,7 +20,7 @@ from onnxprune.errors import UsageError
 from onnxprune.layers import statistics
 from onnxprune.layers.statistics import Moments
 from onnxprune.tracing.groups import Groups
-from tests.graphs import Net, array_of, run
+from tests.graphs.net import Net, array_of, run
 
 DATA = ("activation", "apoz", "wanda", "fluctuation")
 

@@ -15,7 +15,7 @@ from onnxprune import api, criteria
 from onnxprune.layers.effective import Weights
 from onnxprune.model import load
 from onnxprune.tracing.groups import trace
-from tests.graphs import Net, array_of, run
+from tests.graphs.net import Net, array_of, run
 from tests.test_criteria import DATA, at, batches, scored
 
 

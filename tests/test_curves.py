@@ -29,7 +29,7 @@ from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import trace
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 MODELS = Path(__file__).parents[1] / "models"
 DIGITS = str(MODELS / "digits.onnx")

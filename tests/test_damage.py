@@ -20,8 +20,9 @@ from onnxprune.model.shapes.symbols import dims_of
 from onnxprune.runtime import Session
 from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.rules.ask import CONTRADICTION
-from tests import fuzz, mutations
-from tests.graphs import INT64, Net, reasons_for
+from tests import fuzz
+from tests.graphs import mutations
+from tests.graphs.net import INT64, Net, reasons_for
 from tests.test_cli import MODELS, Run, run
 
 __all__ = ["run"]

@@ -21,7 +21,7 @@ from onnxprune.recovery.recover import Options as Recovery
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.tracing.groups import Groups
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 MODELS = Path(__file__).parent.parent / "models"
 WIDTH = 8

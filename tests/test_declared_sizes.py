@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnxprune import api
 from onnxprune.model import load
 from onnxprune.tracing.labels import Ledger
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 # Positions of a map of this side, each with a label of four bytes, would take 256 MiB.
 SIDE = 1 << 13

@@ -15,9 +15,9 @@ from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load, traits
 from onnxprune.rewriting.plan import Plan
 from onnxprune.tracing.rules.pointwise import UNARY
-from tests import two_judges
-from tests.graphs import FLOAT, INT64, Net, group_of, prune, run
-from tests.shared import ABSENT, Entry, entries, materialised
+from tests.graphs import two_judges
+from tests.graphs.net import FLOAT, INT64, Net, group_of, prune, run
+from tests.graphs.shared import ABSENT, Entry, entries, materialised
 
 MODELS = sorted((Path(__file__).parents[1] / "models").glob("*.onnx"))
 SIZE = 12

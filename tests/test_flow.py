@@ -16,8 +16,8 @@ from onnxprune.model import control_flow, load, protos
 from onnxprune.model import flatten as flat_graph
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
-from tests import shared
-from tests.graphs import feeds_of, group_of, groups_of, prune, reasons_for, run
+from tests.graphs import shared
+from tests.graphs.net import feeds_of, group_of, groups_of, prune, reasons_for, run
 
 
 def weight(name: str, *shape: int) -> onnx.TensorProto:

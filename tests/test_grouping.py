@@ -11,7 +11,7 @@ import pytest
 from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
-from tests.graphs import INT64, Net, array_of, group_of, prune, reasons_for, shapes_of, with_arrays
+from tests.graphs.net import INT64, Net, array_of, group_of, prune, reasons_for, shapes_of, with_arrays
 
 
 def two_layers() -> Net:

@@ -23,7 +23,7 @@ from onnxprune.errors import ModelError, RunError, Terminated, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines.sensitivity import Sensitivity
 from onnxprune.recovery.recover import Options as Recovery
-from tests.graphs import Net, prune
+from tests.graphs.net import Net, prune
 
 DEEP = 20_000
 

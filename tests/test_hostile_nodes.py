@@ -20,9 +20,10 @@ from onnxprune.tracing.rules import all_rules, registry
 from onnxprune.tracing.rules.ask import CONTRADICTION
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.site import Site
-from tests import hostile_nodes, test_rules_fused, test_rules_fused_attention, test_rules_quantized
-from tests.graphs import Net, prune, reasons_for
-from tests.sandwich import Case, build
+from tests import test_rules_fused, test_rules_fused_attention, test_rules_quantized
+from tests.graphs import hostile_nodes
+from tests.graphs.net import Net, prune, reasons_for
+from tests.graphs.sandwich import Case, build
 
 CASES: list[Case] = [
     *test_rules_fused.CASES,

@@ -11,7 +11,7 @@ from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.model import Model, load
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
-from tests.graphs import Net, run
+from tests.graphs.net import Net, run
 
 
 def two_branches(weight: float, end: str = "") -> Model:

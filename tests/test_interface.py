@@ -15,7 +15,7 @@ from onnxprune.report import data, text
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Cut
-from tests.graphs import Net, feeds_of, group_of, prune, run, shapes_of, with_arrays
+from tests.graphs.net import Net, feeds_of, group_of, prune, run, shapes_of, with_arrays
 
 
 def mlp() -> onnx.ModelProto:

@@ -23,7 +23,7 @@ from onnxprune.rewriting.removal import gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting
 from onnxprune.tracing.groups import trace
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 MODELS = Path(__file__).parents[1] / "models"
 ONE = Setting(threads=1)

@@ -20,8 +20,8 @@ from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
-from tests import random_graphs
-from tests.graphs import Net
+from tests.graphs import random_graphs
+from tests.graphs.net import Net
 
 MODELS = sorted(Path(__file__).parents[1].joinpath("models").glob("*.onnx"))
 

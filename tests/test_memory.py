@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests import bench, make_decoder
+from tests import bench
+from tests.graphs import make_decoder
 
 pytestmark = pytest.mark.long
 

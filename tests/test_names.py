@@ -19,7 +19,7 @@ from onnxprune.proof.prove import check
 from onnxprune.proof.quantized import unrounded, unsaturated
 from onnxprune.recovery.recover import Options as Recovery
 from onnxprune.rewriting.rewrite import rewrite
-from tests.graphs import Net, prune, run
+from tests.graphs.net import Net, prune, run
 from tests.test_flow import model, two_branches, weight
 
 

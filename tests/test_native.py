@@ -19,7 +19,7 @@ from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof import prove
 from onnxprune.runtime import Session
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 ENDLESS = 1 << 62
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.node_cases import all_cases
+from tests.graphs.node_cases import all_cases
+from tests.graphs.own_cases import own_cases
 from tests.operators import PROVEN, WRONG, Result, examine_newest, sweep
-from tests.own_cases import own_cases
 
 # One test in so many is taken; the step is coprime to the runs in which the tests come.
 STEP = 41

@@ -17,7 +17,7 @@ from onnxprune import api
 from onnxprune.cli import main
 from onnxprune.report import text
 from onnxprune.tracing.rules.site import OVERRIDABLE
-from tests.graphs import Net, feeds_of, prune, run, with_arrays
+from tests.graphs.net import Net, feeds_of, prune, run, with_arrays
 
 Override = dict[str, np.ndarray]
 

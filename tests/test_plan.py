@@ -16,7 +16,7 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.rewriting.plan import Plan, Step
-from tests.graphs import FLOAT16, Net, array_of, run, shapes_of, with_arrays
+from tests.graphs.net import FLOAT16, Net, array_of, run, shapes_of, with_arrays
 
 
 def network(batch: int | str = 2, seed: int = 0, width: int = 8, dtype: Any = np.float32) -> onnx.ModelProto:

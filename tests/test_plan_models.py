@@ -19,7 +19,7 @@ from onnxprune.allocation.options import Options
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
 from onnxprune.rewriting.plan import Plan
-from tests.graphs import Net, array_of, run, shapes_of
+from tests.graphs.net import Net, array_of, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = sorted(

@@ -20,7 +20,7 @@ from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.masked import masked
 from onnxprune.proof.prove import Verdict, compare, tolerance_of
 from onnxprune.report import data, text
-from tests.graphs import Net, array_of, prune, run, with_arrays
+from tests.graphs.net import Net, array_of, prune, run, with_arrays
 
 
 def network() -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from onnxprune import api, criteria
 from onnxprune.model import Model, load, save
 from onnxprune.runtime.random_inputs import random_feeds
-from tests.graphs import Net, array_of, group_of, prune, run, shapes_of
+from tests.graphs.net import Net, array_of, group_of, prune, run, shapes_of
 from tests.test_rules_quantized import (
     FLOAT8,
     IMAGE,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.graphs import Net, prune
+from tests.graphs.net import Net, prune
 from tests.test_rules_attention import apart, together
 
 MICROSOFT = "com.microsoft"

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from tests.graphs import prune
-from tests.random_graphs import images, mixed, options, sequences
+from tests.graphs.net import prune
+from tests.graphs.random_graphs import images, mixed, options, sequences
 from tests.test_random_graphs import quick
 
 

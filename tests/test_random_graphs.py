@@ -15,9 +15,9 @@ from onnxprune.errors import GoalMissed
 from onnxprune.model import to_proto
 from onnxprune.rewriting.plan import Plan
 from onnxprune.tracing.rules.ask import CONTRADICTION
-from tests import two_judges
-from tests.graphs import feeds_of, prune, run, shapes_of
-from tests.random_graphs import FAMILIES, options
+from tests.graphs import two_judges
+from tests.graphs.net import feeds_of, prune, run, shapes_of
+from tests.graphs.random_graphs import FAMILIES, options
 
 LONG = int(os.environ.get("ONNXPRUNE_RANDOM_GRAPHS", "10000"))
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from onnxruntime import quantization as tools
 
 from onnxprune.rewriting.rewrite import drop_dead
-from tests.graphs import feeds_of
-from tests.random_graphs import images, mixed, options, sequences
+from tests.graphs.net import feeds_of
+from tests.graphs.random_graphs import images, mixed, options, sequences
 from tests.test_random_graphs import LONG, check, quick
 
 Quantise = Callable[[onnx.ModelProto, str], None]

@@ -19,7 +19,7 @@ from onnxprune.proof import prove
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.masked import masked
 from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
-from tests.graphs import FLOAT, Net, prune, run
+from tests.graphs.net import FLOAT, Net, prune, run
 from tests.test_random_graphs import quick
 from tests.test_rules_recurrent import BATCH, SEQUENCE, joined, layer, random
 

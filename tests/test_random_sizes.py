@@ -9,8 +9,8 @@ from hypothesis import given
 
 from onnxprune.errors import GoalMissed, RunError
 from onnxprune.model import to_proto
-from tests.graphs import array_of, prune, run, with_arrays
-from tests.random_sizes import SIZES, computed
+from tests.graphs.net import array_of, prune, run, with_arrays
+from tests.graphs.random_sizes import SIZES, computed
 from tests.test_random_graphs import LONG, quick
 
 

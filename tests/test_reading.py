@@ -23,7 +23,7 @@ from onnxprune.allocation import named_rows
 from onnxprune.cli import paths
 from onnxprune.errors import UsageError
 from onnxprune.model import load, save
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 FEW = 48 << 20
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from onnxprune.cli import config, recipe
 from onnxprune.cli.prune import prune
-from tests.graphs import Net
+from tests.graphs.net import Net
 from tests.test_cli import DIGITS, MODELS, Run, run
 
 __all__ = ["run"]

@@ -16,7 +16,7 @@ from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model, load, to_proto
 from onnxprune.rewriting.rewrite import rewrite, zeroed
 from onnxprune.tracing.groups import Groups, trace
-from tests.graphs import Net, array_of, ops_of, prune, run, shapes_of
+from tests.graphs.net import Net, array_of, ops_of, prune, run, shapes_of
 
 MODELS = Path(__file__).parent.parent / "models"
 

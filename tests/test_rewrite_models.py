@@ -18,7 +18,7 @@ from onnxprune.model import external, load, save, to_proto
 from onnxprune.model.graph import captured
 from onnxprune.proof.prove import valid
 from onnxprune.rewriting.rewrite import rewrite
-from tests.graphs import Net, prune, run, shapes_of
+from tests.graphs.net import Net, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[1] / "models"
 NAMES = sorted(p.stem for p in MODELS.glob("*.onnx"))

@@ -17,7 +17,7 @@ from onnxprune.cli import main
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.rewriting.io_changes import RowMap
 from onnxprune.rewriting.plan import Plan
-from tests.graphs import INT32, INT64, Net, array_of, prune, run, shapes_of
+from tests.graphs.net import INT32, INT64, Net, array_of, prune, run, shapes_of
 
 KEPT = [3, 17, 4, 11, 19]
 FLOW = sorted(KEPT)

@@ -32,8 +32,8 @@ from tests import (
     test_rules_reduce,
     test_rules_source,
 )
-from tests.graphs import Net, group_of, prune, reasons_for, shapes_of
-from tests.sandwich import Case, versions_of
+from tests.graphs.net import Net, group_of, prune, reasons_for, shapes_of
+from tests.graphs.sandwich import Case, versions_of
 
 FAMILIES = {
     "attention": test_rules_attention,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import Net
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import Net
+from tests.graphs.sandwich import Case, check_case, parameters
 
 IMAGE = (2, 8, 6, 4)
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.graphs import Net
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import Net
+from tests.graphs.sandwich import Case, check_case, parameters
 
 HEADS, SIZE, LENGTH = 4, 6, 5
 

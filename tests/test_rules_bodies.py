@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from tests.graphs import BOOL, FLOAT, INT64, Net
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import BOOL, FLOAT, INT64, Net
+from tests.graphs.sandwich import Case, check_case, parameters
 
 
 def graph(

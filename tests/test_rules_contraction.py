@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import Net, array_of, prune, shapes_of, with_arrays
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import Net, array_of, prune, shapes_of, with_arrays
+from tests.graphs.sandwich import Case, check_case, parameters
 
 KERNELS = {1: (3,), 2: (3, 3), 3: (3, 3, 3)}
 

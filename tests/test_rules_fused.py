@@ -14,8 +14,8 @@ from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.masked import masked
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime.random_inputs import random_feeds
-from tests.graphs import FLOAT, INT32, Net, group_of, prune, reasons_for, run, shapes_of
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import FLOAT, INT32, Net, group_of, prune, reasons_for, run, shapes_of
+from tests.graphs.sandwich import Case, check_case, parameters
 from tests.test_rules_contraction import KERNELS
 from tests.test_rules_contraction import shape as image
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onnxprune.cost import counts
-from tests.graphs import FLOAT, INT32, INT64, Net, group_of, prune, reasons_for, shapes_of
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import FLOAT, INT32, INT64, Net, group_of, prune, reasons_for, shapes_of
+from tests.graphs.sandwich import Case, check_case, parameters
 from tests.test_rules_attention import apart, mask, together
 
 MICROSOFT = "com.microsoft"

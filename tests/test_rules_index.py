@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graphs import INT64, Net, group_of, groups_of, ops_of, prune, run, shapes_of
-from tests.sandwich import Case, build, check_case, parameters
+from tests.graphs.net import INT64, Net, group_of, groups_of, ops_of, prune, run, shapes_of
+from tests.graphs.sandwich import Case, build, check_case, parameters
 
 END = np.iinfo(np.int64).max
 COMPUTED = "index computed at run time"

@@ -8,8 +8,8 @@ from onnx import helper
 
 from onnxprune.api import trace
 from onnxprune.model import load
-from tests.graphs import Net, array_of, group_of, prune, reasons_for, run, shapes_of
-from tests.sandwich import Case, build, check_case, parameters
+from tests.graphs.net import Net, array_of, group_of, prune, reasons_for, run, shapes_of
+from tests.graphs.sandwich import Case, build, check_case, parameters
 
 IMAGE = (2, 8, 6, 4)
 ROW = "row of a split axis"

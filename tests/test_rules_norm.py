@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxprune.model import load
-from tests.graphs import Net, group_of, prune, shapes_of
-from tests.sandwich import Case, build, check_case, parameters
+from tests.graphs.net import Net, group_of, prune, shapes_of
+from tests.graphs.sandwich import Case, build, check_case, parameters
 
 IMAGE = (2, 8, 5, 4)
 

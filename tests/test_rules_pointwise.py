@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxprune.tracing.rules.pointwise import BINARY, BROADCAST, UNARY
-from tests.graphs import FLOAT, INT32, UINT8, Net
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import FLOAT, INT32, UINT8, Net
+from tests.graphs.sandwich import Case, check_case, parameters
 
 TO_UNIT = ("Acos", "Asin", "Atanh", "Tan")
 TO_POSITIVE = ("Log", "Sqrt", "Reciprocal", "Pow", "Acosh", "Div", "BitShift")

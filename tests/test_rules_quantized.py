@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.graphs import Net
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import Net
+from tests.graphs.sandwich import Case, check_case, parameters
 
 IMAGE = (2, 8, 5, 4)
 MS = "com.microsoft"

@@ -11,8 +11,8 @@ from onnx import helper
 
 from onnxprune import api, criteria
 from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
-from tests.graphs import FLOAT, INT32, Net, array_of, group_of, ops_of, prune, reasons_for, shapes_of
-from tests.sandwich import Case, build, check_by_zeroing, check_case, check_groups, parameters
+from tests.graphs.net import FLOAT, INT32, Net, array_of, group_of, ops_of, prune, reasons_for, shapes_of
+from tests.graphs.sandwich import Case, build, check_by_zeroing, check_case, check_groups, parameters
 
 SEQUENCE, BATCH, WIDTH, HIDDEN = 5, 2, 8, 6
 X = (SEQUENCE, BATCH, WIDTH)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from onnxprune.tracing.rules.reduce import ZERO_IS_NEUTRAL
-from tests.graphs import Net
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import Net
+from tests.graphs.sandwich import Case, check_case, parameters
 
 IMAGE = (2, 8, 6, 4)
 REDUCTIONS = [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.graphs import FLOAT, INT64, Net, group_of, prune, shapes_of
-from tests.sandwich import Case, check_case, parameters
+from tests.graphs.net import FLOAT, INT64, Net, group_of, prune, shapes_of
+from tests.graphs.sandwich import Case, check_case, parameters
 
 MADE = "axis made by the operator"
 LIKE = "its size is the size of something else"

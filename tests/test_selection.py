@@ -13,7 +13,7 @@ from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import select
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.tracing.groups import Groups
-from tests.graphs import Net, array_of, prune, shapes_of
+from tests.graphs.net import Net, array_of, prune, shapes_of
 
 
 def chain(*widths: int) -> Net:
@@ -248,7 +248,7 @@ def test_a_criterion_that_returns_nonsense(result: Any, what: str) -> None:
 
 
 def test_weights_that_are_not_finite() -> None:
-    from tests.graphs import with_arrays
+    from tests.graphs.net import with_arrays
 
     proto = chain(8).proto()
     broken = array_of(proto, "w0").copy()

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from onnxprune import api
 from onnxprune.model import load
 from onnxprune.model.flatten import flattened, nest
-from tests.graphs import Net, group_of, ops_of, prune, run, with_arrays
+from tests.graphs.net import Net, group_of, ops_of, prune, run, with_arrays
 
 LISTS = {
     "SequenceConstruct",

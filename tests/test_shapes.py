@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import Facts, dims_of, infer, symbolic_dims
-from tests.graphs import INT64, Net
+from tests.graphs.net import INT64, Net
 
 
 def facts_of(net: Net, **sizes: int) -> Facts:
@@ -192,7 +192,7 @@ def test_two_numbers_that_differ_on_every_symbol() -> None:
 
 def test_values_are_those_of_the_runtime() -> None:
     """Every integer subgraph that is evaluated gives what the runtime gives."""
-    from tests.graphs import run
+    from tests.graphs.net import run
 
     net = Net()
     x = net.input([2, 3, 4, 5])

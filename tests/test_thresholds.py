@@ -8,7 +8,7 @@ import onnx
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.model.shapes.thresholds import other_sides
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 
 def facts_of(net: Net, made: str) -> Facts:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests import coverage, shared
+from tests import coverage
+from tests.graphs import shared
 
 pytestmark = pytest.mark.zoo
 

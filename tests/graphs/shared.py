@@ -67,7 +67,7 @@ EXPORTERS = {
 def folder() -> Path | None:
     """The shared folder; None where there is none."""
     given = os.environ.get("ONNXPRUNE_SHARED")
-    path = Path(given) if given else Path(__file__).resolve().parents[2] / "shared"
+    path = Path(given) if given else Path(__file__).resolve().parents[3] / "shared"
     return path if (path / "zoo" / "materialise.py").is_file() else None
 
 

@@ -1,6 +1,6 @@
 """Make a synthetic decoder-only transformer with external data, of any size, in little memory.
 
-    python -m tests.make_decoder --gib 4 FOLDER/decoder.onnx
+    python -m tests.graphs.make_decoder --gib 4 FOLDER/decoder.onnx
 
 LLaMA-like: RMSNorm as exporters decompose it, attention with a causal mask, SwiGLU, an untied output projection,
 dynamic batch and sequence. The weights are written to `<file>.data` piece by piece; they are random and differ from

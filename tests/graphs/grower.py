@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.graphs import Net
+from tests.graphs.net import Net
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 # Norms of random values that hardly differ amplify float noise beyond what a proof in float32 can tell from an error.

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from tests.mutations.registry import INTEGERS, attributes, mutation
+from tests.graphs.mutations.registry import INTEGERS, attributes, mutation
 
 HUGE = (1 << 31, 1 << 40, (1 << 62) + 1, (1 << 63) - 1)
 

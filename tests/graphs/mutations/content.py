@@ -6,7 +6,7 @@ import random
 
 from onnx import GraphProto, ModelProto, helper
 
-from tests.mutations.registry import mutation
+from tests.graphs.mutations.registry import mutation
 
 # Not UTF-8, where the wire format of the copy below says that text follows.
 BAD_TEXT = b"\xff\xfe\xc3("

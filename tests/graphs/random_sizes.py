@@ -7,8 +7,8 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from tests.graphs import BOOL, FLOAT, INT64, Net
-from tests.grower import Draw
+from tests.graphs.grower import Draw
+from tests.graphs.net import BOOL, FLOAT, INT64, Net
 
 WIDTH = 12
 TESTS = ("Greater", "Less", "Equal", "GreaterOrEqual", "LessOrEqual")

@@ -7,9 +7,9 @@ from typing import Any
 import onnx
 from hypothesis import strategies as st
 
-from tests.grower import Draw
-from tests.random_images import Images
-from tests.random_sequences import Sequences
+from tests.graphs.grower import Draw
+from tests.graphs.random_images import Images
+from tests.graphs.random_sequences import Sequences
 
 
 class Mixed(Images, Sequences):

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.node_cases import NodeCase
+from tests.graphs.node_cases import NodeCase
 
 Reader = Callable[[NodeCase, int], set[int]]
 

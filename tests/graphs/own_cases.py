@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from tests.node_cases import OLDEST, NodeCase
+from tests.graphs.node_cases import OLDEST, NodeCase
 
 IMAGE = (2, 4, 6, 6)
 ROIS = [[0, 0, 4, 4], [1, 1, 5, 5], [0, 2, 3, 5]]

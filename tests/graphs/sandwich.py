@@ -14,7 +14,7 @@ from onnx import defs
 from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.tracing.groups import Groups
-from tests.graphs import (
+from tests.graphs.net import (
     NEWEST_OPSET,
     Net,
     array_of,

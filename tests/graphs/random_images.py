@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from hypothesis import strategies as st
 
-from tests.grower import EPSILON, Grower
-from tests.random_motifs import ImageMotifs
+from tests.graphs.grower import EPSILON, Grower
+from tests.graphs.random_motifs import ImageMotifs
 
 
 class Images(ImageMotifs, Grower):

@@ -7,9 +7,9 @@ import onnx
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from tests.graphs import FLOAT, INT64
-from tests.grower import COMPUTED, EPSILON, Grower
-from tests.random_motifs import SequenceMotifs
+from tests.graphs.grower import COMPUTED, EPSILON, Grower
+from tests.graphs.net import FLOAT, INT64
+from tests.graphs.random_motifs import SequenceMotifs
 
 
 class Sequences(SequenceMotifs, Grower):

@@ -7,7 +7,7 @@ import random
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from tests.mutations.registry import mutation
+from tests.graphs.mutations.registry import mutation
 
 CHAIN = 50_000
 

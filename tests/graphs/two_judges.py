@@ -17,7 +17,7 @@ from onnxprune.proof.prove import NOISE_MARGIN, NUDGES, TOLERANCES
 from onnxprune.rewriting.plan import Plan
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
-from tests.graphs import with_arrays
+from tests.graphs.net import with_arrays
 
 
 def exact_part(plan: Plan) -> Plan:

@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxprune.errors import RunError
 from onnxprune.model import load
 from onnxprune.runtime import Session
-from tests.sandwich import versions_of
+from tests.graphs.sandwich import versions_of
 
 OLDEST = 7  # the first opset that ONNX Runtime supports
 NEWEST_IN_RUNTIME = 26

@@ -7,7 +7,7 @@ import random
 import onnx
 from onnx import ModelProto, helper
 
-from tests.mutations.registry import mutation
+from tests.graphs.mutations.registry import mutation
 
 _OPERATORS = sorted({schema.name for schema in onnx.defs.get_all_schemas()})
 

@@ -1,4 +1,4 @@
-"""More of what real networks consist of: steps that the growers of `tests.random_graphs` inherit."""
+"""More of what real networks consist of: steps that the growers of `tests.graphs.random_graphs` inherit."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-from tests.mutations.registry import INTEGERS, attributes, mutation
+from tests.graphs.mutations.registry import INTEGERS, attributes, mutation
 
 
 @mutation
