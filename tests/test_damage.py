@@ -20,9 +20,9 @@ from onnxprune.model.shapes.symbols import dims_of
 from onnxprune.runtime import Session
 from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.rules.ask import CONTRADICTION
-from tests import fuzz
 from tests.graphs import mutations
 from tests.graphs.net import INT64, Net, reasons_for
+from tests.measure import fuzz
 from tests.test_cli import MODELS, Run, run
 
 __all__ = ["run"]

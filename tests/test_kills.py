@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from onnxprune.model import load, save
-from tests import kills
+from tests.measure import kills
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests import bench
 from tests.graphs import make_decoder
+from tests.measure import bench
 
 pytestmark = pytest.mark.long
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.graphs.node_cases import all_cases
 from tests.graphs.own_cases import own_cases
-from tests.operators import PROVEN, WRONG, Result, examine_newest, sweep
+from tests.measure.operators import PROVEN, WRONG, Result, examine_newest, sweep
 
 # One test in so many is taken; the step is coprime to the runs in which the tests come.
 STEP = 41

@@ -58,7 +58,7 @@ NOT_IN_RUNTIME = {("GlobalLpPool", 22), ("RoiAlign", 22), ("MaxRoiPool", 22)} | 
     (op, 22) for op in ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike")
 }
 NOT_IN_RUNTIME |= {(op, 22) for op in ("DeformConv", "Det")}
-# Newer than the runtime, or of another domain: proven by `tests.operators` alone.
+# Newer than the runtime, or of another domain: proven by `tests.measure.operators` alone.
 ELSEWHERE = {"BitCast", "CausalConvWithState", "LinearAttention", "SwiGLU"}
 ELSEWHERE |= {r.op for r in all_rules() if r.domain == "ai.onnx.ml"}
 # onnx's checker refuses these versions as deprecated; tested on their own where the runtime knows them.

@@ -1,15 +1,15 @@
 """Every graph of the shared zoo and every shared trained model: valid, proven, smaller.
 
 `pytest -m zoo` runs them all (an hour on two cores); `pytest -m zoo -k mlp` some. What is measured here is what
-`python -m tests.coverage` writes into docs/coverage.md.
+`python -m tests.measure.coverage` writes into docs/coverage.md.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests import coverage
 from tests.graphs import shared
+from tests.measure import coverage
 
 pytestmark = pytest.mark.zoo
 

@@ -1,10 +1,10 @@
 """Accuracy against measured time, and against MACs, for every allocation: the tables in docs/latency.md.
 
-    python -m tests.accuracy_latency [--network NAME ...] [--amounts 70,50,30] [--threads 1] [--write]
+    python -m tests.measure.accuracy_latency [--network NAME ...] [--amounts 70,50,30] [--threads 1] [--write]
 
 Needs the folder of shared models and data (see tests/graphs/shared.py), and a machine that does nothing else. Pictures
-and accuracy are those of `python -m tests.accuracy`; scores (obs) and repair (least squares) are the same everywhere.
-The time is measured in turn with the original's, whatever the budget is on.
+and accuracy are those of `python -m tests.measure.accuracy`; scores (obs) and repair (least squares) are the same
+everywhere. The time is measured in turn with the original's, whatever the budget is on.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.model import load
 from onnxprune.runtime import Setting
 from onnxprune.runtime.bench import Place
-from tests import labelled
 from tests.graphs import shared
+from tests.measure import labelled
 
-PAGE = Path(__file__).parents[1] / "docs" / "latency.md"
+PAGE = Path(__file__).parents[2] / "docs" / "latency.md"
 NETWORKS = ("cifar_resnet20_ts_op11", "mlperf_resnet8_cifar10")
 SAMPLES = 256
 HEAD = "| network | budget | allocation | time left | MACs left | accuracy |\n|---|---|---|---|---|---|"

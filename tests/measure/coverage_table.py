@@ -1,4 +1,4 @@
-"""The page that `python -m tests.coverage --write` makes of its results."""
+"""The page that `python -m tests.measure.coverage --write` makes of its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = dict[str, Any]
 GOOD = ("proven",)
 HEAD = """# Coverage
 
-Made by `python -m tests.coverage --write docs/coverage.md`; not written by hand.
+Made by `python -m tests.measure.coverage --write docs/coverage.md`; not written by hand.
 
 Every graph of the shared zoo (graphs of real exporters, with random weights of the original mean, spread and
 range) and every shared trained model, pruned at ratio 0.5 (`l2`, uniform, heads allowed) with proof. *Error* is the

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import kills, robustness
+from tests.measure import kills, robustness
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Prune a convolutional ONNX file with Torch-Pruning: the peer of `python -m tests.accuracy_peers`.
+"""Prune a convolutional ONNX file with Torch-Pruning: the peer of `python -m tests.measure.accuracy_peers`.
 
-    PEERS/bin/python tests/peer_torch_pruning.py SOURCE.onnx TARGET.onnx RATIO
+    PEERS/bin/python tests/measure/peer_torch_pruning.py SOURCE.onnx TARGET.onnx RATIO
 
 PEERS is an environment of its own with `pip install torch torch-pruning onnx onnxsim`; nothing in the project imports
 this file. The graph is rebuilt of torch modules with the weights of the file, pruned by `MagnitudePruner` with

@@ -1,6 +1,6 @@
 """Prove every operator rule between two contractions, on the node tests of the `onnx` package.
 
-    python -m tests.operators [--jobs 2] [--json results.json] [--write docs/operators.md] [GLOB ...]
+    python -m tests.measure.operators [--jobs 2] [--json results.json] [--write docs/operators.md] [GLOB ...]
 
 For every input axis of every node test, under every definition of the operator since opset 7: the input is made by
 a MatMul whose columns are the positions of that axis, brought into the range of the test's own values; every axis of
@@ -39,7 +39,7 @@ from onnxprune.typing import Array
 from tests.graphs.node_cases import NodeCase, all_cases, alone, run, with_history
 from tests.graphs.own_cases import own_cases
 from tests.graphs.readings import allowed
-from tests.operators_table import merged, page, summary
+from tests.measure.operators_table import merged, page, summary
 
 WIDTH = 3  # of what is put in front and behind
 LARGEST = 1000.0

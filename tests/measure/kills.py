@@ -17,7 +17,7 @@ from pathlib import Path
 
 from onnxprune.model import Model, load, save
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parents[2] / "models"
 # Audit events of what changes a folder.
 EVENTS = {"open", "os.rename", "os.remove", "os.link", "os.truncate"}
 

@@ -1,11 +1,11 @@
 """Measure onnxprune; docs/performance.md holds the tables that this prints.
 
-    python -m tests.bench core        # the stages against onnx.load + onnx.save of the same file
-    python -m tests.bench process     # the whole command against a process that only loads and saves
-    python -m tests.bench scaling     # nodes from 100 to 10,000, channels from 16 to 4,096
-    python -m tests.bench peers FILE  # beside the records of tests/bench_torch_pruning.py
-    python -m tests.bench help        # `onnxprune --help`
-    python -m tests.bench memory      # a decoder of 4 GiB with external data
+    python -m tests.measure.bench core        # the stages against onnx.load + onnx.save of the same file
+    python -m tests.measure.bench process     # the whole command against a process that only loads and saves
+    python -m tests.measure.bench scaling     # nodes from 100 to 10,000, channels from 16 to 4,096
+    python -m tests.measure.bench peers FILE  # beside the records of tests/measure/bench_torch_pruning.py
+    python -m tests.measure.bench help        # `onnxprune --help`
+    python -m tests.measure.bench memory      # a decoder of 4 GiB with external data
 
 Times are the least of several runs, in the same process or alternating with what they are compared to; CPU time is
 that of all threads. `core`, `process` and `peers` need the folder of shared graphs (see tests/graphs/shared.py).
@@ -32,8 +32,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.coverage_table import markdown
 from tests.graphs import shared
+from tests.measure.coverage_table import markdown
 
 CORE = ("ts/tv_resnet50", "ts/hf_bert_base", "ts/tv_densenet121", "ts/tv_vit_b_16", "ts/hf_swin_tiny")
 STAGES = ("tracing", "scoring", "planning", "rewriting")
@@ -51,7 +51,7 @@ PEERS: Mapping[str, str] = {
     "swin_t": "ts/hf_swin_tiny",
     "maxvit_t": "ts/tv_maxvit_t",
 }
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOAD_AND_SAVE = "import sys, onnx; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])"
 
 
@@ -149,7 +149,7 @@ def core(options: argparse.Namespace) -> None:
 def _high_water(pid: int) -> int:
     """Largest resident size of a running process so far, bytes; 0 before it has replaced the image of its parent."""
     try:
-        if b"tests.bench" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"tests.measure.bench" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return 0
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
 """Budgets on time, measured: the tables in docs/latency.md.
 
-    python -m tests.latency [--model NAME ...] [--threads 1,2] [--target 50] [--busy] [--write]
+    python -m tests.measure.latency [--model NAME ...] [--threads 1,2] [--target 50] [--busy] [--write]
 
 Needs the folder of shared models (see tests/graphs/shared.py), and a machine that does nothing else (with --busy, the
 time of one thread is what the processor spends on it, which is near enough where others work, too). For every model and
@@ -39,7 +39,7 @@ from onnxprune.tracing.groups import Groups, trace
 from onnxprune.typing import Array
 from tests.graphs import shared
 
-PAGE = Path(__file__).parents[1] / "docs" / "latency.md"
+PAGE = Path(__file__).parents[2] / "docs" / "latency.md"
 CNNS = (
     *("models/cifar_resnet20_ts_op11", "models/cifar_resnet56_dynamo_op20", "models/mlperf_resnet8_cifar10"),
     *("models/keras_mobilenetv1_025_224", "models/ultraface_rfb320", "dynamo/tv_mobilenet_v2"),

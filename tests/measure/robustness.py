@@ -1,4 +1,4 @@
-"""The figures of docs/robustness.md: `python -m tests.robustness graphs|files|kills [--count N] [--write]`.
+"""The figures of docs/robustness.md: `python -m tests.measure.robustness graphs|files|kills [--count N] [--write]`.
 
 A long run may be done in parts: with `--progress FILE --minutes M` it stops after so many minutes, and goes on where it
 stopped when it is called again. The table comes with the last part.
@@ -20,10 +20,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests import fuzz, kills, test_random_graphs
+from tests import test_random_graphs
 from tests.graphs import mutations, random_graphs
+from tests.measure import fuzz, kills
 
-PAGE = Path(__file__).parents[1] / "docs" / "robustness.md"
+PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
 BATCH = 200  # graphs
 
 

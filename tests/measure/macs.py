@@ -1,7 +1,7 @@
 """MACs against those that onnx-tool counts: the oracle of docs/budgets.md.
 
     pip install onnx-tool
-    python -m tests.macs [GLOB ...] [--write docs/budgets.md]
+    python -m tests.measure.macs [GLOB ...] [--write docs/budgets.md]
 
 Needs the folder of shared graphs (see tests/graphs/shared.py). Compared are contractions, node by node, for one sample:
 onnx-tool adds the bias to a layer's MACs, and counts what is no contraction, too.

@@ -1,15 +1,15 @@
 """CIFAR-10 of the shared folder, for measurements from the command line.
 
     onnxprune prune ../shared/models/cifar_resnet20_ts_op11.onnx -o small.onnx \\
-        --data tests.cifar:calibration --max-drop 1% --eval tests.cifar:accuracy
+        --data tests.measure.cifar:calibration --max-drop 1% --eval tests.measure.cifar:accuracy
 """
 
 from __future__ import annotations
 
 from onnxprune.model import load
 from onnxprune.typing import Array
-from tests import labelled
 from tests.graphs import shared
+from tests.measure import labelled
 
 NETWORK = "cifar_resnet20_ts_op11"
 

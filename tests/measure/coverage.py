@@ -1,6 +1,6 @@
 """Prune every shared graph and trained model, prove the result, and write down what came out.
 
-    python -m tests.coverage [--jobs 2] [--json results.json] [--write docs/coverage.md] [GLOB ...]
+    python -m tests.measure.coverage [--jobs 2] [--json results.json] [--write docs/coverage.md] [GLOB ...]
 
 Each one is pruned at ratio 0.5 with proof, in a process of its own with a time limit. Beside the product's own
 proof, the written file is looked at again: ONNX's full checker and strict shape inference on the file, a run in
@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.coverage_locks import account
 from tests.graphs import shared
+from tests.measure.coverage_locks import account
 
 RATIO = 0.5
 TIMEOUT_S = 900
@@ -279,7 +279,7 @@ def work(name: str) -> None:
 
 def prune_one(name: str, timeout: int = TIMEOUT_S) -> Result:
     """Examine one graph in a process of its own."""
-    command = [sys.executable, "-m", "tests.coverage", "--worker", name]
+    command = [sys.executable, "-m", "tests.measure.coverage", "--worker", name]
     base: Result = {"graph": name, "exporter": shared.entry(name).exporter}
     try:
         done = subprocess.run(
@@ -288,7 +288,7 @@ def prune_one(name: str, timeout: int = TIMEOUT_S) -> Result:
             text=True,
             timeout=timeout,
             check=False,
-            cwd=Path(__file__).resolve().parents[1],
+            cwd=Path(__file__).resolve().parents[2],
         )
     except subprocess.TimeoutExpired:
         return base | {"status": "timeout", "problem": f"not finished after {timeout} s"}
@@ -361,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("no graph matches")
     results = sweep(names, options.jobs, options.json)
     if options.write:
-        from tests.coverage_table import table
+        from tests.measure.coverage_table import table
 
         options.write.write_text(table(results), encoding="utf-8")
     return 1 if any(results[n]["status"] in FAILED for n in names) else 0

@@ -93,7 +93,7 @@ def _whole(by_op: Mapping[str, Sequence[Row]]) -> list[str]:
 
 HEAD = """# Operators
 
-Written by `python -m tests.operators --write docs/operators.md`.
+Written by `python -m tests.measure.operators --write docs/operators.md`.
 
 {summary}
 

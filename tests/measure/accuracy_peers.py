@@ -1,12 +1,13 @@
 """Accuracy beside that of the peers, at equal MACs: the table in docs/accuracy.md.
 
-    python -m tests.accuracy_peers --python PEERS/bin/python [--network NAME ...] [--peers onnxsim,Torch-Pruning]
+    python -m tests.measure.accuracy_peers --python PEERS/bin/python [--network NAME ...] [--peers
+    onnxsim,Torch-Pruning]
                                    [--amounts 0.2,0.4,0.6] [--samples 256]
 
 PEERS is an environment of its own with `pip install onnxsim onnxruntime torch torch-pruning`. Every peer prunes the
 same file by each amount: onnxsim by its `apply_structured_pruning` (and then, with the pictures, its
 `apply_pruning_finetune`), Torch-Pruning as `peer_torch_pruning.py` says. Ours gets the MACs that this left as its
-budget: without data, with random numbers, and with pictures. Pictures are those of `python -m tests.accuracy`.
+budget: without data, with random numbers, and with pictures. Pictures are those of `python -m tests.measure.accuracy`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from onnxprune.cost import counts
 from onnxprune.errors import RunError
 from onnxprune.model import Model, load
 from onnxprune.runtime import Session
-from tests import labelled
-from tests.accuracy import NETWORKS
 from tests.graphs import shared
+from tests.measure import labelled
+from tests.measure.accuracy import NETWORKS
 
 ONNXSIM = """
 import sys, numpy, onnx

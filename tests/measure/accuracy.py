@@ -1,13 +1,13 @@
 """What criteria, allocations and repairs leave of the accuracy of trained networks: the tables in docs/accuracy.md.
 
-    python -m tests.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
+    python -m tests.measure.accuracy [--network NAME ...] [--criteria l2,obs] [--recover none,least-squares]
                              [--removed 30,50,70] [--samples 256] [--random] [--allocation uniform,sensitivity]
                              [--pictures 10000]
 
-Needs the folder of shared models and data (see tests/graphs/shared.py, and tests/labelled.py for what calibrates and
-what judges; `--pictures` judges by fewer, drawn with seed 0). A budget on MACs says how much goes. Without samples (0)
-the repair is that without data; with --random the samples are random numbers, which BatchNormalization's statistics are
-matched to.
+Needs the folder of shared models and data (see tests/graphs/shared.py, and tests/measure/labelled.py for what
+calibrates and what judges; `--pictures` judges by fewer, drawn with seed 0). A budget on MACs says how much goes.
+Without samples (0) the repair is that without data; with --random the samples are random numbers, which
+BatchNormalization's statistics are matched to.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from onnxprune.recovery import data_free, recover
 from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing.groups import Groups, trace
-from tests import labelled
 from tests.graphs import shared
+from tests.measure import labelled
 
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
 

@@ -1,7 +1,7 @@
 """How close budgets are hit: the tables in docs/budgets.md.
 
-    python -m tests.budgets [--model GLOB ...] [--allocation uniform] [--left 75,50,25] [--write docs/budgets.md]
-    python -m tests.budgets --speed
+    python -m tests.measure.budgets [--model GLOB ...] [--allocation uniform] [--left 75,50,25] [--write
+    docs/budgets.md] python -m tests.measure.budgets --speed
 
 Needs the folder of shared models (see tests/graphs/shared.py). For every trained model and each of params, bytes and
 MACs the budget is a share of the original. What is reached is that of the model as it is written; *one unit* is the

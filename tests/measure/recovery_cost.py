@@ -1,6 +1,6 @@
 """What choosing and repairing with data costs: time as a multiple of plain inference, and memory.
 
-    python -m tests.recovery_cost [--network ts/tv_resnet50] [--samples 256] [--macs 50%]
+    python -m tests.measure.recovery_cost [--network ts/tv_resnet50] [--samples 256] [--macs 50%]
 
 Needs the folder of shared graphs (see tests/graphs/shared.py). Inputs are random: what they show does not change the
 work. Plain inference is one run of every sample through the original in ONNX Runtime, one at a time, as calibration

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from tests.graphs import mutations, random_graphs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # CPU seconds (those of the clock depend on what else runs), seconds of the clock in which nothing happens, bytes.
 SECONDS, IDLE, MEMORY = 10, 120, 4 << 30
 # What may not happen, whatever the file.
@@ -104,7 +104,7 @@ class Worker:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.fuzz"]
+        command = [sys.executable, "-m", "tests.measure.fuzz"]
         with self.log.open("w") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT

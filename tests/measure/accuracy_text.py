@@ -1,6 +1,7 @@
 """What criteria and repairs leave of a trained language model: the second table in docs/accuracy.md.
 
-    python -m tests.accuracy_text [--criteria random,l2,wanda,obs] [--recover none,least-squares] [--removed 20,30,50]
+    python -m tests.measure.accuracy_text [--criteria random,l2,wanda,obs] [--recover none,least-squares] [--removed
+    20,30,50]
 
 The model is stories260K (Llama, five layers), its texts are 64 that it wrote itself: 32 of them calibrate, on the other
 32 the share of the next tokens is measured that are the original's, and what the texts cost (nats per token). Of every

@@ -1,4 +1,4 @@
-"""What of a traced model can be pruned, what is locked, and why: the figures of `python -m tests.coverage`."""
+"""What of a traced model can be pruned, what is locked, and why: the figures of `python -m tests.measure.coverage`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How many wrong weights a proof refuses: `python -m tests.corruptions random|shared [--count N] [--seconds S]`.
+"""How many wrong weights a proof refuses: `python -m tests.measure.corruptions random|shared [--count N] [--seconds
+S]`.
 
 Every graph is pruned, then the result is spoiled, one weight at a time: an element is multiplied by 1.5, or two kept
 positions of a weight that was cut are swapped. What is accepted although a tensor inside changes is *missed*.
@@ -31,8 +32,8 @@ from onnxprune.rewriting.io_changes import feeds, in_range
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
-from tests import fuzz
 from tests.graphs import random_graphs, shared
+from tests.measure import fuzz
 
 KINDS = ("multiplied by 1.5", "positions swapped")
 

@@ -7,7 +7,7 @@ what it needs. It has an environment of its own, made once with plain pip (Pytho
     bench-env/bin/pip install "torch==2.13.0" torch-pruning
     bench-env/bin/pip install --no-deps "torchvision==0.28.0"   # the release made for that torch
     bench-env/bin/pip install pillow numpy                      # what torchvision imports
-    bench-env/bin/python tests/bench_torch_pruning.py --json out.json --timeout 150
+    bench-env/bin/python tests/measure/bench_torch_pruning.py --json out.json --timeout 150
 
 Only torchvision's Python network definitions are used. A CPU build of torch beside torchvision's default
 build is fine: where torchvision's C extension cannot load, the operators that its import insists on are

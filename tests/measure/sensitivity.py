@@ -1,6 +1,6 @@
 """How long the sensitivity of a network takes, killed in the middle and resumed: the figures in docs/sensitivity.md.
 
-    python -m tests.sensitivity [--network ts/tv_resnet50] [--ratios 0.1,0.3,0.5,0.7,0.9] [--jobs 2] [--kill 20]
+    python -m tests.measure.sensitivity [--network ts/tv_resnet50] [--ratios 0.1,0.3,0.5,0.7,0.9] [--jobs 2] [--kill 20]
 
 Needs the folder of shared graphs (see tests/graphs/shared.py). Calibration inputs are 256 photographs of CIFAR-10,
 stretched to what the network takes. The command is killed once it has made `--kill` measurements, and given again.
