@@ -20,9 +20,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests import test_random_graphs
 from tests.graphs import mutations, random_graphs
 from tests.measure import fuzz, kills
+from tests.random import test_graphs
 
 PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
 BATCH = 200  # graphs
@@ -50,7 +50,7 @@ def graphs(family: str, seed: int, count: int) -> dict[str, Any]:
     for index, (proto, chosen) in enumerate(cases):
         operators.update(node.op_type for node in proto.graph.node)
         try:
-            found[test_random_graphs.check(proto, chosen)] += 1
+            found[test_graphs.check(proto, chosen)] += 1
         except Exception:  # noqa: BLE001 whatever it is, it is counted
             found["failed"] += 1
             print("failed:", family, seed, index, chosen, traceback.format_exc()[-400:], flush=True)

@@ -1,0 +1,243 @@
+"""The pages: their code runs, their links lead somewhere, their examples are what the commands print."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune import api, criteria, errors
+from onnxprune.calibration.preprocess import Preprocess, preprocess_of
+from onnxprune.cli import main
+from onnxprune.model import load
+from onnxprune.proof.prove import TOLERANCES, Verdict
+from onnxprune.runtime import Session
+from onnxprune.tracing.rules import registry
+from tests.cli.test_cli_docs import refreshed, stable
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "models" / "README.md"]
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def page_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [text for kind, text in CODE.findall(path.read_text(encoding="utf-8")) if kind == language]
+
+
+def prose(path: Path) -> str:
+    return CODE.sub("", path.read_text(encoding="utf-8"))
+
+
+# --- code -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with a "model.onnx", in which what is registered is gone afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
+    monkeypatch.setattr(criteria, "KNOWN", dict(criteria.KNOWN))
+    shutil.copy(ROOT / "models" / "digits.onnx", "model.onnx")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "docs" / "library.md"], ids=page_id)
+def test_python_blocks_run(path, workplace, capsys):
+    """In order, in one namespace, as a reader would."""
+    code = blocks(path, "python")
+    assert code
+    before = (workplace / "model.onnx").read_bytes()
+    known: dict[str, object] = {"__name__": "__main__"}
+    for block in code:
+        exec(compile(block, f"<{path.name}>", "exec"), known)
+    assert (workplace / "model.onnx").read_bytes() == before
+    if path == README:
+        result = known["result"]
+        assert isinstance(result, onnxprune.PruneResult) and isinstance(result.model, onnx.ModelProto)
+        assert result.report.verdict is not None and result.report.verdict.error < 1e-5
+        assert not any(step.remove for step in result.plan.steps if step.group.startswith("fc"))
+        assert len(capsys.readouterr().out.splitlines()) == len(result.plan.steps)
+    else:
+        assert "l4" in criteria.names()
+        assert registry.find("com.example", "Gate", 1) is not None
+
+
+def test_console_blocks_of_the_readme_are_what_the_commands_print(tmp_path):
+    text = README.read_text(encoding="utf-8")
+    assert blocks(README, "console")
+    assert stable(refreshed(text, tmp_path)) == stable(text)
+
+
+def test_commands_of_the_plan_page_work(workplace, capsys):
+    (workplace / "models").symlink_to(ROOT / "models")
+    (block,) = blocks(ROOT / "docs" / "plan.md", "console")
+    for line in block.splitlines():
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    assert (workplace / "small.onnx").stat().st_size < (workplace / "model.onnx").stat().st_size
+
+
+def test_commands_of_the_calibration_page_work(workplace, capsys):
+    image = pytest.importorskip("PIL.Image")
+    tokenizers = pytest.importorskip("tokenizers")
+    page = ROOT / "docs" / "calibration.md"
+    (workplace / "models").symlink_to(ROOT / "models")
+    (workplace / "photos").mkdir()
+    with np.load(ROOT / "models" / "digits_calibration.npz") as data:
+        digits = data["image"][:20]
+    for i, digit in enumerate(digits):
+        image.fromarray((digit[0] * 255).astype(np.uint8)).resize((30, 20)).save(workplace / "photos" / f"{i}.png")
+    array = io.BytesIO()
+    np.save(array, digits)
+    encoded = {"array": base64.b64encode(array.getvalue()).decode(), "polygraphy_class": "ndarray"}
+    (workplace / "inputs.json").write_text(json.dumps([{"image": encoded}]))
+    (toml,), (own,) = blocks(page, "toml"), blocks(page, "python")
+    assert preprocess_of(tomllib.loads(toml), workplace, "raw") == Preprocess(size=224, resize=256, layout="NCHW")
+    # The model at hand wants grey images of 8 x 8 pixels.
+    (workplace / "preprocess.toml").write_text(re.sub(r"\[[^]]*,.*\]", "1", toml.replace("[224, 224]", "8")))
+    (workplace / "my_inputs.py").write_text(own)
+    (workplace / "reviews.txt").write_text("good\nvery bad\n" * 10)
+    words = {"[UNK]": 0, "[PAD]": 1, "very": 2, "good": 3, "bad": 4}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]")).save("tokenizer.json")
+    for line in "".join(blocks(page, "console")).splitlines():
+        assert main([*line.removeprefix("$ onnxprune ").split(), "--force"]) == 0, capsys.readouterr().err
+
+
+# --- links and names --------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"(?m)^#+ (.*)$", prose(path))
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_links_lead_somewhere(path):
+    dead = []
+    for target in LINK.findall(prose(path)):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        to = (path.parent / name).resolve() if name else path
+        if not to.exists() or (anchor and anchor not in anchors(to)):
+            dead.append(target)
+    assert dead == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_files_that_are_named_exist(path):
+    named = re.findall(r"`((?:onnxprune|models|docs|tests|rules)/[\w./]+\.\w+)", prose(path))
+    missing = [n for n in named if not (ROOT / n).exists() and not (ROOT / "onnxprune" / n).exists()]
+    assert missing == []
+
+
+def test_every_page_is_reached_from_the_readme():
+    linked = {(README.parent / t.partition("#")[0]).resolve() for t in LINK.findall(prose(README))}
+    assert [page_id(p) for p in PAGES if p != README and p not in linked] == []
+
+
+def test_commands_of_the_readme_are_all_there_are():
+    rows = re.findall(r"(?m)^\| `onnxprune (\w+)", prose(README))
+    assert sorted(rows) == sorted(p.stem for p in (ROOT / "onnxprune" / "cli").glob("*.py") if _is_command(p))
+
+
+def _is_command(path: Path) -> bool:
+    return "@click.command" in path.read_text(encoding="utf-8")
+
+
+def test_every_example_model_is_in_the_table():
+    rows = set(re.findall(r"(?m)^\| `(\w+\.\w+)` \|", prose(ROOT / "models" / "README.md")))
+    files = {p.name for p in (ROOT / "models").iterdir() if p.suffix in (".onnx", ".npz")}
+    assert rows == files
+
+
+# --- what the pages say -----------------------------------------------------------------------------------
+
+
+def test_signatures_of_the_library_page():
+    rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
+    assert set(rows) == {"prune", "trace", "make_plan", "apply", "verify", "sensitivity"}
+    for name, shown in rows.items():
+        given = [p.partition("=")[0].strip() for p in shown.split(",")]
+        actual = inspect.signature(getattr(onnxprune, name)).parameters.values()
+        required = [p for p in actual if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+        assert len(given) >= len(required)
+        for part in (p.strip() for p in shown.split(",") if "=" in p):
+            key, _, value = part.partition("=")
+            default = next(p.default for p in actual if p.name == key)
+            assert repr(default).replace("'", '"') == value, f"{name}: {part}"
+
+
+def test_names_of_the_library_page():
+    text = prose(ROOT / "docs" / "library.md")
+    assert {"ok", "error", "tolerance", "problem"} <= set(Verdict.__dataclass_fields__)
+    for name in ("UsageError", "ModelError", "RunError", "GoalMissed", "OnnxPruneError"):
+        assert name in text and issubclass(getattr(errors, name), errors.OnnxPruneError)
+
+
+def test_fields_of_the_plan_page_are_those_of_a_plan():
+    rows = re.findall(r"(?m)^\| (.*?) \|", prose(ROOT / "docs" / "plan.md"))[1:]
+    told: dict[str, set[str]] = {"": set(), "groups": set(), "barriers": set()}
+    for row in rows:
+        place = ""
+        for name in re.findall(r"`([\w\[\].]+)`", row):
+            if "[]" in name:
+                place, _, name = name.partition("[]")
+            told[place].update({name.strip(".")} - {""})
+    told["barriers"] = set(
+        re.findall(r"`(\w+)`", re.search(r"`barriers\[\]` \|(.*)", prose(ROOT / "docs" / "plan.md"))[1])
+    )
+    raw = json.loads(onnxprune.make_plan(ROOT / "models" / "digits.onnx").to_json())
+    assert told[""] | {"groups", "barriers"} == set(raw)
+    assert told["groups"] == set(raw["groups"][0])
+    assert told["barriers"] == set(raw["barriers"][0])
+    assert set(raw["groups"][0]["members"][0]) == {"tensor", "axis", "size", "removed"}
+
+
+def test_the_message_that_the_plan_page_quotes():
+    raw = json.loads(onnxprune.make_plan(ROOT / "models" / "digits.onnx").to_json())
+    raw["groups"][3]["remove"] = "all"
+    with pytest.raises(errors.UsageError) as error:
+        onnxprune.Plan.from_json(json.dumps(raw))
+    quoted = re.search(r"\(`(must be .*?)`\)", (ROOT / "docs" / "plan.md").read_text(encoding="utf-8"))
+    assert quoted and error.value.message == f"bad plan: {quoted[1]}"
+
+
+def test_tolerances_that_are_told():
+    text = " ".join((ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8").split())
+    told = re.search(r"at most (\S+) for float32 \(float16 (\S+), bfloat16 (\S+), double (\S+);", text)
+    assert told and [float(t) for t in told.groups()] == list(TOLERANCES.values())
+
+
+def accuracy(model: object) -> float:
+    with np.load(ROOT / "models" / "digits_test.npz") as data, Session(load(model)) as session:
+        (logits,) = session.run({"image": data["image"]})
+        return float(np.mean(np.argmax(logits, -1) == data["label"]))
+
+
+def test_accuracies_that_the_readme_tells():
+    told = re.search(
+        r"\((\d+\.\d) %\), half of its units.*?(\d+\.\d) % as it was\s+cut, (\d+\.\d) % repaired", prose(README), re.S
+    )
+    assert told
+    before, cut, repaired = map(float, told.groups())
+    path = ROOT / "models" / "digits.onnx"
+    data = ROOT / "models" / "digits_calibration.npz"
+    assert accuracy(path) * 100 == pytest.approx(before, abs=0.05)
+    assert accuracy(api.prune(path, 0.5, verify=False).model) * 100 == pytest.approx(cut, abs=0.6)
+    assert accuracy(api.prune(path, 0.5, verify=False, data=data).model) * 100 == pytest.approx(repaired, abs=0.6)
