@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.options import Options
+    from onnxprune.allocation import Options
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines.sensitivity import Sensitivity, sensitivity
-    from onnxprune.rewriting.plan import Plan
-    from onnxprune.tracing.groups import Groups
+    from onnxprune.rewriting import Plan
+    from onnxprune.tracing import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
 
 __version__ = "0.1.0"

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, plan_for, run
-from onnxprune.proof.prove import Verdict
+from onnxprune.proof import Verdict
 from onnxprune.recovery import recover
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing.groups import Groups
-from onnxprune.tracing.groups import trace as trace_model
+from onnxprune.tracing import Groups
+from onnxprune.tracing import trace as trace_model
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import numpy as np
 
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import MEASURES, most_of
-from onnxprune.cost.axis_lengths import Widths, units_in_order
-from onnxprune.tracing.groups import Groups
+from onnxprune.cost import Widths
+from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.tracing import Groups
 
 # A budget that only a run can tell, and what is looked at instead.
 _STAND_IN = {"latency": "macs"}

@@ -10,14 +10,14 @@ import numpy as np
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import MEASURES, Goal, Question, Selection, question, select
 from onnxprune.allocation.strategies import Problem, within
+from onnxprune.cost import Widths
 from onnxprune.cost import counts as cost
-from onnxprune.cost.axis_lengths import Widths
 from onnxprune.cost.functions import Measure
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, file_size
-from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 # Selections that are made anew because the model turned out larger or smaller than was expected.

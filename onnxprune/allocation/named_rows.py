@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune import reading
 from onnxprune.errors import UsageError
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 

@@ -13,12 +13,12 @@ from onnxprune.allocation import named_rows as rows
 from onnxprune.allocation.amount import Amount
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate, within
-from onnxprune.cost import functions
-from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost import Widths, functions
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.functions import Measure, Units
 from onnxprune.criteria.normalize import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.tracing.groups import Group, Groups
+from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array
 
 # The cost that a budget limits -> its maker.

@@ -12,11 +12,12 @@ from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.fit_budgets import METERS, Meter
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, menu_of
-from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost import Widths
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 LATENCY = "latency"

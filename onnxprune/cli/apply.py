@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.pipelines.apply import Executed
-    from onnxprune.rewriting.plan import Plan
+    from onnxprune.rewriting import Plan
 
 
 @click.command()
@@ -58,7 +58,7 @@ def apply(
     from onnxprune import api
     from onnxprune.model import save
     from onnxprune.recovery.recover import Options as Recovery
-    from onnxprune.rewriting.plan import Plan
+    from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(plan))
     if not any(step.remove for step in steps.steps):

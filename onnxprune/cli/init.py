@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnx import ValueInfoProto
 
     from onnxprune.model import Model
-    from onnxprune.tracing.groups import Groups
+    from onnxprune.tracing import Groups
 
 
 @click.command()

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.options import Options
-    from onnxprune.allocation.selection import Goal
-    from onnxprune.tracing.groups import Groups
+    from onnxprune.allocation import Goal, Options
+    from onnxprune.tracing import Groups
 
 # A field of the options -> how to ask for less of it; of the others, without.
 _ASKED = {"ratios": "without --ratio-for", "max_ratio": "with --max-ratio 0.999", "round_to": "with --round-to 1"}

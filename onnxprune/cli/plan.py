@@ -12,7 +12,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.options import Options
+    from onnxprune.allocation import Options
     from onnxprune.calibration import Source
 
 

@@ -16,7 +16,7 @@ from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.options import Options
+    from onnxprune.allocation import Options
     from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome

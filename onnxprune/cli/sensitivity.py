@@ -15,7 +15,7 @@ from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.options import Options
+    from onnxprune.allocation import Options
     from onnxprune.calibration import Source
 
 METRICS = ("error", "sqnr", "cosine", "kl", "top1")

@@ -26,7 +26,7 @@ def verify(console: Console, original: str, pruned: str, plan: str, as_json: boo
     console.progress("loading")
     from onnxprune import api
     from onnxprune.report import data, text
-    from onnxprune.rewriting.plan import Plan
+    from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(plan))
     models = paths.load(original), paths.load(pruned)

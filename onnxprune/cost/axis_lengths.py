@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.tracing.groups import Group, Groups
+from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array
 
 # The axis of length 1, for products with fewer factors than others.

@@ -16,10 +16,10 @@ from onnxprune.model.graph import WEIGHT_TYPES, first_output
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import Shape, infer
+from onnxprune.tracing import Site
 from onnxprune.tracing.groups import samples
 from onnxprune.tracing.labels import Axes, Ledger
 from onnxprune.tracing.rules.registry import Product
-from onnxprune.tracing.rules.site import Site
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 

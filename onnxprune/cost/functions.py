@@ -15,7 +15,8 @@ from onnxprune.cost.counts import contractions, idle_nodes, of_trace
 from onnxprune.model import file_size
 from onnxprune.model.external import item_bits
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
-from onnxprune.tracing.groups import Groups, samples
+from onnxprune.tracing import Groups
+from onnxprune.tracing.groups import samples
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 

@@ -29,7 +29,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
 from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
 from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs, logger
 from onnxprune.errors import UsageError
-from onnxprune.tracing.groups import Group, Groups
+from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array
 
 # A user's: from the traced model and a generator, and the calibration runs if it needs data, to float64[classes].

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.criteria.normalize import normalized
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 DATA_FREE = ("l2", "fpgm")

@@ -26,11 +26,11 @@ from onnxprune.criteria.aggregate import Combine, combined
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.linear import Layer, layer_of
-from onnxprune.runtime.activations import Store, Walk, routes_of, tappable
-from onnxprune.tracing.groups import Group, Groups
+from onnxprune.layers import Layer, layer_of
+from onnxprune.runtime import Walk
+from onnxprune.runtime.activations import Store, routes_of, tappable
+from onnxprune.tracing import Group, Groups, Site
 from onnxprune.tracing.labels import as_field
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 DAMPING = 1e-2

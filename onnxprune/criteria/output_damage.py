@@ -9,12 +9,11 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from onnxprune.layers.linear import layer_of
-from onnxprune.layers.parameters import Parameters
-from onnxprune.runtime.activations import Walk, entering, rerun, resumed, routes_of
+from onnxprune.layers import Parameters, layer_of
+from onnxprune.runtime import Walk
+from onnxprune.runtime.activations import entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
-from onnxprune.tracing.groups import Groups
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
 
 # Samples, at least, that the model is run on for every set of trials.

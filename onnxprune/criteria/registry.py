@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.criteria.aggregate import Combine
-from onnxprune.layers.effective import Weights
+from onnxprune.layers import Weights
 from onnxprune.layers.statistics import Activations
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxprune.tracing import Site
 from onnxprune.tracing.rules.contraction import letters
-from onnxprune.tracing.rules.site import Letter, Site
+from onnxprune.tracing.rules.site import Letter
 from onnxprune.typing import Array
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")

@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxprune.layers.effective import Part, Weights
 from onnxprune.model.graph import first_output
+from onnxprune.tracing import Site
 from onnxprune.tracing.labels import as_field
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

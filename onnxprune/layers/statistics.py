@@ -10,8 +10,9 @@ import numpy as np
 
 from onnxprune.layers.effective import Weights
 from onnxprune.layers.readers import Reader, readers
-from onnxprune.runtime.activations import Walk, routes_of, tappable
-from onnxprune.tracing.groups import Groups
+from onnxprune.runtime import Walk
+from onnxprune.runtime.activations import routes_of, tappable
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 # Elements that are looked at in one go: what is computed on the way stays in the cache.

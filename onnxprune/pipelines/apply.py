@@ -10,14 +10,12 @@ from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, repaired
+from onnxprune.proof import Verdict
 from onnxprune.proof.bisect import checked
-from onnxprune.proof.prove import Verdict
-from onnxprune.recovery import recover
-from onnxprune.recovery.recover import Repair
+from onnxprune.recovery import Repair, recover
+from onnxprune.rewriting import Cut, Plan
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
-from onnxprune.rewriting.plan import Plan
-from onnxprune.rewriting.removal import Cut
 from onnxprune.rewriting.rewrite import rewrite, zeroed
 
 

@@ -13,16 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocation import named_rows
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.timed import Timing
+from onnxprune.allocation import Options, Timing, named_rows
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.recovery import recover
-from onnxprune.rewriting import io_changes
-from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting import Cut, gone, io_changes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing.groups import Group, Groups, trace
+from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

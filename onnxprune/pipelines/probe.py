@@ -23,14 +23,13 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
-from onnxprune.rewriting import io_changes
-from onnxprune.rewriting.plan import Plan, Step
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut, Plan, io_changes
+from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Session
-from onnxprune.runtime.activations import Store, Walk, entering, rerun
+from onnxprune.runtime import Session, Walk
+from onnxprune.runtime.activations import Store, entering, rerun
 from onnxprune.runtime.agreement import Tally
-from onnxprune.tracing.groups import Group, Groups, trace
+from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
 Run = Mapping[str, Array]

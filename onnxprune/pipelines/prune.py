@@ -11,33 +11,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxprune import calibration
+from onnxprune.allocation import Goal, Options, Timing
 from onnxprune.allocation import fit_budgets as goals
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import Goal
-from onnxprune.allocation.timed import Timing
 from onnxprune.calibration import is_random
-from onnxprune.cost import counts
-from onnxprune.cost.counts import Cost
+from onnxprune.cost import Cost, counts
 from onnxprune.cost.latency.timer import Timed
 from onnxprune.errors import ModelError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative
-from onnxprune.proof import prove
+from onnxprune.proof import Verdict, prove
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
-from onnxprune.proof.prove import Verdict
-from onnxprune.recovery import data_free, recover
-from onnxprune.recovery.recover import Repair
+from onnxprune.recovery import Repair, data_free, recover
+from onnxprune.rewriting import Cut, Plan, gone
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
-from onnxprune.rewriting.plan import Plan
-from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.activations import counted, routes_of
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing.groups import Groups
-from onnxprune.tracing.groups import trace as trace_model
+from onnxprune.tracing import Groups
+from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from onnxprune import calibration
-from onnxprune.allocation import fit_budgets
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options, fit_budgets
 from onnxprune.allocation.timed import needs_tables
 from onnxprune.calibration.batches import BATCH, Run, digest
 from onnxprune.cost import counts as cost
@@ -24,14 +23,14 @@ from onnxprune.pipelines.prune import Outcome
 from onnxprune.pipelines.search_targets import RISING, Target
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.compare import agreement
-from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.bench import Place
 from onnxprune.runtime.journal import Journal, key_of
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration, criteria
+from onnxprune.allocation import Options, Timing, select
 from onnxprune.allocation.amount import UNITS
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import select
-from onnxprune.allocation.timed import Timing
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
@@ -27,7 +25,7 @@ from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.journal import Journal, key_of
-from onnxprune.tracing.groups import Group, Groups, trace
+from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

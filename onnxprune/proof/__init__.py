@@ -1,1 +1,5 @@
 """Show that a rewritten model is valid and equals the masked original."""
+
+from onnxprune.proof.prove import Verdict
+
+__all__ = ["Verdict"]

@@ -13,9 +13,10 @@ from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 from onnxprune.model.shapes.thresholds import other_sides
 from onnxprune.proof import prove
 from onnxprune.proof.prove import Verdict
-from onnxprune.rewriting.removal import gone
+from onnxprune.rewriting import gone
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing.groups import Groups, retrace
+from onnxprune.tracing import Groups
+from onnxprune.tracing.groups import retrace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
-from onnxprune.rewriting.removal import Cut
-from onnxprune.tracing.rules.site import Site
+from onnxprune.rewriting import Cut
+from onnxprune.tracing import Site
 
 # Bytes of all tensors together that are compared inside.
 MEMORY = 1 << 30

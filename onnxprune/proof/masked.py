@@ -20,11 +20,10 @@ from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.shapes.infer import Shape
-from onnxprune.rewriting.removal import Cut
-from onnxprune.tracing.groups import Groups
+from onnxprune.rewriting import Cut
+from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

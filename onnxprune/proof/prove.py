@@ -26,12 +26,11 @@ from onnxprune.proof.layerwise import Layered, Layers
 from onnxprune.proof.masked import masked
 from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
 from onnxprune.proof.strength import Sample, Strength
-from onnxprune.rewriting import io_changes
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut, io_changes
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.termination import killable
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

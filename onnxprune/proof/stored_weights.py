@@ -16,7 +16,7 @@ from onnxprune.model.flatten import flattened, places
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import constant_value
 from onnxprune.proof.layerwise import groups_at
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.typing import Array
 
 

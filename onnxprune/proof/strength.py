@@ -14,7 +14,7 @@ from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.model.shapes.infer import constant_value
 from onnxprune.proof.layerwise import Layered
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.typing import Array
 
 # What a sampled weight is multiplied with.

@@ -19,16 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx import helper
 
-from onnxprune.layers.effective import Part, Weights
-from onnxprune.layers.linear import CONVOLUTIONS, Layer, layer_of
-from onnxprune.layers.parameters import Parameters
+from onnxprune.layers import Layer, Parameters, Weights, layer_of
+from onnxprune.layers.effective import Part
+from onnxprune.layers.linear import CONVOLUTIONS
 from onnxprune.model import Model
 from onnxprune.recovery.recover import Options, targets
 from onnxprune.recovery.targets import Kept, LayerTarget
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.runtime.activations import resumed
+from onnxprune.tracing import Site
 from onnxprune.tracing.rules.pointwise import BINARY, UNARY
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.layers.linear import Layer
-from onnxprune.layers.parameters import Parameters
-from onnxprune.rewriting.removal import Cut
+from onnxprune.layers import Layer, Parameters
+from onnxprune.rewriting import Cut
 from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 

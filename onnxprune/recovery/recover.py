@@ -15,21 +15,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.layers import bn_matching
-from onnxprune.layers.linear import layer_of
-from onnxprune.layers.parameters import NORMS, Parameters
+from onnxprune.layers import Parameters, bn_matching, layer_of
+from onnxprune.layers.parameters import NORMS
 from onnxprune.model import Model
 from onnxprune.recovery import fits as refit
 from onnxprune.recovery.downstream import onward
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit
-from onnxprune.rewriting import io_changes
+from onnxprune.rewriting import Cut, io_changes
 from onnxprune.rewriting.compare import agreement
-from onnxprune.rewriting.removal import Cut
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
-from onnxprune.runtime.activations import MEMORY, Walk, routes_of
+from onnxprune.runtime import Walk
+from onnxprune.runtime.activations import MEMORY, routes_of
 from onnxprune.runtime.agreement import Agreement
-from onnxprune.tracing.groups import Groups
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from typing import Self
 import numpy as np
 import onnx
 
-from onnxprune.layers.linear import Layer
-from onnxprune.layers.parameters import NORMS, Parameters
+from onnxprune.layers import Layer, Parameters
+from onnxprune.layers.parameters import NORMS
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Onward
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.runtime.activations import resumed
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing import Site
 from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.

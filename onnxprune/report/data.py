@@ -11,16 +11,18 @@ from onnxprune.cost.counts import branches_taken
 
 if TYPE_CHECKING:
     from onnxprune.allocation.timed import GroupTime
-    from onnxprune.cost.counts import Cost, Layer
+    from onnxprune.cost import Cost
+    from onnxprune.cost.counts import Layer
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
-    from onnxprune.proof.prove import Verdict
-    from onnxprune.recovery.recover import Repair
+    from onnxprune.proof import Verdict
+    from onnxprune.recovery import Repair
+    from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
-    from onnxprune.rewriting.plan import Plan, Step
+    from onnxprune.rewriting.plan import Step
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
-    from onnxprune.tracing.groups import Barrier, Group, Groups
+    from onnxprune.tracing import Barrier, Group, Groups
     from onnxprune.tracing.rules import Rule
 
 VERSION = 1

@@ -10,19 +10,20 @@ from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.selection import Goal
+    from onnxprune.allocation import Goal
     from onnxprune.allocation.timed import GroupTime
-    from onnxprune.cost.counts import Branches, Cost
+    from onnxprune.cost import Cost
+    from onnxprune.cost.counts import Branches
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
-    from onnxprune.proof.prove import Verdict
-    from onnxprune.recovery.recover import Repair
+    from onnxprune.proof import Verdict
+    from onnxprune.recovery import Repair
     from onnxprune.report.data import LayerChange
+    from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
-    from onnxprune.rewriting.plan import Plan
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
-    from onnxprune.tracing.groups import Barrier, Group, Groups
+    from onnxprune.tracing import Barrier, Group, Groups
     from onnxprune.tracing.rules import Rule
 
 TOP_BARRIERS = 3

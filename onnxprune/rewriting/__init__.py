@@ -1,1 +1,6 @@
 """Carry a decision out on a graph, and write it down."""
+
+from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting.removal import Cut, gone
+
+__all__ = ["Cut", "Plan", "gone"]

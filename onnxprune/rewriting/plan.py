@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.rewriting.removal import Cut
-from onnxprune.tracing.groups import Group, Groups, trace
+from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
 FORMAT = "onnxprune-plan"

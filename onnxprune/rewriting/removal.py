@@ -12,12 +12,11 @@ import onnx
 
 from onnxprune.model.graph import captured
 from onnxprune.model.shapes.infer import Shape
-from onnxprune.tracing.groups import Groups, Member
+from onnxprune.tracing import Groups, Member, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.ask import make_follow
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.registry import Follow
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

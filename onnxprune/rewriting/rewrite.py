@@ -20,10 +20,9 @@ from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
 from onnxprune.model.shapes.infer import Shape
 from onnxprune.rewriting.removal import Cut
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

@@ -17,19 +17,19 @@ from onnx import TensorProto
 
 import onnxprune
 from onnxprune import api, criteria
+from onnxprune.allocation import Options
 from onnxprune.allocation.amount import Amount, read
 from onnxprune.allocation.blockers import held_by
 from onnxprune.allocation.fit_budgets import fit
-from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
+from onnxprune.cost import Widths, functions
 from onnxprune.cost import counts as cost
-from onnxprune.cost import functions
-from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.functions import Measure
 from onnxprune.criteria.normalize import accumulated
 from onnxprune.errors import UsageError
 from onnxprune.model import load
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
 from tests.cli.test_cli import Run, run
 from tests.graphs.net import Net

@@ -11,12 +11,11 @@ import onnx
 import pytest
 
 from onnxprune import api
-from onnxprune.allocation import named_rows
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options, named_rows
 from onnxprune.cli import main
 from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.rewriting import Plan
 from onnxprune.rewriting.io_changes import RowMap
-from onnxprune.rewriting.plan import Plan
 from tests.graphs.net import INT32, INT64, Net, array_of, prune, run, shapes_of
 
 KEPT = [3, 17, 4, 11, 19]

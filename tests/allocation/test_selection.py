@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import select
+from onnxprune.allocation import Options, select
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from tests.graphs.net import Net, array_of, prune, shapes_of
 
 

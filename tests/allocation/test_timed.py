@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.cost.latency.timer import Timed, Timer
 from onnxprune.model import load

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.errors import ModelError
 from onnxprune.model import inline, load, validate
 from onnxprune.model.shapes.symbols import dims_of

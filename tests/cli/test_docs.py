@@ -20,7 +20,8 @@ from onnxprune import api, criteria, errors
 from onnxprune.calibration.preprocess import Preprocess, preprocess_of
 from onnxprune.cli import main
 from onnxprune.model import load
-from onnxprune.proof.prove import TOLERANCES, Verdict
+from onnxprune.proof import Verdict
+from onnxprune.proof.prove import TOLERANCES
 from onnxprune.runtime import Session
 from onnxprune.tracing.rules import registry
 from tests.cli.test_cli_docs import refreshed, stable

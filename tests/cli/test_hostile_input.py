@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.calibration import script
 from onnxprune.calibration.preprocess import preprocess_of
 from onnxprune.cli import main, paths

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from onnxprune.cost.counts import Cost, Layer
-from onnxprune.proof.prove import Verdict
+from onnxprune.cost import Cost
+from onnxprune.cost.counts import Layer
+from onnxprune.proof import Verdict
 from onnxprune.report import data, numbers, text
 
 

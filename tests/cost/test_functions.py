@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxprune import api
+from onnxprune.cost import Widths, functions
 from onnxprune.cost import counts as cost
-from onnxprune.cost import functions
-from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.criteria import score
 from onnxprune.model import Model, file_size, load, save
-from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
 from tests.graphs import random_graphs
 from tests.graphs.net import Net

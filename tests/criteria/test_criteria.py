@@ -12,14 +12,13 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import select
+from onnxprune.allocation import Options, select
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS, normalized
 from onnxprune.errors import UsageError
 from onnxprune.layers import statistics
 from onnxprune.layers.statistics import Moments
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from tests.graphs.net import Net, array_of, run
 
 DATA = ("activation", "apoz", "wanda", "fluctuation")

@@ -9,7 +9,7 @@ from onnxprune import criteria
 from onnxprune.criteria.obs import _outward
 from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.model import Model, load
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
 from tests.graphs.net import Net, run
 

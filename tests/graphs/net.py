@@ -10,10 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.model import Model, load
 from onnxprune.runtime import Session
-from onnxprune.tracing.groups import Group, Groups
+from onnxprune.tracing import Group, Groups
 
 NEWEST_OPSET = 24
 

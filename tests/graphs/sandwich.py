@@ -13,7 +13,7 @@ from onnx import defs
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from tests.graphs.net import (
     NEWEST_OPSET,
     Net,

@@ -14,7 +14,7 @@ from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.prove import NOISE_MARGIN, NUDGES, TOLERANCES
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs.net import with_arrays

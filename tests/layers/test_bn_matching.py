@@ -11,7 +11,7 @@ import onnxprune
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load, to_proto
 from onnxprune.runtime import Session
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 
 SHIFT, SCALE = 5.0, 3.0
 

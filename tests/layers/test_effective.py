@@ -12,9 +12,9 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
-from onnxprune.layers.effective import Weights
+from onnxprune.layers import Weights
 from onnxprune.model import load
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 from tests.criteria.test_criteria import DATA, at, batches, scored
 from tests.graphs.net import Net, array_of, run
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.api import trace
-from onnxprune.layers.linear import layer_of
+from onnxprune.layers import layer_of
 
 # Operator, shape of the input, shape of the weight, attributes, slot of the weight.
 CASES: list[tuple[str, list[int], list[int], dict[str, Any], int]] = [

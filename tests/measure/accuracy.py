@@ -18,14 +18,14 @@ import time
 from collections.abc import Sequence
 
 from onnxprune import calibration, criteria
+from onnxprune.allocation import Options
 from onnxprune.allocation.fit_budgets import fit
-from onnxprune.allocation.options import Options
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
 from onnxprune.recovery import data_free, recover
-from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from tests.graphs import shared
 from tests.measure import labelled
 

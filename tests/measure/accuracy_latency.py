@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.model import load
 from onnxprune.runtime import Setting

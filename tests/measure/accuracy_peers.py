@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.cost import counts
 from onnxprune.errors import RunError
 from onnxprune.model import Model, load

@@ -16,14 +16,13 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import select
+from onnxprune.allocation import Options, select
 from onnxprune.model import Model, load
 from onnxprune.recovery import recover
-from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 from onnxprune.typing import Array
 from tests.graphs import shared
 

@@ -77,12 +77,11 @@ def timed(what: Callable[[], Any]) -> tuple[Any, Cost]:
 def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, Cost]:
     """The stages of one pruning, without load, save and proof; from a fresh model, so that nothing is cached."""
     from onnxprune import api, criteria
-    from onnxprune.allocation.options import Options
-    from onnxprune.allocation.selection import select
+    from onnxprune.allocation import Options, select
     from onnxprune.model import load
     from onnxprune.rewriting import plan as plans
     from onnxprune.rewriting.rewrite import rewrite
-    from onnxprune.tracing.groups import trace
+    from onnxprune.tracing import trace
 
     model, options = load(source), Options(ratio=ratio)
     costs: dict[str, Cost] = {}

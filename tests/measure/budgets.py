@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import criteria
+from onnxprune.allocation import Goal, Options, Selection
 from onnxprune.allocation.fit_budgets import fit
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import MEASURES, Goal, Selection
+from onnxprune.allocation.selection import MEASURES
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
-from onnxprune.cost import functions
-from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost import Widths, functions
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from tests.graphs import shared
 
 KINDS = ("params", "size", "macs")

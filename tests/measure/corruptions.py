@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.proof import layerwise, prove
 from onnxprune.proof.compare_outputs import difference
+from onnxprune.rewriting import Cut
 from onnxprune.rewriting.io_changes import feeds, in_range
-from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs import random_graphs, shared

@@ -115,10 +115,10 @@ def file_size(path: Path) -> int:
 def pruned(entry: shared.Entry, model: Any, target: Path) -> Result:
     """Prune, prove, write and look again."""
     from onnxprune import api
-    from onnxprune.allocation.options import Options
+    from onnxprune.allocation import Options
     from onnxprune.errors import GoalMissed
     from onnxprune.model import save
-    from onnxprune.tracing.groups import trace
+    from onnxprune.tracing import trace
 
     try:
         outcome = api.run(model, Options(ratio=RATIO))

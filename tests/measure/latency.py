@@ -22,20 +22,18 @@ from types import SimpleNamespace
 import numpy as np
 
 from onnxprune import calibration, criteria
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import select
-from onnxprune.allocation.timed import Timing
+from onnxprune.allocation import Options, Timing, select
 from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.recovery import recover
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.compare import agreement
-from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting, paired_timing
 from onnxprune.runtime.bench import Place, entrant, feeds_at
 from onnxprune.runtime.paired_timing import race
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
 from tests.graphs import shared
 

@@ -24,14 +24,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import criteria
-from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import select
+from onnxprune.allocation import Options, select
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load
 from onnxprune.proof import compare_outputs, prove
 from onnxprune.proof.masked import masked
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing.groups import Groups, _describe, trace
+from onnxprune.tracing import Groups, trace
+from onnxprune.tracing.groups import _describe
 from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.partition import form
 from onnxprune.tracing.tracer import Tracing

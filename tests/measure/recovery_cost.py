@@ -16,14 +16,14 @@ import time
 import numpy as np
 
 from onnxprune import calibration, criteria
+from onnxprune.allocation import Options
 from onnxprune.allocation.fit_budgets import fit
-from onnxprune.allocation.options import Options
 from onnxprune.model import load
 from onnxprune.recovery import recover
-from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 from tests.graphs import shared
 
 

@@ -14,7 +14,7 @@ from onnxprune import api
 from onnxprune.cost import counts
 from onnxprune.model import control_flow, load, protos
 from onnxprune.model import flatten as flat_graph
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from tests.graphs import shared
 from tests.graphs.net import feeds_of, group_of, groups_of, prune, reasons_for, run

@@ -19,9 +19,9 @@ from onnxprune import api, criteria
 from onnxprune.criteria.magnitude import accumulate
 from onnxprune.errors import GoalMissed, ModelError, OnnxPruneError, RunError, UsageError
 from onnxprune.model import Model, load, to_graph
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
+from onnxprune.tracing import Site, through
 from onnxprune.tracing.rules import registry
-from onnxprune.tracing.rules.site import Site, through
 from tests.graphs.net import Net, array_of, run, shapes_of, with_arrays
 
 MODELS = Path(__file__).parents[2] / "models"

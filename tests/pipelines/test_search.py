@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
@@ -26,7 +26,7 @@ from onnxprune.pipelines.search import Settings, search
 from onnxprune.pipelines.search_targets import Target, amount
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery.recover import Options as Recovery
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from tests.cli.test_cli import DIGITS, MODELS, run
 

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto
 
 import onnxprune
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.api import run
 from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
@@ -25,10 +25,10 @@ from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import sensitivity as curves
 from onnxprune.pipelines.sensitivity import Curve, Point, Sensitivity, Settings, measure
+from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.compare import agreement
-from onnxprune.rewriting.removal import Cut, gone
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 from tests.graphs.net import Net
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -15,10 +15,10 @@ import onnxprune
 from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
-from onnxprune.proof import bisect, prove
+from onnxprune.proof import Verdict, bisect, prove
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.masked import masked
-from onnxprune.proof.prove import Verdict, compare, tolerance_of
+from onnxprune.proof.prove import compare, tolerance_of
 from onnxprune.report import data, text
 from tests.graphs.net import Net, array_of, prune, run, with_arrays
 

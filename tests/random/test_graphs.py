@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onnxprune.errors import GoalMissed
 from onnxprune.model import to_proto
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from onnxprune.tracing.rules.ask import CONTRADICTION
 from tests.graphs import two_judges
 from tests.graphs.net import feeds_of, prune, run, shapes_of

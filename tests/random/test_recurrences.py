@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.model import load
 from onnxprune.proof import prove
 from onnxprune.proof.compare_outputs import difference

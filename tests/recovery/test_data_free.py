@@ -13,14 +13,14 @@ import pytest
 from onnx import numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.cli import main
 from onnxprune.model import Model, load, to_proto
 from onnxprune.recovery import data_free
 from onnxprune.recovery.recover import Options as Recovery
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.runtime import Session
-from onnxprune.tracing.groups import Groups
+from onnxprune.tracing import Groups
 from tests.graphs.net import Net
 
 MODELS = Path(__file__).parents[2] / "models"

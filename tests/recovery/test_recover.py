@@ -13,16 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
-from onnxprune.layers.linear import layer_of
-from onnxprune.layers.parameters import Parameters
+from onnxprune.layers import Parameters, layer_of
 from onnxprune.model import load, to_proto
 from onnxprune.recovery import fits, recover
 from onnxprune.recovery.downstream import onward
 from onnxprune.report import data as report
 from onnxprune.report import text
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.runtime.random_inputs import random_feeds
 
 MODELS = Path(__file__).parents[2] / "models"

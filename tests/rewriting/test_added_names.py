@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.model import control_flow, load, protos
 from onnxprune.model.names import Names
 from onnxprune.model.shapes.infer import infer

@@ -12,9 +12,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.proof import prove
 from onnxprune.report import data, text
-from onnxprune.rewriting import io_changes
-from onnxprune.rewriting.plan import Plan
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut, Plan, io_changes
 from tests.graphs.net import Net, feeds_of, group_of, prune, run, shapes_of, with_arrays
 
 

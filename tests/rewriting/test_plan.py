@@ -15,7 +15,8 @@ from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.errors import UsageError
-from onnxprune.rewriting.plan import Plan, Step
+from onnxprune.rewriting import Plan
+from onnxprune.rewriting.plan import Step
 from tests.graphs.net import FLOAT16, Net, array_of, run, shapes_of, with_arrays
 
 

@@ -15,10 +15,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from tests.graphs.net import Net, array_of, run, shapes_of
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -12,10 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxprune
-from onnxprune.layers.parameters import Parameters
+from onnxprune.layers import Parameters
 from onnxprune.model import Model, load, to_proto
 from onnxprune.rewriting.rewrite import rewrite, zeroed
-from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing import Groups, trace
 from tests.graphs.net import Net, array_of, ops_of, prune, run, shapes_of
 
 MODELS = Path(__file__).parents[2] / "models"

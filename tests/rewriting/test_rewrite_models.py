@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.allocation.options import Options
+from onnxprune.allocation import Options
 from onnxprune.errors import GoalMissed
 from onnxprune.model import external, load, save, to_proto
 from onnxprune.model.graph import captured

@@ -6,8 +6,7 @@ import pytest
 from onnx import parser
 
 from onnxprune.model import load
-from onnxprune.runtime import Session
-from onnxprune.runtime.activations import Walk
+from onnxprune.runtime import Session, Walk
 
 WEIGHTS = [", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24))]
 MODEL = f"""

@@ -10,7 +10,7 @@ import pytest
 
 import onnxprune
 from onnxprune.model import load
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from tests.graphs import two_judges
 from tests.graphs.net import Net, prune, run, shapes_of
 

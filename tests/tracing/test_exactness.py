@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.api import make_plan
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load, traits
-from onnxprune.rewriting.plan import Plan
+from onnxprune.rewriting import Plan
 from onnxprune.tracing.rules.pointwise import UNARY
 from tests.graphs import two_judges
 from tests.graphs.net import FLOAT, INT64, Net, group_of, prune, run

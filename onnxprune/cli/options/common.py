@@ -366,8 +366,8 @@ def choice(function: Command) -> Command:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
+        from onnxprune.allocation import Options
         from onnxprune.allocation.named_rows import read
-        from onnxprune.allocation.options import Options
 
         chosen = {name: given.pop(name) for name in _SELECTION if name in given}
         kept = {name: read(path) for name, path in chosen.pop("rows", ())}

@@ -15,7 +15,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.allocation.options import Options
+    from onnxprune.allocation import Options
     from onnxprune.model import Model
     from onnxprune.pipelines.search import Found
     from onnxprune.pipelines.search_targets import Target

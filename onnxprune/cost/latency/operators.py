@@ -17,10 +17,10 @@ from onnxprune.cost.axis_lengths import Widths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, Shape
 from onnxprune.runtime.session import dtype_of
+from onnxprune.tracing import Site
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.ask import make_follow
 from onnxprune.tracing.rules.edit import Edit
-from onnxprune.tracing.rules.site import Site
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 

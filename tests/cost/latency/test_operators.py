@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from onnxprune import criteria
-from onnxprune.cost.axis_lengths import Widths, units_in_order
+from onnxprune.cost import Widths
+from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.latency import profiler
 from onnxprune.cost.latency.correction import Curve
 from onnxprune.cost.latency.operators import Micrograph, operators
@@ -19,10 +20,10 @@ from onnxprune.cost.latency.profiler import measure
 from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
-from onnxprune.rewriting.removal import gone
+from onnxprune.rewriting import gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting
-from onnxprune.tracing.groups import trace
+from onnxprune.tracing import trace
 from tests.graphs.net import Net
 
 MODELS = Path(__file__).parents[3] / "models"

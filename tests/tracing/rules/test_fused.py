@@ -12,7 +12,7 @@ from onnx import helper
 from onnxprune import api
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.masked import masked
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting import Cut
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs.net import FLOAT, INT32, Net, group_of, prune, reasons_for, run, shapes_of
 from tests.graphs.sandwich import Case, check_case, parameters

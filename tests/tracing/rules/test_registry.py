@@ -13,9 +13,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 import onnxprune
 from onnxprune import api
 from onnxprune.errors import GoalMissed
+from onnxprune.tracing import through
 from onnxprune.tracing.rules import all_rules, find
 from onnxprune.tracing.rules import registry as rules
-from onnxprune.tracing.rules.site import through
 from tests.graphs.net import Net, group_of, prune, reasons_for, shapes_of
 from tests.graphs.sandwich import Case, versions_of
 from tests.tracing.rules import (
