@@ -1,0 +1,68 @@
+"""Every library has one owner, and few modules touch the world outside."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.structure.tree import MODULES, ROOT, imports, package_of, tree
+
+OWNERS = {
+    "click": "onnxprune.cli",
+    "PIL": "onnxprune.calibration",
+    "tokenizers": "onnxprune.calibration",
+    "matplotlib": "onnxprune.report",
+    "onnxruntime": "onnxprune.runtime.session",
+    "distributed": "onnxprune.runtime.dask",
+    "onnx_graphsurgeon": "onnxprune.model.model",
+}
+BANNED = ("torch", "scipy", "pandas")
+
+
+@pytest.mark.parametrize("library", [*OWNERS, *BANNED])
+def test_one_owner_for_a_dependency(library: str) -> None:
+    users = {m for m in MODULES if library in {i.module.partition(".")[0] for i in imports(m)}}
+    owner = OWNERS.get(library, "nobody")
+    assert {m for m in users if m != owner and not m.startswith(f"{owner}.")} == set()
+
+
+@pytest.mark.parametrize("module", ["onnxprune", "onnxprune.cli"])
+def test_the_doors_import_nothing_heavy(module: str) -> None:
+    heavy = ("numpy", "onnx", "onnxruntime") + (("click",) if module == "onnxprune" else ())
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert out.stdout.strip() == "[]"
+
+
+def test_labels_know_numpy_only() -> None:
+    roots = {i.module.partition(".")[0] for i in imports("onnxprune.tracing.labels")} - {"onnxprune"}
+    assert roots <= {"__future__", "collections", "dataclasses", "typing", "numpy"}
+
+
+def test_only_the_console_prints() -> None:
+    printing = {
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        if module != "onnxprune.cli.output"
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert printing == set()
+
+
+def test_only_the_command_line_knows_the_streams() -> None:
+    """`sys.stdout` and `sys.stderr`: in the command line, and where "-" is a model."""
+    users = {
+        module
+        for module in MODULES
+        if package_of(module) != "cli"
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("stdout", "stderr")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "sys"
+    }
+    assert users <= {"onnxprune.model.model"}
