@@ -1,0 +1,1 @@
+"""Moved to `onnxprune.tracing.rules`; what is here hands over."""
