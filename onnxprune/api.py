@@ -29,6 +29,7 @@ from onnxprune.proof import Verdict
 from onnxprune.recover import Repair
 from onnxprune.rewrite import rewrite, zeroed
 from onnxprune.selection import Goal, gone
+from onnxprune.tally import Agreement
 from onnxprune.tapped import counted, routes_of
 from onnxprune.timing import Timing
 
@@ -56,6 +57,7 @@ class Outcome:
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
         timed: the time of a run, where it was measured.
+        judged: how far the outputs of `model` on held-out samples agree with the original's; None without data.
         seconds: wall time by stage.
     """
 
@@ -71,6 +73,7 @@ class Outcome:
     rows: tuple[RowMap, ...] = ()
     goals: tuple[Goal, ...] = ()
     timed: Timed | None = None
+    judged: Agreement | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -84,6 +87,7 @@ class Executed:
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
         repair: what calibration data mended; None if there was none.
+        judged: how far the outputs on held-out samples agree with the original's; None without real data.
     """
 
     model: Model
@@ -91,6 +95,7 @@ class Executed:
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
     repair: Repair | None = None
+    judged: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -163,10 +168,10 @@ def run(
     with clock("counting"):
         before = cost.of_trace(groups.tracing, model)
         after = cost.of_trace(groups.tracing, small, cut.size)
-    plan = plans.make(groups, left, scores, options, sizes)
-    changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(
-        small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, timed, clock.seconds
+        *(small, plans.make(groups, left, scores, options, sizes), groups, verdict, rolled_back, before, after, repair),
+        *(interface.changes(cut), interface.row_maps(cut), reached, timed),
+        *(_judged(cut, small, repair, runs, data), clock.seconds),
     )
 
 
@@ -196,6 +201,15 @@ def _repaired(
         if verify and (problem := proof.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
+
+
+def _judged(cut: Cut, small: Model, repair: Repair | None, runs: Sequence[Any], data: Any) -> Agreement | None:
+    """How far the outputs of the smaller model agree with the original's, after all repair; None without real data."""
+    if calibration.is_random(data):
+        return None
+    if repair is not None:
+        return repair.final
+    return recover.judged(cut, small, runs) if runs else None
 
 
 def _proven(
@@ -271,7 +285,8 @@ def execute(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
     seen, clock = matching.seen(groups, data, runs), _Clock(logger.info)
     small, repair = _repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
-    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
+    judged = _judged(cut, small, repair, runs, data)
+    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair, judged)
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:

@@ -24,7 +24,7 @@ LEVELS = (
     ("runtime", "computed", "wiring", "tracing", "forming", "exactness", "grouping", "cost", "widths", "measures"),
     (
         *("interleave", "data", "footprint", "bench", "calibration", "tapped", "layers", "latency"),
-        *("parameters", "tally", "evaluation", "matching", "course"),
+        *("parameters", "tally", "evaluation", "matching", "course", "telling"),
     ),
     ("criteria", "rows", "budget", "allocate", "options", "selection"),
     (
