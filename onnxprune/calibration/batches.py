@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import Wanted, batch_dim, checked
+from onnxprune.calibration.input_spec import Wanted, batch_dims, checked, is_batch
 from onnxprune.errors import UsageError
 
 Run = dict[str, np.ndarray]
@@ -27,7 +27,8 @@ def runs_of(
 ) -> list[Run]:
     """The samples in runs that the model takes.
 
-    Axis 0 is the batch if all inputs share it; else every feed is a run as it is.
+    Axis 0 is the batch if all inputs share it, or are as long along it where its size is open; else every feed is a
+    run as it is.
 
     Args:
         found: feeds of one or more samples, each with what messages call it.
@@ -40,25 +41,30 @@ def runs_of(
     Raises:
         UsageError: a feed does not fit the model, or there are too few samples for one run.
     """
-    dim = batch_dim(wanted)
-    fixed = dim if isinstance(dim, int) else sizes.get(dim or "")
+    dims = batch_dims(wanted)
+    fixed = next((d if isinstance(d, int) else sizes[d] for d in dims if isinstance(d, int) or d in sizes), None)
     # What has the same key goes into the same runs.
     alike: dict[Any, deque[Run]] = {}
+    alone: list[Run] = []
     taken = 0
     for where, feed in found:
-        run = checked(feed, wanted, where, batched=dim is not None)
-        total = 1 if dim is None else len(next(iter(run.values())))
+        batched = is_batch(feed, dims, wanted)
+        run = checked(feed, wanted, where, batched=batched)
+        total = len(next(iter(run.values()))) if batched else 1
         count = min(total, samples - taken)
         if count < total:  # drawn from all of them, since many files are sorted by class
             drawn = np.random.default_rng(0).permutation(total)[:count]
             run = {name: value[drawn] for name, value in run.items()}
-        key = tuple(value.shape[1:] for value in run.values()) if merge or fixed else len(alike)
-        alike.setdefault(key, deque()).append(run)
+        if batched:
+            key = tuple(value.shape[1:] for value in run.values()) if merge or fixed else len(alike)
+            alike.setdefault(key, deque()).append(run)
+        else:
+            alone.append(run)
         taken += count
         if taken >= samples:
             break
-    if dim is None:
-        runs = [run for pieces in alike.values() for run in pieces]
+    if alone:  # then equal lengths in the other feeds were a coincidence
+        runs = [*(run for pieces in alike.values() for run in pieces), *alone]
     else:
         # Two runs at least, so that a fit on one can be judged on the other.
         most = batch if len(alike) > 1 else max(1, min(batch, -(-taken // 2)))

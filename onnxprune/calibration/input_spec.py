@@ -57,10 +57,22 @@ def wanted_by(model: Model) -> dict[str, Wanted]:
     return found
 
 
-def batch_dim(wanted: Mapping[str, Wanted]) -> int | str | None:
-    """Axis 0 if all inputs share it, a number or a symbol; None if they do not."""
-    firsts = {w.dims[0] if w.dims else None for w in wanted.values()}
-    return firsts.pop() if len(firsts) == 1 else None
+def batch_dims(wanted: Mapping[str, Wanted]) -> tuple[int | str, ...]:
+    """Axis 0 of all inputs: a number or a symbol that they share, or symbols for what may be the same; empty if not.
+
+    Some exporters give every axis a name of its own, the batch too.
+    """
+    firsts = dict.fromkeys(w.dims[0] if w.dims else 0 for w in wanted.values())
+    symbols = all(isinstance(first, str) for first in firsts)
+    return tuple(firsts) if symbols or (len(firsts) == 1 and all(w.dims for w in wanted.values())) else ()
+
+
+def is_batch(feed: Any, dims: tuple[int | str, ...], wanted: Mapping[str, Wanted]) -> bool:
+    """Whether axis 0 counts the samples of a feed: inputs share it, or have as many entries along it."""
+    if len(dims) < 2 or not isinstance(feed, Mapping):
+        return len(dims) == 1
+    shapes = [np.shape(feed[name]) for name in wanted if name in feed]
+    return all(shapes) and len({shape[0] for shape in shapes}) == 1
 
 
 def checked(feed: Any, wanted: Mapping[str, Wanted], where: str, *, batched: bool) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli import paths
+from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.output import Console
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @shared.verify
 @shared.data
 @shared.recovery("least-squares", shared.RECOVERY)
+@shared.accept_damage
 @shared.force
 @shared.as_json
 @shared.conversation
@@ -41,6 +42,7 @@ def apply(
     data: Source | None,
     samples: int,
     recover: str,
+    accept_damage: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -77,7 +79,8 @@ def apply(
     console.progress("writing")
     with paths.staged(paths.row_map_text(done.rows, output)):
         save(done.model, output, force=force)
-    _report(console, (model, source), (output, done), steps, as_json=as_json)
+    with missed_budgets.damage_last(console, done.judged, accepted=accept_damage):
+        _report(console, (model, source), (output, done), steps, as_json=as_json)
 
 
 def _report(
@@ -103,6 +106,7 @@ def _report(
             | {"io_changes": data.io_changes(done.io_changes), "rows": data.rows(done.rows)}
             | {"proof": None if done.verdict is None else data.verdict(done.verdict)}
             | {"repair": None if done.repair is None else data.repair(done.repair)}
+            | {"damage": data.damage(done.judged)}
         )
         return
     tell = console.say if after[0] == paths.PIPE else console.put

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import click
 
 from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Goal, Options
+    from onnxprune.cli.output import Console
+    from onnxprune.runtime.agreement import Agreement
     from onnxprune.tracing import Groups
 
 # A field of the options -> how to ask for less of it; of the others, without.
@@ -27,6 +32,29 @@ def check(goals: Sequence[Goal], groups: Groups, options: Options) -> None:
 
         worst = max(missed, key=lambda goal: goal.reached / max(goal.most, 1e-12))
         raise GoalMissed("; ".join(text.missed(goal) for goal in missed), hint=_why(worst, groups, options))
+
+
+@contextmanager
+def damage_last(console: Console, judged: Agreement | None, *, accepted: bool) -> Iterator[None]:
+    """Say, after all else that is to be said, that the outputs have nothing to do with the original's.
+
+    Raises:
+        Exit: with the code of a goal that was missed, unless that is accepted.
+    """
+    ruin = judged.ruin if judged is not None else ""
+    if not ruin:
+        yield
+        return
+    missed = False
+    try:
+        yield
+    except GoalMissed as error:
+        console.error(error.message, error.hint)
+        missed = True
+    advice = "" if accepted else ": remove less, give more --data, or --accept-damage"
+    console.warn(f"on held-out samples the outputs are far from the original's, {ruin}{advice}", loud=not accepted)
+    if missed or not accepted:
+        raise click.exceptions.Exit(GoalMissed.exit_code)
 
 
 def _why(goal: Goal, groups: Groups, options: Options) -> str:

@@ -62,6 +62,11 @@ class Console:
         """Say what went wrong and what to do; quiet or not."""
         self._tell(f"error: {message}" + (f"\nhint: {hint}" if hint else ""))
 
+    def warn(self, message: str, *, loud: bool = False) -> None:
+        """Say what is not as it should be; if `loud`, quiet or not."""
+        if loud or not self.quiet:
+            self._tell(f"warning: {message}")
+
     def trace(self, error: BaseException) -> None:
         """Show where an error came from."""
         import traceback

@@ -38,6 +38,7 @@ REPAIR = "least-squares"
 @shared.place
 @shared.data
 @shared.recovery(REPAIR, shared.RECOVERY)
+@shared.accept_damage
 @targets
 @cached("trial of a search")
 @shared.workers(1)
@@ -58,6 +59,7 @@ def prune(
     data: Source | None,
     samples: int,
     recover: str,
+    accept_damage: bool,
     wanted: Wanted | None,
     cache: Cache,
     workers: Any,
@@ -100,12 +102,11 @@ def prune(
         if plan_out is not None:
             texts[plan_out] = outcome.plan.to_json()
         _write(outcome, output, texts, force=force)
-    if outcome.timed is not None and outcome.timed.is_slower:
-        console.say("warning: the smaller model measures slower than the original")
-    _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
-    if data is None and recover == REPAIR:
-        console.say(_advice(source))
-    _check_goals(outcome, options, found)
+    with missed_budgets.damage_last(console, outcome.judged, accepted=accept_damage):
+        _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
+        if data is None and recover == REPAIR:
+            console.say(_advice(source))
+        _check_goals(outcome, options, found)
 
 
 def _write(outcome: Outcome, output: str, texts: Mapping[str, str], *, force: bool) -> None:
@@ -187,6 +188,8 @@ def _check_goals(outcome: Outcome, options: Options, found: Found | None) -> Non
 def _report(
     console: Console, outcome: Outcome, model: str, output: str | None, found: Found | None, *, as_json: bool
 ) -> None:
+    if outcome.timed is not None and outcome.timed.is_slower:
+        console.say("warning: the smaller model measures slower than the original")
     from onnxprune.report import data, search, text
 
     if as_json:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.layers import Parameters, layer_of
+from onnxprune.model.telling_tensors import last_floats, unsqueezed
 from onnxprune.runtime import Walk
 from onnxprune.runtime.activations import entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
@@ -18,8 +19,6 @@ from onnxprune.typing import Array
 
 # Samples, at least, that the model is run on for every set of trials.
 SAMPLES = 32
-# What leaves little of a difference between large numbers; shapes and types are those of its input.
-SQUEEZING = frozenset(("Softmax", "Sigmoid"))
 Key = TypeVar("Key")
 
 
@@ -48,14 +47,13 @@ def impacts(
 
     The original runs with the weights of one set at a time; sets whose layers share their weights with others, or hold
     none that is stored, are left out. Of outputs that are squeezed (by a Softmax), what comes before counts: large
-    errors would all look alike behind it.
+    errors would all look alike behind it. Of ids (by an ArgMax), the last floats before them do.
     """
     model = groups.tracing.model
     routes = routes_of(model, runs)
     parameters = Parameters(model, routes)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
-    _unsqueeze(parameters.proto.graph, nodes)
-    names = [value.name for value in parameters.proto.graph.output]
+    names = _judged(parameters, groups.facts.dtypes)
     wanted = list(resumed(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
@@ -82,20 +80,18 @@ def impacts(
     return {key: error for key, error in found.items() if np.isfinite(error)}
 
 
+def _judged(parameters: Parameters, dtypes: Mapping[str, int]) -> list[str]:
+    """What is compared: outputs, or what these were squeezed from, and the last floats before those that are ids."""
+    graph = parameters.proto.graph
+    known = [course.known - course.stacked for course in parameters.courses]
+    floats = [name for name in last_floats(graph, dtypes) if all(name in names for names in known)]
+    return unsqueezed(graph, [*(value.name for value in graph.output), *floats])
+
+
 def _front(parameters: Parameters, changed: Collection[str], dtypes: Mapping[str, int]) -> list[str]:
     """What the nodes that make the tensors `changed` read of others, on any route; nothing where it cannot be held."""
     found = [entering(course.model, changed, dtypes, course.route) for course in parameters.courses]
     return [] if None in found else list(dict.fromkeys(name for names in found for name in names or ()))
-
-
-def _unsqueeze(graph: onnx.GraphProto, nodes: Mapping[str, onnx.NodeProto]) -> None:
-    """Make what comes before a Softmax (or the like) the output, in its place."""
-    ends = {value.name for value in graph.output}
-    for value in graph.output:
-        maker = nodes.get(value.name)
-        if maker is not None and maker.op_type in SQUEEZING and nodes.keys() - ends >= {maker.input[0]}:
-            value.name = maker.input[0]
-            ends.add(value.name)
 
 
 def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, Array]], Sequence[Mapping[str, Array]]]:

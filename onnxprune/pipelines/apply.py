@@ -9,7 +9,7 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.pipelines.prune import Clock, repaired
+from onnxprune.pipelines.prune import Clock, judged_outputs, repaired
 from onnxprune.proof import Verdict
 from onnxprune.proof.bisect import checked
 from onnxprune.recovery import Repair, recover
@@ -17,6 +17,7 @@ from onnxprune.rewriting import Cut, Plan
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite, zeroed
+from onnxprune.runtime.agreement import Agreement
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Executed:
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
         repair: what calibration data mended; None if there was none.
+        judged: how far the outputs on held-out samples agree with the original's; None without real data.
     """
 
     model: Model
@@ -36,6 +38,7 @@ class Executed:
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
     repair: Repair | None = None
+    judged: Agreement | None = None
 
 
 def execute(
@@ -72,7 +75,8 @@ def execute(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
     seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
     small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
-    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair)
+    judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
+    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair, judged)
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:

@@ -29,6 +29,7 @@ from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.activations import counted, routes_of
+from onnxprune.runtime.agreement import Agreement
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
@@ -61,6 +62,7 @@ class Outcome:
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
         timed: the time of a run, where it was measured.
+        judged: how far the outputs of `model` on held-out samples agree with the original's; None without data.
         seconds: wall time by stage.
     """
 
@@ -76,6 +78,7 @@ class Outcome:
     rows: tuple[RowMap, ...] = ()
     goals: tuple[Goal, ...] = ()
     timed: Timed | None = None
+    judged: Agreement | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -134,10 +137,21 @@ def run(
     with clock("counting"):
         before = counts.of_trace(groups.tracing, model)
         after = counts.of_trace(groups.tracing, small, cut.size)
-    plan = plans.make(groups, left, scores, options.as_json(), sizes)
-    changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Outcome(
-        small, plan, groups, verdict, rolled_back, before, after, repair, changed, kept, reached, timed, clock.seconds
+        model=small,
+        plan=plans.make(groups, left, scores, options.as_json(), sizes),
+        groups=groups,
+        verdict=verdict,
+        rolled_back=rolled_back,
+        before=before,
+        after=after,
+        repair=repair,
+        io_changes=interface.changes(cut),
+        rows=interface.row_maps(cut),
+        goals=reached,
+        timed=timed,
+        judged=judged_outputs(cut, small, repair, runs, random=is_random(data)),
+        seconds=clock.seconds,
     )
 
 
@@ -167,6 +181,17 @@ def repaired(
         if verify and (problem := prove.valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
+
+
+def judged_outputs(
+    cut: Cut, small: Model, repair: Repair | None, runs: Sequence[Any], *, random: bool
+) -> Agreement | None:
+    """Compare the outputs of the smaller model with the original's, after all repair; None without real data."""
+    if random:
+        return None
+    if repair is not None:
+        return repair.final
+    return recover.judged(cut, small, runs) if runs else None
 
 
 def _proven(

@@ -93,6 +93,11 @@ class Repair:
     method: str = "least-squares"
 
     @property
+    def final(self) -> Agreement:
+        """The agreement of the model that was kept."""
+        return self.after if self.kept else self.before
+
+    @property
     def damage(self) -> Mapping[str, tuple[float, float]]:
         """Group -> relative squared error of the layers that read it, before and after: the mean over these."""
         readers: dict[str, list[Fit]] = {}
@@ -167,6 +172,11 @@ def repair(
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     return model if kept else pruned, Repair(tuple(fits), sliced, after, kept, options.method)
+
+
+def judged(cut: Cut, pruned: Model, runs: Sequence[Runs]) -> Agreement:
+    """The agreement of a model that is not repaired, on the samples that a repair would hold out."""
+    return agreement(cut, pruned, _split(runs, HELD_OUT)[1])
 
 
 def _pairs(target: Target, whole: Walk, left: Walk | None) -> Iterator[list[Pair]]:

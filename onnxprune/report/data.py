@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.rewriting.plan import Step
+    from onnxprune.runtime.agreement import Agreement
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import Ratio
     from onnxprune.tracing import Barrier, Group, Groups
@@ -90,6 +91,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
         "repair": None if result.repair is None else repair(result.repair),
+        "damage": damage(result.judged),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
 
@@ -99,6 +101,11 @@ def repair(of: Repair) -> dict[str, Any]:
     damage = [{"group": name, "before": b, "after": a} for name, (b, a) in of.damage.items()]
     found: dict[str, Any] = _numbers(asdict(of) | {"damage": damage})
     return found
+
+
+def damage(of: Agreement | None) -> dict[str, Any] | None:
+    """Whether the outputs on held-out samples have anything to do with the original's, after all repair."""
+    return None if of is None or not of.is_known else {"ruined": bool(of.ruin), "why": of.ruin}
 
 
 def io_changes(of: Sequence[Change]) -> list[dict[str, Any]]:

@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from onnxprune.model import Model
+from onnxprune.model.flatten import flattened
+from onnxprune.model.run_order import Course, Route
+from onnxprune.model.telling_tensors import last_floats
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Cut
 from onnxprune.runtime import Session
+from onnxprune.runtime.activations import resumed, routes_of
 from onnxprune.runtime.agreement import Agreement, Tally
 from onnxprune.typing import Array
 
+Runs = Sequence[Mapping[str, Array]]
 
-def agreement(cut: Cut, other: Model, runs: Sequence[Mapping[str, Array]]) -> Agreement:
+
+def agreement(cut: Cut, other: Model, runs: Runs) -> Agreement:
     """Compare the original with what `cut` makes of it on `runs`, inputs for the original.
+
+    Outputs that are ids are judged by the last floats before them.
 
     Raises:
         RunError: the runtime fails.
     """
     tally = Tally()
     with Session(cut.groups.model) as one, Session(other) as two:
-        for feeds in runs:
+        for feeds, (old, new) in zip(runs, _before_ids(cut, other, runs), strict=True):
             wanted = io_changes.outputs(cut, one.outputs, one.run(feeds))
-            tally.add(wanted, two.run(io_changes.feeds(cut, feeds), one.outputs))
+            tally.add([*wanted, *old], [*two.run(io_changes.feeds(cut, feeds), one.outputs), *new])
     return tally.agreement()
+
+
+def _before_ids(cut: Cut, other: Model, runs: Runs) -> Iterator[tuple[list[Any], list[Any]]]:
+    """The last floats before outputs that are ids, in both models, run by run; none where all outputs are floats."""
+    original = cut.groups.tracing.model
+    names = last_floats(original.proto.graph, cut.groups.facts.dtypes)
+    if not names:
+        yield from (([], []) for _ in runs)
+        return
+    routes, flat = routes_of(original, runs), flattened(other)
+    names = [n for n in names if _is_reached(n, [original, flat], routes)]
+    given = [io_changes.feeds(cut, feeds) for feeds in runs]
+    olds, news = resumed(original, runs, names, routes=routes), resumed(flat, given, names, routes=routes)
+    for old, new in zip(olds, news, strict=True):
+        yield io_changes.outputs(cut, names, old), new
+
+
+def _is_reached(name: str, models: Sequence[Model], routes: Sequence[Route]) -> bool:
+    """Whether every run makes a tensor, once, in all of the models."""
+    ways = {tuple(sorted(route.items())): route for route in routes}.values()
+    courses = [Course(model, way) for model in models for way in ways]
+    return all(name in course.known - course.stacked for course in courses)

@@ -13,6 +13,8 @@ from onnxprune.typing import Array
 
 # What stands for an output that is no number: sums of its square still are numbers.
 HUGE = 1e60
+# Fewer rows than these, or classes that agree more often by chance, do not tell whether they agree by chance alone.
+LEAST_ROWS, LARGEST_CHANCE = 16, 0.6
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Agreement:
             output is such.
         kl: mean Kullback-Leibler divergence (nats) of the class probabilities from the original's, for the same
             outputs; numbers that are no probabilities already are logits.
+        chance: what `top1` would be if either model drew its classes as often as it does, but without looking.
+        rows: how many rows `top1` is the mean of.
     """
 
     error: float
@@ -34,6 +38,25 @@ class Agreement:
     cosine: float
     top1: float | None
     kl: float | None = None
+    chance: float | None = None
+    rows: int = 0
+
+    @property
+    def ruin(self) -> str:
+        """Why the outputs have nothing to do with the original's; empty where they have, or where nothing is known.
+
+        Either the error is larger than the outputs, or classes agree no more often than by chance, within a standard
+        error: too few rows, or rows that are mostly of one class, say nothing.
+        """
+        if not self.is_known:
+            return ""
+        if self.sqnr < 0:
+            return f"their error is larger than the outputs themselves ({self.sqnr:.1f} dB)"
+        if self.top1 is None or self.chance is None or self.rows < LEAST_ROWS or self.chance > LARGEST_CHANCE:
+            return ""
+        if self.top1 > self.chance + math.sqrt(self.chance * (1 - self.chance) / self.rows):
+            return ""
+        return f"{self.top1:.0%} keep their class, by chance it would be {self.chance:.0%}"
 
     @property
     def is_known(self) -> bool:
@@ -68,6 +91,7 @@ class Tally:
         self._cosines: list[Array] = []
         self._same: list[Array] = []
         self._apart: list[Array] = []
+        self._classes: dict[tuple[int, int], Array] = {}
 
     def add(self, wanted: Sequence[Any], found: Sequence[Any]) -> None:
         """Compare the outputs of one run.
@@ -82,7 +106,10 @@ class Tally:
                 continue
             if a.ndim == 2 and a.shape[1] > 1:
                 p, q = (_numbers(x, known, -HUGE) for x in (a, b))
-                self._same.append(p.argmax(axis=-1) == q.argmax(axis=-1))
+                one, two = p.argmax(axis=-1), q.argmax(axis=-1)
+                self._same.append(one == two)
+                counts = self._classes.setdefault((index, a.shape[1]), np.zeros((2, a.shape[1]), np.int64))
+                counts += [np.bincount(x, minlength=a.shape[1]) for x in (one, two)]
                 self._apart.append(_divergence(p, q))
             a, b = (_numbers(x, known, 0) for x in (a, b))
             self._wrong += float(np.square(a - b).sum())
@@ -100,7 +127,15 @@ class Tally:
             float(np.concatenate(self._cosines).mean()),
             float(np.concatenate(self._same).mean()) if self._same else None,
             float(np.concatenate(self._apart).mean()) if self._apart else None,
+            self._chance() if self._same else None,
+            sum(map(len, self._same)),
         )
+
+    def _chance(self) -> float:
+        """The share of rows that would agree by chance: per output, the sum of the products of both frequencies."""
+        counts = list(self._classes.values())
+        alike = sum(float((c[0] * c[1]).sum()) / int(c[0].sum()) for c in counts)
+        return alike / sum(int(c[0].sum()) for c in counts)
 
 
 def _numbers(x: Array, known: Array, other: float) -> Array:

@@ -108,8 +108,10 @@ def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
         or flow_names(node)
     ):
         return False
+    if node.domain not in ("", "ai.onnx", MICROSOFT) or node.op_type == "GatherBlockQuantized":
+        return False  # a table that is packed stays packed
     given = [name for name in node.input if name]
-    return bool(given) and node.domain in ("", "ai.onnx", MICROSOFT) and all(name in known for name in given)
+    return bool(given) and all(name in known for name in given)
 
 
 def _kind(node: onnx.NodeProto, version: int, facts: Facts, known: Mapping[str, str]) -> str:

@@ -116,6 +116,13 @@ def force(function: Command) -> Command:
     return click.option("--force", is_flag=True, help="Overwrite existing files (never the input).")(function)
 
 
+accept_damage = click.option(
+    "--accept-damage",
+    is_flag=True,
+    help="Exit with 0 even where the outputs on samples of --data are far from the original's after all repair.",
+)
+
+
 def verify(function: Command) -> Command:
     """Add `--verify/--no-verify`."""
     return click.option(

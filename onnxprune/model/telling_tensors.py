@@ -1,0 +1,53 @@
+"""The tensors that tell how good the outputs of a model are: an output itself, or what an id or a share was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from onnx import TensorProto
+
+from onnxprune.model.run_order import reads
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+# What leaves little of a difference between large numbers; shapes and types are those of its input.
+SQUEEZING = frozenset(("Softmax", "Sigmoid"))
+# What is computed of a tensor by these is no matter of its values.
+SIZES = frozenset(("Shape", "Size"))
+
+
+def last_floats(graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> list[str]:
+    """The last tensors of floats before the outputs that are ids, counts or truths: ArgMax, TopK, thresholds.
+
+    Args:
+        graph: the graph, flat if it has bodies.
+        dtypes: the element types of its tensors, as far as they are known.
+    """
+    ids = [o.name for o in graph.output if dtypes.get(o.name, FLOATS[0]) not in FLOATS]
+    makers = _makers(graph)
+    found: dict[str, None] = {}
+    met, pending = set(ids), list(ids)
+    while pending:
+        node = makers.get(pending.pop())
+        for name in reads(node) if node is not None and node.op_type not in SIZES else ():
+            if dtypes.get(name) in FLOATS and name in makers and makers[name].input:
+                found[name] = None
+            elif name not in met and dtypes.get(name) not in FLOATS:
+                met.add(name)
+                pending.append(name)
+    return list(found)
+
+
+def unsqueezed(graph: onnx.GraphProto, names: Sequence[str]) -> list[str]:
+    """`names`, but for a tensor that comes from a Softmax (or the like) what goes into that."""
+    makers = _makers(graph)
+    found: dict[str, None] = {}
+    for name in names:
+        maker = makers.get(name)
+        inner = maker is not None and maker.op_type in SQUEEZING and maker.input[0] in makers
+        found[maker.input[0] if inner and maker is not None else name] = None
+    return list(found)
+
+
+def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    return {o: node for node in graph.node for o in node.output if o}
