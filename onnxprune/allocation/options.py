@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune import criteria
 from onnxprune.allocation.amount import UNITS, Amount, read
 from onnxprune.allocation.strategies import STRATEGIES
-from onnxprune.criteria.aggregate import AGGREGATIONS
+from onnxprune.criteria import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
 from onnxprune.errors import UsageError
 

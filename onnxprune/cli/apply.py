@@ -106,7 +106,7 @@ def _report(
             | {"io_changes": data.io_changes(done.io_changes), "rows": data.rows(done.rows)}
             | {"proof": None if done.verdict is None else data.verdict(done.verdict)}
             | {"repair": None if done.repair is None else data.repair(done.repair)}
-            | {"damage": data.damage(done.judged)}
+            | {"damage": data.ruin(done.judged)}
         )
         return
     tell = console.say if after[0] == paths.PIPE else console.put

@@ -76,7 +76,8 @@ def execute(
     seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
     small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
-    return Executed(small, verdict, interface.changes(cut), interface.row_maps(cut), repair, judged)
+    changed, kept = interface.changes(cut), interface.row_maps(cut)
+    return Executed(small, verdict, io_changes=changed, rows=kept, repair=repair, judged=judged)
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:

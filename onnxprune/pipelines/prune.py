@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from onnxprune import calibration
@@ -120,38 +121,79 @@ def run(
         seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
         scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
+    mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
     reserve = dict[str, float]()
     for _ in range(ATTEMPTS):
         with clock("selecting"):
             chosen = timing.fit(reserve)
-        left, small, verdict, rolled_back = _proven(
-            groups, chosen.removed, clock, verify=verify, fixed_sizes=sizes is not None
-        )
-        cut = Cut(groups, gone(groups, left))
-        small, repair = repaired(cut, small, seen, runs, recovery, clock, verify=verify)
-        reached = goals.reached(chosen.goals, small, cut, timing.meters)
+        made = _made(groups, chosen.removed, mend, clock, verify=verify, fixed_sizes=sizes is not None)
+        reached = goals.reached(chosen.goals, made.model, made.cut, timing.meters)
         reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
-        if rolled_back or not chosen.met or all(goal.met for goal in reached):
+        if made.rolled_back or not chosen.met or all(goal.met for goal in reached):
             break
-    timed = timing.timed(left, small, None if rolled_back else chosen.damage)
+    outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
+    return replace(
+        outcome,
+        goals=reached,
+        timed=timing.timed(made.removed, made.model, None if made.rolled_back else chosen.damage),
+        judged=judged_outputs(made.cut, made.model, made.repair, runs, random=is_random(data)),
+        seconds=clock.seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A selection carried out, proven and repaired.
+
+    Attributes:
+        removed: group -> what goes, less the groups that failed their proof.
+        cut: the removal.
+        model: the smaller model.
+        verdict: its proof before the repair; None if it was not asked for.
+        rolled_back: groups that failed their proof.
+        repair: what calibration data mended.
+    """
+
+    removed: Mapping[str, Array]
+    cut: Cut
+    model: Model
+    verdict: Verdict | None
+    rolled_back: tuple[RolledBack, ...]
+    repair: Repair | None
+
+
+def _made(
+    groups: Groups,
+    removed: Mapping[str, Array],
+    mend: Callable[[Cut, Model], tuple[Model, Repair | None]],
+    clock: Clock,
+    *,
+    verify: bool,
+    fixed_sizes: bool,
+) -> _Made:
+    """Carry out a selection, prove it and repair it."""
+    left, small, verdict, rolled_back = _proven(groups, removed, clock, verify=verify, fixed_sizes=fixed_sizes)
+    cut = Cut(groups, gone(groups, left))
+    small, repair = mend(cut, small)
+    return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, repair=repair)
+
+
+def _outcome(made: _Made, original: Model, plan: Plan, clock: Clock) -> Outcome:
+    """What was made, with what it costs."""
     with clock("counting"):
-        before = counts.of_trace(groups.tracing, model)
-        after = counts.of_trace(groups.tracing, small, cut.size)
+        before = counts.of_trace(made.cut.groups.tracing, original)
+        after = counts.of_trace(made.cut.groups.tracing, made.model, made.cut.size)
     return Outcome(
-        model=small,
-        plan=plans.make(groups, left, scores, options.as_json(), sizes),
-        groups=groups,
-        verdict=verdict,
-        rolled_back=rolled_back,
+        model=made.model,
+        plan=plan,
+        groups=made.cut.groups,
+        verdict=made.verdict,
+        rolled_back=made.rolled_back,
         before=before,
         after=after,
-        repair=repair,
-        io_changes=interface.changes(cut),
-        rows=interface.row_maps(cut),
-        goals=reached,
-        timed=timed,
-        judged=judged_outputs(cut, small, repair, runs, random=is_random(data)),
-        seconds=clock.seconds,
+        repair=made.repair,
+        io_changes=interface.changes(made.cut),
+        rows=interface.row_maps(made.cut),
     )
 
 

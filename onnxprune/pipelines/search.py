@@ -13,7 +13,8 @@ from typing import Any
 from onnxprune import calibration
 from onnxprune.allocation import Options, fit_budgets
 from onnxprune.allocation.timed import needs_tables
-from onnxprune.calibration.batches import BATCH, Run, digest
+from onnxprune.calibration import BATCH
+from onnxprune.calibration.batches import Run, digest
 from onnxprune.cost import counts as cost
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model

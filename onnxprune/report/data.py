@@ -91,7 +91,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
         "repair": None if result.repair is None else repair(result.repair),
-        "damage": damage(result.judged),
+        "damage": ruin(result.judged),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
 
@@ -103,7 +103,7 @@ def repair(of: Repair) -> dict[str, Any]:
     return found
 
 
-def damage(of: Agreement | None) -> dict[str, Any] | None:
+def ruin(of: Agreement | None) -> dict[str, Any] | None:
     """Whether the outputs on held-out samples have anything to do with the original's, after all repair."""
     return None if of is None or not of.is_known else {"ruined": bool(of.ruin), "why": of.ruin}
 

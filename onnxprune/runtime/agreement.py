@@ -121,14 +121,15 @@ class Tally:
         """What was found up to now."""
         if not self._cosines:
             return Agreement(math.nan, math.nan, math.nan, None)
+        signal = sum(m.spread() for m in self._moments.values())
         return Agreement(
-            self._wrong / max(sum(m.spread() for m in self._moments.values()), 1e-30),
-            10 * math.log10(max(self._energy, 1e-30) / max(self._wrong, 1e-30)),
-            float(np.concatenate(self._cosines).mean()),
-            float(np.concatenate(self._same).mean()) if self._same else None,
-            float(np.concatenate(self._apart).mean()) if self._apart else None,
-            self._chance() if self._same else None,
-            sum(map(len, self._same)),
+            error=self._wrong / max(signal, 1e-30),
+            sqnr=10 * math.log10(max(self._energy, 1e-30) / max(self._wrong, 1e-30)),
+            cosine=float(np.concatenate(self._cosines).mean()),
+            top1=float(np.concatenate(self._same).mean()) if self._same else None,
+            kl=float(np.concatenate(self._apart).mean()) if self._apart else None,
+            chance=self._chance() if self._same else None,
+            rows=sum(map(len, self._same)),
         )
 
     def _chance(self) -> float:

@@ -222,11 +222,12 @@ def test_rolled_back_groups_are_reported_with_exit_code_1(run, tmp_path, monkeyp
     from dataclasses import replace
 
     from onnxprune import api
+    from onnxprune.proof.bisect import RolledBack
 
     real = api.run
 
     def one_failed(*args, **given):
-        return replace(real(*args, **given), rolled_back=(api.RolledBack("conv.weight", "it differs"),))
+        return replace(real(*args, **given), rolled_back=(RolledBack("conv.weight", "it differs"),))
 
     monkeypatch.setattr(api, "run", one_failed)
     ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx")
