@@ -76,9 +76,10 @@ def timed(what: Callable[[], Any]) -> tuple[Any, Cost]:
 
 def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, Cost]:
     """The stages of one pruning, without load, save and proof; from a fresh model, so that nothing is cached."""
-    from onnxprune import api, criteria
+    from onnxprune import criteria
     from onnxprune.allocation import Options, select
     from onnxprune.model import load
+    from onnxprune.rewriting import gone
     from onnxprune.rewriting import plan as plans
     from onnxprune.rewriting.rewrite import rewrite
     from onnxprune.tracing import trace
@@ -96,7 +97,7 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     chosen, costs["planning"] = timed(planned)
 
     def rewritten() -> Any:
-        small = rewrite(groups, api.gone(groups, chosen))
+        small = rewrite(groups, gone(groups, chosen))
         for make in small.values.values():  # what the writer would otherwise slice
             make()
         return small

@@ -15,6 +15,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
+from onnxprune.pipelines import prune as pipeline
 from onnxprune.proof import Verdict, bisect, prove
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.masked import masked
@@ -273,7 +274,7 @@ def test_the_tolerance_is_that_of_the_least_precise_type(dtype: Any, tolerance: 
 def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A rewrite that spoils the weights in this list when they are cut."""
     names: list[str] = []
-    real = api.rewrite
+    real = pipeline.rewrite
 
     def spoiled(groups: Any, gone: np.ndarray) -> Any:
         model = real(groups, gone)
@@ -284,7 +285,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return replace(model)
 
-    for module in (api, bisect):
+    for module in (pipeline, bisect):
         monkeypatch.setattr(module, "rewrite", spoiled)
     return names
 
