@@ -37,8 +37,8 @@ from tests.tracing.rules import (
 
 FAMILIES = {
     "attention": test_attention,
-    "bodies": test_control_flow,
-    "along": test_whole_axis,
+    "control_flow": test_control_flow,
+    "whole_axis": test_whole_axis,
     "contraction": test_contraction,
     "fused": test_fused,
     "fused_attention": test_fused_attention,
@@ -49,7 +49,7 @@ FAMILIES = {
     "recurrent": test_recurrent,
     "quantized": test_quantized,
     "reduce": test_reduce,
-    "source": test_constants,
+    "constants": test_constants,
 }
 CASES: list[Case] = [case for module in FAMILIES.values() for case in module.CASES]
 NEWEST = 24
@@ -109,7 +109,7 @@ def test_no_version_has_two_rules() -> None:
 
 def test_a_rule_says_what_it_does() -> None:
     assert all(r.summary and not r.summary.endswith(".") for r in all_rules())
-    assert {r.family for r in all_rules()} == {*FAMILIES, "blockwise"}
+    assert {r.family for r in all_rules()} == {*FAMILIES, "blockwise", "scatter"}
 
 
 def test_the_long_name_of_the_standard_domain() -> None:

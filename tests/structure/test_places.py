@@ -1,0 +1,128 @@
+"""One place for each new thing: what the page for contributors adds works, with no change to the package.
+
+The examples are taken from the page itself and loaded as modules of a temporary folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import onnxprune
+from onnxprune import api, criteria
+from onnxprune.cli import main
+from onnxprune.criteria.magnitude import accumulate
+from onnxprune.model import traits
+from onnxprune.model.protos import MICROSOFT
+from onnxprune.model.shapes import contrib
+from onnxprune.tracing.rules import registry
+from tests.graphs.net import Net, group_of, reasons_for
+from tests.structure.test_floors import FLOORS, GROUND
+from tests.structure.tree import PACKAGES
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+NUMBERS = itertools.count()
+
+
+def examples(heading: str) -> list[str]:
+    """The Python blocks of a section."""
+    (section,) = re.findall(rf"(?ms)^## {heading}\n(.*?)(?=^## )", PAGE)
+    return [textwrap.dedent(block) for block in re.findall(r"(?ms)^ *```python\n(.*?)^ *```", section)]
+
+
+def loaded(source: str, folder: Path) -> ModuleType:
+    """A temporary module with this source."""
+    path = folder / f"toy_{next(NUMBERS)}.py"
+    path.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a toy registers is gone afterwards."""
+    monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
+    known = dict(criteria.KNOWN)
+    yield
+    criteria.KNOWN.clear()
+    criteria.KNOWN.update(known)
+
+
+# --- an operator -----------------------------------------------------------------------------------------
+
+
+def sampler() -> Net:
+    """A convolution, an image sampled at constant places, a sum over the channels."""
+    net = Net()
+    made = net.add("Conv", net.input((1, 3, 5, 5)), net.weight(8, 3, 1, 1, name="w_in"))
+    places = net.const(net.rng.uniform(-0.9, 0.9, (1, 3, 3, 2)).astype(np.float32))
+    sampled = net.add("GridSample", made, places, domain=MICROSOFT)
+    net.output(net.add("ReduceSum", sampled, net.ints(1)), (1, 1, 3, 3))
+    return net
+
+
+def add_sizes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (sizes,) = (block for block in examples("An operator") if "_Given" in block)
+    typed = "from __future__ import annotations\n" + sizes
+    monkeypatch.setitem(contrib._SIZES, (MICROSOFT, "GridSample"), loaded(typed, folder)._grid_sample)
+
+
+def test_without_a_rule_the_toy_operator_is_a_barrier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    add_sizes(monkeypatch, tmp_path)
+    groups = api.trace(sampler().proto())
+    assert any("GridSample" in reason for reason in reasons_for(groups, "w_in", 0))
+
+
+def test_an_operator_is_a_rule_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    add_sizes(monkeypatch, tmp_path)
+    (rule,) = (block for block in examples("An operator") if "@rule" in block)
+    loaded(rule, tmp_path)
+    model = sampler().proto()
+    before = group_of(api.trace(model), "w_in", 0)
+    assert before is not None and before.units == 8 and not before.exact
+    monkeypatch.setitem(traits._ZERO, (MICROSOFT, "GridSample"), traits.Zero(parts=(0,)))
+    after = group_of(api.trace(model), "w_in", 0)
+    assert after is not None and after.units == 8 and after.exact
+    pruned = onnxprune.prune(model, 0.5)
+    assert pruned.report.verdict is not None and pruned.report.verdict.ok
+    assert [len(step.remove) for step in pruned.plan.steps] == [4]
+
+
+# --- a criterion -----------------------------------------------------------------------------------------
+
+
+def test_a_criterion_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (source,) = examples("A criterion")
+    loaded(source, tmp_path)
+    groups = api.trace(ROOT / "models" / "digits.onnx")
+    scores = criteria.score(groups, "cubes")
+    wanted = accumulate(groups, lambda weight: np.abs(weight) ** 3)
+    np.testing.assert_allclose(scores[groups.group_of >= 0], wanted[groups.group_of >= 0])
+    model = str(ROOT / "models" / "digits.onnx")
+    for name in ("cubes", "ensemble:l2,cubes"):
+        assert main(["prune", model, "--dry-run", "--criterion", name]) == 0
+    capsys.readouterr()
+    assert main(["criteria"]) == 0
+    assert "Sum of absolute cubes over all weights of a unit" in capsys.readouterr().out
+
+
+# --- the page of packages --------------------------------------------------------------------------------
+
+
+def test_the_table_of_packages_is_the_tree() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    told = {name: int(floor) for floor, name in re.findall(r"(?m)^\| (\d) \| `(\w+)` \|", page)}
+    there = {package.split(".")[1] for package in PACKAGES} | {"api"}
+    assert told == {name: i for i, floor in enumerate(FLOORS) for name in floor if name in there and name not in GROUND}
