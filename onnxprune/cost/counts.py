@@ -164,7 +164,8 @@ def _branch_run(tracing: Tracing, node: NodeProto) -> str:
     taken = tracing.fed.get(node.output[0])
     if taken is not None:
         return next(iter(taken)) if len(taken) == 1 else ""
-    return branch_for(tracing.facts.seen.get(node.input[0]))
+    facts = tracing.facts
+    return "" if node.input[0] in facts.guessed else branch_for(facts.seen.get(node.input[0]))
 
 
 def _stored(model: Model) -> int:

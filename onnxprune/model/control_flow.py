@@ -120,6 +120,9 @@ class Shapes(Protocol):
     def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
         """Note the type and the sizes of a tensor."""
 
+    def assume(self, name: str, dtype: int, found: Sequence[int | None]) -> None:
+        """The same, where the sizes that are None depend on values."""
+
 
 def infer(node: NodeProto, known: Shapes, unsteady: set[str], condition: np.ndarray | None) -> None:
     """Shapes of what a `Begin` or a flat node gives.
@@ -213,9 +216,13 @@ def _infer_steps(node: NodeProto, known: Shapes, unsteady: set[str]) -> None:
         if node.input[state] not in unsteady:
             _like(known, name, [node.input[state]])
     length = _count(node, known)
-    if length is not None:
-        for name, slot, axis in zip(node.output[len(of.states) :], of.parts, of.axes, strict=True):
+    for name, slot, axis in zip(node.output[len(of.states) :], of.parts, of.axes, strict=True):
+        part = known.shapes.get(node.input[slot])
+        if length is not None:
             _like(known, name, [node.input[slot]], axis, length)
+        elif name and part is not None and -1 - len(part) <= axis <= len(part):
+            place = axis % (len(part) + 1)
+            known.assume(name, known.dtypes[node.input[slot]], [*part[:place], None, *part[place:]])
 
 
 def _count(node: NodeProto, known: Shapes) -> int | None:

@@ -271,6 +271,7 @@ class Tracing(Wiring, LabelState):
     def _node(self, node: onnx.NodeProto, name: str, versions: Mapping[str, int]) -> None:
         version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)
         found = find(node.domain, node.op_type, version)
+        self._note_defaults(node)
         if self._is_computed(node):
             self.computed.update(node.output)
             if found is not None and found.follow is not None:
@@ -278,7 +279,6 @@ class Tracing(Wiring, LabelState):
             if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
                 self.read.add((node.output[0], 0))
             return
-        self._note_defaults(node)
         constants, sources = self.constants, self.sources
         constant = [not i or i in constants or i in sources for i in node.input]
         site = Site(node, name, version, self.facts, self.ledger, self, constant)

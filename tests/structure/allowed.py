@@ -131,7 +131,6 @@ SAME_NAME: dict[str, tuple[str, ...]] = {
     "steps": ("model.control_flow", "report.data"),
     "timed": ("report.data", "report.text"),
     "trace": ("api", "tracing.groups"),
-    "value": ("model.shapes.thresholds", "report.sensitivity"),
 }
 
 # Files that are to be split.
@@ -177,7 +176,6 @@ MANY_POSITIONAL: dict[str, int] = {
     "onnxprune.layers.linear: _pads": 6,
     "onnxprune.layers.readers: Reader": 6,
     "onnxprune.model.control_flow: Steps": 6,
-    "onnxprune.model.shapes.infer: Facts": 7,
     "onnxprune.pipelines.apply: repaired": 6,
     "onnxprune.pipelines.search: Found": 6,
     "onnxprune.pipelines.search: Trial": 7,

@@ -203,6 +203,26 @@ def _many(function: Callable[[Any, Any], Any]) -> Evaluator:
     return run
 
 
+def _non_zero(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
+    return [np.array(np.nonzero(np.atleast_1d(x)), np.int64).reshape(max(1, x.ndim), -1)]
+
+
+def _trilu(attrs: Attributes, x: np.ndarray, k: np.ndarray | None = None, *, outputs: int) -> Sequence[np.ndarray]:
+    kept = np.tri(
+        x.shape[-2], x.shape[-1], (0 if k is None else int(k.item())) - (1 if attrs.get("upper", 1) else 0), bool
+    )
+    return [np.where(kept ^ bool(attrs.get("upper", 1)), x, np.zeros((), x.dtype))]
+
+
+def _compress(attrs: Attributes, x: np.ndarray, condition: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
+    return [np.compress(condition, x, attrs.get("axis"))]
+
+
+def _eye(attrs: Attributes, x: np.ndarray, *, outputs: int) -> Sequence[np.ndarray]:
+    dtype = helper.tensor_dtype_to_np_dtype(attrs["dtype"]) if "dtype" in attrs else x.dtype
+    return [np.eye(x.shape[0], x.shape[1], attrs.get("k", 0), dtype=dtype)]
+
+
 EVALUATORS: Mapping[str, Evaluator] = {
     "Abs": _plain(np.abs),
     "Add": _plain(np.add),
@@ -210,12 +230,14 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "Cast": _cast,
     "Ceil": _plain(np.ceil),
     "Clip": _clip,
+    "Compress": _compress,
     "Concat": _concat,
     "ConstantOfShape": _fill,
     "CumSum": _cumsum,
     "Div": _div,
     "Equal": _plain(np.equal),
     "Expand": _expand,
+    "EyeLike": _eye,
     "Flatten": _flatten,
     "Floor": _plain(np.floor),
     "Gather": _gather,
@@ -230,6 +252,7 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "Mod": _mod,
     "Mul": _plain(np.multiply),
     "Neg": _plain(np.negative),
+    "NonZero": _non_zero,
     "Not": _plain(np.logical_not),
     "Or": _plain(np.logical_or),
     "Pow": _plain(lambda x, y: np.power(x, y).astype(x.dtype)),
@@ -250,6 +273,8 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "Sub": _plain(np.subtract),
     "Tile": _tile,
     "Transpose": _transpose,
+    "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,
     "Where": _plain(np.where),
+    "Xor": _plain(np.logical_xor),
 }

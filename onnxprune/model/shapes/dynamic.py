@@ -7,35 +7,20 @@ static ones, or because the operator's own shape function says so while it is to
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.model import control_flow as flow
-from onnxprune.model.shapes.constant_fold import split_sizes
-from onnxprune.model.shapes.entries import Entries, depends, follow
-from onnxprune.model.shapes.polynomials import (
-    Dim,
-    Dims,
-    Size,
-    bounds,
-    broadcast,
-    floor,
-    is_known,
-    largest,
-    product,
-    quotient,
-    smallest,
-    symbol,
-)
+from onnxprune.model import control_flow
+from onnxprune.model.shapes.entries import Entries, depends, follow, number
+from onnxprune.model.shapes.polynomials import Atom, Dim, Dims, Size, is_known, product, symbol
+from onnxprune.model.shapes.size_rules import SIZES, Shape, SizeNode
+from onnxprune.model.shapes.stand_ins import STAND_IN
 
-Shape = tuple[int, ...]
-# An end of a Slice that is as good as none.
-FAR = 1 << 31
 # Entries of an integer tensor that are given names where nothing is known of them.
 MOST_NAMED = 64
 # What arithmetic raises where a place, a length or a rank depends on what the run alone knows.
@@ -43,11 +28,24 @@ UNTOLD = (LookupError, TypeError, ValueError, ArithmeticError)
 
 
 class Numbers(Protocol):
-    """A scan at numbers."""
+    """A scan at numbers.
+
+    Attributes:
+        shapes: tensor -> sizes.
+        dtypes: tensor -> type.
+        values: tensor -> value.
+        numbers: symbol -> the number that stands for it.
+        open: axes whose size nobody tells, with a stand-in in `shapes`.
+    """
 
     shapes: dict[str, Shape]
     dtypes: dict[str, int]
     values: dict[str, np.ndarray]
+    numbers: dict[str, int]
+    open: set[tuple[str, int]]
+
+    def resize(self, tensor: str, shape: Shape) -> None:
+        """Take other numbers for the sizes of a tensor."""
 
 
 @dataclass
@@ -58,15 +56,48 @@ class Unknowns:
         known: the scan at numbers, which goes one node ahead.
         dims: tensor -> its sizes, where some are no numbers.
         values: tensor -> its entries, where some are no numbers; None where none is known.
+        guesses: the names of sizes and entries that depend on values: stand-ins are their numbers.
+        guessed: the tensors whose value in the scan rests on a stand-in.
     """
 
     known: Numbers
     dims: dict[str, Dims] = field(default_factory=dict)
     values: dict[str, Entries | None] = field(default_factory=dict)
+    guesses: set[str] = field(default_factory=set)
+    guessed: set[str] = field(default_factory=set)
+    _rests: dict[Atom, bool] = field(default_factory=dict)
 
     def touches(self, node: onnx.NodeProto) -> bool:
         """Whether any input of a node is no number."""
         return any(i in self.dims or i in self.values for i in node.input)
+
+    def is_open(self, node: onnx.NodeProto) -> bool:
+        """Whether the numbers for any output of a node are stand-ins that came in there."""
+        known = self.known
+        return any(
+            name in self.guessed or any((name, a) in known.open for a in range(len(known.shapes.get(name, ()))))
+            for name in (node.output if known.open or self.guessed else ())
+        )
+
+    def guesses_at(self, node: onnx.NodeProto) -> bool:
+        """Whether any input of a node rests on a stand-in."""
+        return bool(self.guesses or self.guessed) and any(i in self.guessed or self.loose(i) for i in node.input)
+
+    def loose(self, tensor: str) -> frozenset[int]:
+        """The axes of a tensor whose size depends on values."""
+        dims = self.dims.get(tensor, ()) if self.guesses else ()
+        return frozenset(axis for axis, size in enumerate(dims) if self.rests(size))
+
+    def rests(self, size: Dim) -> bool:
+        """Whether a size depends on values."""
+        return isinstance(size, Size) and any(self._rests_on(atom) for atom in size.atoms)
+
+    def _rests_on(self, atom: Atom) -> bool:
+        known = self._rests.get(atom)
+        if known is None:
+            known = atom.name in self.guesses or any(self.rests(o) for o in atom.operands)
+            self._rests[atom] = known
+        return known
 
     def dims_of(self, tensor: str) -> Dims:
         """The sizes of a tensor.
@@ -76,6 +107,10 @@ class Unknowns:
         """
         return self.dims.get(tensor) or self.known.shapes[tensor]
 
+    def shape_of(self, tensor: str) -> Shape:
+        """The sizes of a tensor at numbers."""
+        return self.known.shapes[tensor]
+
     def static(self, tensor: str) -> np.ndarray | None:
         """The value of a tensor that depends on nothing."""
         return None if tensor in self.values else self.known.values.get(tensor)
@@ -84,35 +119,82 @@ class Unknowns:
         """The entries of a tensor; None where they are not known."""
         return self.values[tensor] if tensor in self.values else self.known.values.get(tensor)
 
-    def put(self, tensor: str, dims: Sequence[Dim | None] | None, value: Entries | None = None) -> None:
-        """Note the sizes and entries of a tensor; what is None is known to the run alone."""
+    def put(
+        self,
+        tensor: str,
+        dims: Sequence[Dim | None] | None,
+        value: Entries | None = None,
+        *,
+        guessing: bool = False,
+    ) -> None:
+        """Note the sizes and entries of a tensor; what is None is known to the run alone.
+
+        Args:
+            tensor: the tensor.
+            dims: its sizes.
+            value: its entries.
+            guessing: what it is made of rests on stand-ins.
+        """
         shape = self.known.shapes.get(tensor)
         if shape is None:
             return
         given: Sequence[Dim | None] = dims if dims is not None and len(dims) == len(shape) else [None] * len(shape)
         made = tuple(
-            symbol(f"{tensor}#{axis}") if d is None or (is_known(d) and d != n) else d
-            for axis, (d, n) in enumerate(zip(given, shape, strict=True))
+            self._size(tensor, axis, d, guessing=guessing or (tensor, axis) in self.known.open)
+            for axis, d in enumerate(given)
         )
         if not all(map(is_known, made)):
             self.dims[tensor] = made
+        if guessing or self.known.open:
+            self.known.resize(tensor, tuple(map(self._settled, made, shape)))
         found = self.known.values.get(tensor)
         if found is None:
             return
+        guessing = guessing or tensor in self.guessed
         if value is not None and value.shape == found.shape:
             if depends(value):
                 self.values[tensor] = value
         else:
-            self.values[tensor] = self._named(tensor, found) if tensor not in self.dims else None
+            self.values[tensor] = self._named(tensor, found, guessing) if tensor not in self.dims else None
+        if guessing and self._is_guess(tensor):
+            self.guessed.add(tensor)
 
-    def _named(self, tensor: str, found: np.ndarray) -> Entries | None:
+    def _size(self, tensor: str, axis: int, told: Dim | None, *, guessing: bool) -> Dim:
+        """The size of an axis, named after it where nothing is told that fits its number."""
+        found = self.known.shapes[tensor][axis]
+        if told is not None and (not is_known(told) or told == found or guessing):
+            return told
+        name = f"{tensor}#{axis}"
+        self.known.numbers[name] = found
+        if guessing:
+            self.guesses.add(name)
+        return symbol(name)
+
+    def _settled(self, size: Dim, found: int) -> int:
+        """The number of an axis that agrees with those that its size is made of, and is no special case."""
+        made = number(size, self.known.numbers)
+        if not self.rests(size):
+            return found if made is None else made
+        return next((n for n in (made, found) if n is not None and n > 1), STAND_IN)
+
+    def _is_guess(self, tensor: str) -> bool:
+        """Whether any entry rests on a stand-in."""
+        if tensor not in self.values:
+            return False
+        entries = self.values[tensor]
+        return entries is None or any(self.rests(entry) for entry in entries.flat)
+
+    def _named(self, tensor: str, found: np.ndarray, guessing: bool) -> Entries | None:
         """A name for every entry of a small integer tensor of which nothing is known."""
-        if found.dtype.kind not in "iub" or found.size > MOST_NAMED:
+        if found.dtype.kind not in ("iubf" if guessing else "iub") or found.size > MOST_NAMED:
             return None
         least = 0 if found.dtype.kind in "ub" else None
-        names = [symbol(f"{tensor}[{i}]", least) for i in range(found.size)]
+        names = [f"{tensor}[{i}]" for i in range(found.size)]
+        self.known.numbers.update(zip(names, map(int, found.flat), strict=True))
+        if guessing:
+            self.guesses.update(names)
         made = np.empty(found.size, object)
-        made[:] = names
+        made[:] = [symbol(name, least) for name in names]
         return made.reshape(found.shape)
 
     def node(self, node: onnx.NodeProto, ask: Callable[[], Sequence[Sequence[Dim | None] | None]]) -> None:
@@ -122,24 +204,24 @@ class Unknowns:
             node: the node; the scan has been there.
             ask: the sizes of its outputs by the operator's shape function.
         """
-        values = self._values(node)
-        rule = _SIZES.get(node.op_type) if not node.domain else None
+        values, guessing = self._values(node), self.guesses_at(node)
+        rule = SIZES.get(node.op_type) if not node.domain else None
         made: Sequence[Sequence[Dim | None] | None] = [None] * len(node.output)
         with contextlib.suppress(*UNTOLD):
-            made = rule(_Node(node, self)) if rule else ask()
+            made = rule(SizeNode(node, self)) if rule else ask()
         for slot, name in enumerate(node.output):
             if name:
-                self.put(name, made[slot] if slot < len(made) else None, values[slot])
+                self.put(name, made[slot] if slot < len(made) else None, values[slot], guessing=guessing)
 
     def flow(self, node: onnx.NodeProto, varying: set[tuple[str, int]]) -> None:
         """Follow what goes into bodies, and what comes out of them."""
-        condition = self.static(node.input[0]) if node.op_type == "If" else None
+        condition, guessing = self.static(node.input[0]) if node.op_type == "If" else None, self.guesses_at(node)
         made: Sequence[Sequence[Dim | None] | None] = []
         with contextlib.suppress(LookupError, ValueError):
-            made = flow.dims(node, self.dims_of, varying, condition)
+            made = control_flow.dims(node, self.dims_of, varying, condition)
         for slot, name in enumerate(node.output):
             if name:
-                self.put(name, made[slot] if slot < len(made) else None)
+                self.put(name, made[slot] if slot < len(made) else None, guessing=guessing)
 
     def _values(self, node: onnx.NodeProto) -> Sequence[Entries | None]:
         none: list[Entries | None] = [None] * len(node.output)
@@ -164,221 +246,3 @@ def _list(sizes: Sequence[Dim]) -> Entries:
     made = np.empty(len(sizes), object)
     made[:] = list(sizes)
     return made
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A node whose sizes are asked for."""
-
-    node: onnx.NodeProto
-    of: Unknowns
-
-    def attribute(self, name: str, default: Any = 0) -> Any:
-        return next((helper.get_attribute_value(a) for a in self.node.attribute if a.name == name), default)
-
-    def has(self, slot: int) -> bool:
-        return 0 <= slot < len(self.node.input) and bool(self.node.input[slot])
-
-    def dims(self, slot: int = 0) -> Dims:
-        return self.of.dims_of(self.node.input[slot])
-
-    def out(self, slot: int = 0) -> Shape:
-        return self.of.known.shapes[self.node.output[slot]]
-
-    def listed(self, name: str, slot: int) -> list[Any] | None:
-        """A list that is an attribute in old opsets and an input in new ones; None if it is not given.
-
-        Raises:
-            LookupError: its entries are not known.
-        """
-        if not self.has(slot):
-            found = self.attribute(name, None)
-            return None if found is None else list(found)
-        entries = self.of.entries(self.node.input[slot])
-        if entries is None:
-            raise LookupError(f"{name} is computed at run time")
-        return list(np.asarray(entries, object).flat)
-
-    def axes(self, slot: int, rank: int) -> list[int] | None:
-        """Axes, none negative."""
-        found = self.listed("axes", slot)
-        return None if found is None else [int(a) % rank for a in found]
-
-
-Made = Sequence[Sequence[Dim | None] | None]
-
-
-def _reshape(n: _Node) -> Made:
-    x, target = n.dims(), n.listed("shape", 1) or []
-    made: list[Dim | None] = []
-    for axis, t in enumerate(target):
-        if is_known(t):
-            made.append(x[axis] if t == 0 and not n.attribute("allowzero") else int(t))
-        else:  # one that may be -1 or 0 says nothing
-            made.append(t if bounds(t)[0] >= 0 else None)
-    if -1 in made:
-        rest = [d for d in made if d != -1]
-        left = None if None in rest else quotient(product(x), product([d for d in rest if d is not None]))
-        made[made.index(-1)] = left
-    return [made]
-
-
-def _expand(n: _Node) -> Made:
-    return [broadcast(n.dims(), tuple(n.listed("shape", 1) or []))]
-
-
-def _tile(n: _Node) -> Made:
-    return [[d * r for d, r in zip(n.dims(), n.listed("repeats", 1) or [], strict=True)]]
-
-
-def _fill(n: _Node) -> Made:
-    return [n.listed("shape", 0)]
-
-
-def _range(n: _Node) -> Made:
-    start, limit, delta = (n.listed("", slot) or [] for slot in range(3))
-    return [[_steps(limit[0] - start[0], delta[0])]]
-
-
-def _steps(length: Dim, step: Any) -> Dim:
-    """How many steps fit into a length."""
-    if not is_known(step) or step == 0 or isinstance(step, float):
-        raise ValueError("the step is not known")
-    if step < 0:
-        length, step = -length, -int(step)
-    return largest(floor(length + (int(step) - 1), int(step)), 0)
-
-
-def _concat(n: _Node) -> Made:
-    parts = [n.dims(slot) for slot in range(len(n.node.input))]
-    axis = n.attribute("axis") % len(parts[0])
-    return [
-        [
-            sum(p[a] for p in parts) if a == axis else next((p[a] for p in parts if is_known(p[a])), parts[0][a])
-            for a in range(len(parts[0]))
-        ]
-    ]
-
-
-def _slice(n: _Node) -> Made:
-    made: list[Dim | None] = list(n.dims())
-    listed = n.axes(3, len(made))
-    try:
-        starts, ends, steps = n.listed("starts", 1), n.listed("ends", 2), n.listed("steps", 4)
-    except LookupError:
-        starts = ends = steps = None
-    count = len(starts or ends or listed or made)
-    for i, axis in enumerate(listed or range(count)):
-        size = made[axis]
-        assert size is not None
-        made[axis] = _span(size, starts[i], ends[i], steps[i] if steps else 1) if starts and ends else None
-    return [made]
-
-
-def _span(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim | None:
-    """How many positions of an axis a Slice takes."""
-    if isinstance(step, Size):
-        return None
-    if step < 0:
-        whole = start == -1 and bounds(end)[1] < -FAR
-        return _steps(size, -step) if whole else None
-    low, high = _place(size, start), _place(size, end)
-    return None if low is None or high is None else _steps(high - low, step)
-
-
-def _place(size: Dim, place: Dim) -> Dim | None:
-    """A bound of a Slice, counted from the front and within the axis."""
-    low, high = bounds(place)
-    if low >= FAR:
-        return size
-    if low >= 0:
-        return smallest(place, size)
-    return largest(size + place, 0) if high < 0 else None
-
-
-def _split(n: _Node) -> Made:
-    x, count = n.dims(), len(n.node.output)
-    axis = n.attribute("axis") % len(x)
-    sizes: Sequence[Dim | None] | None = n.listed("split", 1)
-    if sizes is None and is_known(x[axis]):
-        sizes = split_sizes(x[axis], count)
-    elif sizes is None:
-        sizes = [quotient(x[axis], count)] * count
-    return [[*x[:axis], size, *x[axis + 1 :]] for size in sizes]
-
-
-def _flatten(n: _Node) -> Made:
-    x, axis = n.dims(), n.attribute("axis", 1)
-    return [[product(x[:axis]), product(x[axis:])]]
-
-
-def _pad(n: _Node) -> Made:
-    made: list[Dim | None] = list(n.dims())
-    axes = n.axes(3, len(made)) if n.has(3) else None
-    axes = list(range(len(made))) if axes is None else axes
-    try:
-        pads = n.listed("pads" if n.attribute("pads", None) is not None else "paddings", 1) or []
-    except LookupError:
-        pads = [None] * (2 * len(axes))
-    for i, axis in enumerate(axes):
-        size, front, back = made[axis], pads[i], pads[i + len(axes)]
-        made[axis] = None if size is None or front is None or back is None else size + front + back
-    return [made]
-
-
-def _resize(n: _Node) -> Made:
-    x, out = n.dims(), n.out()
-    if n.attribute("coordinate_transformation_mode", b"") == b"tf_crop_and_resize":
-        raise ValueError("of a region")
-    axes = n.axes(-1, len(x)) or list(range(len(x)))
-    made: list[Dim | None] = list(x)
-    if n.has(3) and n.attribute("keep_aspect_ratio_policy", b"stretch") == b"stretch":
-        sizes = n.listed("sizes", 3) or []
-        for axis, size in zip(axes, sizes, strict=True):
-            made[axis] = size
-        return [made]
-    slot = next((s for s in (2, 1) if n.has(s)), -1)
-    scales = n.listed("scales", slot) or []
-    for axis, scale in zip(axes, scales, strict=True):
-        if is_known(scale) and is_known(x[axis]):
-            made[axis] = out[axis]  # which the scan at numbers has computed from the same
-        elif not is_known(scale) or scale != 1:
-            made[axis] = None
-    return [made]
-
-
-def _squeeze(n: _Node) -> Made:
-    x, axes = n.dims(), n.axes(1, len(n.dims()))
-    return [[d for a, d in enumerate(x) if (a not in axes if axes is not None else d != 1)]]
-
-
-def _sizes_of(n: _Node) -> Made:
-    return [n.out()]
-
-
-def _joint(n: _Node) -> Made:
-    if n.attribute("broadcast"):  # of old opsets
-        return [n.dims()]
-    return [broadcast(*(n.dims(slot) for slot in range(len(n.node.input))))]
-
-
-_SIZES: Mapping[str, Callable[[_Node], Made]] = {
-    **dict.fromkeys(
-        ("Add", "And", "Div", "Equal", "Greater", "Less", "Mod", "Mul", "Or", "Pow", "Sub", "Where"), _joint
-    ),
-    "Concat": _concat,
-    "ConstantOfShape": _fill,
-    "Expand": _expand,
-    "Flatten": _flatten,
-    "Pad": _pad,
-    "Range": _range,
-    "Reshape": _reshape,
-    "Resize": _resize,
-    "Shape": _sizes_of,
-    "Size": _sizes_of,
-    "Slice": _slice,
-    "Split": _split,
-    "Squeeze": _squeeze,
-    "Tile": _tile,
-    "Upsample": _resize,
-}

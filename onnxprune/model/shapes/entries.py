@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.model.shapes.polynomials import (
+    Atom,
     Dim,
     Size,
     bounds,
@@ -120,14 +121,14 @@ _MOVES: Mapping[str, Callable[..., Any]] = {
         op: EVALUATORS[op]
         for op in (
             *("Concat", "CumSum", "Expand", "Flatten", "Gather", "Identity", "ReduceProd", "ReduceSum", "Reshape"),
-            *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+            *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze"),
         )
     },
     "ReduceMax": _fold(largest),
     "ReduceMin": _fold(smallest),
 }
 # The operators that make tensors out of sizes: their entries are numbers, or there are not as many of them as known.
-_RESHAPING = frozenset(("ConstantOfShape", "Range", "Size"))
+_RESHAPING = frozenset(("Compress", "ConstantOfShape", "EyeLike", "NonZero", "Range", "Size"))
 # The operators that take whole numbers to whole numbers, by what they do to sizes; tests are 0 or 1.
 COMPUTES: Mapping[str, Callable[..., Dim]] = {
     "Abs": _absolute,
@@ -153,3 +154,35 @@ COMPUTES: Mapping[str, Callable[..., Dim]] = {
     "Sub": lambda x, y: x - y,
     "Where": _where,
 }
+
+
+def number(size: Dim, numbers: Mapping[str, int]) -> int | None:
+    """The number that a size is; None where an axis that no rule can tell takes part.
+
+    Args:
+        size: the size.
+        numbers: the numbers that stand for its symbols.
+    """
+    if not isinstance(size, Size):
+        return int(size)
+    total = 0
+    for atoms, factor in size.terms:
+        found = [_atom(atom, numbers) for atom in atoms]
+        if None in found:
+            return None
+        total += factor * math.prod(n for n in found if n is not None)
+    return total
+
+
+def _atom(atom: Atom, numbers: Mapping[str, int]) -> int | None:
+    if not atom.op:
+        return numbers.get(atom.name)
+    function = COMPUTES.get(atom.op)
+    operands = [None if isinstance(o, float) else number(o, numbers) for o in atom.operands]
+    if function is None or None in operands:
+        return None
+    try:
+        made = function(*operands)
+    except ArithmeticError:
+        return None
+    return None if isinstance(made, Size) else int(made)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, defs, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper
 
 from onnxprune.model import control_flow
 from onnxprune.model.shapes import contrib
@@ -25,8 +26,9 @@ from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.model.shapes.dynamic import Unknowns
 from onnxprune.model.shapes.entries import Entries
 from onnxprune.model.shapes.polynomials import Dim, Dims, is_known, symbol
+from onnxprune.model.shapes.shape_functions import Answer, ShapeFunctions
+from onnxprune.model.shapes.stand_ins import STAND_IN, counting, placing, value_for
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, symbolic_dims
-from onnxprune.termination import killable
 
 if TYPE_CHECKING:
     from onnxprune.model.model import Model
@@ -34,16 +36,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
-# The sizes of an output as a shape function tells them: None where it does not, for an axis or altogether.
-Answer = Sequence[Dim | None] | None
-
 # Values larger than this are not tracked: index tables of windowed attention have some 10^4 entries.
 LARGEST_VALUE = 1 << 20
-# Float values matter only as scalars on the way to a shape (floor(size * scale)); integers and booleans always.
+# Float values matter as scalars on the way to a shape (floor(size * scale)), and where places are computed from them;
+# integers and booleans always.
 LARGEST_FLOAT = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known before anything runs.
 
@@ -52,6 +52,7 @@ class Facts:
         dtypes: tensor name -> `TensorProto` data type.
         values: tensor name -> value, only where it depends on nothing that the run alone knows.
         seen: tensor name -> value at the numbers in `sizes`, the dynamic ones included.
+        guessed: names of `seen` whose value rests on stand-ins for what depends on the values of inputs.
         dims: tensor name -> sizes as polynomials over the symbolic dims, where some are no numbers.
         entries: tensor name -> the same for values.
         sizes: symbolic dim -> the number that stood for it.
@@ -61,6 +62,7 @@ class Facts:
     dtypes: Mapping[str, int]
     values: Mapping[str, np.ndarray]
     seen: Mapping[str, np.ndarray]
+    guessed: AbstractSet[str]
     dims: Mapping[str, Dims]
     entries: Mapping[str, Entries | None]
     sizes: Mapping[str, int]
@@ -78,7 +80,9 @@ class _Scan:
     shapes: dict[str, Shape] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    types: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    open: set[tuple[str, int]] = field(default_factory=set)
+    placing: AbstractSet[str] = frozenset()
     failures: list[str] = field(default_factory=list)
 
     def put(self, name: str, dtype: int, shape: Sequence[int]) -> None:
@@ -87,19 +91,20 @@ class _Scan:
 
     def put_value(self, name: str, value: np.ndarray, dtype: int | None = None) -> None:
         self.put(name, dtype or helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        if _is_tracked(value):
+        limit = LARGEST_VALUE if value.dtype.kind in "iub" or name in self.placing else LARGEST_FLOAT
+        if value.size <= limit:
             self.values[name] = value
 
-    def type_of(self, name: str) -> onnx.TypeProto | None:
-        known = self.types.get(name)
-        if known is None and name in self.dtypes:
-            known = self.types[name] = helper.make_tensor_type_proto(self.dtypes[name], self.shapes.get(name))
-        return known
+    def resize(self, tensor: str, shape: Shape) -> None:
+        """Take other numbers for the sizes of a tensor, whose value does not fit then."""
+        if shape != self.shapes[tensor]:
+            self.shapes[tensor] = shape
+            self.values.pop(tensor, None)
 
-
-def _is_tracked(value: np.ndarray) -> bool:
-    limit = LARGEST_VALUE if value.dtype.kind in "iub" else LARGEST_FLOAT
-    return bool(value.size <= limit)
+    def assume(self, name: str, dtype: int, found: Sequence[int | None]) -> None:
+        """Take stand-ins for the sizes that nobody tells."""
+        self.put(name, dtype, [STAND_IN if n is None else n for n in found])
+        self.open.update((name, axis) for axis, n in enumerate(found) if n is None)
 
 
 def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
@@ -136,7 +141,16 @@ def _accepted(shared: _Shared, given: dict[str, int]) -> Facts:
     for failure in scan.failures[:3]:
         logger.debug("shape inference: %s", failure)
     values = {name: value for name, value in scan.values.items() if name not in unknowns.values}
-    return Facts(scan.shapes, scan.dtypes, values, scan.values, unknowns.dims, unknowns.values, chosen)
+    return Facts(
+        shapes=scan.shapes,
+        dtypes=scan.dtypes,
+        values=values,
+        seen=scan.values,
+        guessed=unknowns.guessed,
+        dims=unknowns.dims,
+        entries=unknowns.values,
+        sizes=chosen,
+    )
 
 
 # --- one scan --------------------------------------------------------------------------------------------
@@ -162,20 +176,20 @@ class _Shared:
                 if value is not None:
                     self.weights.put_value(node.output[0], value)
         self.infos = {v.name: v for v in (*proto.graph.value_info, *proto.graph.output)}
-        self.opsets = list(proto.opset_import)
-        self.versions = {o.domain: o.version for o in self.opsets}
-        self.versions.setdefault("", self.versions.get("ai.onnx", 1))
+        versions = {o.domain: o.version for o in proto.opset_import}
+        versions.setdefault("", versions.get("ai.onnx", 1))
+        self.functions = ShapeFunctions(model, versions)
+        self.counting, self.placing = counting(proto.graph), placing(proto.graph)
         # What loops carry from step to step whose shape changes on the way.
         self.unsteady: set[str] = set()
         # Axes of it whose size does.
         self.varying: set[tuple[str, int]] = set()
-        self.answers: dict[tuple[object, ...], list[tuple[int, Answer]]] = {}
 
 
 def _scan(shared: _Shared, sizes: Mapping[str, int], symbols: frozenset[str]) -> tuple[_Scan, Unknowns]:
     """Scan once, at numbers and with symbols."""
     weights, graph = shared.weights, shared.model.proto.graph
-    scan = _Scan(dict(weights.shapes), dict(weights.dtypes), dict(weights.values))
+    scan = _Scan(dict(weights.shapes), dict(weights.dtypes), dict(weights.values), dict(sizes), placing=shared.placing)
     step = _Step(shared, scan, Unknowns(scan), sizes, symbols)
     for value in graph.input:
         step.declared(value)
@@ -236,6 +250,7 @@ class _Step:
         """Take the shape that the file declares, if all of it is known."""
         stored = value.name in self.shared.weights.shapes
         if value.name in self.shared.model.overridable or (not stored and _put_info(self.scan, value, self.sizes)):
+            self._guess(value.name)
             self.unknowns.put(value.name, self._declared(value))
 
     def _declared(self, value: onnx.ValueInfoProto) -> Dims:
@@ -252,20 +267,29 @@ class _Step:
             scan.put(node.output[0], scan.dtypes[node.input[0]], scan.shapes[node.input[0]])
             if len(node.output) == 1:
                 return
-        if self._infer(node):
-            return
+        self._infer(node)
         for name in node.output:
-            if name in self.shared.infos:
-                _put_info(scan, self.shared.infos[name], self.sizes)
+            self._guess(name)
+
+    def _guess(self, name: str) -> None:
+        """A value that stands for that of a small list which sizes are computed from."""
+        scan = self.scan
+        if name in self.shared.counting and name not in scan.values and name in scan.dtypes:
+            value = value_for(scan.dtypes[name], scan.shapes.get(name))
+            if value is not None:
+                scan.values[name] = value
+                self.unknowns.guessed.add(name)
 
     def follow(self, node: onnx.NodeProto) -> None:
         """What of the outputs depends on symbols."""
         unknowns = self.unknowns
         if control_flow.is_begin(node) or control_flow.is_flat(node):
             unknowns.flow(node, self.shared.varying)
-        elif unknowns.touches(node) and (node.op_type not in _SAME_SHAPE or node.domain or len(node.output) > 1):
+        elif not unknowns.touches(node) and not unknowns.is_open(node):
+            return
+        elif node.op_type not in _SAME_SHAPE or node.domain or len(node.output) > 1:
             unknowns.node(node, lambda: self._dims(node))
-        elif unknowns.touches(node):
+        else:
             unknowns.node(node, lambda: [unknowns.dims_of(node.input[0])])
 
     def _dims(self, node: onnx.NodeProto) -> list[Sequence[Dim | None] | None]:
@@ -274,14 +298,13 @@ class _Step:
         values = {i: v for i in node.input if i and (v := unknowns.static(i)) is not None}
         dims = {i: unknowns.dims_of(i) for i in node.input if i}
         answers = self._asked(node, dims, values)
-        answers = self._with_ours(node, answers, dims, values)
         made: list[Sequence[Dim | None] | None] = []
         for slot, name in enumerate(node.output):
             found = answers[slot][1] if slot < len(answers) else None
             info = self.shared.infos.get(name)
-            if found is None and info is not None and name in scan.shapes:
-                known = self._declared(info)
-                found = known if self.symbols.issuperset(str(d) for d in known if not is_known(d)) else None
+            if info is not None and name in scan.shapes and (found is None or None in found):
+                known = [d if is_known(d) or str(d) in self.symbols else None for d in self._declared(info)]
+                found = known if found is None else [k if d is None else d for d, k in zip(found, known, strict=True)]
             made.append(found)
         return made
 
@@ -309,125 +332,101 @@ class _Step:
             inputs = (scan.values[i] if i else None for i in node.input)
             results = evaluator(attrs, *inputs, outputs=len(node.output))
         except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
-            scan.failures.append(f"{node.op_type} {node.name!r}: {error}")
+            self._failed(node, str(error))
             return False
         for name, value in zip(node.output, results, strict=False):
             if name:
                 scan.put_value(name, np.asarray(value))
         return True
 
-    def _infer(self, node: onnx.NodeProto) -> bool:
-        """Ask the operator's shape function."""
+    def _failed(self, node: onnx.NodeProto, why: str) -> None:
+        """The numbers for the symbolic dims do not fit, unless it is stand-ins that do not."""
+        if not self.unknowns.guesses_at(node):
+            self.scan.failures.append(f"{node.op_type} {node.name!r}: {why}")
+
+    def _infer(self, node: onnx.NodeProto) -> None:
+        """Ask the operator's shape function; where it tells nothing, believe the file."""
         scan = self.scan
-        dims = {i: scan.shapes[i] for i in node.input if i in scan.shapes}
-        answers = self._asked(node, dims, scan.values)
-        answers = self._with_ours(node, answers, dims, scan.values)
-        complete = bool(answers)
-        for name, (dtype, found) in zip(node.output, answers, strict=False):
+        answers = self._sizes(node)
+        for slot, name in enumerate(node.output):
+            dtype, told = answers[slot] if slot < len(answers) else (0, None)
             if not name:
                 continue
             if dtype:
                 scan.dtypes[name] = dtype
-            if found is None or None in found:
-                complete = False
+            found = self._with_declared(name, told)
+            if found is None or name not in scan.dtypes:
                 continue
-            shape = [n for n in found if isinstance(n, int)]
-            scan.put(name, dtype, shape)
-            if _vanishes(shape, [scan.shapes.get(i, ()) for i in node.input]):
-                scan.failures.append(f"{node.op_type} {node.name!r}: nothing is left of an axis")
-        return complete
+            scan.assume(name, scan.dtypes[name], found)
+            if told is not None and _vanishes(told, [scan.shapes.get(i, ()) for i in node.input]):
+                self._failed(node, "nothing is left of an axis")
 
-    def _with_ours(
-        self,
-        node: onnx.NodeProto,
-        answers: list[tuple[int, Answer]],
-        dims: Mapping[str, Dims],
-        values: Mapping[str, np.ndarray],
-    ) -> list[tuple[int, Answer]]:
-        """Answers of onnx, and our own where it has none."""
-        if answers and all(found is not None and None not in found for _, found in answers):
-            return answers
-        ours = contrib.infer(node, dims, self.scan.dtypes, values)
+    def _with_declared(self, name: str, told: Sequence[int | None] | None) -> Sequence[int | None] | None:
+        """Sizes that a shape function tells, and those that the file declares where it tells none."""
+        value = self.shared.infos.get(name)
+        if value is None or (told is not None and None not in told):
+            return told
+        kind = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or not kind.elem_type:
+            return told
+        self.scan.dtypes[name] = kind.elem_type
+        if not kind.HasField("shape"):
+            return told
+        return _numbers(told, [d if isinstance(d, int) else self.sizes.get(d) for d in dims_of(value)])
+
+    def _sizes(self, node: onnx.NodeProto) -> list[tuple[int, Sequence[int | None] | None]]:
+        """(type, numbers for the sizes) of every output.
+
+        Where stand-ins take part, no number must come of their being equal or unequal: sizes are asked with symbols in
+        their place, and only what remains open is taken from what the stand-ins give.
+        """
+        scan, unknowns = self.scan, self.unknowns
+        shapes = {i: scan.shapes[i] for i in node.input if i in scan.shapes}
+        plain = self._asked(node, shapes, scan.values)
+        if not unknowns.guesses_at(node):
+            return [(dtype, _numbers(found)) for dtype, found in plain]
+        dims = {
+            i: tuple(
+                d if a in unknowns.loose(i) else n for a, (d, n) in enumerate(zip(unknowns.dims_of(i), s, strict=True))
+            )
+            for i, s in shapes.items()
+        }
+        values = {i: scan.values[i] for i in node.input if i in scan.values and i not in unknowns.guessed}
+        told = self._asked(node, dims, values)
         return [
-            b if a[1] is None or (None in a[1] and b[1] is not None) else a
-            for a, b in zip_longest(answers, ours, fillvalue=(0, None))
+            (dtype or other, _numbers(found, rest))
+            for (dtype, found), (other, rest) in zip_longest(told, plain, fillvalue=(0, None))
         ]
 
     def _asked(
         self, node: onnx.NodeProto, dims: Mapping[str, Dims], values: Mapping[str, np.ndarray]
     ) -> list[tuple[int, Answer]]:
-        """The answers of onnx, which is asked once about nodes that look alike."""
-        scan, shared = self.scan, self.shared
-        small = {i: values[i] for i in node.input if i in values and values[i].size <= 1024}
-        key = (
-            node.domain,
-            node.op_type,
-            tuple(a.SerializeToString() for a in node.attribute),
-            tuple((scan.dtypes.get(i), dims.get(i)) if i else None for i in node.input),
-            tuple(small[i].tobytes() if i in small else None for i in node.input),
-            tuple(map(bool, node.output)),
-        )
-        answers = shared.answers.get(key)
-        if answers is None:
-            answers = self._ask(node, dims, small)
-            if answers:  # a refusal is asked again, since every scan counts its own
-                shared.answers[key] = answers
-        return answers
-
-    def _ask(
-        self, node: onnx.NodeProto, dims: Mapping[str, Dims], values: Mapping[str, np.ndarray]
-    ) -> list[tuple[int, Answer]]:
-        scan, shared = self.scan, self.shared
-        node = contrib.standard(node)
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        try:
-            schema = defs.get_schema(node.op_type, shared.versions.get(domain, 1), domain)
-        except defs.SchemaError:
-            return []
-        named: dict[str, Dim] = {}
-        types = {i: kind for i in node.input if i and (kind := self._type(i, dims.get(i), named)) is not None}
-        if len(types) < len({i for i in node.input if i}):
-            return []
-        data = {i: numpy_helper.from_array(v) for i, v in values.items()}
-        try:
-            with killable():
-                found = shape_inference.infer_node_outputs(
-                    schema,
-                    node,
-                    types,
-                    data,
-                    opset_imports=shared.opsets,
-                    ir_version=min(shared.model.proto.ir_version, onnx.IR_VERSION),
-                )
-        except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-            if not named:
-                scan.failures.append(f"{node.op_type} {node.name!r}: {str(error).splitlines()[0]}")
-            return []
-        answers: list[tuple[int, Answer]] = []
-        for name in node.output:
-            kind = found[name].tensor_type if name in found else None
-            if kind is None or not kind.elem_type:
-                answers.append((0, None))
-            elif not kind.HasField("shape"):
-                answers.append((kind.elem_type, None))
-            else:
-                read = [d.dim_value if d.HasField("dim_value") else named.get(d.dim_param) for d in kind.shape.dim]
-                answers.append((kind.elem_type, tuple(read)))
-        return answers
-
-    def _type(self, name: str, dims: Dims | None, named: dict[str, Dim]) -> onnx.TypeProto | None:
-        """The type of a tensor as onnx is told it; `named` gets what its symbols stand for."""
-        if dims is None or all(map(is_known, dims)):
-            return self.scan.type_of(name)
-        named.update((str(d), d) for d in dims if not is_known(d))
-        return helper.make_tensor_type_proto(
-            self.scan.dtypes[name], [d if isinstance(d, int) else str(d) for d in dims]
-        )
+        """Answers of onnx, and our own where it has none."""
+        dtypes = self.scan.dtypes
+        answers, failure = self.shared.functions.ask(node, dims, dtypes, values)
+        if failure:
+            self._failed(node, failure)
+        if answers and all(found is not None and None not in found for _, found in answers):
+            return answers
+        ours = contrib.infer(node, dims, dtypes, values)
+        return [
+            b if a[1] is None or (None in a[1] and b[1] is not None) else a
+            for a, b in zip_longest(answers, ours, fillvalue=(0, None))
+        ]
 
 
-def _vanishes(sizes: Sequence[int], inputs: Sequence[Shape]) -> bool:
+def _numbers(*answers: Answer) -> Sequence[int | None] | None:
+    """The numbers among sizes, from the first of the answers that has one for an axis."""
+    known = [found for found in answers if found is not None]
+    if not known:
+        return None
+    fitting = [found for found in known if len(found) == len(known[0])]
+    return [next((n for n in sizes if isinstance(n, int)), None) for sizes in zip(*fitting, strict=True)]
+
+
+def _vanishes(sizes: Sequence[int | None], inputs: Sequence[Shape]) -> bool:
     """Whether a size is negative, or zero though no input is empty: the numbers for the symbolic dims are too small."""
-    return any(n < 0 for n in sizes) or (0 in sizes and not any(0 in shape for shape in inputs))
+    return any(n is not None and n < 0 for n in sizes) or (0 in sizes and not any(0 in shape for shape in inputs))
 
 
 def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:

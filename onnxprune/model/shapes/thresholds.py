@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from onnxprune.model.shapes.entries import COMPUTES
+from onnxprune.model.shapes.entries import number
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.shapes.polynomials import Atom, Dim, Size
 
@@ -40,10 +40,10 @@ def other_sides(facts: Facts, inputs: Mapping[str, tuple[int, ...]]) -> list[dic
     chosen: list[dict[str, int]] = []
     for symbol in symbols:
         roots = {r + step for _, d in found for r in _roots(d, symbol, facts.sizes) for step in (-1, 0, 1)}
-        for number in sorted({*_TRIED, *roots}):
-            if not 0 < number <= facts.sizes[symbol] * max(1, largest) or len(chosen) == MOST_SETS:
+        for tried in sorted({*_TRIED, *roots}):
+            if not 0 < tried <= facts.sizes[symbol] * max(1, largest) or len(chosen) == MOST_SETS:
                 continue
-            numbers = {**facts.sizes, symbol: number}
+            numbers = {**facts.sizes, symbol: tried}
             new = _courses(found, numbers) - met
             if new:
                 met |= new
@@ -81,7 +81,7 @@ def _symbols(size: Dim) -> set[str]:
 
 def _roots(difference: Dim, symbol: str, numbers: Mapping[str, int]) -> Iterator[int]:
     """Numbers for a symbol between which a difference that is linear in it changes its sign."""
-    at = [value(difference, {**numbers, symbol: n}) for n in (1, 2, 3)]
+    at = [number(difference, {**numbers, symbol: n}) for n in (1, 2, 3)]
     if None not in at:
         one, two, three = (n for n in at if n is not None)
         slope = two - one
@@ -91,32 +91,5 @@ def _roots(difference: Dim, symbol: str, numbers: Mapping[str, int]) -> Iterator
 
 def _courses(found: Sequence[Compared], numbers: Mapping[str, int]) -> set[Course]:
     """How every comparison comes out; a clamp takes no course of its own where its operands are equal."""
-    signs = ((atom, value(difference, numbers)) for atom, difference in found)
+    signs = ((atom, number(difference, numbers)) for atom, difference in found)
     return {(atom, (n > 0) - (n < 0)) for atom, n in signs if n is not None and (n or atom.op not in _CLAMPS)}
-
-
-def value(size: Dim, numbers: Mapping[str, int]) -> int | None:
-    """The number that a size is; None where an axis that no rule can tell takes part."""
-    if not isinstance(size, Size):
-        return int(size)
-    total = 0
-    for atoms, factor in size.terms:
-        found = [_atom(atom, numbers) for atom in atoms]
-        if None in found:
-            return None
-        total += factor * math.prod(n for n in found if n is not None)
-    return total
-
-
-def _atom(atom: Atom, numbers: Mapping[str, int]) -> int | None:
-    if not atom.op:
-        return numbers.get(atom.name)
-    function = COMPUTES.get(atom.op)
-    operands = [None if isinstance(o, float) else value(o, numbers) for o in atom.operands]
-    if function is None or None in operands:
-        return None
-    try:
-        made = function(*operands)
-    except ArithmeticError:
-        return None
-    return None if isinstance(made, Size) else int(made)

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from onnxprune.model.shapes.constant_fold import slice_positions, sliced_range, split_sizes
+from onnxprune.model.shapes.polynomials import is_known
 from onnxprune.tracing.labels import Axes, as_line, is_barrier
 from onnxprune.tracing.rules.edit import LARGEST_INT64, Edit
 from onnxprune.tracing.rules.layout import take
@@ -14,6 +15,8 @@ from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
 from onnxprune.tracing.rules.site import COMPUTED, LONG, Letter, Letters, Site, Unsupported, through
 from onnxprune.typing import Array
+
+SELECTED = "how many positions come out depends on the values"
 
 
 def _bounds(site: Site) -> list[tuple[int, int, int, int] | None]:
@@ -175,15 +178,28 @@ def without(site: Site, axes: Axes, axis: int) -> Axes:
     return tuple(made)
 
 
-def _pads(site: Site) -> dict[int, tuple[int, int]]:
-    """Axis -> positions added in front of it and behind it."""
+COMPUTED_PADS = "padded by what is computed at run time"
+
+
+def _listed_in_part(site: Site, name: str, slot: int) -> list[int | None] | None:
+    """A list as `Site.listed` gives it, with None for the entries that the run alone knows."""
+    unknown = site.has(slot) and site.value(slot) is None
+    entries = site.facts.entries.get(site.node.input[slot]) if unknown else None
+    if entries is None:
+        known = site.listed(name, slot)
+        return None if known is None else list(known)
+    return [int(entry) if is_known(entry) else None for entry in entries.flat]
+
+
+def _pads(site: Site) -> dict[int, tuple[int | None, int | None]]:
+    """Axis -> positions added in front of it and behind it; None where the run alone knows how many."""
     rank = len(site.shape(0))
-    pads = site.listed("pads" if "pads" in site.attrs else "paddings", 1)
+    pads = _listed_in_part(site, "pads" if "pads" in site.attrs else "paddings", 1)
     if pads is None:
         raise Unsupported("pads are computed at run time")
     given = site.listed("axes", 3) if site.has(3) else None
     axes = [a % rank for a in given] if given is not None else list(range(rank))
-    return {a: (pads[i], pads[i + len(axes)]) for i, a in enumerate(axes) if pads[i] or pads[i + len(axes)]}
+    return {a: (pads[i], pads[i + len(axes)]) for i, a in enumerate(axes) if (pads[i], pads[i + len(axes)]) != (0, 0)}
 
 
 def _follow_pads(edit: Edit) -> None:
@@ -192,12 +208,17 @@ def _follow_pads(edit: Edit) -> None:
     pads = dict.fromkeys(range(len(site.shape(0))), (0, 0)) | _pads(site)
     new = dict(pads)
     for axis, (front, back) in pads.items():
-        if max(front, back) > 0 and axis in edit.changed():
+        if axis in edit.changed() and front is not None and back is not None and max(front, back) > 0:
             kept = edit.kept(None, axis)
             new[axis] = (int(kept[:front].sum()), int(kept[len(kept) - back :].sum()))
     if new != pads:
+        fronts, backs = (
+            [n for n in ends if n is not None] for ends in zip(*(new[a] for a in sorted(new)), strict=True)
+        )
+        if len(fronts) < len(new) or len(backs) < len(new):
+            raise Unsupported("a Pad has both static and computed pads")
         name = "paddings" if "paddings" in site.attrs else "pads"
-        edit.set_listed(name, 1, [new[a][0] for a in sorted(new)] + [new[a][1] for a in sorted(new)])
+        edit.set_listed(name, 1, fronts + backs)
         if site.has(3):
             edit.set_input(3, np.array(sorted(new), np.int64), "axes")
 
@@ -208,7 +229,10 @@ def pad(site: Site) -> list[Axes]:
     axes = list(site.labels(0))
     constant = site.attrs.get("mode", "constant") == "constant"
     for axis, (front, back) in _pads(site).items():
-        if min(front, back) < 0 or not constant:
+        if front is None or back is None:
+            site.ledger.fix(axes[axis], site.reason(COMPUTED_PADS))
+            axes[axis] = site.barrier(COMPUTED_PADS)
+        elif min(front, back) < 0 or not constant:
             site.ledger.fix(axes[axis], site.reason("padded with neighbours or cropped"))
             axes[axis] = site.barrier("padded with neighbours or cropped")
         elif not is_barrier(axes[axis]) and site.is_too_long(site.out_shape()[axis], axes[axis]):
@@ -224,6 +248,16 @@ def pad(site: Site) -> list[Axes]:
 def _spread(site: Site, labels: Array, axis: int, padded: int) -> Array:
     """A field whose rows are padded: the rows are made equal."""
     return site.uniform(labels, axis) if labels.shape[padded] > 1 else labels
+
+
+@rule("Compress")
+def compress(site: Site) -> list[Axes]:
+    """Kept across `axis`, which must stay whole, as must its condition; without one, nothing passes."""
+    if "axis" not in site.attrs:
+        raise Unsupported(SELECTED)
+    axis, rank = axis_of(site, 0), len(site.shape(0))
+    output: list[Letter] = ["selected" if a == axis else a for a in range(rank)]
+    return through(site, [range(rank), ["condition"]], [output], fixes={axis: SELECTED, "condition": SELECTED})
 
 
 @rule("GatherElements")

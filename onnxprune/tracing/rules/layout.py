@@ -42,6 +42,28 @@ def matching_blocks(old: Shape, new: Shape) -> list[Block]:
     return blocks
 
 
+def _blocks(site: Site) -> list[Block]:
+    """The blocks of a node that lays positions out.
+
+    Numbers that stand for sizes which depend on values need not fit. Then all axes between those that stay are one.
+    """
+    old, new = site.shape(0), site.out_shape()
+    try:
+        return matching_blocks(old, new)
+    except Unsupported:
+        before, behind = site.dims(site.node.input[0]), site.dims(site.node.output[0])
+        if all(map(is_known, (*before, *behind))):
+            raise
+    most = min(len(old), len(new))
+    front = next((a for a in range(most) if before[a] != behind[a]), most)
+    back = next((a for a in range(most - front) if before[-1 - a] != behind[-1 - a]), most - front)
+    ends = len(old) - back, len(new) - back
+    blocks = [([a], [a]) for a in range(front)]
+    blocks += [(list(range(front, ends[0])), list(range(front, ends[1])))]
+    blocks += [([ends[0] + a], [ends[1] + a]) for a in range(back)]
+    return [(ins, outs) for ins, outs in blocks if [old[a] for a in ins] != [1] or len(outs) != 1]
+
+
 def _retarget_shape(edit: Edit) -> None:
     """The target shape follows."""
     edit.retarget(1)
@@ -51,9 +73,9 @@ def _retarget_shape(edit: Edit) -> None:
 @rule("Flatten", "Squeeze", "Unsqueeze")
 def reshape(site: Site) -> list[Axes]:
     """Merged axes carry the labels of the labelled one; a split has rows, or positions within rows."""
-    old, new, axes = site.shape(0), site.out_shape(), site.labels(0)
+    new, axes = site.out_shape(), site.labels(0)
     made: list[Array | None] = [None] * len(new)
-    blocks = matching_blocks(old, new)
+    blocks = _blocks(site)
     for block in blocks:
         ins, outs = block
         if not all(is_barrier(axes[a]) for a in ins) and not _is_aligned(site, block):
@@ -226,7 +248,10 @@ def tile(site: Site) -> list[Axes]:
     made = []
     for axis, (labels, o, n) in enumerate(zip(site.labels(0), old, new, strict=True)):
         line = site.uniform(labels, axis)
-        if not is_barrier(line) and o != n:
+        if not is_barrier(line) and axis in site.facts.dynamic.get(site.node.output[0], ()):
+            site.ledger.fix(line, site.reason(COUNTED))
+            line = site.barrier(COUNTED)
+        elif not is_barrier(line) and o != n:
             line = site.barrier(LONG) if site.is_too_long(n, line) else np.tile(line, n // o)
         made.append(line)
         if o == 1 != n:

@@ -89,7 +89,7 @@ def crop(site: Site) -> list[Axes]:
 
 def _resampled(site: Site) -> set[int]:
     """The axes that are resampled: one may be, and keep its size."""
-    old, new = site.shape(0), site.out_shape()
+    old, new = site.dims(site.node.input[0]), site.dims(site.node.output[0])
     found = {a for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n}
     listed = [a % len(old) for a in site.attrs.get("axes", range(len(old)))]
     scales = site.value(1 if site.node.op_type == "Upsample" or site.version < 11 else 2)

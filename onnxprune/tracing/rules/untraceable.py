@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 _BY_REASON = {
     "what it returns are positions": "NonMaxSuppression NonZero Unique",
-    "how many positions come out depends on the values": "Compress",
     "indices count through all axes": "MaxUnpool",
     "what is drawn at random depends on the sizes": "Bernoulli Multinomial",
     "a sequence or optional may hold tensors of any size": """ConcatFromSequence Optional OptionalGetElement

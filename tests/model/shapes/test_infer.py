@@ -127,14 +127,14 @@ def one() -> onnx.TensorProto:
     return helper.make_tensor("one", TensorProto.INT64, [1], [1])
 
 
-def test_a_value_that_only_the_run_knows_makes_no_shape() -> None:
+def test_a_value_that_only_the_run_knows_makes_no_static_size() -> None:
     net = Net()
     x = net.input([2, 8])
     y = net.add("Reshape", x, net.input([2], "target", dtype=INT64))
     z = net.add("Relu", y)
     facts = facts_of(net)
-    assert y not in facts.shapes
-    assert z not in facts.shapes
+    assert len(facts.shapes[y]) == len(facts.shapes[z]) == 2
+    assert facts.dynamic[y] == facts.dynamic[z] == {0, 1}
 
 
 def test_declared_shapes_help_behind_unknown_operators() -> None:
@@ -150,11 +150,13 @@ def test_declared_shapes_help_behind_unknown_operators() -> None:
     assert facts.dynamic[z] == {0}
 
 
-def test_declared_shapes_over_other_symbols_do_not() -> None:
+def test_declared_shapes_over_other_symbols_tell_the_other_axes() -> None:
     net = Net()
     y = net.add("Mystery", net.input([2, 8]), domain="com.example")
     proto = net.proto([helper.make_tensor_value_info(y, TensorProto.FLOAT, [2, "unknown"])])
-    assert y not in infer(load(proto, check=False)).shapes
+    facts = infer(load(proto, check=False))
+    assert facts.shapes[y][0] == 2
+    assert facts.dynamic[y] == {1}
 
 
 def test_dims_that_are_sums() -> None:
