@@ -8,8 +8,8 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ from onnxprune import reading
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import external as ext
 from onnxprune.model import serialize, validate
+from onnxprune.model.mend import mended
 from onnxprune.model.serialize import Blob
 
 _INLINE_BYTES = 1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
@@ -37,12 +38,14 @@ class Model:
         values: makers of data that is not in the proto, by name of the initializer. The initializer says the
             shape and type (and stays marked as external, if the model is to be saved with external data). A
             maker is called each time that the data is needed, and its result is not kept.
+        mended: what was put right in the file when it was loaded, a line each.
     """
 
     proto: ModelProto
     folder: Path | None = None
     path: Path | None = None
     values: Mapping[str, Callable[[], np.ndarray]] = field(default_factory=dict)
+    mended: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -142,14 +145,22 @@ class Model:
 # --- load -------------------------------------------------------------------------------------------------
 
 
-def load(source: Any, *, check: bool = True, folder: str | os.PathLike[str] | None = None) -> Model:
+def load(
+    source: Any,
+    *,
+    check: bool = True,
+    folder: str | os.PathLike[str] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Model:
     """Loads a model.
 
     Args:
-        source: a path, "-" for standard input, bytes, a binary stream, an `onnx.ModelProto` (not copied), an
-            `onnx_graphsurgeon.Graph`, or a `Model` (returned as it is).
-        check: refuse what ONNX's checker refuses, and external data that is missing, short or out of bounds.
+        source: a path, "-" for standard input, bytes, a binary stream, an `onnx.ModelProto` (not copied unless it is
+            mended), an `onnx_graphsurgeon.Graph`, or a `Model` (returned as it is).
+        check: refuse what ONNX's checker refuses, and external data that is missing, short or out of bounds; what can
+            be put right in one way only is mended first (see `model/mend.py`).
         folder: where external data is, if not next to the path.
+        shapes: sizes of inputs to which the file gives none; inputs that have a shape keep it.
 
     Raises:
         UsageError: the source cannot be read.
@@ -166,9 +177,13 @@ def load(source: Any, *, check: bool = True, folder: str | os.PathLike[str] | No
         raise ModelError(f"{model.name} is not an ONNX model: it has no {lacking}", hint="export it again")
     if check:
         try:
+            validate.check_harmless(proto, model.name)
+            proto, notes = mended(proto, shapes)
             validate.check(proto, model.folder, model.name)
         except (UnicodeDecodeError, TypeError) as error:  # upb hands out text that is not UTF-8 as it is
             raise ModelError(f"{model.name}: a name in it is not UTF-8 text", hint="the file is damaged") from error
+        if notes:
+            return replace(model, proto=proto, mended=notes)
     return model
 
 

@@ -15,16 +15,25 @@ from onnx import ModelProto, TensorProto, defs, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model.external import byte_size, check_stored, is_external, locate, nodes, tensors
+from onnxprune.model.mend import cycle
 from onnxprune.model.traps import refuse_traps
 from onnxprune.termination import killable
 
 logger = logging.getLogger(__name__)
 
 _SMALL = 1024
+# Nodes of a cycle that a message names.
+_MOST_NAMED = 6
 # Elements; sparse weights are made dense to be cut.
 LARGEST_SPARSE = 1 << 28
 _BUILT_IN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
 _UNREGISTERED = "onnxprune.unregistered"
+
+
+def check_harmless(proto: ModelProto, name: str) -> None:
+    """Refuses text that is not UTF-8, and nodes on which ONNX's shape inference never ends."""
+    _check_text(proto, name)
+    refuse_traps(proto, name)
 
 
 def check(proto: ModelProto, folder: Path | None, name: str) -> None:
@@ -35,7 +44,6 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
         folder: what external data is relative to; None puts off its check until the data is needed.
         name: what messages call the model.
     """
-    _check_text(proto, name)
     sizes: dict[str, tuple[Path, int]] = {}
     external = False
     for tensor in tensors(proto):
@@ -46,7 +54,7 @@ def check(proto: ModelProto, folder: Path | None, name: str) -> None:
         if folder is not None:  # else when the data is needed
             locate(tensor, folder, sizes)
     _check_sparse(proto, name)
-    refuse_traps(proto, name)
+    _check_declared(proto, name)
     stand_in = _without_weights(proto, name)
     if external:  # what is left of it; the checker would look for the file
         for tensor in filter(is_external, tensors(stand_in)):
@@ -97,6 +105,20 @@ def _is_repeated(field: Any) -> bool:
     return bool(field.label == field.LABEL_REPEATED if known is None else known)
 
 
+def _check_declared(proto: ModelProto, name: str) -> None:
+    """Refuses inputs without a type or shape and outputs without a type, by their names."""
+    for kind, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            tensor = value.type.tensor_type
+            if value.type.WhichOneof("value") is None or (value.type.HasField("tensor_type") and not tensor.elem_type):
+                raise ModelError(f"{name}: graph {kind} '{value.name}' has no type", hint="export the model again")
+            if kind == "input" and value.type.HasField("tensor_type") and not tensor.HasField("shape"):
+                raise ModelError(
+                    f"{name}: graph input '{value.name}' has no shape, and its readers leave it open",
+                    hint=f"give one: --shape {value.name}=1,3,224,224 (shapes={{'{value.name}': (1, 3, 224, 224)}})",
+                )
+
+
 def _check_sparse(proto: ModelProto, name: str) -> None:
     """Refuses sparse weights whose indices lie outside, or that would be huge if they were dense."""
     for sparse in proto.graph.sparse_initializer:
@@ -145,6 +167,9 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
 
 def _loosen(bare: ModelProto, name: str) -> None:
     """Lets the checker pass over what is unknown rather than wrong."""
+    for value in bare.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
     if bare.ir_version > onnx.IR_VERSION:
         logger.warning("%s: IR version %d is newer than the installed onnx knows", name, bare.ir_version)
         bare.ir_version = onnx.IR_VERSION
@@ -194,8 +219,11 @@ def _invalid(proto: ModelProto, name: str, message: str) -> ModelError:
     user = next((n for n in nodes(proto) if value in n.input), None)
     where = f"node '{user.name or user.output[0]}' ({user.op_type})" if user else "a node"
     if any(value in node.output for node in nodes(proto)):
+        around = [f"'{label}'" for label in cycle(proto)]
+        rest = f" and {len(around) - _MOST_NAMED} more" if len(around) > _MOST_NAMED else ""
+        why = f" (a cycle: {', '.join(around[:_MOST_NAMED])}{rest})" if around else ""
         return ModelError(
-            f"{name}: nodes are not sorted: {where} reads '{value}', which only a later node makes",
-            hint="sort the nodes topologically, for instance with onnx_graphsurgeon's Graph.toposort()",
+            f"{name}: nodes are not sorted: {where} reads '{value}', which only a later node makes{why}",
+            hint="nothing can run a cycle; export the model again" if around else "export the model again",
         )
     return ModelError(f"{name}: {where} reads '{value}', which nothing makes", hint="export it again")

@@ -81,6 +81,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "options": dict(result.plan.options),
         "before": cost(result.before),
         "after": cost(result.after),
+        "mended": list(result.groups.model.mended),
         "groups": steps(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
         "branches": [asdict(branches) for branches in branches_taken(result.groups.tracing)],
@@ -157,6 +158,7 @@ def inspection(groups: Groups, of: Cost, times: Mapping[str, GroupTime] | None =
     return {
         "cost": cost(of),
         "prunable": {"params": held, "of": total},
+        "mended": list(groups.model.mended),
         "groups": [group(g) | ({"time": asdict(times[g.name])} if times else {}) for g in groups.groups],
         "barriers": [barrier(b) for b in groups.barriers],
     }

@@ -103,7 +103,7 @@ def ratio(of: Ratio) -> str:
 
 def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
-    lines = [*costs(result.before, result.after), "", *removal(result.plan)]
+    lines = [*costs(result.before, result.after), "", *mends(result.groups), *removal(result.plan)]
     lines += [
         *branches(branches_taken(result.groups.tracing)),
         *budgets(result.goals),
@@ -117,6 +117,11 @@ def outcome(result: Outcome) -> list[str]:
     if result.repair is not None:
         lines.append(entry("repair", repair(result.repair)))
     return lines + locked(result.groups)
+
+
+def mends(groups: Groups) -> list[str]:
+    """What was put right in the file when it was loaded."""
+    return [entry("mended", note) for note in groups.model.mended]
 
 
 def repair(of: Repair) -> str:
@@ -285,6 +290,7 @@ def inspection(
         f"{numbers.size(cost.size)} of weights",
         f"{numbers.percent(held, total)} of the weights can be pruned, "
         f"in {numbers.plural(len(groups.groups), 'group')}",
+        *mends(groups),
         "",
         *_groups(groups.groups, times or {}, members=members),
     ]

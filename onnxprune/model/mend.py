@@ -1,0 +1,351 @@
+"""What ONNX Runtime accepts and ONNX's checker refuses, put right where there is one way only to do that."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, defs, helper, shape_inference
+
+from onnxprune.errors import UsageError
+from onnxprune.model.external import nodes
+from onnxprune.model.protos import MICROSOFT, without_weights
+from onnxprune.model.rank_of_inputs import shape_by_readers
+from onnxprune.model.shapes import contrib
+from onnxprune.model.shapes.polynomials import Dims, symbol
+from onnxprune.termination import killable
+
+# Runs of shape inference, between which outputs of ONNX Runtime's own operators become known.
+_MOST_ROUNDS = 64
+# Input -> its sizes, as the caller gave them.
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A flaw of a file, and its repair.
+
+    Attributes:
+        name: what the flaw is called.
+        wrong: what is wrong; the report says it with what was done.
+        is_needed: whether a model may have the flaw.
+        put_right: changes the model, and says what of it was mended; what is in doubt stays as it is.
+    """
+
+    name: str
+    wrong: str
+    is_needed: Callable[[ModelProto, Shapes], bool]
+    put_right: Callable[[ModelProto, Shapes], list[str]]
+
+
+def mended(proto: ModelProto, shapes: Shapes | None = None) -> tuple[ModelProto, tuple[str, ...]]:
+    """The model without its flaws, and what was mended; a model without flaws is returned as it is.
+
+    Args:
+        proto: the model; never changed.
+        shapes: sizes of inputs to which the file gives none.
+
+    Raises:
+        UsageError: no input is called like one of `shapes`.
+    """
+    shapes = dict(shapes or {})
+    _check_names(proto, shapes)
+    notes: list[str] = []
+    copied = False
+    for mend in MENDS:
+        if mend.is_needed(proto, shapes):
+            if not copied:
+                proto, copied = _copy(proto), True
+            done = mend.put_right(proto, shapes)
+            notes += [f"{mend.wrong}: {', '.join(done)}"] if done else []
+    return proto, tuple(notes)
+
+
+def _copy(proto: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    return copy
+
+
+def _check_names(proto: ModelProto, shapes: Shapes) -> None:
+    known = [value.name for value in _given(proto)]
+    for name in shapes:
+        if name not in known:
+            raise UsageError(f"no input is called {name!r}", hint=f"known: {', '.join(known)}")
+
+
+def _given(proto: ModelProto) -> Iterator[ValueInfoProto]:
+    """The inputs that a caller gives."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return (value for value in proto.graph.input if value.name not in stored)
+
+
+# --- the order of nodes -----------------------------------------------------------------------------------
+
+
+def _scopes(proto: ModelProto) -> Iterator[tuple[str, Any]]:
+    """All that has nodes, with what it is called: the graph, the bodies in it, and functions."""
+    for place, root in (("the graph", proto.graph), *((f"function '{f.name}'", f) for f in proto.functions)):
+        pending: list[tuple[str, Any]] = [(place, root)]
+        while pending:
+            called, scope = pending.pop()
+            yield called, scope
+            for node in scope.node:
+                label = node.name or next(iter(node.output), "")
+                pending += [(f"'{body.name}' of {node.op_type} '{label}'", body) for body in _bodies(node)]
+
+
+def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in the attributes of a node, whatever type the attributes name; exporters leave it out."""
+    for attribute in node.attribute:
+        yield from (attribute.g,) if attribute.HasField("g") else ()
+        yield from attribute.graphs
+
+
+def _taken(node: NodeProto) -> set[str]:
+    """The tensors that a node reads, in its bodies too, without those that the bodies make."""
+    found = set(node.input)
+    for body in _bodies(node):
+        own = {o for inner in body.node for o in inner.output}.union(
+            (value.name for value in (*body.input, *body.initializer)), (s.values.name for s in body.sparse_initializer)
+        )
+        found |= {name for inner in body.node for name in _taken(inner)}.union(o.name for o in body.output) - own
+    return found - {""}
+
+
+def unsorted(listed: Sequence[NodeProto]) -> bool:
+    """Whether a node reads what only a later node of the list makes."""
+    later = {o for node in listed for o in node.output if o}
+    for node in listed:
+        if not later.isdisjoint(_taken(node)):
+            return True
+        later.difference_update(node.output)
+    return False
+
+
+def order(listed: Sequence[NodeProto]) -> tuple[list[int], list[int]]:
+    """The places of nodes in the order in which they can run, and of those that cannot.
+
+    Of the nodes that can run next, the first goes first. Those of cycles cannot run, nor those that wait for them.
+    """
+    maker = {o: place for place, node in reversed(list(enumerate(listed))) for o in node.output if o}
+    needs = [{maker[name] for name in _taken(node) if name in maker} for node in listed]
+    readers: list[list[int]] = [[] for _ in listed]
+    for place, sources in enumerate(needs):
+        for source in sources:
+            readers[source].append(place)
+    waiting = [len(sources) for sources in needs]
+    ready = [place for place, count in enumerate(waiting) if not count]
+    found: list[int] = []
+    while ready:
+        place = heapq.heappop(ready)
+        found.append(place)
+        for reader in readers[place]:
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                heapq.heappush(ready, reader)
+    return found, sorted(set(range(len(listed))) - set(found))
+
+
+def cycle(proto: ModelProto) -> list[str]:
+    """The nodes of one cycle, by name or first output, in the order in which they read each other; none if none."""
+    for _, scope in _scopes(proto):
+        rest = order(scope.node)[1]
+        maker = {o: place for place in rest for o in scope.node[place].output if o}
+        path: list[int] = []
+        place = next(iter(rest), None)
+        while place is not None and place not in path:
+            path.append(place)
+            # What is left always reads something else that is left: following that ends in a cycle.
+            place = min(maker[name] for name in _taken(scope.node[place]) if name in maker)
+        if place is not None:
+            around = [scope.node[i] for i in path[path.index(place) :]]
+            return [node.name or next(filter(None, node.output), node.op_type) for node in reversed(around)]
+    return []
+
+
+def _is_unsorted(proto: ModelProto, _: Shapes) -> bool:
+    return any(unsorted(scope.node) for _, scope in _scopes(proto))
+
+
+def _sort(proto: ModelProto, _: Shapes) -> list[str]:
+    done = []
+    for place, scope in list(_scopes(proto)):
+        if unsorted(scope.node):
+            found, rest = order(scope.node)
+            if not rest:
+                copies = [NodeProto.FromString(node.SerializeToString()) for node in scope.node]
+                del scope.node[:]
+                scope.node.extend(copies[i] for i in found)
+                done.append(f"those of {place} are sorted")
+    return done
+
+
+# --- imports of operator sets -----------------------------------------------------------------------------
+
+# Domains that ONNX Runtime imports by itself. The version of ONNX's own operators is in doubt where none is given.
+_ONE_VERSION = frozenset((MICROSOFT, "com.microsoft.nchwc", "com.microsoft.experimental", "com.ms.internal.nhwc"))
+_VERSIONED = frozenset(("ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"))
+
+
+def _missing_imports(proto: ModelProto) -> Iterator[tuple[Any, str, int]]:
+    """(the model or a function, a known domain that it uses and does not import, the version)."""
+    for scope, root in ((proto, proto.graph), *((function, function) for function in proto.functions)):
+        imported = {opset.domain for opset in scope.opset_import}
+        used: dict[str, set[str]] = {}
+        for node in nodes(root):
+            used.setdefault(node.domain, set()).add(node.op_type)
+        for domain, operators in used.items():
+            if domain not in imported and domain in _ONE_VERSION | _VERSIONED:
+                yield scope, domain, _version(domain, operators)
+
+
+def _version(domain: str, operators: Iterable[str]) -> int:
+    """The first version that has the operators as they are today, which ONNX Runtime runs."""
+    known = [defs.get_schema(op, domain).since_version for op in operators if defs.has(op, domain)]
+    return max(known, default=1)
+
+
+def _lacks_imports(proto: ModelProto, _: Shapes) -> bool:
+    return any(True for _ in _missing_imports(proto))
+
+
+def _import(proto: ModelProto, _: Shapes) -> list[str]:
+    missing = list(_missing_imports(proto))
+    for scope, domain, version in missing:
+        scope.opset_import.add(domain=domain, version=version)
+    return [f"{domain} {version} is imported" for _, domain, version in missing]
+
+
+# --- types and shapes of inputs and outputs ---------------------------------------------------------------
+
+
+def is_incomplete(value: ValueInfoProto) -> bool:
+    """Whether a tensor is declared without its type or its shape."""
+    kind = value.type.WhichOneof("value")
+    if kind is None:
+        return True
+    return kind == "tensor_type" and not (value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape"))
+
+
+def _lacks_shape(value: ValueInfoProto) -> bool:
+    return value.type.WhichOneof("value") == "tensor_type" and not value.type.tensor_type.HasField("shape")
+
+
+def _inputs_lack_shapes(proto: ModelProto, _: Shapes) -> bool:
+    return any(map(_lacks_shape, proto.graph.input))
+
+
+def _give_shapes(proto: ModelProto, shapes: Shapes) -> list[str]:
+    """Give inputs the shape that the caller gives, that the stored weight has, or that its readers ask for."""
+    stored = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+    done = []
+    for value in filter(_lacks_shape, proto.graph.input):
+        dims: Sequence[int | None] | None = shapes.get(value.name, stored.get(value.name))
+        if dims is None:
+            dims = shape_by_readers(proto.graph, value.name)
+        if dims is not None:
+            _put_shape(value, dims)
+            done.append(f"'{value.name}' is [{', '.join('?' if d is None else str(d) for d in dims)}]")
+    return done
+
+
+def _put_shape(value: ValueInfoProto, dims: Iterable[int | None]) -> None:
+    shape = value.type.tensor_type.shape
+    shape.SetInParent()
+    for size in dims:
+        dim = shape.dim.add()
+        if size is not None:
+            dim.dim_value = size
+
+
+def _outputs_are_incomplete(proto: ModelProto, _: Shapes) -> bool:
+    return any(map(is_incomplete, proto.graph.output))
+
+
+def _type_outputs(proto: ModelProto, _: Shapes) -> list[str]:
+    """Give outputs the type and the shape that shape inference finds."""
+    done = []
+    found = _inferred(proto)
+    for value in filter(is_incomplete, proto.graph.output):
+        known = found.get(value.name)
+        if known is None or known.WhichOneof("value") is None:
+            continue
+        own, new = value.type.tensor_type, known.tensor_type
+        if value.type.WhichOneof("value") is None:
+            value.type.CopyFrom(known)
+        elif known.HasField("tensor_type"):
+            own.elem_type = own.elem_type or new.elem_type
+            if new.HasField("shape") and not own.HasField("shape"):
+                own.shape.CopyFrom(new.shape)
+        done.append(f"'{value.name}' is {_shown(value)}")
+    return done
+
+
+def _shown(value: ValueInfoProto) -> str:
+    if not value.type.HasField("tensor_type"):
+        return str(value.type.WhichOneof("value")).removesuffix("_type")
+    kind = value.type.tensor_type
+    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    if not kind.HasField("shape"):
+        return f"{name} of a shape that only a run tells"
+    dims = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in kind.shape.dim)
+    return f"{name} [{', '.join(dims)}]"
+
+
+def _inferred(proto: ModelProto) -> dict[str, TypeProto]:
+    """What shape inference says of the tensors of the graph."""
+    light = without_weights(proto)
+    for value in list(light.graph.output):
+        if value.type.WhichOneof("value") is None:
+            light.graph.output.remove(value)
+    known: dict[str, TypeProto] = {}
+    for _ in range(_MOST_ROUNDS):
+        try:
+            with killable():
+                graph = shape_inference.infer_shapes(light, data_prop=True).graph
+        except (shape_inference.InferenceError, ValueError, RuntimeError):
+            graph = light.graph
+        declared = (*graph.value_info, *graph.input, *graph.output)
+        known = {t.name: helper.make_tensor_type_proto(t.data_type, t.dims) for t in graph.initializer}
+        known |= {value.name: value.type for value in declared if not is_incomplete(value)}
+        new = _behind_runtime_operators(proto, known)
+        if not new:
+            break
+        light.graph.value_info.extend(new)
+    return known
+
+
+def _behind_runtime_operators(proto: ModelProto, known: Mapping[str, TypeProto]) -> list[ValueInfoProto]:
+    """The outputs of operators that only ONNX Runtime has, as far as their inputs are known, and they are not."""
+    found = []
+    for node in proto.graph.node:
+        inputs = [name for name in node.input if name]
+        if node.domain != MICROSOFT or node.output[0] in known or any(name not in known for name in inputs):
+            continue
+        kinds = {name: known[name].tensor_type for name in inputs}
+        dims = {name: _dims(name, kind) for name, kind in kinds.items()}
+        told = contrib.infer(node, dims, {name: kind.elem_type for name, kind in kinds.items()}, {})
+        for name, (dtype, sizes) in zip(node.output, told, strict=False):
+            if name and sizes is not None:
+                plain = [int(n) if isinstance(n, int) else None for n in sizes]
+                found.append(helper.make_tensor_value_info(name, dtype, plain))
+    return found
+
+
+def _dims(name: str, kind: TypeProto.Tensor) -> Dims:
+    """The sizes of a declared tensor; a symbol for each that is open."""
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else symbol(f"{name}[{axis}]") for axis, d in enumerate(kind.shape.dim)
+    )
+
+
+MENDS = (
+    Mend("sorted", "nodes were not in the order in which they run", _is_unsorted, _sort),
+    Mend("opsets", "operator sets were not imported", _lacks_imports, _import),
+    Mend("inputs", "inputs had no shape", _inputs_lack_shapes, _give_shapes),
+    Mend("outputs", "outputs had no type or shape", _outputs_are_incomplete, _type_outputs),
+)
