@@ -153,7 +153,15 @@ class Session:
 class Deployed(Session):
     """A model as its users run it, with all that the runtime does to make it fast; for timing."""
 
-    def __init__(self, model: Model | Path, setting: Setting, *, profile: str = "", optimised_to: str = "") -> None:
+    def __init__(
+        self,
+        model: Model | Path,
+        setting: Setting,
+        *,
+        profile: str = "",
+        optimised_to: str = "",
+        memory_pattern: bool = True,
+    ) -> None:
         """Prepare `model`.
 
         Args:
@@ -161,11 +169,13 @@ class Deployed(Session):
             setting: what it runs on.
             profile: where the times of single operators go (a file name starts like this); nowhere if empty.
             optimised_to: file for the graph that the runtime makes of the model; none if empty.
+            memory_pattern: reserve all memory of a run at once, which is quicker and takes more of it.
 
         Raises:
             RunError: the runtime refuses it.
         """
         options = _options(setting.threads)
+        options.enable_mem_pattern = memory_pattern
         # Threads of one session that go on spinning would take time from the next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if profile:

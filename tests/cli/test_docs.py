@@ -17,6 +17,7 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria, errors
+from onnxprune.autodiff.registry import find_vjp
 from onnxprune.calibration.preprocess import Preprocess, preprocess_of
 from onnxprune.cli import main
 from onnxprune.model import load
@@ -58,7 +59,9 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("path", [README, ROOT / "docs" / "library.md"], ids=page_id)
+@pytest.mark.parametrize(
+    "path", [README, *(ROOT / "docs" / f"{page}.md" for page in ("library", "gradients"))], ids=page_id
+)
 def test_python_blocks_run(path, workplace, capsys):
     """In order, in one namespace, as a reader would."""
     code = blocks(path, "python")
@@ -74,6 +77,8 @@ def test_python_blocks_run(path, workplace, capsys):
         assert result.report.verdict is not None and result.report.verdict.error < 1e-5
         assert not any(step.remove for step in result.plan.steps if step.group.startswith("fc"))
         assert len(capsys.readouterr().out.splitlines()) == len(result.plan.steps)
+    elif path.stem == "gradients":
+        assert find_vjp("com.example", "Gate") is not None
     else:
         assert "l4" in criteria.names()
         assert registry.find("com.example", "Gate", 1) is not None

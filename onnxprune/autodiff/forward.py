@@ -1,0 +1,331 @@
+"""The training copy of a model: one batch shape, one precision, operators that have rules, and every shape measured.
+
+The deployed model is never touched: the copy is brought to a recent version of ONNX, functions and decided branches
+are written out, and half-precision numbers become float32. Shapes and types come from one run with every tensor as an
+output, so no rule needs arithmetic on shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.autodiff.builder import GraphBuilder, Shape, Value
+from onnxprune.autodiff.lowering.registry import find_lowering
+from onnxprune.autodiff.parameters import default_parameters
+from onnxprune.autodiff.registry import find_vjp, has_zero_gradient
+from onnxprune.autodiff.standard import converted, written_out
+from onnxprune.errors import ModelError
+from onnxprune.model import Model
+from onnxprune.model.inline import inlined
+from onnxprune.model.protos import SMALL, keep
+from onnxprune.runtime import Session
+from onnxprune.typing import Array
+
+# Operators that give something else at every run: nothing that they reach is a constant.
+_RANDOM = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
+_SHAPES = frozenset(("Shape", "Size"))
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+# Attributes that hold an element type.
+_TYPE_ATTRIBUTES = frozenset(("dtype", "to", "output_dtype", "stash_type", "softmax_precision"))
+
+
+@dataclass(eq=False)
+class Forward:
+    """A model laid out for differentiation.
+
+    Attributes:
+        graph: its nodes and the constants among its tensors.
+        parameters: name -> elements of the initializers to differentiate by, as float32 or float64.
+        inputs: graph inputs by name.
+        outputs: graph outputs by name.
+        opset: version of ONNX's own operators.
+    """
+
+    graph: GraphBuilder
+    parameters: Mapping[str, Array]
+    inputs: Mapping[str, Value]
+    outputs: Mapping[str, Value]
+    opset: int = 18
+
+
+def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] | None = None) -> Forward:
+    """Make the training copy of a model at the batch shape of `feeds`.
+
+    Args:
+        model: any model.
+        feeds: name -> array for every graph input.
+        parameters: float initializers to differentiate by; those that look like weights if None.
+
+    Raises:
+        ModelError: an operator cannot be brought to a recent version of ONNX.
+        RunError: the model does not run on these inputs.
+    """
+    proto, arrays = _separated(inlined(model))
+    fed = {name: _single(np.asarray(value)) for name, value in feeds.items()}
+    proto = _with_weights_declared(proto, arrays, fed, converted)
+    _widen(proto.graph)
+    proto = _without_decided_branches(proto, arrays, fed)
+    proto = _with_weights_declared(proto, arrays, fed, partial(written_out, is_known=_is_known))
+    chosen = default_parameters(proto.graph.node, arrays) if parameters is None else list(parameters)
+    unknown = [name for name in chosen if name not in arrays or arrays[name].dtype.kind != "f"]
+    if unknown:
+        raise ModelError(f"the model has no float initializer {unknown[0]!r}", hint="name initializers of the model")
+    return _measured(proto, arrays, fed, {name: arrays[name] for name in chosen})
+
+
+def _is_known(node: onnx.NodeProto) -> bool:
+    """Whether a node is differentiated, lowered, or ends gradients."""
+    known = find_vjp(node.domain, node.op_type) or find_lowering(node.domain, node.op_type)
+    return known is not None or has_zero_gradient(node)
+
+
+def _with_weights_declared(
+    proto: onnx.ModelProto,
+    arrays: dict[str, Array],
+    feeds: Mapping[str, Array],
+    change: Callable[[onnx.ModelProto], onnx.ModelProto],
+) -> onnx.ModelProto:
+    """Change a graph by a function of ONNX that wants types: small arrays as initializers, the others as inputs."""
+    graph = proto.graph
+    for value in graph.input:
+        if value.name in feeds:
+            array = feeds[value.name]
+            value.CopyFrom(helper.make_tensor_value_info(value.name, _elem_type(array), array.shape))
+    for name, array in arrays.items():
+        graph.input.append(helper.make_tensor_value_info(name, _elem_type(array), array.shape))
+        if array.size <= SMALL:
+            graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+    changed = change(proto)
+    keep(changed.graph.input, lambda value: value.name not in arrays)
+    arrays.update((t.name, numpy_helper.to_array(t)) for t in changed.graph.initializer if t.name not in arrays)
+    del changed.graph.initializer[:]
+    for node in changed.graph.node:
+        if node.op_type == "Constant" and not node.domain:
+            arrays[node.output[0]] = _single(_constant(Model(changed), node))
+    keep(changed.graph.node, lambda node: node.op_type != "Constant" or bool(node.domain))
+    return changed
+
+
+# --- weights apart from the graph --------------------------------------------------------------------------
+
+
+def _separated(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """The graph with its initializers as inputs, and their elements."""
+    proto = onnx.ModelProto()
+    source = model.proto
+    proto.ir_version = max(source.ir_version, 8)  # older files list initializers as inputs
+    proto.opset_import.extend(source.opset_import)
+    graph = proto.graph
+    graph.name = source.graph.name or "graph"
+    arrays: dict[str, Array] = {}
+    for tensor in source.graph.initializer:
+        arrays[tensor.name] = _single(model.array(tensor))
+    for sparse in source.graph.sparse_initializer:
+        arrays[sparse.values.name] = _single(model.array(sparse.values.name))
+    for node in source.graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            arrays[node.output[0]] = _single(_constant(model, node))
+        else:
+            graph.node.add().CopyFrom(node)
+    graph.input.extend(value for value in source.graph.input if value.name not in arrays)
+    graph.output.extend(source.graph.output)
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return proto, arrays
+
+
+def _constant(model: Model, node: onnx.NodeProto) -> Array:
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        return model.array(attribute.t)
+    if attribute.name == "sparse_value":
+        raise ModelError(f"Constant {node.name!r} is sparse", hint="make its value dense")
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    return np.asarray(helper.get_attribute_value(attribute), kinds.get(attribute.name))
+
+
+def _single(array: Array) -> Array:
+    """Half-precision numbers as float32."""
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Replace half precision by float32 in everything that a graph declares."""
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type in _HALF:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    del graph.value_info[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _HALF:
+                attribute.i = TensorProto.FLOAT
+            elif attribute.HasField("t") and attribute.t.data_type in _HALF:
+                attribute.t.CopyFrom(numpy_helper.from_array(_single(numpy_helper.to_array(attribute.t))))
+            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                for tensor in body.initializer:
+                    if tensor.data_type in _HALF:
+                        tensor.CopyFrom(numpy_helper.from_array(_single(numpy_helper.to_array(tensor)), tensor.name))
+                _widen(body)
+
+
+# --- runs --------------------------------------------------------------------------------------------------
+
+
+def _run_all(proto: onnx.ModelProto, arrays: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Every tensor that the nodes of a graph make."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(proto)
+    graph = probe.graph
+    del graph.output[:]
+    names = list(dict.fromkeys(o for node in graph.node for o in node.output if o))
+    graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    used = set(_read(graph.node))
+    for name, array in arrays.items():
+        if name in used:
+            graph.input.append(helper.make_tensor_value_info(name, _elem_type(array), array.shape))
+    fed = {value.name: arrays.get(value.name, feeds.get(value.name)) for value in graph.input}
+    missing = [name for name, array in fed.items() if array is None]
+    if missing:
+        raise ModelError(f"graph input {missing[0]!r} is not fed", hint="feed every input of the model")
+    with Session(Model(probe), threads=1, optimised=False) as session:
+        inputs = {name: array for name, array in fed.items() if name in session.inputs and array is not None}
+        return dict(zip(names, session.run(inputs, names), strict=True))
+
+
+def _read(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
+    """Names that nodes and their bodies read."""
+    for node in nodes:
+        yield from (i for i in node.input if i)
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _read(body.node)
+                yield from (o.name for o in body.output)
+
+
+def _elem_type(array: Array) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def _without_decided_branches(
+    proto: onnx.ModelProto, arrays: dict[str, Array], feeds: Mapping[str, Array]
+) -> onnx.ModelProto:
+    """Write out the branch of every If whose condition depends on constants and shapes alone."""
+    while any(node.op_type == "If" for node in proto.graph.node):
+        fixed = _fixed(proto.graph.node, arrays)
+        decided = [n for n in proto.graph.node if n.op_type == "If" and n.input[0] in fixed]
+        if not decided:
+            break
+        results = {**arrays, **_run_all(proto, arrays, feeds)}
+        nodes: list[onnx.NodeProto] = []
+        for index, node in enumerate(proto.graph.node):
+            if any(node is d for d in decided):
+                taken = "then_branch" if results[node.input[0]].reshape(-1)[0] else "else_branch"
+                nodes.extend(_branch(node, taken, f"branch{index}", arrays))
+            else:
+                nodes.append(node)
+        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        del proto.graph.node[:]
+        proto.graph.node.extend(copies)
+    return proto
+
+
+def _branch(node: onnx.NodeProto, taken: str, stem: str, arrays: dict[str, Array]) -> list[onnx.NodeProto]:
+    """The nodes of a branch under names of their own, ending in the outputs of the If."""
+    body = next(a.g for a in node.attribute if a.name == taken)
+    made = {o for inner in body.node for o in inner.output if o} | {t.name for t in body.initializer}
+    names = {name: f"{stem}/{name}" for name in made}
+    for tensor in body.initializer:
+        arrays[names[tensor.name]] = _single(numpy_helper.to_array(tensor))
+    nodes = []
+    for inner in body.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(inner)
+        _rename(copy, names)
+        if copy.op_type == "Constant" and not copy.domain:
+            arrays[copy.output[0]] = _single(_constant(Model(onnx.ModelProto()), copy))
+        else:
+            nodes.append(copy)
+    for target, output in zip(node.output, body.output, strict=True):
+        nodes.append(helper.make_node("Identity", [names.get(output.name, output.name)], [target]))
+    return nodes
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    node.input[:] = [names.get(i, i) for i in node.input]
+    node.output[:] = [names.get(o, o) for o in node.output]
+    for attribute in node.attribute:
+        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            inside = {o for inner in body.node for o in inner.output} | {i.name for i in body.input}
+            outer = {k: v for k, v in names.items() if k not in inside}
+            for inner in body.node:
+                _rename(inner, outer)
+            for value in body.output:
+                value.name = outer.get(value.name, value.name)
+
+
+def _fixed(nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, Array]) -> set[str]:
+    """Tensors that depend on constants and shapes alone."""
+    fixed = set(arrays)
+    for node in nodes:
+        if node.op_type in _RANDOM:
+            continue
+        if node.op_type in _SHAPES or all(i in fixed for i in _read([node])):
+            fixed.update(o for o in node.output if o)
+    return fixed
+
+
+def _measured(
+    proto: onnx.ModelProto, arrays: dict[str, Array], feeds: Mapping[str, Array], parameters: Mapping[str, Array]
+) -> Forward:
+    """Run once, keep all shapes and the values of tensors that depend on no parameter and no input, and lower."""
+    results = _run_all(proto, arrays, feeds)
+    graph = GraphBuilder([*results, *arrays, *feeds], prefix="training")
+    graph.constants.update((name, array) for name, array in arrays.items() if name not in parameters)
+    for name, array in (*feeds.items(), *arrays.items(), *results.items()):
+        if isinstance(array, np.ndarray):
+            graph.value(name, array.shape, array.dtype)
+    values = graph.values
+    for name in _fixed(proto.graph.node, {k: v for k, v in arrays.items() if k not in parameters}):
+        if name in results and isinstance(results[name], np.ndarray):
+            graph.constants[name] = results[name]
+    for node in proto.graph.node:
+        if all(o in graph.constants for o in node.output if o) and not _makes_output(node, proto.graph):
+            continue
+        _append(graph, node)
+    names = [value.name for value in proto.graph.output]
+    outputs = {name: values[name] for name in names if name in values}
+    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    return Forward(graph, parameters, {n: values[n] for n in feeds}, outputs, opset)
+
+
+def _makes_output(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    made = set(node.output)
+    return any(value.name in made for value in graph.output)
+
+
+def _append(graph: GraphBuilder, node: onnx.NodeProto) -> None:
+    """Add a node, or the nodes that it stands for."""
+    lower = find_lowering(node.domain, node.op_type)
+    inputs = [graph.values.get(i) for i in node.input]
+    outputs = [graph.values.get(o) for o in node.output]
+    if lower is None:
+        graph.nodes.append(node)
+        return
+    results = lower(graph, node, inputs, outputs)
+    if results is None:
+        graph.nodes.append(node)
+        return
+    for name, result in zip(node.output, results, strict=False):
+        if name and result is not None:
+            graph.nodes.append(helper.make_node("Identity", [result.name], [name]))
+
+
+__all__ = ["Forward", "Shape", "lay_out"]

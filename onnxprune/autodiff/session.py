@@ -1,0 +1,123 @@
+"""Runs of a training graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import onnx
+
+from onnxprune.autodiff.training_graph import TrainingGraph
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from onnxprune.runtime import Deployed, Setting
+from onnxprune.typing import Array
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one run of a training graph gives.
+
+    Attributes:
+        loss: the loss.
+        gradients: parameter -> gradient, of the parameter's shape.
+        taps: tensor -> sums of activation times gradient, [batch, channels].
+    """
+
+    loss: float
+    gradients: Mapping[str, Array]
+    taps: Mapping[str, Array]
+
+
+class GradientSession:
+    """A training graph that is ready to run; closes its temporary files on exit."""
+
+    def __init__(self, graph: TrainingGraph, setting: Setting | None = None) -> None:
+        """Prepare a training graph.
+
+        Args:
+            graph: the training graph.
+            setting: what it runs on; all cores of the CPU if None.
+
+        Raises:
+            RunError: the runtime refuses the graph.
+        """
+        self.graph = graph
+        # Freed memory is worth more than the two percent of time that a fixed plan of it saves.
+        self._session = Deployed(Model(graph.model), setting or Setting(), memory_pattern=False)
+
+    def evaluate(self, feeds: Mapping[str, Array], parameters: Mapping[str, Array]) -> StepResult:
+        """Run forward and backward.
+
+        Args:
+            feeds: inputs of the model and of the loss.
+            parameters: name -> present elements of every trainable initializer.
+
+        Raises:
+            UsageError: an input is missing.
+            RunError: the runtime fails.
+        """
+        graph = self.graph
+        given = {**{k: _single(v) for k, v in feeds.items()}, **graph.parameters, **parameters}
+        missing = self._session.inputs - given.keys()
+        if missing:
+            raise UsageError(f"input {min(missing)!r} is not fed", hint="feed the inputs of the model and of the loss")
+        names = [graph.loss, *graph.gradients.values(), *graph.taps.values()]
+        results = self._session.run({name: given[name] for name in self._session.inputs}, names)
+        gradients = dict(zip(graph.gradients, results[1:], strict=False))
+        taps = dict(zip(graph.taps, results[1 + len(gradients) :], strict=True))
+        return StepResult(float(results[0]), gradients, taps)
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _single(array: Array) -> Array:
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+
+
+def write_back(model: Model, parameters: Mapping[str, Array]) -> Model:
+    """Return a model with other elements in its initializers and Constant nodes; everything else stays as it is.
+
+    Args:
+        model: the model.
+        parameters: name -> elements, of the shape that the model has; converted to the type that it has.
+
+    Raises:
+        UsageError: the model has no tensor of a name, or one of another shape.
+    """
+    values: dict[str, Any] = dict(model.values)
+    left = dict(parameters)
+    for tensor in model.proto.graph.initializer:
+        if tensor.name in left:
+            elements = _fitting(left.pop(tensor.name), tuple(tensor.dims), tensor)
+            values[tensor.name] = lambda array=elements: array
+    proto = model.proto
+    if left:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        for node in proto.graph.node:
+            if node.op_type == "Constant" and node.output[0] in left and node.attribute[0].HasField("t"):
+                tensor = node.attribute[0].t
+                elements = _fitting(left.pop(node.output[0]), tuple(tensor.dims), tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(elements, tensor.name))
+    if left:
+        raise UsageError(f"the model has no weight {next(iter(left))!r}", hint="the parameters are of another model")
+    return replace(model, proto=proto, values=values)
+
+
+def _fitting(array: Array, shape: tuple[int, ...], tensor: onnx.TensorProto) -> Array:
+    if array.shape != shape:
+        message = f"weight {tensor.name!r} has shape {list(shape)}, not {list(array.shape)}"
+        raise UsageError(message, hint="the parameters are of another model")
+    return np.ascontiguousarray(array.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))).reshape(shape)

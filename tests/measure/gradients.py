@@ -1,0 +1,181 @@
+"""Gradients of ONNX's own single-operator tests, held against finite differences.
+
+    python -m tests.measure.gradients [--history] [--write docs/operators.md] [GLOB ...]
+
+Every float input of a test becomes a parameter, nudged away from ties; the gradient of a random projection of the
+outputs is compared with central differences in random directions, at several distances of which the best counts. Single
+precision and corners within the distance set the tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxprune.autodiff import build_vjp
+from onnxprune.autodiff.session import GradientSession
+from onnxprune.errors import OnnxPruneError
+from onnxprune.model import Model
+from onnxprune.runtime import Setting
+from tests.graphs.node_cases import NEWEST_IN_RUNTIME, NodeCase, all_cases, with_history
+
+DISTANCES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+TOLERANCE = 1e-2
+# Error of a loss that is computed in single precision, as a share of it.
+ROUNDING = 1e-6
+TINY = 1e-12
+DIRECTIONS = 3
+
+PASSED, NO_RULE, NO_RUN, WRONG = "exact", "no rule", "does not run", "wrong"
+NOTHING, NO_MEASURE = "nothing to differentiate", "differences drown in rounding"
+# Inputs that are statistics or options, not parameters: they have no gradient.
+STATISTICS: Mapping[str, Sequence[int]] = {"BatchNormalization": (3, 4), "Resize": (1, 2), "Dropout": (1,)}
+# Node test -> why its gradient cannot be compared by differences.
+NOT_DIFFERENTIABLE: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("test_training_dropout", "test_training_dropout_default"), "every run drops other positions at random"
+    ),
+    **dict.fromkeys(
+        ("test_training_dropout_mask", "test_training_dropout_default_mask"),
+        "every run drops other positions at random",
+    ),
+    "test_l2normalization_axis_0": "a column near zero, where the norm has a corner",
+    "test_maxpool_3d_dilations_use_ref_impl_large": "16 distinct values: windows tie within the distances",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one test.
+
+    Attributes:
+        case: name of the test, with the version of the operator.
+        operator: the operator.
+        status: one of the statuses of this module.
+        detail: the largest relative error, or the reason.
+    """
+
+    case: str
+    operator: str
+    status: str
+    detail: str
+
+
+def examine(case: NodeCase, seed: int = 0) -> Outcome:
+    """Compare the gradient of one test with finite differences."""
+    name = f"{case.name} ({case.version})"
+    model, feeds, parameters = _model(case, np.random.default_rng(seed))
+    if not parameters:
+        return Outcome(name, case.op, NOTHING, "no float input")
+    if any(not isinstance(value, np.ndarray) for value in feeds.values()):
+        return Outcome(name, case.op, NO_RULE, "a sequence or an optional is an input")
+    try:
+        graph = build_vjp(Model(model), feeds, parameters=parameters)
+    except OnnxPruneError as error:
+        kinds = (("rule", NO_RULE), ("body", NO_RULE), ("reaches", NOTHING), ("blocks", NO_RULE))
+        status = next((status for word, status in kinds if word in error.message), NO_RUN)
+        return Outcome(name, case.op, status, error.message.splitlines()[0])
+    except IndexError:
+        return Outcome(name, case.op, NOTHING, "no float output")
+    with GradientSession(graph, Setting(threads=1)) as session:
+        error = _largest_error(session, feeds, seed)
+    status = PASSED if error <= TOLERANCE else WRONG if error > TOLERANCE else NO_MEASURE
+    if status == WRONG and case.name in NOT_DIFFERENTIABLE:
+        return Outcome(name, case.op, NO_MEASURE, NOT_DIFFERENTIABLE[case.name])
+    return Outcome(name, case.op, status, f"{error:.1e}")
+
+
+def _model(case: NodeCase, rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, np.ndarray], list[str]]:
+    """The node as a model whose float inputs are initializers."""
+    inputs, initializers, constants, feeds = [], [], [], {}
+    frozen = STATISTICS.get(case.node.op_type, ())
+    for slot, (name, value, kind) in enumerate(zip(case.node.input, case.values, case.types, strict=True)):
+        if not name or value is None:
+            continue
+        if slot not in frozen and _is_differentiable(value):
+            spread = 0.02 * float(np.abs(value).mean() or 1)
+            moved = value + rng.uniform(-spread, spread, value.shape)
+            initializers.append(numpy_helper.from_array(moved.astype(value.dtype), name))
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            constants.append(numpy_helper.from_array(value, name))
+        else:
+            inputs.append(helper.make_value_info(name, kind))
+            feeds[name] = value
+    outputs = [onnx.ValueInfoProto(name=o) for o in case.node.output if o]
+    graph = helper.make_graph([case.node], "case", inputs, outputs, [*initializers, *constants])
+    model = helper.make_model(graph, opset_imports=case.opsets(), ir_version=10)
+    typed = onnx.shape_inference.infer_shapes(model)
+    del model.graph.output[:]
+    model.graph.output.extend(typed.graph.output)
+    return model, feeds, [t.name for t in initializers]
+
+
+def _is_differentiable(value: object) -> bool:
+    floats = isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float64)
+    return floats and bool(value.size and np.isfinite(value).all())
+
+
+def _largest_error(session: GradientSession, feeds: Mapping[str, np.ndarray], seed: int) -> float:
+    graph, rng = session.graph, np.random.default_rng([seed, 1])
+    extra = {name: rng.standard_normal(shape).astype(kind) for name, (shape, kind) in graph.targets.items()}
+    start = dict(graph.parameters)
+    gradients = session.evaluate({**feeds, **extra}, start).gradients
+    worst = 0.0
+    for _ in range(DIRECTIONS):
+        steps = {n: rng.standard_normal(a.shape) * float(np.abs(a).mean() or 1) for n, a in start.items()}
+        slope = sum(float((g.astype(np.float64) * steps[n]).sum()) for n, g in gradients.items())
+
+        def loss(distance: float, steps: Mapping[str, np.ndarray] = steps) -> float:
+            moved = {n: np.asarray(a + distance * steps[n], a.dtype) for n, a in start.items()}
+            return session.evaluate({**feeds, **extra}, moved).loss
+
+        scale = sum(float(np.abs(g.astype(np.float64) * steps[n]).sum()) for n, g in gradients.items())
+        errors = []
+        for distance in DISTANCES:
+            high, low = loss(distance), loss(-distance)
+            measured = (high - low) / (2 * distance)
+            rounding = ROUNDING * max(abs(high), abs(low)) / distance
+            if rounding > scale:
+                continue
+            errors.append(
+                max(abs(measured - slope) - rounding, 0.0) / max(abs(slope), abs(measured), 0.1 * scale, TINY)
+            )
+        worst = max(worst, min(errors, default=math.nan))
+    return worst
+
+
+def outcomes(globs: Sequence[str] = (), *, history: bool = False) -> Iterator[Outcome]:
+    """Examine every test that matches."""
+    for newest in all_cases():
+        if globs and not any(fnmatch.fnmatchcase(newest.name, g) for g in globs):
+            continue
+        if newest.node.domain:
+            continue
+        runnable = [case for case in with_history(newest) if case.version <= NEWEST_IN_RUNTIME]
+        for case in runnable if history else runnable[:1]:
+            yield examine(case)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("globs", nargs="*")
+    parser.add_argument("--history", action="store_true")
+    given = parser.parse_args()
+    counts: Counter[str] = Counter()
+    for outcome in outcomes(given.globs, history=given.history):
+        counts[outcome.status] += 1
+        if outcome.status in (WRONG, NO_RULE, NO_RUN):
+            print(outcome.status, outcome.case, outcome.operator, outcome.detail, sep="\t", flush=True)
+    print(dict(counts))
+
+
+if __name__ == "__main__":
+    main()
