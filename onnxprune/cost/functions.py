@@ -15,6 +15,7 @@ from onnxprune.cost.counts import contractions, idle_nodes, of_trace
 from onnxprune.model import file_size
 from onnxprune.model.external import item_bits
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
+from onnxprune.model.traits import operators_where
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import samples
 from onnxprune.tracing.tracer import Tracing
@@ -25,7 +26,7 @@ STRING = TensorProto.STRING
 # Memory of a run over what its activations need at least: masks, layouts of kernels, and what is not given back.
 RUN_COPIES = 2
 # What these put out lies where their input does.
-ALIASES = frozenset(("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"))
+ALIASES = operators_where(lambda traits: traits.lays_out or (traits.same and traits.moves), "")
 
 
 class Measure(Protocol):

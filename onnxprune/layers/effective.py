@@ -15,13 +15,15 @@ from functools import cached_property
 
 import numpy as np
 
+from onnxprune.model.traits import operators_where
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 
-FOLDING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Contractions that a norm behind them folds into: data, weight and, if there is a third input, a bias.
+FOLDING = operators_where(lambda t: t.weight == 1 and t.bias in (2, None) and t.zero_point is None, "")
 # Operators through which a weight comes as it is, or as what it stands for.
-CARRIERS = ("Cast", "DequantizeLinear", "Identity")
+CARRIERS = operators_where(lambda t: t.retypes or t.decodes or (t.same and t.moves))
 Use = tuple[str, int]  # the first output of a node, and the slot of an input
 
 

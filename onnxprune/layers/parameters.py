@@ -16,16 +16,11 @@ from onnxprune.model import Model
 from onnxprune.model.graph import captured
 from onnxprune.model.names import Names
 from onnxprune.model.run_order import Course, Route
+from onnxprune.model.traits import TRAITS
 from onnxprune.typing import Array
 
-# Norms: the slots of the scale and of the bias, and the axis of the channels that these lie along.
-NORMS = {
-    "BatchNormalization": (1, 2, 1),
-    "InstanceNormalization": (1, 2, 1),
-    "GroupNormalization": (1, 2, 1),
-    "LayerNormalization": (1, 2, -1),
-    "RMSNormalization": (1, None, -1),
-}
+# The standard norms; the fused ones add before, so that their input is not what they scale.
+NORMS = {op: traits.norm for (domain, op), traits in TRAITS.items() if traits.norm and not domain}
 
 
 class Parameters:
@@ -159,9 +154,9 @@ class Parameters:
 
     def scale_and_bias(self, node: onnx.NodeProto) -> tuple[str, str] | None:
         """The scale and the bias ("" for none) of a norm, if they are its own lists of channels."""
-        slots = NORMS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if slots is None:
+        norm = NORMS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if norm is None:
             return None
-        scale, bias = (node.input[s] if s is not None and s < len(node.input) else "" for s in slots[:2])
+        scale, bias = (node.input[s] if s is not None and s < len(node.input) else "" for s in (norm.scale, norm.bias))
         own = self.is_own(scale) and len(self._stored[scale].dims) == 1
         return (scale, bias) if own and (not bias or self._is_bias(bias, self._stored[scale].dims[0])) else None

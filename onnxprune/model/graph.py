@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import onnx
 
-# Operators whose output holds elements of their first input only.
-MOVES = frozenset(
-    ("Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
-) | {"Unsqueeze"}
+from onnxprune.model.traits import operators_where
+
+# Operators whose output holds the numbers of their first input, in the same type or another one.
+MOVES = operators_where(lambda traits: traits.moves or traits.retypes, "")
 # Floats and what is quantised; wider integers and booleans are sizes, indices and masks (or a quantised bias, which
 # is a weight to the rule that reads it).
 WEIGHT_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {

@@ -8,12 +8,13 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.model.run_order import reads
+from onnxprune.model.traits import operators_where
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 # What leaves little of a difference between large numbers; shapes and types are those of its input.
-SQUEEZING = frozenset(("Softmax", "Sigmoid"))
+SQUEEZING = operators_where(lambda traits: traits.squeezes, "")
 # What is computed of a tensor by these is no matter of its values.
-SIZES = frozenset(("Shape", "Size"))
+SIZES = operators_where(lambda traits: traits.tells_sizes, "")
 
 
 def last_floats(graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> list[str]:

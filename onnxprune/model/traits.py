@@ -1,14 +1,16 @@
 """What is true of an operator whatever its sizes: one row per operator, by domain and type.
 
-So far a row says where an output is zero: at a position where one of the `factors` is zero, all of the `terms` are, and
-all of the `parts` that the position comes from are. Without a row, nothing is known to be zero.
+A trait that a row lacks is not known to hold. The rules of `tracing` say how labels go through an operator; everything
+else that the project knows of operators by name is a trait or a query on traits, so that an operator with a rule and a
+row is treated alike by every package. What depends on sizes, attributes or values stays with the code that reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -28,6 +30,9 @@ EVERY = tuple(range(64))
 class Zero:
     """Where the first output is zero, by the inputs at the same position; slots that a node lacks say nothing.
 
+    An output is zero at a position where one of the `factors` is zero, all of the `terms` are, and all of the `parts`
+    that the position comes from are.
+
     Attributes:
         factors: inputs one of which must be zero.
         terms: inputs that must all be zero, also one that is broadcast.
@@ -45,14 +50,92 @@ class Zero:
     all_outputs: bool = False
 
 
+class Norm(NamedTuple):
+    """The lists of channels of a norm.
+
+    Attributes:
+        scale: the slot of the scale.
+        bias: the slot of the bias; None where the norm has none.
+        axis: the axis of the channels that the lists lie along.
+    """
+
+    scale: int
+    bias: int | None
+    axis: int
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is true of an operator whatever its sizes.
+
+    Attributes:
+        zero: where the output is zero; None where nothing is known to be.
+        moves: every output holds elements of the first input and nothing else, perhaps in another order (Gather).
+        lays_out: the output is the first input under another shape, in the same order (Reshape).
+        same: the output is the first input, as long as nothing is trained.
+        retypes: the output is the first input in another type (Cast).
+        decodes: the output is the numbers that the first input stands for (DequantizeLinear).
+        elementwise: a position of the output depends on nothing but this position of the inputs, after broadcasting.
+        same_shape: the first output has the shape of the first input.
+        linear: f(E[x]) = E[f(x)]: the mean of the output is what the means of the inputs make; what moves is so too.
+        homogeneous: f(s x) = s f(x) for s > 0, with the same f for every channel, which it keeps apart.
+        adds: the first two inputs are added, before anything else is done.
+        squeezes: large differences between large numbers leave next to none in the output.
+        tells_sizes: the output says the sizes of the input, whatever its values.
+        flat_below: the output is constant where the input is at or below this.
+        flat_above: the output is constant where the input is at or above this.
+        norm: the lists of channels of a norm; None for no norm.
+        weight: the slot of a contraction's second factor, by habit the stored one; None for no contraction.
+        bias: the slot of what is added to the contraction's products.
+        zero_point: the slot of the second factor's zero point, where the factor is stored in whole bytes.
+        tables: (slot of indices, slot of the table whose rows they name), for each table.
+    """
+
+    zero: Zero | None = None
+    moves: bool = False
+    lays_out: bool = False
+    same: bool = False
+    retypes: bool = False
+    decodes: bool = False
+    elementwise: bool = False
+    same_shape: bool = False
+    linear: bool = False
+    homogeneous: bool = False
+    adds: bool = False
+    squeezes: bool = False
+    tells_sizes: bool = False
+    flat_below: float = -math.inf
+    flat_above: float = math.inf
+    norm: Norm | None = None
+    weight: int | None = None
+    bias: int | None = None
+    zero_point: int | None = None
+    tables: tuple[tuple[int, int], ...] = ()
+
+
+def traits_of(node: onnx.NodeProto) -> Traits:
+    """The traits of the operator of `node`; none at all for an operator without a row."""
+    return TRAITS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type), Traits())
+
+
+def operators_where(holds: Callable[[Traits], object], *domains: str) -> frozenset[str]:
+    """The names of the operators whose traits satisfy `holds`.
+
+    Args:
+        holds: the query.
+        domains: where to look; by default in every domain.
+    """
+    return frozenset(op for (domain, op), row in TRAITS.items() if (domain in domains or not domains) and holds(row))
+
+
 def zero(node: onnx.NodeProto, value: Value) -> Zero | None:
-    """The row that holds for `node`; None where there is none.
+    """Where the output of `node` is zero; None where nothing is known to be.
 
     Args:
         node: the node.
         value: the value of an input by its slot: None where it is omitted, not a number where it is not static.
     """
-    row = _ZERO.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+    row = traits_of(node).zero
     if row is None:
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -61,13 +144,8 @@ def zero(node: onnx.NodeProto, value: Value) -> Zero | None:
 
 def divisors(node: onnx.NodeProto) -> Slots:
     """The inputs that make the output of `node` infinite, or no number, where they are zero."""
-    row = _ZERO.get((node.domain, node.op_type))
+    row = traits_of(node).zero
     return row.divisors if row is not None else ()
-
-
-def rows() -> Iterable[tuple[str, str, Zero]]:
-    """(domain, operator, row) of the whole table."""
-    return ((domain, op, row) for (domain, op), row in _ZERO.items())
 
 
 # --- conditions ------------------------------------------------------------------------------------------
@@ -113,95 +191,147 @@ def _state_of(count: int, *made_by: int) -> Callable[[Attributes, Value], bool]:
 # --- the table -------------------------------------------------------------------------------------------
 
 
-def _each(ops: str, row: Zero) -> dict[str, Zero]:
-    return dict.fromkeys(ops.split(), row)
+def _each(ops: str, words: str = "", zero: Zero | None = None, **traits: Any) -> dict[str, Traits]:
+    """The same row for each of `ops`; `words` are the traits that are true."""
+    true: dict[str, Any] = dict.fromkeys(words.split(), True)
+    return dict.fromkeys(ops.split(), Traits(zero=zero, **true, **traits))
 
 
 _SAME, _PRODUCT, _SUM = Zero(parts=(0,)), Zero(factors=(0, 1)), Zero(terms=EVERY)
 _BIASED = Zero(factors=(0, 1), terms=(2,))
 _SCALED = Zero(factors=(1,), terms=(2,))
 _UPDATED = Zero(parts=(0, 2))
+_POINT = "elementwise same_shape"  # of one input, position by position
 
-_STANDARD: Mapping[str, Zero] = {
-    # Position by position, with f(0) = 0.
-    **_each("Abs Asin Asinh Atan Atanh BitCast Cast CastLike Ceil Celu Elu Erf Floor Gelu", _SAME),
-    **_each("HardSwish Identity IsInf IsNaN LeakyRelu Mish Neg PRelu Relu Round Selu Sign", _SAME),
-    **_each("Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu Dropout BitShift", _SAME),
-    "Affine": Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.0) == 0),
-    "Clip": Zero(parts=(0,), when=_clips_around_zero),
-    "HardSigmoid": Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.5) <= 0),
-    "Shrink": Zero(parts=(0,), when=lambda attrs, value: attrs.get("lambd", 0.5) >= 0),
-    **_each("Acosh Log Reciprocal", Zero(divisors=(0,))),
-    # Several inputs, position by position.
-    **_each("Mul And BitwiseAnd SwiGLU", _PRODUCT),
-    **_each("Add Sub Sum Mean Max Min Or Xor BitwiseOr BitwiseXor", _SUM),
-    **_each("Div Mod", Zero(factors=(0,), divisors=(1,))),
-    "Pow": Zero(factors=(0,), when=_is_positive_power),
-    "Where": Zero(terms=(1, 2)),
+_POINTWISE: Mapping[str, Traits] = {
+    # f(0) = 0.
+    **_each("Abs Asin Asinh Atan Atanh BitCast CastLike Ceil Celu Elu Erf Floor Gelu", _POINT, _SAME),
+    **_each("IsInf IsNaN Mish Neg Round Selu Sign Sin Sinh Softsign Sqrt Swish Tan Tanh", _POINT, _SAME),
+    **_each("ThresholdedRelu", _POINT, _SAME),
+    **_each("Cast", f"{_POINT} retypes", _SAME),
+    **_each("Dropout", f"{_POINT} same linear homogeneous", _SAME),
+    **_each("HardSwish", _POINT, _SAME, flat_below=-3.0),
+    **_each("Identity", f"{_POINT} moves same homogeneous", _SAME),
+    **_each("LeakyRelu", f"{_POINT} homogeneous", _SAME),
+    **_each("Relu", f"{_POINT} homogeneous", _SAME, flat_below=0.0),
+    **_each("Affine", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.0) == 0)),
+    **_each("Clip", _POINT, Zero(parts=(0,), when=_clips_around_zero)),
+    **_each("HardSigmoid", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.5) <= 0)),
+    **_each("Shrink", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("lambd", 0.5) >= 0)),
+    # f(0) is anything.
+    **_each("Acosh Log Reciprocal", _POINT, Zero(divisors=(0,))),
+    **_each("Acos BitwiseNot Cos Cosh Exp Not Softplus", _POINT),
+    **_each("Sigmoid", f"{_POINT} squeezes"),
+    # Several inputs.
+    **_each("PRelu", _POINT, _SAME),
+    **_each("BitShift", "elementwise", _SAME),
+    **_each("Mul And BitwiseAnd SwiGLU", "elementwise", _PRODUCT),
+    **_each("Mean Max Min Or Xor BitwiseOr BitwiseXor", "elementwise", _SUM),
+    **_each("Add Sum", "elementwise linear adds", _SUM),
+    **_each("Sub", "elementwise linear", _SUM),
+    **_each("Div Mod", "elementwise", Zero(factors=(0,), divisors=(1,))),
+    **_each("Pow", "elementwise", Zero(factors=(0,), when=_is_positive_power)),
+    **_each("Where", "elementwise", Zero(terms=(1, 2))),
+    **_each("Equal Greater GreaterOrEqual Less LessOrEqual", "elementwise"),
+}
+
+_STANDARD: Mapping[str, Traits] = {
+    **_POINTWISE,
     # Moves.
-    **_each("Compress DepthToSpace Expand Flatten Gather GatherElements GatherND Reshape", _SAME),
-    **_each("ReverseSequence Slice SpaceToDepth Squeeze Tile Transpose Trilu Unsqueeze Col2Im", _SAME),
-    **_each("ScatterElements Scatter ScatterND", _UPDATED),
-    "Concat": Zero(parts=EVERY),
-    "Pad": Zero(parts=(0,), when=_pads_with_zero),
-    "Split": Zero(parts=(0,), all_outputs=True),
-    "TensorScatter": Zero(parts=(0, 1)),
+    **_each("Flatten Reshape", "moves lays_out homogeneous", _SAME),
+    **_each("Squeeze Unsqueeze", "moves lays_out", _SAME),
+    **_each("Compress DepthToSpace Expand Slice SpaceToDepth Tile Transpose", "moves", _SAME),
+    **_each("ReverseSequence", "moves same_shape", _SAME),
+    **_each("Gather GatherElements GatherND", "moves", _SAME, tables=((1, 0),)),
+    **_each("Split", "moves", Zero(parts=(0,), all_outputs=True)),
+    **_each("Col2Im", "", _SAME),
+    **_each("Trilu", "same_shape", _SAME),
+    **_each("ScatterElements Scatter ScatterND", "same_shape", _UPDATED),
+    **_each("Concat", "linear", Zero(parts=EVERY)),
+    **_each("Pad", "", Zero(parts=(0,), when=_pads_with_zero)),
+    **_each("TensorScatter", "same_shape", Zero(parts=(0, 1))),
     # Along axes that do not shrink.
-    **_each("AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool", _SAME),
-    **_each("CenterCropPad Crop GridSample MaxRoiPool RoiAlign Upsample", _SAME),
-    **_each("CumSum CumProd LRN LpNormalization RotaryEmbedding", _SAME),
-    "MeanVarianceNormalization": Zero(parts=(0,), divisors=(0,)),
-    **_each("ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd", _SAME),
-    **_each("ReduceL1 ReduceL2 ReduceSumSquare", _SAME),
-    "ReduceLogSum": Zero(divisors=(0,)),
-    "Resize": Zero(parts=(0,), when=lambda attrs, value: attrs.get("extrapolation_value", 0.0) == 0),
+    **_each("AveragePool GlobalAveragePool", "linear homogeneous", _SAME),
+    **_each("MaxPool GlobalMaxPool", "homogeneous", _SAME),
+    **_each("LpPool GlobalLpPool CenterCropPad Crop GridSample MaxRoiPool RoiAlign Upsample", "", _SAME),
+    **_each("CumSum CumProd LRN LpNormalization RotaryEmbedding", "same_shape", _SAME),
+    **_each("MeanVarianceNormalization", "same_shape", Zero(parts=(0,), divisors=(0,))),
+    **_each("ReduceSum ReduceMean", "linear", _SAME),
+    **_each("ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare", "", _SAME),
+    **_each("ReduceLogSum", "", Zero(divisors=(0,))),
+    **_each("Resize", "", Zero(parts=(0,), when=lambda attrs, value: attrs.get("extrapolation_value", 0.0) == 0)),
+    **_each("Softmax", "same_shape squeezes"),
+    **_each("Hardmax LogSoftmax", "same_shape"),
+    **_each("ArgMax ArgMin Det DFT ReduceLogSumExp STFT TopK"),
+    **_each("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"),
     # Sums of products.
-    **_each("MatMul ConvInteger MatMulInteger", _PRODUCT),
-    **_each("Conv ConvTranspose Gemm", _BIASED),
-    "CausalConvWithState": Zero(factors=(1,), terms=(2,), when=_activates_to_zero),
-    "DeformConv": Zero(factors=(0, 1), terms=(3,)),
-    "Einsum": Zero(factors=EVERY),
+    **_each("MatMul", "", _PRODUCT, weight=1),
+    **_each("ConvInteger MatMulInteger", "", _PRODUCT, weight=1, zero_point=3),
+    **_each("Conv ConvTranspose Gemm", "", _BIASED, weight=1, bias=2),
+    **_each("CausalConvWithState", "", Zero(factors=(1,), terms=(2,), when=_activates_to_zero)),
+    **_each("DeformConv", "", Zero(factors=(0, 1), terms=(3,)), weight=1, bias=3),
+    **_each("Einsum", "", Zero(factors=EVERY)),
     # Norms: what comes out is scaled and shifted.
-    **_each("BatchNormalization InstanceNormalization", _SCALED),
-    **_each("GroupNormalization LayerNormalization", _SCALED),
-    **_each("RMSNormalization SimplifiedLayerNormalization", _PRODUCT),
+    **_each("BatchNormalization InstanceNormalization GroupNormalization", "same_shape", _SCALED, norm=Norm(1, 2, 1)),
+    **_each("LayerNormalization", "same_shape", _SCALED, norm=Norm(1, 2, -1)),
+    **_each("RMSNormalization", "same_shape", _PRODUCT, norm=Norm(1, None, -1)),
+    **_each("SimplifiedLayerNormalization", "same_shape", _PRODUCT),
     # The state of a unit whose weights are zero is halved in every step.
-    "LSTM": Zero((1,), (2, 3), (5, 6), when=_state_of(3, 1, 2), all_outputs=True),
-    "GRU": Zero((1,), (2, 3), (5,), when=_state_of(2, 1), all_outputs=True),
-    "RNN": Zero((1,), (2, 3), (5,), when=_state_of(1, 0), all_outputs=True),
+    **_each("LSTM", "", Zero((1,), (2, 3), (5, 6), when=_state_of(3, 1, 2), all_outputs=True)),
+    **_each("GRU", "", Zero((1,), (2, 3), (5,), when=_state_of(2, 1), all_outputs=True)),
+    **_each("RNN", "", Zero((1,), (2, 3), (5,), when=_state_of(1, 0), all_outputs=True)),
     # What is attended to is a sum of values.
-    "Attention": Zero(parts=(2, 5)),
-    "LinearAttention": Zero(parts=(2, 3)),
+    **_each("Attention", "", Zero(parts=(2, 5))),
+    **_each("LinearAttention", "", Zero(parts=(2, 3))),
     # Zero is stored as the zero point.
-    **_each("QuantizeLinear DequantizeLinear DynamicQuantizeLinear", _SAME),
-    "QLinearConv": Zero(factors=(0, 3), terms=(8,)),
-    "QLinearMatMul": Zero(factors=(0, 3)),
+    **_each("QuantizeLinear DynamicQuantizeLinear", "same_shape", _SAME),
+    **_each("DequantizeLinear", "same_shape decodes", _SAME),
+    **_each("QLinearConv", "", Zero(factors=(0, 3), terms=(8,)), weight=3, bias=8, zero_point=5),
+    **_each("QLinearMatMul", "", Zero(factors=(0, 3)), weight=3, zero_point=5),
+    # Made of sizes or of nothing; and graphs inside of a node.
+    **_each("Shape Size", "tells_sizes"),
+    **_each("AffineGrid Constant ConstantOfShape EyeLike OneHot Range"),
+    **_each("RandomNormal RandomNormalLike RandomUniform RandomUniformLike"),
+    **_each("If Loop Scan"),
 }
 
-_FUSED: Mapping[str, Zero] = {
-    **_each("Gelu QuickGelu RotaryEmbedding GatherBlockQuantized", _SAME),
-    **_each("BiasGelu FastGelu BiasAdd BiasSplitGelu", _SUM),
-    **_each("FusedMatMul TransposeMatMul", _PRODUCT),
-    **_each("GemmFastGelu NhwcConv", _BIASED),
-    "FusedGemm": Zero(factors=(0, 1), terms=(2,), when=_activates_to_zero),
-    "FusedConv": Zero(factors=(0, 1), terms=(2, 3), when=_activates_to_zero),
-    "MatMulNBits": Zero(factors=(0, 1), terms=(5,)),
-    "MoE": Zero(factors=(4,), terms=(5,)),
-    "SkipLayerNormalization": Zero(factors=(2,), terms=(3,)),
-    "SkipSimplifiedLayerNormalization": Zero(factors=(2,)),
-    "EmbedLayerNormalization": Zero(factors=(5,), terms=(6,)),
-    "Attention": Zero(factors=(1,), parts=(2, 4)),
-    "MultiHeadAttention": Zero(parts=(0, 1, 2, 3, 7)),
-    "GroupQueryAttention": Zero(parts=(0, 2, 4)),
-    **_each("QuantizeLinear DequantizeLinear", _SAME),
-    **_each("QLinearAveragePool QLinearGlobalAveragePool QLinearLeakyRelu", _SAME),
-    "QLinearAdd": Zero(terms=(0, 3)),
-    "QLinearMul": Zero(factors=(0, 3)),
-    "QLinearWhere": Zero(terms=(1, 4)),
-    "QLinearConcat": Zero(parts=EVERY[2::3]),
-    "MatMulIntegerToFloat": Zero(factors=(0, 1), terms=(6,)),
-    "DynamicQuantizeMatMul": Zero(factors=(0, 1), terms=(4,)),
-    "QGemm": Zero(factors=(0, 3), terms=(6,)),
+_LEARNING: Mapping[str, Traits] = _each("ArrayFeatureExtractor Binarizer LabelEncoder TreeEnsemble")
+
+_FUSED: Mapping[str, Traits] = {
+    **_each("Gelu QuickGelu", _POINT, _SAME),
+    **_each("RotaryEmbedding", "same_shape", _SAME),
+    **_each("GatherBlockQuantized", "", _SAME),
+    **_each("BiasGelu FastGelu BiasAdd", "elementwise", _SUM),
+    **_each("BiasSplitGelu", "", _SUM),
+    **_each("FusedMatMul TransposeMatMul", "", _PRODUCT, weight=1),
+    **_each("GemmFastGelu NhwcConv", "", _BIASED, weight=1, bias=2),
+    **_each("FusedGemm", "", Zero(factors=(0, 1), terms=(2,), when=_activates_to_zero), weight=1, bias=2),
+    **_each("FusedConv", "", Zero(factors=(0, 1), terms=(2, 3), when=_activates_to_zero), weight=1, bias=2),
+    **_each("MatMulNBits", "", Zero(factors=(0, 1), terms=(5,)), weight=1, bias=5),
+    **_each("MoE", "same_shape", Zero(factors=(4,), terms=(5,))),
+    **_each("QMoE", "same_shape"),
+    **_each("SkipLayerNormalization", "same_shape adds", Zero(factors=(2,), terms=(3,)), norm=Norm(2, 3, -1)),
+    **_each("SkipSimplifiedLayerNormalization", "same_shape adds", Zero(factors=(2,)), norm=Norm(2, None, -1)),
+    **_each("EmbedLayerNormalization", "", Zero(factors=(5,), terms=(6,)), tables=((0, 2), (1, 4), (8, 3))),
+    **_each("Attention", "", Zero(factors=(1,), parts=(2, 4))),
+    **_each("MultiHeadAttention", "", Zero(parts=(0, 1, 2, 3, 7))),
+    **_each("GroupQueryAttention", "", Zero(parts=(0, 2, 4))),
+    **_each("QuantizeLinear", "same_shape", _SAME),
+    **_each("DequantizeLinear", "same_shape decodes", _SAME),
+    **_each("QLinearAveragePool QLinearGlobalAveragePool", "", _SAME),
+    **_each("QLinearLeakyRelu", "same_shape", _SAME),
+    **_each("QLinearSigmoid QLinearSoftmax", "same_shape"),
+    **_each("QLinearAdd", "", Zero(terms=(0, 3))),
+    **_each("QLinearMul", "", Zero(factors=(0, 3))),
+    **_each("QLinearWhere", "", Zero(terms=(1, 4))),
+    **_each("QLinearConcat", "", Zero(parts=EVERY[2::3])),
+    **_each("MatMulIntegerToFloat", "", Zero(factors=(0, 1), terms=(6,)), weight=1, bias=6, zero_point=5),
+    **_each("DynamicQuantizeMatMul", "", Zero(factors=(0, 1), terms=(4,)), weight=1, bias=4, zero_point=3),
+    **_each("QGemm", "", Zero(factors=(0, 3), terms=(6,)), weight=3, bias=6, zero_point=5),
 }
 
-_ZERO = {("", op): row for op, row in _STANDARD.items()} | {(MICROSOFT, op): row for op, row in _FUSED.items()}
+TRAITS: Mapping[tuple[str, str], Traits] = {
+    (domain, op): row
+    for domain, rows in (("", _STANDARD), ("ai.onnx.ml", _LEARNING), (MICROSOFT, _FUSED))
+    for op, row in rows.items()
+}

@@ -18,16 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.model import Model
 from onnxprune.model.graph import captured
 from onnxprune.model.names import Names
+from onnxprune.model.traits import TRAITS, operators_where
 
 # Contractions of stored numbers: the slots of the second factor and of its zero point.
 _WEIGHTS: Mapping[str, tuple[int, int]] = {
-    "ConvInteger": (1, 3),
-    "DynamicQuantizeMatMul": (1, 3),
-    "MatMulInteger": (1, 3),
-    "MatMulIntegerToFloat": (1, 5),
-    "QGemm": (3, 5),
-    "QLinearConv": (3, 5),
-    "QLinearMatMul": (3, 5),
+    op: (t.weight, t.zero_point) for (_, op), t in TRAITS.items() if t.weight is not None and t.zero_point is not None
 }
 _SHIFT = 128
 
@@ -82,13 +77,8 @@ def _shifted(graph: onnx.GraphProto, tensor: str, names: Names, shift: str) -> s
     return steps[2]
 
 
-# Operators that take the numbers of their first input as they are, whatever they mean.
-_CARRIERS = frozenset(
-    (
-        *("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice"),
-        *("SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze"),
-    )
-)
+# Operators that take the numbers of their first input as they are, whatever they mean; a MaxPool some of them.
+_CARRIERS = operators_where(lambda traits: traits.moves, "") | {"MaxPool"}
 _ROUNDED = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
 
 

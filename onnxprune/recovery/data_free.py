@@ -23,6 +23,7 @@ from onnxprune.layers import Layer, Parameters, Weights, layer_of
 from onnxprune.layers.effective import Part
 from onnxprune.layers.linear import CONVOLUTIONS
 from onnxprune.model import Model
+from onnxprune.model.traits import operators_where
 from onnxprune.recovery.recover import Options, targets
 from onnxprune.recovery.targets import Kept, LayerTarget
 from onnxprune.rewriting import Cut
@@ -37,11 +38,8 @@ METHODS = ("bias", "merge")
 # Where the density of a normal variable is summed, in deviations; the mean of Relu is right to 1e-4 of them.
 POINTS = np.linspace(-6, 6, 401)
 DENSITY = np.exp(-np.square(POINTS) / 2) / np.exp(-np.square(POINTS) / 2).sum()
-_EITHER = ("AveragePool", "Dropout", "Flatten", "GlobalAveragePool", "Identity", "Reshape")
-# What is its mean's: f(E[x]) = E[f(x)].
-LINEAR = (*_EITHER, "Add", "Concat", "ReduceMean", "ReduceSum", "Squeeze", "Sub", "Sum", "Transpose", "Unsqueeze")
-# f(s x) = s f(x) for s > 0, channel by channel.
-HOMOGENEOUS = (*_EITHER, "GlobalMaxPool", "LeakyRelu", "MaxPool", "Relu")
+LINEAR = operators_where(lambda traits: traits.linear or traits.moves, "")
+HOMOGENEOUS = operators_where(lambda traits: traits.homogeneous, "")
 # Least cosine of two filters, one of which may stand for the other.
 SIMILAR = 0.45
 

@@ -18,18 +18,25 @@ import numpy as np
 import onnx
 
 from onnxprune.layers import Layer, Parameters
+from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.rewriting import Cut
 from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 
 # Sums of their first two inputs; some of them give the sum to a norm.
-SUMS, NORMED = ("Add", "Sum"), ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+SUMS = operators_where(lambda traits: traits.adds)
+NORMED = operators_where(lambda traits: traits.adds and traits.norm)
 # Activations that are flat below and above: the bounds.
-FLAT = {"Relu": (0.0, math.inf), "HardSwish": (-3.0, math.inf)}
+FLAT = {
+    op: (traits.flat_below, traits.flat_above)
+    for (_, op), traits in TRAITS.items()
+    if (traits.flat_below, traits.flat_above) != (-math.inf, math.inf)
+}
 # Channels that are scaled by less, relative to the largest scale, say nothing about what lies behind.
 SMALLEST = 1e-3
 # What leaves the elements as they are, or lays them out anew in the same order.
-SAME, LAID_OUT = ("Identity", "Dropout"), ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+SAME = operators_where(lambda traits: traits.same, "")
+LAID_OUT = operators_where(lambda traits: traits.lays_out, "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +114,7 @@ def _plain(axes: Axes) -> bool:
 def _operand(parameters: Parameters, reader: onnx.NodeProto, tensor: str) -> str:
     """The other operand of a sum of two; empty if the node is none."""
     others = [n for n in reader.input if n and n != tensor and not parameters.is_constant(n)]
-    is_sum = reader.op_type in (*SUMS, *NORMED) and len(others) == 1 and {tensor, *others} == set(reader.input[:2])
+    is_sum = reader.op_type in SUMS and len(others) == 1 and {tensor, *others} == set(reader.input[:2])
     return others[0] if is_sum else ""
 
 

@@ -226,7 +226,7 @@ def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Targ
 def _loses_positions(cut: Cut, norm: Site) -> bool:
     """Whether the output of a norm shrinks on another axis than that of its channels."""
     rank = len(norm.out_shape())
-    axis = NORMS[norm.node.op_type][2] % rank
+    axis = NORMS[norm.node.op_type].axis % rank
     return cut.shrinks(norm.node.output[0], [a for a in range(rank) if a != axis])
 
 

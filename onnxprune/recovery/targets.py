@@ -238,7 +238,7 @@ class NormTarget(Target):
         """Scale and bias, as factors of and additions to what they are."""
         own, shape = parameters.scale_and_bias(self.node), self.site.out_shape()
         assert own is not None
-        axis = NORMS[self.site.node.op_type][2] % len(shape)
+        axis = NORMS[self.site.node.op_type].axis % len(shape)
         kept = cut.kept(cut.groups.tracing.axes[self.site.node.output[0]][axis], axis, shape[axis])
 
         def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:

@@ -6,16 +6,15 @@ import numpy as np
 import onnx
 
 from onnxprune.model import Model, control_flow
+from onnxprune.model.graph import MOVES
 from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.traits import TRAITS
 from onnxprune.runtime.session import dtype_of
 
-# Operators through which token ids reach the table that they index.
-_CARRIERS = frozenset(("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "Clip"))
+# Operators through which token ids reach the table that they index; a Clip only keeps them inside of it.
+_CARRIERS = MOVES | {"Clip"}
 # Operator -> its inputs that are indices, each with the input that is their table.
-_TABLES = {
-    **dict.fromkeys(("Gather", "GatherND", "GatherElements"), ((1, 0),)),
-    "EmbedLayerNormalization": ((0, 2), (1, 4), (8, 3)),
-}
+_TABLES = {op: traits.tables for (_, op), traits in TRAITS.items() if traits.tables}
 
 # How often a loop runs whose count is an input: state goes around, and comes back.
 STEPS = 3
@@ -59,7 +58,7 @@ def _origins(graph: onnx.GraphProto) -> dict[str, str]:
     origin = {i.name: i.name for i in graph.input}
     for node in graph.node:
         if node.op_type in _CARRIERS and node.input and node.input[0] in origin:
-            origin[node.output[0]] = origin[node.input[0]]
+            origin.update(dict.fromkeys(filter(None, node.output), origin[node.input[0]]))
     return origin
 
 

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-# Operators that move ids but do not look at them: the ids are the first input.
-CARRIERS = frozenset(
-    (
-        *("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"),
-        *("Slice", "Expand", "Tile", "Split", "Gather", "GatherND", "GatherElements"),
-    )
-)
-SIZES = frozenset(("Shape", "Size"))
+from onnxprune.model.graph import MOVES
+from onnxprune.model.telling_tensors import SIZES
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class _Flow:
         return Source(frozenset(inputs))
 
     def _origin(self, tensor: str) -> str:
-        while (node := self.makers.get(tensor)) is not None and node.op_type in CARRIERS and not node.domain:
+        while (node := self.makers.get(tensor)) is not None and node.op_type in MOVES and not node.domain:
             tensor = node.input[0]
         return tensor
 
@@ -91,7 +85,7 @@ class _Flow:
             if node.op_type == "Gather" and slot == 1:
                 if node.input[0] not in self.tables or axis != 0:
                     yield f"the same ids index {node.input[0]!r}, whose rows are not named"
-            elif node.op_type in CARRIERS and not node.domain and slot == 0:
+            elif node.op_type in MOVES and not node.domain and slot == 0:
                 for made in node.output:
                     yield from self._other_uses(made)
             else:

@@ -76,11 +76,28 @@ def joined(net: Net, x: str) -> str:
     return net.add("Concat", turned, net.add("Tanh", x), axis=1)
 
 
+def sliced(net: Net, x: str) -> str:
+    return net.add("Slice", net.add("Relu", x), net.ints(1), net.ints(7), net.ints(2))
+
+
+def split(net: Net, x: str) -> str:
+    return net.add("Split", net.add("Relu", x), net.ints(5, 1), outputs=2, axis=2)[0]
+
+
+def tiled(net: Net, x: str) -> str:
+    return net.add("Tile", net.add("Relu", x), net.ints(1, 1, 2, 1))
+
+
+def gathered(net: Net, x: str) -> str:
+    return net.add("Gather", net.add("Relu", x), net.ints(5, 0, 3, 3, 1, 2), axis=3)
+
+
 def plain(op: str) -> Callable[[Net, str], str]:
     return lambda net, x: net.add(op, x)
 
 
-BETWEEN = {"silu": silu, "clip": clipped, "pooled": pooled, "joined": joined} | {
+MOVED = {"sliced": sliced, "split": split, "tiled": tiled, "gathered": gathered}
+BETWEEN = {"silu": silu, "clip": clipped, "pooled": pooled, "joined": joined, **MOVED} | {
     op: plain(op) for op in ("Relu", "HardSwish", "Sigmoid", "LeakyRelu", "Identity")
 }
 
