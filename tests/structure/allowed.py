@@ -124,7 +124,7 @@ SAME_NAME: dict[str, tuple[str, ...]] = {
     "ratio": ("report.data", "report.text"),
     "read": ("allocation.amount", "allocation.named_rows", "calibration", "cost.latency.store", "model.external"),
     "repair": ("recovery.data_free", "recovery.recover", "report.data", "report.text"),
-    "rows": ("model.traits", "report.data", "report.text"),
+    "rows": ("report.data", "report.text"),
     "samples": ("proof.strength", "tracing.groups"),
     "sensitivity": ("allocation.strategies", "pipelines.sensitivity"),
     "size": ("cost.functions", "report.numbers", "tracing.rules.constants"),

@@ -92,7 +92,7 @@ def test_an_operator_is_a_rule_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_pa
     model = sampler().proto()
     before = group_of(api.trace(model), "w_in", 0)
     assert before is not None and before.units == 8 and not before.exact
-    monkeypatch.setitem(traits._ZERO, (MICROSOFT, "GridSample"), traits.Zero(parts=(0,)))
+    monkeypatch.setitem(traits.TRAITS, (MICROSOFT, "GridSample"), traits.Traits(zero=traits.Zero(parts=(0,))))
     after = group_of(api.trace(model), "w_in", 0)
     assert after is not None and after.units == 8 and after.exact
     pruned = onnxprune.prune(model, 0.5)
