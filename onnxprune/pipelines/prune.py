@@ -21,7 +21,7 @@ from onnxprune.errors import ModelError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative
-from onnxprune.proof import Verdict, prove
+from onnxprune.proof import Verdict, prove, valid
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
 from onnxprune.recovery import Repair, data_free, recover
 from onnxprune.rewriting import Cut, Plan, gone
@@ -220,7 +220,7 @@ def repaired(
     with clock("repairing"):
         judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None
         small, repair = judged or (data_free.repair(cut, small, recovery.method, progress=clock.progress), None)
-        if verify and (problem := prove.valid(cut.groups.model, small)):
+        if verify and (problem := valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair
 

@@ -9,15 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import onnx
 from onnx import TensorProto
 
-from onnxprune.cost import functions
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
-from onnxprune.memory import shortage
 from onnxprune.model import Model, control_flow
-from onnxprune.model.external import item_bits
-from onnxprune.model.protos import without_weights
 from onnxprune.proof import layerwise as inside
 from onnxprune.proof import stored_weights
 from onnxprune.proof import strength as strengths
@@ -26,10 +21,10 @@ from onnxprune.proof.layerwise import Layered, Layers
 from onnxprune.proof.masked import masked
 from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
 from onnxprune.proof.strength import Sample, Strength
+from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.rewriting import Cut, io_changes
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
-from onnxprune.termination import killable
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
@@ -55,9 +50,6 @@ NOISE_DRAWS = 3
 NOISE_MARGIN = 10.0
 NOISE_CAP = 100.0
 
-# Bytes of one tensor that is computed.
-LARGEST_RUN = 1 << 30
-LONGEST_LIST = 1 << 20
 # Seconds of one run at the small sizes of a proof: a loop may be written to go on for ever.
 LONGEST_PROOF = 300.0
 # Groups that a problem names.
@@ -115,17 +107,17 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         return Verdict(False, math.nan, tolerance, problem)
     changed = io_changes.changes(cut)
     checks.append("inputs and outputs as planned" if changed else "inputs and outputs as before")
-    problem = _too_large(groups)
+    problem = too_large(groups)
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
-    problem = valid(groups.model, pruned, values=not _has_long_list(groups))
+    problem = valid(groups.model, pruned, values=not has_long_list(groups))
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
     feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
     proof = _Proof(cut, pruned, io_changes.in_range(cut, feeds), seed, tolerance, checks)
     try:
-        verdict = proof.verdict(lambda model: model)
+        verdict = proof.verdict(proof.reference, pruned)
     except RunError as error:
         return proof.without_reference(error)
     except ModelError as error:
@@ -152,8 +144,8 @@ class _Proof:
         """The masked original, which variants copy."""
         return masked(self.cut.groups, self.cut.gone)
 
-    def verdict(self, change: Callable[[Model], Model]) -> Verdict:
-        """Whether both are equal; where activations are rounded to steps, without that if need be.
+    def verdict(self, reference: Model, pruned: Model) -> Verdict:
+        """Compare two models, both with the same conditions changed or none; without rounding to steps if need be.
 
         Raises:
             RunError: the reference does not run.
@@ -161,21 +153,21 @@ class _Proof:
         """
         original, dtypes = self.cut.groups.model, self.cut.groups.facts.dtypes
         rounds = has_roundings(original, dtypes)
-        verdict = self._equal(lambda model: unsaturated(change(model), original, dtypes), with_noise=not rounds)
+        verdict = self._equal(reference, pruned, lambda m: unsaturated(m, original, dtypes), with_noise=not rounds)
         if verdict.ok or not verdict.runnable or not rounds:
             return verdict
         self.checks.append("without the rounding of activations to steps")
-        smooth = self._equal(lambda model: unrounded(change(model), original, dtypes))
+        smooth = self._equal(reference, pruned, lambda model: unrounded(model, original, dtypes))
         return verdict if math.isnan(smooth.error) else smooth
 
     def in_branch(self, path: control_flow.Path, before: Verdict) -> Verdict:
-        """The proof with the conditions changed so that another branch is taken, which the inputs may not reach."""
-        forced = {id(model): control_flow.forced(model, path) for model in (self.reference, self.pruned)}
-        if None in forced.values():
+        """Prove the models with conditions changed so that they take a branch that the inputs may not reach."""
+        reference, pruned = (control_flow.forced(model, path) for model in (self.reference, self.pruned))
+        if reference is None or pruned is None:
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
-            found = self.verdict(lambda model: forced[id(model)] or model)
+            found = self.verdict(reference, pruned)
         except RunError:
             return replace(before, checks=[*before.checks, f"{where} does not run on these inputs"])
         if not found.ok:
@@ -206,10 +198,12 @@ class _Proof:
         *others, equal = verdict.checks
         return replace(verdict, checks=[*others, f"{found.count} weights bit for bit", equal])
 
-    def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
-        """Compare the pruned model with the masked original, both in the same variant."""
-        wanted, names = self._wanted(variant(self.reference))
-        pruned = variant(self.pruned)
+    def _equal(
+        self, reference: Model, pruned: Model, variant: Callable[[Model], Model], *, with_noise: bool = True
+    ) -> Verdict:
+        """Compare the same variant of two models; one variant is in memory at a time."""
+        wanted, names = self._wanted(variant(reference))
+        pruned = variant(pruned)
         try:
             found = self._results(pruned, names)
         except RunError as error:
@@ -319,17 +313,6 @@ class _Proof:
         return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
 
 
-def _too_large(groups: Groups) -> str:
-    """What in the graph is too large to be run; a file of some bytes may ask for terabytes."""
-    facts, stored = groups.facts, groups.tracing.model.initializers
-    for name, shape in facts.shapes.items():
-        bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
-        if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
-            return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
-    short = shortage(functions.of_a_run(groups))
-    return f"a run {short}: smaller --sizes may help" if short else ""
-
-
 @dataclass(frozen=True)
 class _LayerRun:
     """Runs of a pruned model whose layers read the masked original's values."""
@@ -413,37 +396,3 @@ def compare(
         checks = [*checks, "equal to the masked original"]
     worst, most = max(errors.values(), default=0.0), max(allowed.values(), default=0.0)
     return Verdict(not wrong, worst, most, problem, errors, checks)
-
-
-def _has_long_list(groups: Groups) -> bool:
-    """Whether the graph makes a list that onnx, which follows values of lists, would unfold in memory."""
-    shapes, stored = groups.facts.shapes, groups.model.initializers
-    return any(len(shape) == 1 and shape[0] > LONGEST_LIST and name not in stored for name, shape in shapes.items())
-
-
-def valid(original: Model, pruned: Model, *, values: bool = True) -> str:
-    """What the checker or strict shape inference says against `pruned` but not against the original.
-
-    Args:
-        original: the model before.
-        pruned: the model after.
-        values: follow the values of sizes and indices too.
-    """
-    problem = _complaint(pruned, values)
-    return problem if problem and not _complaint(original, values) else ""
-
-
-def _complaint(model: Model, values: bool) -> str:
-    light = without_weights(model.proto)
-    try:
-        with killable():
-            onnx.checker.check_model(light, full_check=True)
-            onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=values)
-    except (
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-        ValueError,
-        RuntimeError,
-    ) as error:
-        return str(error).strip().splitlines()[0]
-    return ""

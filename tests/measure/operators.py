@@ -27,7 +27,7 @@ from onnxprune import criteria
 from onnxprune.allocation import Options, select
 from onnxprune.errors import GoalMissed, OnnxPruneError, RunError
 from onnxprune.model import load
-from onnxprune.proof import compare_outputs, prove
+from onnxprune.proof import compare_outputs, prove, valid
 from onnxprune.proof.masked import masked
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
@@ -331,7 +331,7 @@ def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[s
         small, reference = rewrite(groups, gone), masked(groups, gone)
     except OnnxPruneError as error:
         return WRONG, error.message, exact
-    if problem := prove.valid(groups.model, small):
+    if problem := valid(groups.model, small):
         return WRONG, problem, exact
     try:
         plain, wanted = run(original, sandwich.feeds), run(reference.proto, sandwich.feeds)

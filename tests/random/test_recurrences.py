@@ -15,7 +15,7 @@ from onnx import helper
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.model import load
-from onnxprune.proof import prove
+from onnxprune.proof import valid
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.masked import masked
 from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
@@ -147,7 +147,7 @@ def test_random_recurrences_of_the_other_layout(proto: onnx.ModelProto) -> None:
     outcome = api.run(load(proto), Options(ratio=0.5), verify=False)
     gone = outcome.plan.removed(outcome.groups)
     assert gone.any()
-    assert prove.valid(outcome.groups.model, outcome.model) == ""
+    assert valid(outcome.groups.model, outcome.model) == ""
     wanted = run(time_first(masked(outcome.groups, gone).proto))
     found = run(time_first(outcome.model.proto))
     for name, value in wanted.items():

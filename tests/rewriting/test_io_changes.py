@@ -10,7 +10,7 @@ import pytest
 
 import onnxprune
 from onnxprune import api
-from onnxprune.proof import prove
+from onnxprune.proof import valid
 from onnxprune.report import data, text
 from onnxprune.rewriting import Cut, Plan, io_changes
 from tests.graphs.net import Net, feeds_of, group_of, prune, run, shapes_of, with_arrays
@@ -170,4 +170,4 @@ def test_repair_feeds_each_model_its_own_inputs() -> None:
     outcome = api.run(api.load(mlp()), api.Options(allow_io_changes=True), data=[runs] * 4)
     assert outcome.repair is not None
     assert outcome.repair.fits
-    assert prove.valid(outcome.groups.model, outcome.model) == ""
+    assert valid(outcome.groups.model, outcome.model) == ""

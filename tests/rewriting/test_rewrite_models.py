@@ -16,7 +16,7 @@ from onnxprune.allocation import Options
 from onnxprune.errors import GoalMissed
 from onnxprune.model import external, load, save, to_proto
 from onnxprune.model.graph import captured
-from onnxprune.proof.prove import valid
+from onnxprune.proof import valid
 from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs.net import Net, prune, run, shapes_of
 
