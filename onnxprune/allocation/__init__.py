@@ -1,7 +1,8 @@
 """Choose how many units every group loses so that all budgets hold."""
 
+from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Goal, Selection, select
 from onnxprune.allocation.timed import Timing
 
-__all__ = ["Goal", "Options", "Selection", "Timing", "select"]
+__all__ = ["KINDS", "BudgetKind", "Goal", "Options", "Selection", "Timing", "select"]

@@ -10,21 +10,33 @@ from numbers import Real
 
 from onnxprune.errors import UsageError
 
-_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-_BYTES = {
-    **{f"{prefix}b": factor for prefix, factor in _COUNTS.items()},
-    **{f"{prefix}ib": 1024.0**power for power, prefix in enumerate("kmgt", 1)},
-}
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_EXAMPLES = {id(_COUNTS): "2.1G", id(_BYTES): "20MB", id(_SECONDS): "12ms"}
-# What can be limited, and the units that an amount of it is written in.
-UNITS: Mapping[str, Mapping[str, float]] = {
-    "params": _COUNTS,
-    "macs": _COUNTS,
-    "size": _BYTES,
-    "memory": _BYTES,
-    "latency": _SECONDS,
-}
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """How amounts of a quantity are written.
+
+    Attributes:
+        name: of the quantity in the unit.
+        factors: suffix, in lower case -> size of the suffixed unit.
+        example: an amount.
+        divisible: numbers below one without a suffix are amounts too; there is no half a byte.
+    """
+
+    name: str
+    factors: Mapping[str, float]
+    example: str
+    divisible: bool = False
+
+
+_PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+COUNTS = Unit("count", _PREFIXES, "2.1G")
+BYTES = Unit(
+    "bytes",
+    {f"{prefix}b": factor for prefix, factor in _PREFIXES.items()}
+    | {f"{prefix}ib": 1024.0**power for power, prefix in enumerate("kmgt", 1)},
+    "20MB",
+)
+SECONDS = Unit("seconds", {"s": 1.0, "ms": 1e-3, "us": 1e-6}, "12ms", divisible=True)
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*([a-z%µ]*)\s*", re.IGNORECASE)
 
 
@@ -55,17 +67,18 @@ def bytes_of(option: str, text: str) -> int:
         UsageError: it is no such amount.
     """
     found = _AMOUNT.fullmatch(text)
-    factor = _BYTES.get(found[2].lower()) if found else None
+    factor = BYTES.factors.get(found[2].lower()) if found else None
     if found is None or factor is None or not 1 <= float(found[1]) * factor < math.inf:
         raise UsageError(f"{option}: {text!r} is no size", hint="write 4GB or 512MiB")
     return int(float(found[1]) * factor)
 
 
-def read(kind: str, given: str | float | Amount) -> Amount:
-    """The amount that a person gave.
+def read(kind: str, unit: Unit, given: str | float | Amount) -> Amount:
+    """Read the amount that a person gave.
 
     Args:
-        kind: one of `UNITS`.
+        kind: name of the budget, for the error.
+        unit: how its amounts are written.
         given: a text such as "50%" or "20MB", or a number of things, bytes or seconds.
 
     Raises:
@@ -74,14 +87,13 @@ def read(kind: str, given: str | float | Amount) -> Amount:
     if isinstance(given, Amount):
         return given
     found = _AMOUNT.fullmatch(str(given))
-    value, unit = (float(found[1]), found[2].lower().replace("µ", "u")) if found else (0.0, "")
-    units = UNITS[kind]
-    if unit == "%" and 0 < value <= 100:
+    value, suffix = (float(found[1]), found[2].lower().replace("µ", "u")) if found else (0.0, "")
+    if suffix == "%" and 0 < value <= 100:
         return Amount(value / 100, relative=True)
-    known = unit in units or (not unit and isinstance(given, Real))
+    known = suffix in unit.factors or (not suffix and isinstance(given, Real))
     # There is no half a byte: 0.5 was meant as a share.
-    whole = bool(unit) or units is _SECONDS or value >= 1
-    if known and whole and 0 < (amount := value * units.get(unit, 1.0)) < math.inf:
+    whole = bool(suffix) or unit.divisible or value >= 1
+    if known and whole and 0 < (amount := value * unit.factors.get(suffix, 1.0)) < math.inf:
         return Amount(amount)
-    example = _EXAMPLES[id(units)]
-    raise UsageError(f"{kind}: {given!r} is not an amount", hint=f"write a share of the original, 50%, or {example}")
+    hint = f"write a share of the original, 50%, or {unit.example}"
+    raise UsageError(f"{kind}: {given!r} is not an amount", hint=hint)

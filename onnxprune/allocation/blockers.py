@@ -1,4 +1,4 @@
-"""What holds a cost up, of what was asked for: how much less there would be without."""
+"""Which options keep a budget from being met, and what relaxing each would save."""
 
 from __future__ import annotations
 
@@ -8,54 +8,58 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import MEASURES, most_of
+from onnxprune.allocation.selection import most_of
 from onnxprune.cost import Widths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.tracing import Groups
 
-# A budget that only a run can tell, and what is looked at instead.
-_STAND_IN = {"latency": "macs"}
-ALMOST = 0.999
-# Options that leave groups larger than they must be -> what they are where they do not.
-LOOSE: Mapping[str, Any] = {
+# Field of `Options` that can keep groups larger than they must be -> the value with which it does not.
+RELAXED: Mapping[str, Any] = {
     "round_to": 1,
     "keep": (),
     "only": (),
     "exact_only": False,
     "ratios": {},
-    "max_ratio": ALMOST,
+    "max_ratio": 0.999,
 }
+# Smaller savings, as shares of the original's cost, are rounding.
+ROUNDING = 1e-9
 
 
-def held_by(groups: Groups, options: Options, kind: str) -> dict[tuple[str, ...], float]:
-    """Options that hold a cost up, and how much less there would be without, the most first.
+def blocking_options(groups: Groups, options: Options, budget: str) -> dict[tuple[str, ...], float]:
+    """Options that block a budget, largest saving first.
 
     Args:
         groups: the traced model.
-        options: what was asked for.
-        kind: of the budget: "params", "macs", "size", "memory" or "latency".
+        options: the options that block it.
+        budget: name of its kind, as in `kinds.KINDS`.
 
     Returns:
-        (name of a field of `Options`) -> share of the original's cost, of MACs for the latency; where several options
-        only do it together, their names -> the same.
+        Names of fields of `Options` -> share of the original's cost that relaxing them would save (MACs for the
+        latency). Several names only where none saves anything alone.
     """
-    given = {name: value for name, value in LOOSE.items() if getattr(options, name) not in (value, None)}
-    if kind == "latency":
-        given |= {"round_to": 1} if options.is_aligned else {}
-    least = _least(groups, _STAND_IN.get(kind, kind))
-    now = least(options)
-    saved = {(name,): now - least(replace(options, **{name: value})) for name, value in given.items()}
-    found: dict[tuple[str, ...], float] = {names: share for names, share in saved.items() if share > 1e-9}
-    if not found and given:
-        together = now - least(replace(options, **given))
-        found = {tuple(given): together} if together > 1e-9 else {}
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+    kind = KINDS[budget]
+    relaxed = {name: value for name, value in RELAXED.items() if getattr(options, name) not in (value, None)}
+    if kind.is_timed and options.is_aligned:
+        relaxed |= {"round_to": 1}
+    least_cost = _least_cost(groups, kind)
+    present = least_cost(options)
+
+    def saving(names: tuple[str, ...]) -> float:
+        return present - least_cost(replace(options, **{name: relaxed[name] for name in names}))
+
+    savings: dict[tuple[str, ...], float] = {(name,): saving((name,)) for name in relaxed}
+    if relaxed and not any(share > ROUNDING for share in savings.values()):
+        savings = {tuple(relaxed): saving(tuple(relaxed))}
+    ordered = sorted(savings.items(), key=lambda pair: -pair[1])
+    return {names: share for names, share in ordered if share > ROUNDING}
 
 
-def _least(groups: Groups, kind: str) -> Callable[[Options], float]:
-    """Options -> what a cost comes down to where every group loses as much as it may, as a share of the original's."""
+def _least_cost(groups: Groups, kind: BudgetKind) -> Callable[[Options], float]:
+    """Options -> the cost where every group loses as much as it may, as a share of the original's."""
     order = {g.name: units_in_order(g, np.zeros(groups.classes.count)) for g in groups.groups}
-    measure = MEASURES[kind](Widths(groups, order))
-    whole = max(measure.total(np.zeros(len(groups.groups), np.int64)), 1e-12)
-    return lambda options: measure.total(most_of(groups, options)) / whole
+    cost = kind.cost(Widths(groups, order))
+    original = max(cost.total(np.zeros(len(groups.groups), np.int64)), 1e-12)
+    return lambda options: cost.total(most_of(groups, options)) / original

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocation.amount import UNITS, Amount, read
+from onnxprune.allocation.amount import Amount, read
+from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.criteria import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
@@ -21,7 +22,6 @@ AUTO = "auto"
 MOST_STEPS = 1000
 # The widest axis that any tensor can have, in effect.
 WIDEST = 1 << 31
-ALLOCATIONS = (AUTO, *STRATEGIES)
 # A budget on time takes more than this of one group only where it cannot be met otherwise: that a group whose loss
 # seems cheap by the tables of a machine is emptied while others are whole is more often an error than a find.
 FIRST_RATIO = 0.75
@@ -107,7 +107,7 @@ class Options:
         if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and 1 <= self.round_to <= WIDEST):
             raise UsageError(f"round_to is {self.round_to!r}, but must be from 1 to {WIDEST}, or {AUTO!r}")
         for what, chosen, known in (
-            ("allocation", self.allocation, ALLOCATIONS),
+            ("allocation", self.allocation, (AUTO, *STRATEGIES)),
             ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),
             ("normalization", "mean" if self.normalize is None else self.normalize, NORMALIZATIONS),
         ):
@@ -117,8 +117,13 @@ class Options:
     @cached_property
     def budgets(self) -> Mapping[str, Amount]:
         """What is limited -> to how much."""
-        given = {kind: getattr(self, kind) for kind in UNITS}
-        return {kind: read(kind, value) for kind, value in given.items() if value is not None}
+        given = {name: getattr(self, name) for name in KINDS}
+        return {name: read(name, KINDS[name].unit, value) for name, value in given.items() if value is not None}
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a budget limits a quantity that only runs on a machine tell."""
+        return any(KINDS[name].is_timed for name in self.budgets)
 
     @property
     def share(self) -> float:
@@ -133,12 +138,12 @@ class Options:
     @property
     def is_aligned(self) -> bool:
         """Whether what widths are rounded to is measured."""
-        return self.round_to == AUTO or (self.round_to is None and "latency" in self.budgets)
+        return self.round_to == AUTO or (self.round_to is None and self.is_timed)
 
     @property
     def caps(self) -> tuple[float, ...]:
         """Most that is taken from one group: at first, and where limits cannot be held otherwise."""
-        careful = "latency" in self.budgets and self.max_ratio > FIRST_RATIO
+        careful = self.is_timed and self.max_ratio > FIRST_RATIO
         return (FIRST_RATIO, self.max_ratio) if careful else (self.max_ratio,)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -11,24 +11,16 @@ import numpy as np
 from onnxprune import criteria
 from onnxprune.allocation import named_rows as rows
 from onnxprune.allocation.amount import Amount
+from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate, within
-from onnxprune.cost import Widths, functions
+from onnxprune.cost import Widths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.functions import Measure, Units
 from onnxprune.criteria.normalize import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array
-
-# The cost that a budget limits -> its maker.
-Measures = Mapping[str, Callable[[Widths], Measure]]
-MEASURES: Measures = {
-    "params": functions.params,
-    "macs": functions.macs,
-    "size": functions.size,
-    "memory": functions.memory,
-}
 
 
 def touches(group: Group, glob: str) -> bool:
@@ -48,7 +40,7 @@ class Goal:
     """A budget, and what was reached.
 
     Attributes:
-        kind: what was limited: "params", "macs", "size", "memory", "latency".
+        kind: name of the kind of budget, as in `kinds.KINDS`.
         most: what was allowed.
         reached: what the smaller model has.
         before: what the original has.
@@ -116,7 +108,7 @@ def question(
     scores: Array,
     options: Options,
     *,
-    costs: Measures = MEASURES,
+    kinds: Mapping[str, BudgetKind] = KINDS,
     multiples: Mapping[str, int] | None = None,
 ) -> Question:
     """What `select` selects from; the arguments are those of `select`.
@@ -136,7 +128,7 @@ def question(
         )
     widths = Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})
     nothing = np.zeros(widths.count, np.int64)
-    goals = [_goal(kind, amount, costs[kind](widths), nothing) for kind, amount in options.budgets.items()]
+    goals = [_goal(kind, amount, kinds[kind].cost(widths), nothing) for kind, amount in options.budgets.items()]
     caps = (replace(options, max_ratio=most) for most in options.caps)
     problems = [_problem(groups, scores, capped, widths, multiples or {}) for capped in caps]
     return Question(widths, goals, named_rows, problems)
@@ -147,8 +139,8 @@ def select(
     scores: Array,
     options: Options,
     *,
-    costs: Measures = MEASURES,
-    excess: Mapping[str, float] | None = None,
+    kinds: Mapping[str, BudgetKind] = KINDS,
+    overshoot: Mapping[str, float] | None = None,
     multiples: Mapping[str, int] | None = None,
 ) -> Selection:
     """The units that go.
@@ -157,15 +149,15 @@ def select(
         groups: the traced model.
         scores: float64[classes].
         options: what to prune.
-        costs: makers of the costs that budgets limit, by their names.
-        excess: how much more than expected a model is known to have of each.
+        kinds: the kinds of budgets, by their names.
+        overshoot: kind -> how much more than expected a model is known to have.
         multiples: group name -> what its width is rounded to, instead of what the options say.
 
     Raises:
         UsageError: a glob matches no group, or rows that are named must stay.
         GoalMissed: there is nothing to prune.
     """
-    asked, more = question(groups, scores, options, costs=costs, multiples=multiples), excess or {}
+    asked, more = question(groups, scores, options, kinds=kinds, multiples=multiples), overshoot or {}
     limits = [Limit(measure, goal.most - more.get(goal.kind, 0.0)) for goal, measure in asked.goals]
     for problem in (replace(problem, limits=limits) for problem in asked.problems):
         counts = _counts(problem, options)

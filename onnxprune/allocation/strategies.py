@@ -89,14 +89,32 @@ class Problem:
 
 # From a share of the way, in [0, 1], to int[groups].
 Path = Callable[[float], Array]
+Strategy = Callable[[Problem], Path]
+# Name -> what lays the path.
+STRATEGIES: dict[str, Strategy] = {}
 
 
-def allocate(problem: Problem, strategy: str) -> Array:
-    """How many units every group loses, int[groups].
+def strategy(name: str) -> Callable[[Strategy], Strategy]:
+    """Register an allocation strategy under the word that users choose it by."""
 
-    Where the limits cannot all hold, the end of the path: as little as can be reached.
+    def register(lay: Strategy) -> Strategy:
+        STRATEGIES[name] = lay
+        return lay
+
+    return register
+
+
+def allocate(problem: Problem, name: str) -> Array:
+    """Choose how many units every group loses.
+
+    Args:
+        problem: menus, scores and limits.
+        name: of the allocation strategy.
+
+    Returns:
+        int[groups]; where the limits cannot all hold, the end of the path: as little as can be reached.
     """
-    path = STRATEGIES[strategy](problem)
+    path = STRATEGIES[name](problem)
     if problem.holds(before := path(0.0)):
         return before
     low, high, found = 0.0, 1.0, path(1.0)
@@ -151,11 +169,13 @@ def _last_step(problem: Problem, counts: Array, group: int) -> tuple[float, int,
 # --- strategies ------------------------------------------------------------------------------------------
 
 
+@strategy("uniform")
 def uniform(problem: Problem) -> Path:
     """The same share of every group."""
     return lambda share: problem.snapped((share * problem.units + 1e-9).astype(np.int64))
 
 
+@strategy("global")
 def ranked(problem: Problem) -> Path:
     """The units of all groups in one ranking, by scores that are made comparable."""
     most = [menu[-1] for menu in problem.menus]
@@ -169,6 +189,7 @@ def ranked(problem: Problem) -> Path:
     return path
 
 
+@strategy("greedy")
 def greedy(problem: Problem) -> Path:
     """Step by step what does least damage for what it saves of the cost that is furthest from its limit.
 
@@ -213,6 +234,7 @@ def _thinned(menu: Array, most: int) -> Array:
     return np.unique(menu[np.linspace(0, len(menu) - 1, min(len(menu), most)).astype(np.int64)])
 
 
+@strategy("sensitivity")
 def sensitivity(problem: Problem) -> Path:
     """Least total damage by the damage curves: a price on the costs, and every group's best answer to it.
 
@@ -254,11 +276,3 @@ def _answer(problem: Problem, counts: Array, price: float) -> Array:
         if (counts == before).all():
             break
     return counts
-
-
-STRATEGIES: dict[str, Callable[[Problem], Path]] = {
-    "uniform": uniform,
-    "global": ranked,
-    "greedy": greedy,
-    "sensitivity": sensitivity,
-}

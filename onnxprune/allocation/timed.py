@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from onnxprune.allocation import fit_budgets
-from onnxprune.allocation.fit_budgets import METERS, Meter
+from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, menu_of
 from onnxprune.cost import Widths
@@ -19,10 +19,6 @@ from onnxprune.model import Model
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
-
-LATENCY = "latency"
-# What two measurements of a ratio differ by, on a machine that does other things too.
-NOISE = 0.015
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def group_times(groups: Groups, place: Place, progress: Callable[[str], object])
 
 def needs_tables(options: Options) -> bool:
     """Whether what is asked for depends on the machine."""
-    return options.is_aligned or LATENCY in options.budgets
+    return options.is_aligned or options.is_timed
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,21 +84,19 @@ class Timing:
         return cls(groups, scores, options, Timer(groups.model, place or Place(), progress) if needed else None)
 
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
-        """The units that go so that all budgets hold; see `goals.fit`."""
+        """The units that go so that all budgets hold; see `fit_budgets.fit`."""
         multiples = self.multiples if self.options.is_aligned else {}
-        meters = self.meters
         return fit_budgets.fit(
-            self.groups, self.scores, self.options, meters=meters, reserve=reserve, multiples=multiples
+            self.groups, self.scores, self.options, kinds=self.kinds, reserve=reserve, multiples=multiples
         )
 
     @cached_property
-    def meters(self) -> Mapping[str, Meter]:
-        """What budgets limit."""
+    def kinds(self) -> Mapping[str, BudgetKind]:
+        """The kinds of budgets, timed kinds with the functions of the machine."""
         timer = self.timer
         if timer is None:
-            return METERS
-        measured = Meter(timer.expected, lambda model, cut: timer.seconds(model), NOISE, timer.correct)
-        return {**METERS, LATENCY: measured}
+            return KINDS
+        return {name: _timed(kind, timer) if kind.is_timed else kind for name, kind in KINDS.items()}
 
     def timed(self, removed: Mapping[str, Array], small: Model, damage: float | None = None) -> Timed | None:
         """The time of the smaller model that remains if `removed` goes, beside the damage; None without a timer."""
@@ -123,3 +117,8 @@ class Timing:
     def multiples(self) -> Mapping[str, int]:
         """What the width of every group is best rounded to, by its name; nothing without a timer."""
         return alignments(self.timer.expected(self.widths)) if self.timer else {}
+
+
+def _timed(kind: BudgetKind, timer: Timer) -> BudgetKind:
+    """The kind with the functions of a machine."""
+    return replace(kind, cost=timer.expected, measured=lambda model, cut: timer.seconds(model), correct=timer.correct)

@@ -59,19 +59,21 @@ def damage_last(console: Console, judged: Agreement | None, *, accepted: bool) -
 
 def _why(goal: Goal, groups: Groups, options: Options) -> str:
     """What holds a budget up: what no option frees, then what options hold, with what would be reached without."""
-    from onnxprune.allocation.blockers import held_by
+    from onnxprune.allocation import KINDS
+    from onnxprune.allocation.blockers import blocking_options
     from onnxprune.report import numbers
 
+    is_timed = KINDS[goal.kind].is_timed
     free, total = groups.prunable
     said = [f"{numbers.percent(total - free, total)} of the weights are locked (see `onnxprune inspect`)"]
     other = goal.before - groups.model.nbytes
     if goal.kind == "size" and other > 0.01 * goal.before:
         said.append(f"{numbers.percent(other, goal.before)} of the file is no weights")
-    for names, saved in held_by(groups, options, goal.kind).items():
+    for names, saved in blocking_options(groups, options, goal.kind).items():
         wording = " and ".join(_ASKED.get(name, f"without --{name.replace('_', '-')}") for name in names)
         left = max(goal.reached - saved * goal.before, 0.0)
-        figure = "less time" if goal.kind == "latency" else numbers.percent(left, goal.before)
+        figure = "less time" if is_timed else numbers.percent(left, goal.before)
         said.append(f"{figure} can be reached {wording}")
-    if goal.kind == "latency":
+    if is_timed:
         said.append("`onnxprune inspect --time` shows what groups have to do with the time")
     return "; ".join(said)

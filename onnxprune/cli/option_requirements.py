@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from onnxprune import names
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 
@@ -32,7 +33,11 @@ class Need:
 
 
 _TARGETS = ("--max-drop", "--min-sqnr", "--max-divergence")
-_UNEQUAL = ("--macs", "--params", "--size", "--memory", "--latency", *_TARGETS)
+_UNEQUAL = (*(f"--{kind}" for kind in names.BUDGETS), *_TARGETS)
+# Choices of an option that need more than others do, as a need is written.
+_TAILORING = "|".join(name for name in names.STRATEGIES if name != names.UNIFORM)
+_COMPARING = "|".join(names.COMPARING_STRATEGIES)
+_FITTED_TO_DATA = "|".join(name for name in names.RECOVERIES if name not in names.RECOVERIES_WITHOUT_DATA)
 
 NEEDS = (
     Need(
@@ -41,14 +46,14 @@ NEEDS = (
         "nothing is timed",
     ),
     Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
-    Need(("--samples", "--recover affine|least-squares|one-pass|batchnorm"), ("--data",), "there is no data"),
+    Need(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
     Need(
         ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),
         _TARGETS,
         "it is for a search, and nothing is searched for",
     ),
-    Need(("--max-ratio",), (*_UNEQUAL, "--allocation global|greedy|sensitivity"), "every group loses the same ratio"),
-    Need(("--normalize",), (*_UNEQUAL, "--allocation global"), "groups are not compared"),
+    Need(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
+    Need(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),
 )
 
 

@@ -56,7 +56,7 @@ def scored(
         part = {g.name: _first(g, scores, removed, step / options.steps) for g in going}
         cut = Cut(groups, gone(groups, part))
         small = rewrite(groups, cut.gone)
-        if runs and recovery.method != "none":
+        if runs and recovery.can_act(data=True):
             small, _ = recover.repair(cut, small, runs, recovery, progress=progress)
         inner = trace(
             small,

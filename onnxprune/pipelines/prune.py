@@ -127,7 +127,7 @@ def run(
         with clock("selecting"):
             chosen = timing.fit(reserve)
         made = _made(groups, chosen.removed, mend, clock, verify=verify, fixed_sizes=sizes is not None)
-        reached = goals.reached(chosen.goals, made.model, made.cut, timing.meters)
+        reached = goals.reached(chosen.goals, made.model, made.cut, timing.kinds)
         reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
         if made.rolled_back or not chosen.met or all(goal.met for goal in reached):
             break
@@ -215,7 +215,7 @@ def repaired(
     verify: bool,
 ) -> tuple[Model, Repair | None]:
     """The smaller model after its repair; what it did is known only where there are inputs to judge it by."""
-    if recovery.method == "none" or not (runs or recovery.method in data_free.METHODS):
+    if not recovery.can_act(data=bool(runs)):
         return small, None
     with clock("repairing"):
         judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None

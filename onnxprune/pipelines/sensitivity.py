@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration, criteria
-from onnxprune.allocation import Options, Timing, select
-from onnxprune.allocation.amount import UNITS
+from onnxprune.allocation import KINDS, Options, Timing, select
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
@@ -292,7 +291,7 @@ def _check(metric: str, settings: Settings, has_data: bool) -> None:
 
 def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[float]) -> list[Step]:
     """The cuts to measure, group by group in graph order, each by rising number of units."""
-    unlimited: dict[str, Any] = dict.fromkeys(UNITS)
+    unlimited: dict[str, Any] = dict.fromkeys(KINDS)
     options = replace(options, ratios={}, allocation="uniform", **unlimited)
     known: dict[str, Group] = {g.name: g for g in groups.groups}
     found: dict[str, dict[int, Step]] = {}

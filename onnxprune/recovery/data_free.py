@@ -24,6 +24,7 @@ from onnxprune.layers.effective import Part
 from onnxprune.layers.linear import CONVOLUTIONS
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
+from onnxprune.recovery.fits import METHODS, Method
 from onnxprune.recovery.recover import Options, targets
 from onnxprune.recovery.targets import Kept, LayerTarget
 from onnxprune.rewriting import Cut
@@ -34,7 +35,6 @@ from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("bias", "merge")
 # Where the density of a normal variable is summed, in deviations; the mean of Relu is right to 1e-4 of them.
 POINTS = np.linspace(-6, 6, 401)
 DENSITY = np.exp(-np.square(POINTS) / 2) / np.exp(-np.square(POINTS) / 2).sum()
@@ -50,7 +50,7 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
     Args:
         cut: what was removed, with the traced original.
         pruned: the smaller model.
-        method: one of `METHODS`.
+        method: name of a recovery method that does not need data.
         progress: is told how many layers it was.
 
     Returns:
@@ -58,22 +58,22 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
     """
     parameters, known = Parameters(pruned), Activations(cut)
     found = [t for t in targets(cut, parameters, Options(onward=False)) if isinstance(t, LayerTarget)]
-    count = sum([_mend(cut, parameters, known, target, method) for target in found])
+    count = sum([_mend(cut, parameters, known, target, METHODS[method]) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
     if not count:
         logger.warning("nothing is repaired: the weights tell nothing of what was removed (%s); data would", method)
     return parameters.finished() if count else pruned
 
 
-def _mend(cut: Cut, parameters: Parameters, known: Activations, target: LayerTarget, method: str) -> bool:
+def _mend(cut: Cut, parameters: Parameters, known: Activations, target: LayerTarget, method: Method) -> bool:
     """Repair one layer; whether there was anything to do."""
     kept = Kept.of(cut, target.site, target.old)
     inputs = kept.inputs[kept.groups]
     if inputs.all():
         return False
-    task = target.task(cut, parameters, "bias")
+    task = target.task(cut, parameters, METHODS["bias"])
     full, row = task.full, known.row(target.old)[kept.groups]
-    partner, factor = known.partners(target.old, inputs) if method == "merge" else _alone(inputs)
+    partner, factor = known.partners(target.old, inputs) if method.merges else _alone(inputs)
     weight = full.copy()
     for group, (w, f) in enumerate(zip(weight, full, strict=True)):
         np.add.at(w, partner[group], factor[group, :, None] * f)

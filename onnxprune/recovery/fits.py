@@ -17,7 +17,7 @@ of x, C the centred cross moment of x and y, and W the sliced weights [D, O] (a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -150,14 +150,66 @@ class Evidence:
 
 # (weights [groups, D, O], what is added to the outputs [groups, O]) of a layer.
 Fitted = tuple[Array, Array]
-Fit = Callable[[Evidence], Fitted]
+ClosedForm = Callable[[Evidence], Fitted]
 
 
+@dataclass(frozen=True)
+class Method:
+    """A recovery method.
+
+    Attributes:
+        name: the word that users choose it by.
+        closed_form: parameters from moments.
+        needs_data: only calibration data tell the moments; other methods fall back on the weights
+            (`recovery/data_free.py`).
+        ridge: a ridge weight enters the closed form; several are tried.
+        dead_zone: regress in rounds where an activation behind the layer is flat.
+        merges: express removed channels by those that remain, which takes the moments of the original's channels.
+        sequential: fit each layer on the values that the pruned model gives it, layers in front of it fitted already;
+            otherwise on the remaining part of the original's input, for which one run of the original is enough.
+        of_norms: fit scale and bias of norms in place of weights of layers.
+    """
+
+    name: str
+    closed_form: ClosedForm
+    needs_data: bool = True
+    ridge: bool = False
+    dead_zone: bool = False
+    merges: bool = False
+    sequential: bool = True
+    of_norms: bool = False
+
+
+# Name -> recovery method.
+METHODS: dict[str, Method] = {}
+
+
+def method(name: str, **traits: bool) -> Callable[[ClosedForm], ClosedForm]:
+    """Register a closed form as a recovery method.
+
+    Args:
+        name: the word that users choose it by.
+        traits: fields of `Method`.
+
+    Returns:
+        The decorator, which leaves the function as it is.
+    """
+
+    def register(closed_form: ClosedForm) -> ClosedForm:
+        METHODS[name] = Method(name, closed_form, **traits)
+        return closed_form
+
+    return register
+
+
+@method("bias", needs_data=False)
 def bias(evidence: Evidence) -> Fitted:
     """Shift every output to the mean that it had."""
     return evidence.sliced, _shift(evidence, evidence.sliced)
 
 
+@method("batchnorm", of_norms=True)
+@method("affine")
 def affine(evidence: Evidence) -> Fitted:
     """Scale every output to the deviation that it had, and shift it to its mean."""
     spread = evidence.moments.yy
@@ -167,6 +219,7 @@ def affine(evidence: Evidence) -> Fitted:
     return weight, _shift(evidence, weight)
 
 
+@method("merge", needs_data=False, ridge=True, merges=True)
 def merge(evidence: Evidence) -> Fitted:
     """Express the original's channels by those that remain."""
     if evidence.channels is None:
@@ -178,6 +231,8 @@ def merge(evidence: Evidence) -> Fitted:
     return weight, _shift(evidence, weight)
 
 
+@method("one-pass", ridge=True, dead_zone=True, sequential=False)
+@method("least-squares", ridge=True, dead_zone=True)
 def least_squares(evidence: Evidence) -> Fitted:
     """Ridge regression toward the sliced weights."""
     inverse, added = evidence.ridge
@@ -185,18 +240,13 @@ def least_squares(evidence: Evidence) -> Fitted:
     return weight, _shift(evidence, weight)
 
 
-FITS: Mapping[str, Fit] = {"bias": bias, "affine": affine, "merge": merge, "least-squares": least_squares}
-# The fits that a ridge weight enters, and those that use the room that an activation leaves.
-RIDGE, ROOM = frozenset({"merge", "least-squares"}), frozenset({"least-squares"})
-
-
 def best(
-    method: str, evidence: Evidence, fitting: Rows, judging: Rows, dampings: Sequence[float]
+    how: Method, evidence: Evidence, fitting: Rows, judging: Rows, dampings: Sequence[float]
 ) -> tuple[Fitted, float]:
     """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
 
     Args:
-        method: name of a fit.
+        how: the recovery method.
         evidence: all but the moments of `judging`.
         fitting: the rows that `evidence` is of.
         judging: rows that judge.
@@ -205,19 +255,20 @@ def best(
     Returns:
         The fit, made anew of all rows, and its error on `judging` before.
     """
-    tried = [replace(evidence, damping=d) for d in (dampings if method in RIDGE else (0.0,))]
-    fits = [FITS[method](e) for e in tried]
+    tried = [replace(evidence, damping=d) for d in (dampings if how.ridge else (0.0,))]
+    fits = [how.closed_form(e) for e in tried]
     errors = [judging.error(f) for f in fits]
     chosen = int(np.argmin(errors))
     error, rounds = errors[chosen], 0
-    if method in ROOM and fitting.room is not None:
+    if how.dead_zone and fitting.room is not None:
         for number, fitted in enumerate(_rounds(tried[chosen], fitting, fits[chosen], ROUNDS), 1):
             if (found := judging.error(fitted)) < error:
                 error, rounds = found, number
     everything = Rows.joined([fitting, judging])
     moments = evidence.moments + Moments.of(judging.x, judging.y, shifted=evidence.shifted)
     final = replace(tried[chosen], moments=moments)
-    return [FITS[method](final), *_rounds(final, everything, FITS[method](final), rounds)][-1], error
+    fitted = how.closed_form(final)
+    return [fitted, *_rounds(final, everything, fitted, rounds)][-1], error
 
 
 def _rounds(evidence: Evidence, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:

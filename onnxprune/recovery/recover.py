@@ -18,8 +18,8 @@ from onnxprune.errors import UsageError
 from onnxprune.layers import Parameters, bn_matching, layer_of
 from onnxprune.layers.parameters import NORMS
 from onnxprune.model import Model
-from onnxprune.recovery import fits as refit
 from onnxprune.recovery.downstream import onward
+from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.rewriting import Cut, io_changes
 from onnxprune.rewriting.compare import agreement
@@ -38,9 +38,8 @@ JUDGES, HELD_OUT = 0.2, 0.1
 WIDEST = 6144
 # Input name -> array, of one run.
 Runs = Mapping[str, Array]
-# All ways to repair; "one-pass" is least squares on the original's inputs alone, of which one run of it is enough.
-ONE_PASS = "one-pass"
-METHODS = ("none", *refit.FITS, ONE_PASS, "batchnorm")
+# The choice of no recovery.
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -48,30 +47,30 @@ class Options:
     """How to repair.
 
     Attributes:
-        method: one of `METHODS`.
+        method: name of one of `fits.METHODS`, or "none".
         dampings: ridge weights that are tried, relative to the mean of a moment's diagonal.
         onward: look at what becomes of a layer's output: sums, and activations that are flat somewhere.
         memory: bytes of activations that are kept in memory; what is more lies in temporary files.
     """
 
     method: str = "least-squares"
-    dampings: tuple[float, ...] = refit.DAMPINGS
+    dampings: tuple[float, ...] = DAMPINGS
     onward: bool = True
     memory: int = MEMORY
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"no way to recover is called {self.method!r}", hint=f"known: {', '.join(METHODS)}")
+        known = (NONE, *METHODS)
+        if self.method not in known:
+            raise UsageError(f"no way to recover is called {self.method!r}", hint=f"known: {', '.join(known)}")
 
     @property
-    def fit(self) -> str:
-        """The fit of `refit.FITS` that the method uses."""
-        return "least-squares" if self.method == ONE_PASS else self.method
+    def how(self) -> Method:
+        """The recovery method; there must be one."""
+        return METHODS[self.method]
 
-    @property
-    def sequential(self) -> bool:
-        """Fit each layer on what the pruned model gives it by then, not on what remains of the original's input."""
-        return self.method != ONE_PASS
+    def can_act(self, *, data: bool) -> bool:
+        """Whether there is a method, and the data that it needs."""
+        return self.method != NONE and (data or not self.how.needs_data)
 
 
 @dataclass(frozen=True)
@@ -164,9 +163,9 @@ def repair(
     ):
         for number, target in enumerate(found, 1):
             progress(f"repairing layer {number} of {len(found)}")
-            follows = options.sequential or isinstance(target, NormTarget)
+            follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
-            task = target.task(cut, parameters, options.fit)
+            task = target.task(cut, parameters, options.how)
             fits += fit(target.site, task, pairs, train, options.dampings)
     model = nested(parameters.finished()) if has_bodies else parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
@@ -210,7 +209,7 @@ def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Targ
             continue
         if node.output[0] not in parameters.reached:
             continue
-        if options.method == "batchnorm":
+        if options.how.of_norms:
             if site.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(cut, site):
                 yield NormTarget(site, node)
             continue
@@ -237,7 +236,7 @@ def _ready(targets: Sequence[Target], options: Options, parameters: Parameters) 
     for target in reversed(targets):
         waiting.add(target.node.output[0])
         if isinstance(target, LayerTarget) and target.onward and target.onward.other:
-            known = options.sequential and waiting.isdisjoint(parameters.before([target.onward.other]))
+            known = options.how.sequential and waiting.isdisjoint(parameters.before([target.onward.other]))
             target = target if known else replace(target, onward=replace(target.onward, other=""))
         found.insert(0, target)
     return found

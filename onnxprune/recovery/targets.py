@@ -48,7 +48,7 @@ class Task:
     """Parameters that are to be fitted.
 
     Attributes:
-        method: of `refit.FITS`.
+        method: the recovery method.
         sliced: the parameters as they were cut, [groups, D, O].
         full: those before, for the outputs that remain.
         shifted: whether a bias may be fitted, too.
@@ -58,7 +58,7 @@ class Task:
         groups: names of the groups whose units were inputs.
     """
 
-    method: str
+    method: fits.Method
     sliced: Array
     full: Array
     shifted: bool
@@ -85,7 +85,7 @@ class Target:
         """The tensors of the original and of the pruned model that a fit looks at."""
         raise NotImplementedError
 
-    def task(self, cut: Cut, parameters: Parameters, method: str) -> Task:
+    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> Task:
         """What is to be fitted, with the present parameters."""
         raise NotImplementedError
 
@@ -176,7 +176,7 @@ class LayerTarget(Target):
         other, entering = (self.onward.other, self.onward.entering) if self.onward else ("", "")
         return [n for n in (self.old.input, other, entering) if n], [n for n in (self.new.input, other) if n]
 
-    def task(self, cut: Cut, parameters: Parameters, method: str) -> Task:
+    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> Task:
         """Weight and bias."""
         old, new, name = self.old, self.new, self.node.input[self.new.weight]
         now = parameters.value(name)
@@ -192,7 +192,7 @@ class LayerTarget(Target):
             x_old = old.rows(olds[0], places)[kept.groups]
             x = new.rows(news[0], places) if news else _taken(x_old, kept.groups[kept.groups], kept.inputs[kept.groups])
             y, room = self._aim(cut, x_old @ full, olds, news, places)
-            return fits.Rows(x, y, room, x_old if method == "merge" else None)
+            return fits.Rows(x, y, room, x_old if method.merges else None)
 
         def channels(found: fits.Rows) -> fits.Moments | None:
             if found.whole is None:
@@ -234,7 +234,7 @@ class NormTarget(Target):
         """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
         return [self.site.node.output[0]], [self.node.input[0]]
 
-    def task(self, cut: Cut, parameters: Parameters, method: str) -> Task:
+    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> Task:
         """Scale and bias, as factors of and additions to what they are."""
         own, shape = parameters.scale_and_bias(self.node), self.site.out_shape()
         assert own is not None
@@ -254,7 +254,7 @@ class NormTarget(Target):
                 parameters.store(own[1], parameters.value(own[1]) * scale + shift)
 
         ones = np.ones((int(kept.sum()), 1, 1))
-        return Task("affine", ones, ones, bool(own[1]), rows, lambda _: None, write)
+        return Task(method, ones, ones, bool(own[1]), rows, lambda _: None, write)
 
 
 def _by_channel(value: Array, axis: int) -> Array:

@@ -10,7 +10,7 @@ from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
 
 if TYPE_CHECKING:
-    from onnxprune.allocation import Goal
+    from onnxprune.allocation import BudgetKind, Goal
     from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost import Cost
     from onnxprune.cost.counts import Branches
@@ -170,26 +170,32 @@ def removal(plan: Plan) -> list[str]:
     return lines
 
 
-# What budgets are on -> what people call it, and how it is written.
-_GOALS: Mapping[str, tuple[str, Callable[[float], str]]] = {
-    "params": ("params", numbers.count),
-    "macs": ("MACs", numbers.count),
-    "size": ("file", numbers.size),
-    "memory": ("activations", numbers.size),
-    "latency": ("latency", numbers.duration),
+# Name of the unit of a budget -> how amounts are written.
+_AMOUNTS: Mapping[str, Callable[[float], str]] = {
+    "count": numbers.count,
+    "bytes": numbers.size,
+    "seconds": numbers.duration,
 }
+
+
+def _kind(goal: Goal) -> tuple[BudgetKind, Callable[[float], str]]:
+    """The kind of a budget, and how its amounts are written."""
+    from onnxprune.allocation import KINDS  # most commands say nothing of budgets
+
+    kind = KINDS[goal.kind]
+    return kind, _AMOUNTS[kind.unit.name]
 
 
 def budgets(of: Sequence[Goal]) -> list[str]:
     """What the budgets allowed, and what was reached, one line each."""
     lines = []
     for goal in of:
-        name, show = _GOALS[goal.kind]
+        kind, show = _kind(goal)
         found = (
             f"{show(goal.reached)} of at most {show(goal.most)} ({numbers.percent(goal.reached, goal.before)} is left)"
         )
         why = f": {goal.why}" if goal.why else ""
-        lines.append(entry("budget", f"{name}: {found}{'' if goal.met else ', MISSED'}{why}"))
+        lines.append(entry("budget", f"{kind.label}: {found}{'' if goal.met else ', MISSED'}{why}"))
     return lines
 
 
@@ -206,10 +212,10 @@ def branches(of: Sequence[Branches]) -> list[str]:
 
 def missed(goal: Goal) -> str:
     """A budget that cannot be met, and the best that can be reached."""
-    name, show = _GOALS[goal.kind]
+    kind, show = _kind(goal)
     left = numbers.percent(goal.reached, goal.before)
-    best = "fastest that was found" if goal.kind == "latency" else "least that can be reached"
-    return f"{name}: {show(goal.most)} was asked for, the {best} is {show(goal.reached)} ({left})"
+    best = "fastest that was found" if kind.is_timed else "least that can be reached"
+    return f"{kind.label}: {show(goal.most)} was asked for, the {best} is {show(goal.reached)} ({left})"
 
 
 def io_changes(of: Sequence[Change]) -> list[str]:

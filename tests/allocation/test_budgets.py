@@ -19,8 +19,9 @@ import onnxprune
 from onnxprune import api, criteria
 from onnxprune.allocation import Options
 from onnxprune.allocation.amount import Amount, read
-from onnxprune.allocation.blockers import held_by
+from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.fit_budgets import fit
+from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
 from onnxprune.cost import Widths, functions
 from onnxprune.cost import counts as cost
@@ -56,7 +57,7 @@ DIGITS = Path(__file__).parents[2] / "models" / "digits.onnx"
     ],
 )
 def test_amounts(kind: str, text: Any, amount: Amount) -> None:
-    found = read(kind, text)
+    found = read(kind, KINDS[kind].unit, text)
     assert found.relative == amount.relative and found.value == pytest.approx(amount.value)
 
 
@@ -68,7 +69,7 @@ def test_amounts(kind: str, text: Any, amount: Amount) -> None:
 )  # fmt: skip
 def test_what_is_no_amount(kind: str, text: Any) -> None:
     with pytest.raises(UsageError, match=f"{kind}: .* is not an amount") as caught:
-        read(kind, text)
+        read(kind, KINDS[kind].unit, text)
     assert "50%" in caught.value.hint
 
 
@@ -337,7 +338,7 @@ def test_what_holds_a_budget_up_is_named(run: Run, given: tuple[str, ...], named
 def test_options_that_only_together_hold_a_budget_up_are_named_together() -> None:
     groups = onnxprune.trace(DIGITS)
     options = Options(params="1k", round_to=512, max_ratio=0.01)
-    assert set(held_by(groups, options, "params")) == {("round_to", "max_ratio")}
+    assert set(blocking_options(groups, options, "params")) == {("round_to", "max_ratio")}
 
 
 def test_a_plan_says_which_budget_is_missed(run: Run, tmp_path: Path) -> None:

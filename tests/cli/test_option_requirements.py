@@ -7,7 +7,7 @@ import pytest
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.cli.option_requirements import NEEDS
 from onnxprune.errors import UsageError
-from onnxprune.recovery import data_free, recover
+from onnxprune.recovery import METHODS
 from tests.cli.test_cli import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
@@ -100,4 +100,4 @@ def test_the_table_names_options_that_there_are():
 
 def test_methods_that_need_data_are_all_but_those_that_do_not():
     (named,) = [text for need in NEEDS for text in need.options if text.startswith("--recover ")]
-    assert set(named.split()[1].split("|")) == set(recover.METHODS) - set(data_free.METHODS) - {"none"}
+    assert set(named.split()[1].split("|")) == {m.name for m in METHODS.values() if m.needs_data}

@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocation import Goal, Options, Selection
+from onnxprune.allocation import Goal, Options, Selection, kinds
 from onnxprune.allocation.fit_budgets import fit
-from onnxprune.allocation.selection import MEASURES
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
 from onnxprune.cost import Widths, functions
 from onnxprune.cost.axis_lengths import units_in_order
@@ -73,7 +72,7 @@ def one_unit(groups: Groups, scores: np.ndarray, found: Selection) -> float:
     """The least that giving one unit back would add; nothing if no group lost any."""
     widths = Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
     counts = np.array([len(found.removed.get(g.name, ())) * g.units // len(g.classes) for g in groups.groups])
-    measure = MEASURES[found.goals[0].kind](widths)
+    measure = kinds.KINDS[found.goals[0].kind].cost(widths)
     now = measure.total(counts)
     added = [measure.along(counts, g, counts[g : g + 1] - 1)[0] - now for g in np.flatnonzero(counts)]
     return float(min(added, default=0.0))

@@ -114,7 +114,7 @@ def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
     def worse(evidence):
         return -evidence.sliced, np.ones(evidence.sliced.shape[::2])
 
-    monkeypatch.setattr(fits, "FITS", {"least-squares": worse})
+    monkeypatch.setitem(fits.METHODS, "least-squares", fits.Method("least-squares", worse))
     mended, repair = recover.repair(cut, outcome.model, [{"x": part} for part in np.split(data, 4)])
     assert [fit.kept for fit in repair.fits] == [False] and not repair.kept
     assert mended is outcome.model

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
 import pytest
 
-from onnxprune import criteria
+from onnxprune import criteria, names
+from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
+from onnxprune.recovery import METHODS
 
 CONTEXT = click.Context(app)
 
@@ -43,21 +47,32 @@ def test_choices_are_the_registry(option: str, registry: dict[str, object]) -> N
 
 
 def test_recovery_methods_are_the_registry() -> None:
-    from onnxprune.recovery import data_free, recover
-
     for command, words in choices("--recover").items():
-        assert set(words) == {"none", *recover.METHODS, *data_free.METHODS}, command
+        assert set(words) == {"none", *METHODS}, command
+
+
+@pytest.mark.parametrize(
+    ("listed", "registered"),
+    [
+        (names.STRATEGIES, STRATEGIES),
+        (names.RECOVERIES, METHODS),
+        (names.RECOVERIES_WITHOUT_DATA, [m.name for m in METHODS.values() if not m.needs_data]),
+        (names.AGGREGATIONS, AGGREGATIONS),
+        (names.NORMALIZATIONS, NORMALIZATIONS),
+        (names.BUDGETS, KINDS),
+    ],
+)
+def test_names_for_help_are_the_registry(listed: Collection[str], registered: Collection[str]) -> None:
+    assert sorted(listed) == sorted(registered)
 
 
 def test_budgets_are_options() -> None:
-    from onnxprune.allocation.selection import MEASURES
-
     fields = Options.__dataclass_fields__
-    assert set(MEASURES) <= set(fields)
+    assert set(KINDS) <= set(fields)
     for name in ("prune", "plan"):
         command = app.get_command(CONTEXT, name)
         assert command is not None
-        assert set(MEASURES) <= {p.name for p in command.params}, name
+        assert set(KINDS) <= {p.name for p in command.params}, name
 
 
 def test_criteria_are_found() -> None:

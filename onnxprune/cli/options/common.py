@@ -12,6 +12,7 @@ import click
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Multiple, Pair, Ratio, Shape
 from onnxprune.errors import UsageError
+from onnxprune.names import AGGREGATIONS, BUDGETS, NORMALIZATIONS, RECOVERIES, STRATEGIES
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -24,11 +25,7 @@ _SELECTION = (
     "ratio_for",
     "criterion",
     "aggregate",
-    "params",
-    "macs",
-    "size",
-    "memory",
-    "latency",
+    *BUDGETS,
     "allocation",
     "normalize",
     "max_ratio",
@@ -196,7 +193,7 @@ RECOVERY = (
 
 def recovery(default: str, text: str) -> Callable[[Command], Command]:
     """Add `--recover`, the way to re-fit what is behind a cut."""
-    methods = click.Choice(["none", "bias", "affine", "merge", "least-squares", "one-pass", "batchnorm"])
+    methods = click.Choice(["none", *RECOVERIES])
     return click.option("--recover", type=methods, default=default, show_default=True, help=text)
 
 
@@ -284,11 +281,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
         default=None,
         help="Fraction of the units to remove: 0.5 or 50%; half if no budget is given.",
     ),
-    _budget("macs", "Budget on multiply-accumulates for one sample: 50% or 2.1G."),
-    _budget("params", "Budget on the elements of all weights: 50% or 2M."),
-    _budget("size", "Budget on the bytes of the file: 50% or 20MB."),
-    _budget("memory", "Budget on the bytes of activations that lie in memory at once, for one sample."),
-    _budget("latency", "Budget on the measured time of a run: 60% or 12ms (see --provider, --threads, --shape)."),
+    *(_budget(kind, f"Budget on {quantity}.") for kind, quantity in BUDGETS.items()),
     click.option(
         "--ratio-for",
         metavar="GLOB=RATIO",
@@ -306,13 +299,13 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     click.option(
         "--aggregate",
-        type=click.Choice(["sum", "mean", "max", "norm"]),
+        type=click.Choice(AGGREGATIONS),
         default=None,
         help="How the scores of coupled weights are combined, unless as the criterion does.",
     ),
     click.option(
         "--allocation",
-        type=click.Choice(["auto", "uniform", "global", "greedy", "sensitivity"]),
+        type=click.Choice(["auto", *STRATEGIES]),
         default="auto",
         show_default=True,
         help="How much every group gives: the same share, by one ranking of all units, step by step what does least"
@@ -321,7 +314,7 @@ _WHAT: tuple[Callable[[Command], Command], ...] = (
     ),
     click.option(
         "--normalize",
-        type=click.Choice(["mean", "max", "sum", "standard", "none"]),
+        type=click.Choice(NORMALIZATIONS),
         default=None,
         help="How --allocation global compares scores of different groups, unless as the criterion does.",
     ),

@@ -1,0 +1,27 @@
+"""Words that users choose between, so that `--help` loads none of the modules that give the words a meaning.
+
+tests/structure/test_registries.py holds every list equal to the registry that it stands for.
+"""
+
+from __future__ import annotations
+
+# Allocation strategies (`allocation/strategies.py`); all but the first may take more of one group than of another.
+UNIFORM = "uniform"
+STRATEGIES = (UNIFORM, "global", "greedy", "sensitivity")
+# The strategies that compare scores of different groups.
+COMPARING_STRATEGIES = ("global",)
+# Recovery methods (`recovery/fits.py`), and those that can do without data.
+RECOVERIES = ("bias", "affine", "merge", "least-squares", "one-pass", "batchnorm")
+RECOVERIES_WITHOUT_DATA = ("bias", "merge")
+# Ways to combine the scores of coupled members (`criteria/aggregate.py`).
+AGGREGATIONS = ("sum", "mean", "max", "norm")
+# Ways to make the scores of different groups comparable (`criteria/normalize.py`).
+NORMALIZATIONS = ("mean", "max", "sum", "standard", "none")
+# Kinds of budgets (`allocation/kinds.py`) -> the limited quantity, in the words of the command line.
+BUDGETS = {
+    "macs": "multiply-accumulates for one sample: 50% or 2.1G",
+    "params": "the elements of all weights: 50% or 2M",
+    "size": "the bytes of the file: 50% or 20MB",
+    "memory": "the bytes of activations that lie in memory at once, for one sample",
+    "latency": "the measured time of a run: 60% or 12ms (see --provider, --threads, --shape)",
+}
