@@ -10,19 +10,27 @@ import itertools
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 import onnxprune
 from onnxprune import api, criteria
+from onnxprune.allocation import KINDS
+from onnxprune.allocation.blockers import blocking_options
+from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.cli import main
 from onnxprune.criteria.magnitude import accumulate
-from onnxprune.model import traits
+from onnxprune.errors import UsageError
+from onnxprune.model import load, traits
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.model.shapes import contrib
+from onnxprune.recovery import METHODS
+from onnxprune.report import text
 from onnxprune.tracing.rules import registry
 from tests.graphs.net import Net, group_of, reasons_for
 from tests.structure.test_floors import FLOORS, GROUND
@@ -30,6 +38,7 @@ from tests.structure.tree import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DIGITS = str(ROOT / "models" / "digits.onnx")
 NUMBERS = itertools.count()
 
 
@@ -54,10 +63,12 @@ def loaded(source: str, folder: Path) -> ModuleType:
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a toy registers is gone afterwards."""
     monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
-    known = dict(criteria.KNOWN)
+    registries: tuple[dict[str, Any], ...] = (criteria.KNOWN, STRATEGIES, METHODS, KINDS)
+    known = [dict(registered) for registered in registries]
     yield
-    criteria.KNOWN.clear()
-    criteria.KNOWN.update(known)
+    for registered, before in zip(registries, known, strict=True):
+        registered.clear()
+        registered.update(before)
 
 
 # --- an operator -----------------------------------------------------------------------------------------
@@ -116,6 +127,53 @@ def test_a_criterion_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert main(["criteria"]) == 0
     assert "Sum of absolute cubes over all weights of a unit" in capsys.readouterr().out
+
+
+# --- a strategy, a recovery method, a kind of budget -----------------------------------------------------
+
+
+def test_a_strategy_is_a_function(tmp_path: Path) -> None:
+    (source,) = examples("An allocation strategy")
+    loaded(source, tmp_path)
+    result = onnxprune.prune(DIGITS, macs="95%", criterion="l2", allocation="backwards")
+    assert result.report.verdict is not None and result.report.verdict.ok
+    (goal,) = result.report.goals
+    assert goal.met and goal.reached > 0.8 * goal.most
+    order = [group.name for group in result.report.groups.groups]
+    cut = [order.index(step.group) for step in result.plan.steps]
+    assert cut and cut == list(range(min(cut), len(order))), "the last groups, without a gap"
+    with pytest.raises(UsageError, match="no allocation is called 'forwards'"):
+        onnxprune.prune(DIGITS, macs="95%", allocation="forwards")
+
+
+def test_a_recovery_method_is_a_function(tmp_path: Path) -> None:
+    (source,) = examples("A recovery method")
+    loaded(source, tmp_path)
+    asked = {"criterion": "l2", "data": str(ROOT / "models" / "digits_calibration.npz"), "samples": 48}
+    repair = onnxprune.prune(DIGITS, 0.5, recovery="gain", **asked).report.repair
+    assert repair is not None and repair.method == "gain" and repair.kept
+    assert all(fit.after < fit.before for fit in repair.fits if fit.kept) and any(fit.kept for fit in repair.fits)
+    assert onnxprune.prune(DIGITS, 0.5, recovery="gain", criterion="l2").report.repair is None, "it needs data"
+    with pytest.raises(UsageError, match="no way to recover is called 'loss'"):
+        onnxprune.prune(DIGITS, 0.5, recovery="loss", **asked)
+
+
+def test_a_kind_of_budget_is_a_record_and_a_field(tmp_path: Path) -> None:
+    (source,) = examples("A kind of budget")
+    toy = loaded(source, tmp_path)
+    KINDS["channels"] = toy.CHANNELS
+    options = toy.WithChannels(channels="60%", criterion="l2")
+    outcome = api.run(load(DIGITS), options)
+    total = sum(group.units for group in outcome.groups.groups)
+    removed = sum(len(step.remove) for step in outcome.plan.steps)
+    (goal,) = outcome.goals
+    assert (goal.kind, goal.before, goal.reached) == ("channels", total, total - removed)
+    assert goal.met and goal.reached > goal.most - 1
+    (line,) = text.budgets(outcome.goals)
+    assert f"channels: {total - removed} of at most" in line
+    assert blocking_options(outcome.groups, replace(options, round_to=8), "channels")
+    with pytest.raises(UsageError, match="channels: 'few' is not an amount"):
+        toy.WithChannels(channels="few")
 
 
 # --- the page of packages --------------------------------------------------------------------------------
