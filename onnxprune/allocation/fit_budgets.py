@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,10 +22,58 @@ from onnxprune.typing import Array
 
 # Selections that are made anew because the model turned out larger or smaller than was expected.
 CORRECTIONS = 6
+# Selections that are finished: the second one reserves room for what recovery added to the first (a bias where there
+# was none).
+FINISHES = 2
 # A cost that is measured is close to its limit if it is no further below than this.
 CLOSE = 0.05
 # Costs that are expected to differ by less are the same.
 SAME = 1e-6
+
+
+class Finished(Protocol):
+    """A selection that was carried out, proven and recovered."""
+
+    @property
+    def model(self) -> Model:
+        """The smaller model."""
+
+    @property
+    def cut(self) -> Cut:
+        """The removal, less the groups that failed their proof."""
+
+    @property
+    def rolled_back(self) -> Sequence[object]:
+        """The groups that failed their proof."""
+
+
+Result = TypeVar("Result", bound=Finished)
+
+
+def fit_finished(
+    select_with: Callable[[Mapping[str, float]], Selection],
+    finish: Callable[[Selection], Result],
+    kinds: Mapping[str, BudgetKind],
+) -> tuple[Selection, Result]:
+    """Select units so that all budgets hold for the finished model.
+
+    Args:
+        select_with: makes a selection with a reserve, as `fit` does.
+        finish: carries a selection out, proves and recovers it.
+        kinds: the kinds of budgets, by their names.
+
+    Returns:
+        (the selection, its goals with the costs that the finished model reaches; the finished model).
+    """
+    reserve = dict[str, float]()
+    for _ in range(FINISHES):
+        selection = select_with(reserve)
+        finished = finish(selection)
+        goals = reached(selection.goals, finished.model, finished.cut, kinds)
+        reserve = {new.kind: new.reached - old.reached for old, new in zip(selection.goals, goals, strict=True)}
+        if finished.rolled_back or not selection.met or all(goal.met for goal in goals):
+            break
+    return replace(selection, goals=goals), finished
 
 
 def fit(

@@ -12,8 +12,7 @@ from functools import partial
 from typing import Any
 
 from onnxprune import calibration
-from onnxprune.allocation import Goal, Options, Timing
-from onnxprune.allocation import fit_budgets as goals
+from onnxprune.allocation import Goal, Options, Selection, Timing, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.cost.latency.timer import Timed
@@ -40,10 +39,6 @@ logger = logging.getLogger(__name__)
 
 
 Progress = Callable[[str], None]
-
-
-# Runs until a budget holds for what a repair adds, too (a bias where there was none).
-ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -122,19 +117,19 @@ def run(
         scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
     timing = Timing.of(groups, scores, options, place, clock.progress)
     mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
-    reserve = dict[str, float]()
-    for _ in range(ATTEMPTS):
+
+    def select_with(reserve: Mapping[str, float]) -> Selection:
         with clock("selecting"):
-            chosen = timing.fit(reserve)
-        made = _made(groups, chosen.removed, mend, clock, verify=verify, fixed_sizes=sizes is not None)
-        reached = goals.reached(chosen.goals, made.model, made.cut, timing.kinds)
-        reserve = {g.kind: r.reached - g.reached for g, r in zip(chosen.goals, reached, strict=True)}
-        if made.rolled_back or not chosen.met or all(goal.met for goal in reached):
-            break
+            return timing.fit(reserve)
+
+    def finish(selection: Selection) -> _Made:
+        return _made(groups, selection.removed, mend, clock, verify=verify, fixed_sizes=sizes is not None)
+
+    chosen, made = fit_budgets.fit_finished(select_with, finish, timing.kinds)
     outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
     return replace(
         outcome,
-        goals=reached,
+        goals=chosen.goals,
         timed=timing.timed(made.removed, made.model, None if made.rolled_back else chosen.damage),
         judged=judged_outputs(made.cut, made.model, made.repair, runs, random=is_random(data)),
         seconds=clock.seconds,
