@@ -24,14 +24,13 @@ from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import SMALL, keep
+from onnxprune.model.traits import operators_where
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
 
 # Operators that give something else at every run: nothing that they reach is a constant.
-_RANDOM = frozenset(
-    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
-)
-_SHAPES = frozenset(("Shape", "Size"))
+_RANDOM = operators_where(lambda traits: traits.draws, "")
+_SHAPES = operators_where(lambda traits: traits.tells_sizes, "")
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = frozenset(("dtype", "to", "output_dtype", "stash_type", "softmax_precision"))

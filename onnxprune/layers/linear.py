@@ -21,7 +21,7 @@ from onnxprune.tracing.rules.contraction import letters
 from onnxprune.tracing.rules.site import Letter
 from onnxprune.typing import Array
 
-# Whose windows `_convolution` lays out: this module has code for them, which is no trait.
+# The operators whose windows `_convolution` lays out: that there is code for them is no trait.
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 

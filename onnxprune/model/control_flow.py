@@ -25,6 +25,7 @@ BEGIN = "Begin"
 Path = tuple[tuple[str, str], ...]
 # Steps whose results are followed.
 LONGEST_LOOP = 1 << 20
+# The three operators that this module has code for; functions with bodies, as SequenceMap, are inlined before.
 FLAT = frozenset(("If", "Loop", "Scan"))
 
 

@@ -7,16 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 from onnx import GraphProto, NodeProto
 
+from onnxprune.model.traits import operators_where
+
 # Sizes of a tensor; None is an axis that may have any.
 Dims = tuple[int | None, ...]
 # Operators whose output 0 has the shape of input 0.
-_ALIKE = frozenset(
-    (
-        *("Abs", "Cast", "Celu", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid"),
-        *("HardSwish", "Identity", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Reciprocal", "Relu", "Round"),
-        *("Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
-    )
-)
+_ALIKE = operators_where(lambda traits: traits.same_shape, "")
 _RECURRENT = frozenset(("GRU", "LSTM", "RNN"))
 
 

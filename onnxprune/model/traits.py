@@ -82,6 +82,7 @@ class Traits:
         adds: the first two inputs are added, before anything else is done.
         squeezes: large differences between large numbers leave next to none in the output.
         tells_sizes: the output says the sizes of the input, whatever its values.
+        draws: the output is drawn at random, another one in every run.
         flat_below: the output is constant where the input is at or below this.
         flat_above: the output is constant where the input is at or above this.
         norm: the lists of channels of a norm; None for no norm.
@@ -104,6 +105,7 @@ class Traits:
     adds: bool = False
     squeezes: bool = False
     tells_sizes: bool = False
+    draws: bool = False
     flat_below: float = -math.inf
     flat_above: float = math.inf
     norm: Norm | None = None
@@ -291,7 +293,8 @@ _STANDARD: Mapping[str, Traits] = {
     # Made of sizes or of nothing; and graphs inside of a node.
     **_each("Shape Size", "tells_sizes"),
     **_each("AffineGrid Constant ConstantOfShape EyeLike OneHot Range"),
-    **_each("RandomNormal RandomNormalLike RandomUniform RandomUniformLike"),
+    **_each("RandomNormal RandomUniform Multinomial", "draws"),
+    **_each("Bernoulli RandomNormalLike RandomUniformLike", "same_shape draws"),
     **_each("If Loop Scan"),
 }
 

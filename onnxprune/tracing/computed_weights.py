@@ -19,7 +19,7 @@ from onnx import TensorProto
 from onnxprune.model import Model, control_flow
 from onnxprune.model.protos import MICROSOFT, copy_except
 from onnxprune.model.shapes.infer import Facts
-from onnxprune.model.traits import Value, zero
+from onnxprune.model.traits import Value, operators_where, zero
 from onnxprune.runtime import Session
 from onnxprune.tracing.rules import find
 
@@ -27,15 +27,8 @@ from onnxprune.tracing.rules import find
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8, TensorProto.UINT8)
 # Elements; what is larger is rather a table that is filled than a weight.
 LARGEST = 1 << 27
-_RANDOM = (
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Bernoulli",
-    "Multinomial",
-    "Dropout",
-)
+# A Dropout draws too, where it is trained.
+_RANDOM = operators_where(lambda traits: traits.draws, "") | {"Dropout"}
 _WEIGHT, _FILL, _OTHER = "weight", "fill", "other"
 
 

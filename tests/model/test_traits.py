@@ -9,15 +9,16 @@ import pytest
 from onnx import TensorProto, defs
 
 from onnxprune import api
+from onnxprune.autodiff import forward
 from onnxprune.cost.functions import ALIASES
 from onnxprune.layers import effective, parameters
-from onnxprune.model import graph, load, telling_tensors
+from onnxprune.model import graph, load, rank_of_inputs, telling_tensors
 from onnxprune.model.shapes import infer
 from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.proof import quantized
 from onnxprune.recovery import data_free, downstream
 from onnxprune.runtime import random_inputs
-from onnxprune.tracing import token_ids
+from onnxprune.tracing import computed_weights, token_ids
 from onnxprune.tracing.rules.registry import all_rules
 from tests.graphs.net import INT64, Net, run
 
@@ -53,6 +54,15 @@ SETS: dict[str, tuple[Collection[str], str]] = {
     "share memory": (ALIASES, "Reshape Squeeze Unsqueeze Flatten Identity"),
     "sums": (downstream.SUMS - downstream.NORMED, "Add Sum"),
     "sums with a norm": (downstream.NORMED, "SkipLayerNormalization SkipSimplifiedLayerNormalization"),
+    "random numbers": (
+        forward._RANDOM,
+        "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
+    ),
+    "random weights": (
+        computed_weights._RANDOM,
+        "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Dropout",
+    ),
+    "sizes of the forward graph": (forward._SHAPES, "Shape Size"),
     "same": (downstream.SAME, "Identity Dropout"),
     "laid out": (downstream.LAID_OUT, "Reshape Flatten Squeeze Unsqueeze"),
 }
@@ -94,8 +104,20 @@ def test_pointwise_rules_are_elementwise() -> None:
     assert operators_where(lambda traits: traits.elementwise, "") == pointwise
 
 
+ACTIVATIONS = (
+    "Abs Cast Celu Ceil Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log "
+    "LogSoftmax Mish Neg Reciprocal Relu Round Selu Sigmoid Sign Sin Softmax Softplus Softsign Sqrt Tanh "
+    "ThresholdedRelu"
+)
+
+
 def test_shapes_that_are_passed_on() -> None:
-    assert operators_where(lambda traits: traits.same_shape, "") >= infer._SAME_SHAPE
+    """Shape inference takes the most frequent ones, of the same type too; readers of undeclared inputs all of them.
+
+    Before, these were the activations alone: no norm, no cumulative sum, no test for infinities.
+    """
+    assert infer._SAME_SHAPE < rank_of_inputs._ALIKE
+    assert set(ACTIVATIONS.split()) < rank_of_inputs._ALIKE
 
 
 # --- facts that ONNX tells, or a run ----------------------------------------------------------------------------
@@ -153,7 +175,7 @@ def takes_floats_alone(op: str) -> bool:
     )
 
 
-CLAIMED = operators_where(lambda t: t.homogeneous or t.linear or t.elementwise or t.same_shape, "")
+CLAIMED = operators_where(lambda t: t.homogeneous or t.linear or t.elementwise or t.same_shape, "") - forward._RANDOM
 
 
 @pytest.mark.parametrize("op", sorted(filter(takes_floats_alone, CLAIMED)))
@@ -233,6 +255,17 @@ def test_moved_zeros_are_zeros(way) -> None:
     zeros = way(net, net.const(np.zeros((3, 3), np.float32)))
     net.output(net.add("Add", net.make((3, net.probe(zeros).shape[1]), 0), zeros), None)
     assert api.trace(net.proto()).tracing.is_zero(zeros)
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "lists"),
+    [("BatchNormalization", {}, 4), ("InstanceNormalization", {}, 2), ("LRN", {"size": 3}, 0), ("PRelu", {}, 1)],
+)
+def test_an_input_without_shape_has_that_of_a_norm_behind_it(op: str, attrs: dict[str, int], lists: int) -> None:
+    net = Net(17)
+    channels = [net.const(np.ones(3, np.float32)) for _ in range(lists)]
+    net.add("Conv", net.add(op, net.input([1, 3, 5, 5]), *channels, **attrs), net.weight(4, 3, 3, 3))
+    assert rank_of_inputs.shape_by_readers(net.proto().graph, "x") == (None, 3, None, None)
 
 
 @pytest.mark.parametrize("way", [tile, reverse, compress])
