@@ -1,6 +1,7 @@
 """Trace which positions of which tensors must be removed together, and why some cannot be."""
 
-from onnxprune.tracing.groups import Barrier, Group, Groups, Member, trace
+from onnxprune.tracing.barriers import Barrier
+from onnxprune.tracing.groups import Group, Groups, Member, trace
 from onnxprune.tracing.rules.site import Copies, Site, through
 
 __all__ = ["Barrier", "Copies", "Group", "Groups", "Member", "Site", "through", "trace"]

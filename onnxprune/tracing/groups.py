@@ -18,6 +18,7 @@ from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.model.shapes.symbols import symbolic_dims
+from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.exactness import reasons
 from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Ledger
 from onnxprune.tracing.partition import Part, form
@@ -96,25 +97,6 @@ class Group:
         return np.concatenate(self.cells)
 
 
-@dataclass(frozen=True)
-class Barrier:
-    """Why positions cannot be removed, and how much that locks.
-
-    Attributes:
-        reason: the reason, for people.
-        node: node, graph input or output that says so.
-        op: its operator type.
-        members: the weight axes with positions that it locks, as (tensor, axis, positions).
-        params: weight elements at these positions.
-    """
-
-    reason: str
-    node: str
-    op: str
-    members: tuple[tuple[str, int, int], ...]
-    params: int
-
-
 @dataclass(frozen=True, eq=False)
 class Groups:
     """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat."""
@@ -146,12 +128,14 @@ class Groups:
     def prunable(self) -> tuple[int, int]:
         """(weight elements that some group holds, all weight elements)."""
         held = _params(self.tracing, [m for g in self.groups for m in g.members])
-        return held, sum(_elements(self.tracing, key) for key in self.tracing.weights)
+        return held, sum(
+            _elements(self.tracing, key) for key in self.tracing.weights if self.tracing.holds_parameters(key)
+        )
 
     @cached_property
     def barriers(self) -> tuple[Barrier, ...]:
         """Every reason that locks weights, most first."""
-        return _barriers(self.tracing, self.classes)
+        return barriers(self.tracing, self.classes)
 
 
 def trace(
@@ -394,32 +378,6 @@ def _names(tracing: Tracing, members: Sequence[Sequence[Member]]) -> list[str]:
         taken[name] = 1
         names.append(name)
     return names
-
-
-def _barriers(tracing: Tracing, classes: Classes) -> tuple[Barrier, ...]:
-    """What every reason locks, by the classes that it fixes."""
-    reasons = tracing.ledger.reasons
-    order = np.argsort(classes.fixes[:, 0], kind="stable")
-    fixed, reason = classes.fixes[order, 0], classes.fixes[order, 1]
-    locks: dict[int, list[tuple[str, int, int]]] = {}
-    params: dict[int, float] = {}
-    for key, axes in tracing.weights_axes():
-        elements = _elements(tracing, key)
-        for axis, labels in enumerate(axes):
-            flat = labels.reshape(-1)
-            ids = classes.of[flat[flat >= 0]]
-            low, high = np.searchsorted(fixed, ids), np.searchsorted(fixed, ids, "right")
-            for step in range(int((high - low).max()) if ids.size else 0):
-                hit = low + step < high
-                for r, n in zip(*np.unique(reason[(low + step)[hit]], return_counts=True), strict=True):
-                    if not reasons[r].inherent:
-                        locks.setdefault(int(r), []).append((tracing.weights[key], axis, int(n)))
-                        params[int(r)] = params.get(int(r), 0.0) + elements * n / flat.size
-    found = [
-        Barrier(reasons[r].text, reasons[r].node, reasons[r].op, tuple(members), round(params[r]))
-        for r, members in locks.items()
-    ]
-    return tuple(sorted(found, key=lambda b: -b.params))
 
 
 def samples(tracing: Tracing) -> int:

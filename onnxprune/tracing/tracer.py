@@ -26,6 +26,7 @@ from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
+BEHIND = "behind it no shape is known"
 COMPUTED = Reason("sizes or indices that the graph computes")
 UNREAD = Reason("no operator looks at it")
 TOO_LONG = Reason("an axis too long to follow")
@@ -45,7 +46,7 @@ class Tracing(Wiring, LabelState):
         defaults: sizes, indices and constants that depend on an input with a default: tensor -> that input.
         weights: entry of `axes` -> the weight that it belongs to.
         computed: tensors of sizes and indices, whose labels are barriers.
-        shapeless: tensor without a known shape -> what made it so.
+        shapeless: tensor without a known shape -> the first node behind which none is known, and why.
         fed: first output of an If -> branch -> how many runs of the given data take it; empty without data.
         solved: whether all labels are made.
         read: (first output, slot) of every node input whose labels its rule asked for.
@@ -63,7 +64,7 @@ class Tracing(Wiring, LabelState):
     weights: dict[str, str] = field(default_factory=dict)
     read: set[tuple[str, int]] = field(default_factory=set)
     computed: set[str] = field(default_factory=set)
-    shapeless: dict[str, str] = field(default_factory=dict)
+    shapeless: dict[str, Reason] = field(default_factory=dict)
     fed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     solved: bool = False
 
@@ -132,6 +133,10 @@ class Tracing(Wiring, LabelState):
         """(entry of `axes`, labels) of every weight that was used."""
         for key in self.weights:
             yield key, self.axes[key]
+
+    def holds_parameters(self, key: str) -> bool:
+        """Whether an entry of `axes` is that of a weight, not of a table of sizes or places."""
+        return self._is_data(self.weights[key]) or self.weights[key] in self.encodings
 
     @property
     def by_output(self) -> dict[str, tuple[Site, Rule | None]]:
@@ -297,17 +302,20 @@ class Tracing(Wiring, LabelState):
             self.constants.update(node.output)
         for name, axes in zip(node.output, results, strict=False):
             if axes is None:
-                self._put_unknown(name, site, "its shape is unknown")
+                self._put_unknown(name, site.reason(BEHIND))
             elif name:
                 self.axes[name] = axes
 
-    def _cause(self, site: Site, why: Unsupported) -> str:
-        """The reason of a barrier: of an unknown shape, what made it so in or in front of the node."""
+    def _cause(self, site: Site, why: Unsupported) -> Reason:
+        """The reason of a barrier: where a shape is not known, that of the first node behind which none is."""
         node = site.node
         names = [why.tensor, *(node.input if why.tensor in node.output else ())]
-        behind = next((self.shapeless[n] for n in names if n in self.shapeless), "")
-        option = self._overridable_option(site, data=True) if why.tensor in node.output else ""
-        return behind or option or str(why)
+        first = next((self.shapeless[n] for n in names if n in self.shapeless), None)
+        if first is not None:
+            return first
+        text = (self._overridable_option(site, data=True) if why.tensor in node.output else "") or str(why)
+        is_known = all(not name or name in self.facts.shapes for name in node.output)
+        return site.reason(text if is_known else f"{text}: {BEHIND}")
 
     def _note_defaults(self, node: onnx.NodeProto) -> None:
         """Remember results that another value of an input with a default would change."""
@@ -342,9 +350,8 @@ class Tracing(Wiring, LabelState):
         seen, dtypes = self.facts.seen, self.facts.dtypes
         return all(o in seen and dtypes.get(o) not in WEIGHT_TYPES for o in node.output)
 
-    def _barrier(self, site: Site, why: str) -> None:
+    def _barrier(self, site: Site, reason: Reason) -> None:
         """Nothing passes: every input must stay whole, and so must what comes out."""
-        reason = site.reason(why)
         for slot, name in enumerate(site.node.input):
             if name and (name in self.axes or (self.is_weight(name) and self._is_float(name))):
                 for labels in self.labels(site.node, slot):
@@ -355,16 +362,13 @@ class Tracing(Wiring, LabelState):
             if self.is_weight(name) and name in self.facts.shapes and name not in self.axes:
                 self._put_barrier(name, reason)
         for name in site.node.output:
-            self._put_unknown(name, site, why)
+            self._put_unknown(name, reason)
 
-    def _put_unknown(self, name: str, site: Site, why: str) -> None:
+    def _put_unknown(self, name: str, reason: Reason) -> None:
         """Nothing passes to an output."""
-        self._put_barrier(name, site.reason(why))
+        self._put_barrier(name, reason)
         if name and name not in self.facts.shapes:
-            behind = f"no shape is known behind {site.node.op_type} {site.name!r}"
-            if why.endswith(OVERRIDABLE):
-                behind = f"{behind}: {why}"
-            self.shapeless[name] = why if why.startswith("no shape is known") else behind
+            self.shapeless[name] = reason
 
     def _is_float(self, name: str) -> bool:
         return self.facts.dtypes.get(name) in WEIGHT_TYPES and name in self.facts.shapes

@@ -158,10 +158,15 @@ def gather(site: Site) -> list[Axes]:
     x: list[Letter] = list(range(rank))
     output = [*x[:axis], *places, *x[axis + 1 :]]
     indices = None if site.constant[1] else places
-    why = "indexed by a table" if index is not None else COMPUTED
-    if index is None and axis == 0:
+    why = _why_indexed(site, 1)
+    if index is None and axis == 0 and not site.constant[1]:
         why = site.state.fixed_rows(site.node.input[0])
     return through(site, [x, indices], [output], fixes={axis: why} if why else None)
+
+
+def _why_indexed(site: Site, slot: int) -> str:
+    """Why an axis must stay whole whose places an input lists."""
+    return "indexed by a table" if site.constant[slot] else COMPUTED
 
 
 def without(site: Site, axes: Axes, axis: int) -> Axes:
@@ -269,7 +274,8 @@ def gather_elements(site: Site) -> list[Axes]:
 def by_elements(site: Site, slots: list[int], taken: str | None) -> list[Axes]:
     """Indices stand beside the data: other axes are tied where they have the same size."""
     axis, shape = axis_of(site, 0), site.shape(0)
-    fixes: dict[Letter, str] = {axis: COMPUTED}
+    why = _why_indexed(site, 1)
+    fixes: dict[Letter, str] = {axis: why}
     letters: list[list[Letter]] = []
     for slot in slots:
         row: list[Letter] = []
@@ -279,7 +285,7 @@ def by_elements(site: Site, slots: list[int], taken: str | None) -> list[Axes]:
             if not same:
                 fixes[a] = "indexed in part"
             if slot and (a == axis or not same):
-                fixes[f"x{a}"] = COMPUTED
+                fixes[f"x{a}"] = why
         letters.append(row)
     output = letters[1] if taken else letters[0]
     return through(site, letters, [output], fixes=fixes)
@@ -292,5 +298,5 @@ def gather_nd(site: Site) -> list[Axes]:
     depth = site.shape(1)[-1]
     x = list(range(rank))
     index: list[Letter] = [*x[:batch], *(f"i{a}" for a in range(batch, len(site.shape(1)) - 1)), "depth"]
-    fixes = dict.fromkeys([*x[batch : batch + depth], "depth"], COMPUTED)
+    fixes = dict.fromkeys([*x[batch : batch + depth], "depth"], _why_indexed(site, 1))
     return through(site, [x, index], [[*index[:-1], *x[batch + depth :]]], fixes=fixes)
