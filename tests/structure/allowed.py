@@ -136,7 +136,6 @@ SAME_NAME: dict[str, tuple[str, ...]] = {
 # Files that are to be split.
 LONG_FILES: dict[str, int] = {
     "onnxprune.model.shapes.infer": 442,
-    "onnxprune.tracing.groups": 428,
     "onnxprune.tracing.rules.site": 430,
 }
 
