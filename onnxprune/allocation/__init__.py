@@ -1,8 +1,9 @@
 """Choose how many units every group loses so that all budgets hold."""
 
+from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Goal, Selection, select
 from onnxprune.allocation.timed import Timing
 
-__all__ = ["KINDS", "BudgetKind", "Goal", "Options", "Selection", "Timing", "select"]
+__all__ = ["KINDS", "BudgetKind", "Goal", "Options", "Selection", "Timing", "blocking_options", "select"]

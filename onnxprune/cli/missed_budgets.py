@@ -59,8 +59,7 @@ def damage_last(console: Console, judged: Agreement | None, *, accepted: bool) -
 
 def _why(goal: Goal, groups: Groups, options: Options) -> str:
     """What holds a budget up: what no option frees, then what options hold, with what would be reached without."""
-    from onnxprune.allocation import KINDS
-    from onnxprune.allocation.blockers import blocking_options
+    from onnxprune.allocation import KINDS, blocking_options
     from onnxprune.report import numbers
 
     is_timed = KINDS[goal.kind].is_timed

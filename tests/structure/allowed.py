@@ -7,7 +7,6 @@ from __future__ import annotations
 OPEN = frozenset(
     (
         "onnxprune.allocation.amount",
-        "onnxprune.allocation.blockers",
         "onnxprune.allocation.fit_budgets",
         "onnxprune.allocation.named_rows",
         "onnxprune.allocation.timed",

@@ -20,8 +20,7 @@ import pytest
 
 import onnxprune
 from onnxprune import api, criteria
-from onnxprune.allocation import KINDS
-from onnxprune.allocation.blockers import blocking_options
+from onnxprune.allocation import KINDS, blocking_options
 from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.cli import main
 from onnxprune.criteria.magnitude import accumulate
