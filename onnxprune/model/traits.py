@@ -131,7 +131,7 @@ def operators_where(holds: Callable[[Traits], object], *domains: str) -> frozens
 
 
 def zero(node: onnx.NodeProto, value: Value) -> Zero | None:
-    """Where the output of `node` is zero; None where nothing is known to be.
+    """Where the output of `node` is zero; None where nothing is known, or attributes of a wrong type leave it open.
 
     Args:
         node: the node.
@@ -140,8 +140,11 @@ def zero(node: onnx.NodeProto, value: Value) -> Zero | None:
     row = traits_of(node).zero
     if row is None:
         return None
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return row if row.when(attributes, value) else None
+    try:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        return row if row.when(attributes, value) else None
+    except (AttributeError, TypeError, ValueError):  # no schema checks the nodes of other domains
+        return None
 
 
 def divisors(node: onnx.NodeProto) -> Slots:

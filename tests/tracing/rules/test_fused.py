@@ -59,8 +59,9 @@ def skip_norm_of_two(net: Net, x: str) -> str:
 def embed_norm(*, kinds: bool = True, mask: bool = False, total: bool = False, places: bool = False):
     def build(net: Net, x: str) -> Any:
         """Tables in the place of `x`, which is added behind."""
-        ids = net.const(net.rng.integers(0, 11, (2, 5)).astype(np.int32))
-        kind = net.const(net.rng.integers(0, 2, (2, 5)).astype(np.int32)) if kinds else ""
+        # Ids that are constants would make the whole a weight that the graph computes.
+        ids = net.input((2, 5), name="ids", dtype=INT32)
+        kind = net.input((2, 5), name="kinds", dtype=INT32) if kinds else ""
         tables = [net.weight(11, 8, name="word"), net.weight(6, 8, name="place")]
         tables.append(net.weight(2, 8, name="kind") if kinds else "")
         given = [ids, kind, *tables, net.weight(8, name="gamma"), net.weight(8, name="beta")]
