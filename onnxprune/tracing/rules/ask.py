@@ -74,8 +74,8 @@ def _try_works(rule: Rule, site: Site) -> None:
     """Look up every size that the rule counts as work."""
     if rule.work is None:
         return
-    if not site.node.output[0]:
-        raise Unsupported("its first output is not asked for")
     for product in rule.work(site):
         for slot, axis in product:
+            if slot is None and not site.node.output[0]:
+                raise Unsupported("its first output is not asked for")
             _ = (site.out_shape() if slot is None else site.shape(slot))[axis]
