@@ -118,7 +118,7 @@ def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
     idle = idle_nodes(tracing)
     for site, rule in tracing.sites:
         if rule is not None and rule.work is not None:
-            yield site, () if site.node.output[0] in idle else rule.work(site)
+            yield site, () if first_output(site.node) in idle else rule.work(site)
 
 
 def idle_nodes(tracing: Tracing) -> frozenset[str]:
@@ -141,7 +141,7 @@ class Branches:
 
 def branches_taken(tracing: Tracing) -> list[Branches]:
     """The branches that the given data take, of every If with layers in one of them."""
-    layers = {site.node.output[0] for site, rule in tracing.sites if rule is not None and rule.work is not None}
+    layers = {first_output(site.node) for site, rule in tracing.sites if rule is not None and rule.work is not None}
     found = []
     for node in tracing.model.proto.graph.node:
         if not is_flat(node) or node.output[0] not in tracing.fed:

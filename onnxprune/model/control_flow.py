@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def dead(graph: GraphProto, taken: Callable[[NodeProto], str]) -> frozenset[str]
         if is_begin(node):
             stack.append([])
         if stack and node.output:
-            stack[-1].append(node.output[0])
+            stack[-1].append(first_output(node))
         if is_flat(node):
             names = list(branches(node)) if node.op_type == "If" else ["body"]
             frames = stack[-len(names) :]

@@ -225,7 +225,7 @@ class Tracing(Wiring, LabelState):
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
-            if node.output and node.output[0] in self._dead:
+            if node.output and first_output(node) in self._dead:
                 continue
             if first_output(node) in self.folded.inside:
                 self.constants.update(node.output)

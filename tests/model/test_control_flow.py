@@ -648,3 +648,22 @@ def test_notes_on_constants_that_are_unshared_follow() -> None:
     assert stored(outcome.model.proto)["w1"] == [(4, 4)]
     again = onnx.shape_inference.infer_shapes(outcome.model.proto, strict_mode=True)
     assert again.graph.output == outcome.model.proto.graph.output
+
+
+def test_layers_without_a_first_output_are_told_apart() -> None:
+    """Only the recurrence in the branch that is never taken is idle, although both leave their first output out."""
+    proto = model(
+        """(float[5, N, 4] x, bool c) => (float[1, N, 3] z) {
+          , h = RNN <hidden_size = 3> (x, w, r)
+          z = If (c) <
+            then_branch = then () => (float[1, N, 3] t) { t = Relu(h) },
+            else_branch = other () => (float[1, N, 3] e) { , e = RNN <hidden_size = 3> (x, w, r) }
+          >
+        }""",
+        *(weight("w", 1, 3, 4), weight("r", 1, 3, 3)),
+    )
+    graph = flat_graph.flattened(load(proto)).proto.graph
+    idle = control_flow.dead(graph, lambda node: "then_branch")
+    recurrences = [node.output[1] for node in graph.node if node.op_type == "RNN"]
+    assert [name in idle for name in recurrences] == [False, True]
+    assert "" not in idle
