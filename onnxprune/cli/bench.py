@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.group import request
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Counts
+
+
+@dataclass(frozen=True)
+class BenchArgs:
+    """What `bench` is asked for."""
+
+    models: tuple[str, ...]
+    batches: tuple[int, ...]
+    seconds: float
+    runs: int
+    place: Where
+    as_json: bool
 
 
 @click.command()
@@ -24,38 +40,31 @@ from onnxprune.cli.types import Counts
 @click.option(
     "--runs", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="Fewest runs to measure."
 )
-@shared.place
+@place
 @shared.as_json
 @shared.conversation
-def bench(
-    console: Console,
-    models: tuple[str, ...],
-    batches: tuple[int, ...],
-    seconds: float,
-    runs: int,
-    place: shared.Where,
-    as_json: bool,
-) -> None:
+@request(BenchArgs)
+def bench(console: Console, args: BenchArgs) -> None:
     """Measure time, memory and size of MODELS, and compare them to the first.
 
     The models run in turn, in several sessions each, with all of ONNX Runtime's optimisations. A difference that
     is within the noise is not called one. Throughput is samples per second.
     """
-    paths.check_one_pipe(*models)
+    paths.check_one_pipe(*args.models)
     console.progress("loading")
     from onnxprune.report import data, text
     from onnxprune.runtime import bench as benching
 
     results = benching.bench(
-        [paths.load(name) for name in models],
-        place=place.settled(),
-        batches=batches,
-        seconds=seconds,
-        runs=runs,
+        [paths.load(name) for name in args.models],
+        place=args.place.settled(),
+        batches=args.batches,
+        seconds=args.seconds,
+        runs=args.runs,
         progress=console.progress,
     )
-    if as_json:
-        about = {"provider": place.provider, "threads": place.threads}
+    if args.as_json:
+        about = {"provider": args.place.provider, "threads": args.place.threads}
         console.put_json(data.header("bench") | about | {"models": data.benched(results)})
     else:
         console.put(text.benched(results))

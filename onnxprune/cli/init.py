@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -27,27 +28,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the recipe goes; - is standard output.",
 )
-@shared.policy
+@policy
 @shared.sizes
 @shared.force
 @shared.conversation
-def init(
-    console: Console,
-    model: str,
-    output: str,
-    heads: bool,
-    head_dims: bool,
-    allow_io_changes: bool,
-    sizes: dict[str, int],
-    force: bool,
-) -> None:
+def init(console: Console, model: str, output: str, policy: Policy, sizes: dict[str, int], force: bool) -> None:
     """Write a recipe for MODEL: every option of `prune`, with its default and what it means.
 
     Comments list the inputs, the groups and the barriers of the model. `onnxprune --config FILE prune` reads it.
     """
     paths.check_target(output, inputs=[model], force=force, binary=False)
     console.progress("tracing")
-    from onnxprune import api
     from onnxprune.cli import recipe
     from onnxprune.cli.prune import prune
     from onnxprune.cost import counts
@@ -55,7 +46,7 @@ def init(
 
     source = paths.load(model)
     shared.check_sizes(source, sizes)
-    groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
+    groups = policy.trace(source, sizes)
     about = [
         f"Recipe for {paths.shown(model)}, to be read by",
         f"    onnxprune --config {output if output != paths.PIPE else 'FILE'} prune {model} -o small.onnx",

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.group import request
+from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.output import Console
+
+
+@dataclass(frozen=True)
+class InspectArgs:
+    """What `inspect` is asked for."""
+
+    model: str
+    members: bool
+    time: bool
+    place: Where
+    policy: Policy
+    sizes: dict[str, int]
+    as_json: bool
 
 
 @click.command()
@@ -15,41 +33,30 @@ from onnxprune.cli.output import Console
 @click.argument("model")
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
 @click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")
-@shared.place
-@shared.policy
+@place
+@policy
 @shared.sizes
 @shared.as_json
 @shared.conversation
-def inspect(
-    console: Console,
-    model: str,
-    members: bool,
-    time: bool,
-    place: shared.Where,
-    heads: bool,
-    head_dims: bool,
-    allow_io_changes: bool,
-    sizes: dict[str, int],
-    as_json: bool,
-) -> None:
+@request(InspectArgs)
+def inspect(console: Console, args: InspectArgs) -> None:
     """Show the groups of MODEL that can shrink, and what is locked and why.
 
     A group is what must shrink together, a unit the smallest part of it that can go. A barrier is a reason
     that locks axes of weights; other axes of the same weights may still shrink.
     """
     console.progress("loading")
-    from onnxprune import api
     from onnxprune.allocation import timed
     from onnxprune.cost import counts
     from onnxprune.report import data, text
 
-    source = paths.load(model)
-    shared.check_sizes(source, sizes)
+    source = paths.load(args.model)
+    shared.check_sizes(source, args.sizes)
     console.progress("tracing")
-    groups = api.trace(source, heads=heads, head_dims=head_dims, allow_io_changes=allow_io_changes, sizes=sizes)
-    total = counts.of(source, sizes)
-    times = timed.group_times(groups, place.settled(), console.progress) if time else None
-    if as_json:
-        console.put_json(data.header("inspect") | {"model": model} | data.inspection(groups, total, times))
+    groups = args.policy.trace(source, args.sizes)
+    total = counts.of(source, args.sizes)
+    times = timed.group_times(groups, args.place.settled(), console.progress) if args.time else None
+    if args.as_json:
+        console.put_json(data.header("inspect") | {"model": args.model} | data.inspection(groups, total, times))
     else:
-        console.put(text.inspection(paths.shown(model), groups, total, times, members=members))
+        console.put(text.inspection(paths.shown(args.model), groups, total, times, members=args.members))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -9,11 +10,27 @@ import click
 from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.group import request
+from onnxprune.cli.options.selection import selection
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.calibration import Source
+
+
+@dataclass(frozen=True)
+class PlanArgs:
+    """What `plan` is asked for."""
+
+    model: str
+    output: str
+    options: Options
+    sizes: dict[str, int]
+    place: Where
+    data: Data
+    force: bool
 
 
 @click.command()
@@ -27,51 +44,42 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the plan goes; - is standard output.",
 )
-@shared.selection
+@selection
 @shared.sizes
-@shared.place
-@shared.data
+@place
+@data
 @shared.force
 @shared.conversation
-def plan(
-    console: Console,
-    model: str,
-    output: str,
-    options: Options,
-    sizes: dict[str, int],
-    place: shared.Where,
-    data: Source | None,
-    samples: int,
-    force: bool,
-) -> None:
+@request(PlanArgs)
+def plan(console: Console, args: PlanArgs) -> None:
     """Write what would be removed from MODEL as JSON, to look at or edit.
 
     `onnxprune apply` carries it out, on this model or on another export of the same weights.
     """
-    paths.check_target(output, inputs=[model], force=force, binary=False)
+    paths.check_target(args.output, inputs=[args.model], force=args.force, binary=False)
     console.progress("planning")
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.report import text
 
-    source = paths.load(model)
-    shared.check_sizes(source, sizes)
-    where = place.settled() if needs_tables(options) else None
+    source = paths.load(args.model)
+    shared.check_sizes(source, args.sizes)
+    where = args.place.settled() if needs_tables(args.options) else None
     groups, made, reached = api.plan_for(
         source,
-        options,
-        sizes=sizes,
-        data=data,
-        samples=samples,
+        args.options,
+        sizes=args.sizes,
+        data=args.data.source,
+        samples=args.data.samples,
         place=where,
     )
-    if output == paths.PIPE:
+    if args.output == paths.PIPE:
         console.put(made.to_json().rstrip("\n"))
     else:
-        paths.write_text(made.to_json(), output)
+        paths.write_text(made.to_json(), args.output)
     summary = [*text.removal(made), *text.budgets(reached), *text.locked(groups)]
-    if output == paths.PIPE:
+    if args.output == paths.PIPE:
         console.detail(summary)
     elif not console.quiet:
-        console.put([paths.arrow(model, output), "", *summary])
-    missed_budgets.check(reached, groups, options)
+        console.put([paths.arrow(args.model, args.output), "", *summary])
+    missed_budgets.check(reached, groups, args.options)

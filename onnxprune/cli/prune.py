@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,13 +11,16 @@ from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
+from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
+from onnxprune.cli.options.execution import Where, place, workers
+from onnxprune.cli.options.group import request
 from onnxprune.cli.options.search import Wanted, targets
+from onnxprune.cli.options.selection import selection
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.calibration import Source
     from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.pipelines.search import Found
@@ -27,94 +30,137 @@ if TYPE_CHECKING:
 REPAIR = "least-squares"
 
 
+@dataclass(frozen=True)
+class PruneArgs:
+    """What `prune` is asked for: the model, what is removed and how it is judged, and where the results go."""
+
+    model: str
+    output: str | None
+    options: Options
+    sizes: dict[str, int]
+    verify: bool
+    time: bool
+    place: Where
+    data: Data
+    recover: str
+    accept_damage: bool
+    wanted: Wanted | None
+    cache: Cache
+    workers: Any
+    plan_out: str | None
+    dry_run: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def written(self) -> str | None:
+        """Where the model goes; None in a dry run."""
+        return None if self.dry_run else self.output
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.output is None and not self.dry_run:
+            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
+        if self.output == paths.PIPE and self.as_json:
+            raise UsageError(
+                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
+            )
+        if self.plan_out == paths.PIPE:
+            raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
+        if not self.dry_run:
+            for target in (self.output, self.plan_out):
+                if target is not None:
+                    paths.check_target(target, inputs=[self.model], force=self.force)
+            if self.wanted is not None:
+                self.wanted.check(self.model, force=self.force)
+        rows = paths.row_map(self.output) if self.options.rows and self.output is not None else None
+        paths.check_distinct(self.output, self.plan_out, self.wanted.picture if self.wanted else None, rows)
+        if rows is not None and self.written is not None:
+            paths.check_row_map(self.written, inputs=[self.model], force=self.force)
+
+
 @click.command()
 @heeded
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
-@shared.selection
+@selection
 @shared.sizes
 @shared.verify
 @click.option("--time", is_flag=True, help="Measure the result against MODEL, as --latency and --round-to auto do.")
-@shared.place
-@shared.data
-@shared.recovery(REPAIR, shared.RECOVERY)
+@place
+@data
+@recovery(REPAIR, RECOVERY)
 @shared.accept_damage
 @targets
 @cached("trial of a search")
-@shared.workers(1)
+@workers(1)
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json
 @shared.conversation
-def prune(
-    console: Console,
-    model: str,
-    output: str | None,
-    options: Options,
-    sizes: dict[str, int],
-    verify: bool,
-    time: bool,
-    place: shared.Where,
-    data: Source | None,
-    samples: int,
-    recover: str,
-    accept_damage: bool,
-    wanted: Wanted | None,
-    cache: Cache,
-    workers: Any,
-    plan_out: str | None,
-    dry_run: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
+@request(PruneArgs)
+def prune(console: Console, args: PruneArgs) -> None:
     """Make MODEL smaller, and prove the result.
 
     MODEL is a file, or - for standard input. By default half of the units of every group go, the least
     important first; the result is valid, runs, and equals the original with the same units masked.
     """
-    _check(model, output, plan_out, force=force, dry_run=dry_run, as_json=as_json)
-    if wanted is not None and not dry_run:
-        wanted.check(model, force=force)
-    rows = paths.row_map(output) if options.rows and output is not None else None
-    paths.check_distinct(output, plan_out, wanted.picture if wanted else None, rows)
-    if options.rows and output is not None and not dry_run:
-        paths.check_row_map(output, inputs=[model], force=force)
+    args.check()
     console.progress("loading")
+    source = paths.load(args.model)
+    shared.check_sizes(source, args.sizes)
+    if args.written is not None:
+        paths.check_output(source, args.written, force=args.force)
+    outcome, found = _pruned(console, source, args)
+    _judge(outcome, args.options)
+    if args.written is not None:
+        console.progress("writing")
+        _write(outcome, found, args.written, args)
+    with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
+        _report(console, outcome, found, args)
+        if args.data.source is None and args.recover == REPAIR:
+            console.say(_advice(source))
+        _check_goals(outcome, args.options, found)
+
+
+def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, Found | None]:
+    """Prune once, or search for the smallest model where targets are given."""
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
+    from onnxprune.pipelines.search import search
     from onnxprune.recovery.recover import Options as Recovery
 
-    source = paths.load(model)
-    shared.check_sizes(source, sizes)
-    if output is not None and not dry_run:
-        paths.check_output(source, output, force=force)
-    where = place.settled() if time or needs_tables(options) else None
-    given: dict[str, Any] = {"data": data, "samples": samples, "sizes": sizes, "verify": verify, "place": where}
-    given |= {"recovery": Recovery(recover), "progress": console.progress}
-    kept = cache.path("search", source.digest)
-    found = wanted.search(source, options, workers=workers, cache=kept, **given) if wanted else None
-    outcome = found.outcome if found else api.run(source, options, **given)
-    _judge(outcome, options)
-    if not dry_run and output is not None:
-        console.progress("writing")
-        texts = wanted.texts(found, paths.shown(model)) if found and wanted else {}
-        if plan_out is not None:
-            texts[plan_out] = outcome.plan.to_json()
-        _write(outcome, output, texts, force=force)
-    with missed_budgets.damage_last(console, outcome.judged, accepted=accept_damage):
-        _report(console, outcome, model, None if dry_run else output, found, as_json=as_json)
-        if data is None and recover == REPAIR:
-            console.say(_advice(source))
-        _check_goals(outcome, options, found)
+    run: dict[str, Any] = {
+        "samples": args.data.samples,
+        "sizes": args.sizes,
+        "verify": args.verify,
+        "place": args.place.settled() if args.time or needs_tables(args.options) else None,
+        "recovery": Recovery(args.recover),
+    }
+    if args.wanted is None:
+        return api.run(source, args.options, data=args.data.source, progress=console.progress, **run), None
+    found = search(
+        source,
+        args.options,
+        args.wanted.settings(**run),
+        args.data.source,
+        workers=args.workers,
+        cache=args.cache.path("search", source.digest),
+        progress=console.progress,
+    )
+    return found.outcome, found
 
 
-def _write(outcome: Outcome, output: str, texts: Mapping[str, str], *, force: bool) -> None:
-    """The model and all that goes with it, or nothing."""
+def _write(outcome: Outcome, found: Found | None, output: str, args: PruneArgs) -> None:
+    """Write the model and all that goes with it, or nothing."""
     from onnxprune.model import save
 
+    texts = args.wanted.texts(found, paths.shown(args.model)) if found and args.wanted else {}
+    if args.plan_out is not None:
+        texts[args.plan_out] = outcome.plan.to_json()
     with paths.staged({**texts, **paths.row_map_text(outcome.rows, output)}):
-        save(outcome.model, output, force=force)
+        save(outcome.model, output, force=args.force)
 
 
 def _advice(model: Model) -> str:
@@ -126,20 +172,6 @@ def _advice(model: Model) -> str:
     )
     knows = any(node.op_type == NORM for node in model.proto.graph.node)
     return f"{advice}, and here --data random for some" if knows else advice
-
-
-def _check(model: str, output: str | None, plan_out: str | None, *, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Refuse what cannot work before any work is done."""
-    if output is None and not dry_run:
-        raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
-    if output == paths.PIPE and as_json:
-        raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
-    if plan_out == paths.PIPE:
-        raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
-    if not dry_run:
-        for target in (output, plan_out):
-            if target is not None:
-                paths.check_target(target, inputs=[model], force=force)
 
 
 def _judge(outcome: Outcome, options: Options) -> None:
@@ -185,19 +217,19 @@ def _check_goals(outcome: Outcome, options: Options, found: Found | None) -> Non
     missed_budgets.check(outcome.goals, outcome.groups, options)
 
 
-def _report(
-    console: Console, outcome: Outcome, model: str, output: str | None, found: Found | None, *, as_json: bool
-) -> None:
+def _report(console: Console, outcome: Outcome, found: Found | None, args: PruneArgs) -> None:
     if outcome.timed is not None and outcome.timed.is_slower:
         console.say("warning: the smaller model measures slower than the original")
-    from onnxprune.report import data, search, text
+    from onnxprune.report import data as plain
+    from onnxprune.report import search, text
 
-    if as_json:
+    if args.as_json:
         trace = {"search": found.as_json()} if found else {}
-        console.put_json(data.header("report") | {"model": model, "output": output} | data.outcome(outcome) | trace)
+        files = {"model": args.model, "output": args.written}
+        console.put_json(plain.header("report") | files | plain.outcome(outcome) | trace)
         return
-    tell = console.say if output == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(model, output or "(not written)"), "", *text.outcome(outcome)])
+    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+    tell([paths.arrow(args.model, args.written or "(not written)"), "", *text.outcome(outcome)])
     if found:
         tell(["", *search.lines(found)])
     console.detail(text.damage(outcome.repair))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,15 +11,63 @@ from onnxprune.cli import paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
+from onnxprune.cli.options.data import Data, data, evaluation, recovery
+from onnxprune.cli.options.execution import workers
+from onnxprune.cli.options.group import request
+from onnxprune.cli.options.selection import choice
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.calibration import Source
+    from onnxprune.pipelines.sensitivity import Settings
 
 METRICS = ("error", "sqnr", "cosine", "kl", "top1")
+
+
+@dataclass(frozen=True)
+class SensitivityArgs:
+    """What `sensitivity` is asked for: what is measured, how, and where the results go."""
+
+    model: str
+    ratios: tuple[float, ...]
+    metric: str
+    evaluate: str | None
+    recover: str
+    data: Data
+    options: Options
+    sizes: dict[str, int]
+    workers: Any
+    cache: Cache
+    picture: str | None
+    force: bool
+    as_json: bool
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.picture is None:
+            return
+        if self.picture == paths.PIPE:
+            raise UsageError("--picture needs a file")
+        paths.check_target(self.picture, inputs=[self.model], force=self.force)
+        from onnxprune.report.picture import check_library
+
+        check_library()
+
+    def settings(self) -> Settings:
+        """How to measure."""
+        from onnxprune.pipelines.sensitivity import Settings
+        from onnxprune.pipelines.user_metric import Evaluation
+        from onnxprune.recovery.recover import Options as Recovery
+
+        return Settings(
+            self.ratios,
+            self.data.samples,
+            self.sizes,
+            None if self.evaluate is None else Evaluation(self.evaluate),
+            None if self.recover == "none" else Recovery(self.recover),
+        )
 
 
 @click.command()
@@ -39,83 +88,47 @@ METRICS = ("error", "sqnr", "cosine", "kl", "top1")
     show_default=True,
     help="What is shown: squared output error, signal to noise, cosine, divergence of classes, same class.",
 )
-@shared.evaluation
-@shared.recovery("none", "Re-fit what is behind a cut before every measurement.")
-@shared.data
-@shared.choice
+@evaluation
+@recovery("none", "Re-fit what is behind a cut before every measurement.")
+@data
+@choice
 @shared.sizes
-@shared.workers(None)
+@workers(None)
 @cached("measurement")
 @click.option("--picture", metavar="FILE", help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
 @shared.force
 @shared.as_json
 @shared.conversation
-def sensitivity(
-    console: Console,
-    model: str,
-    ratios: tuple[float, ...],
-    metric: str,
-    evaluate: str | None,
-    recover: str,
-    data: Source | None,
-    samples: int,
-    options: Options,
-    sizes: dict[str, int],
-    workers: Any,
-    cache: Cache,
-    picture: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+@request(SensitivityArgs)
+def sensitivity(console: Console, args: SensitivityArgs) -> None:
     """Measure what it costs the outputs of MODEL to cut each group, one group at a time.
 
     No labels are needed: outputs are compared with the original's on the inputs that --data gives. --ratio and what
     else says what to prune choose the cut that is marked. Finished measurements are kept: an interrupted command
     goes on where it was.
     """
-    _check(model, picture, force=force)
+    args.check()
     console.progress("loading")
-    from onnxprune.pipelines import sensitivity as curves
-    from onnxprune.pipelines.user_metric import Evaluation
-    from onnxprune.recovery.recover import Options as Recovery
+    from onnxprune.pipelines.sensitivity import measure
     from onnxprune.report import sensitivity as report
 
-    source = paths.load(model)
-    shared.check_sizes(source, sizes)
-    settings = curves.Settings(
-        ratios,
-        samples,
-        sizes,
-        None if evaluate is None else Evaluation(evaluate),
-        None if recover == "none" else Recovery(recover),
-    )
-    found = curves.measure(
+    source = paths.load(args.model)
+    shared.check_sizes(source, args.sizes)
+    found = measure(
         source,
-        options,
-        settings,
-        data,
-        workers=workers,
-        cache=cache.path("sensitivity", source.digest),
-        metric="" if evaluate else metric,
+        args.options,
+        args.settings(),
+        args.data.source,
+        workers=args.workers,
+        cache=args.cache.path("sensitivity", source.digest),
+        metric="" if args.evaluate else args.metric,
         progress=console.progress,
     )
-    if picture is not None:
+    if args.picture is not None:
         from onnxprune.report.picture import of_sensitivity
 
-        paths.write_text(of_sensitivity(found, paths.shown(model)), picture)
-    if as_json:
-        console.put_json({"model": model} | found.as_json())
+        paths.write_text(of_sensitivity(found, paths.shown(args.model)), args.picture)
+    if args.as_json:
+        console.put_json({"model": args.model} | found.as_json())
     else:
         console.put(report.lines(found))
-
-
-def _check(model: str, picture: str | None, *, force: bool) -> None:
-    """Refuse what cannot work before any work is done."""
-    if picture is None:
-        return
-    if picture == paths.PIPE:
-        raise UsageError("--picture needs a file")
-    paths.check_target(picture, inputs=[model], force=force)
-    from onnxprune.report.picture import check_library
-
-    check_library()

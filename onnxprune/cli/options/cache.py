@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
+from onnxprune.cli.options.group import Option, group
 from onnxprune.errors import UsageError
-
-Command = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -30,26 +26,25 @@ class Cache:
         return str(cache_folder() / kind / f"{digest.removeprefix('sha256:')[:24]}.jsonl")
 
 
-def cached(what: str) -> Callable[[Command], Command]:
+def _cache(cache: str | None, no_cache: bool) -> Cache:
+    if cache is not None and no_cache:
+        raise UsageError("--cache and --no-cache cannot both be given")
+    return Cache(cache, no_cache)
+
+
+def cached(what: str) -> Option:
     """Add `--cache` and `--no-cache`; the command gets `cache`.
 
     Args:
         what: what is kept, in the singular.
     """
-    file = click.option(
-        "--cache",
-        metavar="FILE",
-        help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
+    return group(
+        "cache",
+        _cache,
+        click.option(
+            "--cache",
+            metavar="FILE",
+            help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
+        ),
+        click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept."),
     )
-    off = click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept.")
-
-    def add(function: Command) -> Command:
-        @functools.wraps(function)
-        def wrapped(*args: Any, cache: str | None, no_cache: bool, **given: Any) -> Any:
-            if cache is not None and no_cache:
-                raise UsageError("--cache and --no-cache cannot both be given")
-            return function(*args, cache=Cache(cache, no_cache), **given)
-
-        return file(off(wrapped))
-
-    return add

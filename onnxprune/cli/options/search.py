@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import paths
-from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import evaluation
+from onnxprune.cli.options.group import Option, group
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.allocation import Options
-    from onnxprune.model import Model
-    from onnxprune.pipelines.search import Found
+    from onnxprune.pipelines.search import Found, Settings
     from onnxprune.pipelines.search_targets import Target
 
-Command = Callable[..., Any]
-
-_TARGETS: tuple[Callable[[Command], Command], ...] = (
+_TARGETS: tuple[Option, ...] = (
     click.option(
         "--max-drop",
         metavar="AMOUNT",
@@ -39,7 +34,7 @@ _TARGETS: tuple[Callable[[Command], Command], ...] = (
         help="Find the smallest model whose outputs differ by no more there: error (squared, relative; the default) or "
         "kl (of classes).",
     ),
-    shared.evaluation,
+    evaluation,
     click.option(
         "--search",
         type=click.Choice(["macs", "params", "size"]),
@@ -91,24 +86,13 @@ class Wanted:
 
             check_library()
 
-    def search(
-        self,
-        model: Model,
-        options: Options,
-        *,
-        data: Any,
-        workers: Any,
-        cache: str | None,
-        progress: Any,
-        **given: Any,
-    ) -> Found:
-        """Find the model; the arguments are those of `api.run` and of `search.search`."""
-        from onnxprune.pipelines.search import Settings, search
+    def settings(self, **given: Any) -> Settings:
+        """How to search; the arguments are the other fields of `Settings`."""
+        from onnxprune.pipelines.search import Settings
         from onnxprune.pipelines.user_metric import Evaluation
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
-        settings = Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
-        return search(model, options, settings, data, workers=workers, cache=cache, progress=progress)
+        return Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
 
     def _targets(self) -> list[Target]:
         from onnxprune.pipelines.search_targets import Target, amount
@@ -139,18 +123,11 @@ class Wanted:
         return texts
 
 
-def targets(function: Command) -> Command:
-    """Add the options; the command gets `wanted`, None where nothing is to be searched."""
+def _wanted(search: str, **given: Any) -> Wanted | None:
+    wanted = Wanted(search_by=search, **given)
+    limits = (wanted.max_drop, wanted.min_sqnr, wanted.max_divergence)
+    return wanted if any(limit is not None for limit in limits) else None
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **given: Any) -> Any:
-        names = ("max_drop", "min_sqnr", "max_divergence", "evaluate", "search", "max_trials", "trials", "picture")
-        wanted = Wanted(*(given.pop(name) for name in names))
-        if any(limit is not None for limit in (wanted.max_drop, wanted.min_sqnr, wanted.max_divergence)):
-            return function(*args, wanted=wanted, **given)
-        return function(*args, wanted=None, **given)
 
-    command: Command = wrapped
-    for option in reversed(_TARGETS):
-        command = option(command)
-    return command
+# What a search looks for; the command gets `wanted`, None without a target.
+targets = group("wanted", _wanted, *_TARGETS)

@@ -1,0 +1,82 @@
+"""Options that name calibration data, and what is fitted to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli.options.group import Option, group
+from onnxprune.names import RECOVERIES
+
+if TYPE_CHECKING:
+    from onnxprune.calibration import Source
+
+
+@dataclass(frozen=True)
+class Data:
+    """Calibration data, not read yet.
+
+    Attributes:
+        source: where it comes from; None where there is none.
+        samples: most samples to use.
+    """
+
+    source: Source | None
+    samples: int
+
+
+def _data(data: str | None, samples: int, preprocess: str | None, tokenizer: str | None) -> Data:
+    if data is None:
+        return Data(None, samples)
+    from onnxprune.calibration import Source
+
+    return Data(Source(data, preprocess, tokenizer), samples)
+
+
+_DATA: tuple[Option, ...] = (
+    click.option(
+        "--data",
+        metavar="SOURCE",
+        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .txt, a folder of arrays, images or test_data_set_*, "
+        "module:function, or random.",
+    ),
+    click.option(
+        "--samples",
+        metavar="N",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="How many of them to use.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="FILE",
+        help="How --data images become inputs: a TOML file, or imagenet, tf, caffe, unit or raw.",
+    ),
+    click.option("--tokenizer", metavar="FILE", help="The tokenizer.json of --data text."),
+)
+
+# Calibration data; the command gets `data`.
+data = group("data", _data, *_DATA)
+
+RECOVERY = (
+    "With --data: how what is behind a cut is re-fitted to the outputs that it gave. Without: bias and merge repair"
+    " what the weights tell, the others nothing."
+)
+
+
+def recovery(default: str, text: str) -> Option:
+    """Add `--recover`, the way to re-fit what is behind a cut."""
+    methods = click.Choice(["none", *RECOVERIES])
+    return click.option("--recover", type=methods, default=default, show_default=True, help=text)
+
+
+evaluation = click.option(
+    "--eval",
+    "evaluate",
+    metavar="WHAT",
+    help="Your own measure, higher is better: module:function, called with the path of a model, "
+    "or a command with {model} in it that prints a number.",
+)

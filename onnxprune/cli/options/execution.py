@@ -1,0 +1,103 @@
+"""Options that say where and how models run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.types import Pair, Shape
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.runtime.bench import Place
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where times are measured, as it was given; nothing is imported for it.
+
+    Attributes:
+        provider: execution provider of ONNX Runtime.
+        threads: of a session; 0 is all cores.
+        shapes: sizes of inputs while times are measured.
+    """
+
+    provider: str
+    threads: int
+    shapes: dict[str, tuple[int, ...]]
+
+    def settled(self) -> Place:
+        """The same, checked."""
+        from onnxprune.runtime import Setting
+        from onnxprune.runtime.bench import Place
+
+        return Place(Setting(self.provider, self.threads), self.shapes)
+
+
+def _where(provider: str, threads: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Where:
+    return Where(provider, threads, dict(shapes))
+
+
+# Where a model runs while it is timed; the command gets `place`.
+place = group(
+    "place",
+    _where,
+    click.option(
+        "--provider",
+        metavar="NAME",
+        default="CPU",
+        show_default=True,
+        help="Execution provider of ONNX Runtime that times are measured on.",
+    ),
+    click.option(
+        "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
+    ),
+    click.option(
+        "--shape",
+        "shapes",
+        metavar="INPUT=SHAPE",
+        type=Pair(Shape()),
+        multiple=True,
+        help="Sizes of an input when times are measured, as in input=1x3x224x224; may be repeated.",
+    ),
+)
+
+
+def _workers(jobs: int | None, dask: str | None, *, default: int | None) -> Any:
+    if dask is not None and jobs is not None:
+        raise UsageError("--jobs and --dask cannot both be given", hint="a cluster says how many workers it has")
+    if dask is None:
+        from onnxprune.runtime.session import cores
+
+        return jobs or default or cores()
+    from onnxprune.runtime.dask import connected
+
+    return click.get_current_context().with_resource(connected(dask))
+
+
+def workers(default: int | None) -> Option:
+    """Add where independent work is done; the command gets `workers`, as `runtime.workers.stream` takes it.
+
+    A connection to a cluster is closed when the command ends.
+
+    Args:
+        default: local processes; None is one per core.
+    """
+    return group(
+        "workers",
+        partial(_workers, default=default),
+        click.option(
+            "--jobs",
+            metavar="N",
+            type=click.IntRange(1),
+            default=None,
+            help=f"Local worker processes; by default {default or 'one per core'}.",
+        ),
+        click.option(
+            "--dask", metavar="SCHEDULER", help="Send the work to a Dask cluster: tcp://host:8786, or a scheduler file."
+        ),
+    )
