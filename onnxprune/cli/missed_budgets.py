@@ -67,7 +67,7 @@ def _why(goal: Goal, groups: Groups, options: Options) -> str:
     said = [f"{numbers.percent(total - free, total)} of the weights are locked (see `onnxprune inspect`)"]
     other = goal.before - groups.model.nbytes
     if goal.kind == "size" and other > 0.01 * goal.before:
-        said.append(f"{numbers.percent(other, goal.before)} of the file is no weights")
+        said.append(f"{numbers.percent(other, goal.before)} of the file is not weights")
     for names, saved in blocking_options(groups, options, goal.kind).items():
         wording = " and ".join(_ASKED.get(name, f"without --{name.replace('_', '-')}") for name in names)
         left = max(goal.reached - saved * goal.before, 0.0)

@@ -50,7 +50,7 @@ NEEDS = (
     Need(
         ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),
         _TARGETS,
-        "it is for a search, and nothing is searched for",
+        "it belongs to a search for a target, and no target is given",
     ),
     Need(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
     Need(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),

@@ -168,10 +168,11 @@ def _advice(model: Model) -> str:
     from onnxprune.layers.bn_matching import NORM
 
     advice = (
-        "hint: nothing was repaired; --data with some hundred inputs, without labels, makes up for most of the damage"
+        "hint: the layers that lost inputs were not re-fitted; --data FILE, a few hundred inputs without labels,"
+        " undoes most of the damage"
     )
-    knows = any(node.op_type == NORM for node in model.proto.graph.node)
-    return f"{advice}, and here --data random for some" if knows else advice
+    normed = any(node.op_type == NORM for node in model.proto.graph.node)
+    return f"{advice}; --data random, without a file, some of it" if normed else advice
 
 
 def _judge(outcome: Outcome, options: Options) -> None:
@@ -213,7 +214,10 @@ def _check_goals(outcome: Outcome, options: Options, found: Found | None) -> Non
             hint="the model that was written is valid and proven; please report this",
         )
     if found and not found.met:
-        raise GoalMissed("the model that was written is not good enough, though the same cut was when it was tried")
+        raise GoalMissed(
+            "the model that was written misses its target, though the same cut met it in its trial",
+            hint="the measure varies from run to run: allow more, or measure on more samples",
+        )
     missed_budgets.check(outcome.goals, outcome.groups, options)
 
 

@@ -217,7 +217,7 @@ def _inputs(model: Model, settings: Settings, data: Any) -> tuple[list[Run], lis
     runs = calibration.read(data, model, samples=settings.samples, batch=batch, sizes=settings.sizes)
     step = min(JUDGED, len(runs))
     if step < 3:
-        raise UsageError("calibration data: there are too few samples to repair by some and judge by others")
+        raise UsageError("calibration data: too few samples: some repair a model, and others must judge it")
     judging = runs[step - 1 :: step]
     return [run for index, run in enumerate(runs) if index % step != step - 1], judging
 
@@ -225,20 +225,24 @@ def _inputs(model: Model, settings: Settings, data: Any) -> tuple[list[Run], lis
 def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None:
     for target in settings.targets:
         if target.metric == "value" and settings.evaluation is None:
-            raise UsageError("a drop needs a measure of your own", hint="give it with --eval")
+            raise UsageError(
+                "a largest drop (--max-drop) is one of your own measure, and there is none", hint="give it with --eval"
+            )
         if target.metric != "value" and not judging:
             raise UsageError("there are no inputs to compare outputs on", hint="give unlabelled inputs with --data")
     if needs_tables(options):
         raise UsageError(
-            "latency and what kernels like are not measured while a target is searched for",
+            "a search for a target measures no time: it takes neither --latency nor --round-to auto",
             hint="search by another cost, with --round-to 8; --time measures what is found",
         )
     if options.steps > 1:
-        raise UsageError("while a target is searched for, units are chosen in one step", hint="leave out --steps")
+        raise UsageError("a search for a target removes units in one step", hint="leave out --steps")
     if not settings.targets:
         raise UsageError("there is no target to search for")
     if getattr(options, settings.cost) is not None or options.ratio is not None:
-        raise UsageError(f"a budget on {settings.cost}, or a ratio, and a target cannot both decide how much goes")
+        raise UsageError(
+            f"a budget on {settings.cost}, or a ratio, and a target cannot both decide how many units are removed"
+        )
 
 
 def _smallest(trials: Sequence[Trial], kind: str) -> Trial:

@@ -273,8 +273,8 @@ def proof(verdict: Verdict) -> str:
     if found is None or not found.tried:
         return equal
     if verdict.blind:
-        return f"stored weights as in the original; a run would show none of {found.tried} wrong ones on these inputs"
-    return f"{equal}, a run shows {found.noticed} of {found.tried} wrong weights"
+        return f"stored weights as in the original; a run notices none of {found.tried} weights made wrong on purpose"
+    return f"{equal}, a run notices {found.noticed} of {found.tried} weights made wrong on purpose"
 
 
 def stages(seconds: Mapping[str, float]) -> list[str]:

@@ -89,7 +89,7 @@ def test_sensitivity_has_no_steps(run):
 
     assert "no such option '--steps'" in run("sensitivity", DIGITS, "--data", DATA, "--steps", 2).err
     for given in ({"steps": 2}, {"rows": {"w": [1]}}):
-        with pytest.raises(UsageError, match="every group is cut by itself"):
+        with pytest.raises(UsageError, match="one group at a time"):
             sensitivity(DIGITS, DATA, **given)
 
 

@@ -161,7 +161,7 @@ def test_what_cannot_be_found_is_said(target, options, error, message):
 
 
 def test_a_drop_needs_a_measure_and_classes_need_scores():
-    with pytest.raises(UsageError, match="a drop needs a measure of your own"):
+    with pytest.raises(UsageError, match="is one of your own measure, and there is none"):
         search(load(DIGITS), L2, Settings((Target("value", 0.1),)), DATA)
     unet = load(str(MODELS / "unet.onnx"))
     with pytest.raises(UsageError, match="metric 'kl' does not apply"):

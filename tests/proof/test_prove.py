@@ -453,7 +453,7 @@ def test_a_proof_knows_its_strength() -> None:
     verdict = prune(five_groups()).verdict
     assert verdict is not None
     assert verdict.strength == prove.Strength(5, 5, 5)
-    assert "a run shows 5 of 5 wrong weights" in text.proof(verdict)
+    assert "a run notices 5 of 5 weights made wrong on purpose" in text.proof(verdict)
 
 
 def squeezed(kind: str) -> onnx.ModelProto:
