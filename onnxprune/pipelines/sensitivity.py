@@ -243,9 +243,7 @@ def measure(
     runs = [] if data is None else calibration.read(data, model, samples=settings.samples, sizes=settings.sizes)
     _check(metric, settings, bool(runs))
     if options.steps > 1 or options.rows:
-        raise UsageError(
-            "sensitivity is measured one group at a time, each cut in one step", hint="leave out `steps` and `rows`"
-        )
+        raise UsageError("groups are cut one group at a time, in one step", hint="leave out `steps` and `rows`")
     progress("tracing")
     options = options.settled(data=bool(runs))
     groups = trace(model, **options.policy, sizes=settings.sizes)
