@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -120,14 +121,22 @@ def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
     assert mended is outcome.model
 
 
-def test_where_no_output_tells_the_layers_do():
-    """Classes as numbers: the fits, each of which does better on what it has not seen, stay."""
+def test_classes_are_judged_by_the_floats_before_them():
+    """Classes as numbers do not tell how far apart two models are; what they were taken from does."""
     model, data = redundant("Gemm", bias=True)
     model.graph.node.append(helper.make_node("ArgMax", ["y"], ["class"], axis=1, keepdims=0))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n"]))
     outcome = onnxprune.prune(model, 0.5, data=[{"x": part} for part in np.split(data, 4)]).report
     repair = outcome.repair
     assert repair is not None and repair.kept and all(fit.kept for fit in repair.fits)
+    assert repair.after.error < 1e-4 < repair.before.error and repair.after.top1 == 1
+
+
+def test_where_no_output_tells_the_layers_do():
+    """Nothing is claimed of outputs that cannot be compared: the text says so, and JSON has no numbers."""
+    unknown = recover.Agreement(math.nan, math.nan, math.nan, None)
+    fitted = recover.Fit(node="Gemm_2", before=0.25, after=1e-6, kept=True, groups=("w1",))
+    repair = recover.Repair(fits=(fitted,), before=unknown, after=unknown, kept=True)
     assert "1 of 1 layer re-fitted, no output tells what that is worth" in text.repair(repair)
     told = json.dumps(report.repair(repair), allow_nan=False)
     assert json.loads(told)["after"]["error"] is None
