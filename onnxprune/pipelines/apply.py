@@ -70,9 +70,9 @@ def execute(
     if zero:
         return Executed(zeroed(groups, away), None)
     small = rewrite(groups, away)
-    verdict = checked(groups, plan.removed, small)[1] if verify else None
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
+    verdict = checked(groups, plan.removed, small, samples=runs[:1])[1] if verify else None
     seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
     small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     judged = judged_outputs(cut, small, repair, runs, random=is_random(data))

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 
 Progress = Callable[[str], None]
+# The proof of a model, from the traced original, and what of a trace is removed.
+Proving = Callable[[Groups, Callable[[Groups], Array], Model], tuple[Groups, Verdict]]
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def run(
     with clock("scoring"):
         seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
         scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
+    proving = partial(checked, given=sizes or {}, samples=runs[:1]) if verify else None
     timing = Timing.of(groups, scores, options, place, clock.progress)
     mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
 
@@ -123,7 +126,7 @@ def run(
             return timing.fit(reserve)
 
     def finish(selection: Selection) -> _Made:
-        return _made(groups, selection.removed, mend, clock, verify=verify, fixed_sizes=sizes is not None)
+        return _made(groups, selection.removed, mend, clock, proving)
 
     chosen, made = fit_budgets.fit_finished(select_with, finish, timing.kinds)
     outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
@@ -162,12 +165,10 @@ def _made(
     removed: Mapping[str, Array],
     mend: Callable[[Cut, Model], tuple[Model, Repair | None]],
     clock: Clock,
-    *,
-    verify: bool,
-    fixed_sizes: bool,
+    proving: Proving | None,
 ) -> _Made:
     """Carry out a selection, prove it and repair it."""
-    left, small, verdict, rolled_back = _proven(groups, removed, clock, verify=verify, fixed_sizes=fixed_sizes)
+    left, small, verdict, rolled_back = _proven(groups, removed, clock, proving)
     cut = Cut(groups, gone(groups, left))
     small, repair = mend(cut, small)
     return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, repair=repair)
@@ -232,23 +233,26 @@ def judged_outputs(
 
 
 def _proven(
-    groups: Groups, chosen: Mapping[str, Array], clock: Clock, *, verify: bool, fixed_sizes: bool
+    groups: Groups,
+    chosen: Mapping[str, Array],
+    clock: Clock,
+    proving: Proving | None,
 ) -> tuple[Mapping[str, Array], Model, Verdict | None, tuple[RolledBack, ...]]:
     """The smaller model, its proof, and what was chosen less the groups that failed it."""
     try:
         with clock("rewriting"):
             small = rewrite(groups, gone(groups, chosen))
     except ModelError as error:
-        if not verify:
+        if proving is None:
             raise
         failed = Verdict(False, math.nan, prove.tolerance_of(groups), error.message)
         return rolled_back_from(groups, chosen, failed)
-    if not verify:
+    if proving is None:
         return chosen, small, None, ()
     with clock("proving"):
-        proving, verdict = checked(groups, lambda g: gone(g, chosen), small, fixed_sizes=fixed_sizes)
+        traced, verdict = proving(groups, lambda g: gone(g, chosen), small)
         if not verdict.ok and verdict.runnable:
-            return rolled_back_from(proving, chosen, verdict)
+            return rolled_back_from(traced, chosen, verdict)
     return chosen, small, verdict, ()
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.model import Model
-from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 from onnxprune.model.shapes.thresholds import other_sides
 from onnxprune.proof import prove
 from onnxprune.proof.prove import Verdict
+from onnxprune.proof.runnable import hint, inputs_that_run
 from onnxprune.rewriting import gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
@@ -31,36 +31,48 @@ class RolledBack:
 
 
 def checked(
-    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, *, fixed_sizes: bool = False
+    groups: Groups,
+    gone_of: Callable[[Groups], Array],
+    small: Model,
+    *,
+    given: Mapping[str, int] | None = None,
+    samples: Sequence[Mapping[str, Array]] = (),
 ) -> tuple[Groups, Verdict]:
-    """The proof, and the trace it was made with: other sizes are tried if the original does not run at these.
+    """The proof, and the trace it was made with: other inputs are tried if the original does not run on these.
 
     Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides.
+
+    Args:
+        groups: the traced original.
+        gone_of: what is removed of a trace.
+        small: the smaller model.
+        given: numbers for symbolic dims that the user fixed.
+        samples: the user's own inputs; the proof runs on them where the original does not on random ones.
     """
+    given = given or {}
     verdict = prove.check(groups, gone_of(groups), small)
-    if fixed_sizes:
-        return groups, verdict
     if verdict.ok:
-        return _on_other_sides(groups, gone_of, small, verdict)
+        return _on_other_sides(groups, gone_of, small, verdict, given)
     if verdict.runnable:
         return groups, verdict
-    for sizes, _ in candidate_sizes(symbolic_dims(groups.model.proto.graph), {}):
-        if sizes != groups.facts.sizes:
-            other = retrace(groups, sizes)
-            found = prove.check(other, gone_of(other), small)
-            if found.runnable:
-                return other, found
-    return groups, verdict
+    inputs = inputs_that_run(groups, given, samples)
+    if inputs is None:
+        return groups, replace(verdict, problem=verdict.problem + hint(groups, given))
+    other = retrace(groups, inputs.sizes)
+    found = prove.check(other, gone_of(other), small, feeds=inputs.feeds)
+    return other, replace(found, feeds=inputs.feeds)
 
 
 def _on_other_sides(
-    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, verdict: Verdict
+    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, verdict: Verdict, given: Mapping[str, int]
 ) -> tuple[Groups, Verdict]:
     """The proof at sizes where comparisons of sizes come out otherwise; the first one that fails, if any does."""
     graph, stored = groups.model.proto.graph, groups.model.initializers
     shapes = groups.facts.shapes
     inputs = {v.name: shapes[v.name] for v in graph.input if v.name in shapes and v.name not in stored}
     for sizes in other_sides(groups.facts, inputs):
+        if any(sizes[symbol] != number for symbol, number in given.items() if symbol in sizes):
+            continue
         other = retrace(groups, sizes)
         if [(g.name, g.units) for g in other.groups] != [(g.name, g.units) for g in groups.groups]:
             continue
@@ -74,11 +86,11 @@ def _on_other_sides(
     return groups, verdict
 
 
-def _attempt(groups: Groups, chosen: Mapping[str, Array]) -> Verdict:
-    """The proof of some of the groups alone."""
+def _attempt(groups: Groups, chosen: Mapping[str, Array], feeds: Mapping[str, Array] | None) -> Verdict:
+    """The proof of some of the groups alone, on `feeds` where they are given."""
     away = gone(groups, chosen)
     try:
-        return prove.check(groups, away, rewrite(groups, away))
+        return replace(prove.check(groups, away, rewrite(groups, away), feeds=feeds), feeds=feeds)
     except ModelError as error:
         return Verdict(False, math.nan, prove.tolerance_of(groups), error.message)
 
@@ -95,7 +107,7 @@ def rolled_back_from(
             logger.warning("group %s is left whole: %s", one.group, one.problem)
             del left[one.group]
         failed += bad
-        found = _attempt(groups, left) if left else found
+        found = _attempt(groups, left, verdict.feeds) if left else found
     if not left:
         raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
     return left, rewrite(groups, gone(groups, left)), found, tuple(failed)
@@ -112,7 +124,7 @@ def _halved(groups: Groups, chosen: Mapping[str, Array], verdict: Verdict) -> li
     failed: list[RolledBack] = []
 
     def search(names: list[str], known: Verdict | None = None) -> None:
-        found = known or (_attempt(groups, {n: chosen[n] for n in names}) if names else None)
+        found = known or (_attempt(groups, {n: chosen[n] for n in names}, verdict.feeds) if names else None)
         if found is None or found.ok:
             return
         if len(names) == 1:
@@ -128,19 +140,19 @@ def _halved(groups: Groups, chosen: Mapping[str, Array], verdict: Verdict) -> li
         search(list(chosen), verdict)
     if failed:
         return failed
-    others = list(chosen)[_together(groups, chosen) :] or list(chosen)
+    others = list(chosen)[_together(groups, chosen, verdict.feeds) :] or list(chosen)
     return [RolledBack(n, "its proof fails together with that of other groups") for n in others]
 
 
-def _together(groups: Groups, chosen: Mapping[str, Array]) -> int:
+def _together(groups: Groups, chosen: Mapping[str, Array], feeds: Mapping[str, Array] | None) -> int:
     """How many of the groups, from the first, pass the proof together."""
     names = list(chosen)
     low, high = 0, len(names)
-    if not names or _attempt(groups, chosen).ok:
+    if not names or _attempt(groups, chosen, feeds).ok:
         return high
     while high - low > 1:
         middle = (low + high) // 2
-        if _attempt(groups, {n: chosen[n] for n in names[:middle]}).ok:
+        if _attempt(groups, {n: chosen[n] for n in names[:middle]}, feeds).ok:
             low = middle
         else:
             high = middle

@@ -71,6 +71,7 @@ class Verdict:
         inside: relative difference per tensor that a layer gives, from the masked original's values in front of it.
         wrong: what differs, in graph order -> the groups that may be the cause; empty where none is known.
         strength: how many of a sample of wrong weights would have been noticed; None where none were tried.
+        feeds: the inputs of its runs, where they were chosen with care; None where they are drawn at random.
     """
 
     ok: bool
@@ -83,6 +84,7 @@ class Verdict:
     inside: Mapping[str, float] = field(default_factory=dict)
     wrong: Mapping[str, Sequence[str]] = field(default_factory=dict)
     strength: Strength | None = None
+    feeds: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def blind(self) -> bool:
@@ -90,7 +92,9 @@ class Verdict:
         return self.strength is not None and self.strength.tried > 0 and not self.strength.noticed
 
 
-def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdict:
+def check(
+    groups: Groups, gone: Array, pruned: Model, *, seed: int = 0, feeds: Mapping[str, np.ndarray] | None = None
+) -> Verdict:
     """Prove `pruned` against the original that `groups` was traced from, without the classes `gone`.
 
     Args:
@@ -98,6 +102,7 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
         gone: bool[classes], what was removed.
         pruned: the smaller model.
         seed: of the random inputs.
+        feeds: other inputs, of the sizes of the trace.
     """
     tolerance = tolerance_of(groups)
     checks: list[str] = []
@@ -114,7 +119,8 @@ def check(groups: Groups, gone: Array, pruned: Model, *, seed: int = 0) -> Verdi
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
-    feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
+    if feeds is None:
+        feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
     proof = _Proof(cut, pruned, io_changes.in_range(cut, feeds), seed, tolerance, checks)
     try:
         verdict = proof.verdict(proof.reference, pruned)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 
@@ -15,19 +17,28 @@ from onnxprune.runtime.session import dtype_of
 _CARRIERS = MOVES | {"Clip"}
 # Operator -> its inputs that are indices, each with the input that is their table.
 _TABLES = {op: traits.tables for (_, op), traits in TRAITS.items() if traits.tables}
+# Operators that compare two inputs.
+_COMPARISONS = frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"))
 
 # How often a loop runs whose count is an input: state goes around, and comes back.
 STEPS = 3
 
 
-def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def random_feeds(model: Model, facts: Facts, rng: np.random.Generator, *, choice: int = 0) -> dict[str, np.ndarray]:
     """Random inputs of the sizes in `facts`: normal floats, indices below the size of the table that they index.
 
     Bytes (pixels, quantised numbers) are of any value; masks (booleans, and other integers that index nothing) ones.
+
+    Args:
+        model: the model, its graph flat.
+        facts: its shapes.
+        rng: the source of random numbers.
+        choice: which of the numbers that the graph compares an integer of one entry with is its value (see `choices`).
     """
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
     limits, counts = _limits(graph, facts), _counts(graph)
+    compared = _compared(graph, facts) if choice else {}
     feeds = {}
     for value in graph.input:
         if value.name in weights or not value.type.HasField("tensor_type"):
@@ -38,7 +49,10 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
             feeds[value.name] = np.full(shape, STEPS, dtype)
         elif dtype.kind in "iu":
             limit = limits.get(value.name)
-            if limit:
+            numbers = compared.get(value.name)
+            if numbers:
+                feeds[value.name] = np.full(shape, numbers[min(choice, len(numbers)) - 1], dtype)
+            elif limit:
                 feeds[value.name] = rng.integers(0, limit, shape).astype(dtype)
             elif dtype.itemsize == 1:
                 feeds[value.name] = rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
@@ -51,6 +65,32 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator) -> dict[s
         else:
             feeds[value.name] = rng.standard_normal(shape).astype(dtype)
     return feeds
+
+
+def choices(model: Model, facts: Facts) -> int:
+    """How many values `random_feeds` can choose from for integers of one entry that the graph compares with numbers."""
+    return 1 + max(map(len, _compared(model.proto.graph, facts).values()), default=0)
+
+
+def _compared(graph: onnx.GraphProto, facts: Facts) -> dict[str, list[int]]:
+    """Integer input of one entry -> the numbers around those that the graph compares it with, each once.
+
+    Of several numbers (the positions of a mask, whose length the input is) it is the one behind the largest.
+    """
+    origin = _origins(graph)
+    found: dict[str, dict[int, None]] = {}
+    for node in graph.node:
+        if node.op_type not in _COMPARISONS or len(node.input) != 2:
+            continue
+        for own, other in (node.input, node.input[::-1]):
+            name, value = origin.get(own, ""), facts.seen.get(other)
+            is_one = math.prod(facts.shapes.get(name, (0,))) == 1
+            if not is_one or value is None or not value.size or value.dtype.kind not in "iuf":
+                continue
+            number = int(value.max()) + (value.size > 1)
+            around = (number,) if node.op_type == "Equal" else (number, number + 1, max(0, number - 1))
+            found.setdefault(name, {}).update(dict.fromkeys(around))
+    return {name: list(numbers) for name, numbers in found.items()}
 
 
 def _origins(graph: onnx.GraphProto) -> dict[str, str]:
