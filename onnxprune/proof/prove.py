@@ -71,7 +71,7 @@ class Verdict:
         inside: relative difference per tensor that a layer gives, from the masked original's values in front of it.
         wrong: what differs, in graph order -> the groups that may be the cause; empty where none is known.
         strength: how many of a sample of wrong weights would have been noticed; None where none were tried.
-        feeds: the inputs of its runs, where they were chosen with care; None where they are drawn at random.
+        feeds: the inputs of its runs; None where they are drawn at random.
     """
 
     ok: bool
@@ -107,20 +107,16 @@ def check(
     tolerance = tolerance_of(groups)
     checks: list[str] = []
     cut = Cut(groups, gone)
-    problem = io_changes.problem(cut, pruned)
-    if problem:
+    if problem := io_changes.problem(cut, pruned):
         return Verdict(False, math.nan, tolerance, problem)
     changed = io_changes.changes(cut)
     checks.append("inputs and outputs as planned" if changed else "inputs and outputs as before")
-    problem = too_large(groups)
-    if problem:
+    if problem := too_large(groups):
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
-    problem = valid(groups.model, pruned, values=not has_long_list(groups))
-    if problem:
+    if problem := valid(groups.model, pruned, values=not has_long_list(groups)):
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
-    if feeds is None:
-        feeds = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
+    feeds = feeds or random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
     proof = _Proof(cut, pruned, io_changes.in_range(cut, feeds), seed, tolerance, checks)
     try:
         verdict = proof.verdict(proof.reference, pruned)
