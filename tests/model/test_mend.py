@@ -242,7 +242,7 @@ def open_input() -> ModelProto:
 def test_an_input_that_stays_open_is_named_and_can_be_given_a_shape() -> None:
     with pytest.raises(ModelError, match="graph input 'x' has no shape") as caught:
         load(open_input())
-    assert "--shape x=" in caught.value.hint
+    assert "shapes={'x': " in caught.value.hint
     model = load(open_input(), shapes={"x": (2, 2, 4)})
     assert model.mended == ("inputs had no shape: 'x' is [2, 2, 4]",)
     result = api.prune(model, 0.5)

@@ -444,7 +444,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
     assert verdict is not None
     assert verdict.blind
     assert verdict.strength == prove.Strength(0, 1, 1, ("w_in",))
-    assert "none of 1 wrong ones" in text.proof(verdict)
+    assert "notices none of 1 weights made wrong on purpose" in text.proof(verdict)
     assert "equal" not in text.proof(verdict)
     assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
 
