@@ -115,7 +115,7 @@ def _check_declared(proto: ModelProto, name: str) -> None:
             if kind == "input" and value.type.HasField("tensor_type") and not tensor.HasField("shape"):
                 raise ModelError(
                     f"{name}: graph input '{value.name}' has no shape, and its readers leave it open",
-                    hint=f"write it into the file, or load it with shapes={{'{value.name}': (1, 3, 224, 224)}} in Python",
+                    hint=f"write it into the file, or load it in Python with shapes={{'{value.name}': (1, 3)}}",
                 )
 
 
