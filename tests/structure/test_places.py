@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DIGITS = str(ROOT / "models" / "digits.onnx")
 NUMBERS = itertools.count()
+TOY = (MICROSOFT, "GridSample")
 
 
 def examples(heading: str) -> list[str]:
@@ -60,8 +61,10 @@ def loaded(source: str, folder: Path) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a toy registers is gone afterwards."""
-    monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
+    """What a toy registers is gone afterwards; a toy that has become real starts from nothing."""
+    rules = {key: list(known) for key, known in registry._RULES.items() if key != TOY}
+    monkeypatch.setattr(registry, "_RULES", rules)
+    monkeypatch.delitem(traits.TRAITS, TOY, raising=False)
     registries: tuple[dict[str, Any], ...] = (criteria.KNOWN, STRATEGIES, METHODS, KINDS)
     known = [dict(registered) for registered in registries]
     yield
@@ -86,7 +89,7 @@ def sampler() -> Net:
 def add_sizes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (sizes,) = (block for block in examples("An operator") if "_Given" in block)
     typed = "from __future__ import annotations\n" + sizes
-    monkeypatch.setitem(contrib._SIZES, (MICROSOFT, "GridSample"), loaded(typed, folder)._grid_sample)
+    monkeypatch.setitem(contrib._SIZES, TOY, loaded(typed, folder)._grid_sample)
 
 
 def test_without_a_rule_the_toy_operator_is_a_barrier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_an_operator_is_a_rule_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_pa
     model = sampler().proto()
     before = group_of(api.trace(model), "w_in", 0)
     assert before is not None and before.units == 8 and not before.exact
-    monkeypatch.setitem(traits.TRAITS, (MICROSOFT, "GridSample"), traits.Traits(zero=traits.Zero(parts=(0,))))
+    monkeypatch.setitem(traits.TRAITS, TOY, traits.Traits(zero=traits.Zero(parts=(0,))))
     after = group_of(api.trace(model), "w_in", 0)
     assert after is not None and after.units == 8 and after.exact
     pruned = onnxprune.prune(model, 0.5)
