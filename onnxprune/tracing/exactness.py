@@ -16,7 +16,7 @@ from onnx import TensorProto
 from onnxprune.model import control_flow
 from onnxprune.model.traits import Zero, zero
 from onnxprune.tracing.labels import Axes, Classes
-from onnxprune.tracing.rules.site import Reading, Site
+from onnxprune.tracing.rules.site import Reading, Site, Unsupported
 from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array
 
@@ -201,7 +201,10 @@ def _value_of(site: Site) -> Callable[[int], Array | None]:
     def value(slot: int) -> Array | None:
         if not site.has(slot):
             return None
-        known = site.value(slot)
+        try:
+            known = site.value(slot)
+        except Unsupported:  # a default that a caller may override
+            known = None
         return np.array(np.nan) if known is None else known
 
     return value

@@ -513,10 +513,10 @@ def test_sparse_weights(inside: bool, pairs: bool) -> None:
     assert left == [(4, 3)]
 
 
-def test_sequences_are_a_barrier_with_a_reason() -> None:
+def test_sequences_that_are_read_at_a_computed_place_are_a_barrier_with_a_reason() -> None:
     proto = model(
-        """(float[2, 4] x) => (float[2, 3] y) {
-          h = MatMul(x, w1)  s = SequenceConstruct(h, h)  z = Constant <value = int64 {0}> ()
+        """(float[2, 4] x, int64 z) => (float[2, 3] y) {
+          h = MatMul(x, w1)  s = SequenceConstruct(h, h)
           g = SequenceAt(s, z)  y = MatMul(g, w2)
         }""",
         *(weight("w1", 4, 8), weight("w2", 8, 3)),

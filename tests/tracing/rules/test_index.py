@@ -97,6 +97,13 @@ def gather(index, axis: int, dtype=np.int64):
     return build
 
 
+def compress(axis: int, kept: list[int]):
+    def build(net: Net, x: str) -> str:
+        return net.add("Compress", x, net.const(np.array(kept, bool)), axis=axis)
+
+    return build
+
+
 def gather_computed(axis: int):
     def build(net: Net, x: str) -> str:
         return net.add("Gather", x, net.input([3], "ids", dtype=INT64), axis=axis)
@@ -317,6 +324,9 @@ CASES = [
     Case("Pad", "wrap-along", pad([0, 0, 1, 0, 0, 2], "wrap"), since=19, **LOCKED_PAD),
     Case("Pad", "axes", pad([1, 2], axes=[-2]), since=18),
     Case("Pad", "axes-along", pad([1, 2], axes=[2]), since=18),
+    Case("Compress", "across", compress(1, [1, 0, 1, 1, 0]), since=11),
+    # Its first definition has no shape function.
+    Case("Compress", "unshaped", compress(1, [1, 0, 1, 1, 0]), units=0, why="no shape is known", until=10),
     Case("Pad", "none", pad([0] * 6, "reflect")),
     Case("Pad", "computed", pad_computed, units=0, why="computed at run time", since=11),
 ]

@@ -156,7 +156,8 @@ def unknown(domain: str = "com.example", **attrs) -> Net:
 def test_an_unknown_operator_is_a_barrier() -> None:
     groups = api.trace(unknown().proto())
     assert group_of(groups, "w_in", 1) is None
-    assert reasons_for(groups, "w_in", 1) == {"no rule for operator Mystery of domain com.example"}
+    (reason,) = reasons_for(groups, "w_in", 1)
+    assert reason.startswith("no rule for operator Mystery of domain com.example")
     assert group_of(groups, "w_out", 0) is None
 
 
