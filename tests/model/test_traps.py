@@ -218,7 +218,7 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
 STUCK = """
 import signal, sys
 import onnx
-from onnxprune.model.traps import killable, terminate
+from onnxprune.termination import killable, terminate
 signal.signal(signal.SIGTERM, {handler})
 model = onnx.load(sys.argv[1])
 print("ready", flush=True)
