@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     console = Console()
     before = signal.signal(signal.SIGTERM, terminate)
+    logger = logging.getLogger("onnxprune")
+    handlers, level = logger.handlers[:], logger.level
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments), console)
         sys.stdout.flush()
@@ -52,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
+        logger.handlers[:] = handlers  # a program that calls this keeps its own
+        logger.setLevel(level)
 
 
 def _run(arguments: list[str], console: Console) -> int:

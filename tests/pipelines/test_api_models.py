@@ -230,7 +230,7 @@ def test_a_changed_weight_is_rejected(name):
         verdict = onnxprune.verify(RESNET, with_arrays(result.model, {name: value + 1}), result.plan)
     assert not verdict.ok and verdict.runnable
     assert verdict.error > verdict.tolerance
-    assert verdict.problem.startswith("output 'logits' differs from the masked original by ")
+    assert "differs from the masked original" in verdict.problem or f"weight {name!r}" in verdict.problem
 
 
 def test_what_another_plan_made_is_rejected():
