@@ -10,6 +10,7 @@ from tests.graphs.sandwich import Case, build, check_case, parameters
 
 END = np.iinfo(np.int64).max
 COMPUTED = "index computed at run time"
+TABLE = "indexed by a table"
 
 
 def sliced(starts: list[int], ends: list[int], axes: list[int] | None = None, steps: list[int] | None = None):
@@ -261,13 +262,13 @@ CASES = [
     Case("Gather", "embedding", table, others={("table", 1): 8}),
     Case("Gather", "packed", packed, (3, 5, 8), 2, 1),
     Case("GatherElements", "across", gather_elements((2, 4, 8), 1)),
-    Case("GatherElements", "along", gather_elements((2, 5, 8), 2), units=0, why=COMPUTED),
+    Case("GatherElements", "along", gather_elements((2, 5, 8), 2), units=0, why=TABLE),
     Case("GatherElements", "along-part", gather_elements((2, 5, 3), 2), units=0, why="indexed in part"),
     Case("GatherElements", "part", gather_elements((2, 3, 6), 1), units=0, why="indexed in part"),
     Case("GatherND", "rows", gather_nd([[0, 1], [1, 4], [0, 0]]), out=1),
     Case("GatherND", "front", gather_nd([[1], [0]]), out=2),
     Case("GatherND", "batched", gather_nd([[[1], [0]], [[4], [2]]], batch_dims=1), since=12),
-    Case("GatherND", "whole", gather_nd([[0, 1, 2], [1, 1, 7]]), out=0, units=0, why=COMPUTED),
+    Case("GatherND", "whole", gather_nd([[0, 1, 2], [1, 1, 7]]), out=0, units=0, why=TABLE),
     Case("Scatter", "across", scatter("Scatter", (2, 3, 8), 1), until=10),
     Case("ScatterElements", "across", scatter("ScatterElements", (2, 3, 8), 1)),
     Case("ScatterElements", "add", scatter("ScatterElements", (2, 3, 8), 1, reduction="add"), since=16),
@@ -310,7 +311,7 @@ CASES = [
     Case("ScatterElements", "through", scatter_along(ALONG, 8), **UP),
     Case("ScatterElements", "through-back", scatter_along(ALONG - 8, 8), since=11, **UP),
     Case("ScatterElements", "through-sum", scatter_along(ALONG, 8, reduction="add"), since=16, **UP),
-    Case("ScatterElements", "backwards", scatter_along(7 - ALONG, 8), units=0, why=COMPUTED),
+    Case("ScatterElements", "backwards", scatter_along(7 - ALONG, 8), units=0, why=TABLE),
     Case("ScatterND", "whole", scatter_nd([[0, 1, 2]], (1,)), units=0, why=COMPUTED),
     Case("Pad", "across", pad([0, 1, 0, 0, 2, 0])),
     Case("Pad", "value-across", pad([0, 1, 0, 0, 2, 0], value=0.7)),
