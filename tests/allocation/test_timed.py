@@ -245,7 +245,7 @@ def test_what_a_search_found_can_be_timed(run, machine, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--latency", "50%", "--data", "random", "--min-sqnr", "20dB"], "are not measured while a target"),
+        (["--latency", "50%", "--data", "random", "--min-sqnr", "20dB"], "a search for a target measures no time"),
         (["--round-to", "0"], "not a positive number, nor auto"),
         (["--latency", "fast"], "latency: 'fast' is not an amount"),
         (["--latency", "12MB"], "latency: '12MB' is not an amount"),
