@@ -68,7 +68,7 @@ def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] 
         RunError: the model does not run on these inputs.
     """
     proto, arrays = _separated(inlined(model))
-    fed = {name: _single(np.asarray(value)) for name, value in feeds.items()}
+    fed = {name: single(np.asarray(value)) for name, value in feeds.items()}
     proto = _with_weights_declared(proto, arrays, fed, converted)
     _widen(proto.graph)
     proto = _without_decided_branches(proto, arrays, fed)
@@ -108,7 +108,7 @@ def _with_weights_declared(
     del changed.graph.initializer[:]
     for node in changed.graph.node:
         if node.op_type == "Constant" and not node.domain:
-            arrays[node.output[0]] = _single(_constant(Model(changed), node))
+            arrays[node.output[0]] = single(_constant(Model(changed), node))
     keep(changed.graph.node, lambda node: node.op_type != "Constant" or bool(node.domain))
     return changed
 
@@ -126,12 +126,12 @@ def _separated(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
     graph.name = source.graph.name or "graph"
     arrays: dict[str, Array] = {}
     for tensor in source.graph.initializer:
-        arrays[tensor.name] = _single(model.array(tensor))
+        arrays[tensor.name] = single(model.array(tensor))
     for sparse in source.graph.sparse_initializer:
-        arrays[sparse.values.name] = _single(model.array(sparse.values.name))
+        arrays[sparse.values.name] = single(model.array(sparse.values.name))
     for node in source.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            arrays[node.output[0]] = _single(_constant(model, node))
+            arrays[node.output[0]] = single(_constant(model, node))
         else:
             graph.node.add().CopyFrom(node)
     graph.input.extend(value for value in source.graph.input if value.name not in arrays)
@@ -151,8 +151,8 @@ def _constant(model: Model, node: onnx.NodeProto) -> Array:
     return np.asarray(helper.get_attribute_value(attribute), kinds.get(attribute.name))
 
 
-def _single(array: Array) -> Array:
-    """Half-precision numbers as float32."""
+def single(array: Array) -> Array:
+    """Turn half-precision numbers into float32; leave other arrays as they are."""
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
@@ -167,11 +167,11 @@ def _widen(graph: onnx.GraphProto) -> None:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _HALF:
                 attribute.i = TensorProto.FLOAT
             elif attribute.HasField("t") and attribute.t.data_type in _HALF:
-                attribute.t.CopyFrom(numpy_helper.from_array(_single(numpy_helper.to_array(attribute.t))))
+                attribute.t.CopyFrom(numpy_helper.from_array(single(numpy_helper.to_array(attribute.t))))
             for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
                 for tensor in body.initializer:
                     if tensor.data_type in _HALF:
-                        tensor.CopyFrom(numpy_helper.from_array(_single(numpy_helper.to_array(tensor)), tensor.name))
+                        tensor.CopyFrom(numpy_helper.from_array(single(numpy_helper.to_array(tensor)), tensor.name))
                 _widen(body)
 
 
@@ -242,14 +242,14 @@ def _branch(node: onnx.NodeProto, taken: str, stem: str, arrays: dict[str, Array
     made = {o for inner in body.node for o in inner.output if o} | {t.name for t in body.initializer}
     names = {name: f"{stem}/{name}" for name in made}
     for tensor in body.initializer:
-        arrays[names[tensor.name]] = _single(numpy_helper.to_array(tensor))
+        arrays[names[tensor.name]] = single(numpy_helper.to_array(tensor))
     nodes = []
     for inner in body.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(inner)
         _rename(copy, names)
         if copy.op_type == "Constant" and not copy.domain:
-            arrays[copy.output[0]] = _single(_constant(Model(onnx.ModelProto()), copy))
+            arrays[copy.output[0]] = single(_constant(Model(onnx.ModelProto()), copy))
         else:
             nodes.append(copy)
     for target, output in zip(node.output, body.output, strict=True):

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import onnx
 
+from onnxprune.autodiff.forward import single
 from onnxprune.autodiff.training_graph import TrainingGraph
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
@@ -60,7 +61,7 @@ class GradientSession:
             RunError: the runtime fails.
         """
         graph = self.graph
-        given = {**{k: _single(v) for k, v in feeds.items()}, **graph.parameters, **parameters}
+        given = {**{k: single(np.asarray(v)) for k, v in feeds.items()}, **graph.parameters, **parameters}
         missing = self._session.inputs - given.keys()
         if missing:
             raise UsageError(f"input {min(missing)!r} is not fed", hint="feed the inputs of the model and of the loss")
@@ -79,11 +80,6 @@ class GradientSession:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _single(array: Array) -> Array:
-    array = np.asarray(array)
-    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
 def write_back(model: Model, parameters: Mapping[str, Array]) -> Model:
