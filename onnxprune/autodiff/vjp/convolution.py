@@ -7,7 +7,7 @@ kernel, one product of matrices between the output's gradient and the input at t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,14 +117,7 @@ def spread_back(gradient: Value, weight: Value, shape: Shape, at: Window) -> Val
 def _conv(node: BackwardNode) -> Gradients:
     x, weight, dy = node.input(0), node.input(1), node.dy
     at = window(node, x.shape[2:], dy.shape[2:], weight.shape[2:])
-    gradients: list[Value | None] = [None] * len(node.inputs)
-    if node.needed(0):
-        gradients[0] = spread_back(dy, weight, x.shape, at)
-    if node.needed(1):
-        gradients[1] = by_weight(x, dy, weight.shape, at)
-    if node.needed(2):
-        gradients[2] = dy.sum([0, *range(2, dy.rank)])
-    return gradients
+    return _gradients(node, at, back=spread_back, pair=(x, dy))
 
 
 @register_vjp("ConvTranspose")
@@ -135,11 +128,26 @@ def _conv_transpose(node: BackwardNode) -> Gradients:
         at = _window_of_output_shape(node)
     else:
         at = window(node, dy.shape[2:], x.shape[2:], weight.shape[2:])
+    return _gradients(node, at, back=_forward, pair=(dy, x))
+
+
+def _gradients(
+    node: BackwardNode, at: Window, *, back: Callable[[Value, Value, Shape, Window], Value], pair: tuple[Value, Value]
+) -> Gradients:
+    """Gradients of input, weight and bias.
+
+    Args:
+        node: a convolution or a transposed one.
+        at: the window.
+        back: takes the output's gradient to the input's.
+        pair: the tensor that the windows stand on, and the tensor with one position for each window.
+    """
+    weight, dy = node.input(1), node.dy
     gradients: list[Value | None] = [None] * len(node.inputs)
     if node.needed(0):
-        gradients[0] = _forward(dy, weight, x.shape, at)
+        gradients[0] = back(dy, weight, node.x.shape, at)
     if node.needed(1):
-        gradients[1] = by_weight(dy, x, weight.shape, at)
+        gradients[1] = by_weight(*pair, weight.shape, at)
     if node.needed(2):
         gradients[2] = dy.sum([0, *range(2, dy.rank)])
     return gradients
