@@ -147,7 +147,6 @@ class _Flattening:
         begun = [inner[v.name] for v in graph.input] or [self.names.unique(f"{attribute.name}_begins")]
         skeleton = GraphProto()
         copy_except(graph, skeleton, "node", "initializer", "sparse_initializer")
-        stored = [t.name for t in graph.initializer] + [s.values.name for s in graph.sparse_initializer]
         original = {flat: name for name, flat in own.items() if flat != name}
         begin = helper.make_node(
             BEGIN,
@@ -161,7 +160,7 @@ class _Flattening:
         )
         begin.attribute.append(helper.make_attribute("body", skeleton.SerializeToString()))
         begin.attribute.append(
-            helper.make_attribute("names", json.dumps({"original": original, "stored": [own[s] for s in stored]}))
+            helper.make_attribute("names", json.dumps({"original": original, "own": sorted(own.values())}))
         )
         self.graph.node.append(begin)
         for tensor in graph.initializer:
@@ -328,7 +327,7 @@ def _whole(
         for value, name in zip(body.output, ends, strict=True):
             value.name = name
         _refresh(body, flat, infos)
-        _stored(graph, body, set(names["stored"]), home)
+        _stored(graph, body, set(names["own"]), home)
         for inner in frame.nodes:
             body.node.add().CopyFrom(inner)
         for inner in body.node:
@@ -353,7 +352,10 @@ def _refresh(body: GraphProto, flat: Mapping[str, str], infos: Mapping[str, onnx
 
 
 def _stored(graph: GraphProto, body: GraphProto, names: set[str], home: set[str]) -> None:
-    """The weights of a body; those whose data lies in another file stay in the outer graph, where they are as good."""
+    """Put the weights of a body back, those that a node of the body used to compute among them.
+
+    A weight whose data lies in another file stays in the outer graph, where it is as good.
+    """
     for tensor in graph.initializer:
         if tensor.name in names and tensor.data_location != TensorProto.EXTERNAL:
             body.initializer.add().CopyFrom(tensor)

@@ -6,38 +6,13 @@ from typing import Any
 
 import onnx
 from hypothesis import given
-from onnx import TensorProto, helper
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
+from tests.graphs.branches import in_branches
 from tests.graphs.net import prune
 from tests.graphs.random_graphs import images, mixed, options, sequences
 from tests.random.test_graphs import quick
-
-
-def in_branches(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """All nodes and weights of a model in either branch of an If, under the same names."""
-    bodies = {}
-    for name in ("then_branch", "else_branch"):
-        graph = proto.graph
-        ends = [helper.make_node("Identity", [o.name], [f"{o.name}_of_{name}"]) for o in graph.output]
-        outputs = []
-        for value in graph.output:
-            outputs.append(onnx.ValueInfoProto())
-            outputs[-1].CopyFrom(value)
-            outputs[-1].name = f"{value.name}_of_{name}"
-        bodies[name] = helper.make_graph(
-            [*graph.node, *ends], name, [], outputs, graph.initializer, value_info=graph.value_info
-        )
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    for items in (made.graph.node, made.graph.initializer, made.graph.value_info):
-        del items[:]
-    for value in made.graph.output:
-        value.name = f"{value.name}_chosen"
-    made.graph.input.append(helper.make_tensor_value_info("which", TensorProto.BOOL, []))
-    made.graph.node.append(helper.make_node("If", ["which"], [o.name for o in made.graph.output], **bodies))
-    return made
 
 
 def check_branches(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:

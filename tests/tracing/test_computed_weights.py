@@ -12,6 +12,7 @@ import onnxprune
 from onnxprune.model import load
 from onnxprune.rewriting import Plan
 from tests.graphs import two_judges
+from tests.graphs.branches import in_branches
 from tests.graphs.net import Net, prune, run, shapes_of
 
 WIDTH = 12
@@ -79,9 +80,9 @@ KINDS: dict[str, Callable[[Net, int, int], str]] = {
 }
 
 
-def chain(kind: str, activation: str = "Relu") -> onnx.ModelProto:
+def chain(kind: str, activation: str = "Relu", seed: int = 0) -> onnx.ModelProto:
     """Three layers; the weights of all are computed, biases are stored."""
-    net, make = Net(17), KINDS[kind]
+    net, make = Net(17, seed=seed), KINDS[kind]
     x = net.input(["batch", 6])
     for index, (a, b) in enumerate([(6, WIDTH), (WIDTH, WIDTH), (WIDTH, 3)]):
         x = net.add("Add", net.add("MatMul", x, make(net, a, b)), net.weight(b, name=f"bias{index}"))
@@ -119,6 +120,17 @@ def test_a_removed_unit_is_the_channel(kind: str, activation: str) -> None:
     wanted, found = run(silenced(proto, outcome.plan)), run(outcome.model)
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5 * np.abs(value).max())
+    assert two_judges.check(proto, outcome.plan)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_computed_weights_of_bodies_go_back_where_they_were_computed(kind: str) -> None:
+    """Both branches give their tensors the same names: a weight that is folded stays in the scope of its name."""
+    proto = in_branches(chain(kind), chain(kind, "Tanh", seed=1))
+    outcome = prune(proto)
+    assert outcome.verdict is not None and outcome.verdict.ok and not outcome.rolled_back
+    assert [len(s.remove) for s in outcome.plan.steps] == [WIDTH // 2] * 4
+    onnx.checker.check_model(outcome.model.proto, full_check=True)
     assert two_judges.check(proto, outcome.plan)
 
 
