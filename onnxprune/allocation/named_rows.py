@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune import reading
 from onnxprune.errors import UsageError
+from onnxprune.system import check_regular, read_file
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
@@ -22,12 +22,12 @@ def read(path: str) -> list[int]:
     """
     try:
         if path.endswith(".npy"):
-            reading.check_regular(Path(path))
+            check_regular(Path(path))
             found = np.load(path, mmap_mode="r", allow_pickle=False)
         elif path.endswith(".json"):
-            found = np.asarray(json.loads(reading.read_file(Path(path))))
+            found = np.asarray(json.loads(read_file(Path(path))))
         else:
-            found = np.asarray([int(word) for word in reading.read_file(Path(path)).decode().split()], np.int64)
+            found = np.asarray([int(word) for word in read_file(Path(path)).decode().split()], np.int64)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise UsageError(f"rows: cannot read ids from {path}: {error}") from error
     if found.ndim != 1 or found.dtype.kind not in "iu":

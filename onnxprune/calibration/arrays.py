@@ -16,10 +16,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from onnxprune import reading
 from onnxprune.calibration.input_spec import Wanted
 from onnxprune.calibration.source import Feeds, Request, Samples
 from onnxprune.errors import UsageError
+from onnxprune.system import check_fits, check_regular, read_file
 
 # The name of an array that has none.
 ALONE = ""
@@ -34,7 +34,7 @@ def from_file(path: Path, request: Request) -> Samples:
     holds the one input: a sample, or several on axis 0.
     """
     try:
-        reading.check_regular(path)
+        check_regular(path)
         with path.open("rb") as file:
             stored = arrays_in(file, str(path))
             if list(stored) == [ALONE]:
@@ -79,7 +79,7 @@ def arrays_in(file: BinaryIO, name: str) -> dict[str, Callable[[], np.ndarray]]:
 
 def _read(file: IO[bytes], size: int, name: str) -> np.ndarray:
     """An array of no more bytes than its file has, unpacked, and than there is memory for."""
-    reading.check_fits(name, size)
+    check_fits(name, size)
     version = np.lib.format.read_magic(file)
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if header is None:
@@ -112,7 +112,7 @@ def from_test_data(folder: Path, request: Request) -> Samples:
     for path, name in zip(_numbered(folder), request.wanted, strict=False):
         try:
             tensor = onnx.TensorProto()
-            tensor.ParseFromString(reading.read_file(path))
+            tensor.ParseFromString(read_file(path))
             feeds[tensor.name if tensor.name in request.wanted else name] = numpy_helper.to_array(tensor)
         except (DecodeError, ValueError, TypeError, OSError) as error:
             raise UsageError(f"{path} holds no tensor: {error}", hint="it must be a serialised TensorProto") from error

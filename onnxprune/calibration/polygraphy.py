@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import reading
 from onnxprune.calibration.arrays import BROKEN, arrays_in
 from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
+from onnxprune.system import read_file
 
 
 def from_json(path: Path, request: Request) -> Samples:
     """Every feed of a file."""
     try:
-        content = json.loads(reading.read_file(path))
+        content = json.loads(read_file(path))
     except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     feeds = content if isinstance(content, list) else [content]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune import reading
 from onnxprune.errors import UsageError
+from onnxprune.system import read_file
 
 FILE = "preprocess.toml"
 _CHOICES = {
@@ -118,7 +118,7 @@ def preprocess_of(given: Any, folder: Path, preset: str) -> Preprocess:
     if str(given) in PRESETS:
         return PRESETS[str(given)]
     try:
-        return _from_table(tomllib.loads(reading.read_file(Path(given)).decode()), preset, str(given))
+        return _from_table(tomllib.loads(read_file(Path(given)).decode()), preset, str(given))
     except OSError as error:
         raise UsageError(
             f"cannot read {given}: {error.strerror}",

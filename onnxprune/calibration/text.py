@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import reading
 from onnxprune.calibration.input_spec import Wanted
 from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
+from onnxprune.system import read_file
 
 # Characters of a line that a model could take in whole.
 LONGEST_LINE = 1 << 22
@@ -77,7 +77,7 @@ def _padded(row: list[int], length: int, pad: int) -> np.ndarray:
 def _lines(path: Path) -> Iterator[str]:
     try:
         if not path.is_file():
-            yield from filter(None, map(str.strip, reading.read_file(path).decode().splitlines()))
+            yield from filter(None, map(str.strip, read_file(path).decode().splitlines()))
             return
         with path.open(encoding="utf-8") as file:
             while line := file.readline(LONGEST_LINE):

@@ -13,7 +13,7 @@ import click
 from onnxprune.cli.app import app
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError
-from onnxprune.termination import terminate
+from onnxprune.system import terminate
 
 USAGE = 2
 RUNTIME = 4

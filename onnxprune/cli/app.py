@@ -81,10 +81,10 @@ def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
     onnxprune prune model.onnx -o small.onnx --ratio 0.5
     """
     if max_memory is not None:
-        from onnxprune import memory
         from onnxprune.allocation.amount import bytes_of
+        from onnxprune.system import limit_to
 
-        memory.limit_to(bytes_of("--max-memory", max_memory))
+        limit_to(bytes_of("--max-memory", max_memory))
     if config is not None:
         from onnxprune.cli.config import read
 

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune import reading
 from onnxprune.errors import UsageError
+from onnxprune.system import read_file, read_stream
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -47,9 +47,9 @@ def read_text(source: str) -> bytes:
     """
     if source == PIPE:
         _refuse_terminal_input()
-        return reading.read_stream(sys.stdin.buffer, "standard input")
+        return read_stream(sys.stdin.buffer, "standard input")
     try:
-        return reading.read_file(Path(source))
+        return read_file(Path(source))
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {source}") from error
     except IsADirectoryError as error:
@@ -169,7 +169,7 @@ def staged(texts: Mapping[str, str]) -> Iterator[None]:
         RunError: a disk is full.
         UsageError: a file cannot be written.
     """
-    from onnxprune.model import serialize
+    from onnxprune.system import replacing, write_failure
 
     with ExitStack() as stack:
         for target, text in texts.items():
@@ -178,11 +178,11 @@ def staged(texts: Mapping[str, str]) -> Iterator[None]:
                 if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
                     path.write_text(text, encoding="utf-8")
                     continue
-                (file,) = stack.enter_context(serialize.replacing(path))
+                (file,) = stack.enter_context(replacing(path))
                 file.write(text.encode())
                 file.flush()
             except OSError as error:
-                raise serialize.write_failure(path, error) from error
+                raise write_failure(path, error) from error
         yield
 
 

@@ -16,7 +16,7 @@ from onnxprune.model.protos import MICROSOFT, without_weights
 from onnxprune.model.rank_of_inputs import shape_by_readers
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.polynomials import Dims, symbol
-from onnxprune.termination import killable
+from onnxprune.system import killable
 
 # Runs of shape inference, between which outputs of ONNX Runtime's own operators become known.
 _MOST_ROUNDS = 64

@@ -17,12 +17,12 @@ import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from onnxprune import reading
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import external as ext
 from onnxprune.model import serialize, validate
 from onnxprune.model.mend import mended
 from onnxprune.model.serialize import Blob
+from onnxprune.system import read_file, read_stream, replacing, same_file, write_failure
 
 _INLINE_BYTES = 1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
 
@@ -203,7 +203,7 @@ def _parse_object(source: Any) -> ModelProto:
     name = "standard input" if isinstance(source, str) else "the stream" if hasattr(source, "read") else "the data"
     if isinstance(source, str):
         source = sys.stdin.buffer
-    data = reading.read_stream(source, name) if source is sys.stdin.buffer else source
+    data = read_stream(source, name) if source is sys.stdin.buffer else source
     data = data.read() if hasattr(data, "read") else data
     if not isinstance(data, bytes | bytearray | memoryview):
         raise UsageError(f"cannot load a model from {type(source).__name__} (of {type(data).__name__})")
@@ -214,7 +214,7 @@ def _parse_file(path: Path) -> ModelProto:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or not status.st_size:
-            return _parse(reading.read_file(path), str(path))
+            return _parse(read_file(path), str(path))
         # Parsing from the map needs no second copy of the file in memory.
         with (
             path.open("rb") as file,
@@ -282,12 +282,12 @@ def save(
             _write_files(model, path, force, external)
     except OSError as error:
         name = "standard output" if target == "-" else "the stream" if path is None else path
-        raise serialize.write_failure(name, error) from error
+        raise write_failure(name, error) from error
 
 
 def _write_files(model: Model, path: Path, force: bool, external: bool | None) -> None:
     targets = check_target(model, path, force=force, external=external)
-    with serialize.replacing(*targets) as files:
+    with replacing(*targets) as files:
         if len(targets) > 1:
             _write_external(model, files[1], serialize.DataFile(files[0], targets[0].name))
         else:
@@ -315,7 +315,7 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
     for target in targets:
         if target.is_dir():
             raise UsageError(f"cannot write {target}: it is a directory", hint="name a file in it")
-        if any(serialize.same_file(target, source) for source in sources):
+        if any(same_file(target, source) for source in sources):
             raise UsageError(f"{target} is the input, which is never overwritten", hint="choose another output")
         if target.exists() and not force:
             raise UsageError(

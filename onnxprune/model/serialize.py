@@ -1,4 +1,4 @@
-"""Writing a model: the wire format with streamed tensors, data files, files that appear whole or not at all.
+"""Writing a model: the wire format with streamed tensors, and files of external data.
 
 Data comes as a `Blob`, a size that is known beforehand and pieces that are made when they are asked for, so
 that no model is ever serialised in memory.
@@ -6,20 +6,15 @@ that no model is ever serialised in memory.
 
 from __future__ import annotations
 
-import errno
-import glob
 import itertools
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from onnxprune.errors import ModelError, OnnxPruneError, RunError, UsageError
+from onnxprune.errors import ModelError
 
 Buffer = bytes | memoryview
 
@@ -142,74 +137,3 @@ class DataFile:
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", self._location), ("offset", offset), ("length", data.size)):
             tensor.external_data.add(key=key, value=str(value))
-
-
-@contextmanager
-def replacing(*targets: Path) -> Iterator[list[BinaryIO]]:
-    """Opens temporary files that take the places of the targets when all went well; else none remains.
-
-    The last target is the one that refers to the others: it is never there beside files that it does not belong to.
-    """
-    token = secrets.token_hex(4)
-    temporary = [target.with_name(f".{target.name[:200]}.{token}.tmp") for target in targets]
-    placed: list[Path] = []
-    try:
-        with ExitStack() as stack:
-            files: list[BinaryIO] = [stack.enter_context(path.open("xb")) for path in temporary]
-            for file, target in zip(files, targets, strict=True):
-                _lock(file)
-                _remove_abandoned(target)
-            yield files
-        if len(targets) > 1:
-            targets[-1].unlink(missing_ok=True)
-        for path, target in zip(temporary, targets, strict=True):
-            if not target.exists():
-                placed.append(target)
-            path.replace(target)
-    except BaseException:
-        for target in placed:
-            target.unlink(missing_ok=True)
-        raise
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Mark a temporary file as in use, until it is closed or the process dies; whether that was possible."""
-    try:
-        import fcntl
-    except ImportError:  # Windows does not remove what is open
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _remove_abandoned(target: Path) -> None:
-    """Remove the temporary files of runs that were killed while they wrote `target`."""
-    token = "[0-9a-f]" * 8
-    for path in target.parent.glob(f".{glob.escape(target.name[:200])}.{token}.tmp"):
-        with suppress(OSError), path.open("rb") as file:
-            if _lock(file):
-                path.unlink()
-
-
-def write_failure(target: str | Path, error: OSError) -> OnnxPruneError:
-    """Says in the user's words why a file could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return RunError(f"disk full while writing {target}", hint="free some space, or write to another disk")
-    reason = error.strerror or str(error)
-    if error.errno == errno.EPIPE:
-        return RunError(f"cannot write {target}: its reader went away")
-    return UsageError(f"cannot write {target}: {reason}", hint="choose another place for the output")
-
-
-def same_file(first: str | Path, second: str | Path) -> bool:
-    """Whether two paths are one file, through symbolic and hard links too."""
-    try:
-        return Path(first).samefile(second)
-    except OSError:
-        return False

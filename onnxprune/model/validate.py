@@ -17,7 +17,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.external import byte_size, check_stored, is_external, locate, nodes, tensors
 from onnxprune.model.mend import cycle
 from onnxprune.model.traps import refuse_traps
-from onnxprune.termination import killable
+from onnxprune.system import killable
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,10 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.cost import functions
-from onnxprune.memory import shortage
 from onnxprune.model import Model
 from onnxprune.model.external import item_bits
 from onnxprune.model.protos import without_weights
-from onnxprune.termination import killable
+from onnxprune.system import killable, shortage
 from onnxprune.tracing import Groups
 
 # Bytes of one tensor that is computed.

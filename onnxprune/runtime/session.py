@@ -19,7 +19,7 @@ import onnx
 from onnxprune.errors import ModelError, RunError, UsageError
 from onnxprune.model import Model, save, to_proto
 from onnxprune.model.protos import without_weights
-from onnxprune.termination import killable
+from onnxprune.system import killable
 
 # Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
 LARGEST_IN_MEMORY = 1 << 30

@@ -38,11 +38,8 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path) -> None:
 
 
 def test_what_another_run_is_writing_stays(tmp_path) -> None:
-    code = "import sys, time\nfrom pathlib import Path\nfrom onnxprune.model import serialize\n"
-    code += (
-        "with serialize.replacing(Path(sys.argv[1])) as files:\n"
-        " print(flush=True); sys.stdin.read(); files[0].write(b'x')"
-    )
+    code = "import sys, time\nfrom pathlib import Path\nfrom onnxprune.system import replacing\n"
+    code += "with replacing(Path(sys.argv[1])) as files:\n print(flush=True); sys.stdin.read(); files[0].write(b'x')"
     target = tmp_path / "small.onnx"
     command = [sys.executable, "-c", code, str(target)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=kills.MODELS.parent)

@@ -13,12 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from onnxprune import api, termination
+from onnxprune import api
 from onnxprune.errors import GoalMissed, ModelError, RunError
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof import prove
 from onnxprune.runtime import Session
+from onnxprune.system import termination
 from tests.graphs.net import Net
 
 ENDLESS = 1 << 62
@@ -218,7 +219,7 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
 STUCK = """
 import signal, sys
 import onnx
-from onnxprune.termination import killable, terminate
+from onnxprune.system.termination import killable, terminate
 signal.signal(signal.SIGTERM, {handler})
 model = onnx.load(sys.argv[1])
 print("ready", flush=True)

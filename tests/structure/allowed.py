@@ -32,7 +32,6 @@ OPEN = frozenset(
         "onnxprune.model.names",
         "onnxprune.model.protos",
         "onnxprune.model.run_order",
-        "onnxprune.model.serialize",
         "onnxprune.model.shapes.constant_fold",
         "onnxprune.model.shapes.infer",
         "onnxprune.model.shapes.polynomials",

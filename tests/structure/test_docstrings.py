@@ -31,10 +31,10 @@ def test_functions_of_faces_say_it_all() -> None:
         doc = ast.get_docstring(function) or ""
         arguments = [a.arg for a in (*function.args.args, *function.args.kwonlyargs) if a.arg not in ("self", "cls")]
         raises = any(isinstance(n, ast.Raise) for n in ast.walk(function))
-        returns = function.returns is not None and ast.unparse(function.returns) != "None"
-        wanted = [
-            w for w, needed in (("Args:", len(arguments) > 1), ("Returns:", returns), ("Raises:", raises)) if needed
-        ]
+        returns = function.returns is not None and ast.unparse(function.returns) not in ("None", "Iterator[None]")
+        gives = "Yields:" if any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(function)) else "Returns:"
+        parts = (("Args:", len(arguments) > 1), (gives, returns), ("Raises:", raises))
+        wanted = [part for part, needed in parts if needed]
         if missing := [w for w in wanted if w not in doc]:
             lacking[name] = missing
     assert {n: m for n, m in lacking.items() if n not in UNDOCUMENTED} == {}

@@ -8,8 +8,8 @@ import pytest
 
 from tests.structure.tree import FORWARDS, MODULES, PACKAGES, imports, own_imports, package_of
 
-# Single files that every package may use, and that the command line loads before anything heavy.
-GROUND = ("errors", "typing", "names", "memory", "reading", "termination")
+# What every package may use, and the command line loads before anything heavy.
+GROUND = ("errors", "typing", "names", "system")
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("model",),

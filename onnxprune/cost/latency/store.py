@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune.model import serialize
 from onnxprune.runtime import Setting
 from onnxprune.runtime.journal import cache_folder
 from onnxprune.runtime.session import cores, version
+from onnxprune.system import replacing
 
 FORMAT, VERSION = "onnxprune-latency", 1
 # More than any table has: what is larger was not written by `write`.
@@ -80,7 +80,7 @@ def write(name: str, signature: Mapping[str, Any], setting: Setting, times: Mapp
     path = folder() / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with serialize.replacing(path) as files:
+        with replacing(path) as files:
             files[0].write(json.dumps(document).encode())
     except OSError:
         return

@@ -12,7 +12,7 @@ from onnx import defs, helper, numpy_helper, shape_inference
 
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.polynomials import Dim, Dims, is_known
-from onnxprune.termination import killable
+from onnxprune.system import killable
 
 if TYPE_CHECKING:
     from onnxprune.model.model import Model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxprune.errors import UsageError
-from onnxprune.memory import check_fits
+from onnxprune.system.memory import check_fits
 
 # Bytes of what has no size that could be looked up: a pipe, or standard input. No ONNX file can be larger.
 LARGEST_STREAM = 2 << 30
@@ -21,17 +21,26 @@ _CHUNK = 1 << 20
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a pipe or a device where a file is read in any order.
+    """Refuse a pipe or a device where a file is to be read in any order.
+
+    Args:
+        path: the file; one that does not exist passes.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is a pipe or a device.
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no regular file", hint="a pipe or a device cannot be read like a file: write one")
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file that fits into memory, of a pipe that somebody writes to, or of a device that ends.
+    """Read a file that fits into memory, a pipe that somebody writes to, or a device that ends.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
 
     Raises:
         UsageError: it is none of these.
@@ -52,10 +61,18 @@ def read_file(path: Path) -> bytes:
 
 
 def read_stream(stream: BinaryIO, name: str, most: int = LARGEST_STREAM) -> bytes:
-    """All that comes from a stream.
+    """Read a stream to its end.
+
+    Args:
+        stream: the stream, open for reading bytes.
+        name: what messages call it.
+        most: bytes that it may give.
+
+    Returns:
+        Its content.
 
     Raises:
-        UsageError: it is more than `most` bytes.
+        UsageError: it gives more than `most` bytes.
     """
     parts, size = list[bytes](), 0
     while piece := stream.read(_CHUNK):

@@ -14,7 +14,15 @@ TERMINATED = 143
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM of the command line: end in the orderly way, so that no temporary file stays behind."""
+    """Handle SIGTERM of the command line: end in the orderly way, so that no temporary file stays behind.
+
+    Args:
+        number: the signal.
+        frame: where the program was.
+
+    Raises:
+        Terminated: always.
+    """
     raise Terminated(TERMINATED)
 
 

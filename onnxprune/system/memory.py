@@ -1,4 +1,4 @@
-"""How much memory there is for this process, and refusing what would take more."""
+"""The memory that this process can still get, a limit on it, and refusing work that would take more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _MEMORY, _GROUP, _STATUS = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("
 
 
 def limit_to(most: int) -> None:
-    """Let this process, and those that it starts, hold no more data than `most` bytes: what asks for more fails.
+    """Let this process, and those that it starts, hold no more data than `most` bytes: an allocation above it fails.
+
+    Args:
+        most: bytes of data of one process.
 
     Raises:
         UsageError: the system has no such limit, or a lower one.
@@ -27,7 +30,11 @@ def limit_to(most: int) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process can still get: of the machine, of its container, of its limit; None if nobody tells."""
+    """Bytes that this process can still get.
+
+    Returns:
+        The least of what the machine, the container and the limit of the process leave; None where none is known.
+    """
     known = [free for free in (_of_machine(), _of_group(), _of_limit()) if free is not None]
     return max(0, min(known)) if known else None
 
@@ -65,7 +72,14 @@ def _fields(path: Path) -> dict[str, int]:
 
 
 def shortage(size: float) -> str:
-    """That something of `size` bytes takes more memory than is free; empty if it does not."""
+    """Say that something takes more memory than is free.
+
+    Args:
+        size: bytes that it takes.
+
+    Returns:
+        The end of a sentence; empty where the memory suffices.
+    """
     free = free_memory()
     if free is None or size <= free:
         return ""
@@ -73,10 +87,14 @@ def shortage(size: float) -> str:
 
 
 def check_fits(what: str, size: int) -> None:
-    """Refuse what would take more memory than there is.
+    """Refuse something that would take more memory than is free.
+
+    Args:
+        what: its name, for the message.
+        size: bytes that it takes.
 
     Raises:
-        UsageError: it would.
+        UsageError: the memory does not suffice.
     """
     if short := shortage(size):
         raise UsageError(

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import calibration, memory, reading
+from onnxprune import calibration
 from onnxprune.allocation import named_rows
 from onnxprune.cli import paths
 from onnxprune.errors import UsageError
 from onnxprune.model import load, save
+from onnxprune.system import memory, reading
 from tests.graphs.net import Net
 
 FEW = 48 << 20
