@@ -9,7 +9,7 @@ from typing import Any
 from onnxprune.allocation import Options
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.pipelines.apply import execute, prove
-from onnxprune.pipelines.prune import Outcome, plan_for, run
+from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.proof import Verdict
 from onnxprune.recovery import recover
 from onnxprune.rewriting import Plan
@@ -64,17 +64,34 @@ def apply(
     plan: Plan,
     *,
     zero: bool = False,
+    verify: bool = True,
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
 ) -> Any:
-    """Carry out `plan` on a model, and repair it where there is data; see `execute` for `zero`, `prune` for the rest.
+    """Carry out `plan` on a model, prove the result, and repair it where there is data.
+
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        plan: what goes.
+        zero: keep the sizes and set what goes to zero; there is nothing to prove then.
+        verify: prove the result, before its repair, equal to the masked original.
+        data: unlabelled calibration inputs, as for `prune`.
+        samples: how many of them to use.
+        recovery: how to repair, as for `prune`.
 
     Returns:
         The kind that was given (a ModelProto for a path or bytes).
+
+    Raises:
+        UsageError: the plan does not fit the model.
+        ModelError: the model is invalid.
+        GoalMissed: the result is not proven.
     """
     how = recover.Options(recovery)
-    return _same_kind(execute(load(source), plan, zero=zero, data=data, samples=samples, recovery=how).model, source)
+    done = execute(load(source), plan, zero=zero, verify=verify, data=data, samples=samples, recovery=how)
+    check_proven(done.groups, done.verdict)
+    return _same_kind(done.model, source)
 
 
 def prune(
@@ -114,12 +131,13 @@ def prune(
     Raises:
         UsageError: an option is out of range, or a glob matches nothing.
         ModelError: the model is invalid.
-        GoalMissed: there is nothing to prune.
+        GoalMissed: there is nothing to prune, or the result is not proven.
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = recover.Options(recovery)
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source), chosen, verify=verify, recovery=how, **given)
+    check_proven(outcome.groups, outcome.verdict)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
 
 

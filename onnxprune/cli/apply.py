@@ -95,6 +95,7 @@ def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
         GoalMissed: the proof failed.
     """
     from onnxprune import api
+    from onnxprune.pipelines.prune import check_proven
     from onnxprune.recovery.recover import Options as Recovery
 
     done = api.execute(
@@ -106,11 +107,7 @@ def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
         samples=args.data.samples,
         recovery=Recovery(args.recover),
     )
-    if done.verdict is not None and not done.verdict.ok:
-        raise GoalMissed(
-            f"nothing was written, the result is not proven: {done.verdict.problem}",
-            hint="--no-verify writes it all the same",
-        )
+    check_proven(done.groups, done.verdict)
     return done
 
 

@@ -17,7 +17,7 @@ from onnxprune.cli.options.group import request
 from onnxprune.cli.options.search import Wanted, targets
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.output import Console
-from onnxprune.errors import GoalMissed, ModelError, UsageError
+from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
@@ -182,17 +182,9 @@ def _judge(outcome: Outcome, options: Options) -> None:
         GoalMissed: the proof failed, or no unit was removed though a ratio was asked for.
         ModelError: the model contradicts itself, so that nothing could run it.
     """
-    from onnxprune.tracing.rules.ask import CONTRADICTION
+    from onnxprune.pipelines.prune import check_proven
 
-    if outcome.verdict is not None and not outcome.verdict.runnable:
-        for barrier in outcome.groups.barriers:
-            if barrier.reason.startswith(CONTRADICTION):
-                raise ModelError(f"nothing can run the model: {barrier.op} {barrier.node!r} {barrier.reason}")
-    if outcome.verdict is not None and not outcome.verdict.ok:
-        raise GoalMissed(
-            f"nothing was written, the result is not proven: {outcome.verdict.problem}",
-            hint="--no-verify writes it all the same",
-        )
+    check_proven(outcome.groups, outcome.verdict)
     asked = max(options.share, *options.ratios.values(), 0.0)
     if asked and not any(step.remove for step in outcome.plan.steps):
         raise GoalMissed(

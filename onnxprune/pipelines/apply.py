@@ -18,6 +18,7 @@ from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite, zeroed
 from onnxprune.runtime.agreement import Agreement
+from onnxprune.tracing import Groups
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Executed:
 
     Attributes:
         model: the model.
+        groups: the traced original.
         verdict: the proof, if it was asked for.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
@@ -34,6 +36,7 @@ class Executed:
     """
 
     model: Model
+    groups: Groups
     verdict: Verdict | None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
@@ -46,7 +49,7 @@ def execute(
     plan: Plan,
     *,
     zero: bool = False,
-    verify: bool = False,
+    verify: bool = True,
     data: Any = None,
     samples: int = 256,
     recovery: recover.Options | None = None,
@@ -57,7 +60,7 @@ def execute(
         model: the model that the plan was made for, or another export of the same weights.
         plan: the plan.
         zero: keep the sizes and set what goes to zero.
-        verify: prove the smaller model; one with zeros in it is not.
+        verify: prove the smaller model before it is repaired; one with zeros in it is not proven.
         data: calibration inputs, to re-fit what is behind the cut.
         samples: how many of them to use.
         recovery: how to re-fit; by least squares where None.
@@ -68,7 +71,7 @@ def execute(
     groups = plan.trace(model)
     away = plan.removed(groups)
     if zero:
-        return Executed(zeroed(groups, away), None)
+        return Executed(zeroed(groups, away), groups, None)
     small = rewrite(groups, away)
     cut = Cut(groups, away)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
@@ -77,7 +80,7 @@ def execute(
     small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
     changed, kept = interface.changes(cut), interface.row_maps(cut)
-    return Executed(small, verdict, io_changes=changed, rows=kept, repair=repair, judged=judged)
+    return Executed(small, groups, verdict, io_changes=changed, rows=kept, repair=repair, judged=judged)
 
 
 def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:

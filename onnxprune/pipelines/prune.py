@@ -16,7 +16,7 @@ from onnxprune.allocation import Goal, Options, Selection, Timing, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.cost.latency.timer import Timed
-from onnxprune.errors import ModelError
+from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative
@@ -33,6 +33,7 @@ from onnxprune.runtime.agreement import Agreement
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
+from onnxprune.tracing.rules.ask import CONTRADICTION
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def run(
     Args:
         model: the model.
         options: what to prune.
-        verify: prove the smaller model before it is repaired.
+        verify: prove the smaller model before it is repaired; the verdict says where it is not proven.
         sizes: numbers for symbolic dims.
         data: calibration inputs (see `calibration.read`): for criteria that need them, and the layers that lost inputs
             are re-fitted on them.
@@ -254,6 +255,28 @@ def _proven(
         if not verdict.ok and verdict.runnable:
             return rolled_back_from(traced, chosen, verdict)
     return chosen, small, verdict, ()
+
+
+def check_proven(groups: Groups, verdict: Verdict | None) -> None:
+    """Refuse what a proof was asked for and did not give.
+
+    Args:
+        groups: the traced original.
+        verdict: the proof; None if it was not asked for.
+
+    Raises:
+        GoalMissed: the proof failed, or nothing could be compared.
+        ModelError: the model contradicts itself, so that nothing could run it.
+    """
+    if verdict is None or verdict.ok:
+        return
+    contradictions = (b for b in groups.barriers if b.reason.startswith(CONTRADICTION))
+    if not verdict.runnable and (found := next(contradictions, None)):
+        raise ModelError(f"nothing can run the model: {found.op} {found.node!r} {found.reason}")
+    raise GoalMissed(
+        f"no result, because it is not proven: {verdict.problem}",
+        hint="--no-verify (verify=False in Python) gives it all the same",
+    )
 
 
 def plan_for(

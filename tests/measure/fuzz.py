@@ -114,7 +114,8 @@ class Worker:
         if self.process is None:
             self.process = self.start()
         assert self.process.stdin and self.process.stdout
-        print(path, file=self.process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it died; that shows below
+            print(path, file=self.process.stdin, flush=True)
         hung = not self._is_answered(self.process)
         if hung:
             self.process.send_signal(signal.SIGABRT)  # faulthandler says where

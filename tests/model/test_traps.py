@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from onnxprune import api
+from onnxprune import Options, api
 from onnxprune.errors import GoalMissed, ModelError, RunError
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
@@ -185,7 +185,7 @@ def test_a_run_has_an_end(model: onnx.ModelProto) -> None:
 
 def test_a_proof_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prove, "LONGEST_PROOF", 0.5)
-    verdict = api.prune(endless(), ratio=0.5).report.verdict
+    verdict = api.run(load(endless()), Options(ratio=0.5)).verdict
     assert verdict is not None
     assert not verdict.ok
     assert not verdict.runnable

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 import onnxprune
 from onnxprune import api
@@ -83,6 +85,59 @@ def test_without_a_proof(proto: onnx.ModelProto) -> None:
     result = onnxprune.prune(proto, 0.5, verify=False)
     assert result.report.verdict is None
     assert result.model == onnxprune.prune(proto, 0.5).model
+
+
+def only_with_products_of_91() -> onnx.ModelProto:
+    """A model that runs on no inputs that anybody would guess."""
+    net = Net()
+    x = net.add("Reshape", net.input(["n", "m"]), net.ints(7, 13, 8))
+    x = net.add("Relu", net.add("MatMul", x, net.weight(8, 8, name="w1")))
+    net.output(net.add("MatMul", x, net.weight(8, 4, name="w2")), [7, 13, 4])
+    return net.proto()
+
+
+def without_kernel() -> onnx.ModelProto:
+    net = Net()
+    x = net.add("Relu", net.add("MatMul", net.input([2, 3]), net.weight(3, 8, name="w1")))
+    net.output(net.add("MatMul", x, net.weight(8, 4, name="w2")), [2, 4])
+    net.output(net.add("Mystery", net.inputs[0].name, domain="com.example"), [2, 3])
+    return net.proto()
+
+
+@pytest.mark.parametrize("make", [only_with_products_of_91, without_kernel])
+def test_nothing_comes_back_unproven(make: Any) -> None:
+    """Nothing could be compared: neither `prune` nor `apply` returns a model, unless no proof is asked for."""
+    plan = onnxprune.make_plan(make(), 0.5)
+    calls = (
+        lambda **given: onnxprune.prune(make(), 0.5, **given).model,
+        lambda **given: onnxprune.apply(make(), plan, **given),
+    )
+    for call in calls:
+        with pytest.raises(GoalMissed, match="not proven: the original does not run either") as caught:
+            call()
+        assert "verify=False" in caught.value.hint
+        assert shapes_of(call(verify=False))["w1"][1] == 4
+
+
+def test_a_wrong_rewrite_is_not_applied(proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`apply` proves what it makes as `prune` does."""
+    from onnxprune.pipelines import apply as applying
+
+    plan = onnxprune.make_plan(proto, 0.5)
+    made = applying.rewrite
+
+    def spoiled(*given: Any) -> Model:
+        small = made(*given)
+        wrong = onnx.ModelProto()
+        wrong.CopyFrom(small.proto)
+        (weight,) = (t for t in wrong.graph.initializer if t.name == "w2")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 2, "w2"))
+        return replace(small, proto=wrong)
+
+    monkeypatch.setattr(applying, "rewrite", spoiled)
+    with pytest.raises(GoalMissed, match=r"not proven: .* differs from the masked original"):
+        onnxprune.apply(proto, plan)
+    assert onnxprune.apply(proto, plan, verify=False) != proto
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1])

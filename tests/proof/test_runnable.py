@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune import api
+from onnxprune import Options, api
 from onnxprune.model import load
 from onnxprune.proof.runnable import inputs_that_run
 from onnxprune.tracing import trace
@@ -130,7 +130,7 @@ def only_odd_products() -> ModelProto:
 
 
 def test_sizes_that_nobody_guesses_are_asked_for() -> None:
-    verdict = api.prune(only_odd_products(), 0.5).report.verdict
+    verdict = api.run(load(only_odd_products()), Options(ratio=0.5)).verdict
     assert verdict is not None and not verdict.ok and not verdict.runnable
     assert "does not run" in verdict.problem
     assert "--sizes n=N --sizes m=N (axis 0 of 'x', axis 1 of 'x')" in verdict.problem and "--data" in verdict.problem

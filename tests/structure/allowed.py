@@ -143,6 +143,7 @@ LONG_CODE: dict[str, int] = {"onnxprune.pipelines.sensitivity.measure": 52}
 # Functions with more than six parameters: public functions whose
 # keyword arguments are their documented face.
 MANY_PARAMETERS: dict[str, int] = {
+    "onnxprune.api.apply": 7,
     "onnxprune.api.prune": 9,
     "onnxprune.criteria.score": 7,
     "onnxprune.pipelines.apply.execute": 7,
@@ -197,7 +198,6 @@ MANY_POSITIONAL: dict[str, int] = {
 UNDOCUMENTED = frozenset(
     (
         "onnxprune.allocation.selection.select",
-        "onnxprune.api.apply",
         "onnxprune.api.make_plan",
         "onnxprune.api.trace",
         "onnxprune.api.verify",
