@@ -16,6 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
+from onnxprune.model.protos import keep
 
 if TYPE_CHECKING:
     from onnxprune.model.model import Model
@@ -323,8 +324,16 @@ def forced(model: Model, path: Path) -> Model | None:
 
 
 def _decided(proto: ModelProto, *, value: bool) -> str:
+    """Add a condition of this value, as the default of an input.
+
+    ONNX Runtime puts a branch that a constant chooses in place of its If, and ends in a segmentation fault where such
+    branches lie in each other (silero-vad 6.2 in ONNX Runtime 1.32); a default may be overridden, so it leaves the If.
+    """
     name = Names(proto.graph).unique(f"onnxprune_{'then' if value else 'else'}")
+    if proto.ir_version < 4:  # where defaults are constants
+        stored = {tensor.name for tensor in proto.graph.initializer}
+        keep(proto.graph.input, lambda given: given.name not in stored)
+        proto.ir_version = 4
     proto.graph.initializer.append(helper.make_tensor(name, TensorProto.BOOL, (), [value]))
-    if proto.ir_version < 4:
-        proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, ()))
+    proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, ()))
     return name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +243,18 @@ def other_shapes(condition: str, dims: str = "2, 1, 8") -> onnx.ModelProto:
         }}""",
         *(weight("w1", 4, 8), weight("w2", 8, 3)),
     )
+
+
+@pytest.mark.parametrize("name", ["silero_vad_op15", "silero_vad_legacy"])
+def test_the_other_branches_of_a_trained_model_are_run(name: str, tmp_path: Path) -> None:
+    """In a process of its own: with a constant condition, the runtime ends in a segmentation fault."""
+    found = shared.entries(f"models/{name}")
+    if not found:
+        pytest.skip(shared.ABSENT)
+    command = [sys.executable, "-m", "onnxprune", "prune", str(found[0].path), "-o", str(tmp_path / "small.onnx")]
+    done = subprocess.run([*command, "--ratio", "0.5", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["proof"]["ok"]
 
 
 def test_a_branch_that_is_never_taken_says_nothing() -> None:
