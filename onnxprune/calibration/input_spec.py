@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import dims_of
-from onnxprune.runtime.session import dtype_of
+from onnxprune.model.tensors import dtype_of
 
 # Kind of the model's type -> kinds of data that hold it without loss of meaning (V: bfloat16 and its like).
 _ACCEPTED = {"f": "fiub", "V": "fiub", "i": "iub", "u": "iub", "b": "iub", "O": "UO"}

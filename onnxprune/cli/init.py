@@ -74,7 +74,7 @@ def _inputs(source: Model) -> list[ValueInfoProto]:
 def _described(value: ValueInfoProto) -> str:
     """An input: its name, type and sizes."""
     from onnxprune.model.shapes.symbols import dims_of
-    from onnxprune.runtime.session import dtype_of
+    from onnxprune.model.tensors import dtype_of
 
     kind = value.type.tensor_type
     sizes = f"[{', '.join(map(str, dims_of(value)))}]" if kind.HasField("shape") else "of any shape"

@@ -32,11 +32,11 @@ def arrow(source: str, target: str) -> str:
 
 def load(source: str) -> Model:
     """Load a model from a path or from standard input."""
-    from onnxprune.model import model
+    from onnxprune.model import load as load_model
 
     if source == PIPE:
         _refuse_terminal_input()
-    return model.load(source)
+    return load_model(source)
 
 
 def read_text(source: str) -> bytes:

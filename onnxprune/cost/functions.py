@@ -13,8 +13,8 @@ from onnx import TensorProto
 from onnxprune.cost.axis_lengths import ONE, Widths
 from onnxprune.cost.counts import contractions, idle_nodes, of_trace
 from onnxprune.model import file_size
-from onnxprune.model.external import item_bits
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
+from onnxprune.model.tensors import item_bits
 from onnxprune.model.traits import operators_where
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import samples

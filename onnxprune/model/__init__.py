@@ -1,5 +1,6 @@
 """Load, look into, check, change and save an ONNX model without running it."""
 
-from onnxprune.model.model import Model, check_target, file_size, load, save, to_graph, to_proto
+from onnxprune.model.files import check_target, file_size, load, save, to_graph, to_proto
+from onnxprune.model.model import Model
 
 __all__ = ["Model", "check_target", "file_size", "load", "save", "to_graph", "to_proto"]

@@ -9,9 +9,9 @@ import onnx
 from onnx import inliner
 
 from onnxprune.errors import ModelError
-from onnxprune.model.external import nodes
 from onnxprune.model.model import Model
 from onnxprune.model.protos import copy_except
+from onnxprune.model.tensors import nodes
 
 # Functions that call others twice, twelve levels deep, are small in a file and millions of nodes in a graph.
 LARGEST_EXPANSION = 1 << 20

@@ -11,11 +11,11 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, defs, helper, shape_inference
 
 from onnxprune.errors import UsageError
-from onnxprune.model.external import nodes
 from onnxprune.model.protos import MICROSOFT, without_weights
 from onnxprune.model.rank_of_inputs import shape_by_readers
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.polynomials import Dims, symbol
+from onnxprune.model.tensors import nodes
 from onnxprune.system import killable
 
 # Runs of shape inference, between which outputs of ONNX Runtime's own operators become known.

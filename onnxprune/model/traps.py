@@ -29,7 +29,7 @@ def refuse_traps(proto: ModelProto, name: str) -> None:
     Raises:
         ModelError: a node is a trap.
     """
-    from onnxprune.model.external import nodes
+    from onnxprune.model.tensors import nodes
 
     graph = proto.graph
     lists = {t.name: t.dims[0] for t in graph.initializer if len(t.dims) == 1}

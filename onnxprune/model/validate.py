@@ -14,8 +14,9 @@ import onnx
 from onnx import ModelProto, TensorProto, defs, helper
 
 from onnxprune.errors import ModelError
-from onnxprune.model.external import byte_size, check_stored, is_external, locate, nodes, tensors
+from onnxprune.model.external import locate
 from onnxprune.model.mend import cycle
+from onnxprune.model.tensors import byte_size, check_stored, is_external, nodes, tensors
 from onnxprune.model.traps import refuse_traps
 from onnxprune.system import killable
 

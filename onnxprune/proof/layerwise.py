@@ -18,11 +18,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxprune.model import Model
-from onnxprune.model.external import item_bits
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
+from onnxprune.model.tensors import item_bits
 from onnxprune.rewriting import Cut
 from onnxprune.tracing import Site
 

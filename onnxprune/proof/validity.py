@@ -9,8 +9,8 @@ from onnx import TensorProto
 
 from onnxprune.cost import functions
 from onnxprune.model import Model
-from onnxprune.model.external import item_bits
 from onnxprune.model.protos import without_weights
+from onnxprune.model.tensors import item_bits
 from onnxprune.system import killable, shortage
 from onnxprune.tracing import Groups
 

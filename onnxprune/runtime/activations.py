@@ -20,7 +20,8 @@ import numpy as np
 
 from onnxprune.model import Model, control_flow
 from onnxprune.model.run_order import Course, Route
-from onnxprune.runtime.session import Session, dtype_of
+from onnxprune.model.tensors import dtype_of
+from onnxprune.runtime.session import Session
 from onnxprune.typing import Array
 
 MEMORY = 4 << 30

@@ -10,8 +10,8 @@ import onnx
 from onnxprune.model import Model, control_flow
 from onnxprune.model.graph import MOVES
 from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.tensors import dtype_of
 from onnxprune.model.traits import TRAITS
-from onnxprune.runtime.session import dtype_of
 
 # Operators through which token ids reach the table that they index; a Clip only keeps them inside of it.
 _CARRIERS = MOVES | {"Clip"}

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import onnx
 
-from onnxprune.errors import ModelError, RunError, UsageError
+from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, save, to_proto
 from onnxprune.model.protos import without_weights
 from onnxprune.system import killable
@@ -235,14 +235,6 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
 
 def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def dtype_of(elem_type: int) -> np.dtype[Any]:
-    """The numpy type of an ONNX element type."""
-    try:
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
-    except KeyError as error:
-        raise ModelError(f"element type {elem_type} is unknown to the installed onnx") from error
 
 
 def version() -> str:

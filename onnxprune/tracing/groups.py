@@ -12,12 +12,13 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
-from onnxprune.model import Model, external
+from onnxprune.model import Model
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.model.shapes.symbols import symbolic_dims
+from onnxprune.model.tensors import tensors
 from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.exactness import reasons
 from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Ledger
@@ -186,7 +187,7 @@ def trace(
 
 def _longest(model: Model) -> int:
     """Positions that some weight has: its elements, since exporters reshape weights; some thousand in any case."""
-    most = max((math.prod(tensor.dims) for tensor in external.tensors(model.proto)), default=0)
+    most = max((math.prod(tensor.dims) for tensor in tensors(model.proto)), default=0)
     return min(max(most, FEW_POSITIONS), LONGEST_AXIS)
 
 

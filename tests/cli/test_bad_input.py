@@ -208,13 +208,13 @@ def test_disk_full_while_writing(out):
 
 
 def test_interrupt_while_writing(run, out, monkeypatch):
-    from onnxprune.model import model
+    from onnxprune.model import files
 
     def interrupted(_, file):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "_write_inline", interrupted)
+    monkeypatch.setattr(files, "_write_inline", interrupted)
     prune_refused(run, out, 130, "interrupted", DIGITS)
 
 

@@ -16,7 +16,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model import Model, external, load, save, to_proto
+from onnxprune.model import Model, load, save, tensors, to_proto
 from tests.model.test_model import make_rich, make_small
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +179,7 @@ def test_the_layout_of_the_data_file(tmp_path: Path) -> None:
     save(load(proto), tmp_path / "out.onnx", external=True)
     saved = onnx.load(tmp_path / "out.onnx", load_external_data=False)
     places = {
-        t.name: {e.key: e.value for e in t.external_data} for t in saved.graph.initializer if external.is_external(t)
+        t.name: {e.key: e.value for e in t.external_data} for t in saved.graph.initializer if tensors.is_external(t)
     }
     assert list(places) == ["a", "b", "c", "d"]  # the small ones stay in the model
     assert {entries["location"] for entries in places.values()} == {"out.onnx.data"}

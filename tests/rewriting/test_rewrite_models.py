@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import GoalMissed
-from onnxprune.model import external, load, save, to_proto
+from onnxprune.model import external, load, save, tensors, to_proto
 from onnxprune.model.graph import captured
 from onnxprune.proof import valid
 from onnxprune.rewriting.rewrite import rewrite
@@ -305,14 +305,14 @@ def test_external_data_stays_external_and_is_not_read(monkeypatch):
     reads, read = [], external.read
 
     def listed(tensor: TensorProto, folder: Path | None) -> np.ndarray:
-        reads.extend([tensor.name] if external.is_external(tensor) else [])
+        reads.extend([tensor.name] if tensors.is_external(tensor) else [])
         return read(tensor, folder)
 
     monkeypatch.setattr(external, "read", listed)
     small = api.execute(model, plan, verify=False).model
     outside = [t for t in small.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     assert reads == []
-    assert len(outside) == sum(external.is_external(t) for t in model.proto.graph.initializer) > 2
+    assert len(outside) == sum(tensors.is_external(t) for t in model.proto.graph.initializer) > 2
     assert not any(t.raw_data or t.float_data for t in outside)
     cut = {m.tensor for g in groups.groups for m in g.members}
     assert set(small.values) == {t.name for t in outside if t.name in cut}

@@ -17,7 +17,7 @@ OWNERS = {
     "matplotlib": "onnxprune.report",
     "onnxruntime": "onnxprune.runtime.session",
     "distributed": "onnxprune.runtime.dask",
-    "onnx_graphsurgeon": "onnxprune.model.model",
+    "onnx_graphsurgeon": "onnxprune.model.files",
 }
 BANNED = ("torch", "scipy", "pandas")
 
@@ -65,4 +65,4 @@ def test_only_the_command_line_knows_the_streams() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "sys"
     }
-    assert users <= {"onnxprune.model.model"}
+    assert users <= {"onnxprune.model.files"}

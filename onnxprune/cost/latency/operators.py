@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from onnxprune.cost.axis_lengths import Widths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, Shape
-from onnxprune.runtime.session import dtype_of
+from onnxprune.model.tensors import dtype_of
 from onnxprune.tracing import Site
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.ask import make_follow
