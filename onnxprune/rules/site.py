@@ -1,9 +1,9 @@
-"""Moved to `onnxprune.tracing.rules.site`."""
+"""Moved to `onnxprune.tracing`."""
 
 import warnings
 
-from onnxprune.tracing.rules.site import Copies, Site, through
+from onnxprune.tracing import Copies, Site, through
 
-warnings.warn("onnxprune.rules.site has moved to onnxprune.tracing.rules.site", DeprecationWarning, stacklevel=2)
+warnings.warn("onnxprune.rules.site has moved to onnxprune.tracing", DeprecationWarning, stacklevel=2)
 
 __all__ = ["Copies", "Site", "through"]

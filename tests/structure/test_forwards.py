@@ -13,7 +13,7 @@ import pytest
     [
         ("onnxprune.bench", "onnxprune.runtime.bench", "Place bench"),
         ("onnxprune.search", "onnxprune.pipelines.search", "search"),
-        ("onnxprune.rules.site", "onnxprune.tracing.rules.site", "Copies Site through"),
+        ("onnxprune.rules.site", "onnxprune.tracing", "Copies Site through"),
     ],
 )
 def test_a_moved_path_hands_over(old: str, new: str, names: str) -> None:

@@ -8,8 +8,9 @@ from onnx import helper
 from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import OVERRIDABLE, Letter, Site, Unsupported, through
+from onnxprune.tracing.rules.site import OVERRIDABLE, Letter, Site, Unsupported
 
 
 def _report_original(edit: Edit) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
 from onnxprune.typing import Array
 
 KERNEL = "spatial axis of a kernel"

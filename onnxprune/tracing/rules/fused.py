@@ -8,8 +8,9 @@ from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules import contraction
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
 
 # --- position by position --------------------------------------------------------------------------------
 

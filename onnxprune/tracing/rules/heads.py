@@ -14,8 +14,9 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes, as_field, as_line, is_barrier
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import Product
-from onnxprune.tracing.rules.site import Letter, Letters, Reading, Site, Unsupported, through
+from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
 from onnxprune.typing import Array
 
 ATTENDED = "positions that are attended over"

@@ -11,9 +11,10 @@ from onnxprune.model.shapes.polynomials import is_known
 from onnxprune.tracing.labels import Axes, as_line, is_barrier
 from onnxprune.tracing.rules.edit import LARGEST_INT64, Edit
 from onnxprune.tracing.rules.layout import take
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import COMPUTED, LONG, Letter, Letters, Site, Unsupported, through
+from onnxprune.tracing.rules.site import COMPUTED, LONG, Letter, Site, Unsupported
 from onnxprune.typing import Array
 
 SELECTED = "how many positions come out depends on the values"

@@ -6,8 +6,9 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letters, Reading, Site, through
+from onnxprune.tracing.rules.site import Reading, Site
 
 
 def axis_of(site: Site, default: int, slot: int = 0) -> int:

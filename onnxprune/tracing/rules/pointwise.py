@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letters, Site, Unsupported, through
+from onnxprune.tracing.rules.site import Site, Unsupported
 
 UNARY = (
     "Abs",

@@ -15,9 +15,10 @@ from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.contraction import Slots, convolved, follow_group, note_heads, product_letters
 from onnxprune.tracing.rules.layout import concatenated
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, Letter, Letters, Reading, Site, Stored, Unsupported, through
+from onnxprune.tracing.rules.site import Encoding, Letter, Reading, Site, Stored, Unsupported
 from onnxprune.typing import Array
 
 # --- what stored numbers mean ----------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import Copies, Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Copies, Letters, Site, through
+from onnxprune.tracing.rules.site import Site
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 PEEPHOLES = 3

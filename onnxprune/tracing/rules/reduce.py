@@ -6,9 +6,10 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.letters import through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported, through
+from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
 
 # Sums to which a removed position, being zero, contributes nothing; every other reduction changes its value.
 ZERO_IS_NEUTRAL = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")

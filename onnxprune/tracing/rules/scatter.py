@@ -12,9 +12,10 @@ import numpy as np
 from onnxprune.tracing.labels import Axes, varying_axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.index import by_elements
+from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import COMPUTED, Letter, Letters, Site, through
+from onnxprune.tracing.rules.site import COMPUTED, Letter, Site
 from onnxprune.typing import Array
 
 

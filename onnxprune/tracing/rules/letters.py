@@ -1,0 +1,224 @@
+"""The one algorithm behind all rules that can be written as letters.
+
+A rule names every axis of every input and output by a *letter*, as `einsum` does. Axes with the same letter
+are tied; a letter that is only in inputs is contracted (a removed position contributes nothing); letters in
+`mixes` change the values at the other positions; letters in `fixes` must stay whole. An axis that holds the
+positions of a letter several times over (the gates of an LSTM) is named by `Copies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.tracing.labels import Axes, Ledger, Reason, as_field, as_line, is_barrier
+from onnxprune.tracing.rules.attributes import Unsupported
+from onnxprune.tracing.rules.site import Letter, Reading, Site
+from onnxprune.typing import Array
+
+Letters = Sequence[Letter]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """An axis of an input that lists all positions of a letter `count` times, which go together."""
+
+    letter: Letter
+    count: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The labels of one axis of one input."""
+
+    labels: Array
+    letter: Letter
+    letters: Letters
+
+    def renamed(self, letter: Letter) -> _Entry:
+        """The entry under another letter, which may be that of another of its axes."""
+        names = {self.letter: letter, letter: ("across", letter)}
+        return _Entry(self.labels, letter, [names.get(x, x) for x in self.letters])
+
+    def over(self, order: Letters) -> Array:
+        """The labels laid out over `order`, which holds all letters that they vary on."""
+        rank = len(order)
+        if self.labels.ndim == 1:
+            return as_field(self.labels, order.index(self.letter), rank)
+        places = [order.index(letter) for letter in self.letters]
+        turned = np.transpose(self.labels, np.argsort(places))
+        shape = [1] * rank
+        for place, size in zip(sorted(places), turned.shape, strict=True):
+            shape[place] = size
+        return turned.reshape(shape)
+
+
+def through(
+    site: Site,
+    inputs: Sequence[Letters | None],
+    outputs: Sequence[Letters],
+    *,
+    mixes: Sequence[Letter] = (),
+    fixes: Mapping[Letter, str] | None = None,
+    inherent: Mapping[Letter, str] | None = None,
+    same: Mapping[Letter, Letter] | None = None,
+    zeros: Mapping[int, int] | None = None,
+) -> list[Axes]:
+    """Take the labels of a node's inputs to its outputs by letters.
+
+    Args:
+        site: the node.
+        inputs: a letter per axis of each input, None for an input whose axes play no part.
+        outputs: a letter per axis of each output; a letter that no input has is a new axis.
+        mixes: letters whose removal changes the values at other positions.
+        fixes: letter -> the reason why it must stay whole.
+        inherent: the same, for what no model can shrink (the spatial axes of a kernel).
+        same: letters that stand for the same positions (what a recurrence reads is what it made before).
+        zeros: input -> the input that holds its zero point.
+
+    Returns:
+        The labels of every output.
+    """
+    entries = _entries(site, inputs)
+    produced = {letter for letters in outputs for letter in letters}
+    chosen: dict[Letter, _Entry] = {}
+    for letter, found in entries.items():
+        chosen[letter] = first = min(found, key=_weight)
+        for other in found:
+            _tie(site.ledger, first, other)
+        if fixes and letter in fixes:
+            chosen[letter] = _fixed(site, first, site.reason(fixes[letter]))
+        elif inherent and letter in inherent:
+            chosen[letter] = _fixed(site, first, site.reason(inherent[letter], inherent=True))
+    for letter, twin in (same or {}).items():
+        if letter in chosen and twin in chosen:
+            _tie(site.ledger, chosen[letter].renamed(twin), chosen[twin])
+    _read(site, inputs, produced, mixes, zeros or {})
+    plain = [None if letters is None else list(map(_plain, letters)) for letters in inputs]
+    site.letters = (plain, [list(map(_plain, letters)) for letters in outputs])
+    results: list[Axes] = []
+    for slot, letters in enumerate(outputs):
+        if not site.node.output[slot]:  # an optional output that is not asked for
+            results.append(())
+            continue
+        shape = site.out_shape(slot)
+        made = [
+            _output(site, chosen[letter], letter, letters) if letter in chosen else _new(site, size)
+            for letter, size in zip(letters, shape, strict=True)
+        ]
+        results.append(tuple(made))
+    return results
+
+
+def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[_Entry]]:
+    entries: dict[Letter, list[_Entry]] = {}
+    for slot, letters in enumerate(inputs):
+        if letters is None:
+            continue
+        sizes, axes = site.shape(slot), site.labels(slot)
+        if len(letters) != len(sizes):
+            raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
+        plain = [_plain(letter) for letter in letters]
+        for axis, (letter, size, labels) in enumerate(zip(letters, sizes, axes, strict=True)):
+            if size == 1:
+                continue
+            labels = _once(site, labels, axis, letters)
+            if isinstance(letter, Copies) and size == letter.count:
+                site.ledger.fix(labels, site.reason("copies of a single position", inherent=True))
+            else:
+                entries.setdefault(plain[axis], []).append(_Entry(labels, plain[axis], plain))
+    return entries
+
+
+def _plain(letter: Letter) -> Letter:
+    return letter.letter if isinstance(letter, Copies) else letter
+
+
+def _once(site: Site, labels: Array, own: int, letters: Letters) -> Array:
+    """The labels of an input's axis `own` with all copies of a position tied, and one of them left."""
+    for axis, letter in enumerate(letters):
+        if not isinstance(letter, Copies) or (labels.ndim == 1 and axis != own):
+            continue
+        place = axis if labels.ndim > 1 else 0
+        size = labels.shape[place]
+        if size % letter.count and size != 1:
+            raise Unsupported(f"an axis of {size} positions does not hold {letter.count} copies")
+        if size != 1:
+            parted = labels.reshape(*labels.shape[:place], letter.count, -1, *labels.shape[place + 1 :])
+            first = parted.take([0], place)
+            site.ledger.tie(parted, first)
+            labels = first.squeeze(place)
+    return labels
+
+
+def _fixed(site: Site, entry: _Entry, reason: Reason) -> _Entry:
+    """A barrier in place of the labels, which stay."""
+    if is_barrier(entry.labels):
+        return entry
+    site.ledger.fix(entry.labels, reason)
+    return _Entry(site.ledger.barrier(reason), entry.letter, (entry.letter,))
+
+
+def _weight(entry: _Entry) -> tuple[bool, int, int]:
+    """Barriers first, then lines, then the smallest field."""
+    return (not is_barrier(entry.labels), entry.labels.ndim > 1, entry.labels.size)
+
+
+def _tie(ledger: Ledger, one: _Entry, other: _Entry) -> None:
+    if one.labels is other.labels and one.letters == other.letters:
+        return
+    if one.labels.ndim == 1 and other.labels.ndim == 1:
+        ledger.tie(one.labels, other.labels)
+        return
+    order = list(dict.fromkeys([*one.letters, *other.letters]))
+    ledger.tie(one.over(order), other.over(order))
+
+
+def _output(site: Site, entry: _Entry, letter: Letter, letters: Letters) -> Array:
+    if entry.labels.ndim == 1:
+        return entry.labels
+    gone = tuple(x not in letters for x in entry.letters)
+    labels = entry.labels
+    if any(g and labels.shape[a] > 1 for a, g in enumerate(gone)):
+        first = labels[tuple(slice(0, 1) if g else slice(None) for g in gone)]
+        site.ledger.tie(labels, first)
+        labels = first
+    kept = [x for x, g in zip(entry.letters, gone, strict=True) if not g]
+    labels = labels.reshape([s for s, g in zip(labels.shape, gone, strict=True) if not g])
+    order = list(letters)
+    return as_line(_Entry(labels, letter, kept).over(order), order.index(letter)) if len(order) > 1 else labels.ravel()
+
+
+def _new(site: Site, size: int) -> Array:
+    return site.barrier("axis made by the operator" if size != 1 else "axis of a single position")
+
+
+def _read(
+    site: Site,
+    inputs: Sequence[Letters | None],
+    produced: set[Letter],
+    mixes: Sequence[Letter],
+    zeros: Mapping[int, int],
+) -> None:
+    """Note which inputs the masked reference must silence: contracted letters, and mixed ones.
+
+    A contracted letter is silenced where activations have it, else (two weights) in one of the weights.
+    """
+    summed: dict[Letter, list[Reading]] = {}
+    for slot, letters in enumerate(inputs):
+        for axis, letter in enumerate(map(_plain, letters or ())):
+            mixed = letter in mixes
+            if not mixed and letter in produced:
+                continue
+            if site.shape(slot)[axis] == 1 or is_barrier(site.labels(slot)[axis]):
+                continue
+            if mixed:
+                site.readings.append(Reading(slot, axis, True))
+            else:
+                summed.setdefault(letter, []).append(Reading(slot, axis, False, zeros.get(slot)))
+    for found in summed.values():
+        active = [r for r in found if not site.constant[r.slot]]
+        factors = tuple(r.slot for r in found)
+        site.readings.extend(replace(r, factors=factors) for r in active or found[:1])
