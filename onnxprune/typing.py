@@ -5,3 +5,4 @@ from __future__ import annotations
 import numpy as np
 
 Array = np.ndarray
+Shape = tuple[int, ...]

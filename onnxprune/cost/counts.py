@@ -15,13 +15,13 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES, first_output
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
-from onnxprune.model.shapes.infer import Shape, infer
+from onnxprune.model.shapes.infer import infer
 from onnxprune.tracing import Site
 from onnxprune.tracing.groups import samples
 from onnxprune.tracing.labels import Axes, Ledger
 from onnxprune.tracing.rules.registry import Product
 from onnxprune.tracing.tracer import Tracing
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
+from onnx import helper
 
 from onnxprune.model.traits import operators_where
+
+if TYPE_CHECKING:
+    from onnxprune.model.model import Model
 
 # Operators whose output holds the numbers of their first input, in the same type or another one.
 MOVES = operators_where(lambda traits: traits.moves or traits.retypes, "")
@@ -39,3 +45,15 @@ def captured(node: onnx.NodeProto) -> Iterator[str]:
                 yield from (i for i in inner.input if i)
                 yield from captured(inner)
             yield from (o.name for o in graph.output)
+
+
+def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:
+    """The value of a `Constant` node; None for strings and sparse values."""
+    attribute = node.attribute[0] if node.attribute else onnx.AttributeProto()
+    if attribute.name == "value":
+        return model.array(attribute.t)
+    if attribute.name in ("value_int", "value_ints"):
+        return np.array(helper.get_attribute_value(attribute), np.int64)
+    if attribute.name in ("value_float", "value_floats"):
+        return np.array(helper.get_attribute_value(attribute), np.float32)
+    return None

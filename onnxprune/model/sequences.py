@@ -19,10 +19,11 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from onnxprune.model.control_flow import attributes
+from onnxprune.model.graph import constant_value
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
-from onnxprune.model.shapes.infer import Facts, constant_value, infer
+from onnxprune.model.shapes.infer import Facts, infer
 
 MARK = "onnxprune.sequence"
 # Elements that are laid out one by one.

@@ -19,12 +19,11 @@ from onnxprune.model import Model
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
-from onnxprune.model.shapes.infer import Shape
 from onnxprune.rewriting import Cut
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 
 def masked(groups: Groups, gone: Array) -> Model:

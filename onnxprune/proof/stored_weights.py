@@ -13,8 +13,7 @@ import onnx
 
 from onnxprune.model import Model
 from onnxprune.model.flatten import flattened, places
-from onnxprune.model.graph import first_output
-from onnxprune.model.shapes.infer import constant_value
+from onnxprune.model.graph import constant_value, first_output
 from onnxprune.proof.layerwise import groups_at
 from onnxprune.rewriting import Cut
 from onnxprune.typing import Array

@@ -10,9 +10,9 @@ import onnx
 from onnx import helper
 
 from onnxprune.model import Model
+from onnxprune.model.graph import constant_value
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
-from onnxprune.model.shapes.infer import constant_value
 from onnxprune.proof.layerwise import Layered
 from onnxprune.rewriting import Cut
 from onnxprune.typing import Array

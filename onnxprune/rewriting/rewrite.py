@@ -18,12 +18,11 @@ from onnxprune.model.flatten import closed, settle
 from onnxprune.model.graph import captured, first_output
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
-from onnxprune.model.shapes.infer import Shape
 from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:

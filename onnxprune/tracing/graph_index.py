@@ -15,9 +15,9 @@ import onnx
 
 from onnxprune.errors import RunError
 from onnxprune.model import Model, control_flow
-from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, first_output
+from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, constant_value, first_output
 from onnxprune.model.shapes.constant_fold import fill_value
-from onnxprune.model.shapes.infer import Facts, constant_value
+from onnxprune.model.shapes.infer import Facts
 from onnxprune.tracing.computed_weights import Computed, evaluate, find_computed
 
 logger = logging.getLogger(__name__)

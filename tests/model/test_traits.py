@@ -13,7 +13,7 @@ from onnxprune.autodiff import forward
 from onnxprune.cost.functions import ALIASES
 from onnxprune.layers import effective, parameters
 from onnxprune.model import graph, load, rank_of_inputs, telling_tensors
-from onnxprune.model.shapes import infer
+from onnxprune.model.shapes import scan
 from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.proof import quantized
 from onnxprune.recovery import data_free, downstream
@@ -116,7 +116,7 @@ def test_shapes_that_are_passed_on() -> None:
 
     Before, these were the activations alone: no norm, no cumulative sum, no test for infinities.
     """
-    assert infer._SAME_SHAPE < rank_of_inputs._ALIKE
+    assert scan._SAME_SHAPE < rank_of_inputs._ALIKE
     assert set(ACTIVATIONS.split()) < rank_of_inputs._ALIKE
 
 

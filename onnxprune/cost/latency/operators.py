@@ -15,14 +15,14 @@ from onnx import helper, numpy_helper
 
 from onnxprune.cost.axis_lengths import Widths
 from onnxprune.model.graph import first_output
-from onnxprune.model.shapes.infer import Facts, Shape
+from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.tensors import dtype_of
 from onnxprune.tracing import Site
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.ask import make_follow
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.tracer import Tracing
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.
 PROBES = 5

@@ -12,12 +12,11 @@ import logging
 from collections.abc import Sequence
 
 from onnxprune.errors import ModelError
-from onnxprune.model.shapes.infer import Shape
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.registry import Follow, Rule
 from onnxprune.tracing.rules.site import Site, Unsupported
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.model.shapes.infer import Shape
 from onnxprune.tracing.rules.site import Site
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 LARGEST_INT64 = np.iinfo(np.int64).max
 

@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from onnxprune.model.shapes.infer import Facts, Shape
+from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.shapes.polynomials import Dims
 from onnxprune.tracing.labels import Axes, Ledger, Reason
 from onnxprune.tracing.rules.attributes import Attributes, Unsupported
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Shape
 
 Letter = Hashable
 

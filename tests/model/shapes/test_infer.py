@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.model import load
-from onnxprune.model.shapes.infer import Facts, dims_of, infer, symbolic_dims
+from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.symbols import dims_of, symbolic_dims
 from tests.graphs.net import INT64, Net
 
 
