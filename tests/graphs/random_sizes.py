@@ -15,7 +15,7 @@ TESTS = ("Greater", "Less", "Equal", "GreaterOrEqual", "LessOrEqual")
 # Thresholds lie here; sizes are tried around them.
 THRESHOLDS = (1, 4, 20, 50)
 SIZES = (1, 2, 3, 5, 16, 19, 21, 37, 51, 53)
-USES = ("slice", "gather", "pad", "reshape", "topk", "if", "loop", "window", "split", "expand")
+USES = ("slice", "gather", "pad", "reshape", "topk", "if", "loop", "window", "split", "swap", "expand")
 
 
 class Sizes:
@@ -97,12 +97,13 @@ class Sizes:
             return self.branches(y), WIDTH
         if use == "loop":
             return self.loop(y), WIDTH
-        if use == "split":
+        if use in ("split", "swap"):
             first = net.add("Add", self.below(5), self.const(4))
             sizes = net.add("Concat", self.listed(first), self.listed(net.add("Sub", self.const(WIDTH), first)), axis=0)
-            return net.add(
-                "Slice", net.add("Split", y, sizes, axis=1, outputs=2)[0], net.ints(0), net.ints(4), net.ints(1)
-            ), 4
+            one, other = net.add("Split", y, sizes, axis=1, outputs=2)
+            if use == "swap":
+                return net.add("Concat", other, one, axis=1), WIDTH
+            return net.add("Slice", one, net.ints(0), net.ints(4), net.ints(1)), 4
         if use == "expand":
             times = net.add("Add", self.below(4), self.const(1))
             target = net.add("Concat", net.ints(1), self.listed(times), net.ints(1), axis=0)

@@ -118,8 +118,11 @@ def _follow_split(edit: Edit) -> None:
 
 @rule("Split", follow=_follow_split)
 def split(site: Site) -> list[Axes]:
-    """Each output takes its part; sizes follow."""
+    """Each output takes its part; sizes follow. An axis whose parts have computed sizes must stay whole."""
     axis, axes = axis_of(site, 0), site.labels(0)
+    if not all(is_known(site.dims(name)[axis]) for name in site.node.output if name):
+        site.ledger.fix(axes[axis], site.reason(COMPUTED))
+        return [(*axes[:axis], site.barrier(COMPUTED), *axes[axis + 1 :])] * len(site.node.output)
     ends = itertools.accumulate(_sizes(site))
     size = site.shape(0)[axis]
     return [take(site, axes, axis, range(end - n, end), size) for n, end in zip(_sizes(site), ends, strict=True)]

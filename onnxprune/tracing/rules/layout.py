@@ -274,7 +274,8 @@ def concatenated(site: Site, slots: Sequence[int]) -> list[Axes]:
         letters[slot] = [a if a != axis else f"part{slot}" for a in range(rank)]
     results = list(through(site, letters, [[a if a != axis else "joined" for a in range(rank)]])[0])
     parts = [(site.labels(s)[axis], site.shape(s)[axis]) for s in slots if site.shape(s)[axis]]
-    if not is_known(site.dims(site.node.output[0])[axis]):
+    # Parts of unknown sizes may add up to a known one: where each begins is unknown all the same.
+    if not all(is_known(site.dims(name)[axis]) for name in (site.node.output[0], *(site.node.input[s] for s in slots))):
         for labels, _ in parts:
             site.ledger.fix(labels, site.reason(COUNTED))
         parts = [(site.barrier(COUNTED), size) for _, size in parts]

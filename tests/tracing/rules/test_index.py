@@ -91,6 +91,20 @@ def split_parts(net: Net, x: str, sizes: list[int], axis: int) -> list[str]:
     return net.add("Split", x, net.ints(*sizes), outputs=len(sizes), axis=axis)
 
 
+def split_computed(axis: int):
+    """Parts whose sizes only the run knows; what is joined again is as long as before."""
+
+    def build(net: Net, x: str) -> str:
+        flag = net.add("Div", net.input([1], "flag", dtype=INT64), net.ints(1000))
+        length = {1: 5, 2: 8}[axis]
+        first = net.add("Add", flag, net.ints(3))
+        sizes = net.add("Concat", first, net.add("Sub", net.ints(length), first), axis=0)
+        one, other = net.add("Split", x, sizes, outputs=2, axis=axis)
+        return net.add("Concat", other, one, axis=axis)
+
+    return build
+
+
 def gather(index, axis: int, dtype=np.int64):
     def build(net: Net, x: str) -> str:
         return net.add("Gather", x, net.const(np.array(index, dtype)), axis=axis)
@@ -247,6 +261,8 @@ CASES = [
     Case("Split", "negative-axis", split([4, 4], 2, axis=-1), units=4, since=11),
     Case("Split", "default-axis", split(None, 2, axis=None), (2, 5, 8)),
     Case("Split", "across", split_across, units=8),
+    Case("Split", "computed", split_computed(2), units=0, why="index computed at run time", since=13),
+    Case("Split", "computed-across", split_computed(1), since=13),
     Case("Gather", "scalar-across", gather(2, 1), out=1),
     Case("Gather", "list-across", gather([2, 0, 2], 1)),
     Case("Gather", "table-across", gather([[0, 1], [3, 2]], 1), out=3),
