@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
+
+# Input -> its shape, where the file leaves it open; a None leaves an axis as it is.
+Shapes = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,18 @@ class PruneResult:
 # --- any source in, the same kind out --------------------------------------------------------------------
 
 
-def trace(source: Any, **options: Any) -> Groups:
-    """Groups, units and barriers of a model (path, bytes, ModelProto or graphsurgeon Graph).
+def trace(source: Any, *, shapes: Shapes | None = None, **options: Any) -> Groups:
+    """Groups, units and barriers of a model.
 
-    Keyword arguments are those of `grouping.trace`: heads, head_dims, allow_io_changes, rows, sizes.
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        shapes: of inputs, as for `prune`.
+        options: those of `tracing.trace`: heads, head_dims, allow_io_changes, rows, sizes.
+
+    Returns:
+        What must be removed together, and why some of it cannot be.
     """
-    return trace_model(load(source), **options)
+    return trace_model(load(source, shapes=shapes), **options)
 
 
 def make_plan(
@@ -49,6 +58,7 @@ def make_plan(
     ratio: float | None = None,
     *,
     sizes: Mapping[str, int] | None = None,
+    shapes: Shapes | None = None,
     data: Any = None,
     samples: int = 256,
     place: Place | None = None,
@@ -56,7 +66,7 @@ def make_plan(
 ) -> Plan:
     """The plan that `prune` would carry out; the arguments are those of `prune`."""
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
-    return plan_for(load(source), Options(ratio=ratio, **options), **given)[1]
+    return plan_for(load(source, shapes=shapes), Options(ratio=ratio, **options), **given)[1]
 
 
 def apply(
@@ -65,6 +75,7 @@ def apply(
     *,
     zero: bool = False,
     verify: bool = True,
+    shapes: Shapes | None = None,
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
@@ -76,6 +87,7 @@ def apply(
         plan: what goes.
         zero: keep the sizes and set what goes to zero; there is nothing to prove then.
         verify: prove the result, before its repair, equal to the masked original.
+        shapes: of inputs, as for `prune`.
         data: unlabelled calibration inputs, as for `prune`.
         samples: how many of them to use.
         recovery: how to repair, as for `prune`.
@@ -89,7 +101,8 @@ def apply(
         GoalMissed: the result is not proven.
     """
     how = recover.Options(recovery)
-    done = execute(load(source), plan, zero=zero, verify=verify, data=data, samples=samples, recovery=how)
+    given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
+    done = execute(load(source, shapes=shapes), plan, recovery=how, **given)
     check_proven(done.groups, done.verdict)
     return _same_kind(done.model, source)
 
@@ -101,6 +114,7 @@ def prune(
     *,
     verify: bool = True,
     sizes: Mapping[str, int] | None = None,
+    shapes: Shapes | None = None,
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
@@ -115,7 +129,9 @@ def prune(
         criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" where
             there is data, else "l2".
         verify: prove the result equal to the masked original; groups that fail are left whole.
-        sizes: numbers for symbolic dims.
+        sizes: numbers to assume for symbolic dims, which stay symbolic.
+        shapes: of inputs that the file leaves open, in part or whole; None for an axis that stays as it is. The result
+            has them too.
         data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
@@ -136,14 +152,28 @@ def prune(
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = recover.Options(recovery)
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
-    outcome = run(load(source), chosen, verify=verify, recovery=how, **given)
+    outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
 
 
-def verify(original: Any, pruned: Any, plan: Plan) -> Verdict:
-    """Prove that `pruned` is valid, runs, and equals the masked `original` under `plan`."""
-    return prove(load(original), load(pruned), plan)
+def verify(
+    original: Any, pruned: Any, plan: Plan, *, shapes: Shapes | None = None, data: Any = None, samples: int = 256
+) -> Verdict:
+    """Prove that `pruned` is valid, runs, and equals the masked `original` under `plan`.
+
+    Args:
+        original: path, bytes, ModelProto or graphsurgeon Graph.
+        pruned: what came of it, likewise.
+        plan: what went.
+        shapes: of inputs of the original, as for `prune`.
+        data: inputs (see `calibration.read`); the proof runs on them where the original does not run on random ones.
+        samples: how many of them to read.
+
+    Returns:
+        What was compared, and what is wrong, if anything is.
+    """
+    return prove(load(original, shapes=shapes), load(pruned), plan, data=data, samples=samples)
 
 
 def _same_kind(model: Model, source: Any) -> Any:

@@ -23,5 +23,5 @@ BUDGETS = {
     "params": "the elements of all weights: 50% or 2M",
     "size": "the bytes of the file: 50% or 20MB",
     "memory": "the bytes of activations that lie in memory at once, for one sample",
-    "latency": "the measured time of a run: 60% or 12ms (see --provider, --threads, --shape)",
+    "latency": "the measured time of a run: 60% or 12ms (see --provider, --threads, --sizes)",
 }

@@ -12,6 +12,7 @@ from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.group import request
+from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
@@ -30,6 +31,7 @@ class ApplyArgs:
     output: str
     zero: bool
     verify: bool
+    sizes: Sizes
     data: Data
     recover: str
     accept_damage: bool
@@ -54,6 +56,7 @@ class ApplyArgs:
 @click.argument("plan")
 @click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
 @click.option("--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere).")
+@shapes
 @shared.verify
 @data
 @recovery("least-squares", RECOVERY)
@@ -77,7 +80,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):
         paths.check_row_map(args.output, inputs=[args.model, args.plan], force=args.force)
-    source = paths.load(args.model)
+    source = args.sizes.load(args.model)
     paths.check_output(source, args.output, force=args.force)
     console.progress("rewriting")
     done = _executed(source, steps, args)
@@ -131,7 +134,8 @@ def _report(
         console.put_json(
             plain.header("report")
             | {"model": before[0], "output": after[0]}
-            | {"before": plain.cost(costs[0]), "after": plain.cost(costs[1]), "groups": plain.steps(plan)}
+            | {"before": plain.cost(costs[0]), "after": plain.cost(costs[1])}
+            | {"mended": list(before[1].mended), "groups": plain.steps(plan)}
             | {"io_changes": plain.io_changes(done.io_changes), "rows": plain.rows(done.rows)}
             | {"proof": None if done.verdict is None else plain.verdict(done.verdict)}
             | {"repair": None if done.repair is None else plain.repair(done.repair)}
@@ -139,7 +143,8 @@ def _report(
         )
         return
     tell = console.say if after[0] == paths.PIPE else console.put
-    lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.removal(plan)]
+    lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.mends(before[1])]
+    lines += text.removal(plan)
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
     if done.verdict is not None:
         lines.append(text.entry("proof", text.proof(done.verdict)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -10,6 +10,7 @@ from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import request
+from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Counts
 
@@ -23,7 +24,17 @@ class BenchArgs:
     seconds: float
     runs: int
     place: Where
+    sizes: Sizes
     as_json: bool
+
+    @property
+    def settled_sizes(self) -> Sizes:
+        """The sizes of the inputs, without that of the first axis where batches say it."""
+        if not self.batches:
+            return self.sizes
+        return replace(
+            self.sizes, shapes={n: (None, *shape[1:]) if shape else () for n, shape in self.sizes.shapes.items()}
+        )
 
 
 @click.command()
@@ -41,6 +52,7 @@ class BenchArgs:
     "--runs", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="Fewest runs to measure."
 )
 @place
+@sizes
 @shared.as_json
 @shared.conversation
 @request(BenchArgs)
@@ -56,8 +68,8 @@ def bench(console: Console, args: BenchArgs) -> None:
     from onnxprune.runtime import bench as benching
 
     results = benching.bench(
-        [paths.load(name) for name in args.models],
-        place=args.place.settled(),
+        [args.settled_sizes.load(name) for name in args.models],
+        place=args.place.settled(args.sizes.numbers),
         batches=args.batches,
         seconds=args.seconds,
         runs=args.runs,

@@ -6,6 +6,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 
 
@@ -13,9 +14,10 @@ from onnxprune.cli.output import Console
 @click.argument("first")
 @click.argument("second")
 @click.option("--all", "every", is_flag=True, help="Show layers that are the same too.")
+@shapes
 @shared.as_json
 @shared.conversation
-def diff(console: Console, first: str, second: str, every: bool, as_json: bool) -> None:
+def diff(console: Console, first: str, second: str, every: bool, sizes: Sizes, as_json: bool) -> None:
     """Compare the layers and costs of two models.
 
     Layers are matched by the names of their nodes. Costs are for one sample.
@@ -25,7 +27,7 @@ def diff(console: Console, first: str, second: str, every: bool, as_json: bool) 
     from onnxprune.cost import counts
     from onnxprune.report import data, text
 
-    before, after = counts.of(paths.load(first)), counts.of(paths.load(second))
+    before, after = counts.of(sizes.load(first)), counts.of(sizes.load(second))
     layers = data.pair(before.layers, after.layers)
     if as_json:
         console.put_json(

@@ -9,6 +9,8 @@ import click
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.selection import Policy, policy
+from onnxprune.cli.options.sizes import Sizes
+from onnxprune.cli.options.sizes import sizes as given_sizes
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
     help="Where the recipe goes; - is standard output.",
 )
 @policy
-@shared.sizes
+@given_sizes
 @shared.force
 @shared.conversation
-def init(console: Console, model: str, output: str, policy: Policy, sizes: dict[str, int], force: bool) -> None:
+def init(console: Console, model: str, output: str, policy: Policy, sizes: Sizes, force: bool) -> None:
     """Write a recipe for MODEL: every option of `prune`, with its default and what it means.
 
     Comments list the inputs, the groups and the barriers of the model. `onnxprune --config FILE prune` reads it.
@@ -44,15 +46,14 @@ def init(console: Console, model: str, output: str, policy: Policy, sizes: dict[
     from onnxprune.cost import counts
     from onnxprune.report import text
 
-    source = paths.load(model)
-    shared.check_sizes(source, sizes)
-    groups = policy.trace(source, sizes)
+    source = sizes.load(model)
+    groups = policy.trace(source, sizes.numbers)
     about = [
         f"Recipe for {paths.shown(model)}, to be read by",
         f"    onnxprune --config {output if output != paths.PIPE else 'FILE'} prune {model} -o small.onnx",
         "What is commented out has the value that it shows; where an example stands, it has none.",
         "",
-        *text.inspection(paths.shown(model), groups, counts.of(source, sizes), members=False),
+        *text.inspection(paths.shown(model), groups, counts.of(source, sizes.numbers), members=False),
         "",
         "inputs, for --data (names and shapes of arrays)",
         *map(_described, _inputs(source)),

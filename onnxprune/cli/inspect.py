@@ -12,6 +12,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import request
 from onnxprune.cli.options.selection import Policy, policy
+from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 
 
@@ -24,7 +25,7 @@ class InspectArgs:
     time: bool
     place: Where
     policy: Policy
-    sizes: dict[str, int]
+    sizes: Sizes
     as_json: bool
 
 
@@ -35,7 +36,7 @@ class InspectArgs:
 @click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")
 @place
 @policy
-@shared.sizes
+@sizes
 @shared.as_json
 @shared.conversation
 @request(InspectArgs)
@@ -50,12 +51,11 @@ def inspect(console: Console, args: InspectArgs) -> None:
     from onnxprune.cost import counts
     from onnxprune.report import data, text
 
-    source = paths.load(args.model)
-    shared.check_sizes(source, args.sizes)
+    source = args.sizes.load(args.model)
     console.progress("tracing")
-    groups = args.policy.trace(source, args.sizes)
-    total = counts.of(source, args.sizes)
-    times = timed.group_times(groups, args.place.settled(), console.progress) if args.time else None
+    groups = args.policy.trace(source, args.sizes.numbers)
+    total = counts.of(source, args.sizes.numbers)
+    times = timed.group_times(groups, args.place.settled(args.sizes.numbers), console.progress) if args.time else None
     if args.as_json:
         console.put_json(data.header("inspect") | {"model": args.model} | data.inspection(groups, total, times))
     else:

@@ -40,11 +40,7 @@ _COMPARING = "|".join(names.COMPARING_STRATEGIES)
 _FITTED_TO_DATA = "|".join(name for name in names.RECOVERIES if name not in names.RECOVERIES_WITHOUT_DATA)
 
 NEEDS = (
-    Need(
-        ("--provider", "--threads", "--shape"),
-        ("--time", "--latency", "--round-to auto"),
-        "nothing is timed",
-    ),
+    Need(("--provider", "--threads"), ("--time", "--latency", "--round-to auto"), "nothing is timed"),
     Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
     Need(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
     Need(

@@ -30,13 +30,18 @@ def arrow(source: str, target: str) -> str:
     return f"{shown(source)} -> {shown(target, 'standard output')}"
 
 
-def load(source: str) -> Model:
-    """Load a model from a path or from standard input."""
+def load(source: str, shapes: Mapping[str, Sequence[int | None]] | None = None) -> Model:
+    """Load a model from a path or from standard input.
+
+    Args:
+        source: what to load.
+        shapes: of inputs that the file leaves open.
+    """
     from onnxprune.model import load as load_model
 
     if source == PIPE:
         _refuse_terminal_input()
-    return load_model(source)
+    return load_model(source, shapes=shapes)
 
 
 def read_text(source: str) -> bytes:

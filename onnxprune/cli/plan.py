@@ -14,6 +14,7 @@ from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import request
 from onnxprune.cli.options.selection import selection
+from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class PlanArgs:
     model: str
     output: str
     options: Options
-    sizes: dict[str, int]
+    sizes: Sizes
     place: Where
     data: Data
     force: bool
@@ -45,7 +46,7 @@ class PlanArgs:
     help="Where the plan goes; - is standard output.",
 )
 @selection
-@shared.sizes
+@sizes
 @place
 @data
 @shared.force
@@ -62,13 +63,12 @@ def plan(console: Console, args: PlanArgs) -> None:
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.report import text
 
-    source = paths.load(args.model)
-    shared.check_sizes(source, args.sizes)
-    where = args.place.settled() if needs_tables(args.options) else None
+    source = args.sizes.load(args.model)
+    where = args.place.settled(args.sizes.numbers) if needs_tables(args.options) else None
     groups, made, reached = api.plan_for(
         source,
         args.options,
-        sizes=args.sizes,
+        sizes=args.sizes.numbers,
         data=args.data.source,
         samples=args.data.samples,
         place=where,

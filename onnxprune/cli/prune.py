@@ -16,6 +16,7 @@ from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import request
 from onnxprune.cli.options.search import Wanted, targets
 from onnxprune.cli.options.selection import selection
+from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
@@ -37,7 +38,7 @@ class PruneArgs:
     model: str
     output: str | None
     options: Options
-    sizes: dict[str, int]
+    sizes: Sizes
     verify: bool
     time: bool
     place: Where
@@ -84,7 +85,7 @@ class PruneArgs:
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
 @selection
-@shared.sizes
+@sizes
 @shared.verify
 @click.option("--time", is_flag=True, help="Measure the result against MODEL, as --latency and --round-to auto do.")
 @place
@@ -108,8 +109,7 @@ def prune(console: Console, args: PruneArgs) -> None:
     """
     args.check()
     console.progress("loading")
-    source = paths.load(args.model)
-    shared.check_sizes(source, args.sizes)
+    source = args.sizes.load(args.model)
     if args.written is not None:
         paths.check_output(source, args.written, force=args.force)
     outcome, found = _pruned(console, source, args)
@@ -133,9 +133,9 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
 
     run: dict[str, Any] = {
         "samples": args.data.samples,
-        "sizes": args.sizes,
+        "sizes": args.sizes.numbers,
         "verify": args.verify,
-        "place": args.place.settled() if args.time or needs_tables(args.options) else None,
+        "place": args.place.settled(args.sizes.numbers) if args.time or needs_tables(args.options) else None,
         "recovery": Recovery(args.recover),
     }
     if args.wanted is None:

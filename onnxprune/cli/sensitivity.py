@@ -15,6 +15,7 @@ from onnxprune.cli.options.data import Data, data, evaluation, recovery
 from onnxprune.cli.options.execution import workers
 from onnxprune.cli.options.group import request
 from onnxprune.cli.options.selection import choice
+from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Ratios
 from onnxprune.errors import UsageError
@@ -37,7 +38,7 @@ class SensitivityArgs:
     recover: str
     data: Data
     options: Options
-    sizes: dict[str, int]
+    sizes: Sizes
     workers: Any
     cache: Cache
     picture: str | None
@@ -64,7 +65,7 @@ class SensitivityArgs:
         return Settings(
             self.ratios,
             self.data.samples,
-            self.sizes,
+            self.sizes.numbers,
             None if self.evaluate is None else Evaluation(self.evaluate),
             None if self.recover == "none" else Recovery(self.recover),
         )
@@ -92,7 +93,7 @@ class SensitivityArgs:
 @recovery("none", "Re-fit what is behind a cut before every measurement.")
 @data
 @choice
-@shared.sizes
+@sizes
 @workers(None)
 @cached("measurement")
 @click.option("--picture", metavar="FILE", help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
@@ -112,8 +113,7 @@ def sensitivity(console: Console, args: SensitivityArgs) -> None:
     from onnxprune.pipelines.sensitivity import measure
     from onnxprune.report import sensitivity as report
 
-    source = paths.load(args.model)
-    shared.check_sizes(source, args.sizes)
+    source = args.sizes.load(args.model)
     found = measure(
         source,
         args.options,

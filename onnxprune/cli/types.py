@@ -55,16 +55,18 @@ class Pair(click.ParamType):
 
 
 class Shape(click.ParamType):
-    """The sizes of an input: `1x3x224x224`; a scalar's is empty."""
+    """The sizes of an input: `1x3x224x224`, `?x3` where the first is left open; a scalar's is empty."""
 
     name = "shape"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int | None, ...]:
         """Read a shape."""
+        if isinstance(value, tuple):
+            return value
         sizes = str(value).strip().lower().split("x") if str(value).strip() else []
-        if not all(s.isdecimal() and int(s) > 0 for s in sizes):
+        if not all(s == "?" or (s.isdecimal() and 0 < int(s) < 1 << 31) for s in sizes):
             self.fail(f"'{value}' is not a shape: write 1x3x224x224", param, ctx)
-        return tuple(map(int, sizes))
+        return tuple(None if s == "?" else int(s) for s in sizes)
 
 
 class Multiple(click.ParamType):

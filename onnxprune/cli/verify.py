@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.group import request
+from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed
 
 
+@dataclass(frozen=True)
+class VerifyArgs:
+    """What `verify` is asked for."""
+
+    original: str
+    pruned: str
+    plan: str
+    sizes: Sizes
+    data: Data
+    as_json: bool
+
+
 @click.command()
+@heeded
 @click.argument("original")
 @click.argument("pruned")
 @click.option("--plan", metavar="FILE", required=True, help="The plan that says what was removed.")
+@shapes
+@data
 @shared.as_json
 @shared.conversation
-def verify(console: Console, original: str, pruned: str, plan: str, as_json: bool) -> None:
+@request(VerifyArgs)
+def verify(console: Console, args: VerifyArgs) -> None:
     """Prove that PRUNED is what the plan makes of ORIGINAL.
 
     PRUNED must be valid, run, and give the same outputs as ORIGINAL with everything masked that the plan
-    removes. The exit code is 1 where it does not.
+    removes. The exit code is 1 where it does not. The inputs are random, or, where ORIGINAL does not run on
+    these, those of --data.
     """
-    paths.check_one_pipe(original, pruned, plan)
+    paths.check_one_pipe(args.original, args.pruned, args.plan)
     console.progress("loading")
     from onnxprune import api
     from onnxprune.report import data, text
     from onnxprune.rewriting import Plan
 
-    steps = Plan.from_json(paths.read_text(plan))
-    models = paths.load(original), paths.load(pruned)
+    steps = Plan.from_json(paths.read_text(args.plan))
+    original, pruned = args.sizes.load(args.original), paths.load(args.pruned)
     console.progress("proving")
-    verdict = api.prove(*models, steps)
-    if as_json:
-        console.put_json(data.header("verdict") | data.verdict(verdict))
+    verdict = api.prove(original, pruned, steps, data=args.data.source, samples=args.data.samples)
+    if args.as_json:
+        console.put_json(data.header("verdict") | {"mended": list(original.mended)} | data.verdict(verdict))
     elif verdict.ok and not console.quiet:
-        console.put(f"{paths.shown(pruned)}: {text.proof(verdict)}")
+        console.put([*text.mends(original), f"{paths.shown(args.pruned)}: {text.proof(verdict)}"])
         console.detail(f"checked: {', '.join(verdict.checks)}")
     if not verdict.ok:
         raise GoalMissed(
-            f"{paths.shown(pruned)} is not what the plan makes of {paths.shown(original)}: {verdict.problem}"
+            f"{paths.shown(args.pruned)} is not what the plan makes of {paths.shown(args.original)}: {verdict.problem}"
         )

@@ -30,7 +30,7 @@ def load(
     *,
     check: bool = True,
     folder: str | os.PathLike[str] | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
 ) -> Model:
     """Loads a model.
 
@@ -40,14 +40,17 @@ def load(
         check: refuse what ONNX's checker refuses, and external data that is missing, short or out of bounds; what can
             be put right in one way only is mended first (see `model/mend.py`).
         folder: where external data is, if not next to the path.
-        shapes: sizes of inputs to which the file gives none; inputs that have a shape keep it.
+        shapes: sizes of inputs that the file leaves open, in part or whole; None for an axis that stays as it is.
 
     Raises:
-        UsageError: the source cannot be read.
+        UsageError: the source cannot be read, or an input has another shape.
         ModelError: it is not a valid model.
     """
     if isinstance(source, Model):
-        return source
+        if not shapes:
+            return source
+        proto, notes = mended(source.proto, shapes)
+        return replace(source, proto=proto, mended=(*source.mended, *notes))
     path = _path(source) if isinstance(source, str | os.PathLike) and source != "-" else None
     proto = _parse_file(path) if path else _parse_object(source)
     where = Path(folder) if folder is not None else path.parent if path else None

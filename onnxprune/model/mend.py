@@ -15,13 +15,14 @@ from onnxprune.model.protos import MICROSOFT, without_weights
 from onnxprune.model.rank_of_inputs import shape_by_readers
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.polynomials import Dims, symbol
+from onnxprune.model.shapes.symbols import dims_of, sizes_of
 from onnxprune.model.tensors import nodes
 from onnxprune.system import killable
 
 # Runs of shape inference, between which outputs of ONNX Runtime's own operators become known.
 _MOST_ROUNDS = 64
-# Input -> its sizes, as the caller gave them.
-Shapes = Mapping[str, Sequence[int]]
+# Input -> its sizes, as the caller gave them; a None leaves an axis as it is.
+Shapes = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def mended(proto: ModelProto, shapes: Shapes | None = None) -> tuple[ModelProto,
 
     Args:
         proto: the model; never changed.
-        shapes: sizes of inputs to which the file gives none.
+        shapes: sizes of inputs that the file leaves open.
 
     Raises:
-        UsageError: no input is called like one of `shapes`.
+        UsageError: no input is called like one of `shapes`, or it has another shape.
     """
     shapes = dict(shapes or {})
     _check_names(proto, shapes)
@@ -249,7 +250,7 @@ def _give_shapes(proto: ModelProto, shapes: Shapes) -> list[str]:
             dims = shape_by_readers(proto.graph, value.name)
         if dims is not None:
             _put_shape(value, dims)
-            done.append(f"'{value.name}' is [{', '.join('?' if d is None else str(d) for d in dims)}]")
+            done.append(f"'{value.name}' is {_bracketed(dims)}")
     return done
 
 
@@ -260,6 +261,34 @@ def _put_shape(value: ValueInfoProto, dims: Iterable[int | None]) -> None:
         dim = shape.dim.add()
         if size is not None:
             dim.dim_value = size
+
+
+def _open_sizes(proto: ModelProto, shapes: Shapes) -> dict[str, int]:
+    """Numbers that the caller gives to symbolic axes of inputs that have a shape.
+
+    Raises:
+        UsageError: an input has another shape.
+    """
+    shaped = {value.name for value in proto.graph.input if not _lacks_shape(value)}
+    return sizes_of(proto.graph, {name: shape for name, shape in shapes.items() if name in shaped})
+
+
+def _are_open(proto: ModelProto, shapes: Shapes) -> bool:
+    return bool(shapes and _open_sizes(proto, shapes))
+
+
+def _fix_sizes(proto: ModelProto, shapes: Shapes) -> list[str]:
+    """Put numbers in the place of the symbolic axes, wherever the graph declares them."""
+    numbers, graph = _open_sizes(proto, shapes), proto.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim, called in zip(value.type.tensor_type.shape.dim, dims_of(value), strict=True):
+            if called in numbers:
+                dim.dim_value = numbers[str(called)]
+    return [f"'{value.name}' is {_bracketed(dims_of(value))}" for value in graph.input if value.name in shapes]
+
+
+def _bracketed(dims: Iterable[int | str | None]) -> str:
+    return f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
 
 
 def _outputs_are_incomplete(proto: ModelProto, _: Shapes) -> bool:
@@ -347,5 +376,6 @@ MENDS = (
     Mend("sorted", "nodes were not in the order in which they run", _is_unsorted, _sort),
     Mend("opsets", "operator sets were not imported", _lacks_imports, _import),
     Mend("inputs", "inputs had no shape", _inputs_lack_shapes, _give_shapes),
+    Mend("sizes", "sizes of inputs were open", _are_open, _fix_sizes),
     Mend("outputs", "outputs had no type or shape", _outputs_are_incomplete, _type_outputs),
 )

@@ -116,7 +116,7 @@ def _check_declared(proto: ModelProto, name: str) -> None:
             if kind == "input" and value.type.HasField("tensor_type") and not tensor.HasField("shape"):
                 raise ModelError(
                     f"{name}: graph input '{value.name}' has no shape, and its readers leave it open",
-                    hint=f"write it into the file, or load it in Python with shapes={{'{value.name}': (1, 3)}}",
+                    hint=f"give it one: --shape {value.name}=1x3 (in Python shapes={{'{value.name}': (1, 3)}})",
                 )
 
 

@@ -74,8 +74,9 @@ def execute(
         return Executed(zeroed(groups, away), groups, None)
     small = rewrite(groups, away)
     cut = Cut(groups, away)
-    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=plan.options.get("sizes"))
-    verdict = checked(groups, plan.removed, small, samples=runs[:1])[1] if verify else None
+    sizes = plan.options.get("sizes")
+    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
+    verdict = checked(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
     seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
     small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
     judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
@@ -83,6 +84,16 @@ def execute(
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, repair=repair, judged=judged)
 
 
-def prove(original: Model, pruned: Model, plan: Plan) -> Verdict:
-    """Prove that `pruned` is what `plan` makes of `original`."""
-    return checked(plan.trace(original), plan.removed, pruned)[1]
+def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, samples: int = 256) -> Verdict:
+    """Prove that `pruned` is what `plan` makes of `original`.
+
+    Args:
+        original: the model that the plan was made for.
+        pruned: what came of it.
+        plan: the plan.
+        data: inputs to run on where the original does not run on random ones.
+        samples: how many of them to read.
+    """
+    sizes = plan.options.get("sizes")
+    runs = [] if data is None else calibration.read(data, original, samples=samples, sizes=sizes)
+    return checked(plan.trace(original), plan.removed, pruned, given=sizes, samples=runs[:1])[1]

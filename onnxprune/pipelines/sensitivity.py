@@ -190,6 +190,7 @@ def sensitivity(
     ratios: Sequence[float] = RATIOS,
     metric: str = "",
     samples: int = 256,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
     evaluate: Any = None,
     recovery: str = "none",
     executor: Any = 1,
@@ -205,6 +206,7 @@ def sensitivity(
         ratios: shares of a group's units to remove, each measured by itself.
         metric: one of `METRICS`; "error" by default, or "value" where `evaluate` is given.
         samples: how many calibration samples to use.
+        shapes: of inputs that the file leaves open, as for `prune`.
         evaluate: your own measure (see `Evaluation`), higher is better, instead of the agreement of outputs.
         recovery: how to re-fit what is behind a cut before it is measured.
         executor: a number of local processes, a `concurrent.futures.Executor`, or a `distributed.Client`.
@@ -222,8 +224,8 @@ def sensitivity(
         evaluation=None if evaluate is None else Evaluation(evaluate),
         recovery=None if recovery == "none" else recover.Options(recovery),
     )
-    given = Options(**options)
-    return measure(load(source), given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)
+    model, given = load(source, shapes=shapes), Options(**options)
+    return measure(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)
 
 
 def measure(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.cost import Cost
     from onnxprune.cost.counts import Branches
     from onnxprune.cost.latency.timer import Timed
+    from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Verdict
     from onnxprune.recovery import Repair
@@ -103,7 +104,7 @@ def ratio(of: Ratio) -> str:
 
 def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
-    lines = [*costs(result.before, result.after), "", *mends(result.groups), *removal(result.plan)]
+    lines = [*costs(result.before, result.after), "", *mends(result.groups.model), *removal(result.plan)]
     lines += [
         *branches(branches_taken(result.groups.tracing)),
         *budgets(result.goals),
@@ -119,9 +120,9 @@ def outcome(result: Outcome) -> list[str]:
     return lines + locked(result.groups)
 
 
-def mends(groups: Groups) -> list[str]:
+def mends(model: Model) -> list[str]:
     """What was put right in the file when it was loaded."""
-    return [entry("mended", note) for note in groups.model.mended]
+    return [entry("mended", note) for note in model.mended]
 
 
 def repair(of: Repair) -> str:
@@ -296,7 +297,7 @@ def inspection(
         f"{numbers.size(cost.size)} of weights",
         f"{numbers.percent(held, total)} of the weights can be pruned, "
         f"in {numbers.plural(len(groups.groups), 'group')}",
-        *mends(groups),
+        *mends(groups.model),
         "",
         *_groups(groups.groups, times or {}, members=members),
     ]

@@ -34,10 +34,12 @@ class Place:
     Attributes:
         setting: provider and threads.
         shapes: of inputs, by name; symbolic axes that they leave open get small sizes, the first of an input 1.
+        sizes: numbers for symbolic axes, by their names.
     """
 
     setting: Setting = field(default_factory=Setting)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def bench(
     models = [load(source) for source in sources]
     with TemporaryDirectory(prefix="onnxprune-") as folder:
         paths = [_saved(model, Path(folder) / str(index)) for index, model in enumerate(models)]
-        made = [[feeds_of(m, setting, where.shapes, batch) for m in models] for batch in batches or (None,)]
+        made = [[feeds_of(m, where, batch) for m in models] for batch in batches or (None,)]
         timings = []
         for feeds in made:
             tell(f"timing {len(models)} models, batch {batch_of(models[0], feeds[0])}")
@@ -156,29 +158,26 @@ def entrant(model: Model | Path, setting: Setting, feeds: Feeds) -> paired_timin
     return opened
 
 
-def feeds_of(
-    model: Model, setting: Setting, shapes: Mapping[str, Sequence[int]], batch: int | None = None
-) -> dict[str, np.ndarray]:
+def feeds_of(model: Model, place: Place, batch: int | None = None) -> dict[str, np.ndarray]:
     """Random inputs that the model runs on.
 
     Args:
         model: the model.
-        setting: where it runs.
-        shapes: of inputs, by name.
-        batch: size of symbolic first axes; what `shapes` says, else 1, where None.
+        place: where it runs, and how large its inputs are.
+        batch: size of symbolic first axes; what `place` says, else 1, where None.
 
     Raises:
         UsageError: the model cannot have these shapes, or this batch.
         RunError: it does not run.
     """
     graph = model.proto.graph
-    given = sizes_of(graph, shapes)
+    given = {**place.sizes, **sizes_of(graph, place.shapes)}
     symbols = symbolic_dims(graph)
     firsts = [s for s, use in symbols.items() if use.axis == 0]
     if batch is not None and not firsts and batch != (own := _own_batch(model)):
         raise UsageError(f"{model.name} is made for batches of {own} only", hint="leave --batch out")
     given |= {s: batch or given.get(s, 1) for s in firsts}
-    return feeds_at(model, setting, given)
+    return feeds_at(model, place.setting, given)
 
 
 def feeds_at(model: Model, setting: Setting, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:

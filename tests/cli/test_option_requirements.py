@@ -18,7 +18,7 @@ TARGETS = "--max-drop, --min-sqnr or --max-divergence"
 @pytest.mark.parametrize(
     ("command", "given", "name", "add"),
     [
-        ("prune", ("--shape", "image=1x1x8x8"), "--shape", "--time, --latency or --round-to auto"),
+        ("prune", ("--provider", "CUDA"), "--provider", "--time, --latency or --round-to auto"),
         ("prune", ("--threads", 1), "--threads", "--time, --latency or --round-to auto"),
         ("prune", ("--provider", "CPU", "--round-to", 8), "--provider", "--time, --latency or --round-to auto"),
         ("prune", ("--recover", "least-squares"), "--recover", "--data"),

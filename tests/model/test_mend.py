@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune import api
+from onnxprune import api, sensitivity
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import load
 from onnxprune.model.mend import MENDS
@@ -242,13 +242,76 @@ def open_input() -> ModelProto:
 def test_an_input_that_stays_open_is_named_and_can_be_given_a_shape() -> None:
     with pytest.raises(ModelError, match="graph input 'x' has no shape") as caught:
         load(open_input())
-    assert "shapes={'x': " in caught.value.hint
+    assert "--shape x=" in caught.value.hint and "shapes={'x': " in caught.value.hint
     model = load(open_input(), shapes={"x": (2, 2, 4)})
     assert model.mended == ("inputs had no shape: 'x' is [2, 2, 4]",)
     result = api.prune(model, 0.5)
     assert result.report.verdict is not None and result.report.verdict.ok
     with pytest.raises(UsageError, match="no input is called 'z'"):
         load(open_input(), shapes={"z": (1,)})
+
+
+def dims(value: ValueInfoProto) -> list[int | str]:
+    return [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
+
+
+def test_symbolic_sizes_become_numbers() -> None:
+    """Those that are given, wherever they are declared; no other."""
+    proto = recurrent()
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", FLOAT, ("steps", "batch", 8)))
+    proto.graph.value_info.append(helper.make_tensor_value_info("t", FLOAT, ("steps", "batch", 6)))
+    model = load(proto, shapes={"x": (5, None, 8)})
+    assert model.mended == ("sizes of inputs were open: 'x' is [5, batch, 8]",)
+    graph = model.proto.graph
+    assert [dims(v) for v in (*graph.input, *graph.output, *graph.value_info)] == [
+        [5, "batch", 8],
+        [5, "batch", 4],
+        [5, "batch", 6],
+    ]
+    assert dims(proto.graph.input[0]) == ["steps", "batch", 8]  # what was given is not changed
+    again = load(model, shapes={"x": (5, 2, 8)})
+    assert dims(again.proto.graph.output[0]) == [5, 2, 4] and len(again.mended) == 2
+    assert load(again, shapes={"x": (5, 2, 8)}).proto is again.proto  # nothing is open any more
+
+
+def test_sizes_without_a_name_become_numbers() -> None:
+    proto = convolutions()
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis in (0, 2, 3):
+            value.type.tensor_type.shape.dim[axis].Clear()
+    model = load(proto, shapes={"x": (2, 3, 10, 12)})
+    assert dims(model.proto.graph.input[0]) == [2, 3, 10, 12]
+    result = api.prune(proto, 0.5, shapes={"x": (2, 3, 10, 12)})
+    assert dims(result.model.graph.input[0]) == [2, 3, 10, 12]
+    assert result.report.groups.model.mended == model.mended
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (5, 1, 9), (5, 1, 8, 1), ()])
+def test_another_shape_than_that_of_the_file_is_refused(shape: Sequence[int]) -> None:
+    with pytest.raises(UsageError, match="input 'x' cannot be"):
+        load(recurrent(), shapes={"x": shape})
+
+
+def test_two_sizes_for_one_symbol_are_refused() -> None:
+    proto = chain()
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", FLOAT, ("n", 8)))
+    proto.graph.input.append(helper.make_tensor_value_info("z", FLOAT, ("n", 3)))
+    with pytest.raises(UsageError, match="input 'z' cannot be 3x3"):
+        load(proto, shapes={"x": (2, 8), "z": (3, 3)})
+
+
+@pytest.mark.parametrize("proto", [open_input(), recurrent()], ids=["lacks", "open"])
+def test_every_step_takes_shapes(proto: ModelProto) -> None:
+    if proto.graph.input[0].type.tensor_type.HasField("shape"):
+        proto.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    shapes = {"x": (2, 2, 4)} if len(proto.graph.initializer) == 3 else {"x": (5, 1, 8)}
+    assert api.trace(proto, shapes=shapes).groups
+    plan = api.make_plan(proto, 0.5, shapes=shapes)
+    small = api.apply(proto, plan, shapes=shapes)
+    assert tuple(dims(small.graph.input[0])) == shapes["x"]
+    assert api.prune(proto, 0.5, shapes=shapes).model == small
+    assert api.verify(proto, small, plan, shapes=shapes).ok
+    assert sensitivity(proto, "random", samples=8, shapes=shapes).curves
 
 
 def test_an_input_without_a_type_is_named() -> None:

@@ -173,8 +173,8 @@ def test_shapes_become_sizes():
 def test_feeds_take_the_shape_that_is_asked_for():
     model = load(str(MODELS / "bert.onnx"))
     name = model.proto.graph.input[0].name
-    assert feeds_of(model, Setting(threads=1), {name: (2, 5)})[name].shape == (2, 5)
-    assert feeds_of(model, Setting(threads=1), {name: (2, 5)}, batch=3)[name].shape == (3, 5)
+    assert feeds_of(model, Place(Setting(threads=1), {name: (2, 5)}))[name].shape == (2, 5)
+    assert feeds_of(model, Place(Setting(threads=1), {name: (2, 5)}), batch=3)[name].shape == (3, 5)
 
 
 def test_a_model_that_does_not_run_says_so():
@@ -182,7 +182,7 @@ def test_a_model_that_does_not_run_says_so():
     x = net.input(["n", "k"])
     net.output(net.add("MatMul", x, net.weight(5, 4)), ["n", 4])
     with pytest.raises(RunError, match="ONNX Runtime failed") as found:
-        feeds_of(net.model(), Setting(threads=1), {})
+        feeds_of(net.model(), ONE)
     assert "--shape" in found.value.hint
 
 

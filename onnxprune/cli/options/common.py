@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from onnxprune.cli.options.group import Command, group
+from onnxprune.cli.options.group import Command
 from onnxprune.cli.output import Console
-from onnxprune.cli.types import Pair
-from onnxprune.errors import UsageError
-
-if TYPE_CHECKING:
-    from onnxprune.model import Model
 
 
 def conversation(function: Command) -> Command:
@@ -42,34 +37,3 @@ accept_damage = click.option(
 )
 
 verify = click.option("--verify/--no-verify", default=True, help="Prove the result, by default; --no-verify skips it.")
-
-
-def _sizes(sizes: tuple[tuple[str, int], ...]) -> dict[str, int]:
-    return dict(sizes)
-
-
-# Numbers for symbolic axes by their names; the command gets `sizes`.
-sizes = group(
-    "sizes",
-    _sizes,
-    click.option(
-        "--sizes",
-        metavar="NAME=N",
-        type=Pair(click.IntRange(min=1)),
-        multiple=True,
-        help="Number to assume for a symbolic axis (batch=4) while shapes are worked out; may be repeated.",
-    ),
-)
-
-
-def check_sizes(model: Model, given: dict[str, int]) -> None:
-    """Refuse sizes for axes that the model does not have."""
-    from onnxprune.model.shapes.symbols import symbolic_dims
-
-    known = list(symbolic_dims(model.proto.graph))
-    for name in given:
-        if name not in known:
-            raise UsageError(
-                f"--sizes: no symbolic axis of {model.name} is called {name!r}",
-                hint=f"known: {', '.join(known)}" if known else "all axes of its inputs have a size",
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.options.group import Option, group
-from onnxprune.cli.types import Pair, Shape
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,29 +23,23 @@ class Where:
     Attributes:
         provider: execution provider of ONNX Runtime.
         threads: of a session; 0 is all cores.
-        shapes: sizes of inputs while times are measured.
     """
 
     provider: str
     threads: int
-    shapes: dict[str, tuple[int, ...]]
 
-    def settled(self) -> Place:
-        """The same, checked."""
+    def settled(self, sizes: Mapping[str, int]) -> Place:
+        """The same, checked, with numbers for symbolic axes."""
         from onnxprune.runtime import Setting
         from onnxprune.runtime.bench import Place
 
-        return Place(Setting(self.provider, self.threads), self.shapes)
-
-
-def _where(provider: str, threads: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Where:
-    return Where(provider, threads, dict(shapes))
+        return Place(Setting(self.provider, self.threads), sizes=sizes)
 
 
 # Where a model runs while it is timed; the command gets `place`.
 place = group(
     "place",
-    _where,
+    Where,
     click.option(
         "--provider",
         metavar="NAME",
@@ -55,14 +49,6 @@ place = group(
     ),
     click.option(
         "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
-    ),
-    click.option(
-        "--shape",
-        "shapes",
-        metavar="INPUT=SHAPE",
-        type=Pair(Shape()),
-        multiple=True,
-        help="Sizes of an input when times are measured, as in input=1x3x224x224; may be repeated.",
     ),
 )
 

@@ -79,7 +79,7 @@ class Timer:
     @cached_property
     def feeds(self) -> Mapping[str, np.ndarray]:
         """Inputs of the original."""
-        return feeds_of(self.model, self.place.setting, self.place.shapes)
+        return feeds_of(self.model, self.place)
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:

@@ -30,8 +30,8 @@ def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
     ]
 
 
-def sizes_of(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Numbers for the symbolic dims of a graph whose inputs have the given shapes.
+def sizes_of(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int | None]]) -> dict[str, int]:
+    """Numbers for the symbolic dims of a graph whose inputs have the given shapes; a None says nothing of its axis.
 
     Raises:
         UsageError: no input is called so, or it cannot have the shape.
@@ -43,11 +43,11 @@ def sizes_of(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> dic
             known = ", ".join(n for n in inputs if n not in {t.name for t in graph.initializer})
             raise UsageError(f"no input is called {name!r}", hint=f"known: {known}")
         dims = dims_of(inputs[name])
-        pairs = list(zip(dims, shape, strict=False))
+        pairs = [(dim, size) for dim, size in zip(dims, shape, strict=False) if size is not None]
         if len(dims) != len(shape) or any(
             size != (found.setdefault(d, size) if isinstance(d, str) else d) for d, size in pairs
         ):
-            asked, own = "x".join(map(str, shape)), "x".join(map(str, dims))
+            asked, own = ("x".join("?" if size is None else str(size) for size in of) for of in (shape, dims))
             raise UsageError(f"input {name!r} cannot be {asked}: it is {own}")
     return {str(symbol): size for symbol, size in found.items()}
 
