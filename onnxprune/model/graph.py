@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from onnxprune.model.protos import bodies, keep
 from onnxprune.model.traits import operators_where
 
 if TYPE_CHECKING:
@@ -57,3 +59,23 @@ def constant_value(model: Model, node: onnx.NodeProto) -> np.ndarray | None:
     if attribute.name in ("value_float", "value_floats"):
         return np.array(helper.get_attribute_value(attribute), np.float32)
     return None
+
+
+def remove_dead(graph: onnx.GraphProto, kept: AbstractSet[str] = frozenset()) -> None:
+    """Remove nodes, initializers and notes that no output depends on, but for the tensors `kept`."""
+    for body in (body for node in graph.node for body in bodies(node)):
+        remove_dead(body)
+    needed = {o.name for o in graph.output} | kept
+    for index in range(len(graph.node) - 1, -1, -1):
+        node = graph.node[index]
+        if any(o in needed for o in node.output):
+            needed.update(i for i in node.input if i)
+            needed.update(captured(node))
+        else:
+            del graph.node[index]
+    listed = {t.name for t in graph.initializer}
+    keep(graph.initializer, lambda tensor: tensor.name in needed)
+    keep(graph.sparse_initializer, lambda sparse: sparse.values.name in needed)
+    keep(graph.input, lambda value: value.name in needed or value.name not in listed)
+    made = {o for n in graph.node for o in n.output}
+    keep(graph.value_info, lambda info: info.name in made or info.name in needed)

@@ -13,10 +13,10 @@ from onnxprune.pipelines.prune import Clock, judged_outputs, repaired
 from onnxprune.proof import Verdict
 from onnxprune.proof.bisect import checked
 from onnxprune.recovery import Repair, recover
-from onnxprune.rewriting import Cut, Plan
+from onnxprune.rewriting import Cut, Plan, zeroed
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
-from onnxprune.rewriting.rewrite import rewrite, zeroed
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.agreement import Agreement
 from onnxprune.tracing import Groups
 

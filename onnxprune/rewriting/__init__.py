@@ -2,5 +2,6 @@
 
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Cut, gone
+from onnxprune.rewriting.zero import zeroed
 
-__all__ = ["Cut", "Plan", "gone"]
+__all__ = ["Cut", "Plan", "gone", "zeroed"]

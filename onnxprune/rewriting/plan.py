@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,16 +11,12 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
+from onnxprune.rewriting import plan_json
 from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
-FORMAT = "onnxprune-plan"
-VERSION = 1
-_WRITES = "`onnxprune plan` writes one"
 _OTHER = "it was made for another model: make one for this with `onnxprune plan`"
-# A list of numbers as `json` indents it: one line is easier to read and to edit.
-_NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,12 @@ class Step:
     scores: tuple[float, ...] = ()
     members: tuple[Mapping[str, Any], ...] = ()
     approximate: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """The step as `plan_json.from_text` returns it, in the order in which it is written."""
+        names = ("group", "kind", "exact", "approximate", "units", "size", "remove", "layout", "scores", "members")
+        values = ((name, getattr(self, name)) for name in names)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
 
 @dataclass(frozen=True)
@@ -120,15 +120,7 @@ class Plan:
         """The plan as text: one line per value that a person may edit."""
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
-        steps = [_step_json(step) for step in self.steps]
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "source": dict(self.source),
-            "options": dict(self.options),
-        }
-        text = json.dumps(head | {"groups": steps, "barriers": list(self.barriers)}, indent=1)
-        return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
+        return plan_json.to_text(self.source, self.options, [step.fields() for step in self.steps], self.barriers)
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
@@ -137,32 +129,9 @@ class Plan:
         Raises:
             UsageError: the text is not a plan of a version that is known; the first offence is named by its place.
         """
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"the plan is not JSON: {error}", hint=_WRITES) from None
-        _expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
-        _expect(
-            raw.get("version") == VERSION,
-            f"version {raw.get('version')!r} is not known, only {VERSION}",
-            "$.version",
-        )
-        groups = raw.get("groups", [])
-        _expect(isinstance(groups, list), "must be a list", "$.groups")
-        for name in ("source", "options"):
-            _expect(isinstance(raw.get(name, {}), dict), "must be an object", f"$.{name}")
-        sizes = raw.get("options", {}).get("sizes") or {}
-        _expect(
-            isinstance(sizes, dict) and all(_is_int(n) and n > 0 for n in sizes.values()),
-            "must be positive integers by name",
-            "$.options.sizes",
-        )
-        rows = raw.get("options", {}).get("rows") or []
-        _expect(isinstance(rows, list) and all(isinstance(n, str) for n in rows), "must be names", "$.options.rows")
-        barriers = raw.get("barriers", [])
-        _expect(isinstance(barriers, list), "must be a list", "$.barriers")
-        steps = tuple(_step(g, f"$.groups[{i}]") for i, g in enumerate(groups))
-        return Plan(steps, raw.get("source", {}), raw.get("options", {}), tuple(barriers))
+        raw = plan_json.from_text(text)
+        steps = tuple(Step(**fields) for fields in raw["steps"])
+        return Plan(steps, raw["source"], raw["options"], raw["barriers"])
 
 
 def make(
@@ -175,12 +144,12 @@ def make(
     """The plan that removes `chosen` (group name -> indices into its classes); `options` as they are written."""
     steps = tuple(
         Step(
-            group.name,
-            tuple(int(i) for i in chosen.get(group.name, ())),
-            len(group.classes),
-            group.units,
-            group.kind,
-            group.exact,
+            group=group.name,
+            remove=tuple(int(i) for i in chosen.get(group.name, ())),
+            size=len(group.classes),
+            units=group.units,
+            kind=group.kind,
+            exact=group.exact,
             scores=tuple(scores[group.classes].tolist()),
             approximate=group.approximate,
         )
@@ -257,64 +226,3 @@ def _check_fit(step: Step, group: Group, groups: Groups) -> None:
             f"{where} must lose the same share of each of its {len(ends)} rows",
             hint=f"parts 0 to {int(ends[0]) - 1} are the first row, and so on; the plan takes {counts.tolist()[:8]}",
         )
-
-
-def _step_json(step: Step) -> dict[str, Any]:
-    return {
-        "name": step.group,
-        "kind": step.kind,
-        "exact": step.exact,
-        "approximate": step.approximate,
-        "units": step.units,
-        "size": step.size,
-        "remove": list(step.remove),
-        "layout": step.layout,
-        "scores": list(step.scores),
-        "members": [dict(m) for m in step.members],
-    }
-
-
-def _step(raw: Any, where: str) -> Step:
-    _expect(isinstance(raw, dict), "must be an object", where)
-    _expect(isinstance(raw.get("name"), str), "must be a text", f"{where}.name")
-    for name in ("size", "units"):
-        _expect(_is_int(raw.get(name)) and raw[name] > 0, "must be a positive integer", f"{where}.{name}")
-    _expect(_is_int(raw.get("layout", 0)), "must be an integer", f"{where}.layout")
-    for name, test, what in (("remove", _is_int, "integers"), ("scores", _is_number, "numbers")):
-        values = raw.get(name, [])
-        _expect(
-            isinstance(values, list) and all(test(v) for v in values),
-            f"must be a list of {what}",
-            f"{where}.{name}",
-        )
-    members = raw.get("members", [])
-    _expect(
-        isinstance(members, list) and all(isinstance(m, dict) for m in members),
-        "must be objects",
-        f"{where}.members",
-    )
-    return Step(
-        raw["name"],
-        tuple(raw.get("remove", [])),
-        raw["size"],
-        raw["units"],
-        str(raw.get("kind", "channel")),
-        bool(raw.get("exact", True)),
-        raw.get("layout", 0),
-        tuple(raw.get("scores", [])),
-        tuple(members),
-        str(raw.get("approximate", "")),
-    )
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _expect(condition: bool, what: str, where: str) -> None:
-    if not condition:
-        raise UsageError(f"bad plan: {what} @ {where}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -15,14 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, settle
-from onnxprune.model.graph import captured, first_output
+from onnxprune.model.graph import captured, first_output, remove_dead
 from onnxprune.model.names import Names
-from onnxprune.model.protos import bodies, copy_except, keep
+from onnxprune.model.protos import copy_except
 from onnxprune.rewriting.removal import Cut
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
+
+# Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one.
+Versions = Mapping[str, Mapping[str, Axes | None]]
 
 
 def rewrite(groups: Groups, gone: Array) -> Model:
@@ -36,7 +38,7 @@ def rewrite(groups: Groups, gone: Array) -> Model:
 
 def rewritten(cut: Cut) -> Model:
     """The smaller model with its bodies laid out flat, as they were traced; not tidied up yet."""
-    return _Rewriting(cut.groups.tracing.model, cut).run()
+    return Rewriting(cut.groups.tracing.model, cut).run()
 
 
 def nested(model: Model, *, tidied: bool = True) -> Model:
@@ -44,7 +46,7 @@ def nested(model: Model, *, tidied: bool = True) -> Model:
     model = closed(model)
     graph = model.proto.graph
     if tidied:
-        drop_dead(graph, model.overridable)
+        remove_dead(graph, model.overridable)
     if model.proto.ir_version < 4:  # where every initializer must also be an input
         listed = {value.name for value in graph.input}
         graph.input.extend(
@@ -55,14 +57,6 @@ def nested(model: Model, *, tidied: bool = True) -> Model:
     return replace(model)  # without what it remembered of its graph
 
 
-def zeroed(groups: Groups, gone: Array) -> Model:
-    """The model in its original size, with the weights of the classes `gone` set to zero: those that `Cut.masks` names.
-
-    A constant that several nodes share and that they cut differently gets a copy per use.
-    """
-    return nested(_Zeroing(groups.tracing.model, Cut(groups, gone)).run(), tidied=False)
-
-
 def _sparse(dense: Array, like: onnx.SparseTensorProto) -> onnx.SparseTensorProto:
     """`dense` in coordinates, under the name of `like`."""
     index = np.flatnonzero(dense)
@@ -71,7 +65,7 @@ def _sparse(dense: Array, like: onnx.SparseTensorProto) -> onnx.SparseTensorProt
 
 
 @dataclass
-class _Rewriting:
+class Rewriting:
     """Builds the new graph, part by part."""
 
     model: Model
@@ -81,10 +75,12 @@ class _Rewriting:
 
     @property
     def groups(self) -> Groups:
+        """What was traced of the model."""
         return self.cut.groups
 
     @cached_property
     def names(self) -> Names:
+        """The names that are taken."""
         return Names(self.groups.model.proto.graph, self.model.proto.graph)
 
     def unique(self, stem: str) -> str:
@@ -107,21 +103,22 @@ class _Rewriting:
         return any(self.cut.removed(labels).any() for labels in self.groups.tracing.axes[key])
 
     def run(self) -> Model:
+        """Build the new model, flat."""
         old = self.model.proto
         proto = onnx.ModelProto()
         copy_except(old, proto, "graph")
         graph = proto.graph
         copy_except(old.graph, graph, "initializer", "sparse_initializer", "node", "value_info")
-        self._weights(graph)
-        self._nodes(graph)
-        self._infos(graph)
+        versions = self._versions()
+        self._weights(graph, versions)
+        self._nodes(graph, versions)
+        self._infos(graph, versions)
         settle(graph, self.groups.tracing.branch_taken, self._is_stale)
         return Model(proto, self.model.folder, self.model.path, self.values)
 
     # --- weights -----------------------------------------------------------------------------------------
 
-    def _weights(self, graph: onnx.GraphProto) -> None:
-        versions = self._versions()
+    def _weights(self, graph: onnx.GraphProto, versions: Versions) -> None:
         for tensor in self.model.proto.graph.initializer:
             for name, axes in (versions.get(tensor.name) or {tensor.name: None}).items():
                 if axes is None:
@@ -140,7 +137,6 @@ class _Rewriting:
                 value = self.model.array(name) if axes is None else self.remains(name, axes)
                 graph.sparse_initializer.append(_sparse(value, sparse))
                 graph.sparse_initializer[-1].values.name = new
-        self._constants = versions
 
     def _slice(self, graph: onnx.GraphProto, tensor: TensorProto, name: str, axes: Axes) -> None:
         new = graph.initializer.add()
@@ -156,8 +152,7 @@ class _Rewriting:
             new.doc_string = tensor.doc_string
             new.metadata_props.extend(tensor.metadata_props)
 
-    def _versions(self) -> dict[str, dict[str, Axes | None]]:
-        """Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one."""
+    def _versions(self) -> Versions:
         tracing = self.groups.tracing
         found: dict[str, dict[str, Axes | None]] = {}
         seen: dict[tuple[str, bytes], str] = {}
@@ -185,17 +180,17 @@ class _Rewriting:
 
     # --- nodes -------------------------------------------------------------------------------------------
 
-    def _nodes(self, graph: onnx.GraphProto) -> None:
+    def _nodes(self, graph: onnx.GraphProto, versions: Versions) -> None:
         traced = self.groups.tracing.by_output
         constants: dict[str, Array] = {}
         for node in self.model.proto.graph.node:
-            if node.output and self._constants.get(node.output[0]) and not self._is_computed(node.output[0]):
-                self._constant(graph, node, constants)
+            if node.output and versions.get(node.output[0]) and not self._is_computed(node.output[0]):
+                self._constant(graph, node, versions[node.output[0]], constants)
                 continue
             new = graph.node.add()
             new.CopyFrom(node)
             for slot, name in enumerate(node.output):
-                if self._is_computed(name) and self._constants.get(name):
+                if self._is_computed(name) and versions.get(name):
                     new.output[slot] = self.unique(f"{name}_whole")
                     constants[name] = self.remains(name, self.groups.tracing.axes[name])
             site, rule = traced.get(first_output(node), (None, None))
@@ -213,10 +208,16 @@ class _Rewriting:
     def _is_computed(self, name: str) -> bool:
         return name in self.groups.tracing.folded.makers
 
-    def _constant(self, graph: onnx.GraphProto, node: onnx.NodeProto, constants: dict[str, Array]) -> None:
+    def _constant(
+        self,
+        graph: onnx.GraphProto,
+        node: onnx.NodeProto,
+        copies: Mapping[str, Axes | None],
+        constants: dict[str, Array],
+    ) -> None:
         """The copies of a weight that a node makes."""
         source = node.output[0]
-        for name, axes in self._constants[source].items():
+        for name, axes in copies.items():
             new = graph.node.add()
             new.CopyFrom(node)
             new.output[0] = name
@@ -249,11 +250,11 @@ class _Rewriting:
 
     # --- the rest ----------------------------------------------------------------------------------------
 
-    def _infos(self, graph: onnx.GraphProto) -> None:
+    def _infos(self, graph: onnx.GraphProto, versions: Versions) -> None:
         """Sizes as they are now, of whatever the file declares: inputs, outputs and what is in between."""
         graph.value_info.extend(self.model.proto.graph.value_info)
         stored = {t.name: tuple(t.dims) for t in graph.initializer}
-        copies = {name: axes for versions in self._constants.values() for name, axes in versions.items()}
+        copies = {name: axes for made in versions.values() for name, axes in made.items()}
         for info in (*graph.value_info, *graph.input, *graph.output):
             axes = copies.get(info.name, self.groups.tracing.axes.get(info.name))
             shape = self.groups.facts.shapes.get(info.name)
@@ -266,56 +267,3 @@ class _Rewriting:
                     dim.Clear()
                     if fixed:
                         dim.dim_value = size
-
-
-class _Zeroing(_Rewriting):
-    """Sets to zero what would go, and leaves all sizes as they are."""
-
-    def remains(self, name: str, axes: Axes) -> Array:
-        tracing = self.groups.tracing
-        value = tracing.stored_value(name)
-        mask = self.cut.mask(self.groups.facts.shapes[name], axes)
-        assert value is not None
-        assert mask is not None
-        return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))
-
-    def sizes(self, old: Shape, axes: Axes) -> Shape:
-        return old
-
-    def is_cut(self, key: str) -> bool:
-        tracing = self.groups.tracing
-        if not self.cut.is_masked(key) or tracing.is_zero(tracing.weights[key]):
-            return False
-        # What stands for zero is stored in the weights that scales belong to.
-        return key not in tracing.scales and super().is_cut(key)
-
-    def _followed(
-        self, site: Site, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
-    ) -> Sequence[onnx.NodeProto]:
-        return [new]
-
-    def _is_stale(self, node: onnx.NodeProto) -> bool:
-        return False
-
-    def _infos(self, graph: onnx.GraphProto) -> None:
-        graph.value_info.extend(self.model.proto.graph.value_info)
-
-
-def drop_dead(graph: onnx.GraphProto, kept: AbstractSet[str] = frozenset()) -> None:
-    """Remove nodes, initializers and notes that no output depends on, but for the tensors `kept`."""
-    for body in (body for node in graph.node for body in bodies(node)):
-        drop_dead(body)
-    needed = {o.name for o in graph.output} | kept
-    for index in range(len(graph.node) - 1, -1, -1):
-        node = graph.node[index]
-        if any(o in needed for o in node.output):
-            needed.update(i for i in node.input if i)
-            needed.update(captured(node))
-        else:
-            del graph.node[index]
-    listed = {t.name for t in graph.initializer}
-    keep(graph.initializer, lambda tensor: tensor.name in needed)
-    keep(graph.sparse_initializer, lambda sparse: sparse.values.name in needed)
-    keep(graph.input, lambda value: value.name in needed or value.name not in listed)
-    made = {o for n in graph.node for o in n.output}
-    keep(graph.value_info, lambda info: info.name in made or info.name in needed)

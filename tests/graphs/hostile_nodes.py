@@ -19,8 +19,8 @@ from onnxprune.cost.counts import of_trace
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
 from onnxprune.proof.masked import masked
-from onnxprune.rewriting import Cut
-from onnxprune.rewriting.rewrite import rewrite, zeroed
+from onnxprune.rewriting import Cut, zeroed
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 
 # What stands in for an input: no elements, a number, other ranks, other types.

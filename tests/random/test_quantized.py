@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnxruntime import quantization as tools
 
-from onnxprune.rewriting.rewrite import drop_dead
+from onnxprune.model.graph import remove_dead
 from tests.graphs.net import feeds_of
 from tests.graphs.random_graphs import images, mixed, options, sequences
 from tests.random.test_graphs import LONG, check, quick
@@ -64,7 +64,7 @@ def quantised(proto: onnx.ModelProto, quantise: Quantise) -> onnx.ModelProto:
             path = str(Path(folder) / "model.onnx")
             quantise(proto, path)
             made = onnx.load(path)
-            drop_dead(made.graph)  # the tools leave notes on tensors that are gone
+            remove_dead(made.graph)  # the tools leave notes on tensors that are gone
             return made
     except Exception as error:  # not every graph can be quantised
         assume(False)

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 import onnxprune
 from onnxprune.layers import Parameters
 from onnxprune.model import Model, load, to_proto
-from onnxprune.rewriting.rewrite import rewrite, zeroed
+from onnxprune.rewriting import zeroed
+from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
 from tests.graphs.net import Net, array_of, ops_of, prune, run, shapes_of
 

@@ -1,0 +1,64 @@
+"""The model in its original size, with the weights of removed units set to zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from onnxprune.model import Model
+from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.rewrite import Rewriting, Versions, nested
+from onnxprune.tracing import Groups, Site
+from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.registry import Follow
+from onnxprune.typing import Array, Shape
+
+
+def zeroed(groups: Groups, gone: Array) -> Model:
+    """Set the weights of removed units to zero: those that `Cut.masks` names.
+
+    A constant that several nodes share and that they cut differently gets a copy per use.
+
+    Args:
+        groups: what was traced of the model.
+        gone: bool[classes], the classes that are removed.
+
+    Returns:
+        The model in its original size.
+    """
+    return nested(_Zeroing(groups.tracing.model, Cut(groups, gone)).run(), tidied=False)
+
+
+class _Zeroing(Rewriting):
+    """Sets to zero what would go, and leaves all sizes as they are."""
+
+    def remains(self, name: str, axes: Axes) -> Array:
+        tracing = self.groups.tracing
+        value = tracing.stored_value(name)
+        mask = self.cut.mask(self.groups.facts.shapes[name], axes)
+        assert value is not None
+        assert mask is not None
+        return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))
+
+    def sizes(self, old: Shape, axes: Axes) -> Shape:
+        return old
+
+    def is_cut(self, key: str) -> bool:
+        tracing = self.groups.tracing
+        if not self.cut.is_masked(key) or tracing.is_zero(tracing.weights[key]):
+            return False
+        # What stands for zero is stored in the weights that scales belong to.
+        return key not in tracing.scales and super().is_cut(key)
+
+    def _followed(
+        self, site: Site, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+    ) -> Sequence[onnx.NodeProto]:
+        return [new]
+
+    def _is_stale(self, node: onnx.NodeProto) -> bool:
+        return False
+
+    def _infos(self, graph: onnx.GraphProto, versions: Versions) -> None:
+        graph.value_info.extend(self.model.proto.graph.value_info)
