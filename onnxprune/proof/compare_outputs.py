@@ -40,6 +40,14 @@ def difference(wanted: object, found: object) -> float:
     return _of_reals(left, right)
 
 
+def magnitude(value: object) -> float:
+    """What `difference` divides by: the largest magnitude of an array of finite floats, 1.0 for any other output."""
+    found = np.asarray(value) if not isinstance(value, (Mapping, list)) else np.zeros(0, bool)
+    if not found.size or not is_real(found) or not math.isfinite(most := _largest(found.astype(np.float64))):
+        return 1.0
+    return max(most, SMALLEST)
+
+
 def is_real(value: np.ndarray) -> bool:
     """Whether an array holds floats, bfloat16 among them."""
     return value.dtype.kind in "fV" or value.dtype.name == "bfloat16"

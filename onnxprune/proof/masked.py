@@ -124,9 +124,11 @@ class _Reference:
         node.output[:] = small
         if follow is not None:
             constants: dict[str, Array] = {}
-            self.cut.followed(site, follow, node, self.name, constants)
+            edit = self.cut.followed(site, follow, node, self.name, constants)
             self.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
-        self.graph.node.append(node)
+            self.graph.node.extend([*edit.before, node, *edit.after])
+        else:
+            self.graph.node.append(node)
         for index, (name, axes) in enumerate(zip(full, outs, strict=True)):
             if name and axes is not None:
                 self._spread(small[index], name, self.groups.facts.shapes[name], axes)

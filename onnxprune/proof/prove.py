@@ -17,10 +17,11 @@ from onnxprune.proof import layerwise as inside
 from onnxprune.proof import stored_weights
 from onnxprune.proof import strength as strengths
 from onnxprune.proof.compare_outputs import differences
-from onnxprune.proof.layerwise import Layered, Layers
+from onnxprune.proof.layer_run import LayerRun
+from onnxprune.proof.layerwise import Layers
 from onnxprune.proof.masked import masked
 from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
-from onnxprune.proof.strength import Sample, Strength
+from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.rewriting import Cut, io_changes
 from onnxprune.runtime import Session
@@ -45,8 +46,6 @@ TOLERANCES: Mapping[int, float] = {
 # For what is no layer's, as an output behind a function that jumps, never more than the cap times the tolerance.
 # A layer alone adds up little rounding: its tolerance is that of the outputs, divided by SHARPER.
 SHARPER = 10.0
-NUDGES: Mapping[str, float] = {"float16": 1e-3, "float32": 1e-6, "float64": 1e-14}
-NOISE_DRAWS = 3
 NOISE_MARGIN = 10.0
 NOISE_CAP = 100.0
 
@@ -254,7 +253,7 @@ class _Proof:
         """
         layered = inside.layered(self.cut, pruned, tensors)
         samples = strengths.samples(self.cut, layered, self.seed)
-        run = _LayerRun(self.cut, self.feeds, wanted, layered, samples)
+        run = LayerRun(self.cut, self.feeds, wanted, layered, samples)
         with Session(run.model, optimised=self.optimised, limit=LONGEST_PROOF) as session:
             errors = run.errors(session, run.given)
             own = {n: self.tolerance / SHARPER if n in layered.made else self.tolerance for n in errors}
@@ -313,61 +312,6 @@ class _Proof:
             return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks, runnable=False)
         problem = f"the masked reference does not run: {error.message}"
         return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
-
-
-@dataclass(frozen=True)
-class _LayerRun:
-    """Runs of a pruned model whose layers read the masked original's values."""
-
-    cut: Cut
-    feeds: Mapping[str, np.ndarray]
-    wanted: Mapping[str, object]
-    layered: Layered
-    samples: Sequence[Sample]
-
-    @property
-    def model(self) -> Model:
-        """What is run."""
-        return strengths.opened(self.layered.model, self.samples)
-
-    @cached_property
-    def given(self) -> dict[str, np.ndarray]:
-        """Its inputs, without the sampled weights."""
-        layers = {name: np.asarray(self.wanted[name]) for name in self.layered.made}
-        return {**io_changes.feeds(self.cut, self.feeds), **layers}
-
-    def run(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> list[object]:
-        """All that is compared."""
-        weights = dict(strengths.inputs(self.samples, wrong=wrong))
-        return session.run({**given, **weights}, list(self.layered.ends.values()))
-
-    def errors(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> dict[str, float]:
-        """How far every output and every layer is off."""
-        ends = list(self.layered.ends)
-        return differences(ends, [self.wanted[n] for n in ends], self.run(session, given, wrong=wrong))
-
-    def noise(self, session: Session, seed: int) -> dict[str, float]:
-        """How far everything moves when the floats that are given move by a rounding error."""
-        rng = np.random.default_rng([seed, 1])
-        ends, still = list(self.layered.ends), self.run(session, self.given)
-        moved = dict.fromkeys(ends, 0.0)
-        for _ in range(NOISE_DRAWS):
-            again = self.run(session, {name: _nudged(x, rng) for name, x in self.given.items()})
-            for name, error in differences(ends, still, again).items():
-                moved[name] = max(moved[name], error)
-        return moved
-
-    def strength(self, session: Session, allowed: Mapping[str, float]) -> Strength:
-        """How many of the samples are noticed."""
-        return strengths.strength(self.cut, self.samples, self.errors(session, self.given, wrong=True), allowed)
-
-
-def _nudged(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same but for about one rounding error."""
-    nudge = NUDGES.get(value.dtype.name)
-    if nudge is None:
-        return value
-    return np.asarray(value * (1 + nudge * rng.uniform(-1, 1, value.shape))).astype(value.dtype)
 
 
 def tolerance_of(groups: Groups) -> float:

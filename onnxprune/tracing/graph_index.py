@@ -121,7 +121,26 @@ class Wiring:
         if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
             return False
         value = self.stored_value(name)
-        return value is not None and value.size > 1 and bool((value == value.reshape(-1)[0]).all())
+        return value is not None and value.size > 1 and _are_equal(value)
+
+    def filler(self, tensor: str) -> float | None:
+        """The number that all elements of a constant are; None where they differ, or no constant is known."""
+        if tensor not in self._fillers:
+            self._fillers[tensor] = self._filler(tensor)
+        return self._fillers[tensor]
+
+    @cached_property
+    def _fillers(self) -> dict[str, float | None]:
+        return {}
+
+    def _filler(self, tensor: str) -> float | None:
+        value = self.facts.values.get(tensor)
+        if self.is_overridable(tensor) or self.facts.dtypes.get(tensor) not in WEIGHT_TYPES:
+            return None
+        if value is None:
+            is_small = math.prod(self.facts.shapes.get(tensor, ())) <= LARGEST_UNSHARED
+            value = self.stored_value(tensor) if tensor in self.given and is_small else None
+        return float(value.flat[0]) if value is not None and value.size and _are_equal(value) else None
 
     def is_zero(self, tensor: str) -> bool:
         """Whether all elements of a tensor are zero, whatever the inputs are: it is filled so and only moved since."""
@@ -180,3 +199,7 @@ class Wiring:
         """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
         name = node.input[slot]
         return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
+
+
+def _are_equal(value: np.ndarray) -> bool:
+    return bool((value == value.flat[0]).all())

@@ -44,8 +44,14 @@ class Grower:
     def scalar(self, value: float) -> str:
         return self.net.const(np.float32(value))
 
-    def reduce_mean(self, x: str, axes: list[int]) -> str:
-        return self.net.listed("ReduceMean", x, axes, since=18)
+    def reduce_mean(self, x: str, axes: list[int], count: int) -> str:
+        """A mean over `count` positions, by that name or written as a sum."""
+        if self.chance():
+            return self.net.listed("ReduceMean", x, axes, since=18)
+        if self.chance():
+            x = self.net.add("Mul", x, self.scalar(1 / count))
+            return self.net.listed("ReduceSum", x, axes, since=13)
+        return self.net.add("Div", self.net.listed("ReduceSum", x, axes, since=13), self.scalar(count))
 
     def shape_part(self, x: str, axis: int) -> str:
         return self.net.add("Gather", self.net.add("Shape", x), self.net.ints(axis))

@@ -87,7 +87,7 @@ class Images(ImageMotifs, Grower):
         elif kind == "l2":
             y = self.net.add("LpNormalization", x, axis=1)
         else:
-            y = self.net.add("Sub", x, self.reduce_mean(x, [1]))
+            y = self.net.add("Sub", x, self.reduce_mean(x, [1], c))
         self.push(y, c)
 
     def step_residual(self) -> None:
@@ -145,7 +145,7 @@ class Images(ImageMotifs, Grower):
 
     def step_gate(self) -> None:
         x, c = self.now
-        mean = self.net.add("GlobalAveragePool", x) if self.chance() else self.reduce_mean(x, [2, 3])
+        mean = self.net.add("GlobalAveragePool", x) if self.chance() else self.reduce_mean(x, [2, 3], self.SIDE**2)
         inner = self.width(1, 6)
         gate = self.conv(self.net.add("Relu", self.conv(mean, c, inner)), inner, c)
         self.push(self.net.add("Mul", x, self.net.add("Sigmoid", gate)), c)

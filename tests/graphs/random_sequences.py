@@ -51,7 +51,7 @@ class Sequences(SequenceMotifs, Grower):
             return net.add("Div", w, net.add("Sqrt", net.listed("ReduceSum", net.add("Mul", w, w), [0], since=13)))
         if kind == "standardised":
             w = net.weight(size, out)
-            return net.add("Sub", w, self.reduce_mean(w, [0, 1]))
+            return net.add("Sub", w, self.reduce_mean(w, [0, 1], size * out))
         if kind == "softmax":
             return net.add("Transpose", net.add("Softmax", net.weight(out, size), axis=1), perm=[1, 0])
         if kind == "positive":
@@ -77,8 +77,8 @@ class Sequences(SequenceMotifs, Grower):
             return net.add("LayerNormalization", x, self.unit_scale(dim), net.weight(dim), epsilon=EPSILON)
         if kind == "rms" and net.opset >= 23:
             return net.add("RMSNormalization", x, self.unit_scale(dim), epsilon=EPSILON)
-        centred = x if kind == "rms" else net.add("Sub", x, self.reduce_mean(x, [2]))
-        power = self.reduce_mean(net.add("Mul", centred, centred), [2])
+        centred = x if kind == "rms" else net.add("Sub", x, self.reduce_mean(x, [2], dim))
+        power = self.reduce_mean(net.add("Mul", centred, centred), [2], dim)
         root = net.add("Sqrt", net.add("Add", power, self.scalar(EPSILON)))
         return net.add("Mul", net.add("Div", centred, root), self.unit_scale(dim))
 

@@ -13,7 +13,8 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.compare_outputs import difference
-from onnxprune.proof.prove import NOISE_MARGIN, NUDGES, TOLERANCES
+from onnxprune.proof.layer_run import NUDGES
+from onnxprune.proof.prove import NOISE_MARGIN, TOLERANCES
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds

@@ -502,3 +502,21 @@ def test_another_function_behind_the_last_layer_is_a_failure(kind: str) -> None:
     verdict = onnxprune.verify(squeezed(kind), wrong, result.plan)
     assert not verdict.ok
     assert list(verdict.wrong) == [squeezed(kind).graph.output[0].name]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_zeros_that_rounding_fills(seed: int) -> None:
+    """One channel is left, less its own mean: nothing, or what rounding makes of it."""
+    net = Net(17, seed=seed)
+    x = net.input([5, 6])
+    made = net.add("MatMul", x, net.weight(6, 4, name="w_in"))
+    mixed = net.add("MatMul", net.add("Softmax", net.input([5, 5]), axis=1), made)
+    both = net.add("Add", made, mixed)
+    less = net.add("Sub", both, net.add("ReduceMean", both, axes=[-1]))
+    square = net.add("ReduceMean", net.add("Mul", less, less), axes=[-1])
+    normed = net.add("Div", less, net.add("Sqrt", net.add("Add", square, net.const(np.float32(1e-2)))))
+    scaled = net.add("Mul", normed, net.const(np.ones(4, np.float32), "scale"))
+    net.output(net.add("MatMul", scaled, net.weight(4, 3)), [5, 3])
+    outcome = prune(net.proto(), 0.9)
+    assert outcome.rolled_back == ()
+    assert array_of(outcome.model, "scale").shape == (1,)

@@ -246,7 +246,7 @@ class _Step:
             attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             inputs = (scan.values[i] if i else None for i in node.input)
             results = evaluator(attrs, *inputs, outputs=len(node.output))
-        except (ValueError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             self._failed(node, str(error))
             return False
         for name, value in zip(node.output, results, strict=False):

@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
+from onnxprune.tracing.rules.means import average_of, averaged_letters, follow_count
 from onnxprune.tracing.rules.registry import rule
 from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
 from onnxprune.typing import Array
@@ -22,6 +23,7 @@ SPATIAL = "spatial axis of a convolution"
 def follow_group(edit: Edit, weight: int = 1) -> None:
     """`group` becomes the number of rows that remain."""
     group = _groups(edit.site)
+    follow_count(edit)
     if group > 1:
         left = int(edit.kept(weight, 0).reshape(group, -1).any(axis=1).sum())
         if left != group:
@@ -91,10 +93,15 @@ def convolved(site: Site, slots: Slots, *, transposed: bool = False) -> list[Axe
     inputs[slots.w] = (*("cm" if transposed else "mc"), *kernel)
     for slot in slots.per_channel(site):
         inputs[slot] = ("m",)
+    mixes: list[Letter] = []
+    if slots == PLAIN and not transposed:
+        sizes = site.shape(slots.w)[2:]
+        mixes = averaged_letters(site, [("n", "c", *space), ("m", "c", *kernel)], ("n", "m"), math.prod(sizes))
     return through(
         site,
         inputs,
         [("n", "m", *output)],
+        mixes=mixes,
         fixes=dict.fromkeys(set(space) - set(output), SPATIAL),
         inherent=dict.fromkeys(kernel, KERNEL),
         zeros={} if slots.zero is None else {slots.x: slots.zero},
@@ -162,21 +169,26 @@ def _rows(line: Array, group: int, size: int) -> Array:
     return np.broadcast_to(line, (size,)).reshape(group, -1)
 
 
-@rule("Gemm", work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
+@rule("Gemm", follow=follow_count, work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def gemm(site: Site) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
     inputs, output = _gemm_letters(site)
+    mixes = averaged_letters(site, inputs, output, site.attrs.get("alpha", 1.0))
     if site.has(2):
         bias: list[Letter] = ["m", "n"]
         inputs.append(bias[2 - len(site.shape(2)) :])
-    return through(site, inputs, [output])
+    return through(site, inputs, [output], mixes=mixes)
 
 
-@rule("MatMul", work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)])
+@rule(
+    "MatMul",
+    follow=follow_count,
+    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
+)
 def matmul(site: Site) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
     a, b, out, batch = product_letters(site, 0, 1)
-    results = through(site, [a, b], [out])
+    results = through(site, [a, b], [out], mixes=averaged_letters(site, [a, b], out))
     note_heads(site, [a, b], batch)
     return results
 
@@ -244,14 +256,19 @@ def _einsum_work(site: Site) -> list[tuple[int | None, int]]:
     return list(seen.values())
 
 
-@rule("Einsum", work=_einsum_work)
+@rule("Einsum", follow=follow_count, work=_einsum_work)
 def einsum(site: Site) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
     inputs, output = _equation(site)
     for slot, term in enumerate(inputs):
         if len(set(term)) < len(term) and any(labels.ndim > 1 for labels in site.labels(slot)):
             raise Unsupported("an Einsum term repeats a letter")
-    results = through(site, inputs, [output])
+    mixes = averaged_letters(site, inputs, output)
+    if len(inputs) == 1:
+        axes = [a for a, letter in enumerate(inputs[0]) if letter not in output]
+        site.average = average_of(site, 0, axes)
+        mixes = [inputs[0][a] for a in site.average.axes] if site.average is not None else []
+    results = through(site, inputs, [output], mixes=mixes)
     if len(inputs) == 2:
         shared = [x for x in inputs[0] if x in inputs[1] and x in output]
         note_heads(site, inputs, shared)

@@ -127,6 +127,20 @@ class Edit:
             tensor = result
         return tensor
 
+    def multiply_input(self, slot: int, factor: Array) -> None:
+        """Multiply an input by a number, of its type, in front of the node."""
+        tensor = self.node.input[slot]
+        self.node.input[slot] = scaled = self.unique(f"{tensor}_scaled")
+        number = self.constant(factor, "factor")
+        self.before.append(helper.make_node("Mul", [tensor, number], [scaled], name=scaled))
+
+    def multiply_output(self, factor: Array) -> None:
+        """Multiply the first output by a number, of its type, behind the node."""
+        output = self.node.output[0]
+        self.node.output[0] = whole = self.unique(f"{output}_unscaled")
+        number = self.constant(factor, "factor")
+        self.after.insert(0, helper.make_node("Mul", [whole, number], [output], name=f"{whole}_scale"))
+
     def replace_by(self, value: Array) -> None:
         """Put a constant in place of the node."""
         del self.node.input[:], self.node.attribute[:]

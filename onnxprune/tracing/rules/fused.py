@@ -9,6 +9,7 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules import contraction
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
+from onnxprune.tracing.rules.means import averaged_letters, follow_count
 from onnxprune.tracing.rules.registry import rule
 from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
 
@@ -86,6 +87,7 @@ def _factor(site: Site, slot: int, last: tuple[str, str]) -> list[Letter]:
     "FusedMatMul",
     "TransposeMatMul",
     domain=MICROSOFT,
+    follow=follow_count,
     work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, _factor(s, 0, ("m", "k")).index("k"))],
 )
 def fused_matmul(site: Site) -> list[Axes]:
@@ -93,7 +95,8 @@ def fused_matmul(site: Site) -> list[Axes]:
     a, b = _factor(site, 0, ("m", "k")), _factor(site, 1, ("k", "n"))
     batch: list[Letter] = [*range(2 - max(len(a), len(b)), 0)]
     output = [*batch, *("m" if "m" in a else ""), *("n" if "n" in b else "")]
-    results = through(site, [a, b], [output])
+    mixes = averaged_letters(site, [a, b], output, site.attrs.get("alpha", 1.0))
+    results = through(site, [a, b], [output], mixes=mixes)
     contraction.note_heads(site, [a, b], batch)
     return results
 
@@ -110,9 +113,12 @@ def gemm_fast_gelu(site: Site) -> list[Axes]:
     return through(site, [(*batch, "k"), ("k", "n"), *bias], [(*batch, "n")])
 
 
-rule("FusedGemm", domain=MICROSOFT, work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])(
-    contraction.gemm
-)
+rule(
+    "FusedGemm",
+    domain=MICROSOFT,
+    follow=follow_count,
+    work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)],
+)(contraction.gemm)
 
 
 @rule("FusedConv", domain=MICROSOFT, follow=contraction.follow_group, work=contraction.conv_work)

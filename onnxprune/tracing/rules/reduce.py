@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import through
+from onnxprune.tracing.rules.means import average_of, follow_count
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
 from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
@@ -16,9 +19,9 @@ ZERO_IS_NEUTRAL = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 ZERO_COUNTS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
 
 
-@rule(*ZERO_IS_NEUTRAL, *ZERO_COUNTS)
+@rule(*ZERO_IS_NEUTRAL, *ZERO_COUNTS, follow=follow_count)
 def reduce(site: Site) -> list[Axes]:
-    """Reduced axes are summed over (exact) or averaged over (approximate); the others are kept."""
+    """Reduced axes are summed over (exact) or averaged over (approximate, as is a sum x 1/C); the others are kept."""
     rank = len(site.shape(0))
     axes = site.listed("axes", 1)
     if not axes:
@@ -28,8 +31,11 @@ def reduce(site: Site) -> list[Axes]:
         output: list[Letter] = [f"one{a}" if a in axes else a for a in range(rank)]
     else:
         output = [a for a in range(rank) if a not in axes]
-    is_sum = site.node.op_type in ZERO_IS_NEUTRAL and not site.constant[0]
-    return through(site, [range(rank)], [output], mixes=() if is_sum else axes)
+    mixes: Sequence[Letter] = axes
+    if site.node.op_type in ZERO_IS_NEUTRAL and not site.constant[0]:
+        site.average = average_of(site, 0, axes)
+        mixes = site.average.axes if site.average is not None else ()
+    return through(site, [range(rank)], [output], mixes=mixes)
 
 
 @rule("ArgMax", "ArgMin")

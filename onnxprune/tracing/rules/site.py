@@ -38,6 +38,9 @@ class LabelState(Protocol):
     def stored_value(self, name: str) -> Array | None:
         """The value of a weight as it is stored."""
 
+    def filler(self, tensor: str) -> float | None:
+        """The number that all elements of a constant are; None where they differ, or no constant is known."""
+
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
 
@@ -80,6 +83,25 @@ class Reading:
     factors: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """A sum that is divided by how many positions it is over.
+
+    Attributes:
+        slot: the input that is summed.
+        axes: its axes whose positions are counted.
+        less: how many fewer positions are counted than there are: 1 for a sample variance.
+        power: for s times as many positions of equal value, the sum is s ** power times as large.
+        weight: the input that the positions are multiplied by, a constant of equal entries; None if there is none.
+    """
+
+    slot: int = 0
+    axes: tuple[int, ...]
+    weight: int | None = None
+    less: int = 0
+    power: float = 1.0
+
+
 # The stored value of an input that is a weight itself, else None.
 Stored = Callable[[int], Array | None]
 
@@ -112,6 +134,7 @@ class Site:
         constant: per input, whether it is computed from weights alone.
         readings: filled by rules, for the masked reference.
         encodings: filled by rules, by input: what the numbers of a quantised weight mean.
+        average: filled by rules: what a sum is a mean over; None where it is no mean.
         letters: filled by `through`: a letter per axis of every input (None where they play no part) and output.
     """
 
@@ -124,6 +147,7 @@ class Site:
     constant: list[bool]
     readings: list[Reading] = field(default_factory=list)
     encodings: dict[int, Encoding] = field(default_factory=dict)
+    average: Average | None = None
     letters: tuple[Sequence[list[Letter] | None], Sequence[list[Letter]]] = ((), ())
 
     @cached_property
