@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from onnxprune.allocation import Options
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
-    from onnxprune.pipelines.sensitivity import Sensitivity, sensitivity
+    from onnxprune.pipelines import Sensitivity
+    from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.rewriting import Plan
     from onnxprune.tracing import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
@@ -24,7 +25,7 @@ _HOMES = {
     "trace": "onnxprune.api",
     "verify": "onnxprune.api",
     "register_criterion": "onnxprune.criteria",
-    "Sensitivity": "onnxprune.pipelines.sensitivity",
+    "Sensitivity": "onnxprune.pipelines.sensitivity_report",
     "sensitivity": "onnxprune.pipelines.sensitivity",
     "Groups": "onnxprune.tracing.groups",
     "Plan": "onnxprune.rewriting.plan",

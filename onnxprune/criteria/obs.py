@@ -27,8 +27,9 @@ from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import Layer, layer_of
-from onnxprune.runtime import Walk
-from onnxprune.runtime.activations import Store, routes_of, tappable
+from onnxprune.model.run_order import tappable
+from onnxprune.runtime import Walk, routes_of
+from onnxprune.runtime.activations import Store
 from onnxprune.tracing import Group, Groups, Site
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array

@@ -11,8 +11,7 @@ import onnx
 
 from onnxprune.layers import Parameters, layer_of
 from onnxprune.model.telling_tensors import last_floats, unsqueezed
-from onnxprune.runtime import Walk
-from onnxprune.runtime.activations import entering, rerun, resumed, routes_of
+from onnxprune.runtime import Walk, entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array

@@ -18,8 +18,7 @@ import onnx
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, flattened
-from onnxprune.runtime import Walk
-from onnxprune.runtime.activations import routes_of
+from onnxprune.runtime import Walk, routes_of
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import retrace
 from onnxprune.typing import Array

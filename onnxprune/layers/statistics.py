@@ -10,8 +10,8 @@ import numpy as np
 
 from onnxprune.layers.effective import Weights
 from onnxprune.layers.readers import Reader, readers
-from onnxprune.runtime import Walk
-from onnxprune.runtime.activations import routes_of, tappable
+from onnxprune.model.run_order import tappable
+from onnxprune.runtime import Walk, routes_of
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 

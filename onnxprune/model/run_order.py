@@ -13,14 +13,15 @@ from functools import cached_property
 import onnx
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
-from onnxprune.model import control_flow
+from onnxprune.model import Model, control_flow
 from onnxprune.model.flatten import closed, handed_on, rename
 from onnxprune.model.graph import captured
-from onnxprune.model.model import Model
 from onnxprune.typing import Array
 
 # First output of a flat If -> the branch that is taken.
 Route = Mapping[str, str]
+# The route through a graph without branches.
+NO_ROUTE: Route = {}
 # What a name gets inside of a loop whose steps are looked at: outside it stands for all steps.
 INSIDE = "__in_a_step"
 
@@ -215,3 +216,24 @@ def reads(node: NodeProto) -> Iterator[str]:
     """The tensors that a node reads, in its bodies too."""
     yield from (name for name in node.input if name)
     yield from captured(node)
+
+
+def route_key(route: Route) -> tuple[tuple[str, str], ...]:
+    """A route as a key of a dictionary."""
+    return tuple(sorted(route.items()))
+
+
+def tappable(model: Model, routes: Sequence[Route]) -> frozenset[str]:
+    """The tensors that a walk along some routes can take: those outside of branches that no run takes."""
+    ways = {route_key(route): route for route in routes}
+    return frozenset[str]().union(*(Course(model, route).known for route in ways.values()))
+
+
+def counted(routes: Sequence[Route]) -> dict[str, dict[str, int]]:
+    """First output of every If that is met -> branch -> how many of the runs take it."""
+    found: dict[str, dict[str, int]] = {}
+    for route in routes:
+        for name, branch in route.items():
+            taken = found.setdefault(name, {})
+            taken[branch] = taken.get(branch, 0) + 1
+    return found

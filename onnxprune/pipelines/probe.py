@@ -26,8 +26,8 @@ from onnxprune.recovery import recover
 from onnxprune.rewriting import Cut, Plan, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Session, Walk
-from onnxprune.runtime.activations import Store, entering, rerun
+from onnxprune.runtime import Session, Walk, entering, rerun
+from onnxprune.runtime.activations import Store
 from onnxprune.runtime.agreement import Tally
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array

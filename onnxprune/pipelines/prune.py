@@ -19,6 +19,7 @@ from onnxprune.cost.latency.timer import Timed
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
+from onnxprune.model.run_order import counted
 from onnxprune.pipelines import iterative
 from onnxprune.proof import Verdict, prove, valid
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
@@ -28,7 +29,7 @@ from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime.activations import counted, routes_of
+from onnxprune.runtime import routes_of
 from onnxprune.runtime.agreement import Agreement
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxprune.errors import UsageError
-from onnxprune.pipelines.sensitivity import METRICS
+from onnxprune.pipelines.sensitivity_report import METRICS
 
 RISING = frozenset(("sqnr", "cosine", "top1", "value"))
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)

@@ -19,16 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx import helper
 
-from onnxprune.layers import Layer, Parameters, Weights, layer_of
+from onnxprune.layers import CONVOLUTIONS, Layer, Parameters, Weights, layer_of
 from onnxprune.layers.effective import Part
-from onnxprune.layers.linear import CONVOLUTIONS
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
 from onnxprune.recovery.fits import METHODS, Method
 from onnxprune.recovery.recover import Options, targets
 from onnxprune.recovery.targets import Kept, LayerTarget
 from onnxprune.rewriting import Cut
-from onnxprune.runtime.activations import resumed
+from onnxprune.runtime import resumed
 from onnxprune.tracing import Site
 from onnxprune.tracing.rules.pointwise import BINARY, UNARY
 from onnxprune.typing import Array

@@ -24,8 +24,8 @@ from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Targe
 from onnxprune.rewriting import Cut, io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
-from onnxprune.runtime import Walk
-from onnxprune.runtime.activations import MEMORY, routes_of
+from onnxprune.runtime import Walk, routes_of
+from onnxprune.runtime.activations import MEMORY
 from onnxprune.runtime.agreement import Agreement
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array

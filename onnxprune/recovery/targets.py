@@ -14,7 +14,7 @@ from onnxprune.layers.parameters import NORMS
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Onward
 from onnxprune.rewriting import Cut
-from onnxprune.runtime.activations import resumed
+from onnxprune.runtime import resumed
 from onnxprune.tracing import Site
 from onnxprune.typing import Array
 

@@ -11,8 +11,8 @@ from onnxprune.errors import UsageError
 from onnxprune.report.sensitivity import MEANING, fragile
 
 if TYPE_CHECKING:
+    from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.search import Found
-    from onnxprune.pipelines.sensitivity import Sensitivity
 
 # Curves that are named; the others are grey, so that a model of a hundred groups can be read.
 NAMED = 8

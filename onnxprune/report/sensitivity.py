@@ -8,7 +8,7 @@ from onnxprune.report import numbers
 from onnxprune.report.text import entry, table
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.sensitivity import Curve, Point, Sensitivity
+    from onnxprune.pipelines import Curve, Point, Sensitivity
 
 MEANING = {
     "error": "squared output error, relative to the deviation of the outputs",

@@ -11,8 +11,7 @@ from onnxprune.model.run_order import Course, Route
 from onnxprune.model.telling_tensors import last_floats
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Cut
-from onnxprune.runtime import Session
-from onnxprune.runtime.activations import resumed, routes_of
+from onnxprune.runtime import Session, resumed, routes_of
 from onnxprune.runtime.agreement import Agreement, Tally
 from onnxprune.typing import Array
 

@@ -48,7 +48,7 @@ class Step:
     approximate: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """The step as `plan_json.from_text` returns it, in the order in which it is written."""
+        """The step as `plan_json.parse` returns it, in the order in which it is written."""
         names = ("group", "kind", "exact", "approximate", "units", "size", "remove", "layout", "scores", "members")
         values = ((name, getattr(self, name)) for name in names)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
@@ -129,7 +129,7 @@ class Plan:
         Raises:
             UsageError: the text is not a plan of a version that is known; the first offence is named by its place.
         """
-        raw = plan_json.from_text(text)
+        raw = plan_json.parse(text)
         steps = tuple(Step(**fields) for fields in raw["steps"])
         return Plan(steps, raw["source"], raw["options"], raw["barriers"])
 

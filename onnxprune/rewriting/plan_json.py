@@ -22,14 +22,14 @@ def to_text(
     steps: Sequence[Mapping[str, Any]],
     barriers: Sequence[Mapping[str, Any]],
 ) -> str:
-    """Write a plan as text, one line per value that a person may edit; `steps` as `from_text` returns them."""
+    """Write a plan as text, one line per value that a person may edit; `steps` as `parse` returns them."""
     head = {"format": FORMAT, "version": VERSION, "source": dict(source), "options": dict(options)}
     groups = [{"name" if name == "group" else name: value for name, value in step.items()} for step in steps]
     text = json.dumps(head | {"groups": groups, "barriers": list(barriers)}, indent=1)
     return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
-def from_text(text: str | bytes) -> dict[str, Any]:
+def parse(text: str | bytes) -> dict[str, Any]:
     """Read the text of a plan: its source, options and barriers, and the fields of every step.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.model import Model, control_flow
-from onnxprune.model.run_order import Course, Route
-from onnxprune.model.tensors import dtype_of
+from onnxprune.model import Model
+from onnxprune.model.run_order import Course, Route, route_key
 from onnxprune.runtime.session import Session
+from onnxprune.runtime.subgraph import routes_of
 from onnxprune.typing import Array
 
 MEMORY = 4 << 30
-# The route through a graph without branches.
-NONE: Route = {}
 
 
 class Store:
@@ -132,9 +130,9 @@ class Walk:
         self._store = Store(memory)
         ways: dict[tuple[tuple[str, str], ...], _Way] = {}
         for route in self.routes:
-            if (key := _key(route)) not in ways:
+            if (key := route_key(route)) not in ways:
                 ways[key] = _Way(Course(model, route), self._wanted, threads)
-        self._ways = [ways[_key(route)] for route in self.routes]
+        self._ways = [ways[route_key(route)] for route in self.routes]
         self._runs: list[dict[str, Array]] = [dict(run) for run in runs]
         self._given = frozenset(self._runs[0]) if self._runs else frozenset()
 
@@ -200,114 +198,3 @@ class Walk:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._store.close()
-
-
-def _key(route: Route) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(route.items()))
-
-
-def routes_of(model: Model, runs: Sequence[Mapping[str, Array]], *, threads: int = 0) -> list[Route]:
-    """The branches that every run takes in a flat model, of all Ifs outside of loops.
-
-    Raises:
-        RunError: the runtime fails.
-    """
-    routes: list[dict[str, str]] = [{} for _ in runs]
-    waiting = list(range(len(runs))) if any(map(control_flow.is_flat, model.proto.graph.node)) else []
-    while waiting:
-        alike = [i for i in waiting if routes[i] == routes[waiting[0]]]
-        choices = Course(model, dict(routes[waiting[0]])).choices
-        if not choices:
-            waiting = [i for i in waiting if i not in alike]
-            continue
-        conditions = list(choices.values())
-        given, ways = [runs[i] for i in alike], [dict(routes[i]) for i in alike]
-        for place, values in zip(alike, resumed(model, given, conditions, routes=ways, threads=threads), strict=True):
-            for name, value in zip(choices, values, strict=True):
-                routes[place][name] = "then_branch" if np.reshape(value, -1)[0] else "else_branch"
-    return [*routes]
-
-
-def entering(
-    model: Model, changed: Collection[str], dtypes: Mapping[str, int], route: Route = NONE
-) -> list[str] | None:
-    """What the nodes that make the tensors `changed` read of others that are computed, or given.
-
-    None where something that is read is no array that can be held.
-    """
-    found = Course(model, route).entering(changed)
-    kinds = [dtypes.get(name) for name in found]
-    return found if all(kind and dtype_of(kind).kind != "V" for kind in kinds) else None
-
-
-def resumed(
-    model: Model,
-    held: Sequence[Mapping[str, Array]],
-    outputs: Sequence[str],
-    *,
-    routes: Sequence[Route] = (),
-    threads: int = 0,
-) -> Iterator[list[Any]]:
-    """The values of `outputs`, run by run, from the tensors that are held: only what lies between them runs."""
-    with ExitStack() as stack:
-        ready: dict[Any, tuple[Session | None, Mapping[str, Array]]] = {}
-        for given, route in zip(held, routes or [NONE] * len(held), strict=True):
-            if (key := _key(route)) not in ready:
-                course = Course(model, route)
-                stored = {n: model.array(n) for n in outputs if n in model.initializers and n not in given}
-                steps = sorted(course.before(set(outputs) - stored.keys(), given.keys()))
-                made = [n for n in dict.fromkeys(outputs) if n not in stored and n not in given]
-                session = None
-                if made:
-                    part = course.part(steps, _unmade(course, steps, given), made)
-                    session = stack.enter_context(Session(part, threads=threads))
-                ready[key] = session, stored
-            session, known = ready[key]
-            values: dict[str, Any] = {**given, **known}
-            if session is not None:
-                ran = session.run({name: given[name] for name in session.inputs})
-                values.update(zip(session.outputs, ran, strict=True))
-            yield [values[name] for name in outputs]
-
-
-def _unmade(course: Course, steps: Sequence[int], given: Mapping[str, Array]) -> dict[str, Array]:
-    """The values that are given, less those of tensors that some of the steps make all the same."""
-    made = {o for i in steps for o in (*course.steps[i].output, *course.steps[i].inner)}
-    return {name: value for name, value in given.items() if name not in made}
-
-
-def rerun(
-    model: Model,
-    held: Sequence[Mapping[str, Array]],
-    names: Sequence[str],
-    values: Sequence[Sequence[Any]],
-    changed: Collection[str],
-    *,
-    routes: Sequence[Route] = (),
-    threads: int = 0,
-) -> Iterator[Sequence[Any]]:
-    """The outputs `names`, run by run: those that are `changed` as `resumed` gives them, the others from `values`."""
-    anew = [name for name in names if name in changed]
-    if not anew:
-        yield from values
-        return
-    ran = resumed(model, held, anew, routes=routes, threads=threads)
-    for found, old in zip(ran, values, strict=True):
-        fresh = dict(zip(anew, found, strict=True))
-        yield [fresh.get(name, value) for name, value in zip(names, old, strict=True)]
-
-
-def tappable(model: Model, routes: Sequence[Route]) -> frozenset[str]:
-    """The tensors that a walk along some routes can take: those outside of branches that no run takes."""
-    ways = {_key(route): route for route in routes}
-    return frozenset[str]().union(*(Course(model, route).known for route in ways.values()))
-
-
-def counted(routes: Sequence[Route]) -> dict[str, dict[str, int]]:
-    """First output of every If that is met -> branch -> how many of the runs take it."""
-    found: dict[str, dict[str, int]] = {}
-    for route in routes:
-        for name, branch in route.items():
-            taken = found.setdefault(name, {})
-            taken[branch] = taken.get(branch, 0) + 1
-    return found

@@ -21,7 +21,7 @@ from onnxprune.calibration.preprocess import preprocess_of
 from onnxprune.cli import main, paths
 from onnxprune.errors import ModelError, RunError, Terminated, UsageError
 from onnxprune.model import load
-from onnxprune.pipelines.sensitivity import Sensitivity
+from onnxprune.pipelines import Sensitivity
 from onnxprune.recovery.recover import Options as Recovery
 from tests.graphs.net import Net, prune
 

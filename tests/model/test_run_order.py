@@ -14,8 +14,7 @@ from onnxprune.model import load
 from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course
 from onnxprune.report import data, text
-from onnxprune.runtime import Session, Walk
-from onnxprune.runtime.activations import routes_of
+from onnxprune.runtime import Session, Walk, routes_of
 from onnxprune.tracing import trace
 from onnxprune.typing import Array
 from tests.model.test_control_flow import into

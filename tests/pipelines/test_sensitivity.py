@@ -23,8 +23,8 @@ from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
 from onnxprune.errors import UsageError
 from onnxprune.model import load
-from onnxprune.pipelines import sensitivity as curves
-from onnxprune.pipelines.sensitivity import Curve, Point, Sensitivity, Settings, measure
+from onnxprune.pipelines import Curve, Point, Sensitivity, sensitivity_report
+from onnxprune.pipelines.sensitivity import Settings, measure
 from onnxprune.rewriting import Cut, gone
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
@@ -323,4 +323,4 @@ def test_a_front_that_cannot_be_held_is_none(kind):
 
 
 def test_the_command_line_offers_all_metrics_but_the_users_own():
-    assert {*METRICS, "value"} == set(curves.METRICS)
+    assert {*METRICS, "value"} == set(sensitivity_report.METRICS)

@@ -1,0 +1,105 @@
+"""Gemm, MatMul and Einsum as matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.layers.linear import Layer
+from onnxprune.tracing import Site
+from onnxprune.tracing.rules.contraction import letters
+from onnxprune.tracing.rules.site import Letter
+from onnxprune.typing import Array
+
+
+@dataclass(frozen=True)
+class Product(Layer):
+    """Gemm, MatMul or Einsum of an activation and a weight.
+
+    Attributes:
+        entering: letters of the activation.
+        factor: letters of the weight.
+        leaving: letters of the output.
+    """
+
+    entering: tuple[Letter, ...] = ()
+    factor: tuple[Letter, ...] = ()
+    leaving: tuple[Letter, ...] = ()
+
+    def _split(self) -> tuple[list[Letter], list[Letter], list[Letter], list[Letter]]:
+        """Letters of groups, of rows, contracted, and made by the weight."""
+        shared = [x for x in self.factor if x in self.entering]
+        batch = [x for x in shared if x in self.leaving]
+        inner = [x for x in shared if x not in self.leaving]
+        return batch, [x for x in self.entering if x not in shared], inner, [x for x in self.factor if x not in shared]
+
+    def matrix(self, weight: Array) -> Array:
+        """A weight as [groups, D, O]."""
+        batch, _, inner, outer = self._split()
+        turned = weight.transpose([self.factor.index(x) for x in (*batch, *inner, *outer)])
+        sizes = turned.shape
+        ends = len(batch), len(batch) + len(inner)
+        return turned.reshape(math.prod(sizes[: ends[0]]), math.prod(sizes[ends[0] : ends[1]]), -1)
+
+    def tensor(self, matrix: Array, shape: Sequence[int]) -> Array:
+        """The inverse of `matrix`."""
+        batch, _, inner, outer = self._split()
+        places = [self.factor.index(x) for x in (*batch, *inner, *outer)]
+        return matrix.reshape([shape[p] for p in places]).transpose(np.argsort(places))
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """The axes that the weight does not have."""
+        return [self.entering.index(a) for a in self._split()[1]]
+
+    def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
+        """Positions over all axes that the weight does not have."""
+        _, free, _, _ = self._split()
+        return rng.permutation(math.prod(x.shape[self.entering.index(a)] for a in free))[:most]
+
+    def rows(self, x: Array, places: Array) -> Array:
+        """Rows at `places`."""
+        batch, free, inner, _ = self._split()
+        turned = x.transpose([self.entering.index(a) for a in (*batch, *free, *inner)])
+        sizes = turned.shape
+        ends = len(batch), len(batch) + len(free)
+        flat = turned.reshape(math.prod(sizes[: ends[0]]), math.prod(sizes[ends[0] : ends[1]]), -1)
+        return np.ascontiguousarray(flat[:, places], np.float32)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the output lies in memory as its rows do."""
+        batch, free, _, outer = self._split()
+        return not batch and self.leaving == (*free, *outer)
+
+    def made(self, y: Array, places: Array, outputs: int) -> Array:
+        """The outputs at `places`."""
+        batch, free, _, outer = self._split()
+        if not self.in_order:
+            y = y.transpose([self.leaving.index(a) for a in (*batch, *free, *outer)])
+        groups = math.prod(y.shape[: len(batch)]) if batch else 1
+        return y.reshape(groups, -1, outputs)[:, places]
+
+
+def product_of(site: Site, node: onnx.NodeProto, weight: int) -> Product | None:
+    """View a traced product, in the form `node`, as a layer; None where an axis is repeated, summed or stretched."""
+    terms, leaving = letters(site)
+    entering, factor = terms[1 - weight], terms[weight]
+    shared = [x for x in factor if x in entering]
+    sizes = dict(zip(factor, site.shape(weight), strict=True)), dict(zip(entering, site.shape(1 - weight), strict=True))
+    plain = (
+        all(len(set(term)) == len(term) for term in terms)
+        and all(x in leaving for x in (*entering, *factor) if x not in shared)
+        and all(sizes[0][x] == sizes[1][x] for x in shared)
+        and any(x not in leaving for x in shared)
+    )
+    if not plain:
+        return None
+    is_gemm = site.node.op_type == "Gemm"
+    bias = 2 if is_gemm and site.attrs.get("beta", 1.0) == 1.0 and weight == 1 else None
+    scale = float(site.attrs.get("alpha", 1.0)) if is_gemm else 1.0
+    return Product(node, weight, scale, bias, tuple(entering), tuple(factor), tuple(leaving))
