@@ -200,7 +200,7 @@ class _Layout:
 
     @cached_property
     def facts(self) -> Facts:
-        """Static shapes; asked for only where a split needs the size of its axis."""
+        """Static shapes and values; asked for only where a split needs the size of its axis, or a place is computed."""
         return infer(self.model)
 
     @cached_property
@@ -214,10 +214,11 @@ class _Layout:
         return {node.output[0]: node for node in nodes if node.op_type == "Constant" and not node.domain}
 
     def constant(self, name: str) -> np.ndarray:
-        """The value of a constant integer tensor."""
+        """The value of an integer tensor that depends on nothing that the run alone knows."""
         if name in self.model.initializers and name not in self.model.overridable:
             return np.asarray(self.model.array(name))
-        value = constant_value(self.model, self._constants[name])
+        made = self._constants.get(name)
+        value = constant_value(self.model, made) if made else self.facts.values.get(name)
         if value is None:
             raise _Unknown
         return value

@@ -50,6 +50,16 @@ def chunked(net: Net, x: str) -> str:
     return str(net.add("Add", at(net, sequence, 1, np.int32), at(net, sequence, 0)))
 
 
+def halved(net: Net, x: str) -> str:
+    """Half of what an axis has, by its own size, and places that are computed from constants."""
+    size = net.add("Gather", net.add("Shape", x), net.ints(2))
+    half = net.add("Div", size, net.ints(2))
+    sequence = str(net.add("SplitToSequence", x, net.add("Concat", half, half, axis=0), axis=2))
+    one = net.const(1, dtype=np.int64)
+    first = net.add("SequenceAt", sequence, net.add("Sub", one, one))
+    return str(net.add("Add", first, net.add("SequenceAt", sequence, net.add("Neg", one))))
+
+
 def unbound(net: Net, x: str) -> str:
     """One by one along another axis, whose axis goes; the order is another afterwards."""
     sequence = parts(net, x, None, axis=1, keepdims=0)
@@ -98,6 +108,7 @@ def mixed(net: Net, x: str) -> str:
 CASES: list[tuple[Build, int, bool]] = [
     (sized, 4, True),
     (chunked, 4, True),
+    (halved, 4, True),
     (unbound, 8, False),
     (bound, 8, False),
     (gathered, 8, False),
