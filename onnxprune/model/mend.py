@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, defs, helper, shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    defs,
+    helper,
+    shape_inference,
+)
 
 from onnxprune.errors import UsageError
 from onnxprune.model.protos import MICROSOFT, without_weights
@@ -21,6 +31,8 @@ from onnxprune.system import killable
 
 # Runs of shape inference, between which outputs of ONNX Runtime's own operators become known.
 _MOST_ROUNDS = 64
+# The IR version from which on an initializer may be no graph input.
+_FIRST_UNLISTED = 4
 # Input -> its sizes, as the caller gave them; a None leaves an axis as it is.
 Shapes = Mapping[str, Sequence[int | None]]
 
@@ -221,6 +233,26 @@ def _import(proto: ModelProto, _: Shapes) -> list[str]:
     return [f"{domain} {version} is imported" for _, domain, version in missing]
 
 
+def _by_alias(proto: ModelProto) -> list[NodeProto]:
+    """Nodes of ONNX's own domain by its other name, where only its empty name is imported."""
+    found = []
+    for scope, root in ((proto, proto.graph), *((function, function) for function in proto.functions)):
+        if "ai.onnx" not in {opset.domain for opset in scope.opset_import}:
+            found += [node for node in nodes(root) if node.domain == "ai.onnx"]
+    return found
+
+
+def _is_by_alias(proto: ModelProto, _: Shapes) -> bool:
+    return bool(_by_alias(proto))
+
+
+def _drop_alias(proto: ModelProto, _: Shapes) -> list[str]:
+    found = _by_alias(proto)
+    for node in found:
+        node.domain = ""
+    return [f"that of {len(found)} is empty"]
+
+
 # --- types and shapes of inputs and outputs ---------------------------------------------------------------
 
 
@@ -372,8 +404,69 @@ def _dims(name: str, kind: TypeProto.Tensor) -> Dims:
     )
 
 
+# --- names and initializers -------------------------------------------------------------------------------
+
+
+def _nameless(proto: ModelProto) -> Iterator[GraphProto]:
+    return (scope for _, scope in _scopes(proto) if isinstance(scope, GraphProto) and not scope.name)
+
+
+def _lack_names(proto: ModelProto, _: Shapes) -> bool:
+    return any(True for _ in _nameless(proto))
+
+
+def _name_graphs(proto: ModelProto, _: Shapes) -> list[str]:
+    found = list(_nameless(proto))
+    for graph in found:
+        graph.name = "graph"
+    return [f"{len(found)} {'is' if len(found) == 1 else 'are'} called 'graph'"]
+
+
+def _repeated(graph: GraphProto) -> list[int]:
+    """The places of initializers that say again what one before them says."""
+    first: dict[str, TensorProto] = {}
+    return [i for i, tensor in enumerate(graph.initializer) if first.setdefault(tensor.name, tensor) is not tensor]
+
+
+def _are_repeated(proto: ModelProto, _: Shapes) -> bool:
+    return bool(_repeated(proto.graph))
+
+
+def _drop_repeated(proto: ModelProto, _: Shapes) -> list[str]:
+    """Drop initializers that are equal to an earlier one of their name; which of unequal ones is meant is in doubt."""
+    stored = proto.graph.initializer
+    places = _repeated(proto.graph)
+    first = {tensor.name: tensor for tensor in reversed(stored)}
+    if any(stored[place] != first[stored[place].name] for place in places):
+        return []
+    names = dict.fromkeys(stored[place].name for place in places)
+    for place in reversed(places):
+        del stored[place]
+    return [f"the first '{name}' stays" for name in names]
+
+
+def _unlisted(proto: ModelProto) -> list[TensorProto]:
+    """The initializers that are no graph inputs, where the IR version wants them to be."""
+    listed = {value.name for value in proto.graph.input}
+    return [t for t in proto.graph.initializer if t.name not in listed] if proto.ir_version < _FIRST_UNLISTED else []
+
+
+def _are_unlisted(proto: ModelProto, _: Shapes) -> bool:
+    return bool(_unlisted(proto))
+
+
+def _list_initializers(proto: ModelProto, _: Shapes) -> list[str]:
+    missing = _unlisted(proto)
+    proto.graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in missing)
+    return [f"{len(missing)} {'is listed' if len(missing) == 1 else 'are listed'}"]
+
+
 MENDS = (
+    Mend("names", "graphs had no name", _lack_names, _name_graphs),
+    Mend("repeated", "initializers were stored twice", _are_repeated, _drop_repeated),
+    Mend("listed", "initializers were no graph inputs, as IR version 3 wants", _are_unlisted, _list_initializers),
     Mend("sorted", "nodes were not in the order in which they run", _is_unsorted, _sort),
+    Mend("aliases", "nodes were of domain 'ai.onnx', which is not imported", _is_by_alias, _drop_alias),
     Mend("opsets", "operator sets were not imported", _lacks_imports, _import),
     Mend("inputs", "inputs had no shape", _inputs_lack_shapes, _give_shapes),
     Mend("sizes", "sizes of inputs were open", _are_open, _fix_sizes),

@@ -152,8 +152,6 @@ def _without_weights(proto: ModelProto, name: str) -> ModelProto:
         if weight in given and given[weight].HasField("shape") and len(given[weight].shape.dim) != len(dims):
             raise ModelError(f"{name}: initializer '{weight}' has {len(dims)} axes, but not as a graph input")
         if weight not in given:
-            if proto.ir_version < 4:
-                raise ModelError(f"{name}: initializer '{weight}' is no graph input, as IR version 3 wants")
             bare.graph.input.append(helper.make_tensor_value_info(weight, data_type, dims))
     for node in graph.node:
         plain = node.op_type == "Constant" and len(node.attribute) == len(node.output) == 1

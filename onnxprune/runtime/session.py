@@ -233,8 +233,14 @@ def _name_sizes(proto: onnx.ModelProto) -> None:
         )
 
 
+# Where in the runtime's source an error was raised: a file, a line and a function with its parameters.
+_RAISED_AT = re.compile(r"/onnxruntime_src/\S+ [^()]*\((?:[^()]|\([^()]*\))*\)\s*")
+
+
 def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of a message of the runtime, without the place in its source."""
+    lines = (_RAISED_AT.sub("", line) for line in str(error).splitlines())
+    return next((line for line in lines if line.strip()), type(error).__name__)
 
 
 def version() -> str:

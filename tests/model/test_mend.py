@@ -350,6 +350,64 @@ def test_functions_import_for_themselves() -> None:
     assert [o.domain for o in load(proto).proto.functions[0].opset_import] == ["", "com.microsoft"]
 
 
+# --- names and initializers -------------------------------------------------------------------------------
+
+
+def nameless(proto: ModelProto) -> None:
+    proto.graph.name = ""
+
+
+def stored_twice(proto: ModelProto) -> None:
+    proto.graph.initializer.append(proto.graph.initializer[0])
+
+
+def unlisted(proto: ModelProto) -> None:
+    proto.ir_version = 3
+
+
+def by_alias(proto: ModelProto) -> None:
+    for node in proto.graph.node:
+        node.domain = "ai.onnx"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "note"),
+    [
+        (nameless, "graphs had no name: 1 is called 'graph'"),
+        (stored_twice, "initializers were stored twice: the first 'w1' stays"),
+        (unlisted, "initializers were no graph inputs, as IR version 3 wants: 2 are listed"),
+        (by_alias, "nodes were of domain 'ai.onnx', which is not imported: that of 3 is empty"),
+    ],
+)
+def test_what_the_runtime_runs_is_mended(spoil: Callable[[ModelProto], None], note: str) -> None:
+    proto = chain()
+    spoil(proto)
+    before = proto.SerializeToString()
+    expected = run(proto, feed(1, 8))[0]
+    assert load(proto).mended == (note,)
+    result = api.prune(proto, 0.5)
+    onnx.checker.check_model(result.model, full_check=True)
+    assert result.report.verdict is not None and result.report.verdict.ok
+    np.testing.assert_array_equal(run(load(proto).proto, feed(1, 8))[0], expected)
+    assert proto.SerializeToString() == before
+
+
+def test_the_graphs_of_bodies_get_names() -> None:
+    bodies = {f"{side}_branch": branch(side, in_order=True) for side in ("then", "else")}
+    choice = helper.make_node("If", ["c"], ["y"], **bodies)
+    proto = of([choice], weight("w", 8, 4), numpy_helper.from_array(np.array(True), "c"))
+    proto.graph.node[0].attribute[0].g.name = ""
+    assert load(proto).mended == ("graphs had no name: 1 is called 'graph'",)
+
+
+def test_which_of_two_initializers_is_meant_is_in_doubt() -> None:
+    proto = chain()
+    proto.graph.initializer.append(weight("w1", 8, 16))
+    proto.graph.initializer[-1].raw_data = bytes(8 * 16 * 4)
+    with pytest.raises(ModelError, match="initializer 'w1' is defined twice"):
+        load(proto)
+
+
 def test_what_is_in_order_is_left_alone() -> None:
     for proto in (chain(), convolutions(), recurrent()):
         model = load(proto)
