@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, defs, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model.external import locate
-from onnxprune.model.mend import cycle
+from onnxprune.model.node_order import cycle
 from onnxprune.model.tensors import byte_size, check_stored, is_external, nodes, tensors
 from onnxprune.model.traps import refuse_traps
 from onnxprune.system import killable
