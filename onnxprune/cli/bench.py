@@ -12,7 +12,10 @@ from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
-from onnxprune.cli.types import Counts
+from onnxprune.cli.types import Counts, Seconds
+
+# Sessions of a model, times the longest that each of them goes on.
+MOST_RUNS = 6000
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,18 @@ class BenchArgs:
 @click.option(
     "--seconds",
     metavar="S",
-    type=click.FloatRange(0, 3600),
+    type=Seconds(0, 3600),
     default=2.0,
     show_default=True,
     help="Time to measure every model for, at every batch.",
 )
 @click.option(
-    "--runs", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="Fewest runs to measure."
+    "--runs",
+    metavar="N",
+    type=click.IntRange(1, MOST_RUNS),
+    default=20,
+    show_default=True,
+    help="Fewest runs to measure.",
 )
 @place
 @sizes

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
+
+# The largest size of an axis, and count of anything, that is taken for meant.
+LARGEST = 2**31 - 1
+# Letters of a value that a message shows.
+LONGEST_SHOWN = 60
 
 
 class Ratio(click.ParamType):
@@ -36,6 +42,17 @@ class Ratios(click.ParamType):
         return tuple(Ratio().convert(part, param, ctx) for part in parts)
 
 
+class Seconds(click.FloatRange):
+    """A time between two bounds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a time; what is no number lies between no bounds."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"'{value}' is not a time", param, ctx)
+        return found
+
+
 class Pair(click.ParamType):
     """`NAME=VALUE`, the value of another type."""
 
@@ -64,9 +81,10 @@ class Shape(click.ParamType):
         if isinstance(value, tuple):
             return value
         sizes = str(value).strip().lower().split("x") if str(value).strip() else []
-        if not all(s == "?" or (s.isdecimal() and 0 < int(s) < 1 << 31) for s in sizes):
-            self.fail(f"'{value}' is not a shape: write 1x3x224x224", param, ctx)
-        return tuple(None if s == "?" else int(s) for s in sizes)
+        found = tuple(None if size == "?" else _whole(size) for size in sizes)
+        if 0 in found:
+            self.fail(f"'{_short(value)}' is not a shape: write 1x3x224x224", param, ctx)
+        return found
 
 
 class Multiple(click.ParamType):
@@ -79,9 +97,10 @@ class Multiple(click.ParamType):
         text = str(value).strip().lower()
         if text == "auto":
             return text
-        if not text.isdecimal() or int(text) < 1:
-            self.fail(f"'{value}' is not a positive number, nor auto", param, ctx)
-        return int(text)
+        found = int(text) if text.isdecimal() and len(text) <= LONGEST_SHOWN else 0
+        if not found:
+            self.fail(f"'{_short(value)}' is not a positive number, nor auto", param, ctx)
+        return found
 
 
 class Counts(click.ParamType):
@@ -93,7 +112,19 @@ class Counts(click.ParamType):
         """Read a list."""
         if isinstance(value, tuple):
             return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"'{value}' is not a list of positive numbers: write 1,8", param, ctx)
-        return tuple(map(int, parts))
+        found = tuple(_whole(part.strip()) for part in str(value).split(","))
+        if 0 in found:
+            self.fail(f"'{_short(value)}' is not a list of positive numbers: write 1,8", param, ctx)
+        return found
+
+
+def _whole(text: str) -> int:
+    """The positive number that a text is; 0 where it is none, or larger than `LARGEST`."""
+    is_number = text.isdecimal() and len(text) <= len(str(LARGEST))
+    return number if is_number and (number := int(text)) <= LARGEST else 0
+
+
+def _short(value: Any) -> str:
+    """A value in a message."""
+    text = str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

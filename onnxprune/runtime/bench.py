@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
-from onnxprune.model.shapes.infer import infer
+from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import memory as footprint
 from onnxprune.runtime import paired_timing
 from onnxprune.runtime.paired_timing import Ratio
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.runtime.session import Deployed, Setting
+from onnxprune.system import check_fits
 
 Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str], object]
@@ -184,13 +186,16 @@ def feeds_at(model: Model, setting: Setting, sizes: Mapping[str, int]) -> dict[s
     """Random inputs that the model runs on, given numbers for its symbolic axes; others get small ones.
 
     Raises:
+        UsageError: the memory does not suffice.
         RunError: it does not run.
     """
     symbols, flat = symbolic_dims(model.proto.graph), flattened(inlined(model))
     failure: RunError | None = None
     with Deployed(model, setting) as session:
         for numbers, _ in candidate_sizes(symbols, sizes):
-            feeds = random_feeds(flat, infer(flat, {**numbers, **sizes}), np.random.default_rng(0))
+            facts = infer(flat, {**numbers, **sizes})
+            check_fits(f"a run of {model.name}", _least_memory(flat, facts))
+            feeds = random_feeds(flat, facts, np.random.default_rng(0))
             try:
                 session.run(feeds)
                 return feeds
@@ -198,6 +203,13 @@ def feeds_at(model: Model, setting: Setting, sizes: Mapping[str, int]) -> dict[s
                 failure = failure or error
     assert failure is not None
     raise RunError(f"{model.name}: {failure.message}", hint="say the shapes of its inputs: --shape input=1x3x224x224")
+
+
+def _least_memory(model: Model, facts: Facts) -> int:
+    """Bytes that a run takes at least: the inputs, as they are drawn, and the largest tensor."""
+    drawn = sum(8 * math.prod(facts.shapes.get(value.name, ())) for value in model.proto.graph.input)
+    largest = max((math.prod(shape) for shape in facts.shapes.values()), default=0)
+    return drawn + largest
 
 
 def _own_batch(model: Model) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure import kills, robustness
+from tests.measure import fuzz, kills, robustness
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
@@ -35,3 +35,11 @@ def test_every_part_is_there() -> None:
     assert sum(size for _, _, size in batches) >= 10_000 and len({str(b) for b in batches}) == len(batches)
     assert [n for start, stop in robustness.file_batches(2000) for n in range(start, stop)] == list(range(2000))
     assert [kills.KINDS[index] for index, _ in robustness.kill_batches(200)] == list(kills.KINDS)
+
+
+def test_an_internal_error_counts_as_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxprune import cli
+
+    for code in (70, 1, 99):
+        monkeypatch.setattr(cli, "main", lambda arguments, code=code: code)
+        assert fuzz.prune(tmp_path / "m.onnx", tmp_path / "out.onnx")["outcome"] in fuzz.FAILURES

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from onnxprune.runtime.bench import Place
 
 
+# Every session starts as many as it is asked for.
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class Where:
     """Where times are measured, as it was given; nothing is imported for it.
@@ -48,7 +52,12 @@ place = group(
         help="Execution provider of ONNX Runtime that times are measured on.",
     ),
     click.option(
-        "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
+        "--threads",
+        metavar="N",
+        type=click.IntRange(0, MOST_THREADS),
+        default=0,
+        show_default=True,
+        help="Threads; 0 is all cores.",
     ),
 )
 

@@ -9,7 +9,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options.group import group
-from onnxprune.cli.types import Pair, Shape
+from onnxprune.cli.types import LARGEST, Pair, Shape
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _sizes(sizes: tuple[tuple[str, int], ...] = (), shapes: tuple[tuple[str, Giv
 _NUMBERS = click.option(
     "--sizes",
     metavar="NAME=N",
-    type=Pair(click.IntRange(min=1)),
+    type=Pair(click.IntRange(1, LARGEST)),
     multiple=True,
     help="Number to assume for a symbolic axis (batch=4) while shapes are worked out, models run and times are "
     "measured; the axis stays symbolic. May be repeated.",
