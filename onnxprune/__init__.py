@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
+    from onnxprune.api import PruneResult, TrainResult, apply, make_plan, prune, trace, train, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.sensitivity import sensitivity
@@ -23,6 +23,8 @@ _HOMES = {
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
     "trace": "onnxprune.api",
+    "TrainResult": "onnxprune.api",
+    "train": "onnxprune.api",
     "verify": "onnxprune.api",
     "register_criterion": "onnxprune.criteria",
     "Sensitivity": "onnxprune.pipelines.sensitivity_report",
@@ -38,6 +40,7 @@ __all__ = [
     "Plan",
     "PruneResult",
     "Sensitivity",
+    "TrainResult",
     "apply",
     "make_plan",
     "prune",
@@ -45,6 +48,7 @@ __all__ = [
     "register_rule",
     "sensitivity",
     "trace",
+    "train",
     "verify",
 ]
 

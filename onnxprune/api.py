@@ -10,12 +10,14 @@ from onnxprune.allocation import Options
 from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
+from onnxprune.pipelines.train import Material, learn
 from onnxprune.proof import Verdict
-from onnxprune.recovery import recover
+from onnxprune.recovery import Training, TrainingOptions, recover
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
+from onnxprune.typing import Array
 
 # Input -> its shape, where the file leaves it open; a None leaves an axis as it is.
 Shapes = Mapping[str, Sequence[int | None]]
@@ -155,6 +157,57 @@ def prune(
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train` returns.
+
+    Attributes:
+        model: the trained model, of the kind that was given (a ModelProto for a path or bytes).
+        report: losses before and after, the learning rate, and the course of the run.
+    """
+
+    model: Any
+    report: Training
+
+
+def train(
+    source: Any,
+    data: Any,
+    steps: int,
+    *,
+    teacher: Any = None,
+    labels: str | None = None,
+    samples: int = 256,
+    shapes: Shapes | None = None,
+    masks: Mapping[str, Array] | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train a model by gradient steps; on held-out samples it never ends worse than it began.
+
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        data: inputs (see `calibration.read`), with labels unless there is a teacher.
+        steps: changes of the weights.
+        teacher: the model whose outputs are learned, usually the original; any source of a model.
+        labels: name of the labels in the data, for cross-entropy or a squared error.
+        samples: how many samples to use; a tenth of them judges.
+        shapes: of inputs, as for `prune`.
+        masks: initializer -> boolean array, false for elements that are zero and stay so.
+        options: the other fields of `TrainingOptions`: loss, rate, augment, batch, freeze, ...
+
+    Returns:
+        The trained model and the report.
+
+    Raises:
+        UsageError: an option is out of range, or data, teacher or labels do not fit the model.
+        ModelError: no weight can be trained, or an operator has no gradient.
+        RunError: the loss is not finite.
+    """
+    material = Material(data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes))
+    model, report = learn(load(source, shapes=shapes), material, TrainingOptions(steps, **options), masks=masks)
+    return TrainResult(_same_kind(model, source), report)
 
 
 def verify(

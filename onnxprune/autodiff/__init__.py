@@ -1,16 +1,42 @@
 """The gradient of a graph as another ONNX graph."""
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
+from onnxprune.autodiff.losses import Loss, cross_entropy, distillation, mse, relative_squares
+from onnxprune.autodiff.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Optimizer,
+    ParameterGroup,
+    Schedule,
+    clip_by_norm,
+    scheduled,
+)
 from onnxprune.autodiff.registry import BackwardNode, NoGradient, register_vjp
+from onnxprune.autodiff.session import GradientSession, StepResult, write_back
 from onnxprune.autodiff.training_graph import TrainingGraph, build, build_vjp
 
 __all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
     "BackwardNode",
+    "GradientSession",
     "GraphBuilder",
+    "Loss",
     "NoGradient",
+    "Optimizer",
+    "ParameterGroup",
+    "Schedule",
+    "StepResult",
     "TrainingGraph",
     "Value",
     "build",
     "build_vjp",
+    "clip_by_norm",
+    "cross_entropy",
+    "distillation",
+    "mse",
     "register_vjp",
+    "relative_squares",
+    "scheduled",
+    "write_back",
 ]

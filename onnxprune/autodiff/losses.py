@@ -24,6 +24,9 @@ def mse(output: str | None = None) -> Loss:
 
     Args:
         output: name of the output; the first one if None.
+
+    Returns:
+        The loss.
     """
 
     def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
@@ -43,6 +46,9 @@ def cross_entropy(output: str | None = None, *, axis: int = -1, from_logits: boo
         output: name of the output; the first one if None.
         axis: the axis of the classes.
         from_logits: whether the output holds logits; probabilities if not.
+
+    Returns:
+        The loss.
     """
 
     def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
@@ -64,8 +70,10 @@ def cross_entropy(output: str | None = None, *, axis: int = -1, from_logits: boo
     return loss
 
 
-def distillation(output: str | None = None, *, temperature: float = 1.0, axis: int = -1) -> Loss:
-    """Kullback-Leibler divergence from a teacher's logits, the input `teacher`, at a temperature (Hinton et al. 2015).
+def distillation(
+    output: str | None = None, *, temperature: float = 1.0, axis: int = -1, teacher: str = "teacher"
+) -> Loss:
+    """Kullback-Leibler divergence from a teacher's logits at a temperature (Hinton et al. 2015).
 
     The loss is multiplied by the square of the temperature, so that gradients keep their size.
 
@@ -73,15 +81,19 @@ def distillation(output: str | None = None, *, temperature: float = 1.0, axis: i
         output: name of the output with the logits; the first one if None.
         temperature: divides both logits.
         axis: the axis of the classes.
+        teacher: the input of the training graph that takes the teacher's logits.
+
+    Returns:
+        The loss.
     """
 
     def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
         y = _first(outputs, output)
         along = axis % y.rank
-        teacher = graph.input("teacher", y.shape, y.dtype)
         scale = 1 / temperature
-        wanted = (teacher * scale).map("Softmax", axis=along)
-        difference = (teacher * scale).map("LogSoftmax", axis=along) - (y * scale).map("LogSoftmax", axis=along)
+        logits = graph.input(teacher, y.shape, y.dtype) * scale
+        wanted = logits.map("Softmax", axis=along)
+        difference = logits.map("LogSoftmax", axis=along) - (y * scale).map("LogSoftmax", axis=along)
         rows = y.size // y.shape[along]
         return (wanted * difference).sum(range(y.rank)) * (temperature**2 / rows)
 
@@ -93,6 +105,9 @@ def relative_squares(names: Mapping[str, str] | None = None) -> Loss:
 
     Args:
         names: output -> what its teacher input is called; every output if None.
+
+    Returns:
+        The loss.
     """
 
     def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:

@@ -164,6 +164,9 @@ def scheduled(rate: float, step: int, steps: int, *, schedule: Schedule = "cosin
         schedule: how the rate falls after the warm-up; `linear` and `cosine` fall to zero at the end.
         warmup: steps over which the rate rises from zero.
 
+    Returns:
+        The rate.
+
     Raises:
         UsageError: the schedule is unknown.
     """
@@ -181,6 +184,10 @@ def scheduled(rate: float, step: int, steps: int, *, schedule: Schedule = "cosin
 
 def clip_by_norm(gradients: Arrays, limit: float) -> float:
     """Scale gradients in place so that their joint Euclidean norm is at most `limit`.
+
+    Args:
+        gradients: name -> array.
+        limit: the largest norm; none if 0.
 
     Returns:
         The norm before; infinite or NaN if a gradient is not finite, and nothing is scaled then.

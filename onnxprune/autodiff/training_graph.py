@@ -17,6 +17,7 @@ from onnxprune.autodiff.losses import Loss, projection
 from onnxprune.autodiff.reverse import Gradients, reverse
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
+from onnxprune.model.protos import keep
 from onnxprune.typing import Array
 
 __all__ = ["TrainingGraph", "build", "lowering", "vjp"]
@@ -111,6 +112,22 @@ def build_vjp(model: object, feeds: Mapping[str, Array], *, parameters: Sequence
         RunError: the model does not run on `feeds`.
     """
     return build(model, feeds, projection(), parameters=parameters)
+
+
+def forward_only(graph: TrainingGraph) -> onnx.ModelProto:
+    """Return the part of a training graph that computes the loss."""
+    wanted, kept = {graph.loss}, []
+    for node in reversed(graph.model.graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(_inner_reads(node))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(graph.model)
+    del proto.graph.node[:], proto.graph.output[1:]
+    proto.graph.node.extend(reversed(kept))
+    for values in (proto.graph.input, proto.graph.initializer):
+        keep(values, lambda value: value.name in wanted)
+    return proto
 
 
 def _matching(model: Model, parameters: Sequence[str] | None) -> list[str] | None:

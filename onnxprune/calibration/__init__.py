@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxprune.calibration.batches import BATCH, Run, runs_of
 from onnxprune.calibration.dispatch import is_code, is_random, samples_of
-from onnxprune.calibration.input_spec import wanted_by
+from onnxprune.calibration.input_spec import Wanted, batch_dims, is_batch, wanted_by
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.source import Feeds, Request, Source
 from onnxprune.model import Model
@@ -20,6 +20,7 @@ def read(
     samples: int = 256,
     batch: int = BATCH,
     sizes: Mapping[str, int] | None = None,
+    also: Sequence[Wanted] = (),
 ) -> list[Run]:
     """Calibration inputs for `model`.
 
@@ -31,6 +32,7 @@ def read(
         samples: take at most so many.
         batch: samples in a run, where the model leaves the batch open.
         sizes: numbers for symbolic dims: the batch, and what the source can choose (images, text, random).
+        also: arrays that the source must have beside the inputs, like these: labels.
 
     Returns:
         The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it. Then runs have exactly
@@ -42,10 +44,35 @@ def read(
         RunError: the user's own function failed.
     """
     given = source if isinstance(source, Source) else Source(source)
-    wanted = wanted_by(model)
+    wanted = wanted_by(model) | {extra.name: extra for extra in also}
     request = Request(model, wanted, samples, sizes or {}, given)
     merge = not is_code(given.data)
     return runs_of(samples_of(request), wanted, samples, batch, request.sizes, merge=merge)
 
 
-__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "is_random", "read"]
+def fixed_batch(model: Model) -> int | None:
+    """Tell how many samples a model runs on at a time.
+
+    Returns:
+        The size of axis 0 of its inputs; None where that is open, or inputs share no such axis.
+    """
+    dims = batch_dims(wanted_by(model))
+    return next((dim for dim in dims if isinstance(dim, int)), None)
+
+
+def is_batched(model: Model, runs: Sequence[Feeds]) -> bool:
+    """Tell whether axis 0 counts samples.
+
+    Args:
+        model: the model.
+        runs: inputs of it.
+
+    Returns:
+        True if it does in all inputs of all runs.
+    """
+    wanted = wanted_by(model)
+    dims = batch_dims(wanted)
+    return bool(dims) and all(is_batch(run, dims, wanted) for run in runs)
+
+
+__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "Wanted", "fixed_batch", "is_batched", "is_random", "read"]

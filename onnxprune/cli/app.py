@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",
     "verify": "Prove that a pruned model equals the masked original.",
+    "train": "Train a model by gradient steps, towards another model's outputs or labels.",
     "sensitivity": "Measure what it costs the outputs to cut each group.",
     "diff": "Compare the layers and costs of two models.",
     "bench": "Measure time, memory and size of models, and compare them.",

@@ -43,6 +43,8 @@ NEEDS = (
     Need(("--provider", "--threads"), ("--time", "--latency", "--round-to auto"), "nothing is timed"),
     Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
     Need(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
+    Need(("--train",), ("--data",), "there is no data"),
+    Need(("--rate", "--batch", "--augment", "--temperature"), ("--train",), "nothing is trained"),
     Need(
         ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),
         _TARGETS,

@@ -17,6 +17,7 @@ from onnxprune.cli.options.group import request
 from onnxprune.cli.options.search import Wanted, targets
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.options.training import Learning, learning_after
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
 
@@ -44,6 +45,7 @@ class PruneArgs:
     place: Where
     data: Data
     recover: str
+    learning: Learning
     accept_damage: bool
     wanted: Wanted | None
     cache: Cache
@@ -91,6 +93,7 @@ class PruneArgs:
 @place
 @data
 @recovery(REPAIR, RECOVERY)
+@learning_after
 @shared.accept_damage
 @targets
 @cached("trial of a search")
@@ -136,7 +139,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "sizes": args.sizes.numbers,
         "verify": args.verify,
         "place": args.place.settled(args.sizes.numbers) if args.time or needs_tables(args.options) else None,
-        "recovery": Recovery(args.recover),
+        "recovery": Recovery(args.recover, train=args.learning.settled()),
     }
     if args.wanted is None:
         return api.run(source, args.options, data=args.data.source, progress=console.progress, **run), None

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxprune.cli.config import check, options_of
+from onnxprune.cli.types import Words
 from onnxprune.errors import UsageError
 
 WIDTH = 98
@@ -59,6 +60,8 @@ def _example(key: str, option: click.Option, words: Mapping[str, str]) -> Any:
 def _examples(option: click.Option, words: Mapping[str, str]) -> Iterator[Any]:
     if isinstance(option.type, click.Choice):
         yield from option.type.choices
+    if isinstance(option.type, Words):
+        yield ",".join(option.type.known[:2])
     metavar = option.metavar or "TEXT"
     yield words.get(metavar) or "=".join(words.get(part, part) for part in metavar.split("="))
     yield from _OTHERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -116,6 +117,23 @@ class Counts(click.ParamType):
         if 0 in found:
             self.fail(f"'{_short(value)}' is not a list of positive numbers: write 1,8", param, ctx)
         return found
+
+
+class Words(click.ParamType):
+    """Words of a list: `flip,shift`."""
+
+    name = "words"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self.known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Read the words."""
+        words = tuple(value) if isinstance(value, tuple | list) else tuple(w.strip() for w in str(value).split(","))
+        for word in words:
+            if word not in self.known:
+                self.fail(f"'{_short(word)}' is none of {', '.join(self.known)}", param, ctx)
+        return words
 
 
 def _whole(text: str) -> int:

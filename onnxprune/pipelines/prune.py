@@ -16,14 +16,15 @@ from onnxprune.allocation import Goal, Options, Selection, Timing, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.cost.latency.timer import Timed
-from onnxprune.errors import GoalMissed, ModelError
+from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.model.run_order import counted
 from onnxprune.pipelines import iterative
+from onnxprune.pipelines.train import learn_after
 from onnxprune.proof import Verdict, prove, valid
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
-from onnxprune.recovery import Repair, data_free, recover
+from onnxprune.recovery import Repair, Training, TrainingOptions, data_free, recover
 from onnxprune.rewriting import Cut, Plan, gone
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
@@ -58,6 +59,7 @@ class Outcome:
         before: cost of the original.
         after: cost of the smaller model.
         repair: what calibration data mended; None if there was none.
+        training: what gradient steps did after that; None if there were none.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
@@ -74,6 +76,7 @@ class Outcome:
     before: Cost
     after: Cost
     repair: Repair | None = None
+    training: Training | None = None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
     goals: tuple[Goal, ...] = ()
@@ -112,6 +115,7 @@ def run(
         GoalMissed: there is nothing to prune, or every group failed its proof.
     """
     clock = Clock(progress)
+    check_trainable(recovery, data)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     with clock("tracing"):
@@ -132,13 +136,32 @@ def run(
 
     chosen, made = fit_budgets.fit_finished(select_with, finish, timing.kinds)
     outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
-    return replace(
+    outcome = replace(
         outcome,
         goals=chosen.goals,
         timed=timing.timed(made.removed, made.model, None if made.rolled_back else chosen.damage),
         judged=judged_outputs(made.cut, made.model, made.repair, runs, random=is_random(data)),
         seconds=clock.seconds,
     )
+    return outcome if recovery.train is None else _trained(outcome, made.cut, runs, recovery.train, clock)
+
+
+def _trained(outcome: Outcome, cut: Cut, runs: Sequence[Any], options: TrainingOptions, clock: Clock) -> Outcome:
+    """The outcome with a model that gradient steps brought nearer to the original."""
+    with clock("training"):
+        model, training = learn_after(cut, outcome.model, runs, options, progress=clock.progress)
+    judged = recover.judged(cut, model, runs)
+    return replace(outcome, model=model, training=training, judged=judged, seconds=clock.seconds)
+
+
+def check_trainable(recovery: recover.Options | None, data: Any) -> None:
+    """Refuse training without real inputs.
+
+    Raises:
+        UsageError: there is no data, or it is random numbers.
+    """
+    if recovery is not None and recovery.train is not None and (data is None or is_random(data)):
+        raise UsageError("training needs inputs as the model gets them", hint="give --data a file of real inputs")
 
 
 @dataclass(frozen=True)

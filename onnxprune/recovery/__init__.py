@@ -1,6 +1,28 @@
 """Give downstream layers back what they lost."""
 
+from onnxprune.recovery.distill import Teacher
+from onnxprune.recovery.fine_tune import teach
 from onnxprune.recovery.fits import METHODS, Method, method
+from onnxprune.recovery.lessons import Lesson, class_axis, from_labels, from_teacher
 from onnxprune.recovery.recover import Repair
+from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
+from onnxprune.recovery.training_state import Saving, Training
 
-__all__ = ["METHODS", "Method", "Repair", "method"]
+__all__ = [
+    "CROSS_ENTROPY",
+    "DISTIL",
+    "METHODS",
+    "MSE",
+    "Lesson",
+    "Method",
+    "Repair",
+    "Saving",
+    "Teacher",
+    "Training",
+    "TrainingOptions",
+    "class_axis",
+    "from_labels",
+    "from_teacher",
+    "method",
+    "teach",
+]

@@ -21,6 +21,7 @@ from onnxprune.model import Model
 from onnxprune.recovery.downstream import onward
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit
+from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.rewriting import Cut, io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
@@ -51,12 +52,14 @@ class Options:
         dampings: ridge weights that are tried, relative to the mean of a moment's diagonal.
         onward: look at what becomes of a layer's output: sums, and activations that are flat somewhere.
         memory: bytes of activations that are kept in memory; what is more lies in temporary files.
+        train: gradient steps towards the original's outputs, after the fits; none if None.
     """
 
     method: str = "least-squares"
     dampings: tuple[float, ...] = DAMPINGS
     onward: bool = True
     memory: int = MEMORY
+    train: TrainingOptions | None = None
 
     def __post_init__(self) -> None:
         known = (NONE, *METHODS)
@@ -148,7 +151,7 @@ def repair(
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original, has_bodies = cut.groups.tracing.model, cut.groups.tracing.model is not cut.groups.model
-    runs, held = _split(runs, HELD_OUT)
+    runs, held = held_out(runs)
     fitting, judging = _split(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
     routes = routes_of(original, runs)
@@ -175,7 +178,12 @@ def repair(
 
 def judged(cut: Cut, pruned: Model, runs: Sequence[Runs]) -> Agreement:
     """The agreement of a model that is not repaired, on the samples that a repair would hold out."""
-    return agreement(cut, pruned, _split(runs, HELD_OUT)[1])
+    return agreement(cut, pruned, held_out(runs)[1])
+
+
+def held_out(runs: Sequence[Runs]) -> tuple[Sequence[Runs], Sequence[Runs]]:
+    """The runs without those that judge a result, and these; one run serves as both."""
+    return _split(runs, HELD_OUT)
 
 
 def _pairs(target: Target, whole: Walk, left: Walk | None) -> Iterator[list[Pair]]:

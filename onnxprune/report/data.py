@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cost.counts import branches_taken
+from onnxprune.report.training import training_data
 
 if TYPE_CHECKING:
     from onnxprune.allocation.timed import GroupTime
@@ -92,6 +93,7 @@ def outcome(result: Outcome) -> dict[str, Any]:
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
         "repair": None if result.repair is None else repair(result.repair),
+        "training": None if result.training is None else training_data(result.training),
         "damage": ruin(result.judged),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }

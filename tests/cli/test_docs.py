@@ -60,12 +60,13 @@ def workplace(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "path", [README, *(ROOT / "docs" / f"{page}.md" for page in ("library", "gradients"))], ids=page_id
+    "path", [README, *(ROOT / "docs" / f"{page}.md" for page in ("library", "gradients", "training"))], ids=page_id
 )
 def test_python_blocks_run(path, workplace, capsys):
     """In order, in one namespace, as a reader would."""
     code = blocks(path, "python")
     assert code
+    (workplace / "models").symlink_to(ROOT / "models")
     before = (workplace / "model.onnx").read_bytes()
     known: dict[str, object] = {"__name__": "__main__"}
     for block in code:
@@ -77,6 +78,8 @@ def test_python_blocks_run(path, workplace, capsys):
         assert result.report.verdict is not None and result.report.verdict.error < 1e-5
         assert not any(step.remove for step in result.plan.steps if step.group.startswith("fc"))
         assert len(capsys.readouterr().out.splitlines()) == len(result.plan.steps)
+    elif path.stem == "training":
+        assert isinstance(known["result"], onnxprune.TrainResult)
     elif path.stem == "gradients":
         assert find_vjp("com.example", "Gate") is not None
     else:
@@ -96,6 +99,20 @@ def test_commands_of_the_plan_page_work(workplace, capsys):
     for line in block.splitlines():
         assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
     assert (workplace / "small.onnx").stat().st_size < (workplace / "model.onnx").stat().st_size
+
+
+def test_commands_of_the_training_page_work(workplace, capsys):
+    """They end, and give the figures that the page tells, to some points."""
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    lines = [line for block in blocks(ROOT / "docs" / "training.md", "console") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    said = re.search(r"repaired on (\S+) %, trained on (\S+) %", page)
+    assert said
+    for name, told in (("small", said[1]), ("trained", said[2]), ("both", said[2])):
+        assert accuracy(f"{name}.onnx") * 100 == pytest.approx(float(told), abs=1.5), name
 
 
 def test_commands_of_the_calibration_page_work(workplace, capsys):
@@ -177,7 +194,7 @@ def test_every_example_model_is_in_the_table():
 
 def test_signatures_of_the_library_page():
     rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
-    assert set(rows) == {"prune", "trace", "make_plan", "apply", "verify", "sensitivity"}
+    assert set(rows) == {"prune", "trace", "make_plan", "apply", "train", "verify", "sensitivity"}
     for name, shown in rows.items():
         given = [p.partition("=")[0].strip() for p in shown.split(",")]
         actual = inspect.signature(getattr(onnxprune, name)).parameters.values()

@@ -11,10 +11,12 @@ from onnxprune import criteria, names
 from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES
+from onnxprune.autodiff.optimizers import OPTIMIZERS, SCHEDULES
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
 from onnxprune.recovery import METHODS
+from onnxprune.recovery.augment import AUGMENTATIONS
 
 CONTEXT = click.Context(app)
 
@@ -60,6 +62,9 @@ def test_recovery_methods_are_the_registry() -> None:
         (names.AGGREGATIONS, AGGREGATIONS),
         (names.NORMALIZATIONS, NORMALIZATIONS),
         (names.BUDGETS, KINDS),
+        (names.OPTIMIZERS, OPTIMIZERS),
+        (names.RATE_SCHEDULES, SCHEDULES),
+        (names.AUGMENTATIONS, AUGMENTATIONS),
     ],
 )
 def test_names_for_help_are_the_registry(listed: Collection[str], registered: Collection[str]) -> None:

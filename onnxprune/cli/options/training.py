@@ -1,0 +1,181 @@
+"""Options of training by gradient steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.types import Pair, Words
+from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES
+
+if TYPE_CHECKING:
+    from onnxprune.recovery import TrainingOptions
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How to train, not checked yet; nothing is imported for it.
+
+    Attributes:
+        steps: steps to make; None for none.
+        given: the other fields of `TrainingOptions`.
+    """
+
+    steps: int | None
+    given: dict[str, Any]
+
+    def settled(self) -> TrainingOptions | None:
+        """The same, checked; None where nothing is trained."""
+        if self.steps is None:
+            return None
+        from onnxprune.recovery import TrainingOptions
+
+        return TrainingOptions(self.steps, **self.given)
+
+
+def _learning(training_steps: int | None, rates: tuple[tuple[str, float], ...] = (), **given: Any) -> Learning:
+    return Learning(training_steps, given | ({"rates": dict(rates)} if rates else {}))
+
+
+_RATE = click.option(
+    "--rate",
+    metavar="RATE",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Highest learning rate; found by short trials from the model as it is if not given.",
+)
+_AUGMENT = click.option(
+    "--augment",
+    metavar="NAME,NAME",
+    type=Words(AUGMENTATIONS),
+    default=(),
+    help=f"Train on transformed pictures: {', '.join(AUGMENTATIONS)}; the teacher sees them too.",
+)
+_BATCH = click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Samples whose gradients make a step.",
+)
+_TEMPERATURE = click.option(
+    "--temperature",
+    metavar="T",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Take outputs for logits, and learn the probabilities at this temperature; by default outputs as they are.",
+)
+
+_ALL: tuple[Option, ...] = (
+    click.option(
+        "--steps", "training_steps", metavar="N", type=click.IntRange(1), required=True, help="Changes of the weights."
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(LOSSES),
+        default=None,
+        help="What is made small: distil (the default with --teacher) or mse to the teacher's outputs, cross-entropy "
+        "(the default with --labels) or mse to labels.",
+    ),
+    _RATE,
+    click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="Its kind."),
+    click.option(
+        "--schedule",
+        type=click.Choice(RATE_SCHEDULES),
+        default="cosine",
+        show_default=True,
+        help="How the rate falls to the end.",
+    ),
+    click.option(
+        "--warm-up",
+        metavar="N",
+        type=click.IntRange(0),
+        default=None,
+        help="Steps over which the rate rises from zero; a twentieth of all by default.",
+    ),
+    _BATCH,
+    click.option(
+        "--accumulate",
+        metavar="N",
+        type=click.IntRange(1),
+        default=None,
+        help="Runs whose gradients are averaged for a step; as many as make up --batch by default.",
+    ),
+    click.option(
+        "--clip",
+        metavar="NORM",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Largest norm of all gradients together; 0 for no limit.",
+    ),
+    click.option(
+        "--weight-decay",
+        "decay",
+        metavar="SHARE",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Pull of the weights towards zero.",
+    ),
+    click.option(
+        "--rate-for",
+        "rates",
+        metavar="GLOB=FACTOR",
+        type=Pair(click.FloatRange(min=0)),
+        multiple=True,
+        help="Another rate, by a factor, for the weights that match; may be repeated, the first match wins.",
+    ),
+    click.option("--freeze", metavar="GLOB", multiple=True, help="Weights that stay as they are; may be repeated."),
+    click.option(
+        "--freeze-blocked",
+        is_flag=True,
+        help="Leave weights behind an operator that has no gradient as they are, in place of an error.",
+    ),
+    click.option(
+        "--ema",
+        "average",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        show_default=True,
+        help="Keep a running mean of the weights, 0.99 of it at every step, and give that.",
+    ),
+    _AUGMENT,
+    _TEMPERATURE,
+    click.option(
+        "--patience",
+        metavar="N",
+        type=click.IntRange(0),
+        default=15,
+        show_default=True,
+        help="End after so many of 25 judgements in a row without a better one; 0 never.",
+    ),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of samples."),
+    click.option(
+        "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
+    ),
+)
+_AFTER: tuple[Option, ...] = (
+    click.option(
+        "--train",
+        "training_steps",
+        metavar="N",
+        type=click.IntRange(1),
+        default=None,
+        help="After the repair, make so many gradient steps towards the original's outputs on --data.",
+    ),
+    _RATE,
+    _BATCH,
+    _AUGMENT,
+    _TEMPERATURE,
+)
+
+# All of it; the command gets `learning`.
+learning = group("learning", _learning, *_ALL)
+# Training after a repair; the command gets `learning`, with no steps where it is not asked for.
+learning_after = group("learning", _learning, *_AFTER)

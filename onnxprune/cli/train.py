@@ -1,0 +1,131 @@
+"""`onnxprune train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.group import request
+from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.options.training import Learning, learning
+from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.recovery import Training
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """What `train` is asked for."""
+
+    model: str
+    output: str
+    data: Data
+    sizes: Sizes
+    teacher: str | None
+    labels: str | None
+    learning: Learning
+    keep_zeros: bool
+    resume: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Where the run is kept until it is done; None if it goes to a pipe."""
+        return None if self.output == paths.PIPE else f"{self.output}.checkpoint"
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.data.source is None:
+            raise UsageError("no data: --data SOURCE is missing", hint="add --data FILE, inputs of the model")
+        paths.check_one_pipe(self.model, self.teacher or "")
+        inputs = [self.model, *([self.teacher] if self.teacher else [])]
+        if self.output == paths.PIPE and self.as_json:
+            raise UsageError(
+                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
+            )
+        paths.check_target(self.output, inputs=inputs, force=self.force)
+        if self.checkpoint is None:
+            if self.resume:
+                raise UsageError("--resume needs a file", hint="name one with -o; its checkpoint lies beside it")
+            return
+        paths.check_target(self.checkpoint, inputs=inputs, force=True)
+        if Path(self.checkpoint).exists() and not self.resume and not self.force:
+            raise UsageError(
+                f"{self.checkpoint} is of a run that was interrupted",
+                hint="--resume goes on with it, --force begins again",
+            )
+
+
+@click.command()
+@heeded
+@click.argument("model")
+@click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
+@data
+@click.option("--teacher", metavar="FILE", help="The model whose outputs are learned: the original. No label is used.")
+@click.option("--labels", metavar="KEY", help="Learn labels: the name of their array in --data.")
+@learning
+@click.option("--keep-zeros", is_flag=True, help="Elements of weights that are zero stay zero.")
+@sizes
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run: its checkpoint lies beside the output.")
+@shared.force
+@shared.as_json
+@shared.conversation
+@request(TrainArgs)
+def train(console: Console, args: TrainArgs) -> None:
+    """Train MODEL by gradient steps, with ONNX Runtime alone.
+
+    With --teacher it learns the outputs of another model on unlabelled inputs, with --labels what the data
+    says. The weights that are best on a tenth of the samples, which are not trained on, are written; these are
+    never worse there than those of MODEL. Statistics of BatchNormalization stay as they are.
+    """
+    args.check()
+    console.progress("loading")
+    from onnxprune.model import save
+
+    source = args.sizes.load(args.model)
+    paths.check_output(source, args.output, force=args.force)
+    model, done = _trained(console, source, args)
+    console.progress("writing")
+    save(model, args.output, force=args.force)
+    if args.checkpoint is not None:
+        Path(args.checkpoint).unlink(missing_ok=True)
+    _report(console, done, args)
+
+
+def _trained(console: Console, source: Model, args: TrainArgs) -> tuple[Model, Training]:
+    from onnxprune.pipelines.train import Material, learn, zero_masks
+
+    teacher = None if args.teacher is None else paths.load(args.teacher, args.sizes.shapes)
+    options = args.learning.settled()
+    assert options is not None
+    return learn(
+        source,
+        Material(args.data.source, args.data.samples, args.sizes.numbers, labels=args.labels, teacher=teacher),
+        options,
+        masks=zero_masks(source) if args.keep_zeros else None,
+        checkpoint=None if args.checkpoint is None else (Path(args.checkpoint), args.resume),
+        progress=console.progress,
+    )
+
+
+def _report(console: Console, done: Training, args: TrainArgs) -> None:
+    from onnxprune.report import data as plain
+    from onnxprune.report import text, training
+
+    if args.as_json:
+        files = {"model": args.model, "output": args.output}
+        console.put_json(plain.header("training") | files | training.training_data(done))
+        return
+    tell = console.say if args.output == paths.PIPE or console.quiet else console.put
+    tell([paths.arrow(args.model, args.output), "", *(text.entry(*said) for said in training.training_entries(done))])

@@ -1,0 +1,185 @@
+"""Train a loaded model: read the data, make the lesson, take gradient steps."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune import calibration
+from onnxprune.calibration import Feeds, Wanted
+from onnxprune.calibration.batches import digest
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from onnxprune.model.shapes.symbols import dims_of
+from onnxprune.recovery import (
+    CROSS_ENTROPY,
+    DISTIL,
+    MSE,
+    Lesson,
+    Saving,
+    Teacher,
+    Training,
+    TrainingOptions,
+    class_axis,
+    from_labels,
+    from_teacher,
+    recover,
+    teach,
+)
+from onnxprune.rewriting import Cut, io_changes
+from onnxprune.runtime import Session
+from onnxprune.typing import Array
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a model learns from.
+
+    Attributes:
+        data: inputs (see `calibration.read`), with labels if there is no teacher.
+        samples: how many of them to use.
+        sizes: numbers for symbolic dims.
+        labels: name of the labels in the data; there are none if None.
+        teacher: the model whose outputs are learned; none if None.
+    """
+
+    data: Any
+    samples: int = 256
+    sizes: Mapping[str, int] | None = None
+    labels: str | None = None
+    teacher: Model | None = None
+
+    def loss_of(self, options: TrainingOptions) -> str:
+        """The name of the loss, or "" for one of the user's own.
+
+        Raises:
+            UsageError: there is nothing to learn from, or not what the loss needs.
+        """
+        if self.teacher is None and self.labels is None:
+            raise UsageError(
+                "there is nothing to learn from: neither a teacher nor labels",
+                hint="add --teacher ORIGINAL (no labels are needed), or --labels KEY",
+            )
+        if callable(options.loss):
+            return ""
+        loss = options.loss or (DISTIL if self.teacher is not None else CROSS_ENTROPY)
+        if loss == DISTIL and self.teacher is None:
+            raise UsageError("distillation needs a teacher", hint="add --teacher ORIGINAL")
+        if loss == CROSS_ENTROPY and self.labels is None:
+            raise UsageError("cross-entropy needs labels", hint="add --labels KEY, the name of the labels in the data")
+        if self.teacher is not None and self.labels is not None and loss == MSE:
+            raise UsageError("mse is to labels or to a teacher, not to both", hint="leave one of them out")
+        return loss
+
+
+def learn(
+    model: Model,
+    material: Material,
+    options: TrainingOptions,
+    *,
+    masks: Mapping[str, Array] | None = None,
+    checkpoint: tuple[Path, bool] | None = None,
+    progress: Callable[[str], None] = logger.info,
+) -> tuple[Model, Training]:
+    """Train a model; it never ends worse on held-out samples than it began.
+
+    Args:
+        model: the model; it is not changed.
+        material: what it learns from.
+        options: how to train.
+        masks: initializer -> boolean array, false for elements that are zero and stay so.
+        checkpoint: the file that the run is kept in, and whether to continue from it; none is kept if None.
+        progress: is told about every stage.
+
+    Returns:
+        The model with other weights, and what was done.
+
+    Raises:
+        ModelError: no weight can be trained, or an operator has no gradient.
+        RunError: the loss is not finite, or the runtime fails.
+        UsageError: the data, the teacher or the labels do not fit the model.
+    """
+    loss = material.loss_of(options)
+    progress("reading the data")
+    also = [_labels(model, material.labels, loss)] if material.labels is not None and loss != DISTIL else []
+    runs = calibration.read(material.data, model, samples=material.samples, sizes=material.sizes, also=also)
+    _check_count(runs)
+    parts = recover.held_out(runs)
+    saving = None
+    if checkpoint is not None:
+        learned = "" if material.teacher is None else material.teacher.digest
+        saving = Saving(checkpoint[0], f"{model.digest} {learned} {digest(runs)}", resume=checkpoint[1])
+    with contextlib.ExitStack() as stack:
+        if material.teacher is not None and loss != CROSS_ENTROPY:
+            teacher = stack.enter_context(contextlib.closing(Teacher(material.teacher, threads=options.threads)))
+            lesson: Lesson = from_teacher(model, parts, options, teacher)
+        else:
+            assert material.labels is not None
+            lesson = from_labels(model, parts, options, material.labels)
+        return teach(model, lesson, options, masks=masks, saving=saving, progress=progress)
+
+
+def learn_after(
+    cut: Cut,
+    small: Model,
+    runs: Sequence[Feeds],
+    options: TrainingOptions,
+    *,
+    progress: Callable[[str], None] = logger.info,
+) -> tuple[Model, Training]:
+    """Train a smaller model towards the outputs of the original that it was cut from.
+
+    Args:
+        cut: what was removed, with the traced original.
+        small: the smaller model.
+        runs: inputs of the original; those that judge a repair are not trained on.
+        options: how to train.
+        progress: is told about every judgement.
+
+    Returns:
+        The smaller model with other weights, and what was done.
+
+    Raises:
+        ModelError: no weight can be trained, or an operator has no gradient.
+        RunError: the loss is not finite.
+        UsageError: there are fewer than two runs.
+    """
+    _check_count(runs)
+
+    def answers(session: Session, feeds: Feeds) -> Sequence[Array]:
+        return io_changes.outputs(cut, session.outputs, session.run(feeds))
+
+    with contextlib.closing(Teacher(cut.groups.model, threads=options.threads, answers=answers)) as teacher:
+        parts = recover.held_out(runs)
+        lesson = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
+        return teach(small, lesson, options, progress=progress)
+
+
+def _check_count(runs: Sequence[Feeds]) -> None:
+    if len(runs) < 2:
+        raise UsageError("the data is one batch, which cannot train and judge", hint="give more samples")
+
+
+def _labels(model: Model, name: str, loss: str) -> Wanted:
+    """The array of labels that the data must have: like the first output, without its axis of classes."""
+    rank = len(dims_of(model.proto.graph.output[0])) or 2
+    entry = next(v for v in model.proto.graph.input if v.name not in model.initializers)
+    dims = [(dims_of(entry) or ["batch"])[0], *(f"axis {i}" for i in range(1, rank))]
+    if loss == MSE:
+        return Wanted(name, np.dtype(np.float32), tuple(dims))
+    del dims[class_axis(len(dims))]
+    return Wanted(name, np.dtype(np.int64), tuple(dims))
+
+
+def zero_masks(model: Model) -> dict[str, Array]:
+    """Masks of all float initializers that have zeros, false where an element is zero."""
+    arrays = {name: model.array(tensor) for name, tensor in model.initializers.items()}
+    return {name: array != 0 for name, array in arrays.items() if array.dtype.kind == "f" and not array.all()}

@@ -1,0 +1,170 @@
+"""Learning from another model: what its outputs are, and the loss that draws a model's outputs to them.
+
+Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015; on logits as they are: Ba and
+Caruana, "Do deep nets really need to be deep?", 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from onnxprune.autodiff import GraphBuilder, Loss, Value, distillation, relative_squares
+from onnxprune.calibration import Feeds, fixed_batch, is_batched
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from onnxprune.runtime import Session
+from onnxprune.typing import Array
+
+# Largest difference from 1 of what still are probabilities of all classes.
+_ROUNDING = 1e-3
+# How an input of the training graph is called that takes an output of the teacher.
+ANSWER = "teacher/"
+Answers = Callable[[Feeds], Mapping[str, Array]]
+
+
+class Teacher:
+    """A model that answers what another one is to learn; closes its temporary files on exit."""
+
+    def __init__(
+        self, model: Model, *, threads: int = 0, answers: Callable[[Session, Feeds], Sequence[Array]] | None = None
+    ) -> None:
+        """Prepare a teacher.
+
+        Args:
+            model: the model that answers.
+            threads: of one operator; 0 is all cores.
+            answers: from its session and feeds to its outputs, where they are not simply those of a run.
+        """
+        self._session = Session(model, threads=threads)
+        self._model, self._fixed = model, fixed_batch(model)
+        self._answers = answers or (lambda session, feeds: session.run(feeds))
+
+    def __call__(self, feeds: Feeds) -> dict[str, Array]:
+        """Float outputs for these inputs, as inputs `teacher/NAME` of a training graph.
+
+        Raises:
+            UsageError: the teacher has an input that is not there.
+        """
+        if missing := self._session.inputs - feeds.keys():
+            raise UsageError(
+                f"the teacher has an input {min(missing)!r}, which the model does not have",
+                hint="--teacher is the model that this one was made from",
+            )
+        feeds = {name: array for name, array in feeds.items() if name in self._session.inputs}
+        parts = [self._answers(self._session, part) for part in self._parts(feeds)]
+        found = zip(self._session.outputs, *parts, strict=True)
+        count = len(next(iter(feeds.values()))) if len(parts) > 1 else None
+        return {
+            f"{ANSWER}{name}": np.concatenate(arrays)[:count] if len(arrays) > 1 else arrays[0]
+            for name, *arrays in found
+            if isinstance(arrays[0], np.ndarray) and arrays[0].dtype.kind == "f"
+        }
+
+    def _parts(self, feeds: Feeds) -> list[Feeds]:
+        """The feeds in batches that the model takes; the last one is filled up by its first sample."""
+        total = len(next(iter(feeds.values()))) if is_batched(self._model, [feeds]) else None
+        if self._fixed is None or total is None or total == self._fixed:
+            return [feeds]
+        starts = range(0, total, self._fixed)
+        rows = [np.minimum(np.arange(s, s + self._fixed), total - 1) for s in starts]
+        return [{name: a[r] for name, a in feeds.items()} for r in rows]
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self._session.close()
+
+
+def distilled(answers: Mapping[str, Array], temperature: float | None = None) -> Loss:
+    """Choose the loss that draws outputs to a teacher's.
+
+    Outputs that are probabilities, or logarithms of them, get the divergence of the distributions. All others get the
+    squared error relative to the teacher's outputs: whether numbers are logits, which may be shifted, a graph does not
+    tell. With a temperature, outputs with two axes and more are taken for logits.
+
+    Args:
+        answers: `teacher/NAME` -> a teacher's outputs for some inputs.
+        temperature: divides logits; outputs are no logits if None.
+    """
+    parts: list[Loss] = []
+    squares: dict[str, str] = {}
+    for key, array in answers.items():
+        name = key.removeprefix(ANSWER)
+        axis = probability_axis(array)
+        if axis is not None:
+            parts.append(_divergence(name, axis, are_logs=bool(array.min() < 0)))
+        elif temperature is not None and array.ndim > 1 and array.shape[-1] > 1:
+            parts.append(distillation(name, temperature=temperature, teacher=key))
+        else:
+            squares[name] = key
+    if squares:
+        parts.append(relative_squares(squares))
+
+    def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
+        return graph.total([part(graph, outputs).reshape([]) for part in parts])
+
+    return loss
+
+
+def probability_axis(array: Array) -> int | None:
+    """The axis along which elements, or their exponentials, are probabilities; None if there is none."""
+    if array.ndim < 2 or not array.size or not np.isfinite(array).all():
+        return None
+    values = array.astype(np.float64)
+    for axis in dict.fromkeys((array.ndim - 1, 1)):
+        if array.shape[axis] > 1:
+            for shares in (values, np.exp(np.minimum(values, 1))):
+                if (shares >= 0).all() and np.allclose(shares.sum(axis=axis), 1, atol=_ROUNDING):
+                    return axis
+    return None
+
+
+def _divergence(name: str, axis: int, *, are_logs: bool) -> Loss:
+    """Kullback-Leibler divergence of an output that holds probabilities from the teacher's."""
+
+    def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
+        y = outputs[name]
+        teacher = graph.input(f"{ANSWER}{name}", y.shape, y.dtype)
+        logs, wanted = (v if are_logs else (v + 1e-12).map("Log") for v in (y, teacher))
+        shares = teacher.map("Exp") if are_logs else teacher
+        return (shares * (wanted - logs)).sum(range(y.rank)) * (y.shape[axis] / y.size)
+
+    return loss
+
+
+def to_answers() -> Loss:
+    """Mean squared error of all outputs to a teacher's, as they are."""
+
+    def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
+        errors = [y - graph.input(f"{ANSWER}{n}", y.shape, y.dtype) for n, y in outputs.items() if y.dtype.kind == "f"]
+        means = [(e * e).mean(range(e.rank)) if e.rank else e * e for e in errors]
+        return graph.total([m.reshape([]) for m in means]) * (1 / len(means))
+
+    return loss
+
+
+def check_answers(answers: Mapping[str, Array], outputs: Mapping[str, Sequence[int]]) -> None:
+    """Refuse a teacher whose outputs are not those of the model.
+
+    Args:
+        answers: `teacher/NAME` -> array.
+        outputs: float output of the model -> its shape for the same inputs.
+
+    Raises:
+        UsageError: an output is missing, or has another shape.
+    """
+    known = {key.removeprefix(ANSWER): list(array.shape) for key, array in answers.items()}
+    for name, shape in outputs.items():
+        if name not in known:
+            raise UsageError(
+                f"the teacher has no output {name!r}: it has {', '.join(map(repr, known)) or 'no float outputs'}",
+                hint="--teacher is the model that this one was made from",
+            )
+        if known[name] != list(shape):
+            raise UsageError(
+                f"output {name!r} has shape {list(shape)}, the teacher's has {known[name]}",
+                hint="--teacher is the model that this one was made from",
+            )
+    if not outputs:
+        raise UsageError("the model has no float output to learn", hint="an output that is an id has no gradient")

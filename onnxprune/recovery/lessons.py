@@ -1,0 +1,187 @@
+"""What a model learns from: samples that it is trained on, others that judge, and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.autodiff import Loss, cross_entropy, mse
+from onnxprune.calibration import Feeds
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from onnxprune.recovery.augment import augmented
+from onnxprune.recovery.distill import ANSWER, check_answers, distilled, probability_axis, to_answers
+from onnxprune.recovery.examples import Examples, examples_of
+from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
+from onnxprune.runtime import Session
+from onnxprune.typing import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What is learned from.
+
+    Attributes:
+        fitting: samples to train on: inputs, and all that the loss takes; or what `complete` takes.
+        held: samples that judge, as the training graph takes them.
+        loss: the loss.
+        name: what the loss is called.
+        complete: adds what the loss takes to a batch of `fitting`; None where it is there.
+    """
+
+    fitting: Examples
+    held: Examples
+    loss: Loss
+    name: str
+    complete: Callable[[Feeds], Feeds] | None = None
+
+    def batch(self, number: int, options: TrainingOptions) -> Feeds:
+        """The batch of a number, transformed, with all that the loss takes."""
+        feeds: Feeds = self.fitting.draw(number, options.seed)
+        if options.augment:
+            feeds = augmented(feeds, options.augment, np.random.default_rng([options.seed, number, 1]))
+        return feeds if self.complete is None else self.complete(feeds)
+
+
+# The input of a training graph that takes labels.
+TARGET = "target"
+# Bytes of a teacher's answers that are kept; beyond, they are computed again for every batch.
+MOST_KEPT = 1 << 30
+# Samples of a batch that judges, where the model leaves that open.
+_JUDGING = 256
+Runs = Sequence[Feeds]
+
+
+def from_teacher(
+    model: Model,
+    runs: tuple[Runs, Runs],
+    options: TrainingOptions,
+    answers: Callable[[Feeds], Mapping[str, Array]],
+    *,
+    adapt: Callable[[Feeds], Feeds] | None = None,
+) -> Lesson:
+    """Make the lesson of imitating another model on unlabelled inputs.
+
+    Args:
+        model: the model that learns.
+        runs: inputs of the teacher to train on, and others that judge.
+        options: how to train.
+        answers: the teacher.
+        adapt: the model's inputs for the teacher's, where these differ.
+
+    Returns:
+        Samples, a loss, and what the teacher adds.
+
+    Raises:
+        UsageError: the outputs of the teacher are not those of the model.
+    """
+
+    def complete(feeds: Feeds) -> dict[str, Array]:
+        return {**(feeds if adapt is None else adapt(feeds)), **answers(feeds)}
+
+    fitting, judging = examples_of(runs[0], model, options.batch), examples_of(runs[1], model, _JUDGING)
+    feeds = fitting.draw(0, options.seed)
+    replies, outputs = answers(feeds), _outputs(model, feeds if adapt is None else adapt(feeds))
+    check_answers(replies, {name: array.shape for name, array in outputs.items()})
+    replies = {f"{ANSWER}{name}": replies[f"{ANSWER}{name}"] for name in outputs}
+    loss: Loss
+    if callable(options.loss):
+        loss, name = options.loss, _name(options.loss)
+    elif options.loss == MSE:
+        loss, name = to_answers(), MSE
+    else:
+        loss, name = distilled(replies, options.temperature), DISTIL
+    held = judging.mapped(complete)
+    if held is None:
+        held, size = _in_whole_runs(runs[1], complete), 0
+    else:
+        size = sum(a.nbytes for a in replies.values()) * fitting.count // fitting.per_batch
+    kept = None if options.augment or not 0 < size <= MOST_KEPT else fitting.mapped(complete)
+    return Lesson(kept or fitting, held, loss, name, None if kept else complete)
+
+
+def _in_whole_runs(runs: Runs, complete: Callable[[Feeds], Feeds]) -> Examples:
+    """Runs that judge, each as it is: what the teacher answers cannot be cut into samples."""
+    return Examples.whole([complete(run) for run in runs])
+
+
+def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions, labels: str) -> Lesson:
+    """Make the lesson of giving the outputs that the data names.
+
+    Args:
+        model: the model that learns.
+        runs: inputs with labels to train on, and others that judge.
+        options: how to train.
+        labels: what the labels are called in the data.
+
+    Returns:
+        Samples and a loss.
+
+    Raises:
+        UsageError: a label is no class, or labels have other shapes than the outputs; or samples are blended.
+    """
+    if "mixup" in options.augment:
+        raise UsageError(
+            "mixup needs a teacher: a blend of two samples has no label", hint="add --teacher, or leave it out"
+        )
+    parts = tuple([_renamed(run, labels) for run in part] for part in runs)
+    first = {name: array for name, array in parts[0][0].items() if name != TARGET}
+    output, array = next(iter(_outputs(model, first).items()), ("", np.zeros(0)))
+    if not output:
+        raise UsageError("the model has no float output to learn", hint="an output that is an id has no gradient")
+    loss: Loss
+    if callable(options.loss):
+        loss, name = options.loss, _name(options.loss)
+    elif options.loss == MSE:
+        loss, name = mse(output), MSE
+    else:
+        axis = class_axis(array.ndim)
+        for run in (*parts[0], *parts[1]):
+            _check_labels(run[TARGET], array.shape[axis], labels)
+        _check_shape(parts[0][0][TARGET], [n for a, n in enumerate(array.shape) if a != axis % array.ndim], labels)
+        is_probability = probability_axis(array) is not None and bool(array.min() >= 0)
+        loss, name = cross_entropy(output, axis=axis, from_logits=not is_probability), CROSS_ENTROPY
+    return Lesson(examples_of(parts[0], model, options.batch), examples_of(parts[1], model, _JUDGING), loss, name)
+
+
+def class_axis(rank: int) -> int:
+    """Find the axis of the classes in an output of so many axes.
+
+    Returns:
+        1 for maps of pixels, whose channels come first; else the last.
+    """
+    return 1 if rank > 3 else -1
+
+
+def _renamed(run: Feeds, labels: str) -> dict[str, Array]:
+    return {TARGET if name == labels else name: array for name, array in run.items()}
+
+
+def _check_labels(found: Array, classes: int, name: str) -> None:
+    low, high = (int(found.min()), int(found.max())) if found.size else (0, 0)
+    if low < -1 or high >= classes:
+        raise UsageError(
+            f"labels {name!r} go from {low} to {high}, the model has {classes} classes",
+            hint=f"labels are class numbers from 0 to {classes - 1}, or -1 for what does not count",
+        )
+
+
+def _check_shape(found: Array, wanted: Sequence[int], name: str) -> None:
+    if list(found.shape) != list(wanted):
+        raise UsageError(
+            f"labels {name!r} have shape {list(found.shape)} where the output wants {list(wanted)}",
+            hint="one class number for each row of classes",
+        )
+
+
+def _outputs(model: Model, feeds: Feeds) -> dict[str, Array]:
+    """Float outputs of a model."""
+    with Session(model) as session:
+        found = zip(session.outputs, session.run(feeds), strict=True)
+        return {n: a for n, a in found if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
+
+
+def _name(loss: Loss) -> str:
+    return str(getattr(loss, "__qualname__", type(loss).__qualname__))

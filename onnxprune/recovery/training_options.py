@@ -1,0 +1,91 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnxprune.autodiff import OPTIMIZERS, SCHEDULES, Loss, Optimizer, ParameterGroup, Schedule, scheduled
+from onnxprune.errors import UsageError
+from onnxprune.names import LOSSES
+from onnxprune.recovery.augment import AUGMENTATIONS
+
+# A run ends early if so many of its 25 judgements in a row were no better than the best; fewer would end those that
+# get worse while the rate is high, and best when it has fallen.
+PATIENCE = 15
+DISTIL, CROSS_ENTROPY, MSE = LOSSES
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train.
+
+    Attributes:
+        steps: changes of the weights.
+        loss: "distil", "cross-entropy", "mse", or a loss as `autodiff.losses` has them; None is distil with a teacher,
+            cross-entropy with labels.
+        rate: highest learning rate; found by short trials from the first weights if None.
+        optimizer: "adamw" or "sgd".
+        schedule: how the rate falls: "cosine", "linear" or "constant".
+        warm_up: steps over which the rate rises from zero; a twentieth of all if None.
+        batch: samples of a batch, where the model leaves that open; else of as many batches together.
+        accumulate: batches whose gradients are averaged for a step; those that make up `batch` if None.
+        clip: largest norm of all gradients together; 0 for no limit.
+        decay: weight decay.
+        rates: glob over weights -> factor of the rate; the first that matches counts.
+        freeze: globs over weights that stay as they are.
+        freeze_blocked: weights behind an operator without a gradient stay as they are, in place of an error.
+        average: share of the running mean of weights that is kept at every step, and judged; 0 for none.
+        augment: transforms of pictures: flip, shift, colour, mixup.
+        temperature: divides logits of a distillation; None takes outputs as they are.
+        patience: judgements without a better one that end the run; 0 for none.
+        seed: of the order of samples, and of transforms.
+        threads: of an operator; 0 is all cores.
+    """
+
+    steps: int
+    loss: str | Loss | None = None
+    rate: float | None = None
+    optimizer: str = "adamw"
+    schedule: Schedule = "cosine"
+    warm_up: int | None = None
+    batch: int = 64
+    accumulate: int | None = None
+    clip: float = 0.0
+    decay: float = 0.0
+    rates: Mapping[str, float] = field(default_factory=dict)
+    freeze: Sequence[str] = ()
+    freeze_blocked: bool = False
+    average: float = 0.0
+    augment: Sequence[str] = ()
+    temperature: float | None = None
+    patience: int = PATIENCE
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            *([("loss", self.loss, LOSSES)] if isinstance(self.loss, str) else ()),
+            *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
+        ):
+            if value not in known:
+                raise UsageError(f"no {what} is called {value!r}", hint=f"choose from {', '.join(known)}")
+        if self.steps < 1 or self.batch < 1 or (self.accumulate or 1) < 1:
+            raise UsageError("steps, batch and accumulate must be at least 1")
+        if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
+            raise UsageError(f"a learning rate must be above 0, not {self.rate:g}")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"the share of a running mean must be at least 0 and below 1, not {self.average:g}")
+
+    def optimizing(self) -> Optimizer:
+        """A new optimiser."""
+        groups = [ParameterGroup(glob, rate) for glob, rate in self.rates.items()]
+        return OPTIMIZERS[self.optimizer](decay=self.decay, groups=groups)
+
+    def rate_at(self, step: int, rate: float) -> float:
+        """The rate of a step, counted from 0."""
+        warm_up = self.steps // 20 if self.warm_up is None else self.warm_up
+        return scheduled(rate, step, self.steps, schedule=self.schedule, warmup=warm_up)

@@ -1,0 +1,165 @@
+"""`onnxprune train`, and `prune --train`: what is written, said and refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.model import load
+from tests.cli.test_cli import DIGITS, MODELS, Run, run
+
+__all__ = ["run"]
+DATA, TEST = (str(MODELS / f"digits_{name}.npz") for name in ("calibration", "test"))
+ROOT = MODELS.parent
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Digits, three quarters of its units removed and repaired."""
+    path = str(tmp_path_factory.mktemp("cut") / "cut.onnx")
+    command = [sys.executable, "-m", "onnxprune", "prune", DIGITS, "-o", path, "-r", "0.75", "--data", DATA, "-q"]
+    subprocess.run([*command, "--no-verify"], check=True, cwd=ROOT)
+    return path
+
+
+def learn(run: Run, cut: str, output: Path, *more: object, steps: int = 10) -> object:
+    return run("train", cut, "-o", output, "--data", DATA, "--steps", steps, "--rate", 3e-4, *more)
+
+
+def test_distilled(run: Run, cut: str, tmp_path: Path) -> None:
+    output = tmp_path / "trained.onnx"
+    ran = run("train", cut, "-o", output, "--data", DATA, "--teacher", DIGITS, "--steps", 30, "--json")
+    assert ran.code == 0, ran.err
+    report = ran.json
+    assert report["format"] == "onnxprune-training" and report["loss"] == "distil"
+    assert report["after"] < report["before"] and len(report["found"]) > 2
+    assert [n.op_type for n in onnx.load(output).graph.node] == [n.op_type for n in onnx.load(cut).graph.node]
+    assert [p.name for p in tmp_path.iterdir()] == ["trained.onnx"]
+
+
+def test_labels_and_the_account(run: Run, cut: str, tmp_path: Path) -> None:
+    ran = run("train", cut, "-o", tmp_path / "t.onnx", "--data", TEST, "--labels", "label", "--steps", 4)
+    assert ran.code == 0, ran.err
+    assert "cross-entropy" in ran.out and "held out" in ran.out and "the best of" in ran.out
+
+
+def test_prune_and_train(run: Run, tmp_path: Path) -> None:
+    options = ("-r", "0.75", "--data", DATA, "--train", 10, "--rate", "3e-4", "--batch", 32, "--json")
+    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", *options)
+    assert ran.code == 0, ran.err
+    assert ran.json["training"]["steps"] == 10 and ran.json["proof"]["ok"]
+    assert ran.json["training"]["after"] <= ran.json["training"]["before"]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (("--train", 5), "--train has no effect: there is no data"),
+        (("--data", DATA, "--augment", "flip"), "--augment has no effect: nothing is trained"),
+        (("--data", "random", "--train", 5), "training needs inputs"),
+        (("--data", DATA, "--train", 5, "--augment", "spin"), "'spin' is none of flip, shift"),
+    ],
+)
+def test_prune_refuses(run: Run, tmp_path: Path, given: tuple[object, ...], problem: str) -> None:
+    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", *given)
+    assert ran.code == 2 and problem in ran.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "problem"),
+    [
+        ((), 2, "nothing to learn from"),
+        (("--teacher", DIGITS, "--loss", "cross-entropy"), 2, "needs labels"),
+        (("--teacher", str(MODELS / "mlp.onnx")), 2, "the teacher"),
+        (("--labels", "label"), 2, "input 'label' is missing"),
+        (("--teacher", DIGITS, "--freeze", "*"), 3, "all are frozen"),
+        (("--teacher", DIGITS, "--freeze", "nothing"), 2, "no weight matches 'nothing'"),
+        (("--teacher", DIGITS, "--rate", "0"), 2, "--rate"),
+        (("--teacher", "nowhere.onnx"), 2, "no such file"),
+        (("--teacher", DIGITS, "--sizes", "n=3"), 2, "no symbolic axis"),
+        (("--teacher", DIGITS, "--schedule", "step"), 2, "--schedule"),
+    ],
+)
+def test_train_refuses(run: Run, cut: str, tmp_path: Path, given: tuple[object, ...], code: int, problem: str) -> None:
+    ran = learn(run, cut, tmp_path / "t.onnx", *given)
+    assert ran.code == code and problem in ran.err, ran.err
+    assert ran.err.startswith("error: ") and not list(tmp_path.iterdir())
+
+
+def test_no_data_and_no_place(run: Run, cut: str, tmp_path: Path) -> None:
+    assert "--data SOURCE is missing" in run("train", cut, "-o", tmp_path / "t.onnx", "--steps", 3).err
+    assert "never overwritten" in learn(run, cut, Path(cut), "--teacher", DIGITS, "--force").err
+    assert "--resume needs a file" in learn(run, cut, Path("-"), "--teacher", DIGITS, "--resume").err
+    (tmp_path / "t.onnx.checkpoint").write_bytes(b"something")
+    ran = learn(run, cut, tmp_path / "t.onnx", "--teacher", DIGITS)
+    assert ran.code == 2 and "--resume goes on with it" in ran.err
+    ran = learn(run, cut, tmp_path / "t.onnx", "--teacher", DIGITS, "--resume")
+    assert ran.code == 2 and "is no checkpoint" in ran.err
+    assert learn(run, cut, tmp_path / "t.onnx", "--teacher", DIGITS, "--force").code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["t.onnx"]
+
+
+def test_zeros_stay(run: Run, tmp_path: Path) -> None:
+    plan, zeroed, trained = (tmp_path / name for name in ("plan.json", "zeroed.onnx", "trained.onnx"))
+    assert run("plan", DIGITS, "-o", plan, "-r", "0.5").code == 0
+    assert run("apply", DIGITS, plan, "-o", zeroed, "--zero").code == 0
+    assert learn(run, str(zeroed), trained, "--teacher", DIGITS, "--keep-zeros").code == 0
+    before, after = load(zeroed), load(trained)
+    changed = 0
+    for name in before.initializers:
+        zeros = before.array(name) == 0
+        assert (after.array(name)[zeros] == 0).all(), name
+        changed += not np.array_equal(before.array(name), after.array(name))
+    assert changed
+
+
+EAGER = "import onnxprune.recovery.fine_tune as f; f.CHECKPOINT_SECONDS = 0\n"
+CALL = "import sys; from onnxprune.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def start(cut: str, output: Path, *more: str) -> subprocess.Popen[bytes]:
+    options = ["--data", DATA, "--teacher", DIGITS, "--steps", "60", "--rate", "3e-4", "--threads", "1", "-q"]
+    command = [sys.executable, "-c", EAGER + CALL, "train", cut, "-o", str(output), *options, *more]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+
+
+def killed(cut: str, output: Path, times: int, number: signal.Signals = signal.SIGKILL) -> int:
+    """Train, and kill it at random moments; how often that was. What is resumed in the end is done."""
+    rng, kills = random.Random(0), 0
+    for _ in range(times):
+        process = start(cut, output, "--resume")
+        path = Path(f"{output}.checkpoint")
+        while process.poll() is None and not path.exists():
+            time.sleep(0.02)
+        time.sleep(rng.random() * 0.5)
+        if process.poll() is None:
+            process.send_signal(number)
+            kills += 1
+        process.communicate()
+        if output.exists():
+            output.unlink()  # it was done: begin again
+    last = start(cut, output, "--resume")
+    _, said = last.communicate()
+    assert last.returncode == 0, said
+    return kills
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_random_moments(cut: str, tmp_path: Path, number: signal.Signals) -> None:
+    """What is resumed equals what was never interrupted, bit for bit."""
+    whole = start(cut, tmp_path / "whole.onnx")
+    whole.communicate()
+    assert whole.returncode == 0
+    assert killed(cut, tmp_path / "resumed.onnx", 3, number)
+    assert (tmp_path / "resumed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["resumed.onnx", "whole.onnx"]
