@@ -66,24 +66,34 @@ def checked(
 def _on_other_sides(
     groups: Groups, gone_of: Callable[[Groups], Array], small: Model, verdict: Verdict, given: Mapping[str, int]
 ) -> tuple[Groups, Verdict]:
-    """The proof at sizes where comparisons of sizes come out otherwise; the first one that fails, if any does."""
+    """The proof at sizes where comparisons of sizes come out otherwise; the first one that fails, if any does.
+
+    Its checks say at which sizes it ran, and at which it did not.
+    """
     graph, stored = groups.model.proto.graph, groups.model.initializers
     shapes = groups.facts.shapes
     inputs = {v.name: shapes[v.name] for v in graph.input if v.name in shapes and v.name not in stored}
     for sizes in other_sides(groups.facts, inputs):
+        numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.facts.sizes[s])
         if any(sizes[symbol] != number for symbol, number in given.items() if symbol in sizes):
+            verdict = _also(verdict, f"not at {numbers}: another size is given")
             continue
         other = retrace(groups, sizes)
         if [(g.name, g.units) for g in other.groups] != [(g.name, g.units) for g in groups.groups]:
+            verdict = _also(verdict, f"not at {numbers}: the groups differ there")
             continue
         found = prove.check(other, gone_of(other), small)
-        numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.facts.sizes[s])
         if not found.runnable:
+            verdict = _also(verdict, f"not at {numbers}: the original does not run there")
             continue
         if not found.ok:
             return other, replace(found, problem=f"{found.problem}, at {numbers}")
-        verdict = replace(verdict, checks=[*verdict.checks, f"at {numbers}"], error=max(verdict.error, found.error))
+        verdict = replace(_also(verdict, f"at {numbers}"), error=max(verdict.error, found.error))
     return groups, verdict
+
+
+def _also(verdict: Verdict, said: str) -> Verdict:
+    return replace(verdict, checks=[*verdict.checks, said])
 
 
 def _attempt(groups: Groups, chosen: Mapping[str, Array], feeds: Mapping[str, Array] | None) -> Verdict:

@@ -1,0 +1,64 @@
+"""The proof at other sizes: where it ran, and where it did not, is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import onnx
+import pytest
+
+from onnxprune import Options, api
+from onnxprune.model import load
+from onnxprune.proof import Verdict, bisect
+from tests.graphs.net import Net
+
+
+def clamped(rows: int) -> onnx.ModelProto:
+    """A model with a factor from `rows` of them: the last that a batch above 50 may have, the first below."""
+    net = Net()
+    x = net.input(["batch", 6])
+    size = net.add("Gather", net.add("Shape", x), net.ints(0))
+    row = net.add("Min", net.add("Max", net.add("Sub", size, net.ints(50)), net.ints(0)), net.ints(1))
+    factor = net.add("Gather", net.weight(rows, name="factors"), row)
+    y = net.add("Relu", net.add("Mul", net.add("MatMul", x, net.weight(6, 8, name="w1")), factor))
+    net.output(net.add("MatMul", y, net.weight(8, 4, name="w2")), ["batch", 4])
+    return net.proto()
+
+
+def proven(proto: onnx.ModelProto, **given: Any) -> Verdict:
+    verdict = api.run(load(proto), Options(ratio=0.5), **given).verdict
+    assert verdict is not None and verdict.ok, verdict
+    return verdict
+
+
+def beyond(checks: Verdict) -> list[str]:
+    return [said for said in checks.checks if said.removeprefix("not ").startswith("at ")]
+
+
+def test_sizes_at_which_the_proof_ran_are_said() -> None:
+    found = beyond(proven(clamped(rows=2)))
+    assert found and all(said.startswith("at batch=") for said in found)
+
+
+def test_sizes_at_which_the_original_does_not_run_are_said() -> None:
+    found = beyond(proven(clamped(rows=1)))
+    assert any(s.startswith("not at batch=") and s.endswith("the original does not run there") for s in found)
+
+
+def test_sizes_that_the_user_fixed_are_kept_and_the_others_said() -> None:
+    found = beyond(proven(clamped(rows=2), sizes={"batch": 3}))
+    assert found and all(s.startswith("not at batch=") and s.endswith("another size is given") for s in found)
+
+
+def test_sizes_with_other_groups_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = bisect.retrace
+
+    def fewer(groups: Any, sizes: Mapping[str, int]) -> Any:
+        found = again(groups, sizes)
+        return replace(found, groups=found.groups[:-1])
+
+    monkeypatch.setattr(bisect, "retrace", fewer)
+    found = beyond(proven(clamped(rows=2)))
+    assert found and all(s.startswith("not at batch=") and s.endswith("the groups differ there") for s in found)
