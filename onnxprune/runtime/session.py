@@ -67,6 +67,8 @@ class Session:
 
     # Seconds that a run may take; no limit where 0.
     limit: float = 0.0
+    # Whether the model is run as it is written because the runtime's own clean-up fails on it.
+    optimiser_failed: bool = False
 
     def __init__(self, model: Model, *, threads: int = 0, optimised: bool = True, limit: float = 0.0) -> None:
         """Prepare `model`.
@@ -74,7 +76,7 @@ class Session:
         Args:
             model: the model.
             threads: of one operator; 0 is what ONNX Runtime takes, all cores.
-            optimised: let the runtime tidy the graph.
+            optimised: let the runtime tidy the graph; where it fails to, the graph stays as it is written.
             limit: seconds that a run may take; no limit where 0.
 
         Raises:
@@ -89,7 +91,17 @@ class Session:
         options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
         # Not even float weights quantised, for being next to what is.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._open(model, options, [CPU])
+        try:
+            self._open(model, options, [CPU])
+        except RunError as refused:
+            if not tidied:
+                raise
+            options.graph_optimization_level = level.ORT_DISABLE_ALL
+            try:
+                self._open(model, options, [CPU])
+            except RunError:
+                raise refused from None
+            self.optimiser_failed = True
 
     def _open(self, model: Model | Path, options: Any, providers: Sequence[str]) -> None:
         import onnxruntime as ort
