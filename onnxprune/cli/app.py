@@ -66,8 +66,17 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
     ctx.exit()
 
 
+_HELP = """Make trained ONNX models smaller and faster, with a proof.
+
+\b
+onnxprune inspect model.onnx
+onnxprune prune model.onnx -o small.onnx --ratio 0.5
+"""
+
+
 @click.group(
     cls=LazyGroup,
+    help=_HELP,
     context_settings={"auto_envvar_prefix": "ONNXPRUNE", "help_option_names": ["-h", "--help"]},
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
@@ -75,12 +84,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
 @click.option("--max-memory", metavar="SIZE", help="Most memory to take, 4GB: what needs more fails with an error.")
 @click.pass_context
 def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
-    r"""Make trained ONNX models smaller and faster, with a proof.
-
-    \b
-    onnxprune inspect model.onnx
-    onnxprune prune model.onnx -o small.onnx --ratio 0.5
-    """
+    """Run a command; what is common to all of them is settled here."""
     if max_memory is not None:
         from onnxprune.allocation.amount import bytes_of
         from onnxprune.system import limit_to

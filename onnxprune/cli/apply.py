@@ -11,7 +11,7 @@ from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed, UsageError
@@ -50,7 +50,7 @@ class ApplyArgs:
         paths.check_target(self.output, inputs=[self.model, self.plan], force=self.force)
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.argument("plan")

@@ -9,7 +9,7 @@ import click
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import Counts, Seconds
@@ -40,7 +40,7 @@ class BenchArgs:
         )
 
 
-@click.command()
+@click.command(cls=Titled)
 @click.argument("models", nargs=-1, required=True)
 @click.option("--batch", "batches", metavar="N,N", type=Counts(), default=(), help="Samples in a run: 1,8.")
 @click.option(

@@ -7,10 +7,11 @@ from dataclasses import asdict
 import click
 
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.group import Titled
 from onnxprune.cli.output import Console
 
 
-@click.command()
+@click.command(cls=Titled)
 @shared.as_json
 @shared.conversation
 def criteria(console: Console, as_json: bool) -> None:

@@ -6,11 +6,12 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.group import Titled
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 
 
-@click.command()
+@click.command(cls=Titled)
 @click.argument("first")
 @click.argument("second")
 @click.option("--all", "every", is_flag=True, help="Show layers that are the same too.")

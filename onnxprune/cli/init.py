@@ -8,6 +8,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.group import Titled
 from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.options.sizes import Sizes
 from onnxprune.cli.options.sizes import sizes as given_sizes
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.tracing import Groups
 
 
-@click.command()
+@click.command(cls=Titled)
 @click.argument("model")
 @click.option(
     "-o",

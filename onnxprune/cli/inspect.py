@@ -10,7 +10,7 @@ from onnxprune.cli import paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
@@ -29,7 +29,7 @@ class InspectArgs:
     as_json: bool
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")

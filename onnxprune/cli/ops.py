@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 import click
 
 from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.group import Titled
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 
 
-@click.command()
+@click.command(cls=Titled)
 @click.argument("glob", default="*")
 @shared.as_json
 @shared.conversation

@@ -12,7 +12,7 @@ from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
@@ -34,7 +34,7 @@ class PlanArgs:
     force: bool
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.option(

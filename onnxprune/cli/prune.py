@@ -13,7 +13,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.execution import Where, place, workers
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.search import Wanted, targets
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
@@ -82,7 +82,7 @@ class PruneArgs:
             paths.check_row_map(self.written, inputs=[self.model], force=self.force)
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")

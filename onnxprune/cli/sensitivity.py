@@ -13,7 +13,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import Data, data, evaluation, recovery
 from onnxprune.cli.options.execution import workers
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import choice
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
@@ -71,7 +71,7 @@ class SensitivityArgs:
         )
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.option(

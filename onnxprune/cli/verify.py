@@ -10,7 +10,7 @@ from onnxprune.cli import paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.errors import GoalMissed
@@ -28,7 +28,7 @@ class VerifyArgs:
     as_json: bool
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("original")
 @click.argument("pruned")

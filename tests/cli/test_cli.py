@@ -6,17 +6,21 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
 
 from onnxprune.cli import main
+from onnxprune.cli.app import app
+from onnxprune.cli.options.group import TITLES
 
 MODELS = Path(__file__).parents[2] / "models"
 DIGITS = str(MODELS / "digits.onnx")
@@ -94,6 +98,15 @@ def test_module_and_version():
 def test_no_arguments_show_the_help(run):
     ran = run()
     assert ran.code == 0 and "Commands:" in ran.out
+
+
+def test_options_are_listed_once_under_their_titles(run):
+    listed = run("prune", "--help").out
+    sections = re.findall(r"^(\S.*):$", listed, re.MULTILINE)
+    assert sections == list(TITLES)
+    command = app.get_command(click.Context(app), "prune")
+    for option in (p for p in command.params if isinstance(p, click.Option)):
+        assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", listed, re.MULTILINE)) == 1, option.opts
 
 
 def test_every_command_has_help(run):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.options.group import MACHINE, Option, group, titled
 from onnxprune.errors import UsageError
 
 
@@ -41,10 +41,13 @@ def cached(what: str) -> Option:
     return group(
         "cache",
         _cache,
-        click.option(
-            "--cache",
-            metavar="FILE",
-            help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
+        titled(
+            MACHINE,
+            click.option(
+                "--cache",
+                metavar="FILE",
+                help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
+            ),
+            click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept."),
         ),
-        click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept."),
     )

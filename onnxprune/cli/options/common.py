@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.options.group import Command
+from onnxprune.cli.options.group import DATA, Command, titled
 from onnxprune.cli.output import Console
 
 
@@ -30,10 +30,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on st
 
 force = click.option("--force", is_flag=True, help="Overwrite existing files (never the input).")
 
-accept_damage = click.option(
-    "--accept-damage",
-    is_flag=True,
-    help="Exit with 0 even where the outputs on samples of --data are far from the original's after all repair.",
+accept_damage = titled(
+    DATA,
+    click.option(
+        "--accept-damage",
+        is_flag=True,
+        help="Exit with 0 even where the outputs on samples of --data are far from the original's after all repair.",
+    ),
 )
 
 verify = click.option("--verify/--no-verify", default=True, help="Prove the result, by default; --no-verify skips it.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.options.group import DATA, Option, group, titled
 from onnxprune.names import RECOVERIES
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _DATA: tuple[Option, ...] = (
 )
 
 # Calibration data; the command gets `data`.
-data = group("data", _data, *_DATA)
+data = group("data", _data, titled(DATA, *_DATA))
 
 RECOVERY = (
     "With --data: how what is behind a cut is re-fitted to the outputs that it gave. Without: bias and merge repair"
@@ -70,7 +70,7 @@ RECOVERY = (
 def recovery(default: str, text: str) -> Option:
     """Add `--recover`, the way to re-fit what is behind a cut."""
     methods = click.Choice(["none", *RECOVERIES])
-    return click.option("--recover", type=methods, default=default, show_default=True, help=text)
+    return titled(DATA, click.option("--recover", type=methods, default=default, show_default=True, help=text))
 
 
 evaluation = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.options.group import MACHINE, Option, group, titled
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,20 +44,23 @@ class Where:
 place = group(
     "place",
     Where,
-    click.option(
-        "--provider",
-        metavar="NAME",
-        default="CPU",
-        show_default=True,
-        help="Execution provider of ONNX Runtime that times are measured on.",
-    ),
-    click.option(
-        "--threads",
-        metavar="N",
-        type=click.IntRange(0, MOST_THREADS),
-        default=0,
-        show_default=True,
-        help="Threads; 0 is all cores.",
+    titled(
+        MACHINE,
+        click.option(
+            "--provider",
+            metavar="NAME",
+            default="CPU",
+            show_default=True,
+            help="Execution provider of ONNX Runtime that times are measured on.",
+        ),
+        click.option(
+            "--threads",
+            metavar="N",
+            type=click.IntRange(0, MOST_THREADS),
+            default=0,
+            show_default=True,
+            help="Threads; 0 is all cores.",
+        ),
     ),
 )
 
@@ -85,14 +88,19 @@ def workers(default: int | None) -> Option:
     return group(
         "workers",
         partial(_workers, default=default),
-        click.option(
-            "--jobs",
-            metavar="N",
-            type=click.IntRange(1),
-            default=None,
-            help=f"Local worker processes; by default {default or 'one per core'}.",
-        ),
-        click.option(
-            "--dask", metavar="SCHEDULER", help="Send the work to a Dask cluster: tcp://host:8786, or a scheduler file."
+        titled(
+            MACHINE,
+            click.option(
+                "--jobs",
+                metavar="N",
+                type=click.IntRange(1),
+                default=None,
+                help=f"Local worker processes; by default {default or 'one per core'}.",
+            ),
+            click.option(
+                "--dask",
+                metavar="SCHEDULER",
+                help="Send the work to a Dask cluster: tcp://host:8786, or a scheduler file.",
+            ),
         ),
     )

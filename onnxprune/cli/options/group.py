@@ -1,4 +1,7 @@
-"""Groups of options that parse themselves: a command gets one object for each, and all of them in one request."""
+"""Groups of options that parse themselves: a command gets one object for each, and all of them in one request.
+
+Options have titles, too, under which the help text lists them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,16 @@ from typing import Any
 
 import click
 
+# Titles of the help text, in their order.
+OPTIONS = "Options"
+AMOUNT = "How much is removed"
+UNITS = "Which units are removed"
+INPUTS = "Sizes of the inputs"
+DATA = "Data, and repair with it"
+SEARCH = "Search for the smallest model that is good enough"
+MACHINE = "Machine and workers"
+TITLES = (OPTIONS, AMOUNT, UNITS, INPUTS, DATA, SEARCH, MACHINE)
+
 Command = Callable[..., Any]
 # A decorator that declares one option, or several.
 Option = Callable[[Command], Command]
@@ -16,6 +29,35 @@ Option = Callable[[Command], Command]
 def declared(*options: Option) -> Option:
     """Declare options in the order of the help text; the command gets each by its name."""
     return lambda function: functools.reduce(lambda command, option: option(command), reversed(options), function)
+
+
+def titled(title: str, *options: Option) -> Option:
+    """Declare options that the help text lists under a title."""
+
+    def add(function: Command) -> Command:
+        before = len(_parameters(function))
+        command = declared(*options)(function)
+        for parameter in _parameters(command)[before:]:
+            parameter.title = title  # type: ignore[attr-defined]
+        return command
+
+    return add
+
+
+class Titled(click.Command):
+    """A command whose help text lists options under their titles."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the lists."""
+        lists: dict[str, list[tuple[str, str]]] = {title: [] for title in TITLES}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if isinstance(parameter, click.Option) and record is not None:
+                lists[getattr(parameter, "title", OPTIONS)].append(record)
+        for title, records in lists.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def group(name: str, parse: Callable[..., object], *options: Option) -> Option:

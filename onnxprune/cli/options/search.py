@@ -10,7 +10,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options.data import evaluation
-from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.options.group import SEARCH, Option, group, titled
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,4 +130,4 @@ def _wanted(search: str, **given: Any) -> Wanted | None:
 
 
 # What a search looks for; the command gets `wanted`, None without a target.
-targets = group("wanted", _wanted, *_TARGETS)
+targets = group("wanted", _wanted, titled(SEARCH, *_TARGETS))

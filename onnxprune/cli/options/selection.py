@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.options.group import AMOUNT, UNITS, Option, group, titled
 from onnxprune.cli.types import Multiple, Pair, Ratio
 from onnxprune.names import AGGREGATIONS, BUDGETS, NORMALIZATIONS, STRATEGIES
 
@@ -53,14 +53,14 @@ _POLICY: tuple[Option, ...] = (
 )
 
 # The units of attention, and whether inputs and outputs may shrink; the command gets `policy`.
-policy = group("policy", Policy, *_POLICY)
+policy = group("policy", Policy, titled(UNITS, *_POLICY))
 
 
 def _budget(kind: str, text: str) -> Option:
     return click.option(f"--{kind}", metavar="AMOUNT", default=None, help=text)
 
 
-_WHAT: tuple[Option, ...] = (
+_AMOUNT: tuple[Option, ...] = (
     click.option(
         "-r",
         "--ratio",
@@ -78,18 +78,12 @@ _WHAT: tuple[Option, ...] = (
         help="Another ratio for the groups that match; may be repeated, the last match wins.",
     ),
     click.option(
-        "--criterion",
-        metavar="NAME",
-        default="auto",
+        "--max-ratio",
+        metavar="RATIO",
+        type=Ratio(),
+        default=0.9,
         show_default=True,
-        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2."
-        " `onnxprune criteria` lists them.",
-    ),
-    click.option(
-        "--aggregate",
-        type=click.Choice(AGGREGATIONS),
-        default=None,
-        help="How the scores of coupled weights are combined, unless as the criterion does.",
+        help="Most that any but a plain ratio takes from one group; --latency takes more than 0.75 only where it must.",
     ),
     click.option(
         "--allocation",
@@ -107,16 +101,6 @@ _WHAT: tuple[Option, ...] = (
         help="How --allocation global compares scores of different groups, unless as the criterion does.",
     ),
     click.option(
-        "--max-ratio",
-        metavar="RATIO",
-        type=Ratio(),
-        default=0.9,
-        show_default=True,
-        help="Most that any but a plain ratio takes from one group; --latency takes more than 0.75 only where it must.",
-    ),
-    click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated."),
-    click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated."),
-    click.option(
         "--round-to",
         metavar="N",
         type=Multiple(),
@@ -124,6 +108,33 @@ _WHAT: tuple[Option, ...] = (
         help="Leave widths that are multiples of N, or, with auto, of what is measured to be fast on this machine;"
         " auto with --latency, else 1.",
     ),
+)
+
+_STEPS = click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Choose in so many parts: after each, what is left is repaired and scored again.",
+)
+
+_UNITS: tuple[Option, ...] = (
+    click.option(
+        "--criterion",
+        metavar="NAME",
+        default="auto",
+        show_default=True,
+        help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2."
+        " `onnxprune criteria` lists them.",
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(AGGREGATIONS),
+        default=None,
+        help="How the scores of coupled weights are combined, unless as the criterion does.",
+    ),
+    click.option("--keep", metavar="GLOB", multiple=True, help="Leave groups alone; may be repeated."),
+    click.option("--only", metavar="GLOB", multiple=True, help="Prune only these groups; may be repeated."),
     *_POLICY,
     click.option("--exact-only", is_flag=True, help="Leave approximate groups alone (a norm or mean, ...)."),
     click.option(
@@ -131,21 +142,12 @@ _WHAT: tuple[Option, ...] = (
     ),
 )
 
-_MORE: tuple[Option, ...] = (
-    click.option(
-        "--rows",
-        metavar="NAME=FILE",
-        type=Pair(click.STRING),
-        multiple=True,
-        help="Keep only these rows of an embedding (or classes of an output): a file of ids; may be repeated.",
-    ),
-    click.option(
-        "--steps",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Choose in so many parts: after each, what is left is repaired and scored anew.",
-    ),
+_ROWS = click.option(
+    "--rows",
+    metavar="NAME=FILE",
+    type=Pair(click.STRING),
+    multiple=True,
+    help="Keep only these rows of an embedding (or classes of an output): a file of ids; may be repeated.",
 )
 
 
@@ -159,6 +161,6 @@ def _options(
 
 
 # Which units of which groups are removed; the command gets `options`.
-choice = group("options", _options, *_WHAT)
+choice = group("options", _options, titled(AMOUNT, *_AMOUNT), titled(UNITS, *_UNITS))
 # The same, and what only a command that removes units takes.
-selection = group("options", _options, *_MORE, *_WHAT)
+selection = group("options", _options, titled(AMOUNT, *_AMOUNT, _STEPS), titled(UNITS, *_UNITS, _ROWS))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import paths
-from onnxprune.cli.options.group import group
+from onnxprune.cli.options.group import INPUTS, group, titled
 from onnxprune.cli.types import LARGEST, Pair, Shape
 from onnxprune.errors import UsageError
 
@@ -76,6 +76,6 @@ _SHAPES = click.option(
 )
 
 # How large inputs are; the command gets `sizes`.
-sizes = group("sizes", _sizes, _NUMBERS, _SHAPES)
+sizes = group("sizes", _sizes, titled(INPUTS, _NUMBERS, _SHAPES))
 # The same for a command in which a plan says which numbers are assumed.
-shapes = group("sizes", _sizes, _SHAPES)
+shapes = group("sizes", _sizes, titled(INPUTS, _SHAPES))
