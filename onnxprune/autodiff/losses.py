@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
+from onnxprune.errors import ModelError
 
 Loss = Callable[[GraphBuilder, Mapping[str, Value]], Value]
 
@@ -133,6 +134,8 @@ def projection() -> Loss:
             if y.dtype.kind == "f":
                 weight = graph.input(f"gradient/{name}", y.shape, y.dtype)
                 parts.append((y * weight).sum(range(y.rank)).reshape([]) if y.rank else y * weight)
+        if not parts:
+            raise ModelError("the model has no float output, so there is no gradient", hint="an id has no gradient")
         return graph.total([p.cast(parts[0].dtype) for p in parts])
 
     return loss

@@ -35,7 +35,8 @@ class TrainingGraph:
         parameters: name -> elements of the trainable initializers, as the model has them (float32 or float64).
         loss: name of the output with the loss, one number.
         gradients: parameter -> name of the output with its gradient.
-        taps: tensor -> name of the output with sums of activation times gradient, [batch, channels].
+        taps: tensor -> name of the output with sums of activation times gradient, [batch, channels] (one axis where the
+            channels are on axis 0).
         outputs: output of the model -> name of the output here; empty if not asked for.
         targets: name -> (shape, type) of the inputs that the loss adds.
         frozen: parameter -> why it has no gradient.
@@ -57,7 +58,7 @@ def build(
     loss: Loss,
     *,
     parameters: Sequence[str] | None = None,
-    taps: Iterable[str] = (),
+    taps: Mapping[str, int] | Iterable[str] = (),
     freeze: bool = False,
 ) -> TrainingGraph:
     """Build the training graph of a model for the batch shape of `feeds`.
@@ -67,7 +68,8 @@ def build(
         feeds: name -> array for every input of the model, of the shapes that will be trained on.
         loss: adds the loss to the graph; see `onnxprune.autodiff.losses`.
         parameters: initializers to differentiate by, names or globs; those that look like weights if None.
-        taps: tensors of which sums of activation times gradient are wanted, for importance of channels.
+        taps: tensors of which sums of activation times gradient are wanted, for importance of channels; as a mapping,
+            with the axis of the channels, which is 1 otherwise.
         freeze: leave out parameters behind an operator without a rule, in place of refusing.
 
     Returns:
@@ -80,11 +82,12 @@ def build(
     source = load(model)
     chosen = _matching(source, parameters)
     forward = lay_out(source, feeds, chosen)
-    missing = [name for name in taps if name not in forward.graph.values]
+    axes = dict(taps) if isinstance(taps, Mapping) else dict.fromkeys(taps, 1)
+    missing = [name for name in axes if name not in forward.graph.values]
     if missing:
         raise ModelError(f"there is no tensor {missing[0]!r} to tap", hint="name a tensor of the model")
     end = loss(forward.graph, forward.outputs).reshape([])
-    wanted = [*forward.parameters, *taps]
+    wanted = [*forward.parameters, *axes]
     result = reverse(forward, end, wanted)
     if result.blocked and not freeze:
         raise ModelError(
@@ -93,16 +96,25 @@ def build(
     trained = [name for name in forward.parameters if name in result.by]
     if not trained:
         raise ModelError("no parameter of the model reaches the loss", hint="name other parameters or another output")
-    return _assemble(forward, end, result, list(taps))
+    return _assemble(forward, end, result, axes)
 
 
-def build_vjp(model: object, feeds: Mapping[str, Array], *, parameters: Sequence[str] | None = None) -> TrainingGraph:
+def build_vjp(
+    model: object,
+    feeds: Mapping[str, Array],
+    *,
+    parameters: Sequence[str] | None = None,
+    taps: Mapping[str, int] | Iterable[str] = (),
+    freeze: bool = False,
+) -> TrainingGraph:
     """Build a graph that takes the gradients of the model's float outputs from outside.
 
     Args:
         model: anything that `onnxprune.model.load` takes; it is not changed.
         feeds: name -> array for every input of the model.
         parameters: initializers to differentiate by, names or globs; those that look like weights if None.
+        taps: as for `build`.
+        freeze: as for `build`.
 
     Returns:
         The training graph; its inputs `gradient/NAME` take one array for each float output NAME.
@@ -111,7 +123,7 @@ def build_vjp(model: object, feeds: Mapping[str, Array], *, parameters: Sequence
         ModelError: an operator on the way has no rule, or no parameter reaches an output.
         RunError: the model does not run on `feeds`.
     """
-    return build(model, feeds, projection(), parameters=parameters)
+    return build(model, feeds, projection(), parameters=parameters, taps=taps, freeze=freeze)
 
 
 def forward_only(graph: TrainingGraph) -> onnx.ModelProto:
@@ -150,7 +162,7 @@ def _complaint(blocked: Mapping[str, str]) -> str:
     return f"{reason}; it blocks the gradients of {', '.join(names[:3])}{rest}"
 
 
-def _assemble(forward: Forward, loss: Value, result: Gradients, taps: Sequence[str]) -> TrainingGraph:
+def _assemble(forward: Forward, loss: Value, result: Gradients, taps: Mapping[str, int]) -> TrainingGraph:
     graph = forward.graph
     outputs: list[onnx.ValueInfoProto] = []
 
@@ -162,10 +174,11 @@ def _assemble(forward: Forward, loss: Value, result: Gradients, taps: Sequence[s
     total = publish(loss, "training/loss")
     gradients = {n: publish(g, f"training/gradient/{n}") for n, g in result.by.items() if n in forward.parameters}
     sums = {}
-    for name in taps:
+    for name, axis in taps.items():
         if name in result.by:
             product = forward.graph.values[name] * result.by[name]
-            sums[name] = publish(product.sum(range(2, product.rank)), f"training/tap/{name}")
+            others = [a for a in range(1, product.rank) if a != axis]
+            sums[name] = publish(product.sum(others), f"training/tap/{name}")
     made = {n: publish(v, f"training/output/{n}") for n, v in forward.outputs.items()}
     inputs = [*forward.inputs.values(), *(forward.graph.values[n] for n in forward.parameters), *graph.inputs.values()]
     used = {i for node in graph.nodes for i in _inner_reads(node)}

@@ -18,12 +18,14 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     apoz,
     bn_scale,
     ensemble,
+    fisher,
     fluctuation,
     fpgm,
     lamp,
     magnitude,
     obs,
     random,
+    taylor,
     wanda,
 )
 from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined

@@ -13,6 +13,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, by_class, combined
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import Weights
+from onnxprune.layers.effective import Part
 from onnxprune.tracing import Groups
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
@@ -47,14 +48,21 @@ def norms(weights: Weights) -> Iterator[Member]:
     return ((ids, np.sqrt(sums)) for ids, sums in members(weights, np.square))
 
 
-def members(weights: Weights, elementwise: Elementwise) -> Iterator[Member]:
+def members(
+    weights: Weights, elementwise: Elementwise, amounts_of: Callable[[Part], Array | None] | None = None
+) -> Iterator[Member]:
     """Sums of `elementwise(weight)` over what every class holds of every weight axis that is cut.
+
+    `amounts_of` replaces weights by other amounts of the same shape, and those that it has none for are left out.
 
     Vectors (biases, scales) count only for classes that hold nothing else: a bias moves what a unit gives, and says
     little of what the unit is worth. What is not finite counts wherever it is, so that it is reported.
     """
     held, vectors = np.zeros(weights.groups.classes.count, bool), list[Member]()
-    for part, cut, value in weights.parts():
+    for part, cut, weight in weights.parts():
+        value = weight if amounts_of is None else amounts_of(part)
+        if value is None:
+            continue
         is_vector = sum(size > 1 for size in value.shape) < 2
         fields = [as_field(part.axes[a], a, value.ndim) for a in cut]
         for field, sums in zip(fields, sums_over(value, fields, elementwise), strict=True):
