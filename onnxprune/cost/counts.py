@@ -16,11 +16,10 @@ from onnxprune.model.graph import WEIGHT_TYPES, first_output
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import infer
-from onnxprune.tracing import Site
-from onnxprune.tracing.groups import samples
+from onnxprune.tracing import Site, TraceResult, batch_size
 from onnxprune.tracing.labels import Axes, Ledger
 from onnxprune.tracing.rules.registry import Product
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array, Shape
 
 
@@ -69,12 +68,11 @@ Remaining = Callable[[Array, int, int], int]
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
     """The cost of `model` for one sample; symbolic dims take the defaults that a trace gives them, or `sizes`."""
     model = flattened(inlined(model))
-    tracing = Tracing(model, infer(model, sizes), Ledger())
-    tracing.run()
+    tracing, _ = Tracer(model, infer(model, sizes), Ledger()).run()
     return of_trace(tracing, model)
 
 
-def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None) -> Cost:
+def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = None) -> Cost:
     """The cost of a model that is traced already, or of what pruning made of it.
 
     Args:
@@ -89,7 +87,7 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
             return old
         return tuple(remaining(labels, a, n) for a, (labels, n) in enumerate(zip(axes, old, strict=True)))
 
-    batch = samples(tracing)
+    batch = batch_size(tracing)
     layers = []
     for site, work in contractions(tracing):
         names = site.node.input
@@ -109,7 +107,7 @@ def of_trace(tracing: Tracing, model: Model, remaining: Remaining | None = None)
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))
 
 
-def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
+def contractions(tracing: TraceResult) -> Iterator[tuple[Site, Sequence[Product]]]:
     """Every contraction with its products; with none where it does not run at the numbers for symbolic dims.
 
     Of an If, the branches count that the given data take. Where there are none, one branch runs if the condition
@@ -121,7 +119,7 @@ def contractions(tracing: Tracing) -> Iterator[tuple[Site, Sequence[Product]]]:
             yield site, () if first_output(site.node) in idle else rule.work(site)
 
 
-def idle_nodes(tracing: Tracing) -> frozenset[str]:
+def idle_nodes(tracing: TraceResult) -> frozenset[str]:
     """First outputs of the nodes in branches that do not run (see `contractions`)."""
     return dead(tracing.model.proto.graph, lambda node: _branch_run(tracing, node))
 
@@ -139,7 +137,7 @@ class Branches:
     runs: Mapping[str, int]
 
 
-def branches_taken(tracing: Tracing) -> list[Branches]:
+def branches_taken(tracing: TraceResult) -> list[Branches]:
     """The branches that the given data take, of every If with layers in one of them."""
     layers = {first_output(site.node) for site, rule in tracing.sites if rule is not None and rule.work is not None}
     found = []
@@ -159,7 +157,7 @@ def _only(made: str, branch: str, node: NodeProto) -> str:
     return branch if node.output[0] == made else ""
 
 
-def _branch_run(tracing: Tracing, node: NodeProto) -> str:
+def _branch_run(tracing: TraceResult, node: NodeProto) -> str:
     """The branch that an If takes on all data, or at the numbers; empty if it takes both, or that depends on more."""
     taken = tracing.fed.get(node.output[0])
     if taken is not None:

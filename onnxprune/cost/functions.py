@@ -16,9 +16,7 @@ from onnxprune.model import file_size
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.model.tensors import item_bits
 from onnxprune.model.traits import operators_where
-from onnxprune.tracing import Groups
-from onnxprune.tracing.groups import samples
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing import Groups, TraceResult, batch_size
 from onnxprune.typing import Array
 
 STRING = TensorProto.STRING
@@ -197,13 +195,13 @@ class Units:
 def of_a_run(groups: Groups) -> float:
     """Bytes of memory that a run of the original takes: its activations of all samples, and what is made of them."""
     widths = Widths(groups, {})
-    return RUN_COPIES * memory(widths).total(np.zeros(widths.count, np.int64)) * samples(groups.tracing)
+    return RUN_COPIES * memory(widths).total(np.zeros(widths.count, np.int64)) * batch_size(groups.tracing)
 
 
 def macs(widths: Widths) -> Sum:
     """Multiply-accumulates for one sample."""
     tracing = widths.groups.tracing
-    share = 1 / samples(tracing)
+    share = 1 / batch_size(tracing)
     terms = []
     for site, products in contractions(tracing):
         names = {None: first_output(site.node)} | {s: tracing.key(site.node, s) for s in range(len(site.node.input))}
@@ -242,13 +240,13 @@ def memory(widths: Widths) -> Peak:
     """
     tracing = widths.groups.tracing
     spans = _spans(tracing)
-    each = {name: item_bits(tracing.facts.dtypes[name]) / 8 / samples(tracing) for name in spans}
+    each = {name: item_bits(tracing.facts.dtypes[name]) / 8 / batch_size(tracing) for name in spans}
     terms = Terms.of(widths, [(each[name], widths.axes(name)) for name in spans])
     births, deaths = (np.array([span[i] for span in spans.values()], np.int64) for i in (0, 1))
     return Peak(terms, births, deaths)
 
 
-def _spans(tracing: Tracing) -> dict[str, tuple[int, int]]:
+def _spans(tracing: TraceResult) -> dict[str, tuple[int, int]]:
     """Activation -> the step that makes it, and the last that needs it; steps are nodes, from 1."""
     graph, facts, idle = tracing.model.proto.graph, tracing.facts, idle_nodes(tracing)
     spans: dict[str, tuple[int, int]] = {}

@@ -32,7 +32,7 @@ class Part:
     """A weight as a node uses it: `stored * scale + shift`.
 
     Attributes:
-        key: its entry in `Tracing.axes`.
+        key: its entry in `TraceResult.axes`.
         axes: its labels.
         scale: broadcastable to it; None for ones.
         shift: broadcastable to it; None for zeros.

@@ -1,8 +1,11 @@
 """Trace which positions of which tensors must be removed together, and why some cannot be."""
 
 from onnxprune.tracing.barriers import Barrier
-from onnxprune.tracing.groups import Group, Groups, Member, trace
+from onnxprune.tracing.describe import batch_size
+from onnxprune.tracing.group import Group, Member
+from onnxprune.tracing.groups import Groups, trace
 from onnxprune.tracing.rules.letters import Copies, through
 from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.trace_result import TraceResult
 
-__all__ = ["Barrier", "Copies", "Group", "Groups", "Member", "Site", "through", "trace"]
+__all__ = ["Barrier", "Copies", "Group", "Groups", "Member", "Site", "TraceResult", "batch_size", "through", "trace"]

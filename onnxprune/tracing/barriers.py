@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.tracing.labels import Classes
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing.trace_result import TraceResult
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Barrier:
     params: int
 
 
-def barriers(tracing: Tracing, classes: Classes) -> tuple[Barrier, ...]:
+def barriers(tracing: TraceResult, classes: Classes) -> tuple[Barrier, ...]:
     """What every reason locks, by the classes that it fixes: each element of a weight once."""
     reasons = tracing.ledger.reasons
     order = np.argsort(classes.fixes[:, 0], kind="stable")

@@ -17,14 +17,14 @@ from onnxprune.model import control_flow
 from onnxprune.model.traits import Zero, zero
 from onnxprune.tracing.labels import Axes, Classes
 from onnxprune.tracing.rules.site import Reading, Site, Unsupported
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 
 # Group -> the node that makes its removed positions live.
 Origins = dict[int, str]
 
 
-def reasons(tracing: Tracing, classes: Classes, cells: Sequence[Sequence[Array]]) -> dict[int, str]:
+def reasons(tracing: TraceResult, classes: Classes, cells: Sequence[Sequence[Array]]) -> dict[int, str]:
     """Why a group is approximate, by its number; an exact one has no entry.
 
     Args:
@@ -59,7 +59,7 @@ class _Walk:
         reasons: group -> why it is approximate.
     """
 
-    tracing: Tracing
+    tracing: TraceResult
     group_of: Array
     live: dict[str, Origins] = field(default_factory=dict)
     broken: dict[str, Origins] = field(default_factory=dict)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,13 +16,14 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import Facts, infer
-from onnxprune.model.shapes.symbols import symbolic_dims
 from onnxprune.model.tensors import tensors
 from onnxprune.tracing.barriers import Barrier, barriers
-from onnxprune.tracing.exactness import reasons
+from onnxprune.tracing.describe import describe, elements_of, parameters_of
+from onnxprune.tracing.group import Group
 from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Ledger
-from onnxprune.tracing.partition import Part, form
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing.partition import form
+from onnxprune.tracing.trace_result import TraceResult
+from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -33,78 +33,13 @@ MAX_RETRACES = 6
 FEW_POSITIONS = 1 << 16
 
 
-@dataclass(frozen=True)
-class Member:
-    """An axis of a weight that shrinks with a group.
-
-    Attributes:
-        tensor: name of the weight in the graph.
-        key: the same, with the use appended where the weight is un-shared.
-        axis: the axis.
-        size: its length.
-        positions: how many of its positions belong to the group.
-    """
-
-    tensor: str
-    key: str
-    axis: int
-    size: int
-    positions: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """What must shrink together.
-
-    Attributes:
-        name: unique; the first weight that the group cuts, or its node where the weight has no name of its own.
-        kind: "channel", "head" or "head dim".
-        cells: class ids; one class of a single cell is a unit. Of several cells, a unit takes the same share.
-        members: the weight axes that it cuts.
-        approximate: why the smaller model is not the original with the weights of removed units set to zero; empty
-            where it is.
-        params: weight elements that any unit of the group holds.
-        work: counts `macs`.
-        io: axes of graph inputs and outputs that shrink with it: (tensor, axis).
-    """
-
-    name: str
-    kind: str
-    cells: tuple[Array, ...]
-    members: tuple[Member, ...]
-    approximate: str
-    params: int
-    work: Callable[[], int] = field(repr=False, compare=False)
-    io: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def exact(self) -> bool:
-        """Whether the smaller model equals the original with the weights of removed units set to zero."""
-        return not self.approximate
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates that depend on the group, for one sample; counted when they are asked for."""
-        return self.work()
-
-    @property
-    def units(self) -> int:
-        """How many units the group has."""
-        return math.gcd(*(len(c) for c in self.cells))
-
-    @cached_property
-    def classes(self) -> Array:
-        """All classes, cell by cell."""
-        return np.concatenate(self.cells)
-
-
 @dataclass(frozen=True, eq=False)
 class Groups:
     """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat."""
 
     model: Model
     groups: tuple[Group, ...]
-    tracing: Tracing
+    tracing: TraceResult
     classes: Classes
     policy: Mapping[tuple[str, int], int]
     heads: bool = True
@@ -128,9 +63,9 @@ class Groups:
     @cached_property
     def prunable(self) -> tuple[int, int]:
         """(weight elements that some group holds, all weight elements)."""
-        held = _params(self.tracing, [m for g in self.groups for m in g.members])
+        held = parameters_of(self.tracing, [m for g in self.groups for m in g.members])
         return held, sum(
-            _elements(self.tracing, key) for key in self.tracing.weights if self.tracing.holds_parameters(key)
+            elements_of(self.tracing, key) for key in self.tracing.weights if self.tracing.holds_parameters(key)
         )
 
     @cached_property
@@ -170,8 +105,8 @@ def trace(
     attention: set[tuple[str, int]] = set()
     opened = _io_axes(model, facts) if allow_io_changes else frozenset()
     for _ in range(MAX_RETRACES):
-        tracing = Tracing(model, facts, Ledger(policy, longest=longest), opened, frozenset(rows))
-        classes = tracing.run()
+        tracer = Tracer(model, facts, Ledger(policy, longest=longest), opened, frozenset(rows))
+        tracing, classes = tracer.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)
         revised = _revise(policy, tracing.ledger, classes, attention, heads=heads, head_dims=head_dims)
@@ -181,8 +116,18 @@ def trace(
             break
         policy, opened = revised, layered
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
-    groups = _describe(tracing, classes, parts, kinds)
-    return Groups(original, groups, tracing, classes, policy, heads, head_dims, allow_io_changes, frozenset(rows))
+    groups = describe(tracing, classes, parts, kinds)
+    return Groups(
+        model=original,
+        groups=groups,
+        tracing=tracing,
+        classes=classes,
+        policy=policy,
+        heads=heads,
+        head_dims=head_dims,
+        allow_io_changes=allow_io_changes,
+        rows=frozenset(rows),
+    )
 
 
 def _longest(model: Model) -> int:
@@ -253,135 +198,3 @@ def _head_classes(ledger: Ledger, classes: Classes, attention: frozenset[tuple[s
         elif choice.key in attention:
             found["head"].append(classes.of[flat])
     return {kind: np.concatenate([np.empty(0, np.int32), *parts]) for kind, parts in found.items()}
-
-
-# --- what groups are called, and what they hold ----------------------------------------------------------
-
-
-def _describe(
-    tracing: Tracing, classes: Classes, parts: Sequence[Part], kinds: Mapping[str, Array]
-) -> tuple[Group, ...]:
-    kind_of = np.full(classes.count, "channel", object)
-    for kind, ids in kinds.items():
-        kind_of[ids] = kind
-    members = [tuple(_member(tracing, *axis) for axis in part.axes) for part in parts]
-    names, macs = _names(tracing, members), cache(partial(_macs, tracing, classes, parts))
-    io = _touched_io(tracing, classes, parts)
-    why = reasons(tracing, classes, [part.cells for part in parts])
-    return tuple(
-        Group(
-            names[i],
-            str(kind_of[part.cells[0][0]]),
-            part.cells,
-            members[i],
-            why.get(i, ""),
-            _params(tracing, members[i]),
-            partial(_nth, macs, i),
-            tuple(io[i]),
-        )
-        for i, part in enumerate(parts)
-    )
-
-
-def _touched_io(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[list[tuple[str, int]]]:
-    """The axes of inputs and outputs that shrink with every part."""
-    found: list[list[tuple[str, int]]] = [[] for _ in parts]
-    part_of = _part_of(classes, parts)
-    for name, axis in sorted(tracing.opened):
-        labels = tracing.axes[name][axis]
-        for index in np.unique(part_of[classes.of[labels[labels >= 0]]]):
-            if index >= 0:
-                found[index].append((name, axis))
-    return found
-
-
-def _part_of(classes: Classes, parts: Sequence[Part]) -> Array:
-    """int64[classes], index of the part of every class; -1 for none."""
-    found = np.full(classes.count, -1, np.int64)
-    for index, part in enumerate(parts):
-        for cell in part.cells:
-            found[cell] = index
-    return found
-
-
-def _nth(values: Callable[[], Sequence[int]], index: int) -> int:
-    return values()[index]
-
-
-def _member(tracing: Tracing, key: str, axis: int, positions: int) -> Member:
-    name = tracing.weights[key]
-    return Member(name, key, axis, tracing.facts.shapes[name][axis], positions)
-
-
-def _params(tracing: Tracing, members: Sequence[Member]) -> int:
-    """Elements that any of the members' positions holds."""
-    held: dict[str, dict[int, float]] = {}
-    for member in members:
-        axes = held.setdefault(member.key, {})
-        axes[member.axis] = axes.get(member.axis, 0.0) + member.positions / member.size
-    kept = {key: math.prod(1 - share for share in axes.values()) for key, axes in held.items()}
-    return round(sum(_elements(tracing, key) * (1 - share) for key, share in kept.items()))
-
-
-def _macs(tracing: Tracing, classes: Classes, parts: Sequence[Part]) -> list[int]:
-    """Work of the contractions that depends on each part."""
-    part_of = _part_of(classes, parts)
-    known: dict[int, dict[int, float]] = {}
-
-    def shares(labels: Array) -> dict[int, float]:
-        """Part -> the share of an axis' positions that belongs to it."""
-        if id(labels) not in known:
-            flat = labels.reshape(-1)
-            ids, counts = np.unique(part_of[classes.of[flat[flat >= 0]]], return_counts=True)
-            known[id(labels)] = {int(i): n / labels.size for i, n in zip(ids, counts, strict=True) if i >= 0}
-        return known[id(labels)]
-
-    macs = [0.0] * len(parts)
-    for site, rule in tracing.sites:
-        if rule is None or rule.work is None:
-            continue
-        for product in rule.work(site):
-            total, kept = 1, dict[int, float]()
-            for slot, axis in product:
-                total *= (site.out_shape() if slot is None else site.shape(slot))[axis]
-                axes = tracing.axes[site.node.output[0]] if slot is None else site.labels(slot)
-                for place, share in shares(axes[axis]).items():
-                    kept[place] = kept.get(place, 1.0) * (1 - share)
-            for place, share in kept.items():
-                macs[place] += total * (1 - share)
-    # For one sample, as in `cost`.
-    batch = samples(tracing)
-    return [round(m / batch) for m in macs]
-
-
-def _elements(tracing: Tracing, key: str) -> int:
-    return math.prod(tracing.facts.shapes[tracing.weights[key]])
-
-
-# Names that exporters give to tensors that have none: the node that uses them says more.
-_ANONYMOUS = re.compile(r"^(onnx::|val_|_?\d+$|.*__\d+$)|^/|.*/.*_output_\d+$")
-
-
-def _names(tracing: Tracing, members: Sequence[Sequence[Member]]) -> list[str]:
-    """A unique name per group: its first weight's, or that of the node that uses it if the weight has none."""
-    users: dict[str, str] = {}
-    for site, _ in tracing.sites:
-        for name in site.node.input:
-            users.setdefault(name, site.name)
-    names: list[str] = []
-    taken: dict[str, int] = {}
-    for group in members:
-        first = group[0].tensor
-        stem = name = users.get(first, first) if _ANONYMOUS.match(first) else first
-        while name in taken:
-            taken[stem] += 1
-            name = f"{stem}#{taken[stem]}"
-        taken[name] = 1
-        names.append(name)
-    return names
-
-
-def samples(tracing: Tracing) -> int:
-    """The number of samples that the trace assumed: 1 where the batch is fixed."""
-    symbols = symbolic_dims(tracing.model.proto.graph)
-    return next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.tracing.labels import Classes, Ledger, Reason, components
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 
 UNBALANCED = Reason("its rows cannot all lose the same number of positions")
@@ -37,7 +37,7 @@ class _Incidence:
     positions: Array
 
 
-def form(tracing: Tracing, classes: Classes) -> tuple[list[Part], Classes]:
+def form(tracing: TraceResult, classes: Classes) -> tuple[list[Part], Classes]:
     """Partition the free classes.
 
     Classes that cut the same weight axes are one part. Classes that balance constraints link are one part too,
@@ -64,7 +64,7 @@ def form(tracing: Tracing, classes: Classes) -> tuple[list[Part], Classes]:
     return [Part(_cells(c, cell, linked), a) for c, a in zip(chunks, axes, strict=True)], classes
 
 
-def _incidence(tracing: Tracing, classes: Classes) -> _Incidence:
+def _incidence(tracing: TraceResult, classes: Classes) -> _Incidence:
     keys = [(key, axis) for key, axes in tracing.weights_axes() for axis in range(len(axes))]
     flat = [tracing.axes[key][axis].reshape(-1) for key, axis in keys]
     labels = np.concatenate([np.empty(0, np.int32), *flat])
@@ -154,7 +154,7 @@ def _cells(chunk: Array, cell: Array, linked: Array) -> tuple[Array, ...]:
 
 
 def _axes(
-    tracing: Tracing, found: _Incidence, chunks: list[Array], count: int
+    tracing: TraceResult, found: _Incidence, chunks: list[Array], count: int
 ) -> list[tuple[tuple[str, int, int], ...]]:
     part_of = np.full(count, -1, np.int64)
     for index, chunk in enumerate(chunks):

@@ -3,99 +3,64 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 
-import numpy as np
 import onnx
 
 from onnxprune.model import control_flow
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
-from onnxprune.model.traits import divisors
-from onnxprune.tracing.graph_index import Wiring
-from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
-from onnxprune.tracing.rules import Rule, find
+from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Reason, as_field
+from onnxprune.tracing.rules import find
 from onnxprune.tracing.rules.ask import ask
-from onnxprune.tracing.rules.site import COMPUTED as COMPUTED_INDEX
-from onnxprune.tracing.rules.site import OVERRIDABLE, Encoding, LabelState, Site, Unsupported
+from onnxprune.tracing.rules.site import OVERRIDABLE, Site, Unsupported
 from onnxprune.tracing.rules.untraceable import why_whole
-from onnxprune.tracing.token_ids import Source, sources
+from onnxprune.tracing.trace_result import COMPUTED, TraceResult
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
 BEHIND = "behind it no shape is known"
-COMPUTED = Reason("sizes or indices that the graph computes")
-UNREAD = Reason("no operator looks at it")
 TOO_LONG = Reason("an axis too long to follow")
 
 
 @dataclass
-class Tracing(Wiring, LabelState):
-    """The state of one trace: labels by tensor, and where each weight's labels are.
+class Tracer(TraceResult):
+    """A trace in the making: rules ask for labels, which are made for weights when they are first asked for.
 
     Attributes:
-        model: the traced model.
-        facts: its static shapes and values.
-        ledger: the ties.
-        axes: labels of every tensor; a weight that is un-shared has an entry per use.
-        sites: every node, with the rule that traced it; None for a barrier.
-        constants: tensors that are computed from weights alone.
         defaults: sizes, indices and constants that depend on an input with a default: tensor -> that input.
-        weights: entry of `axes` -> the weight that it belongs to.
-        computed: tensors of sizes and indices, whose labels are barriers.
-        shapeless: tensor without a known shape -> the first node behind which none is known, and why.
-        fed: first output of an If -> branch -> how many runs of the given data take it; empty without data.
-        solved: whether all labels are made.
         read: (first output, slot) of every node input whose labels its rule asked for.
-        opened: axes of graph inputs and outputs that may shrink.
-        rows: tables whose rows may go although computed ids index them.
+        shapeless: tensor without a known shape -> the first node behind which none is known, and why.
     """
 
-    ledger: Ledger
-    opened: AbstractSet[tuple[str, int]] = frozenset()
-    rows: AbstractSet[str] = frozenset()
-    axes: dict[str, Axes] = field(default_factory=dict)
-    sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
-    constants: set[str] = field(default_factory=set)
     defaults: dict[str, str] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
     read: set[tuple[str, int]] = field(default_factory=set)
-    computed: set[str] = field(default_factory=set)
     shapeless: dict[str, Reason] = field(default_factory=dict)
-    fed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    solved: bool = False
 
     # --- LabelState --------------------------------------------------------------------------------------
 
     def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
-        """The labels of an input; a weight's are made here."""
-        key = self.key(node, slot)
+        """The labels of an input; a weight's are made when they are first asked for."""
+        key, name = self.key(node, slot), node.input[slot]
         self.read.add((first_output(node), slot))
-        known = self.axes.get(key)
-        if known is None:
-            name = node.input[slot]
+        if key not in self.axes:
             if name in self.computed:
                 self._put_barrier(name, COMPUTED)
-                return self.axes[name]
-            if not self.is_weight(name):
-                raise Unsupported(f"the shape of {name!r} is unknown", name)
-            shape = self.facts.shapes.get(name)
-            if shape is None:
-                raise Unsupported(f"the shape of {name!r} is unknown", name)
-            if self.solved:  # what no rule has asked for stays whole
-                return (self.ledger.barrier(UNREAD),) * len(shape)
-            one = self.ledger.barrier(Reason("axis of a single position"))
-            long = self.ledger.barrier(TOO_LONG)
-            known = tuple(
-                one if n <= 1 else long if n > LONGEST_AXIS else self.ledger.fresh(key, a, n)
-                for a, n in enumerate(shape)
-            )
-            self.axes[key] = known
-            self.weights[key] = name
-        return known
+            else:
+                self._label_weight(key, name)
+        return self.axes[key]
+
+    def _label_weight(self, key: str, name: str) -> None:
+        """Labels of their own for the positions of every axis of a weight."""
+        shape = self.facts.shapes.get(name)
+        if shape is None or not self.is_weight(name):
+            raise Unsupported(f"the shape of {name!r} is unknown", name)
+        one, long = self.ledger.barrier(Reason("axis of a single position")), self.ledger.barrier(TOO_LONG)
+        self.axes[key] = tuple(
+            one if n <= 1 else long if n > LONGEST_AXIS else self.ledger.fresh(key, a, n) for a, n in enumerate(shape)
+        )
+        self.weights[key] = name
 
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
@@ -105,17 +70,6 @@ class Tracing(Wiring, LabelState):
             self.ledger.tie(as_field(axes[axis], axis, len(axes)), labels)
         axes[axis] = labels
         self.axes[key] = tuple(axes)
-
-    @cached_property
-    def id_sources(self) -> Mapping[str, Source]:
-        """Table of `rows` -> where the ids come from that index it."""
-        return sources(self.model.proto.graph, self.rows)
-
-    def fixed_rows(self, table: str) -> str:
-        """Why the rows of a table that computed ids index must stay; empty if they may go."""
-        if table not in self.id_sources or not self.is_weight(table) or table in self.unshared:
-            return COMPUTED_INDEX
-        return self.id_sources[table].problem
 
     def _is_read_elsewhere(self, node: onnx.NodeProto, slot: int) -> bool:
         """Whether another use has been given the labels of an input, and goes on with them."""
@@ -127,94 +81,9 @@ class Tracing(Wiring, LabelState):
             if name == node.input[slot] and (user is not node or other != slot)
         )
 
-    # --- weights -----------------------------------------------------------------------------------------
-
-    def weights_axes(self) -> Iterator[tuple[str, Axes]]:
-        """(entry of `axes`, labels) of every weight that was used."""
-        for key in self.weights:
-            yield key, self.axes[key]
-
-    def holds_parameters(self, key: str) -> bool:
-        """Whether an entry of `axes` is that of a weight, not of a table of sizes or places."""
-        return self._is_data(self.weights[key]) or self.weights[key] in self.encodings
-
-    @property
-    def by_output(self) -> dict[str, tuple[Site, Rule | None]]:
-        """Every traced node by its first output."""
-        return {name: entry for entry in self.sites if (name := first_output(entry[0].node))}
-
-    @cached_property
-    def statistics(self) -> frozenset[str]:
-        """Entries of `axes` that hold no parameters: mean and variance of BatchNormalization, scales, zero points."""
-        sites = (site.node for site, _ in self.sites if site.node.op_type == "BatchNormalization")
-        moments = (self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
-        return self.scales.union(moments)
-
-    @cached_property
-    def scales(self) -> frozenset[str]:
-        """Entries of `axes` that hold scales and zero points."""
-        used = ((site, slot) for site, _ in self.sites for e in site.encodings.values() for slot in e.slots)
-        return frozenset(self.key(site.node, slot) for site, slot in used if site.has(slot))
-
-    @cached_property
-    def divisors(self) -> frozenset[str]:
-        """Entries of `axes` that others are divided by: they stay where a removed unit's weights are set to zero."""
-        uses = (
-            (site.node, slot)
-            for site, _ in self.sites
-            for slot in divisors(site.node)
-            if site.has(slot) and site.is_weight(slot)
-        )
-        return frozenset(self.key(node, slot) for node, slot in uses)
-
-    @cached_property
-    def encodings(self) -> Mapping[str, tuple[Site, Encoding]]:
-        """Quantised weight -> what its numbers mean, and to which node."""
-        found: dict[str, tuple[Site, Encoding]] = {}
-        for site, _ in self.sites:
-            for slot, encoding in site.encodings.items():
-                if site.is_weight(slot):
-                    found.setdefault(site.node.input[slot], (site, encoding))
-        return found
-
-    def has_whole_use(self, name: str) -> bool:
-        """Whether a node (or an output, or a subgraph) uses a weight without having asked for its labels."""
-        graph = self.model.proto.graph
-        for node in graph.node:
-            if name in captured(node):
-                return True
-            if any(given == name and self.key(node, slot) not in self.axes for slot, given in enumerate(node.input)):
-                return True
-        return any(o.name == name for o in graph.output)
-
-    def weight_value(self, name: str) -> np.ndarray | None:
-        """The real value of a weight by its name in the graph: that of a quantised one is dequantised."""
-        if name not in self.encodings:
-            return self.stored_value(name)
-        site, encoding = self.encodings[name]
-        try:
-            return encoding.decode(partial(self._stored, site))
-        except Exception as error:  # noqa: BLE001 scales of another shape: nothing runs such a node
-            logger.warning("%s cannot be dequantised: %s", name, error)
-            return self.stored_value(name)
-
-    def stored_zero(self, name: str) -> np.ndarray:
-        """What is stored in a weight for zero."""
-        if name not in self.encodings:
-            return np.zeros((), bool)
-        site, encoding = self.encodings[name]
-        try:
-            return np.broadcast_to(encoding.zero(partial(self._stored, site)), self.facts.shapes[name])
-        except Exception as error:  # noqa: BLE001 zero points of another shape: nothing runs such a node
-            logger.warning("the zero point of %s does not fit: %s", name, error)
-            return np.zeros((), bool)
-
-    def _stored(self, site: Site, slot: int) -> np.ndarray | None:
-        return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
-
     # --- the pass ----------------------------------------------------------------------------------------
 
-    def run(self) -> Classes:
+    def run(self) -> tuple[TraceResult, Classes]:
         """Trace every node, fix the graph's outputs, and solve."""
         graph = self.model.proto.graph
         for value in graph.input:
@@ -237,8 +106,15 @@ class Tracing(Wiring, LabelState):
                 for axis, labels in enumerate(self.axes[value.name]):
                     if (value.name, axis) not in self.opened:
                         self.ledger.fix(labels, Reason(f"graph output {value.name!r}"))
-        self.solved = True
-        return self.ledger.solve()
+        return self._finished(), self.ledger.solve()
+
+    def _finished(self) -> TraceResult:
+        """What was traced, for reading alone; what was found out about the graph on the way comes along."""
+        result = TraceResult(self.model, self.facts, self.ledger)
+        vars(result).update(vars(self))  # lists and caches are shared: nothing is traced after this
+        for site, _ in self.sites:
+            site.state = result
+        return result
 
     def _open(self, name: str) -> None:
         """Labels of its own for every axis of a graph input that may shrink."""
@@ -248,20 +124,6 @@ class Tracing(Wiring, LabelState):
                 self.ledger.fresh(name, a, shape[a]) if (name, a) in self.opened else labels
                 for a, labels in enumerate(self.axes[name])
             )
-
-    def layered(self, classes: Classes) -> frozenset[tuple[str, int]]:
-        """The opened axes with a layer behind them: some position of theirs is one of a contraction's weight."""
-        hit = np.zeros(classes.count, bool)
-        for site, rule in self.sites:
-            for slot in range(len(site.node.input)) if rule is not None and rule.work else ():
-                if site.has(slot) and site.constant[slot]:
-                    for labels in self.axes.get(self.key(site.node, slot), ()):
-                        hit[classes.of[labels[labels >= 0]]] = True
-
-        def has_layer(labels: Array) -> bool:
-            return bool(hit[classes.of[labels[labels >= 0]]].any())
-
-        return frozenset((name, a) for name, a in self.opened if name in self.axes and has_layer(self.axes[name][a]))
 
     def _fix_unread(self) -> None:
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""
@@ -341,9 +203,6 @@ class Tracing(Wiring, LabelState):
             if name in self.defaults and (data or not self._is_data(name)) and (made, slot) not in self.read:
                 return f"{self.defaults[name]!r} {OVERRIDABLE}"
         return ""
-
-    def _is_data(self, tensor: str) -> bool:
-        return self.facts.dtypes.get(tensor) in WEIGHT_TYPES
 
     def _is_computed(self, node: onnx.NodeProto) -> bool:
         """Whether the node computes sizes or indices: their values are known, so no labels need to pass."""

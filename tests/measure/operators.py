@@ -31,10 +31,10 @@ from onnxprune.proof import compare_outputs, prove, valid
 from onnxprune.proof.masked import masked
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
-from onnxprune.tracing.groups import _describe
+from onnxprune.tracing.describe import describe
 from onnxprune.tracing.labels import Ledger
 from onnxprune.tracing.partition import form
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array
 from tests.graphs.node_cases import NodeCase, all_cases, alone, run, with_history
 from tests.graphs.own_cases import own_cases
@@ -305,10 +305,10 @@ def policies(groups: Groups) -> Iterator[Groups]:
 
 def _traced(groups: Groups, wanted: dict[Any, int]) -> Groups:
     """The groups of the same model under another policy."""
-    tracing = Tracing(groups.tracing.model, groups.facts, Ledger({**groups.policy, **wanted}))
-    classes = tracing.run()
+    tracer = Tracer(groups.tracing.model, groups.facts, Ledger({**groups.policy, **wanted}))
+    tracing, classes = tracer.run()
     parts, classes = form(tracing, classes)
-    return Groups(groups.model, _describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy)
+    return Groups(groups.model, describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy)
 
 
 def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[str, str, bool]:

@@ -59,11 +59,11 @@ def test_the_changed_part_gives_what_the_whole_model_gives(name):
 def test_the_changed_part_is_all_that_runs(monkeypatch):
     """Behind the last group of digits only its two layers are left of the whole graph."""
     from onnxprune.pipelines import probe
-    from onnxprune.runtime import activations
+    from onnxprune.runtime import activations, subgraph
 
     ran = []
     real = probe.Session
-    for module in (probe, activations):
+    for module in (probe, activations, subgraph):
         monkeypatch.setattr(module, "Session", lambda m, **k: ran.append(len(m.proto.graph.node)) or real(m, **k))
     model = load(DIGITS)
     last = trace(model).groups[-1].name

@@ -17,11 +17,10 @@ from onnxprune.cost.axis_lengths import Widths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.tensors import dtype_of
-from onnxprune.tracing import Site
+from onnxprune.tracing import Site, TraceResult
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.ask import make_follow
 from onnxprune.tracing.rules.edit import Edit
-from onnxprune.tracing.tracer import Tracing
 from onnxprune.typing import Array, Shape
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.
@@ -226,7 +225,7 @@ def operators(widths: Widths, facts: Facts) -> list[Operator]:
     return [operator for operator in made if operator.letters]
 
 
-def _numbers(tracing: Tracing, widths: Widths, site: Site, facts: Facts) -> dict[Port, tuple[int, ...]] | None:
+def _numbers(tracing: TraceResult, widths: Widths, site: Site, facts: Facts) -> dict[Port, tuple[int, ...]] | None:
     """Of every tensor of a node, the numbers of its axes; None if a shape is not known."""
     node = site.node
     keys = {s: tracing.key(node, s) for s, name in enumerate(node.input) if name}

@@ -19,7 +19,7 @@ from onnxprune.cost.latency.tables import Table, proportional, tables
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.runtime import Setting
-from onnxprune.tracing.tracer import Tracing
+from onnxprune.tracing import TraceResult
 from onnxprune.typing import Array
 
 # What times of the same node may differ by between two profiles because of what else the machine does.
@@ -248,7 +248,7 @@ def predict(
     return Prediction(widths, batches, names, shares.tensors, is_relative=is_relative)
 
 
-def _by_work(tracing: Tracing, facts: Facts) -> Profile:
+def _by_work(tracing: TraceResult, facts: Facts) -> Profile:
     """Multiply-accumulates of every contraction, by its first output."""
     found: dict[str, float] = {}
     for site, products in contractions(tracing):
@@ -272,7 +272,7 @@ class _Shares:
     tensors: Mapping[str, float]
 
 
-def _shares(tracing: Tracing, nodes: Mapping[str, float], base: Mapping[str, float]) -> _Shares:
+def _shares(tracing: TraceResult, nodes: Mapping[str, float], base: Mapping[str, float]) -> _Shares:
     """The contractions, or the tensor, that every node of the optimised graph stands for.
 
     Args:
@@ -291,7 +291,7 @@ def _shares(tracing: Tracing, nodes: Mapping[str, float], base: Mapping[str, flo
     return _Shares(found, tensors)
 
 
-def _fused(tracing: Tracing, tensor: str, nodes: Mapping[str, float]) -> Iterator[str]:
+def _fused(tracing: TraceResult, tensor: str, nodes: Mapping[str, float]) -> Iterator[str]:
     """First outputs of all nodes of the original that became the one that makes `tensor`."""
     pending, met = [tensor], {tensor}
     while pending:
