@@ -24,7 +24,7 @@ from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
 from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.rewriting import Cut, io_changes
-from onnxprune.runtime import Session
+from onnxprune.runtime import Session, check_run
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
@@ -165,14 +165,19 @@ class _Proof:
         return verdict if math.isnan(smooth.error) else smooth
 
     def in_branch(self, path: control_flow.Path, before: Verdict) -> Verdict:
-        """Prove the models with conditions changed so that they take a branch that the inputs may not reach."""
+        """Prove the models with conditions changed so that they take a branch that the inputs may not reach.
+
+        No inputs of the original may lead there, so nobody knows what the runtime makes of it: it is tried elsewhere.
+        """
         reference, pruned = (control_flow.forced(model, path) for model in (self.reference, self.pruned))
         if reference is None or pruned is None:
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
+            check_run(reference, self.feeds, LONGEST_PROOF)
             found = self.verdict(reference, pruned)
-        except RunError:
+        except RunError as error:
+            logger.debug("%s: %s", where, error.message)
             return replace(before, checks=[*before.checks, f"{where} does not run on these inputs"])
         if not found.ok:
             return replace(found, problem=f"{found.problem}, in the {where}")

@@ -3,5 +3,6 @@
 from onnxprune.runtime.activations import Walk
 from onnxprune.runtime.session import Deployed, Session, Setting
 from onnxprune.runtime.subgraph import entering, rerun, resumed, routes_of
+from onnxprune.runtime.trial import check_run
 
-__all__ = ["Deployed", "Session", "Setting", "Walk", "entering", "rerun", "resumed", "routes_of"]
+__all__ = ["Deployed", "Session", "Setting", "Walk", "check_run", "entering", "rerun", "resumed", "routes_of"]

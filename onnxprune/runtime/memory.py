@@ -39,15 +39,15 @@ def peak(model: Path, feeds: Mapping[str, np.ndarray], setting: Setting) -> int 
             capture_output=True,
             text=True,
             check=False,
-            env=_environment(),
+            env=own_environment(),
         )
         if done.returncode:
             raise RunError(f"measuring memory failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
         return int(report.read_text())
 
 
-def _environment() -> dict[str, str]:
-    """That of this process, in which the package is found in any case."""
+def own_environment() -> dict[str, str]:
+    """The environment of this process, in which the package is found in any case."""
     root = str(Path(__file__).parents[2])
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
 
