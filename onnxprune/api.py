@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.allocation import Options
+from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, to_graph, to_proto
+from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.pipelines.train import Material, learn
@@ -52,7 +54,9 @@ def trace(source: Any, *, shapes: Shapes | None = None, **options: Any) -> Group
     Returns:
         What must be removed together, and why some of it cannot be.
     """
-    return trace_model(load(source, shapes=shapes), **options)
+    model = load(source, shapes=shapes)
+    check_sizes(model.proto.graph, options.get("sizes") or {})
+    return trace_model(model, **options)
 
 
 def make_plan(
@@ -102,6 +106,7 @@ def apply(
         ModelError: the model is invalid.
         GoalMissed: the result is not proven.
     """
+    _check_plan(plan)
     how = recover.Options(recovery)
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
     done = execute(load(source, shapes=shapes), plan, recovery=how, **given)
@@ -226,6 +231,7 @@ def verify(
     Returns:
         What was compared, and what is wrong, if anything is.
     """
+    _check_plan(plan)
     return prove(load(original, shapes=shapes), load(pruned), plan, data=data, samples=samples)
 
 
@@ -235,3 +241,8 @@ def _same_kind(model: Model, source: Any) -> Any:
     if type(source).__module__.startswith("onnx_graphsurgeon"):
         return to_graph(model)
     return to_proto(model)
+
+
+def _check_plan(plan: object) -> None:
+    if not isinstance(plan, Plan):
+        raise UsageError(f"the plan is a {type(plan).__name__}", hint="onnxprune.Plan.from_json(text) reads one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -92,18 +93,18 @@ class Options:
     def __post_init__(self) -> None:
         _ = self.budgets  # refused here if they are no amounts
         for name, value in [("ratio", self.share), ("max_ratio", self.max_ratio), *self.ratios.items()]:
-            if not 0 <= value < 1:
+            if not isinstance(value, Real) or not 0 <= value < 1:
                 raise UsageError(
-                    f"{name} is {value}, but a ratio is the fraction to remove, at least 0 and below 1",
+                    f"{name} is {value!r}, but a ratio is the fraction to remove, at least 0 and below 1",
                     hint="for half of the channels write 0.5",
                 )
         for name, globs in (("keep", self.keep), ("only", self.only)):
             if isinstance(globs, str):
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}, but must be at least 0")
-        if not 1 <= self.steps <= MOST_STEPS:
-            raise UsageError(f"steps is {self.steps}, but must be from 1 to {MOST_STEPS}")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise UsageError(f"seed is {self.seed!r}, but must be a whole number of at least 0")
+        if not isinstance(self.steps, Integral) or not 1 <= self.steps <= MOST_STEPS:
+            raise UsageError(f"steps is {self.steps!r}, but must be a whole number from 1 to {MOST_STEPS}")
         if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and 1 <= self.round_to <= WIDEST):
             raise UsageError(f"round_to is {self.round_to!r}, but must be from 1 to {WIDEST}, or {AUTO!r}")
         for what, chosen, known in (

@@ -20,6 +20,7 @@ from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.model.run_order import counted
+from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.train import learn_after
 from onnxprune.proof import Verdict, prove, valid
@@ -116,6 +117,7 @@ def run(
     """
     clock = Clock(progress)
     check_trainable(recovery, data)
+    check_sizes(model.proto.graph, sizes or {})
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     with clock("tracing"):

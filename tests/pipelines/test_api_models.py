@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -316,6 +317,32 @@ def test_goal_missed_where_the_options_leave_nothing():
     net.output(net.add("MatMul", net.add("ReduceMean", x, axes=[-1], keepdims=1), net.weight(1, 2)))
     with pytest.raises(GoalMissed, match="no group is left by the options"):
         onnxprune.prune(net.proto(), exact_only=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ratio": "50%"}, "ratio is '50%', but a ratio is the fraction to remove"),
+        ({"ratios": {"*": [0.5]}}, "but a ratio is the fraction to remove"),
+        ({"seed": "a"}, "seed is 'a', but must be a whole number"),
+        ({"steps": 1.5}, "steps is 1.5, but must be a whole number"),
+        ({"sizes": {"rows": 3}}, "sizes: no symbolic axis of the model is called 'rows'"),
+        ({"sizes": {"batch": 0}}, "sizes: batch is 0, but must be a whole number of at least 1"),
+        ({"sizes": {"batch": "4"}}, "sizes: batch is '4', but must be a whole number of at least 1"),
+    ],
+)
+def test_values_of_another_type_are_named(given, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        onnxprune.prune(str(MODELS / "digits.onnx"), **given)
+
+
+@pytest.mark.parametrize("plan", [None, {"steps": []}, "plan.json"])
+def test_what_is_no_plan_is_refused(plan):
+    digits = str(MODELS / "digits.onnx")
+    for call in (lambda: onnxprune.apply(digits, plan), lambda: onnxprune.verify(digits, digits, plan)):
+        with pytest.raises(UsageError, match="the plan is a ") as caught:
+            call()
+        assert "Plan.from_json" in caught.value.hint
 
 
 @pytest.mark.parametrize("ratio", [1, 1.0, -0.1, 50, math.nan, math.inf])

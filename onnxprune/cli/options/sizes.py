@@ -10,7 +10,6 @@ import click
 from onnxprune.cli import paths
 from onnxprune.cli.options.group import INPUTS, group, titled
 from onnxprune.cli.types import LARGEST, Pair, Shape
-from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -38,19 +37,10 @@ class Sizes:
         """
         model = paths.load(source, self.shapes)
         if self.numbers:
-            self._check_names(model)
+            from onnxprune.model.shapes.symbols import check_sizes
+
+            check_sizes(model.proto.graph, self.numbers, given_as="--sizes")
         return model
-
-    def _check_names(self, model: Model) -> None:
-        from onnxprune.model.shapes.symbols import symbolic_dims
-
-        known = list(symbolic_dims(model.proto.graph))
-        for name in self.numbers:
-            if name not in known:
-                raise UsageError(
-                    f"--sizes: no symbolic axis of {model.name} is called {name!r}",
-                    hint=f"known: {', '.join(known)}" if known else "all axes of its inputs have a size",
-                )
 
 
 def _sizes(sizes: tuple[tuple[str, int], ...] = (), shapes: tuple[tuple[str, GivenShape], ...] = ()) -> Sizes:

@@ -6,6 +6,7 @@ import ast
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import onnx
 from onnx import TensorProto
@@ -50,6 +51,21 @@ def sizes_of(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int | None]])
             asked, own = ("x".join("?" if size is None else str(size) for size in of) for of in (shape, dims))
             raise UsageError(f"input {name!r} cannot be {asked}: it is {own}")
     return {str(symbol): size for symbol, size in found.items()}
+
+
+def check_sizes(graph: onnx.GraphProto, sizes: Mapping[str, int], *, given_as: str = "sizes") -> None:
+    """Refuse numbers for symbolic dims that no input of a graph has.
+
+    Raises:
+        UsageError: an unknown symbol, or a number that is no size.
+    """
+    known = list(symbolic_dims(graph))
+    hint = f"known: {', '.join(known)}" if known else "all axes of its inputs have a size"
+    for name, number in sizes.items():
+        if name not in known:
+            raise UsageError(f"{given_as}: no symbolic axis of the model is called {name!r}", hint=hint)
+        if not isinstance(number, Integral) or number < 1:
+            raise UsageError(f"{given_as}: {name} is {number!r}, but must be a whole number of at least 1")
 
 
 @dataclass(frozen=True)
