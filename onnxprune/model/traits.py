@@ -38,7 +38,7 @@ class Zero:
         terms: inputs that must all be zero, also one that is broadcast.
         parts: inputs that positions of the output come from, each of which must be zero where it has the position.
         divisors: inputs that make the output infinite, or no number, where they are zero.
-        when: whether the row holds for a node, by its attributes and the values of its inputs.
+        when: whether the row holds for a node, by its attributes and the values of its inputs; None if it always does.
         all_outputs: it holds for every output.
     """
 
@@ -46,7 +46,7 @@ class Zero:
     terms: Slots = ()
     parts: Slots = ()
     divisors: Slots = ()
-    when: Callable[[Attributes, Value], bool] = lambda attrs, value: True
+    when: Callable[[Attributes, Value], bool] | None = None
     all_outputs: bool = False
 
 
@@ -138,8 +138,8 @@ def zero(node: onnx.NodeProto, value: Value) -> Zero | None:
         value: the value of an input by its slot: None where it is omitted, not a number where it is not static.
     """
     row = traits_of(node).zero
-    if row is None:
-        return None
+    if row is None or row.when is None:
+        return row
     try:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         return row if row.when(attributes, value) else None

@@ -94,17 +94,13 @@ def _kind_of_stored(facts: Facts, name: str, maker: onnx.NodeProto | None) -> st
 
 
 def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
-    if (
-        node.op_type in (*_RANDOM, "Dropout")
-        or control_flow.is_begin(node)
-        or control_flow.is_flat(node)
-        or flow_names(node)
-    ):
+    given = [name for name in node.input if name]
+    if not given or not all(name in known for name in given):
         return False
     if node.domain not in ("", "ai.onnx", MICROSOFT) or node.op_type == "GatherBlockQuantized":
         return False  # a table that is packed stays packed
-    given = [name for name in node.input if name]
-    return bool(given) and all(name in known for name in given)
+    flows = control_flow.is_begin(node) or control_flow.is_flat(node) or flow_names(node)
+    return node.op_type not in _RANDOM and not flows
 
 
 def _kind(node: onnx.NodeProto, version: int, facts: Facts, known: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from onnx import TensorProto
@@ -65,6 +66,7 @@ class _Walk:
     broken: dict[str, Origins] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     _known: dict[int, tuple[Array, frozenset[int]]] = field(default_factory=dict)
+    _carried: dict[tuple[int, int], frozenset[int]] = field(default_factory=dict)
 
     @property
     def extent(self) -> int:
@@ -77,9 +79,15 @@ class _Walk:
         """The groups with positions on an axis."""
         known = self._known.get(id(labels))
         if known is None or known[0] is not labels:
-            found = frozenset(np.unique(self.group_of[np.maximum(labels, -1)]).tolist()) - {-1}
-            known = self._known[id(labels)] = (labels, found)
+            here = np.zeros(self.count + 1, bool)
+            here[self.group_of[np.maximum(labels, -1)]] = True
+            known = self._known[id(labels)] = (labels, frozenset(np.flatnonzero(here[:-1]).tolist()))
         return known[1]
+
+    @cached_property
+    def count(self) -> int:
+        """The number of groups."""
+        return int(self.group_of.max()) + 1
 
     def axes(self, site: Site, slot: int) -> Axes:
         """The labels of an input; none where it is omitted, or has none."""
@@ -89,7 +97,11 @@ class _Walk:
 
     def carries(self, site: Site, slot: int, group: int) -> bool:
         """Whether an input has positions of a group."""
-        return any(group in self.groups(labels) for labels in self.axes(site, slot))
+        key = (id(site), slot)
+        found = self._carried.get(key)
+        if found is None:
+            found = self._carried[key] = frozenset[int]().union(*map(self.groups, self.axes(site, slot)))
+        return group in found
 
     def origin(self, site: Site, slot: int, group: int) -> str:
         """The node that makes an input live at removed positions of a group; empty if they are zero."""
@@ -107,9 +119,9 @@ class _Walk:
         for reading in site.readings:
             self._judge(site, reading)
         sources = _handed_on(site)
-        row = None if sources else zero(site.node, _value_of(site))
-        for index, name in enumerate(site.node.output):
-            groups = frozenset[int]().union(*map(self.groups, self.tracing.axes.get(name, ())))
+        made_of = [frozenset[int]().union(*map(self.groups, self.tracing.axes.get(o, ()))) for o in site.node.output]
+        row = None if sources or not any(made_of) else zero(site.node, _value_of(site))
+        for index, (name, groups) in enumerate(zip(site.node.output, made_of, strict=True)):
             live, broken = self.live.setdefault(name, {}), self.broken.setdefault(name, {})
             for group in groups:
                 if sources:

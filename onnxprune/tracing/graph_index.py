@@ -203,3 +203,7 @@ class Wiring:
 
 def _are_equal(value: np.ndarray) -> bool:
     return bool((value == value.flat[0]).all())
+
+
+# What a graph says whatever is traced in it.
+GRAPH_FACTS = frozenset(name for name, value in vars(Wiring).items() if isinstance(value, cached_property))

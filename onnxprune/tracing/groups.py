@@ -104,8 +104,9 @@ def trace(
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()
     opened = _io_axes(model, facts) if allow_io_changes else frozenset()
+    tracer = Tracer(model, facts, Ledger(), opened, frozenset(rows))
     for _ in range(MAX_RETRACES):
-        tracer = Tracer(model, facts, Ledger(policy, longest=longest), opened, frozenset(rows))
+        tracer = tracer.again(Ledger(policy, longest=longest), opened)
         tracing, classes = tracer.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)

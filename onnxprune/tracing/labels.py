@@ -172,7 +172,7 @@ class Ledger:
 
 def is_barrier(labels: Array) -> bool:
     """Whether `labels` is the constant line of a barrier."""
-    return labels.size == 1 and labels.ravel()[0] < 0
+    return labels.size == 1 and labels.item() < 0
 
 
 @dataclass(frozen=True)
@@ -212,11 +212,20 @@ def _solve(count: int, ties: list[tuple[Array, Array]], balances: list[Array]) -
     label = np.maximum(left[outer], right[outer])
     reason = -1 - np.minimum(left[outer], right[outer])
     width = max(1, int(reason.max()) + 1 if reason.size else 1)
-    keys = np.unique(of[label].astype(np.int64) * width + reason)
+    keys, _ = distinct(of[label].astype(np.int64) * width + reason, classes * width)
     fixes = np.stack([keys // width, keys % width], axis=1)
     # A barrier in a row is a position that stays: its own class, marked -1.
     of_each = np.append(of, np.int32(-1))
     return Classes(of, classes, fixes, tuple(of_each[np.maximum(rows, -1)] for rows in balances))
+
+
+def distinct(numbers: Array, end: int) -> tuple[Array, Array]:
+    """The numbers that occur, in order, and how often each does; all are at least 0 and below `end`."""
+    if end > 8 * numbers.size + 1024:
+        return np.unique(numbers, return_counts=True)
+    counts = np.bincount(numbers, minlength=end)
+    found = np.flatnonzero(counts)
+    return found, counts[found]
 
 
 def components(count: int, a: Array, b: Array) -> Array:

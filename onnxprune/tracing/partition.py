@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.tracing.labels import Classes, Ledger, Reason, components
+from onnxprune.tracing.labels import Classes, Ledger, Reason, components, distinct
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 
@@ -71,7 +71,7 @@ def _incidence(tracing: TraceResult, classes: Classes) -> _Incidence:
     owner = np.repeat(np.arange(len(flat)), [len(f) for f in flat])
     held = labels >= 0
     width = max(1, len(flat))
-    pairs, positions = np.unique(classes.of[labels[held]].astype(np.int64) * width + owner[held], return_counts=True)
+    pairs, positions = distinct(classes.of[labels[held]].astype(np.int64) * width + owner[held], classes.count * width)
     return _Incidence(keys, pairs // width, pairs % width, positions)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import onnx
 
 from onnxprune.model import control_flow
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
-from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Reason, as_field
+from onnxprune.tracing.graph_index import GRAPH_FACTS
+from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.tracing.rules import find
 from onnxprune.tracing.rules.ask import ask
 from onnxprune.tracing.rules.site import OVERRIDABLE, Site, Unsupported
@@ -37,6 +39,12 @@ class Tracer(TraceResult):
     defaults: dict[str, str] = field(default_factory=dict)
     read: set[tuple[str, int]] = field(default_factory=set)
     shapeless: dict[str, Reason] = field(default_factory=dict)
+
+    def again(self, ledger: Ledger, opened: AbstractSet[tuple[str, int]]) -> Tracer:
+        """A blank trace of the same graph under other policies; what the graph itself says is looked up once."""
+        other = Tracer(self.model, self.facts, ledger, opened, self.rows)
+        vars(other).update((name, found) for name, found in vars(self).items() if name in GRAPH_FACTS)
+        return other
 
     # --- LabelState --------------------------------------------------------------------------------------
 
@@ -94,9 +102,10 @@ class Tracer(TraceResult):
         versions = {o.domain: o.version for o in self.model.proto.opset_import}
         versions[""] = versions.get("", versions.get("ai.onnx", 1))
         for index, node in enumerate(graph.node):
-            if node.output and first_output(node) in self._dead:
+            made = first_output(node)
+            if made and made in self._dead:
                 continue
-            if first_output(node) in self.folded.inside:
+            if made in self.folded.inside:
                 self.constants.update(node.output)
             elif not node.output or node.output[0] not in self.sources:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
@@ -181,7 +190,7 @@ class Tracer(TraceResult):
 
     def _note_defaults(self, node: onnx.NodeProto) -> None:
         """Remember results that another value of an input with a default would change."""
-        found = [self.defaults[name] for name in node.input if name in self.defaults]
+        found = [self.defaults[name] for name in node.input if name in self.defaults] if self.defaults else ()
         if not found or (node.op_type == "Shape" and node.output[0] in self.facts.values):
             return
         stored = all(not i or i in self.constants or i in self.sources for i in node.input)
@@ -194,10 +203,10 @@ class Tracer(TraceResult):
             site: the node, after its rule has asked for the labels that it wants.
             data: count numbers that are data by their type, too.
         """
-        if control_flow.is_begin(site.node) or control_flow.is_flat(
-            site.node
-        ):  # whatever the condition, a branch has its labels
+        if not self.defaults:
             return ""
+        if control_flow.is_begin(site.node) or control_flow.is_flat(site.node):
+            return ""  # whatever the condition, a branch has its labels
         made = first_output(site.node)
         for slot, name in enumerate(site.node.input):
             if name in self.defaults and (data or not self._is_data(name)) and (made, slot) not in self.read:

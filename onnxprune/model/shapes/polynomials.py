@@ -61,6 +61,10 @@ class Size:
         return self._hash
 
     @cached_property
+    def _largest_factor(self) -> int:
+        return max(abs(factor) for _, factor in self.terms)
+
+    @cached_property
     def _name(self) -> str:
         parts = []
         for atoms, factor in self.terms:
@@ -86,6 +90,8 @@ class Size:
         return Size(tuple((atoms, -factor) for atoms, factor in self.terms))
 
     def __mul__(self, other: Dim) -> Dim:
+        if isinstance(other, int) and 0 < other * self._largest_factor <= LARGEST_FACTOR:
+            return Size(tuple((atoms, factor * other) for atoms, factor in self.terms))
         made: dict[Monomial, int] = {}
         for atoms, factor in self.terms:
             for more, times in _terms(other):
@@ -319,4 +325,5 @@ def broadcast(*shapes: Dims) -> Dims:
 
 def product(sizes: Sequence[Dim]) -> Dim:
     """The number of elements."""
-    return math.prod(sizes)
+    number = math.prod(size for size in sizes if not isinstance(size, Size))
+    return math.prod((size for size in sizes if isinstance(size, Size)), start=number)

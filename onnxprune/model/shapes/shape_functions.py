@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper, shape_inference
 
+from onnxprune.model.graph import first_output
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.polynomials import Dim, Dims, is_known
 from onnxprune.system import killable
@@ -38,7 +39,7 @@ class ShapeFunctions:
     versions: Mapping[str, int]
     _answers: dict[tuple[object, ...], Answers] = field(default_factory=dict)
     _types: dict[tuple[int, Dims | None], onnx.TypeProto] = field(default_factory=dict)
-    _attributes: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    _attributes: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
 
     def ask(
         self,
@@ -59,7 +60,7 @@ class ShapeFunctions:
         key = (
             node.domain,
             node.op_type,
-            tuple(a.SerializeToString() for a in node.attribute),
+            self._attributes_of(node),
             tuple((dtypes.get(i), dims.get(i)) if i else None for i in node.input),
             tuple(small[i].tobytes() if i in small else None for i in node.input),
             tuple(map(bool, node.output)),
@@ -71,6 +72,14 @@ class ShapeFunctions:
         if answers:  # a refusal is asked again, since every scan counts its own
             self._answers[key] = answers
         return answers, failure
+
+    def _attributes_of(self, node: onnx.NodeProto) -> tuple[bytes, ...]:
+        """The attributes of a node, which its first output identifies."""
+        made = first_output(node)
+        known = self._attributes.get(made) if made else None
+        if known is None:
+            known = self._attributes[made] = tuple(a.SerializeToString() for a in node.attribute)
+        return known
 
     def _ask(
         self,

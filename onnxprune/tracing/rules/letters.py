@@ -121,10 +121,12 @@ def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[
         if len(letters) != len(sizes):
             raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
         plain = [_plain(letter) for letter in letters]
+        has_copies = any(isinstance(letter, Copies) for letter in letters)
         for axis, (letter, size, labels) in enumerate(zip(letters, sizes, axes, strict=True)):
             if size == 1:
                 continue
-            labels = _once(site, labels, axis, letters)
+            if has_copies:
+                labels = _once(site, labels, axis, letters)
             if isinstance(letter, Copies) and size == letter.count:
                 site.ledger.fix(labels, site.reason("copies of a single position", inherent=True))
             else:

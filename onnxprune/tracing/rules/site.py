@@ -155,21 +155,27 @@ class Site:
         """Attribute values by name; strings decoded."""
         return Attributes.of(self.node)
 
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the node's inputs; empty for one that is omitted."""
+        return tuple(self.node.input)
+
     def has(self, slot: int) -> bool:
         """Whether the optional input is given."""
-        return slot < len(self.node.input) and bool(self.node.input[slot])
+        return slot < len(self.inputs) and bool(self.inputs[slot])
 
     def shape(self, slot: int) -> Shape:
         """Sizes of an input that must be there."""
         if not self.has(slot):
             raise Unsupported(f"input {slot} is missing")
-        return self._shape_of(self.node.input[slot])
+        return self._shape_of(self.inputs[slot])
 
     def out_shape(self, slot: int = 0) -> Shape:
         """Sizes of an output that must be asked for."""
-        if slot >= len(self.node.output) or not self.node.output[slot]:
+        made = self.node.output
+        if slot >= len(made) or not made[slot]:
             raise Unsupported(f"output {slot} is not asked for")
-        return self._shape_of(self.node.output[slot])
+        return self._shape_of(made[slot])
 
     def _shape_of(self, tensor: str) -> Shape:
         shape = self.facts.shapes.get(tensor)
@@ -187,9 +193,11 @@ class Site:
         Raises:
             Unsupported: it is a default that a caller may override.
         """
-        if self.has(slot) and self.state.is_overridable(self.node.input[slot]):
-            raise Unsupported(f"{self.node.input[slot]!r} {OVERRIDABLE}")
-        return self.facts.values.get(self.node.input[slot]) if self.has(slot) else None
+        if not self.has(slot):
+            return None
+        if self.state.is_overridable(self.inputs[slot]):
+            raise Unsupported(f"{self.inputs[slot]!r} {OVERRIDABLE}")
+        return self.facts.values.get(self.inputs[slot])
 
     def labels(self, slot: int) -> Axes:
         """The labels of an input that must be there."""
@@ -203,7 +211,7 @@ class Site:
 
     def is_weight(self, slot: int) -> bool:
         """Whether the input is a weight itself, not something computed from one."""
-        return self.has(slot) and self.state.is_weight(self.node.input[slot])
+        return self.has(slot) and self.state.is_weight(self.inputs[slot])
 
     def assign(self, slot: int, axis: int, labels: Array) -> None:
         """Give `axis` of a weight labels that differ from row to row, instead of the line that it had."""
