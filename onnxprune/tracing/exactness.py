@@ -97,11 +97,22 @@ class _Walk:
 
     def carries(self, site: Site, slot: int, group: int) -> bool:
         """Whether an input has positions of a group."""
+        return group in self.carried(site, slot)
+
+    def carried(self, site: Site, slot: int) -> frozenset[int]:
+        """The groups with positions in an input."""
         key = (id(site), slot)
         found = self._carried.get(key)
         if found is None:
             found = self._carried[key] = frozenset[int]().union(*map(self.groups, self.axes(site, slot)))
-        return group in found
+        return found
+
+    def zeros(self, site: Site, slot: int) -> frozenset[int]:
+        """The groups with positions in an input that are zero there."""
+        name = site.inputs[slot]
+        if self.tracing.is_weight(name):
+            return frozenset() if self.origin(site, slot, -1) else self.carried(site, slot)
+        return self.carried(site, slot).difference(self.live[name]) if name in self.live else frozenset()
 
     def origin(self, site: Site, slot: int, group: int) -> str:
         """The node that makes an input live at removed positions of a group; empty if they are zero."""
@@ -123,11 +134,11 @@ class _Walk:
         row = None if sources or not any(made_of) else zero(site.node, _value_of(site))
         for index, (name, groups) in enumerate(zip(site.node.output, made_of, strict=True)):
             live, broken = self.live.setdefault(name, {}), self.broken.setdefault(name, {})
-            for group in groups:
-                if sources:
-                    made = Zero(parts=tuple(sources[index]))
-                else:
-                    made = row if row is not None and (index == 0 or row.all_outputs) else Zero()
+            if sources:
+                made = Zero(parts=tuple(sources[index]))
+            else:
+                made = row if row is not None and (index == 0 or row.all_outputs) else Zero()
+            for group in groups - self._quiet(site, made, groups, index) if groups else ():
                 if why := self._why_broken(site, made, group):
                     live.setdefault(group, why)
                     if self.tracing.facts.dtypes.get(name) != TensorProto.BOOL:
@@ -138,12 +149,44 @@ class _Walk:
             self.live.setdefault(state, {}).update(self.live.get(end, {}))
             self.broken.setdefault(state, {}).update(self.broken.get(end, {}))
 
+    def _quiet(self, site: Site, row: Zero, groups: frozenset[int], output: int) -> frozenset[int]:
+        """Those of an output's groups that are seen at once to be zero in it, and finite."""
+        given = range(len(site.inputs))
+        left = groups if row.terms or row.parts or row.factors else frozenset[int]()
+        for slot in filter(site.has, (s for s in row.terms if s in given)):
+            left = left & self.zeros(site, slot)
+        if row.parts:
+            parts = [s for s in row.parts if s in given]
+            still = frozenset[int]().union(*(self.zeros(site, s) for s in parts))
+            left = (left & still).difference(*(self.carried(site, s) - self.zeros(site, s) for s in parts))
+        if row.factors:
+            left = left & frozenset[int]().union(*(self._scaled(site, s, output) for s in row.factors if s in given))
+        return left.difference(
+            *(self.broken.get(name, ()) for name in site.inputs),
+            *(self.zeros(site, s) for s in row.divisors if s in given),
+        )
+
+    def _scaled(self, site: Site, slot: int, output: int) -> frozenset[int]:
+        """The groups that are zero in a factor, which has them on every axis of an output that has them."""
+        found = self.zeros(site, slot)
+        inputs, outputs = site.letters
+        axes = self.tracing.axes[site.node.output[output]]
+        if not found or not outputs or len(outputs[output]) != len(axes):
+            return found
+        own = dict(zip(inputs[slot] or (), self.axes(site, slot), strict=False))
+        for letter, labels in zip(outputs[output], axes, strict=True):
+            found -= self.groups(labels) - (self.groups(own[letter]) if letter in own else frozenset())
+        return found
+
     def _judge(self, site: Site, reading: Reading) -> None:
-        for group in self.groups(site.labels(reading.slot)[reading.axis]) - self.reasons.keys():
+        slots = (reading.slot,) if reading.factors is None else reading.factors
+        groups = self.groups(site.labels(reading.slot)[reading.axis]) - self.reasons.keys()
+        if not reading.mixed and not any(self.broken.get(site.inputs[s]) for s in slots):
+            groups = groups.difference(*(self.zeros(site, s) for s in slots))
+        for group in groups:
             if reading.mixed:
                 self.reasons[group] = f"{_named(site)} depends on how many positions there are"
                 continue
-            slots = (reading.slot,) if reading.factors is None else reading.factors
             factors = [s for s in slots if self.carries(site, s, group)]
             broken = [self.broken.get(site.node.input[s], {}).get(group) for s in factors]
             live = [self.origin(site, s, group) for s in factors]
