@@ -21,6 +21,22 @@ from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
 
+__all__ = [
+    "Outcome",
+    "PruneResult",
+    "TrainResult",
+    "apply",
+    "execute",
+    "make_plan",
+    "plan_for",
+    "prove",
+    "prune",
+    "run",
+    "trace",
+    "train",
+    "verify",
+]
+
 # Input -> its shape, where the file leaves it open; a None leaves an axis as it is.
 Shapes = Mapping[str, Sequence[int | None]]
 

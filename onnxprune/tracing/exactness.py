@@ -17,7 +17,8 @@ from onnx import TensorProto
 from onnxprune.model import control_flow
 from onnxprune.model.traits import Zero, zero
 from onnxprune.tracing.labels import Axes, Classes
-from onnxprune.tracing.rules.site import Reading, Site, Unsupported
+from onnxprune.tracing.rules.attributes import Unsupported
+from onnxprune.tracing.rules.site import Reading, Site
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 

@@ -16,8 +16,9 @@ from onnxprune.model.traits import divisors
 from onnxprune.tracing.graph_index import Wiring
 from onnxprune.tracing.labels import Axes, Classes, Ledger, Reason
 from onnxprune.tracing.rules import Rule
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.site import COMPUTED as COMPUTED_INDEX
-from onnxprune.tracing.rules.site import Encoding, LabelState, Site, Unsupported
+from onnxprune.tracing.rules.site import Encoding, LabelState, Site
 from onnxprune.tracing.token_ids import Source, sources
 from onnxprune.typing import Array
 

@@ -15,7 +15,8 @@ from onnxprune.tracing.graph_index import GRAPH_FACTS
 from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
 from onnxprune.tracing.rules import find
 from onnxprune.tracing.rules.ask import ask
-from onnxprune.tracing.rules.site import OVERRIDABLE, Site, Unsupported
+from onnxprune.tracing.rules.attributes import Unsupported
+from onnxprune.tracing.rules.site import OVERRIDABLE, Site
 from onnxprune.tracing.rules.untraceable import why_whole
 from onnxprune.tracing.trace_result import COMPUTED, TraceResult
 from onnxprune.typing import Array

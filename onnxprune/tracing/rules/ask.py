@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from onnxprune.errors import ModelError
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.registry import Follow, Rule
-from onnxprune.tracing.rules.site import Site, Unsupported
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array, Shape
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,11 @@ from onnx import TensorProto
 
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.quantized import note, tie_blocks, tie_to_blocks
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, Reading, Site, Stored, Unsupported
+from onnxprune.tracing.rules.site import Encoding, Reading, Site, Stored
 from onnxprune.typing import Array
 
 PACKED = "packed along with others"

@@ -7,10 +7,11 @@ from onnx import helper
 
 from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import OVERRIDABLE, Letter, Site, Unsupported
+from onnxprune.tracing.rules.site import OVERRIDABLE, Letter, Site
 
 
 def _report_original(edit: Edit) -> None:

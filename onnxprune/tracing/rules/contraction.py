@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.means import average_of, averaged_letters, follow_count
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
+from onnxprune.tracing.rules.site import Letter, Reading, Site
 from onnxprune.typing import Array
 
 KERNEL = "spatial axis of a kernel"

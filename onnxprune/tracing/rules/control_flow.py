@@ -8,9 +8,10 @@ import numpy as np
 
 from onnxprune.model import control_flow
 from onnxprune.tracing.labels import Axes, as_field, is_barrier
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.index import without
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Site, Unsupported
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 STEPS = "the steps of a loop"

@@ -7,11 +7,12 @@ import numpy as np
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules import contraction
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.means import averaged_letters, follow_count
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
+from onnxprune.tracing.rules.site import Letter, Reading, Site
 
 # --- position by position --------------------------------------------------------------------------------
 

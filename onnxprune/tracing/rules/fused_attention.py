@@ -10,10 +10,11 @@ import numpy as np
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes, is_barrier
 from onnxprune.tracing.rules import heads
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters
 from onnxprune.tracing.rules.registry import Product, rule
-from onnxprune.tracing.rules.site import Site, Unsupported
+from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 

@@ -13,10 +13,11 @@ from math import sqrt
 import numpy as np
 
 from onnxprune.tracing.labels import Axes, as_field, as_line, is_barrier
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import Product
-from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
+from onnxprune.tracing.rules.site import Letter, Reading, Site
 from onnxprune.typing import Array
 
 ATTENDED = "positions that are attended over"

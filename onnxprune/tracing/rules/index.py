@@ -9,12 +9,13 @@ import numpy as np
 from onnxprune.model.shapes.constant_fold import slice_positions, sliced_range, split_sizes
 from onnxprune.model.shapes.polynomials import is_known
 from onnxprune.tracing.labels import Axes, as_line, is_barrier
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import LARGEST_INT64, Edit
 from onnxprune.tracing.rules.layout import take
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import COMPUTED, LONG, Letter, Site, Unsupported
+from onnxprune.tracing.rules.site import COMPUTED, LONG, Letter, Site
 from onnxprune.typing import Array
 
 SELECTED = "how many positions come out depends on the values"

@@ -9,11 +9,12 @@ import numpy as np
 
 from onnxprune.model.shapes.polynomials import is_known, product
 from onnxprune.tracing.labels import Axes, as_field, as_line, is_barrier, varying_axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import LONG, Site, Unsupported
+from onnxprune.tracing.rules.site import LONG, Site
 from onnxprune.typing import Array, Shape
 
 Block = tuple[list[int], list[int]]

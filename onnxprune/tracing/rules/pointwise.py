@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Site, Unsupported
+from onnxprune.tracing.rules.site import Site
 
 UNARY = (
     "Abs",

@@ -13,12 +13,13 @@ import numpy as np
 
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.contraction import Slots, convolved, follow_group, note_heads, product_letters
 from onnxprune.tracing.rules.layout import concatenated
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, Letter, Reading, Site, Stored, Unsupported
+from onnxprune.tracing.rules.site import Encoding, Letter, Reading, Site, Stored
 from onnxprune.typing import Array
 
 # --- what stored numbers mean ----------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import through
 from onnxprune.tracing.rules.means import average_of, follow_count
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site, Unsupported
+from onnxprune.tracing.rules.site import Letter, Reading, Site
 
 # Sums to which a removed position, being zero, contributes nothing; every other reduction changes its value.
 ZERO_IS_NEUTRAL = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")

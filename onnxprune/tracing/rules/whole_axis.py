@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.tracing.labels import Axes
+from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Site, Unsupported
+from onnxprune.tracing.rules.site import Letter, Site
 
 
 @rule("CumProd")
