@@ -49,6 +49,14 @@ class PruneResult:
         model: the smaller model, of the kind that was given (a ModelProto for a path or bytes).
         plan: what was removed.
         report: costs before and after, the proof, and the groups that were rolled back.
+
+    Example:
+        >>> import onnxprune
+        >>> result = onnxprune.prune("models/digits.onnx", 0.5)
+        >>> result.report.after.params < 0.3 * result.report.before.params
+        True
+        >>> result.report.verdict.ok
+        True
     """
 
     model: Any
@@ -69,6 +77,12 @@ def trace(source: Any, *, shapes: Shapes | None = None, **options: Any) -> Group
 
     Returns:
         What must be removed together, and why some of it cannot be.
+
+    Example:
+        >>> import onnxprune
+        >>> groups = onnxprune.trace("models/digits.onnx")
+        >>> [(group.name, group.units) for group in groups.groups]
+        [('conv.weight', 32), ('conv_1.weight', 64), ('residual.conv.weight', 64), ('fc.weight', 96)]
     """
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, options.get("sizes") or {})
@@ -86,7 +100,14 @@ def make_plan(
     place: Place | None = None,
     **options: Any,
 ) -> Plan:
-    """The plan that `prune` would carry out; the arguments are those of `prune`."""
+    """The plan that `prune` would carry out; the arguments are those of `prune`.
+
+    Example:
+        >>> import onnxprune
+        >>> plan = onnxprune.make_plan("models/digits.onnx", 0.25)
+        >>> [(step.group, len(step.remove)) for step in plan.steps]
+        [('conv.weight', 8), ('conv_1.weight', 16), ('residual.conv.weight', 16), ('fc.weight', 24)]
+    """
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     return plan_for(load(source, shapes=shapes), Options(ratio=ratio, **options), **given)[1]
 
@@ -121,6 +142,13 @@ def apply(
         UsageError: the plan does not fit the model.
         ModelError: the model is invalid.
         GoalMissed: the result is not proven.
+
+    Example:
+        >>> import onnxprune
+        >>> plan = onnxprune.make_plan("models/digits.onnx", 0.25)
+        >>> smaller = onnxprune.apply("models/digits.onnx", plan)
+        >>> {tensor.name: list(tensor.dims) for tensor in smaller.graph.initializer}["conv.weight"]
+        [24, 1, 3, 3]
     """
     _check_plan(plan)
     how = recover.Options(recovery)
@@ -171,6 +199,13 @@ def prune(
         UsageError: an option is out of range, or a glob matches nothing.
         ModelError: the model is invalid.
         GoalMissed: there is nothing to prune, or the result is not proven.
+
+    Example:
+        >>> import onnx, onnxprune
+        >>> result = onnxprune.prune("models/digits.onnx", macs="50%", criterion="l2")
+        >>> onnx.save(result.model, "smaller.onnx")
+        >>> [(goal.kind, goal.met) for goal in result.report.goals]
+        [('macs', True)]
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = recover.Options(recovery)
@@ -187,6 +222,14 @@ class TrainResult:
     Attributes:
         model: the trained model, of the kind that was given (a ModelProto for a path or bytes).
         report: losses before and after, the learning rate, and the course of the run.
+
+    Example:
+        >>> import onnxprune
+        >>> small = onnxprune.prune("models/digits.onnx", 0.5).model
+        >>> data = "models/digits_calibration.npz"
+        >>> result = onnxprune.train(small, data, 2, teacher="models/digits.onnx", samples=64)
+        >>> type(result.model).__name__
+        'ModelProto'
     """
 
     model: Any
@@ -225,6 +268,14 @@ def train(
         UsageError: an option is out of range, or data, teacher or labels do not fit the model.
         ModelError: no weight can be trained, or an operator has no gradient.
         RunError: the loss is not finite.
+
+    Example:
+        >>> import onnxprune
+        >>> small = onnxprune.prune("models/digits.onnx", 0.5).model
+        >>> data = "models/digits_calibration.npz"
+        >>> result = onnxprune.train(small, data, 5, teacher="models/digits.onnx", samples=64, rate=1e-3)
+        >>> result.report.after <= result.report.before
+        True
     """
     material = Material(data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes))
     model, report = learn(load(source, shapes=shapes), material, TrainingOptions(steps, **options), masks=masks)
@@ -246,6 +297,13 @@ def verify(
 
     Returns:
         What was compared, and what is wrong, if anything is.
+
+    Example:
+        >>> import onnxprune
+        >>> plan = onnxprune.make_plan("models/digits.onnx", 0.5)
+        >>> smaller = onnxprune.apply("models/digits.onnx", plan)
+        >>> onnxprune.verify("models/digits.onnx", smaller, plan).ok
+        True
     """
     _check_plan(plan)
     return prove(load(original, shapes=shapes), load(pruned), plan, data=data, samples=samples)

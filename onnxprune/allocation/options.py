@@ -65,6 +65,16 @@ class Options:
             keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
         steps: after each but the last of so many equal parts of the removal, what is left is repaired and scored anew.
+
+    Example:
+        >>> import onnxprune
+        >>> options = onnxprune.Options(macs="50%", keep=["conv.*"])
+        >>> options.macs
+        '50%'
+        >>> onnxprune.Options(keep="conv.*", macs="fast")
+        Traceback (most recent call last):
+            ...
+        onnxprune.errors.UsageError: ...
     """
 
     ratio: float | None = None

@@ -49,6 +49,14 @@ def register_criterion(name: str, criterion: Criterion, *, needs_data: bool = Fa
         name: what it is called; neither a colon nor a comma may be in it.
         criterion: gets the traced model and a generator, and returns float64[classes].
         needs_data: it gets the calibration runs (feeds by input name) as well.
+
+    Example:
+        >>> import numpy as np, onnxprune
+        >>> def first_units_last(groups, rng):
+        ...     return np.arange(groups.classes.count)[::-1].astype(np.float64)
+        >>> onnxprune.register_criterion("first-units-last", first_units_last)
+        >>> onnxprune.make_plan("models/digits.onnx", 0.25, criterion="first-units-last").steps[0].remove[:3]
+        (24, 25, 26)
     """
     if set(name) & set(":,"):
         raise UsageError(f"a criterion cannot be called {name!r}: a colon and a comma have a meaning in a list of them")

@@ -91,6 +91,14 @@ def sensitivity(
     Raises:
         UsageError: an option is out of range, or there is no data.
         GoalMissed: there is nothing to prune.
+
+    Example:
+        >>> import onnxprune
+        >>> data = "models/digits_calibration.npz"
+        >>> report = onnxprune.sensitivity("models/digits.onnx", data, ratios=[0.25, 0.5], samples=16)
+        >>> quarter, half = (report.value(point) for point in report.curves[0].points)
+        >>> 0 < quarter < half
+        True
     """
     settings = Settings(
         tuple(ratios),

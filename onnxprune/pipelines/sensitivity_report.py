@@ -78,6 +78,14 @@ class Sensitivity:
         about: model, criterion, samples, and what else the measurements depend on.
         seconds: wall time, of what was measured now.
         measured: measurements that were made now; the others were found in the cache.
+
+    Example:
+        >>> import json, onnxprune
+        >>> data = "models/digits_calibration.npz"
+        >>> report = onnxprune.sensitivity("models/digits.onnx", data, ratios=[0.5], samples=16)
+        >>> again = onnxprune.Sensitivity.from_json(json.dumps(report.as_json()))
+        >>> [curve.group for curve in again.curves]
+        ['conv.weight', 'conv_1.weight', 'residual.conv.weight', 'fc.weight']
     """
 
     curves: tuple[Curve, ...]

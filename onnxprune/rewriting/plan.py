@@ -65,6 +65,13 @@ class Plan:
         barriers: what was locked, and why.
         origin: the trace that a plan was just made from; `source`, `barriers` and the members of the steps are
             filled in from it when the plan is written.
+
+    Example:
+        >>> import onnxprune
+        >>> plan = onnxprune.make_plan("models/digits.onnx", 0.5)
+        >>> again = onnxprune.Plan.from_json(plan.to_json())
+        >>> {name: int(mask.sum()) for name, mask in again.masks("models/digits.onnx").items()}["conv.weight"]
+        144
     """
 
     steps: tuple[Step, ...]

@@ -35,7 +35,17 @@ FEW_POSITIONS = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat."""
+    """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat.
+
+    Example:
+        >>> import onnxprune
+        >>> groups = onnxprune.trace("models/digits.onnx")
+        >>> held, total = groups.prunable
+        >>> round(held / total, 2)
+        1.0
+        >>> groups.group_of.shape == (groups.classes.count,)
+        True
+    """
 
     model: Model
     groups: tuple[Group, ...]

@@ -66,6 +66,14 @@ def rule(
 
     Where a rule for the same operator holds in part of the opset range already, the new one takes its place there.
     `work` is for operators whose multiply-accumulates are a single product.
+
+    Example:
+        >>> import onnxprune
+        >>> from onnxprune.tracing import through
+        >>> @onnxprune.register_rule("Gate", domain="com.example")
+        ... def gate(site):
+        ...     '''Each channel with its gate.'''
+        ...     return through(site, [("n", "c", "h", "w"), ("n", "c")], [("n", "c", "h", "w")])
     """
     products = works if work is None else lambda site: [work(site)]
 
