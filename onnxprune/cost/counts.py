@@ -24,7 +24,7 @@ from onnxprune.typing import Array, Shape
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCost:
     """One contraction.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cost:
     params: int
     macs: int
     size: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
 
 
 # The length of an axis that remains: (labels of the axis, axis, length) -> length.
@@ -101,7 +101,7 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)
         name, sizes = ("", output) if main is None else (names[main], inputs[main])
-        layers.append(Layer(site.name, site.node.op_type, name, sizes, params, macs // batch))
+        layers.append(LayerCost(site.name, site.node.op_type, name, sizes, params, macs // batch))
     filled = {tracing.weights[k]: x for k, x in tracing.weights_axes() if tracing.is_filled(tracing.weights[k])}
     params = _stored(model) + sum(math.prod(shape(name, axes)) for name, axes in filled.items())
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))

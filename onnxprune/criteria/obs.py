@@ -26,7 +26,7 @@ from onnxprune.criteria.aggregate import Combine, combined
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import Trial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import Layer, layer_of
+from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
 from onnxprune.runtime import Walk, routes_of
 from onnxprune.runtime.activations import Store
@@ -129,7 +129,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     routes = routes_of(model, runs)
     found, taps = [], tappable(model, routes)
     for site, rule in groups.tracing.sites:
-        layer = None if rule is None else layer_of(site)
+        layer = None if rule is None else linear_layer(site)
         owner = None if layer is None else _owner(groups, site, layer)
         if layer is not None and owner is not None and taps.issuperset((layer.input, site.node.output[0])):
             found.append((site, layer, owner))
@@ -147,7 +147,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     return readers
 
 
-def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
+def _owner(groups: Groups, site: Site, layer: LinearLayer) -> Array | None:
     """The class of every row of the layer's matrix; None where the layer is no reader of a group."""
     shape = site.shape(layer.weight)
     axes = site.labels(layer.weight)
@@ -163,7 +163,7 @@ def _owner(groups: Groups, site: Site, layer: Layer) -> Array | None:
 
 
 def _moment(
-    values: Iterator[Array], layer: Layer, size: int, most: int, rng: np.random.Generator
+    values: Iterator[Array], layer: LinearLayer, size: int, most: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
     count, total = 0, np.zeros(size)

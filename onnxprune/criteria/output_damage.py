@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from onnxprune.layers import Parameters, layer_of
+from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model.telling_tensors import last_floats, unsqueezed
 from onnxprune.runtime import Walk, entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
@@ -56,7 +56,7 @@ def impacts(
     wanted = list(resumed(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
-        weights = {t.site.node.input[layer.weight] for t in layers if (layer := layer_of(t.site))}
+        weights = {t.site.node.input[layer.weight] for t in layers if (layer := linear_layer(t.site))}
         if all(map(parameters.is_own, weights)):
             at.setdefault(tuple(t.site.node.output[0] for t in layers), []).append(key)
     behind = {made: parameters.after(made) for made in at}
@@ -104,7 +104,7 @@ def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, A
 
 def _put(parameters: Parameters, trial: Trial, node: onnx.NodeProto) -> Callable[[], None]:
     """Replace the parameters of a layer; what is returned brings the old ones back."""
-    layer = layer_of(trial.site, node)
+    layer = linear_layer(trial.site, node)
     assert layer is not None
     parameters.shift(layer, np.zeros(len(trial.shift)))  # makes a bias where there is none
     bias = parameters.bias(layer, len(trial.shift))

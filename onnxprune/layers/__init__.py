@@ -2,8 +2,8 @@
 
 from onnxprune.layers.convolution import CONVOLUTIONS, Convolution
 from onnxprune.layers.effective import Weights
-from onnxprune.layers.linear import Layer
+from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.parameters import Parameters
-from onnxprune.layers.recognize import layer_of
+from onnxprune.layers.recognize import linear_layer
 
-__all__ = ["CONVOLUTIONS", "Convolution", "Layer", "Parameters", "Weights", "layer_of"]
+__all__ = ["CONVOLUTIONS", "Convolution", "LinearLayer", "Parameters", "Weights", "linear_layer"]

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.layers.linear import Layer
+from onnxprune.layers.linear import LinearLayer
 from onnxprune.tracing import Site
 from onnxprune.typing import Array
 
 
 @dataclass(frozen=True)
-class Convolution(Layer):
+class Convolution(LinearLayer):
     """Conv, or ConvTranspose as the convolution of its input spread out by its strides.
 
     Attributes:

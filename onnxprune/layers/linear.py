@@ -18,7 +18,7 @@ from onnxprune.typing import Array
 
 
 @dataclass(frozen=True)
-class Layer(ABC):
+class LinearLayer(ABC):
     """A node that multiplies its input with a weight.
 
     Attributes:

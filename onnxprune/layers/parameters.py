@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.layers.linear import Layer
+from onnxprune.layers.linear import LinearLayer
 from onnxprune.model import Model
 from onnxprune.model.graph import captured
 from onnxprune.model.names import Names
@@ -111,7 +111,7 @@ class Parameters:
         data = np.ascontiguousarray(value.astype(dtype))
         self._values[name] = partial(np.asarray, data)
 
-    def bias(self, layer: Layer, outputs: int) -> tuple[onnx.NodeProto, int] | None:
+    def bias(self, layer: LinearLayer, outputs: int) -> tuple[onnx.NodeProto, int] | None:
         """The node and input slot of a layer's bias, if it has one of its own of `outputs` values, or may get one."""
         node = layer.node
         if layer.bias is not None:
@@ -127,7 +127,7 @@ class Parameters:
     def _is_bias(self, name: str, outputs: int) -> bool:
         return self.is_own(name) and tuple(self._stored[name].dims) == (outputs,)
 
-    def shift(self, layer: Layer, amount: Array) -> None:
+    def shift(self, layer: LinearLayer, amount: Array) -> None:
         """Add `amount` [O] to a layer's bias; make one if there is none."""
         found = self.bias(layer, len(amount))
         if found is None:

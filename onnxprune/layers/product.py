@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.layers.linear import Layer
+from onnxprune.layers.linear import LinearLayer
 from onnxprune.tracing import Site
 from onnxprune.tracing.rules.contraction import letters
 from onnxprune.tracing.rules.site import Letter
@@ -17,7 +17,7 @@ from onnxprune.typing import Array
 
 
 @dataclass(frozen=True)
-class Product(Layer):
+class Product(LinearLayer):
     """Gemm, MatMul or Einsum of an activation and a weight.
 
     Attributes:

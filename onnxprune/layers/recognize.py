@@ -5,12 +5,12 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.layers.convolution import CONVOLUTIONS, convolution_of
-from onnxprune.layers.linear import Layer
+from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.product import product_of
 from onnxprune.tracing import Site
 
 
-def layer_of(site: Site, node: onnx.NodeProto | None = None) -> Layer | None:
+def linear_layer(site: Site, node: onnx.NodeProto | None = None) -> LinearLayer | None:
     """View a traced node as a layer.
 
     Args:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx import helper
 
-from onnxprune.layers import CONVOLUTIONS, Layer, Parameters, Weights, layer_of
+from onnxprune.layers import CONVOLUTIONS, LinearLayer, Parameters, Weights, linear_layer
 from onnxprune.layers.effective import Part
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
@@ -103,7 +103,7 @@ class Activations:
 
     # --- means -------------------------------------------------------------------------------------------
 
-    def row(self, layer: Layer) -> Array:
+    def row(self, layer: LinearLayer) -> Array:
         """float64[groups, D]: the mean of what the weight is multiplied with, zeros where it is unknown."""
         if (mean := self.mean(layer.input)) is None:
             shape = self._facts.shapes[layer.node.input[layer.weight]]
@@ -176,7 +176,7 @@ class Activations:
 
     # --- filters -----------------------------------------------------------------------------------------
 
-    def partners(self, layer: Layer, inputs: Array) -> tuple[Array, Array]:
+    def partners(self, layer: LinearLayer, inputs: Array) -> tuple[Array, Array]:
         """For every entry of a layer's row, the one that stands for it and how many times; zero times for nothing.
 
         Args:
@@ -212,7 +212,7 @@ class Activations:
             slot = 2 if normed else int(site.is_weight(1))
             shifts.append(self._weights.used(site, slot))
             site = self._site(site.node.input[0 if normed else 1 - slot])
-        layer = None if site is None else layer_of(site)
+        layer = None if site is None else linear_layer(site)
         if site is None or layer is None or site.has(2) > (layer.bias is not None):
             return None
         shifts.append(self._weights.used(site, 2))
@@ -229,7 +229,7 @@ class Activations:
         filters = np.vstack([matrix[0], np.broadcast_to(bias, matrix.shape[2])]).T
         return filters.astype(np.float64), self._weights.classes(line)
 
-    def _classes(self, layer: Layer) -> Array | None:
+    def _classes(self, layer: LinearLayer) -> Array | None:
         """The classes of the positions that a layer sums over; None where these lie along several axes."""
         site, slot = self._tracing.by_output[layer.node.output[0]][0], 1 - layer.weight
         axes = self._tracing.axes.get(layer.input, ())

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.layers import Layer, Parameters
+from onnxprune.layers import LinearLayer, Parameters
 from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.rewriting import Cut
 from onnxprune.tracing.labels import Axes
@@ -80,7 +80,7 @@ class Onward:
         return np.minimum(*ends).astype(np.float32), np.maximum(*ends).astype(np.float32)
 
 
-def onward(cut: Cut, parameters: Parameters, layer: Layer) -> Onward | None:
+def onward(cut: Cut, parameters: Parameters, layer: LinearLayer) -> Onward | None:
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
     facts, axes = cut.groups.facts, cut.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)

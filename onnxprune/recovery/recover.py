@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.layers import Parameters, bn_matching, layer_of
+from onnxprune.layers import Parameters, bn_matching, linear_layer
 from onnxprune.layers.parameters import NORMS
 from onnxprune.model import Model
 from onnxprune.recovery.downstream import onward
@@ -221,7 +221,7 @@ def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Targ
             if site.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(cut, site):
                 yield NormTarget(site, node)
             continue
-        old, new = layer_of(site), layer_of(site, node)
+        old, new = linear_layer(site), linear_layer(site, node)
         if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
             if cut.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
                 continue

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import onnx
 
-from onnxprune.layers import Layer, Parameters
+from onnxprune.layers import LinearLayer, Parameters
 from onnxprune.layers.parameters import NORMS
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Onward
@@ -133,7 +133,7 @@ class Kept:
     outputs: Array
 
     @classmethod
-    def of(cls, cut: Cut, site: Site, layer: Layer) -> Self:
+    def of(cls, cut: Cut, site: Site, layer: LinearLayer) -> Self:
         """What `cut` leaves of the weight."""
         shape = site.shape(layer.weight)
         mask = cut.mask(shape, site.labels(layer.weight))
@@ -166,8 +166,8 @@ class LayerTarget(Target):
         onward: what becomes of its output, if that matters.
     """
 
-    old: Layer
-    new: Layer
+    old: LinearLayer
+    new: LinearLayer
     onward: Onward | None
 
     @property

@@ -13,7 +13,7 @@ from onnxprune.report.training import training_data
 if TYPE_CHECKING:
     from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost import Cost
-    from onnxprune.cost.counts import Layer
+    from onnxprune.cost.counts import LayerCost
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Verdict
@@ -41,7 +41,7 @@ def cost(of: Cost, *, layers: bool = False) -> dict[str, Any]:
     return plain | {"layers": [layer(x) for x in of.layers]} if layers else plain
 
 
-def layer(of: Layer) -> dict[str, Any]:
+def layer(of: LayerCost) -> dict[str, Any]:
     """What a layer costs."""
     return {
         "name": of.name,
@@ -221,16 +221,16 @@ class LayerChange:
         return self.before != self.after or self.params[0] != self.params[1] or self.macs[0] != self.macs[1]
 
 
-def pair(before: Sequence[Layer], after: Sequence[Layer]) -> list[LayerChange]:
+def pair(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[LayerChange]:
     """Match the layers of two models by name, in the order of the first; then what only the second has."""
     old, new = _by_name(before), _by_name(after)
     names = [*old, *(name for name in new if name not in old)]
     return [_change(name[0], old.get(name), new.get(name)) for name in names]
 
 
-def _by_name(layers: Iterable[Layer]) -> dict[tuple[str, int], Layer]:
+def _by_name(layers: Iterable[LayerCost]) -> dict[tuple[str, int], LayerCost]:
     """Layers by name; equal names are told apart by their order."""
-    found: dict[tuple[str, int], Layer] = {}
+    found: dict[tuple[str, int], LayerCost] = {}
     seen: dict[str, int] = {}
     for x in layers:
         seen[x.name] = seen.get(x.name, -1) + 1
@@ -238,7 +238,7 @@ def _by_name(layers: Iterable[Layer]) -> dict[tuple[str, int], Layer]:
     return found
 
 
-def _change(name: str, old: Layer | None, new: Layer | None) -> LayerChange:
+def _change(name: str, old: LayerCost | None, new: LayerCost | None) -> LayerChange:
     one = old or new
     return LayerChange(
         name,

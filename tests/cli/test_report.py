@@ -7,7 +7,7 @@ import math
 import pytest
 
 from onnxprune.cost import Cost
-from onnxprune.cost.counts import Layer
+from onnxprune.cost.counts import LayerCost
 from onnxprune.proof import Verdict
 from onnxprune.report import data, numbers, text
 
@@ -56,8 +56,8 @@ def test_verdict_without_a_figure():
 
 
 def test_layers_are_paired_by_name_and_order():
-    def layer(name: str, *shape: int) -> Layer:
-        return Layer(name, "Conv", "w", shape, math.prod(shape), 0)
+    def layer(name: str, *shape: int) -> LayerCost:
+        return LayerCost(name, "Conv", "w", shape, math.prod(shape), 0)
 
     before = [layer("a", 4, 3), layer("b", 8, 4), layer("b", 9, 4)]
     after = [layer("b", 8, 2), layer("b", 9, 4), layer("c", 5, 5)]

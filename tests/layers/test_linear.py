@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.api import trace
-from onnxprune.layers import layer_of
+from onnxprune.layers import linear_layer
 
 # Operator, shape of the input, shape of the weight, attributes, slot of the weight.
 CASES: list[tuple[str, list[int], list[int], dict[str, Any], int]] = [
@@ -49,7 +49,7 @@ def test_rows_times_matrix_are_the_outputs(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (y,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
     ((site, _),) = trace(model).tracing.sites
-    layer = layer_of(site)
+    layer = linear_layer(site)
     assert layer is not None and layer.input == "x"
     matrix = layer.matrix(weight)
     np.testing.assert_array_equal(layer.tensor(matrix, weight.shape), weight)

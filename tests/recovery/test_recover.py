@@ -16,7 +16,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
-from onnxprune.layers import Parameters, layer_of
+from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model import load, to_proto
 from onnxprune.recovery import fits, recover
 from onnxprune.recovery.downstream import onward
@@ -285,7 +285,7 @@ def test_outputs_in_the_room_are_as_good():
     parameters = Parameters(outcome.model)
     (site,) = [s for s, _ in outcome.groups.tracing.sites if s.node.output[0] == "m2"]
     (node,) = [n for n in parameters.proto.graph.node if n.output[0] == "m2"]
-    found = onward(cut, parameters, layer_of(site, node))
+    found = onward(cut, parameters, linear_layer(site, node))
     assert (found.other, found.entering, found.low, found.high) == ("s", "t", -0.5, 0.5)
     entering = np.random.default_rng(2).standard_normal((64, 12)).astype(np.float32)
     for end in found.room(cut, entering):
