@@ -151,7 +151,7 @@ def apply(
         [24, 1, 3, 3]
     """
     _check_plan(plan)
-    how = recover.Options(recovery)
+    how = recover.RecoveryOptions(recovery)
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
     done = execute(load(source, shapes=shapes), plan, recovery=how, **given)
     check_proven(done.groups, done.verdict)
@@ -190,7 +190,7 @@ def prune(
             "merge" do something without data, too.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
-        options: the other fields of `Options`.
+        options: the other fields of `RecoveryOptions`.
 
     Returns:
         The smaller model, the plan and the report. A budget that was missed is in `report.goals`, no error.
@@ -208,7 +208,7 @@ def prune(
         [('macs', True)]
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
-    how = recover.Options(recovery)
+    how = recover.RecoveryOptions(recovery)
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)

@@ -99,7 +99,7 @@ def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
     """
     from onnxprune import api
     from onnxprune.pipelines.prune import check_proven
-    from onnxprune.recovery.recover import Options as Recovery
+    from onnxprune.recovery.recover import RecoveryOptions as Recovery
 
     done = api.execute(
         source,

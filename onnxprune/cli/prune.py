@@ -132,7 +132,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.pipelines.search import search
-    from onnxprune.recovery.recover import Options as Recovery
+    from onnxprune.recovery.recover import RecoveryOptions as Recovery
 
     run: dict[str, Any] = {
         "samples": args.data.samples,

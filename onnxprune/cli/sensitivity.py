@@ -60,7 +60,7 @@ class SensitivityArgs:
         """How to measure."""
         from onnxprune.pipelines.sensitivity import Settings
         from onnxprune.pipelines.user_metric import Evaluation
-        from onnxprune.recovery.recover import Options as Recovery
+        from onnxprune.recovery.recover import RecoveryOptions as Recovery
 
         return Settings(
             self.ratios,

@@ -52,7 +52,7 @@ def execute(
     verify: bool = True,
     data: Any = None,
     samples: int = 256,
-    recovery: recover.Options | None = None,
+    recovery: recover.RecoveryOptions | None = None,
 ) -> Executed:
     """Carry out a plan.
 
@@ -78,7 +78,7 @@ def execute(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     verdict = checked(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
     seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
-    small, repair = repaired(cut, small, seen, runs, recovery or recover.Options(), clock, verify=verify)
+    small, repair = repaired(cut, small, seen, runs, recovery or recover.RecoveryOptions(), clock, verify=verify)
     judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, repair=repair, judged=judged)

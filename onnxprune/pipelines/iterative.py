@@ -29,7 +29,7 @@ def scored(
     groups: Groups,
     options: Options,
     runs: Sequence[Mapping[str, Array]],
-    recovery: recover.Options,
+    recovery: recover.RecoveryOptions,
     place: Place | None = None,
     *,
     progress: Callable[[str], None] = logger.info,

@@ -79,7 +79,7 @@ class Setting:
     names: Sequence[str]
     runs: Sequence[Run]
     evaluation: Evaluation | None = None
-    recovery: recover.Options | None = None
+    recovery: recover.RecoveryOptions | None = None
     whole: bool = False
     threads: int = 1
     memory: int = MEMORY

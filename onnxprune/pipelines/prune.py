@@ -94,7 +94,7 @@ def run(
     sizes: Mapping[str, int] | None = None,
     data: Any = None,
     samples: int = 256,
-    recovery: recover.Options | None = None,
+    recovery: recover.RecoveryOptions | None = None,
     place: Place | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -123,7 +123,7 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
-        seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.Options()
+        seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.RecoveryOptions()
         scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
     proving = partial(checked, given=sizes or {}, samples=runs[:1]) if verify else None
     timing = Timing.of(groups, scores, options, place, clock.progress)
@@ -156,7 +156,7 @@ def _trained(outcome: Outcome, cut: Cut, runs: Sequence[Any], options: TrainingO
     return replace(outcome, model=model, training=training, judged=judged, seconds=clock.seconds)
 
 
-def check_trainable(recovery: recover.Options | None, data: Any) -> None:
+def check_trainable(recovery: recover.RecoveryOptions | None, data: Any) -> None:
     """Refuse training without real inputs.
 
     Raises:
@@ -232,7 +232,7 @@ def repaired(
     small: Model,
     seen: Groups,
     runs: Sequence[Any],
-    recovery: recover.Options,
+    recovery: recover.RecoveryOptions,
     clock: Clock,
     *,
     verify: bool,
@@ -319,7 +319,7 @@ def plan_for(
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes, runs)
     scores = iterative.scored(
-        bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.Options(), place
+        bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.RecoveryOptions(), place
     )
     chosen = Timing.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals

@@ -62,7 +62,7 @@ class Settings:
 
     targets: tuple[Target, ...]
     evaluation: Evaluation | None = None
-    recovery: recover.Options = field(default_factory=recover.Options)
+    recovery: recover.RecoveryOptions = field(default_factory=recover.RecoveryOptions)
     cost: str = "macs"
     trials: int = 8
     samples: int = 256

@@ -49,7 +49,7 @@ class Settings:
     samples: int = 256
     sizes: Mapping[str, int] = field(default_factory=dict)
     evaluation: Evaluation | None = None
-    recovery: recover.Options | None = None
+    recovery: recover.RecoveryOptions | None = None
     whole: bool = False
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ def sensitivity(
         executor: a number of local processes, a `concurrent.futures.Executor`, or a `distributed.Client`.
         cache: path of a file that keeps every finished measurement.
         progress: is told how far it is.
-        options: fields of `Options`: criterion, keep, only, exact_only, ...
+        options: fields of `RecoveryOptions`: criterion, keep, only, exact_only, ...
 
     Raises:
         UsageError: an option is out of range, or there is no data.
@@ -104,7 +104,7 @@ def sensitivity(
         tuple(ratios),
         samples,
         evaluation=None if evaluate is None else Evaluation(evaluate),
-        recovery=None if recovery == "none" else recover.Options(recovery),
+        recovery=None if recovery == "none" else recover.RecoveryOptions(recovery),
     )
     model, given = load(source, shapes=shapes), Options(**options)
     return measure(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)

@@ -24,7 +24,7 @@ from onnxprune.layers.effective import Part
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
 from onnxprune.recovery.fits import METHODS, Method
-from onnxprune.recovery.recover import Options, targets
+from onnxprune.recovery.recover import RecoveryOptions, targets
 from onnxprune.recovery.targets import Kept, LayerTarget
 from onnxprune.rewriting import Cut
 from onnxprune.runtime import resumed
@@ -56,7 +56,7 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
         The repaired model. Nothing judges it: there is no data.
     """
     parameters, known = Parameters(pruned), Activations(cut)
-    found = [t for t in targets(cut, parameters, Options(onward=False)) if isinstance(t, LayerTarget)]
+    found = [t for t in targets(cut, parameters, RecoveryOptions(onward=False)) if isinstance(t, LayerTarget)]
     count = sum([_mend(cut, parameters, known, target, METHODS[method]) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
     if not count:

@@ -44,7 +44,7 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class Options:
+class RecoveryOptions:
     """How to repair.
 
     Attributes:
@@ -119,7 +119,7 @@ def repair(
     cut: Cut,
     pruned: Model,
     runs: Sequence[Runs],
-    options: Options | None = None,
+    options: RecoveryOptions | None = None,
     *,
     seen: Groups | None = None,
     progress: Callable[[str], None] = logger.info,
@@ -143,7 +143,7 @@ def repair(
     Raises:
         UsageError: there are fewer than two runs.
     """
-    options = options or Options()
+    options = options or RecoveryOptions()
     if seen is not None and seen is not cut.groups:
         like = rewrite(seen, cut.gone)
         fitted, done = repair(Cut(seen, cut.gone), like, runs, options, progress=progress)
@@ -207,7 +207,7 @@ def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence
 # --- what is fitted --------------------------------------------------------------------------------------
 
 
-def targets(cut: Cut, parameters: Parameters, options: Options) -> Iterator[Target]:
+def targets(cut: Cut, parameters: Parameters, options: RecoveryOptions) -> Iterator[Target]:
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     behind = cut.behind
@@ -237,7 +237,7 @@ def _loses_positions(cut: Cut, norm: Site) -> bool:
     return cut.shrinks(norm.node.output[0], [a for a in range(rank) if a != axis])
 
 
-def _ready(targets: Sequence[Target], options: Options, parameters: Parameters) -> list[Target]:
+def _ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Parameters) -> list[Target]:
     """The targets, less the sums whose other operand waits for a layer that is fitted later, or is not computed."""
     waiting: set[str] = set()
     found: list[Target] = []

@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.model import load
-from onnxprune.recovery.recover import Options as Recovery
+from onnxprune.recovery.recover import RecoveryOptions as Recovery
 from onnxprune.runtime.agreement import Agreement, Tally
 from onnxprune.typing import Array
 from tests.cli.test_cli import MODELS, Run, run

@@ -37,7 +37,7 @@ def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], seen: Groups,
     if method == "none":
         return small
     if runs:
-        return recover.repair(cut, small, runs, recover.Options(method), seen=seen)[0]
+        return recover.repair(cut, small, runs, recover.RecoveryOptions(method), seen=seen)[0]
     return data_free.repair(cut, small, method)
 
 

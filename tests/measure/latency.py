@@ -94,7 +94,7 @@ class Subject:
     def damage(self, removed: Mapping[str, Array], small: Model) -> float:
         """Signal to noise in dB of the outputs of the repaired model, on inputs that nothing has seen."""
         cut, part = self.cut(removed), _part(self.inputs)
-        small, _ = recover.repair(cut, small, self.inputs[:part], recover.Options())
+        small, _ = recover.repair(cut, small, self.inputs[:part], recover.RecoveryOptions())
         return agreement(cut, small, self.inputs[part:]).sqnr
 
     def race(self, models: list[Model], *, seconds: float, sessions: int = 6) -> list[float]:

@@ -25,7 +25,7 @@ from onnxprune.model import load
 from onnxprune.pipelines.search import Settings, search
 from onnxprune.pipelines.search_targets import Target, amount
 from onnxprune.pipelines.user_metric import Evaluation
-from onnxprune.recovery.recover import Options as Recovery
+from onnxprune.recovery.recover import RecoveryOptions as Recovery
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from tests.cli.test_cli import DIGITS, MODELS, run

@@ -17,7 +17,7 @@ from onnxprune.allocation import Options
 from onnxprune.cli import main
 from onnxprune.model import Model, load, to_proto
 from onnxprune.recovery import METHODS, data_free
-from onnxprune.recovery.recover import Options as Recovery
+from onnxprune.recovery.recover import RecoveryOptions as Recovery
 from onnxprune.rewriting import Cut
 from onnxprune.runtime import Session
 from onnxprune.tracing import Groups

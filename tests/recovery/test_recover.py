@@ -177,7 +177,7 @@ def test_every_method_lowers_the_error(method: str):
     outcome = api.run(source, Options())
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(data, 16)]
-    _, repair = recover.repair(cut, outcome.model, runs, recover.Options(method=method))
+    _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method=method))
     assert repair.kept and repair.after.error < repair.before.error
     exact = method in ("merge", "least-squares", "one-pass")  # copies of channels are combinations of those that remain
     assert (repair.after.error < 0.01 * repair.before.error) == exact
@@ -194,7 +194,7 @@ def test_a_constant_channel_goes_without_loss_by_its_bias_alone():
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     assert not cut.masks()["w1"][:, :2].any()
     runs = [{"x": rng.standard_normal((8, 6)).astype(np.float32)} for _ in range(8)]
-    _, repair = recover.repair(cut, outcome.model, runs, recover.Options(method="bias"))
+    _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="bias"))
     assert repair.before.error > 1e-3 and repair.after.error < 1e-10
 
 
@@ -204,7 +204,7 @@ def test_norms_get_the_deviation_back_that_their_outputs_had():
     runs = [random_feeds(source, groups.facts, np.random.default_rng(i)) for i in range(10)]
     outcome = api.run(source, Options(ratio=0.3), sizes=dict(groups.facts.sizes))
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
-    _, repair = recover.repair(cut, outcome.model, runs, recover.Options(method="batchnorm"))
+    _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
     assert repair.fits and any(fit.kept and fit.after < fit.before for fit in repair.fits)
 
 
@@ -227,7 +227,7 @@ def test_every_norm_is_fitted_to_what_those_before_it_then_give():
     outcome = api.run(source, Options(ratio=0.4))
     cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(rng.standard_normal((1024, 12)).astype(np.float32), 32)]
-    mended, repair = recover.repair(cut, outcome.model, runs, recover.Options(method="batchnorm"))
+    mended, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
     assert repair.kept and [fit.kept for fit in repair.fits[1:]] == [True, True]  # no input of the first is gone
 
     def given(model: onnx.ModelProto) -> np.ndarray:
@@ -270,7 +270,7 @@ def test_a_branch_makes_up_for_what_the_stream_lost(activation: str, scaled: boo
     runs = [{"x": part} for part in np.split(data, 16)]
     errors = {}
     for looks in (False, True):
-        mended, repair = recover.repair(cut, outcome.model, runs, recover.Options(onward=looks))
+        mended, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(onward=looks))
         assert repair.kept
         fresh = {"x": np.random.default_rng(1).standard_normal((256, 12)).astype(np.float32)}
         errors[looks] = float(np.square(outputs(to_proto(mended), fresh) - outputs(model, fresh)).sum())
