@@ -74,7 +74,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class PairMoments:
     """Means, and centred moments, of inputs x [groups, n, D] and outputs y [groups, n, O].
 
     Attributes:
@@ -102,7 +102,7 @@ class Moments:
         second, cross = ((turned @ v).astype(np.float64) / count for v in (x, y))
         return cls(count, means[0], means[1], second, cross, np.square(y, dtype=np.float64).mean(axis=1))
 
-    def __add__(self, other: Moments) -> Moments:
+    def __add__(self, other: PairMoments) -> PairMoments:
         """The moments of both sets of rows. Source: Chan, Golub and LeVeque, 1983."""
         count = self.count + other.count
         share = other.count / count
@@ -112,7 +112,7 @@ class Moments:
         def mixed(a: Array, b: Array) -> Array:
             return np.asarray((1 - share) * a + share * b)
 
-        return Moments(
+        return PairMoments(
             count,
             self.x + share * x,
             self.y + share * y,
@@ -123,7 +123,7 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class FitProblem:
     """What a fit may look at.
 
     Attributes:
@@ -135,8 +135,8 @@ class Evidence:
         damping: ridge weight relative to the mean of the moment's diagonal.
     """
 
-    moments: Moments
-    channels: Moments | None
+    moments: PairMoments
+    channels: PairMoments | None
     full: Array
     sliced: Array
     shifted: bool
@@ -150,7 +150,7 @@ class Evidence:
 
 # (weights [groups, D, O], what is added to the outputs [groups, O]) of a layer.
 Fitted = tuple[Array, Array]
-ClosedForm = Callable[[Evidence], Fitted]
+ClosedForm = Callable[[FitProblem], Fitted]
 
 
 @dataclass(frozen=True)
@@ -203,14 +203,14 @@ def method(name: str, **traits: bool) -> Callable[[ClosedForm], ClosedForm]:
 
 
 @method("bias", needs_data=False)
-def bias(evidence: Evidence) -> Fitted:
+def bias(evidence: FitProblem) -> Fitted:
     """Shift every output to the mean that it had."""
     return evidence.sliced, _shift(evidence, evidence.sliced)
 
 
 @method("batchnorm", of_norms=True)
 @method("affine")
-def affine(evidence: Evidence) -> Fitted:
+def affine(evidence: FitProblem) -> Fitted:
     """Scale every output to the deviation that it had, and shift it to its mean."""
     spread = evidence.moments.yy
     found = (evidence.sliced * (evidence.moments.xx @ evidence.sliced)).sum(axis=1)
@@ -220,7 +220,7 @@ def affine(evidence: Evidence) -> Fitted:
 
 
 @method("merge", needs_data=False, ridge=True, merges=True)
-def merge(evidence: Evidence) -> Fitted:
+def merge(evidence: FitProblem) -> Fitted:
     """Express the original's channels by those that remain."""
     if evidence.channels is None:
         raise ValueError("merging needs the moments of the channels")
@@ -233,7 +233,7 @@ def merge(evidence: Evidence) -> Fitted:
 
 @method("one-pass", ridge=True, dead_zone=True, sequential=False)
 @method("least-squares", ridge=True, dead_zone=True)
-def least_squares(evidence: Evidence) -> Fitted:
+def least_squares(evidence: FitProblem) -> Fitted:
     """Ridge regression toward the sliced weights."""
     inverse, added = evidence.ridge
     weight = inverse @ (evidence.moments.xy + added * evidence.sliced)
@@ -241,7 +241,7 @@ def least_squares(evidence: Evidence) -> Fitted:
 
 
 def best(
-    how: Method, evidence: Evidence, fitting: Rows, judging: Rows, dampings: Sequence[float]
+    how: Method, evidence: FitProblem, fitting: Rows, judging: Rows, dampings: Sequence[float]
 ) -> tuple[Fitted, float]:
     """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
 
@@ -265,13 +265,13 @@ def best(
             if (found := judging.error(fitted)) < error:
                 error, rounds = found, number
     everything = Rows.joined([fitting, judging])
-    moments = evidence.moments + Moments.of(judging.x, judging.y, shifted=evidence.shifted)
+    moments = evidence.moments + PairMoments.of(judging.x, judging.y, shifted=evidence.shifted)
     final = replace(tried[chosen], moments=moments)
     fitted = how.closed_form(final)
     return [fitted, *_rounds(final, everything, fitted, rounds)][-1], error
 
 
-def _rounds(evidence: Evidence, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
+def _rounds(evidence: FitProblem, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
     """Regressions toward the good outputs that are nearest to what the one before gave."""
     inverse, added = evidence.ridge
     for _ in range(count):
@@ -284,7 +284,7 @@ def _rounds(evidence: Evidence, rows: Rows, fitted: Fitted, count: int) -> Itera
         yield fitted
 
 
-def _shift(evidence: Evidence, weight: Array) -> Array:
+def _shift(evidence: FitProblem, weight: Array) -> Array:
     return np.asarray(evidence.moments.y - _times(evidence.moments.x, weight))
 
 

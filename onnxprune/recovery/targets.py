@@ -63,7 +63,7 @@ class Task:
     full: Array
     shifted: bool
     rows: Callable[[Sequence[Array], Sequence[Array], int, np.random.Generator], fits.Rows]
-    channels: Callable[[fits.Rows], fits.Moments | None]
+    channels: Callable[[fits.Rows], fits.PairMoments | None]
     write: Callable[[fits.Fitted], None]
     groups: tuple[str, ...] = ()
 
@@ -106,8 +106,8 @@ def fit(
         return
     fitting, judging = map(fits.Rows.joined, found)
     del found
-    moments = fits.Moments.of(fitting.x, fitting.y, shifted=task.shifted)
-    evidence = fits.Evidence(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
+    moments = fits.PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
+    evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
     before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
     fitted, after = fits.best(task.method, evidence, fitting, judging, dampings)
     if kept := after < before:
@@ -194,10 +194,10 @@ class LayerTarget(Target):
             y, room = self._aim(cut, x_old @ full, olds, news, places)
             return fits.Rows(x, y, room, x_old if method.merges else None)
 
-        def channels(found: fits.Rows) -> fits.Moments | None:
+        def channels(found: fits.Rows) -> fits.PairMoments | None:
             if found.whole is None:
                 return None
-            return fits.Moments.of(new.channels(found.x), old.channels(found.whole), shifted=shifted)
+            return fits.PairMoments.of(new.channels(found.x), old.channels(found.whole), shifted=shifted)
 
         def write(fitted: fits.Fitted) -> None:
             parameters.store(name, new.tensor(fitted[0] / new.scale, now.shape))
