@@ -25,7 +25,7 @@ from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
 from onnxprune.recovery.fits import METHODS, Method
 from onnxprune.recovery.recover import RecoveryOptions, targets
-from onnxprune.recovery.targets import Kept, LayerTarget
+from onnxprune.recovery.targets import KeptMask, LayerTarget
 from onnxprune.rewriting import Cut
 from onnxprune.runtime import resumed
 from onnxprune.tracing import Site
@@ -66,7 +66,7 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
 
 def _mend(cut: Cut, parameters: Parameters, known: Activations, target: LayerTarget, method: Method) -> bool:
     """Repair one layer; whether there was anything to do."""
-    kept = Kept.of(cut, target.site, target.old)
+    kept = KeptMask.of(cut, target.site, target.old)
     inputs = kept.inputs[kept.groups]
     if inputs.all():
         return False

@@ -44,7 +44,7 @@ class Fit:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class LayerFit:
     """Parameters that are to be fitted.
 
     Attributes:
@@ -85,13 +85,13 @@ class Target:
         """The tensors of the original and of the pruned model that a fit looks at."""
         raise NotImplementedError
 
-    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> Task:
+    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> LayerFit:
         """What is to be fitted, with the present parameters."""
         raise NotImplementedError
 
 
 def fit(
-    site: Site, task: Task, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
+    site: Site, task: LayerFit, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
 ) -> Iterator[Fit]:
     """Fit to the first `train` runs, and keep the fit if it does better on the others.
 
@@ -119,7 +119,7 @@ def fit(
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptMask:
     """What remains of a layer's weight.
 
     Attributes:
@@ -176,7 +176,7 @@ class LayerTarget(Target):
         other, entering = (self.onward.other, self.onward.entering) if self.onward else ("", "")
         return [n for n in (self.old.input, other, entering) if n], [n for n in (self.new.input, other) if n]
 
-    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> Task:
+    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
         old, new, name = self.old, self.new, self.node.input[self.new.weight]
         now = parameters.value(name)
@@ -184,7 +184,7 @@ class LayerTarget(Target):
         stored = cut.groups.tracing.stored_value(self.site.node.input[old.weight])
         assert stored is not None
         whole = stored.astype(np.float32)
-        kept = Kept.of(cut, self.site, old)
+        kept = KeptMask.of(cut, self.site, old)
         full = _taken(old.matrix(whole) * np.float32(old.scale), kept.groups, kept.outputs)
 
         def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
@@ -205,7 +205,7 @@ class LayerTarget(Target):
 
         shifted = parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None
         groups = _lost(cut, old.input)
-        return Task(method, sliced, full.astype(np.float64), shifted, rows, channels, write, groups)
+        return LayerFit(method, sliced, full.astype(np.float64), shifted, rows, channels, write, groups)
 
     def _aim(
         self, cut: Cut, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
@@ -234,7 +234,7 @@ class NormTarget(Target):
         """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
         return [self.site.node.output[0]], [self.node.input[0]]
 
-    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> Task:
+    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Scale and bias, as factors of and additions to what they are."""
         own, shape = parameters.scale_and_bias(self.node), self.site.out_shape()
         assert own is not None
@@ -254,7 +254,7 @@ class NormTarget(Target):
                 parameters.store(own[1], parameters.value(own[1]) * scale + shift)
 
         ones = np.ones((int(kept.sum()), 1, 1))
-        return Task(method, ones, ones, bool(own[1]), rows, lambda _: None, write)
+        return LayerFit(method, ones, ones, bool(own[1]), rows, lambda _: None, write)
 
 
 def _by_channel(value: Array, axis: int) -> Array:
