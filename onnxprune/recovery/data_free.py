@@ -55,7 +55,7 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
     Returns:
         The repaired model. Nothing judges it: there is no data.
     """
-    parameters, known = Parameters(pruned), Activations(cut)
+    parameters, known = Parameters(pruned), WeightMeans(cut)
     found = [t for t in targets(cut, parameters, RecoveryOptions(onward=False)) if isinstance(t, LayerTarget)]
     count = sum([_mend(cut, parameters, known, target, METHODS[method]) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
@@ -64,7 +64,7 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
     return parameters.finished() if count else pruned
 
 
-def _mend(cut: Cut, parameters: Parameters, known: Activations, target: LayerTarget, method: Method) -> bool:
+def _mend(cut: Cut, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
     """Repair one layer; whether there was anything to do."""
     kept = KeptMask.of(cut, target.site, target.old)
     inputs = kept.inputs[kept.groups]
@@ -90,7 +90,7 @@ def _alone(inputs: Array) -> tuple[Array, Array]:
     return np.zeros(inputs.shape, int), np.zeros(inputs.shape)
 
 
-class Activations:
+class WeightMeans:
     """What the weights say of the original's activations."""
 
     def __init__(self, cut: Cut) -> None:

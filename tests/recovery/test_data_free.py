@@ -131,7 +131,7 @@ def test_a_sum_of_branches_has_the_mean_of_independent_ones():
     total = net.add("Relu", net.add("Add", net.add("Relu", one), two))
     net.output(net.add("Conv", total, net.weight(5, WIDTH, 1, 1)))
     outcome = api.run(net.model(), Options())
-    known = data_free.Activations(Cut(outcome.groups, outcome.plan.removed(outcome.groups)))
+    known = data_free.WeightMeans(Cut(outcome.groups, outcome.plan.removed(outcome.groups)))
     norms = {n.output[0]: n for n in net.nodes if n.op_type == "BatchNormalization"}
     values = {t.name: numpy_helper.to_array(t) for t in net.weights}
     drawn = []
