@@ -40,7 +40,7 @@ LAID_OUT = operators_where(lambda traits: traits.lays_out, "")
 
 
 @dataclass(frozen=True, eq=False)
-class Onward:
+class Downstream:
     """What becomes of a layer's output.
 
     Attributes:
@@ -80,14 +80,14 @@ class Onward:
         return np.minimum(*ends).astype(np.float32), np.maximum(*ends).astype(np.float32)
 
 
-def onward(cut: Cut, parameters: Parameters, layer: LinearLayer) -> Onward | None:
+def onward(cut: Cut, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
     facts, axes = cut.groups.facts, cut.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
     while (reader := parameters.only_reader(tensor)) is not None:
         bounds, lines = _flat(parameters, reader), axes.get(tensor, ())
         if bounds is not None:
-            return Onward(other, tensor, lines, factor, *bounds) if _plain(lines) else None
+            return Downstream(other, tensor, lines, factor, *bounds) if _plain(lines) else None
         made, operand = reader.output[0], _operand(parameters, reader, tensor)
         step = None if operand else _factor(parameters, reader, tensor, len(facts.shapes.get(made, ())))
         if operand and not other and facts.shapes.get(operand) == facts.shapes.get(made):
@@ -104,7 +104,7 @@ def onward(cut: Cut, parameters: Parameters, layer: LinearLayer) -> Onward | Non
             factor = factor * step
         tensor = made
     lines = axes.get(other, ())
-    return Onward(other, "", lines, factor) if other and _plain(lines) else None
+    return Downstream(other, "", lines, factor) if other and _plain(lines) else None
 
 
 def _plain(axes: Axes) -> bool:

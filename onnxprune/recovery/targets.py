@@ -12,7 +12,7 @@ import onnx
 from onnxprune.layers import LinearLayer, Parameters
 from onnxprune.layers.parameters import NORMS
 from onnxprune.recovery import fits
-from onnxprune.recovery.downstream import Onward
+from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Cut
 from onnxprune.runtime import resumed
 from onnxprune.tracing import Site
@@ -168,7 +168,7 @@ class LayerTarget(Target):
 
     old: LinearLayer
     new: LinearLayer
-    onward: Onward | None
+    onward: Downstream | None
 
     @property
     def taps(self) -> tuple[list[str], list[str]]:
