@@ -22,7 +22,7 @@ from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.pipelines.sensitivity import Settings
+    from onnxprune.pipelines.sensitivity import SensitivityConfig
 
 METRICS = ("error", "sqnr", "cosine", "kl", "top1")
 
@@ -56,13 +56,13 @@ class SensitivityArgs:
 
         check_library()
 
-    def settings(self) -> Settings:
+    def settings(self) -> SensitivityConfig:
         """How to measure."""
-        from onnxprune.pipelines.sensitivity import Settings
+        from onnxprune.pipelines.sensitivity import SensitivityConfig
         from onnxprune.pipelines.user_metric import Evaluation
         from onnxprune.recovery.recover import RecoveryOptions as Recovery
 
-        return Settings(
+        return SensitivityConfig(
             self.ratios,
             self.data.samples,
             self.sizes.numbers,

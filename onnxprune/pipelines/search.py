@@ -45,7 +45,7 @@ TRIAL = 1
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchConfig:
     """How to search.
 
     Attributes:
@@ -115,7 +115,7 @@ class Found:
     values: Mapping[str, float]
     trials: tuple[Trial, ...]
     whole: Mapping[str, float]
-    settings: Settings
+    settings: SearchConfig
     known: int = 0
 
     @property
@@ -150,7 +150,7 @@ def _badness(trial: Trial, metric: str) -> float:
 def search(
     model: Model,
     options: Options,
-    settings: Settings,
+    settings: SearchConfig,
     data: Any = None,
     *,
     workers: Any = 1,
@@ -188,7 +188,7 @@ def search(
     progress("measuring the original")
     kept = _Kept(Journal(cache), _about(model, options, settings, scores, [fitting, judging]))
     whole = kept.whole(settings.evaluation, model) if settings.evaluation else {}
-    setting = _Setting(Carried(model), options, settings, scores, fitting, judging, whole)
+    setting = TrialContext(Carried(model), options, settings, scores, fitting, judging, whole)
     trials, known = _searched(setting, kept, workers, progress)
     best = _smallest(trials, settings.cost)
     progress(f"making the model of {best.share:.1%} of the {settings.cost}")
@@ -209,7 +209,7 @@ def search(
     return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings, known)
 
 
-def _inputs(model: Model, settings: Settings, data: Any) -> tuple[list[Run], list[Run]]:
+def _inputs(model: Model, settings: SearchConfig, data: Any) -> tuple[list[Run], list[Run]]:
     """Runs to choose and repair by, and runs to judge by."""
     if data is None:
         return [], []
@@ -222,7 +222,7 @@ def _inputs(model: Model, settings: Settings, data: Any) -> tuple[list[Run], lis
     return [run for index, run in enumerate(runs) if index % step != step - 1], judging
 
 
-def _check(options: Options, settings: Settings, judging: Sequence[Run]) -> None:
+def _check(options: Options, settings: SearchConfig, judging: Sequence[Run]) -> None:
     for target in settings.targets:
         if target.metric == "value" and settings.evaluation is None:
             raise UsageError(
@@ -262,7 +262,7 @@ def _smallest(trials: Sequence[Trial], kind: str) -> Trial:
     )
 
 
-def _with_budget(options: Options, settings: Settings, share: float) -> Options:
+def _with_budget(options: Options, settings: SearchConfig, share: float) -> Options:
     budget: dict[str, Any] = {settings.cost: f"{100 * share:.6f}%"}
     return replace(options, **budget)
 
@@ -270,7 +270,9 @@ def _with_budget(options: Options, settings: Settings, share: float) -> Options:
 # --- the search ------------------------------------------------------------------------------------------------
 
 
-def _searched(setting: _Setting, kept: _Kept, workers: Any, progress: Callable[[str], None]) -> tuple[list[Trial], int]:
+def _searched(
+    setting: TrialContext, kept: _Kept, workers: Any, progress: Callable[[str], None]
+) -> tuple[list[Trial], int]:
     """Every trial, those at the same time by rising budget, and how many of them were kept from before."""
     settings, width = setting.settings, jobs.width(workers)
     trials, known = list[Trial](), 0
@@ -295,12 +297,12 @@ def _searched(setting: _Setting, kept: _Kept, workers: Any, progress: Callable[[
 
 
 @dataclass(frozen=True)
-class _Setting:
+class TrialContext:
     """What all trials have in common."""
 
     model: Carried
     options: Options
-    settings: Settings
+    settings: SearchConfig
     scores: Array
     fitting: Sequence[Run]
     judging: Sequence[Run]
@@ -327,7 +329,7 @@ class _Kept:
             self.journal.put(key, found, {"share": None})
         return dict(found)
 
-    def stream(self, setting: _Setting, shares: Sequence[float], workers: Any) -> Iterator[tuple[int, Trial, bool]]:
+    def stream(self, setting: TrialContext, shares: Sequence[float], workers: Any) -> Iterator[tuple[int, Trial, bool]]:
         """(index, trial, whether it was made now), first those that were kept."""
         keys = [key_of(**self.about, share=share) for share in shares]
         kept = {index: found for index, key in enumerate(keys) if (found := self.journal.get(key)) is not None}
@@ -342,7 +344,7 @@ class _Kept:
 
 
 def _about(
-    model: Model, options: Options, settings: Settings, scores: Array, runs: Sequence[Sequence[Run]]
+    model: Model, options: Options, settings: SearchConfig, scores: Array, runs: Sequence[Sequence[Run]]
 ) -> dict[str, Any]:
     """What all trials depend on."""
     return {
@@ -359,7 +361,7 @@ def _about(
     }
 
 
-def prepare(setting: _Setting) -> Callable[[float], Trial]:
+def prepare(setting: TrialContext) -> Callable[[float], Trial]:
     """What tries one budget: a share of the original's cost -> the trial."""
     settings = setting.settings
     groups = trace(setting.model.model, **setting.options.policy, sizes=settings.sizes)
@@ -384,7 +386,7 @@ def prepare(setting: _Setting) -> Callable[[float], Trial]:
     return attempt
 
 
-def _values(cut: Cut, model: Model, setting: _Setting) -> dict[str, float]:
+def _values(cut: Cut, model: Model, setting: TrialContext) -> dict[str, float]:
     values: dict[str, float] = {}
     if setting.judging:
         found = asdict(agreement(cut, model, setting.judging))

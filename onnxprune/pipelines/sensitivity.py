@@ -33,7 +33,7 @@ MEASURE = 2
 
 
 @dataclass(frozen=True)
-class Settings:
+class SensitivityConfig:
     """How to measure.
 
     Attributes:
@@ -100,7 +100,7 @@ def sensitivity(
         >>> 0 < quarter < half
         True
     """
-    settings = Settings(
+    settings = SensitivityConfig(
         tuple(ratios),
         samples,
         evaluation=None if evaluate is None else Evaluation(evaluate),
@@ -113,7 +113,7 @@ def sensitivity(
 def measure(
     model: Model,
     options: Options,
-    settings: Settings,
+    settings: SensitivityConfig,
     data: Any = None,
     *,
     workers: Any = 1,
@@ -165,7 +165,7 @@ def measure(
     )
 
 
-def _check(metric: str, settings: Settings, has_data: bool) -> None:
+def _check(metric: str, settings: SensitivityConfig, has_data: bool) -> None:
     known = ("value",) if settings.evaluation else tuple(m for m in METRICS if m != "value")
     if metric not in known:
         raise UsageError(f"no metric is called {metric!r} here", hint=f"known: {', '.join(known)}")
@@ -198,7 +198,9 @@ def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[flo
     return [step for name in known for step in found.get(name, {}).values()]
 
 
-def _about(model: Model, options: Options, settings: Settings, runs: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
+def _about(
+    model: Model, options: Options, settings: SensitivityConfig, runs: Sequence[Mapping[str, Array]]
+) -> dict[str, Any]:
     """What all measurements depend on."""
     return {
         "model": model.digest,

@@ -22,7 +22,7 @@ from onnxprune.allocation import Options
 from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
-from onnxprune.pipelines.search import Settings, search
+from onnxprune.pipelines.search import SearchConfig, search
 from onnxprune.pipelines.search_targets import Target, amount
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery.recover import RecoveryOptions as Recovery
@@ -61,7 +61,7 @@ def accuracy(path) -> float:
 @pytest.mark.parametrize("drop", [0.3, 0.62])
 def test_the_smallest_good_model_is_found_to_the_last_step(drop):
     """Where the value is the MACs themselves, the best model is known."""
-    settings = Settings((Target("value", drop),), Evaluation(macs_left), BARE, trials=12, verify=False)
+    settings = SearchConfig((Target("value", drop),), Evaluation(macs_left), BARE, trials=12, verify=False)
     found = search(load(DIGITS), L2, settings)
     assert found.met and found.whole == {"value": 1.0}
     assert 1 - drop <= found.values["value"] < 1 - drop + 0.02
@@ -71,13 +71,13 @@ def test_the_smallest_good_model_is_found_to_the_last_step(drop):
 
 
 def test_no_model_is_tried_twice():
-    settings = Settings((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=30, verify=False)
+    settings = SearchConfig((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=30, verify=False)
     trials = search(load(DIGITS), L2, settings).trials
     assert len({t.macs for t in trials}) == len(trials) < 30
 
 
 def test_accuracy_stays_within_the_drop():
-    settings = Settings((Target("value", 0.02, relative=True),), Evaluation(accuracy), trials=2, samples=96)
+    settings = SearchConfig((Target("value", 0.02, relative=True),), Evaluation(accuracy), trials=2, samples=96)
     found = search(load(DIGITS), L2, settings, DATA)
     assert found.met
     assert found.values["value"] >= 0.98 * accuracy(DIGITS)
@@ -86,7 +86,7 @@ def test_accuracy_stays_within_the_drop():
 
 
 def test_the_model_is_the_one_that_was_tried():
-    settings = Settings((Target("sqnr", 6.0),), recovery=Recovery("bias"), trials=2, samples=48)
+    settings = SearchConfig((Target("sqnr", 6.0),), recovery=Recovery("bias"), trials=2, samples=48)
     found = search(load(DIGITS), L2, settings, DATA)
     best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
     assert found.values == pytest.approx(best.values, rel=1e-4)
@@ -96,7 +96,7 @@ def test_the_model_is_the_one_that_was_tried():
 @pytest.mark.parametrize("allocation", ["auto", "global", "uniform"])
 def test_trials_and_the_model_are_chosen_by_the_same_scores(allocation):
     """Scores that are to be compared between groups are made another way than those that are not."""
-    settings = Settings((Target("sqnr", 3.0),), recovery=BARE, trials=3, samples=64, verify=False)
+    settings = SearchConfig((Target("sqnr", 3.0),), recovery=BARE, trials=3, samples=64, verify=False)
     found = search(load(DIGITS), Options(allocation=allocation), settings, DATA)
     best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
     assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
@@ -120,15 +120,15 @@ def test_what_judges_is_held_out(monkeypatch):
     monkeypatch.setattr(
         module.recover, "repair", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k)
     )
-    fitting, judging = module._inputs(load(DIGITS), Settings((Target("sqnr", 1),), samples=64), DATA)
+    fitting, judging = module._inputs(load(DIGITS), SearchConfig((Target("sqnr", 1),), samples=64), DATA)
     assert sum(len(r["image"]) for r in judging) == 16 and sum(len(r["image"]) for r in fitting) == 48
     rows = {r.tobytes() for run in judging for r in run["image"]}
-    search(load(DIGITS), L2, Settings((Target("sqnr", 1),), recovery=Recovery("bias"), trials=1, samples=64), DATA)
+    search(load(DIGITS), L2, SearchConfig((Target("sqnr", 1),), recovery=Recovery("bias"), trials=1, samples=64), DATA)
     assert seen and rows.isdisjoint({r.tobytes() for run in seen for r in run["image"]})
 
 
 def test_several_workers_cut_the_range_into_as_many_parts():
-    settings = Settings((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=6, verify=False)
+    settings = SearchConfig((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=6, verify=False)
     with ThreadPoolExecutor(3) as threads:
         found = search(load(DIGITS), L2, settings, workers=threads)
     assert [round(t.share, 2) for t in found.trials[:3]] == [0.25, 0.5, 0.75]
@@ -136,7 +136,7 @@ def test_several_workers_cut_the_range_into_as_many_parts():
 
 
 def test_the_front_holds_what_nothing_else_beats():
-    settings = Settings((Target("sqnr", 8.0),), recovery=BARE, trials=6, verify=False)
+    settings = SearchConfig((Target("sqnr", 8.0),), recovery=BARE, trials=6, verify=False)
     found = search(load(DIGITS), L2, settings, DATA)
     for trial in found.trials:
         beaten = any(o.macs <= trial.macs and o.values["sqnr"] > trial.values["sqnr"] for o in found.trials)
@@ -155,24 +155,24 @@ def test_the_front_holds_what_nothing_else_beats():
     ],
 )
 def test_what_cannot_be_found_is_said(target, options, error, message):
-    settings = Settings((target,), Evaluation(macs_left), BARE, trials=2, verify=False)
+    settings = SearchConfig((target,), Evaluation(macs_left), BARE, trials=2, verify=False)
     with pytest.raises(error, match=message):
         search(load(DIGITS), options, settings)
 
 
 def test_a_drop_needs_a_measure_and_classes_need_scores():
     with pytest.raises(UsageError, match="is one of your own measure, and there is none"):
-        search(load(DIGITS), L2, Settings((Target("value", 0.1),)), DATA)
+        search(load(DIGITS), L2, SearchConfig((Target("value", 0.1),)), DATA)
     unet = load(str(MODELS / "unet.onnx"))
     with pytest.raises(UsageError, match="metric 'kl' does not apply"):
-        search(unet, L2, Settings((Target("kl", 1),), recovery=BARE, samples=8), "random")
+        search(unet, L2, SearchConfig((Target("kl", 1),), recovery=BARE, samples=8), "random")
     classes = onnx.load(DIGITS)
     (logits,) = classes.graph.output
     classes.graph.node.append(onnx.helper.make_node("ArgMax", [logits.name], ["class"], axis=1))
     classes.graph.output.append(onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, [None, 1]))
     classes.graph.output.remove(logits)
     # Classes as numbers are judged by the floats before them.
-    found = search(load(classes), L2, Settings((Target("error", 0.5),), recovery=BARE, samples=8), DATA)
+    found = search(load(classes), L2, SearchConfig((Target("error", 0.5),), recovery=BARE, samples=8), DATA)
     assert found.values["error"] <= 0.5
     with pytest.raises(UsageError, match="no metric is called 'beauty'"):
         Target("beauty", 1)
@@ -208,7 +208,7 @@ def test_a_drop_is_absolute_or_a_share():
 # --- what is kept ----------------------------------------------------------------------------------------------
 
 
-KEPT = Settings((Target("value", 0.4),), Evaluation(macs_left), BARE, trials=5, verify=False)
+KEPT = SearchConfig((Target("value", 0.4),), Evaluation(macs_left), BARE, trials=5, verify=False)
 
 
 def plain(found) -> list[tuple]:

@@ -14,7 +14,7 @@ from onnxprune.cli.options.group import SEARCH, Option, group, titled
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.search import Found, Settings
+    from onnxprune.pipelines.search import Found, SearchConfig
     from onnxprune.pipelines.search_targets import Target
 
 _TARGETS: tuple[Option, ...] = (
@@ -86,13 +86,13 @@ class Wanted:
 
             check_library()
 
-    def settings(self, **given: Any) -> Settings:
-        """How to search; the arguments are the other fields of `Settings`."""
-        from onnxprune.pipelines.search import Settings
+    def settings(self, **given: Any) -> SearchConfig:
+        """How to search; the arguments are the other fields of `SearchConfig`."""
+        from onnxprune.pipelines.search import SearchConfig
         from onnxprune.pipelines.user_metric import Evaluation
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
-        return Settings(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
+        return SearchConfig(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
 
     def _targets(self) -> list[Target]:
         from onnxprune.pipelines.search_targets import Target, amount
