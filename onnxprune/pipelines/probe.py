@@ -36,30 +36,30 @@ Run = Mapping[str, Array]
 MEMORY = 2 << 30
 
 
-class Carried:
+class PicklableModel:
     """A model that can be pickled, with its external data."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def __reduce__(self) -> tuple[Callable[..., Carried], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., PicklableModel], tuple[Any, ...]]:
         with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
             save(self.model, Path(folder) / "model.onnx")
             return _arrived, ({path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())},)
 
 
-def _arrived(files: Mapping[str, bytes]) -> Carried:
+def _arrived(files: Mapping[str, bytes]) -> PicklableModel:
     if len(files) == 1:
-        return Carried(load(next(iter(files.values())), check=False))
+        return PicklableModel(load(next(iter(files.values())), check=False))
     folder = Path(tempfile.mkdtemp(prefix="onnxprune-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return Carried(load(str(folder / "model.onnx"), check=False))
+    return PicklableModel(load(str(folder / "model.onnx"), check=False))
 
 
 @dataclass(frozen=True)
-class Setting:
+class ProbeContext:
     """What all measurements of a model have in common.
 
     Attributes:
@@ -74,7 +74,7 @@ class Setting:
         memory: bytes of activations that a worker keeps in memory; what is more lies in temporary files.
     """
 
-    model: Carried
+    model: PicklableModel
     policy: Mapping[str, Any]
     names: Sequence[str]
     runs: Sequence[Run]
@@ -85,7 +85,7 @@ class Setting:
     memory: int = MEMORY
 
 
-def prepare(setting: Setting) -> Callable[[Step | None], dict[str, float]]:
+def prepare(setting: ProbeContext) -> Callable[[Step | None], dict[str, float]]:
     """What measures one cut: the step of a plan -> values by metric; None is the original.
 
     The values are "error", "sqnr", "cosine", and for class scores "kl" and "top1" (see `Agreement`), or "value" where
@@ -95,7 +95,7 @@ def prepare(setting: Setting) -> Callable[[Step | None], dict[str, float]]:
 
 
 class _Probe:
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ProbeContext) -> None:
         self.setting = setting
         self.groups = trace(setting.model.model, **setting.policy)
 
@@ -170,7 +170,7 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
 class _Walked:
     """The original's activations in front of one group after the other."""
 
-    def __init__(self, groups: Groups, setting: Setting) -> None:
+    def __init__(self, groups: Groups, setting: ProbeContext) -> None:
         by_name = {g.name: g for g in groups.groups}
         self._model, self._setting = groups.model, setting
         self._fronts = {name: frontier(groups, by_name[name]) for name in setting.names}

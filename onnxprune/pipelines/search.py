@@ -19,7 +19,7 @@ from onnxprune.cost import counts as cost
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative, prune
-from onnxprune.pipelines.probe import Carried
+from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.pipelines.search_targets import RISING, Target
 from onnxprune.pipelines.user_metric import Evaluation
@@ -188,7 +188,7 @@ def search(
     progress("measuring the original")
     kept = _Kept(Journal(cache), _about(model, options, settings, scores, [fitting, judging]))
     whole = kept.whole(settings.evaluation, model) if settings.evaluation else {}
-    setting = TrialContext(Carried(model), options, settings, scores, fitting, judging, whole)
+    setting = TrialContext(PicklableModel(model), options, settings, scores, fitting, judging, whole)
     trials, known = _searched(setting, kept, workers, progress)
     best = _smallest(trials, settings.cost)
     progress(f"making the model of {best.share:.1%} of the {settings.cost}")
@@ -300,7 +300,7 @@ def _searched(
 class TrialContext:
     """What all trials have in common."""
 
-    model: Carried
+    model: PicklableModel
     options: Options
     settings: SearchConfig
     scores: Array

@@ -136,8 +136,8 @@ def measure(
     steps = _steps(groups, scores, options, settings.ratios)
     names = tuple(dict.fromkeys(step.group for step in steps))
     chosen = Timing.of(groups, scores, options, None, progress).fit().removed
-    setting = probe.Setting(
-        probe.Carried(model),
+    setting = probe.ProbeContext(
+        probe.PicklableModel(model),
         options.policy | {"sizes": dict(settings.sizes)},
         names,
         runs,
@@ -213,7 +213,7 @@ def _about(
 
 
 def _measured(
-    setting: probe.Setting,
+    setting: probe.ProbeContext,
     steps: Sequence[Step | None],
     about: Mapping[str, Any],
     journal: Journal,
