@@ -21,7 +21,7 @@ from onnxprune.model import Model
 from onnxprune.pipelines import iterative, prune
 from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.prune import Outcome
-from onnxprune.pipelines.search_targets import RISING, Target
+from onnxprune.pipelines.search_targets import RISING, QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
 from onnxprune.rewriting import Cut, gone
@@ -60,7 +60,7 @@ class SearchConfig:
         place: where the model that is found is timed; it is not where None.
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[QualityConstraint, ...]
     evaluation: Evaluation | None = None
     recovery: recover.RecoveryOptions = field(default_factory=recover.RecoveryOptions)
     cost: str = "macs"

@@ -17,7 +17,7 @@ _UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB")}
 
 
 @dataclass(frozen=True)
-class Target:
+class QualityConstraint:
     """What the smaller model must keep.
 
     Attributes:

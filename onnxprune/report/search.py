@@ -9,7 +9,7 @@ from onnxprune.report.text import entry, table
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.search import Found, Trial
-    from onnxprune.pipelines.search_targets import Target
+    from onnxprune.pipelines.search_targets import QualityConstraint
 
 
 def lines(of: Found) -> list[str]:
@@ -27,7 +27,7 @@ def lines(of: Found) -> list[str]:
     return [*made, *known, entry("asked", ", ".join(bound(t, of) for t in of.settings.targets)), entry("found", found)]
 
 
-def bound(target: Target, of: Found) -> str:
+def bound(target: QualityConstraint, of: Found) -> str:
     """What was asked for, in terms of the metric."""
     from onnxprune.pipelines.search_targets import RISING
 

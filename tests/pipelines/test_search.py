@@ -23,7 +23,7 @@ from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines.search import SearchConfig, search
-from onnxprune.pipelines.search_targets import Target, amount
+from onnxprune.pipelines.search_targets import QualityConstraint, amount
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery.recover import RecoveryOptions as Recovery
 from onnxprune.rewriting import Plan
@@ -61,7 +61,7 @@ def accuracy(path) -> float:
 @pytest.mark.parametrize("drop", [0.3, 0.62])
 def test_the_smallest_good_model_is_found_to_the_last_step(drop):
     """Where the value is the MACs themselves, the best model is known."""
-    settings = SearchConfig((Target("value", drop),), Evaluation(macs_left), BARE, trials=12, verify=False)
+    settings = SearchConfig((QualityConstraint("value", drop),), Evaluation(macs_left), BARE, trials=12, verify=False)
     found = search(load(DIGITS), L2, settings)
     assert found.met and found.whole == {"value": 1.0}
     assert 1 - drop <= found.values["value"] < 1 - drop + 0.02
@@ -71,13 +71,15 @@ def test_the_smallest_good_model_is_found_to_the_last_step(drop):
 
 
 def test_no_model_is_tried_twice():
-    settings = SearchConfig((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=30, verify=False)
+    settings = SearchConfig((QualityConstraint("value", 0.5),), Evaluation(macs_left), BARE, trials=30, verify=False)
     trials = search(load(DIGITS), L2, settings).trials
     assert len({t.macs for t in trials}) == len(trials) < 30
 
 
 def test_accuracy_stays_within_the_drop():
-    settings = SearchConfig((Target("value", 0.02, relative=True),), Evaluation(accuracy), trials=2, samples=96)
+    settings = SearchConfig(
+        (QualityConstraint("value", 0.02, relative=True),), Evaluation(accuracy), trials=2, samples=96
+    )
     found = search(load(DIGITS), L2, settings, DATA)
     assert found.met
     assert found.values["value"] >= 0.98 * accuracy(DIGITS)
@@ -86,7 +88,7 @@ def test_accuracy_stays_within_the_drop():
 
 
 def test_the_model_is_the_one_that_was_tried():
-    settings = SearchConfig((Target("sqnr", 6.0),), recovery=Recovery("bias"), trials=2, samples=48)
+    settings = SearchConfig((QualityConstraint("sqnr", 6.0),), recovery=Recovery("bias"), trials=2, samples=48)
     found = search(load(DIGITS), L2, settings, DATA)
     best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
     assert found.values == pytest.approx(best.values, rel=1e-4)
@@ -96,7 +98,7 @@ def test_the_model_is_the_one_that_was_tried():
 @pytest.mark.parametrize("allocation", ["auto", "global", "uniform"])
 def test_trials_and_the_model_are_chosen_by_the_same_scores(allocation):
     """Scores that are to be compared between groups are made another way than those that are not."""
-    settings = SearchConfig((Target("sqnr", 3.0),), recovery=BARE, trials=3, samples=64, verify=False)
+    settings = SearchConfig((QualityConstraint("sqnr", 3.0),), recovery=BARE, trials=3, samples=64, verify=False)
     found = search(load(DIGITS), Options(allocation=allocation), settings, DATA)
     best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
     assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
@@ -120,15 +122,20 @@ def test_what_judges_is_held_out(monkeypatch):
     monkeypatch.setattr(
         module.recover, "repair", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k)
     )
-    fitting, judging = module._inputs(load(DIGITS), SearchConfig((Target("sqnr", 1),), samples=64), DATA)
+    fitting, judging = module._inputs(load(DIGITS), SearchConfig((QualityConstraint("sqnr", 1),), samples=64), DATA)
     assert sum(len(r["image"]) for r in judging) == 16 and sum(len(r["image"]) for r in fitting) == 48
     rows = {r.tobytes() for run in judging for r in run["image"]}
-    search(load(DIGITS), L2, SearchConfig((Target("sqnr", 1),), recovery=Recovery("bias"), trials=1, samples=64), DATA)
+    search(
+        load(DIGITS),
+        L2,
+        SearchConfig((QualityConstraint("sqnr", 1),), recovery=Recovery("bias"), trials=1, samples=64),
+        DATA,
+    )
     assert seen and rows.isdisjoint({r.tobytes() for run in seen for r in run["image"]})
 
 
 def test_several_workers_cut_the_range_into_as_many_parts():
-    settings = SearchConfig((Target("value", 0.5),), Evaluation(macs_left), BARE, trials=6, verify=False)
+    settings = SearchConfig((QualityConstraint("value", 0.5),), Evaluation(macs_left), BARE, trials=6, verify=False)
     with ThreadPoolExecutor(3) as threads:
         found = search(load(DIGITS), L2, settings, workers=threads)
     assert [round(t.share, 2) for t in found.trials[:3]] == [0.25, 0.5, 0.75]
@@ -136,7 +143,7 @@ def test_several_workers_cut_the_range_into_as_many_parts():
 
 
 def test_the_front_holds_what_nothing_else_beats():
-    settings = SearchConfig((Target("sqnr", 8.0),), recovery=BARE, trials=6, verify=False)
+    settings = SearchConfig((QualityConstraint("sqnr", 8.0),), recovery=BARE, trials=6, verify=False)
     found = search(load(DIGITS), L2, settings, DATA)
     for trial in found.trials:
         beaten = any(o.macs <= trial.macs and o.values["sqnr"] > trial.values["sqnr"] for o in found.trials)
@@ -148,10 +155,10 @@ def test_the_front_holds_what_nothing_else_beats():
 @pytest.mark.parametrize(
     ("target", "options", "error", "message"),
     [
-        (Target("value", -1.0), L2, GoalMissed, "none of 2 models is good enough; at "),
-        (Target("sqnr", 20), L2, UsageError, "no inputs to compare"),
-        (Target("value", 0.1), Options(macs="50%"), UsageError, "a budget on macs, or a ratio"),
-        (Target("value", 0.1), Options(ratio=0.5), UsageError, "a budget on macs, or a ratio"),
+        (QualityConstraint("value", -1.0), L2, GoalMissed, "none of 2 models is good enough; at "),
+        (QualityConstraint("sqnr", 20), L2, UsageError, "no inputs to compare"),
+        (QualityConstraint("value", 0.1), Options(macs="50%"), UsageError, "a budget on macs, or a ratio"),
+        (QualityConstraint("value", 0.1), Options(ratio=0.5), UsageError, "a budget on macs, or a ratio"),
     ],
 )
 def test_what_cannot_be_found_is_said(target, options, error, message):
@@ -162,20 +169,20 @@ def test_what_cannot_be_found_is_said(target, options, error, message):
 
 def test_a_drop_needs_a_measure_and_classes_need_scores():
     with pytest.raises(UsageError, match="is one of your own measure, and there is none"):
-        search(load(DIGITS), L2, SearchConfig((Target("value", 0.1),)), DATA)
+        search(load(DIGITS), L2, SearchConfig((QualityConstraint("value", 0.1),)), DATA)
     unet = load(str(MODELS / "unet.onnx"))
     with pytest.raises(UsageError, match="metric 'kl' does not apply"):
-        search(unet, L2, SearchConfig((Target("kl", 1),), recovery=BARE, samples=8), "random")
+        search(unet, L2, SearchConfig((QualityConstraint("kl", 1),), recovery=BARE, samples=8), "random")
     classes = onnx.load(DIGITS)
     (logits,) = classes.graph.output
     classes.graph.node.append(onnx.helper.make_node("ArgMax", [logits.name], ["class"], axis=1))
     classes.graph.output.append(onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, [None, 1]))
     classes.graph.output.remove(logits)
     # Classes as numbers are judged by the floats before them.
-    found = search(load(classes), L2, SearchConfig((Target("error", 0.5),), recovery=BARE, samples=8), DATA)
+    found = search(load(classes), L2, SearchConfig((QualityConstraint("error", 0.5),), recovery=BARE, samples=8), DATA)
     assert found.values["error"] <= 0.5
     with pytest.raises(UsageError, match="no metric is called 'beauty'"):
-        Target("beauty", 1)
+        QualityConstraint("beauty", 1)
 
 
 @pytest.mark.parametrize(
@@ -200,15 +207,15 @@ def test_no_amounts(metric, text):
 
 
 def test_a_drop_is_absolute_or_a_share():
-    for target, bound in ((Target("value", 2.0), 88), (Target("value", 0.1, True), 81)):
+    for target, bound in ((QualityConstraint("value", 2.0), 88), (QualityConstraint("value", 0.1, True), 81)):
         assert target.bound({"value": 90.0}) == bound
-    assert Target("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
+    assert QualityConstraint("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------
 
 
-KEPT = SearchConfig((Target("value", 0.4),), Evaluation(macs_left), BARE, trials=5, verify=False)
+KEPT = SearchConfig((QualityConstraint("value", 0.4),), Evaluation(macs_left), BARE, trials=5, verify=False)
 
 
 def plain(found) -> list[tuple]:
@@ -239,7 +246,7 @@ def test_a_search_goes_on_where_it_was(tmp_path):
 def test_trials_serve_other_targets_but_no_other_question(tmp_path):
     journal = tmp_path / "c.jsonl"
     assert search(load(DIGITS), L2, KEPT, cache=journal).known == 0
-    stricter = search(load(DIGITS), L2, replace(KEPT, targets=(Target("value", 0.6),)), cache=journal)
+    stricter = search(load(DIGITS), L2, replace(KEPT, targets=(QualityConstraint("value", 0.6),)), cache=journal)
     assert stricter.known >= 1 and stricter.met
     assert [t.good for t in stricter.trials] == [t.values["value"] >= 0.4 for t in stricter.trials]
 
@@ -248,7 +255,7 @@ def test_trials_serve_other_targets_but_no_other_question(tmp_path):
         (replace(L2, criterion="l1"), KEPT),
         (L2, replace(KEPT, cost="params")),
         (L2, replace(KEPT, sizes={"batch": 2})),
-        (L2, replace(KEPT, evaluation=Evaluation(accuracy), targets=(Target("value", 0.9),))),
+        (L2, replace(KEPT, evaluation=Evaluation(accuracy), targets=(QualityConstraint("value", 0.9),))),
     ):
         assert search(load(DIGITS), options, settings, cache=journal).known == 0
     assert search(load(DIGITS), L2, KEPT, cache=journal).known == 5

@@ -15,7 +15,7 @@ from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.search import Found, SearchConfig
-    from onnxprune.pipelines.search_targets import Target
+    from onnxprune.pipelines.search_targets import QualityConstraint
 
 _TARGETS: tuple[Option, ...] = (
     click.option(
@@ -94,19 +94,19 @@ class Wanted:
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
         return SearchConfig(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
 
-    def _targets(self) -> list[Target]:
-        from onnxprune.pipelines.search_targets import Target, amount
+    def _targets(self) -> list[QualityConstraint]:
+        from onnxprune.pipelines.search_targets import QualityConstraint, amount
 
         found = []
         if self.max_drop is not None:
-            found.append(Target("value", *amount("value", self.max_drop)))
+            found.append(QualityConstraint("value", *amount("value", self.max_drop)))
         if self.min_sqnr is not None:
-            found.append(Target("sqnr", amount("sqnr", self.min_sqnr)[0]))
+            found.append(QualityConstraint("sqnr", amount("sqnr", self.min_sqnr)[0]))
         if self.max_divergence is not None:
             metric, _, text = self.max_divergence.rpartition("=")
             if metric not in ("", "error", "kl"):
                 raise UsageError(f"--max-divergence: no metric is called {metric!r}", hint="known: error, kl")
-            found.append(Target(metric or "error", amount(metric or "error", text)[0]))
+            found.append(QualityConstraint(metric or "error", amount(metric or "error", text)[0]))
         return found
 
     def texts(self, found: Found, title: str) -> dict[str, str]:
