@@ -24,7 +24,7 @@ import numpy as np
 
 from onnxprune.criteria.aggregate import Combine, combined
 from onnxprune.criteria.magnitude import norms
-from onnxprune.criteria.output_damage import Trial, impacts, parted
+from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
@@ -77,7 +77,7 @@ def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array
     groups = evidence.groups
     scores = _fallback(evidence)
     store = Store()
-    trials: dict[tuple[int, float], list[Trial]] = {}
+    trials: dict[tuple[int, float], list[DamageTrial]] = {}
     try:
         runs, judging = parted(evidence.runs) if evidence.compared else (evidence.runs, ())
         readers = _readers(groups, runs, store)
@@ -225,10 +225,10 @@ class _Surgery:
         self._inverse[columns] = self._inverse[:, columns] = 0
         self._inverse[columns, columns] = 1
 
-    def trial(self, store: Store) -> Trial:
+    def trial(self, store: Store) -> DamageTrial:
         """The layer as it is re-fitted now."""
         shift = (np.asarray(self._reader.weight) - self._weight).T @ self._reader.mean
-        return Trial(self._reader.site, store.put(self._weight.astype(np.float32)), shift)
+        return DamageTrial(self._reader.site, store.put(self._weight.astype(np.float32)), shift)
 
 
 def _columns(owner: Array, classes: Array) -> Array:
@@ -241,13 +241,13 @@ def _columns(owner: Array, classes: Array) -> Array:
     return np.where(steps < counts[:, None], order[places], -1)
 
 
-def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, dict[float, list[Trial]]]:
+def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, dict[float, list[DamageTrial]]]:
     """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
     surgeries = [_Surgery(reader, group.classes) for reader in readers]
     left = np.arange(len(group.classes))
     each = max(1, -(-len(left) // ROUNDS))
     scores, damage = np.zeros(len(left)), 0.0
-    trials: dict[float, list[Trial]] = {}
+    trials: dict[float, list[DamageTrial]] = {}
     stops = [(1 - share) * len(left) for share in TRIED]
     while len(left):
         costs = np.sum([surgery.costs(left) for surgery in surgeries], axis=0)

@@ -22,7 +22,7 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class DamageTrial:
     """A layer that some inputs are taken from.
 
     Attributes:
@@ -39,7 +39,7 @@ class Trial:
 def impacts(
     groups: Groups,
     runs: Sequence[Mapping[str, Array]],
-    trials: Mapping[Key, Sequence[Trial]],
+    trials: Mapping[Key, Sequence[DamageTrial]],
     progress: Callable[[str], None],
 ) -> dict[Key, float]:
     """The relative squared error of the outputs under every set of trials.
@@ -102,7 +102,7 @@ def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, A
     return fitting or runs, [runs[i] for i in sorted(judging)]
 
 
-def _put(parameters: Parameters, trial: Trial, node: onnx.NodeProto) -> Callable[[], None]:
+def _put(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto) -> Callable[[], None]:
     """Replace the parameters of a layer; what is returned brings the old ones back."""
     layer = linear_layer(trial.site, node)
     assert layer is not None

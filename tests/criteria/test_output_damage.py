@@ -7,7 +7,7 @@ import pytest
 
 from onnxprune import criteria
 from onnxprune.criteria.obs import _outward
-from onnxprune.criteria.output_damage import Trial, impacts, parted
+from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.model import Model, load
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
@@ -104,7 +104,7 @@ def test_an_impact_is_the_error_of_the_outputs() -> None:
     site = next(s for s, _ in groups.tracing.sites if "loud_read" in s.node.input)
     weight = np.array(model.array("loud_read"))
     weight[:9] = 0
-    found = impacts(groups, runs, {"loud": [Trial(site, weight, np.zeros(4))]}, lambda text: None)
+    found = impacts(groups, runs, {"loud": [DamageTrial(site, weight, np.zeros(4))]}, lambda text: None)
     wanted = np.stack([next(iter(run(model, feeds=feeds).values())) for feeds in runs])
     changed = load(model.proto.SerializeToString())
     for tensor in changed.proto.graph.initializer:
@@ -123,7 +123,7 @@ def test_what_reaches_no_output_makes_no_error() -> None:
     net.add("MatMul", hidden, net.weight(16, 4, name="idle"))
     groups = trace(load(net.proto()))
     site = next(s for s, _ in groups.tracing.sites if "idle" in s.node.input)
-    given = {"idle": [Trial(site, np.zeros((16, 4), np.float32), np.zeros(4))]}
+    given = {"idle": [DamageTrial(site, np.zeros((16, 4), np.float32), np.zeros(4))]}
     assert impacts(groups, data(4), given, lambda text: None) == {"idle": 0.0}
 
 
@@ -146,9 +146,9 @@ def test_a_bias_that_a_trial_made_is_taken_back() -> None:
     groups = trace(load(net.proto()))
     sites = {s.node.input[1]: s for s, _ in groups.tracing.sites if s.node.op_type == "Conv"}
 
-    def trial(name: str, shift: float) -> Trial:
+    def trial(name: str, shift: float) -> DamageTrial:
         weight = np.asarray(groups.model.array(name)).reshape(8, -1).T.copy()
-        return Trial(sites[name], weight, np.full(8, shift))
+        return DamageTrial(sites[name], weight, np.full(8, shift))
 
     given = {"a": [trial("w1", 3.0)], "b": [trial("w2", 3.0)], "c": [trial("w1", 0.0)]}
     found = impacts(groups, runs, given, lambda text: None)
@@ -168,8 +168,8 @@ def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
     site = next(s for s, _ in groups.tracing.sites if "w" in s.node.input)
     weight = np.asarray(groups.model.array("w"))
     for shift in (4096.3, 7e4):
-        same = [Trial(site, weight, np.zeros(4))]
-        given = {"before": same, "shifted": [Trial(site, weight, np.full(4, shift))], "after": same}
+        same = [DamageTrial(site, weight, np.zeros(4))]
+        given = {"before": same, "shifted": [DamageTrial(site, weight, np.full(4, shift))], "after": same}
         found = impacts(groups, runs, given, lambda text: None)
         # Not zero: what lies between two slices is rounded to half precision.
         assert found["after"] == found["before"] < 1e-5
