@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxprune.calibration.batches import BATCH, Run, runs_of
 from onnxprune.calibration.dispatch import is_code, is_random, samples_of
-from onnxprune.calibration.input_spec import Wanted, batch_dims, is_batch, wanted_by
+from onnxprune.calibration.input_spec import InputSpec, batch_dims, is_batch, wanted_by
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.source import Feeds, Request, Source
 from onnxprune.model import Model
@@ -20,7 +20,7 @@ def read(
     samples: int = 256,
     batch: int = BATCH,
     sizes: Mapping[str, int] | None = None,
-    also: Sequence[Wanted] = (),
+    also: Sequence[InputSpec] = (),
 ) -> list[Run]:
     """Calibration inputs for `model`.
 
@@ -75,4 +75,4 @@ def is_batched(model: Model, runs: Sequence[Feeds]) -> bool:
     return bool(dims) and all(is_batch(run, dims, wanted) for run in runs)
 
 
-__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "Wanted", "fixed_batch", "is_batched", "is_random", "read"]
+__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "InputSpec", "fixed_batch", "is_batched", "is_random", "read"]

@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from onnxprune.calibration.input_spec import Wanted
+from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.calibration.source import Feeds, Request, Samples
 from onnxprune.errors import UsageError
 from onnxprune.system import check_fits, check_regular, read_file
@@ -102,7 +102,7 @@ def _per_sample(names: list[str], request: Request) -> bool:
     return len(request.wanted) == 1 and (len(names) > 1 or names == ["arr_0"])
 
 
-def _sample(value: np.ndarray, want: Wanted) -> Feeds:
+def _sample(value: np.ndarray, want: InputSpec) -> Feeds:
     return {want.name: value[None] if value.ndim == len(want.dims) - 1 else value}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import Wanted, batch_dims, checked, is_batch
+from onnxprune.calibration.input_spec import InputSpec, batch_dims, checked, is_batch
 from onnxprune.errors import UsageError
 
 Run = dict[str, np.ndarray]
@@ -18,7 +18,7 @@ BATCH = 32
 
 def runs_of(
     found: Iterable[tuple[str, Any]],
-    wanted: Mapping[str, Wanted],
+    wanted: Mapping[str, InputSpec],
     samples: int,
     batch: int,
     sizes: Mapping[str, int],

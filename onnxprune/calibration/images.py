@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import Wanted
+from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.calibration.preprocess import Preprocess, preprocess_of
 from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
@@ -49,7 +49,7 @@ def from_images(folder: Path, request: Request) -> Samples:
         yield str(path), {want.name: _value(pixels, how, layout, want)[None]}
 
 
-def _layouts(want: Wanted) -> dict[str, int]:
+def _layouts(want: InputSpec) -> dict[str, int]:
     """Where the channels may be, and how many these are then."""
     dims = want.dims
     if len(dims) != 4:
@@ -61,7 +61,7 @@ def _layouts(want: Wanted) -> dict[str, int]:
     return {layout: dim for layout, dim in places if isinstance(dim, int) and dim in _MODES}
 
 
-def _layout(want: Wanted, candidates: dict[str, int], given: str | None) -> tuple[str, int]:
+def _layout(want: InputSpec, candidates: dict[str, int], given: str | None) -> tuple[str, int]:
     """The layout, the first that is possible unless it is given, and the channels."""
     layout = given or next(iter(candidates), None)
     if layout is None or (layout not in candidates and isinstance(want.dims[layout.index("C")], int)):
@@ -72,7 +72,7 @@ def _layout(want: Wanted, candidates: dict[str, int], given: str | None) -> tupl
     return layout, candidates.get(layout, 3)
 
 
-def _size(want: Wanted, layout: str, how: Preprocess, request: Request) -> tuple[int, int]:
+def _size(want: InputSpec, layout: str, how: Preprocess, request: Request) -> tuple[int, int]:
     dims = want.dims[2:4] if layout == "NCHW" else want.dims[1:3]
     found = []
     for which, dim in enumerate(dims):
@@ -138,7 +138,7 @@ def _fitted(image: Image.Image, how: Preprocess, height: int, width: int) -> Any
     return resized.crop((left, top, left + width, top + height))
 
 
-def _value(pixels: np.ndarray, how: Preprocess, layout: str, want: Wanted) -> np.ndarray:
+def _value(pixels: np.ndarray, how: Preprocess, layout: str, want: InputSpec) -> np.ndarray:
     values = pixels.astype(np.float32)
     if how.order == "BGR":
         values = values[..., [2, 1, 0, *range(3, values.shape[-1])]]

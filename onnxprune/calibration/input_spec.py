@@ -19,7 +19,7 @@ _ACCEPTED = {"f": "fiub", "V": "fiub", "i": "iub", "u": "iub", "b": "iub", "O": 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InputSpec:
     """One input of a model.
 
     Attributes:
@@ -41,7 +41,7 @@ class Wanted:
         return f"{self.name!r} ({self.dtype.name} [{', '.join(map(str, self.dims))}])"
 
 
-def wanted_by(model: Model) -> dict[str, Wanted]:
+def wanted_by(model: Model) -> dict[str, InputSpec]:
     """The inputs to feed: those of the graph that have no initializer.
 
     Raises:
@@ -53,11 +53,11 @@ def wanted_by(model: Model) -> dict[str, Wanted]:
             continue
         if not value.type.HasField("tensor_type"):
             raise UsageError(f"calibration data: input {value.name!r} of {model.name} is no tensor")
-        found[value.name] = Wanted(value.name, dtype_of(value.type.tensor_type.elem_type), tuple(dims_of(value)))
+        found[value.name] = InputSpec(value.name, dtype_of(value.type.tensor_type.elem_type), tuple(dims_of(value)))
     return found
 
 
-def batch_dims(wanted: Mapping[str, Wanted]) -> tuple[int | str, ...]:
+def batch_dims(wanted: Mapping[str, InputSpec]) -> tuple[int | str, ...]:
     """Axis 0 of all inputs: a number or a symbol that they share, or symbols for what may be the same; empty if not.
 
     Some exporters give every axis a name of its own, the batch too.
@@ -67,7 +67,7 @@ def batch_dims(wanted: Mapping[str, Wanted]) -> tuple[int | str, ...]:
     return tuple(firsts) if symbols or (len(firsts) == 1 and all(w.dims for w in wanted.values())) else ()
 
 
-def is_batch(feed: Any, dims: tuple[int | str, ...], wanted: Mapping[str, Wanted]) -> bool:
+def is_batch(feed: Any, dims: tuple[int | str, ...], wanted: Mapping[str, InputSpec]) -> bool:
     """Whether axis 0 counts the samples of a feed: inputs share it, or have as many entries along it."""
     if len(dims) < 2 or not isinstance(feed, Mapping):
         return len(dims) == 1
@@ -75,7 +75,7 @@ def is_batch(feed: Any, dims: tuple[int | str, ...], wanted: Mapping[str, Wanted
     return all(shapes) and len({shape[0] for shape in shapes}) == 1
 
 
-def checked(feed: Any, wanted: Mapping[str, Wanted], where: str, *, batched: bool) -> dict[str, np.ndarray]:
+def checked(feed: Any, wanted: Mapping[str, InputSpec], where: str, *, batched: bool) -> dict[str, np.ndarray]:
     """The feed in the model's types, without what the model does not have.
 
     Args:
@@ -106,18 +106,18 @@ def checked(feed: Any, wanted: Mapping[str, Wanted], where: str, *, batched: boo
     return run
 
 
-def _listed(wanted: Mapping[str, Wanted]) -> str:
+def _listed(wanted: Mapping[str, InputSpec]) -> str:
     return ", ".join(map(str, wanted.values()))
 
 
-def _naming(missing: str, feed: Mapping[str, Any], wanted: Mapping[str, Wanted]) -> str:
+def _naming(missing: str, feed: Mapping[str, Any], wanted: Mapping[str, InputSpec]) -> str:
     has = ", ".join(map(repr, feed)) or "nothing"
     close = difflib.get_close_matches(missing, [str(n) for n in feed if n not in wanted], 1)
     advice = f"; rename {close[0]!r} to {missing!r}" if close else ""
     return f"the model's inputs are {_listed(wanted)}; the data has {has}{advice}"
 
 
-def _converted(value: np.ndarray, want: Wanted, where: str, batched: bool) -> np.ndarray:
+def _converted(value: np.ndarray, want: InputSpec, where: str, batched: bool) -> np.ndarray:
     dtype = want.dtype
     if value.dtype != dtype and value.dtype.kind not in _ACCEPTED.get(dtype.kind, ""):
         raise UsageError(

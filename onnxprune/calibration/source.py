@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import Wanted
+from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 
@@ -45,12 +45,12 @@ class Request:
     """
 
     model: Model
-    wanted: Mapping[str, Wanted]
+    wanted: Mapping[str, InputSpec]
     samples: int
     sizes: Mapping[str, int]
     source: Source
 
-    def only(self, what: str) -> Wanted:
+    def only(self, what: str) -> InputSpec:
         """The model's one input, for a source that cannot tell inputs apart.
 
         Raises:

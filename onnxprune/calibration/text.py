@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import Wanted
+from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
 from onnxprune.system import read_file
@@ -54,7 +54,7 @@ def _value_of(name: str) -> Callable[[Any], list[int]] | None:
     return next((value for part, value in _ROLES.items() if part in name.lower()), None)
 
 
-def _ids(request: Request, names: list[str]) -> Wanted:
+def _ids(request: Request, names: list[str]) -> InputSpec:
     """The one input for token ids.
 
     Raises:

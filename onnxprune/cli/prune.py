@@ -14,7 +14,7 @@ from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import Titled, request
-from onnxprune.cli.options.search import Wanted, targets
+from onnxprune.cli.options.search import SearchRequest, targets
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning_after
@@ -47,7 +47,7 @@ class PruneArgs:
     recover: str
     learning: Learning
     accept_damage: bool
-    wanted: Wanted | None
+    wanted: SearchRequest | None
     cache: Cache
     workers: Any
     plan_out: str | None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration
-from onnxprune.calibration import Feeds, Wanted
+from onnxprune.calibration import Feeds, InputSpec
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
@@ -168,15 +168,15 @@ def _check_count(runs: Sequence[Feeds]) -> None:
         raise UsageError("the data is one batch, which cannot train and judge", hint="give more samples")
 
 
-def _labels(model: Model, name: str, loss: str) -> Wanted:
+def _labels(model: Model, name: str, loss: str) -> InputSpec:
     """The array of labels that the data must have: like the first output, without its axis of classes."""
     rank = len(dims_of(model.proto.graph.output[0])) or 2
     entry = next(v for v in model.proto.graph.input if v.name not in model.initializers)
     dims = [(dims_of(entry) or ["batch"])[0], *(f"axis {i}" for i in range(1, rank))]
     if loss == MSE:
-        return Wanted(name, np.dtype(np.float32), tuple(dims))
+        return InputSpec(name, np.dtype(np.float32), tuple(dims))
     del dims[class_axis(len(dims))]
-    return Wanted(name, np.dtype(np.int64), tuple(dims))
+    return InputSpec(name, np.dtype(np.int64), tuple(dims))
 
 
 def zero_masks(model: Model) -> dict[str, Array]:

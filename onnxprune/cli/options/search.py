@@ -58,7 +58,7 @@ _TARGETS: tuple[Option, ...] = (
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SearchRequest:
     """What a search is to find, and where its trace goes."""
 
     max_drop: str | None
@@ -123,8 +123,8 @@ class Wanted:
         return texts
 
 
-def _wanted(search: str, **given: Any) -> Wanted | None:
-    wanted = Wanted(search_by=search, **given)
+def _wanted(search: str, **given: Any) -> SearchRequest | None:
+    wanted = SearchRequest(search_by=search, **given)
     limits = (wanted.max_drop, wanted.min_sqnr, wanted.max_divergence)
     return wanted if any(limit is not None for limit in limits) else None
 
