@@ -60,7 +60,7 @@ def needs_tables(options: Options) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Timing:
+class BudgetFitter:
     """How budgets are fitted on a machine; without a timer, what the machine says plays no part.
 
     Attributes:
@@ -78,7 +78,7 @@ class Timing:
     @classmethod
     def of(
         cls, groups: Groups, scores: Array, options: Options, place: Place | None, progress: Callable[[str], object]
-    ) -> Timing:
+    ) -> BudgetFitter:
         """With a timer where there is a place, or the options ask for one."""
         needed = place is not None or needs_tables(options)
         return cls(groups, scores, options, Timer(groups.model, place or Place(), progress) if needed else None)

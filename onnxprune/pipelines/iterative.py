@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocation import Options, Timing, named_rows
+from onnxprune.allocation import BudgetFitter, Options, named_rows
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.recovery import recover
 from onnxprune.rewriting import Cut, gone, io_changes
@@ -48,7 +48,7 @@ def scored(
     if options.steps == 1:
         return scores
     # How many units of every group go is settled by the first scores; the steps say which.
-    removed = Timing.of(groups, scores, options, place, progress).fit().removed
+    removed = BudgetFitter.of(groups, scores, options, place, progress).fit().removed
     named, _ = named_rows.removed(groups, options.rows)
     going = [g for g in groups.groups if g.name in removed and g.name not in named]  # named rows have no order
     for step in range(1, options.steps):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from onnxprune import calibration
-from onnxprune.allocation import Goal, Options, Selection, Timing, fit_budgets
+from onnxprune.allocation import BudgetFitter, Goal, Options, Selection, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.cost.latency.timer import Timed
@@ -126,7 +126,7 @@ def run(
         seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.RecoveryOptions()
         scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
     proving = partial(checked, given=sizes or {}, samples=runs[:1]) if verify else None
-    timing = Timing.of(groups, scores, options, place, clock.progress)
+    timing = BudgetFitter.of(groups, scores, options, place, clock.progress)
     mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
 
     def select_with(reserve: Mapping[str, float]) -> Selection:
@@ -321,7 +321,7 @@ def plan_for(
     scores = iterative.scored(
         bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.RecoveryOptions(), place
     )
-    chosen = Timing.of(groups, scores, options, place, logger.info).fit()
+    chosen = BudgetFitter.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnxprune import calibration, criteria
-from onnxprune.allocation import KINDS, Options, Timing, select
+from onnxprune.allocation import KINDS, BudgetFitter, Options, select
 from onnxprune.calibration.batches import digest
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
@@ -135,7 +135,7 @@ def measure(
     scores = criteria.score(groups, options.criterion, options.seed, runs, options.aggregate)
     steps = _steps(groups, scores, options, settings.ratios)
     names = tuple(dict.fromkeys(step.group for step in steps))
-    chosen = Timing.of(groups, scores, options, None, progress).fit().removed
+    chosen = BudgetFitter.of(groups, scores, options, None, progress).fit().removed
     setting = probe.ProbeContext(
         probe.PicklableModel(model),
         options.policy | {"sizes": dict(settings.sizes)},

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from onnxprune import calibration, criteria
-from onnxprune.allocation import Options, Timing, select
+from onnxprune.allocation import BudgetFitter, Options, select
 from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
@@ -60,7 +60,7 @@ class Subject:
     name: str
     groups: Groups
     scores: Array
-    timing: Timing
+    timing: BudgetFitter
     inputs: list[Mapping[str, Array]]
 
     @classmethod
@@ -71,7 +71,7 @@ class Subject:
         runs = calibration.read(given or "random", model, samples=INPUTS, batch=4)
         scores = criteria.score(groups, CRITERION, 0, runs[: _part(runs)], compared=True)
         options = Options(ratio=0.5, criterion=CRITERION, round_to="auto")
-        timing = Timing.of(groups, scores, options, Place(Setting(threads=threads)), lambda stage: None)
+        timing = BudgetFitter.of(groups, scores, options, Place(Setting(threads=threads)), lambda stage: None)
         return cls(name, groups, scores, timing, runs)
 
     @property
