@@ -27,7 +27,7 @@ INSIDE = "__in_a_step"
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class CourseStep:
     """What runs in one go: a node, or one with all of its bodies.
 
     Attributes:
@@ -63,32 +63,32 @@ class Course:
     route: Route
 
     @cached_property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[CourseStep]:
         """What runs, in order."""
-        stack: list[list[Step]] = [[]]
+        stack: list[list[CourseStep]] = [[]]
         for node in self.model.proto.graph.node:
             if control_flow.is_begin(node):
-                stack.append([Step((node,))])
+                stack.append([CourseStep((node,))])
             elif control_flow.is_flat(node):
                 count = sum(len(a.strings) for a in node.attribute if a.name == "bodies")
                 frames = stack[-count:]
                 del stack[-count:]
                 stack[-1] += self._joined(node, frames)
             else:
-                stack[-1].append(Step((node,)))
+                stack[-1].append(CourseStep((node,)))
         return stack[0]
 
-    def _joined(self, node: NodeProto, frames: Sequence[Sequence[Step]]) -> Iterator[Step]:
+    def _joined(self, node: NodeProto, frames: Sequence[Sequence[CourseStep]]) -> Iterator[CourseStep]:
         taken = self.route.get(node.output[0]) if node.op_type == "If" else None
         if taken is not None:
             slots = control_flow.branches(node)
             yield from frames[list(slots).index(taken)][1:]
-            yield from (Step((handed,)) for handed in handed_on(node, slots[taken]))
+            yield from (CourseStep((handed,)) for handed in handed_on(node, slots[taken]))
             return
         single = (step for frame in frames for step in frame if len(step.nodes) == 1)
         inner = frozenset(o for step in single for o in step.output if o)
         nodes = tuple(n for frame in frames for step in frame for n in step.nodes)
-        yield Step((*nodes, node), inner if node.op_type != "If" else frozenset())
+        yield CourseStep((*nodes, node), inner if node.op_type != "If" else frozenset())
 
     @cached_property
     def choices(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from onnxprune.model.telling_tensors import SIZES
 
 
 @dataclass(frozen=True)
-class Source:
+class IdSource:
     """Where a table's indices come from.
 
     Attributes:
@@ -24,7 +24,7 @@ class Source:
     problem: str = ""
 
 
-def sources(graph: onnx.GraphProto, tables: Iterable[str]) -> Mapping[str, Source]:
+def sources(graph: onnx.GraphProto, tables: Iterable[str]) -> Mapping[str, IdSource]:
     """For each of `tables` that a Gather indexes with computed ids: their source.
 
     Ids may only be moved (reshaped, cast) and used as an index of the rows of tables that are all in `tables`: a
@@ -50,18 +50,18 @@ class _Flow:
                 self.readers.setdefault(name, []).append((node, slot))
         self.stored = stored | {n.output[0] for n in graph.node if n.op_type == "Constant"}
 
-    def source(self, table: str) -> Source:
+    def source(self, table: str) -> IdSource:
         inputs = set()
         for node, slot in self.readers.get(table, ()):
             if node.op_type == "Gather" and slot == 0 and node.input[1] not in self.stored:
                 origin = self._origin(node.input[1])
                 if origin not in self.inputs:
-                    return Source(problem=f"its ids come from {self._maker(origin)}, not from a graph input")
+                    return IdSource(problem=f"its ids come from {self._maker(origin)}, not from a graph input")
                 inputs.add(origin)
         for name in sorted(inputs):
             for why in self._other_uses(name):
-                return Source(problem=why)
-        return Source(frozenset(inputs))
+                return IdSource(problem=why)
+        return IdSource(frozenset(inputs))
 
     def _origin(self, tensor: str) -> str:
         while (node := self.makers.get(tensor)) is not None and node.op_type in MOVES and not node.domain:

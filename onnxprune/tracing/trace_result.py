@@ -19,7 +19,7 @@ from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.site import COMPUTED as COMPUTED_INDEX
 from onnxprune.tracing.rules.site import Encoding, LabelState, Site
-from onnxprune.tracing.token_ids import Source, sources
+from onnxprune.tracing.token_ids import IdSource, sources
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class TraceResult(Wiring, LabelState):
         raise TypeError("a finished trace takes no labels")
 
     @cached_property
-    def id_sources(self) -> Mapping[str, Source]:
+    def id_sources(self) -> Mapping[str, IdSource]:
         """Table of `rows` -> where the ids come from that index it."""
         return sources(self.model.proto.graph, self.rows)
 
