@@ -13,7 +13,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, by_class, combined
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import Weights
-from onnxprune.layers.effective import Part
+from onnxprune.layers.effective import WeightPart
 from onnxprune.tracing import Groups
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
@@ -49,7 +49,7 @@ def norms(weights: Weights) -> Iterator[Member]:
 
 
 def members(
-    weights: Weights, elementwise: Elementwise, amounts_of: Callable[[Part], Array | None] | None = None
+    weights: Weights, elementwise: Elementwise, amounts_of: Callable[[WeightPart], Array | None] | None = None
 ) -> Iterator[Member]:
     """Sums of `elementwise(weight)` over what every class holds of every weight axis that is cut.
 

@@ -21,7 +21,7 @@ from onnxprune.criteria.aggregate import Combine, Member, first_known
 from onnxprune.criteria.magnitude import members, norms
 from onnxprune.criteria.output_gradients import movements
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.effective import Part
+from onnxprune.layers.effective import WeightPart
 from onnxprune.typing import Array
 
 SOURCE = "Molchanov et al. 2019, arXiv:1906.10771"
@@ -94,7 +94,7 @@ def by_weight(evidence: Evidence, rng: np.random.Generator, combine: Combine, el
                 if value is not None and value.shape == gradient.shape:
                     total[name] = total.get(name, 0.0) + elementwise(value.astype(np.float64), gradient)
 
-        def amounts(part: Part) -> Array | None:
+        def amounts(part: WeightPart) -> Array | None:
             found = total.get(stored.weights[part.key])
             return None if found is None else found / count
 

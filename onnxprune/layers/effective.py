@@ -28,7 +28,7 @@ Use = tuple[str, int]  # the first output of a node, and the slot of an input
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class WeightPart:
     """A weight as a node uses it: `stored * scale + shift`.
 
     Attributes:
@@ -51,16 +51,16 @@ class Weights:
         """Look for what acts as one; no large weight is read yet."""
         self.groups = groups
         self._tracing = groups.tracing
-        self._used: dict[Use, Part | None] = {}
+        self._used: dict[Use, WeightPart | None] = {}
         self._makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
         for site, rule in groups.tracing.sites:
             if rule is not None and site.node.op_type == "BatchNormalization":
                 self._fold(site)
 
-    def used(self, site: Site, slot: int) -> Part | None:
+    def used(self, site: Site, slot: int) -> WeightPart | None:
         """The weight at an input; None where there is none, or where it counts as part of another."""
         met: list[Use] = []
-        found: Part | None = None
+        found: WeightPart | None = None
         while site.has(slot):
             use = (site.node.output[0], slot)
             if use in self._used:
@@ -76,13 +76,13 @@ class Weights:
         return found
 
     @cached_property
-    def _plain(self) -> dict[str, Part]:
+    def _plain(self) -> dict[str, WeightPart]:
         statistics = self._tracing.statistics
-        return {key: Part(key, axes) for key, axes in self._tracing.weights_axes() if key not in statistics}
+        return {key: WeightPart(key, axes) for key, axes in self._tracing.weights_axes() if key not in statistics}
 
-    def parts(self) -> Iterator[tuple[Part, list[int], Array]]:
+    def parts(self) -> Iterator[tuple[WeightPart, list[int], Array]]:
         """(part, the axes that some group cuts, its value), each part once."""
-        firsts: dict[tuple[object, ...], Part] = {}
+        firsts: dict[tuple[object, ...], WeightPart] = {}
         digests: dict[tuple[object, ...], set[bytes]] = {}
         for part in self._distinct():
             cut = [a for a, labels in enumerate(part.axes) if self.in_groups(labels)]
@@ -100,7 +100,7 @@ class Weights:
                 digests[alike].add(digest)
             yield part, cut, value
 
-    def value(self, part: Part) -> Array | None:
+    def value(self, part: WeightPart) -> Array | None:
         """The value of a weight as it acts; None where it is unknown."""
         value = self._tracing.weight_value(self._tracing.weights[part.key])
         if value is None or (part.scale is None and part.shift is None):
@@ -110,9 +110,9 @@ class Weights:
             value = value if part.scale is None else value * part.scale.astype(value.dtype)
             return value if part.shift is None else value + part.shift.astype(value.dtype)
 
-    def _distinct(self) -> Iterator[Part]:
+    def _distinct(self) -> Iterator[WeightPart]:
         """The parts that are used, in graph order."""
-        found: dict[int, Part] = {}
+        found: dict[int, WeightPart] = {}
         for site, _ in self._tracing.sites:
             for slot in range(len(site.node.input)):
                 part = self.used(site, slot)
@@ -154,10 +154,10 @@ class Weights:
         if bias is not None:
             self._used[bias[0].node.output[0], bias[1]] = None
         key = tracing.key(contraction.node, 1)
-        self._used[contraction.node.output[0], 1] = Part(key, tracing.axes[key], scale=spread)
+        self._used[contraction.node.output[0], 1] = WeightPart(key, tracing.axes[key], scale=spread)
         self._used[node.output[0], 1] = None
         key = tracing.key(node, 2)
-        self._used[node.output[0], 2] = Part(key, tracing.axes[key], shift=shift)
+        self._used[node.output[0], 2] = WeightPart(key, tracing.axes[key], shift=shift)
 
     def _line(self, site: Site, slot: int) -> Array | None:
         value = self._tracing.weight_value(site.node.input[slot])

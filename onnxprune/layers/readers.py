@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.layers.effective import Part, Weights
+from onnxprune.layers.effective import WeightPart, Weights
 from onnxprune.model.graph import first_output
 from onnxprune.tracing import Site
 from onnxprune.tracing.labels import as_field
@@ -31,7 +31,7 @@ class Reader:
     tensor: str
     axis: int
     field: Array
-    part: Part | None = None
+    part: WeightPart | None = None
     weight_field: Array | None = None
 
     def laid_along(self, values: Array, weights: Weights) -> Array:
@@ -70,7 +70,7 @@ def readers(weights: Weights) -> list[Reader]:
     return found
 
 
-def made(weights: Weights) -> Iterator[tuple[Part, int, Array]]:
+def made(weights: Weights) -> Iterator[tuple[WeightPart, int, Array]]:
     """(part, axis, value) of the axes of contractions' weights that make units, each once."""
     making: dict[int, set[int]] = {}
     for site, rule in weights.groups.tracing.sites:
@@ -91,7 +91,7 @@ def _operands(weights: Weights, site: Site) -> list[int]:
     return [s for s in slots if s < 2 or sum(n > 1 for n in site.shape(s)) > 1]
 
 
-def _summed(weights: Weights, site: Site, slot: int, labels: Array) -> list[tuple[Part, int]]:
+def _summed(weights: Weights, site: Site, slot: int, labels: Array) -> list[tuple[WeightPart, int]]:
     """The axes of a weight that are summed over together with the activation's axis of these labels."""
     part = weights.used(site, slot)
     assert part is not None
@@ -100,7 +100,7 @@ def _summed(weights: Weights, site: Site, slot: int, labels: Array) -> list[tupl
     return [(part, a) for a in candidates if np.isin(weights.classes(part.axes[a]), classes).all()]
 
 
-def _making(weights: Weights, site: Site, part: Part) -> list[int]:
+def _making(weights: Weights, site: Site, part: WeightPart) -> list[int]:
     """The axes of a weight whose positions are positions of the output: they have its labels."""
     outputs = [labels for o in site.node.output for labels in weights.groups.tracing.axes.get(o, ())]
     return [

@@ -20,7 +20,7 @@ import numpy as np
 from onnx import helper
 
 from onnxprune.layers import CONVOLUTIONS, LinearLayer, Parameters, Weights, linear_layer
-from onnxprune.layers.effective import Part
+from onnxprune.layers.effective import WeightPart
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
 from onnxprune.recovery.fits import METHODS, Method
@@ -204,7 +204,7 @@ class WeightMeans:
             site = self._site(site.node.input[0])
         if site is None:
             return None
-        name, shifts = site.node.output[0], list[Part | None]()
+        name, shifts = site.node.output[0], list[WeightPart | None]()
         while site is not None and site.node.op_type in ("Add", "BatchNormalization"):
             normed = site.node.op_type == "BatchNormalization"
             if (normed and self._weights.used(site, 1)) or not (normed or site.is_weight(0) != site.is_weight(1)):

@@ -11,7 +11,7 @@ from onnxprune.typing import Array
 
 
 @dataclass(frozen=True)
-class Curve:
+class CorrectionCurve:
     """The measured time of one node against its predicted time.
 
     Attributes:
@@ -23,7 +23,7 @@ class Curve:
     measured: Array
 
     @classmethod
-    def of(cls, whole: float, points: Iterable[tuple[float, float]]) -> Curve:
+    def of(cls, whole: float, points: Iterable[tuple[float, float]]) -> CorrectionCurve:
         """Straight between measurements, and from the lowest of them on as it comes down from the whole node.
 
         Args:

@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.cost.axis_lengths import Widths
 from onnxprune.cost.counts import contractions
 from onnxprune.cost.functions import Sum, Terms
-from onnxprune.cost.latency.correction import Curve
+from onnxprune.cost.latency.correction import CorrectionCurve
 from onnxprune.cost.latency.operators import Operator, operators
 from onnxprune.cost.latency.profile import Profile
 from onnxprune.cost.latency.tables import Table, proportional, tables
@@ -176,7 +176,7 @@ class Prediction:
         return replace(self, seen=(*self.seen, found), _known={}, _last={})
 
     @cached_property
-    def _curves(self) -> Mapping[int, Curve]:
+    def _curves(self) -> Mapping[int, CorrectionCurve]:
         """Contraction -> its curve, where a smaller model has told of it."""
         whole, points = self._by_tables(self._nothing), dict[int, list[tuple[float, float]]]()
         for one in self.seen:
@@ -186,7 +186,11 @@ class Prediction:
             for number, name in enumerate(self.outputs):
                 if shares.get(name):
                     points.setdefault(number, []).append((base[name], shares[name] * base[name]))
-        return {number: Curve.of(float(whole[number]), seen) for number, seen in points.items() if whole[number] > 0}
+        return {
+            number: CorrectionCurve.of(float(whole[number]), seen)
+            for number, seen in points.items()
+            if whole[number] > 0
+        }
 
     @cached_property
     def _rest(self) -> Sum:
@@ -204,7 +208,7 @@ class Prediction:
                 if tensor in one.nodes:
                     share = float(np.prod(self.widths.lengths(one.counts)[list(axes)])) / full_size
                     points.append((share * whole, one.nodes[tensor]))
-            floor = float(Curve.of(whole, points).measured[0])
+            floor = float(CorrectionCurve.of(whole, points).measured[0])
             terms += [(floor, ()), ((whole - floor) / full_size, axes)]
         return Sum(Terms.of(self.widths, terms))
 

@@ -12,7 +12,7 @@ from onnxprune import criteria
 from onnxprune.cost import Widths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.latency import profiler
-from onnxprune.cost.latency.correction import Curve
+from onnxprune.cost.latency.correction import CorrectionCurve
 from onnxprune.cost.latency.operators import Micrograph, operators
 from onnxprune.cost.latency.prediction import _fused, predict
 from onnxprune.cost.latency.profile import profile
@@ -197,15 +197,15 @@ def test_prediction_is_corrected_node_by_node(prediction):
 
 
 def test_curves_are_straight_between_what_was_measured():
-    curve = Curve.of(10.0, [(5.0, 8.0)])
+    curve = CorrectionCurve.of(10.0, [(5.0, 8.0)])
     assert curve(np.array([10.0, 7.5, 5.0, 0.0, 12.0])) == pytest.approx([10, 9, 8, 6, 12])
     # Faster than expected: in proportion below what was seen. Slower than the whole: no slower.
-    assert Curve.of(10.0, [(5.0, 2.0)])(np.array([2.5, 0.0])) == pytest.approx([1.0, 0.0])
-    assert Curve.of(10.0, [(5.0, 30.0)])(np.array([5.0, 2.0])) == pytest.approx([10.0, 10.0])
-    assert Curve.of(10.0, [])(np.array([3.0])) == pytest.approx([3.0])
+    assert CorrectionCurve.of(10.0, [(5.0, 2.0)])(np.array([2.5, 0.0])) == pytest.approx([1.0, 0.0])
+    assert CorrectionCurve.of(10.0, [(5.0, 30.0)])(np.array([5.0, 2.0])) == pytest.approx([10.0, 10.0])
+    assert CorrectionCurve.of(10.0, [])(np.array([3.0])) == pytest.approx([3.0])
     # What was measured twice is in the middle, and less work never takes longer.
-    assert Curve.of(10.0, [(5.0, 4.0), (5.0, 6.0)])(np.array([5.0])) == pytest.approx([5.0])
-    assert (np.diff(Curve.of(10.0, [(2.0, 7.0), (4.0, 3.0)])(np.linspace(0, 10, 50))) >= 0).all()
+    assert CorrectionCurve.of(10.0, [(5.0, 4.0), (5.0, 6.0)])(np.array([5.0])) == pytest.approx([5.0])
+    assert (np.diff(CorrectionCurve.of(10.0, [(2.0, 7.0), (4.0, 3.0)])(np.linspace(0, 10, 50))) >= 0).all()
 
 
 def test_along_is_the_total_for_every_entry_of_a_menu(prediction):
