@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.rewriting.plan import Step
     from onnxprune.runtime.agreement import Agreement
     from onnxprune.runtime.bench import Result
-    from onnxprune.runtime.paired_timing import Ratio
+    from onnxprune.runtime.paired_timing import TimeRatio
     from onnxprune.tracing import Barrier, Group, Groups
     from onnxprune.tracing.rules import Rule
 
@@ -313,7 +313,7 @@ def timed(of: Timed) -> dict[str, Any]:
     }
 
 
-def ratio(of: Ratio) -> dict[str, Any]:
+def ratio(of: TimeRatio) -> dict[str, Any]:
     """How two times compare."""
     return {"value": of.value, "low": of.low, "high": of.high, "differs": not of.is_noise}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.runtime.bench import Result
-    from onnxprune.runtime.paired_timing import Ratio
+    from onnxprune.runtime.paired_timing import TimeRatio
     from onnxprune.tracing import Barrier, Group, Groups
     from onnxprune.tracing.rules import Rule
 
@@ -93,7 +93,7 @@ def benched(results: Sequence[Result]) -> list[str]:
     return [entry("inputs", ", ".join(shapes)), "", *table(header, rows, header[1:-1])]
 
 
-def ratio(of: Ratio) -> str:
+def ratio(of: TimeRatio) -> str:
     """How two times compare, with the confidence interval; no number where that is noise."""
     if of.is_noise:
         return f"no difference measured (within {100 * max(of.high - 1, 1 - of.low):.1f} %)"

@@ -20,7 +20,7 @@ from onnxprune.model.shapes.infer import Facts, infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import memory as footprint
 from onnxprune.runtime import paired_timing
-from onnxprune.runtime.paired_timing import Ratio
+from onnxprune.runtime.paired_timing import TimeRatio
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.runtime.session import Deployed, Setting
 from onnxprune.system import check_fits
@@ -60,7 +60,7 @@ class Timing:
     median: float
     p95: float
     runs: int
-    ratio: Ratio
+    ratio: TimeRatio
 
     @property
     def throughput(self) -> float:
@@ -145,7 +145,7 @@ def _saved(model: Model, folder: Path) -> Path:
 
 
 def _timing(raced: paired_timing.Race, index: int, batch: int) -> Timing:
-    ratio = raced.ratio(index) if index else Ratio(1, 1, 1)
+    ratio = raced.ratio(index) if index else TimeRatio(1, 1, 1)
     return Timing(batch, raced.median(index), raced.percentile(index, 95), len(raced.runs[index]), ratio)
 
 

@@ -26,7 +26,7 @@ Entrant = Callable[[], AbstractContextManager[Callable[[], object]]]
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """How the time of one thing compares to that of another.
 
     Attributes:
@@ -70,14 +70,14 @@ class Race:
         """Seconds that `percent` of the runs stay below."""
         return float(np.percentile(self.runs[entrant], percent))
 
-    def ratio(self, entrant: int, reference: int = 0) -> Ratio:
+    def ratio(self, entrant: int, reference: int = 0) -> TimeRatio:
         """The time of one entrant over that of another, paired by round; spread is what sessions differ by."""
         logs = np.median(np.log(self.rounds[:, :, entrant] / self.rounds[:, :, reference]), axis=1)
         middle = float(logs.mean())
         if len(logs) < 2:
-            return Ratio(math.exp(middle), 0.0, math.inf)
+            return TimeRatio(math.exp(middle), 0.0, math.inf)
         spread = QUANTILES[min(len(logs), len(QUANTILES) - 1)] * float(logs.std(ddof=1)) / math.sqrt(len(logs))
-        return Ratio(math.exp(middle), math.exp(middle - spread), math.exp(min(middle + spread, 700)))
+        return TimeRatio(math.exp(middle), math.exp(middle - spread), math.exp(min(middle + spread, 700)))
 
 
 def race(

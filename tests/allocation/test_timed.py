@@ -16,7 +16,7 @@ from onnxprune.model import load
 from onnxprune.report import data, text
 from onnxprune.runtime import Setting
 from onnxprune.runtime.bench import Place
-from onnxprune.runtime.paired_timing import Ratio
+from onnxprune.runtime.paired_timing import TimeRatio
 from tests.cli.test_cli import run  # noqa: F401 - a fixture
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -72,7 +72,7 @@ def machine(monkeypatch):
 
     def compare(self, small):
         ratio = made.seconds(small) / made.seconds(self.model)
-        return Ratio(ratio, ratio * 0.99, ratio * 1.01)
+        return TimeRatio(ratio, ratio * 0.99, ratio * 1.01)
 
     monkeypatch.setattr(Timer, "_compare", compare)
     return made
@@ -195,11 +195,11 @@ def test_what_is_timed_is_reported(machine):
 
 
 def test_slower_is_said():
-    timed = Timed(0.01, Ratio(1.2, 1.15, 1.25), 1.1, ONE)
+    timed = Timed(0.01, TimeRatio(1.2, 1.15, 1.25), 1.1, ONE)
     assert timed.is_slower and text.timed(timed) == (
         "10.00 ms -> 12.00 ms (SLOWER, 1.200 (1.150 to 1.250), 1.100 expected; CPU, 1 thread)"
     )
-    same = Timed(0.01, Ratio(1.01, 0.98, 1.04), None, ONE)
+    same = Timed(0.01, TimeRatio(1.01, 0.98, 1.04), None, ONE)
     assert not same.is_slower and "(no difference measured (within 4.0 %); CPU" in text.timed(same)
 
 
@@ -223,7 +223,7 @@ def test_command_says_what_it_cannot_reach(run, machine, tmp_path):  # noqa: F81
 
 
 def test_command_warns_of_what_is_slower(run, machine, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(Timer, "_compare", lambda self, small: Ratio(1.1, 1.05, 1.15))
+    monkeypatch.setattr(Timer, "_compare", lambda self, small: TimeRatio(1.1, 1.05, 1.15))
     ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", "--round-to", "auto")
     assert ran.code == 0 and "slower than the original" in ran.err and "SLOWER" in ran.out
 

@@ -15,7 +15,7 @@ from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.report import numbers, text
 from onnxprune.runtime import Setting, paired_timing
 from onnxprune.runtime.bench import Place, bench, feeds_of
-from onnxprune.runtime.paired_timing import SESSIONS, Race, Ratio, race
+from onnxprune.runtime.paired_timing import SESSIONS, Race, TimeRatio, race
 from tests.cli.test_cli import run  # noqa: F401 - a fixture
 from tests.graphs.net import Net
 
@@ -108,8 +108,8 @@ def test_one_session_says_nothing_about_noise():
 
 
 def test_noise_is_not_given_as_a_number():
-    assert text.ratio(Ratio(0.99, 0.97, 1.01)) == "no difference measured (within 3.0 %)"
-    assert text.ratio(Ratio(0.9, 0.88, 0.92)) == "0.900 (0.880 to 0.920)"
+    assert text.ratio(TimeRatio(0.99, 0.97, 1.01)) == "no difference measured (within 3.0 %)"
+    assert text.ratio(TimeRatio(0.9, 0.88, 0.92)) == "0.900 (0.880 to 0.920)"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_bench_of_two_models():
     for timing in (*first.timings, *second.timings):
         assert 0 < timing.median <= timing.p95 and timing.runs >= 6
         assert timing.throughput == timing.batch / timing.median
-    assert first.timings[0].ratio == Ratio(1, 1, 1)
+    assert first.timings[0].ratio == TimeRatio(1, 1, 1)
     assert first.memory is None or 1 << 18 < first.memory < 1 << 30
 
 

@@ -15,7 +15,7 @@ from onnxprune.cost.latency.profile import Profile, profile
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.runtime.bench import Place, entrant, feeds_at, feeds_of
-from onnxprune.runtime.paired_timing import SESSIONS, Ratio, race
+from onnxprune.runtime.paired_timing import SESSIONS, TimeRatio, race
 from onnxprune.runtime.session import CPU
 from onnxprune.typing import Array
 
@@ -43,7 +43,7 @@ class Timed:
     """
 
     before: float
-    ratio: Ratio
+    ratio: TimeRatio
     predicted: float | None
     place: Place
     damage: float | None = None
@@ -73,7 +73,7 @@ class Timer:
     place: Place
     progress: Callable[[str], object] = lambda stage: None
     _known: Prediction | None = field(default=None, repr=False)
-    _last: tuple[Model, Ratio] | None = field(default=None, repr=False)
+    _last: tuple[Model, TimeRatio] | None = field(default=None, repr=False)
     _seen: list[tuple[Array, Profile, float]] = field(default_factory=list, repr=False)
 
     @cached_property
@@ -109,7 +109,7 @@ class Timer:
             self._known = found
         return self._known
 
-    def compared(self, small: Model) -> Ratio:
+    def compared(self, small: Model) -> TimeRatio:
         """How much of the original's time a smaller model takes, measured in turn; once for every model."""
         if self._last is None or self._last[0] is not small:
             self._last = small, self._compare(small)
@@ -129,7 +129,7 @@ class Timer:
         self._seen.append((counts, nodes, self.seconds(small)))
         self._known = self._known.corrected(*self._seen[-1])
 
-    def _compare(self, small: Model) -> Ratio:
+    def _compare(self, small: Model) -> TimeRatio:
         self.progress("timing the smaller model")
         feeds = feeds_at(small, self.place.setting, self.sizes)
         given = [(self.model, self.feeds), (small, feeds)]
