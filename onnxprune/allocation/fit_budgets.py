@@ -15,7 +15,7 @@ from onnxprune.allocation.selection import Goal, Question, Selection, question, 
 from onnxprune.allocation.strategies import Problem, within
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.rewriting import Cut, gone
+from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
@@ -39,7 +39,7 @@ class Finished(Protocol):
         """The smaller model."""
 
     @property
-    def cut(self) -> Cut:
+    def cut(self) -> Removal:
         """The removal, less the groups that failed their proof."""
 
     @property
@@ -108,7 +108,7 @@ def fit(
             return selection
         if any(np.array_equal(selection.counts, other.counts) for other in tried):
             break
-        cut = Cut(groups, gone(groups, selection.removed))
+        cut = Removal(groups, gone(groups, selection.removed))
         try:
             small = rewrite(groups, cut.gone)
         except ModelError:  # the proof finds the group that no node can follow, and rolls it back
@@ -241,12 +241,12 @@ def _is_close(found: Selection, kinds: Mapping[str, BudgetKind]) -> bool:
     return bool(noisy) and found.met and any(_is_near(g) for g in noisy)
 
 
-def reached(goals: tuple[Goal, ...], model: Model, cut: Cut, kinds: Mapping[str, BudgetKind]) -> tuple[Goal, ...]:
+def reached(goals: tuple[Goal, ...], model: Model, cut: Removal, kinds: Mapping[str, BudgetKind]) -> tuple[Goal, ...]:
     """The goals, with what a model has reached."""
     return tuple(_reached(goal, model, cut, kinds[goal.kind]) for goal in goals)
 
 
-def _reached(goal: Goal, model: Model, cut: Cut, kind: BudgetKind) -> Goal:
+def _reached(goal: Goal, model: Model, cut: Removal, kind: BudgetKind) -> Goal:
     if kind.measured is None:
         return goal
     found = replace(goal, reached=kind.measured(model, cut))

@@ -9,7 +9,7 @@ from onnxprune.allocation.amount import BYTES, COUNTS, SECONDS, Unit
 from onnxprune.cost import Widths, counts, functions
 from onnxprune.cost.functions import Measure
 from onnxprune.model import Model, file_size
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.typing import Array
 
 # Relative difference of two measurements of a ratio of times, on a machine that does other things too.
@@ -36,7 +36,7 @@ class BudgetKind:
     label: str
     unit: Unit
     cost: Callable[[Widths], Measure]
-    measured: Callable[[Model, Cut], float] | None = None
+    measured: Callable[[Model, Removal], float] | None = None
     is_timed: bool = False
     noise: float = 0.0
     correct: Callable[[Model, Array], None] | None = None

@@ -13,7 +13,7 @@ from onnxprune.pipelines.prune import Clock, judged_outputs, repaired
 from onnxprune.proof import Verdict
 from onnxprune.proof.bisect import checked
 from onnxprune.recovery import Repair, recover
-from onnxprune.rewriting import Cut, Plan, zeroed
+from onnxprune.rewriting import Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
@@ -73,7 +73,7 @@ def execute(
     if zero:
         return Executed(zeroed(groups, away), groups, None)
     small = rewrite(groups, away)
-    cut = Cut(groups, away)
+    cut = Removal(groups, away)
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     verdict = checked(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None

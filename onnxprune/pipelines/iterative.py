@@ -16,7 +16,7 @@ from onnxprune import criteria
 from onnxprune.allocation import BudgetFitter, Options, named_rows
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.recovery import recover
-from onnxprune.rewriting import Cut, gone, io_changes
+from onnxprune.rewriting import Removal, gone, io_changes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Group, Groups, trace
@@ -54,7 +54,7 @@ def scored(
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")
         part = {g.name: _first(g, scores, removed, step / options.steps) for g in going}
-        cut = Cut(groups, gone(groups, part))
+        cut = Removal(groups, gone(groups, part))
         small = rewrite(groups, cut.gone)
         if runs and recovery.can_act(data=True):
             small, _ = recover.repair(cut, small, runs, recovery, progress=progress)

@@ -23,7 +23,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
-from onnxprune.rewriting import Cut, Plan, io_changes
+from onnxprune.rewriting import Plan, Removal, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session, Walk, entering, rerun
@@ -103,7 +103,7 @@ class _Probe:
         evaluation = self.setting.evaluation
         if step is None:
             return {"value": evaluation.of(self.groups.model)} if evaluation else {}
-        cut = Cut(self.groups, Plan((step,)).removed(self.groups))
+        cut = Removal(self.groups, Plan((step,)).removed(self.groups))
         small = rewrite(self.groups, cut.gone)
         if self.setting.recovery is not None:
             small, _ = recover.repair(cut, small, self.setting.runs, self.setting.recovery)
@@ -134,7 +134,7 @@ class _Probe:
     def _walked(self) -> _Walked:
         return _Walked(self.groups, self.setting)
 
-    def _whole(self, cut: Cut, small: Model) -> Tally:
+    def _whole(self, cut: Removal, small: Model) -> Tally:
         names, wanted = self._outputs
         tally = Tally()
         with Session(small, threads=self.setting.threads) as session:
@@ -143,7 +143,7 @@ class _Probe:
                 tally.add(io_changes.outputs(cut, names, values), found)
         return tally
 
-    def _changed(self, cut: Cut, small: Model, held: Sequence[Run]) -> Tally:
+    def _changed(self, cut: Removal, small: Model, held: Sequence[Run]) -> Tally:
         """Run only what differs from the original."""
         names, wanted = self._outputs
         known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
@@ -161,7 +161,7 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     """
     gone = np.zeros(groups.classes.count, bool)
     gone[group.classes] = True
-    cut = Cut(groups, gone)
+    cut = Removal(groups, gone)
     if io_changes.changes(cut) or io_changes.row_maps(cut):
         return None
     return entering(groups.model, cut.behind, groups.facts.dtypes)

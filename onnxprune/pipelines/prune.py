@@ -26,7 +26,7 @@ from onnxprune.pipelines.train import learn_after
 from onnxprune.proof import Verdict, prove, valid
 from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
 from onnxprune.recovery import Repair, Training, TrainingOptions, data_free, recover
-from onnxprune.rewriting import Cut, Plan, gone
+from onnxprune.rewriting import Plan, Removal, gone
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
@@ -148,7 +148,7 @@ def run(
     return outcome if recovery.train is None else _trained(outcome, made.cut, runs, recovery.train, clock)
 
 
-def _trained(outcome: Outcome, cut: Cut, runs: Sequence[Any], options: TrainingOptions, clock: Clock) -> Outcome:
+def _trained(outcome: Outcome, cut: Removal, runs: Sequence[Any], options: TrainingOptions, clock: Clock) -> Outcome:
     """The outcome with a model that gradient steps brought nearer to the original."""
     with clock("training"):
         model, training = learn_after(cut, outcome.model, runs, options, progress=clock.progress)
@@ -180,7 +180,7 @@ class _Made:
     """
 
     removed: Mapping[str, Array]
-    cut: Cut
+    cut: Removal
     model: Model
     verdict: Verdict | None
     rolled_back: tuple[RolledBack, ...]
@@ -190,13 +190,13 @@ class _Made:
 def _made(
     groups: Groups,
     removed: Mapping[str, Array],
-    mend: Callable[[Cut, Model], tuple[Model, Repair | None]],
+    mend: Callable[[Removal, Model], tuple[Model, Repair | None]],
     clock: Clock,
     proving: Proving | None,
 ) -> _Made:
     """Carry out a selection, prove it and repair it."""
     left, small, verdict, rolled_back = _proven(groups, removed, clock, proving)
-    cut = Cut(groups, gone(groups, left))
+    cut = Removal(groups, gone(groups, left))
     small, repair = mend(cut, small)
     return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, repair=repair)
 
@@ -228,7 +228,7 @@ def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None, run
 
 
 def repaired(
-    cut: Cut,
+    cut: Removal,
     small: Model,
     seen: Groups,
     runs: Sequence[Any],
@@ -249,7 +249,7 @@ def repaired(
 
 
 def judged_outputs(
-    cut: Cut, small: Model, repair: Repair | None, runs: Sequence[Any], *, random: bool
+    cut: Removal, small: Model, repair: Repair | None, runs: Sequence[Any], *, random: bool
 ) -> Agreement | None:
     """Compare the outputs of the smaller model with the original's, after all repair; None without real data."""
     if random:

@@ -24,7 +24,7 @@ from onnxprune.pipelines.prune import Outcome
 from onnxprune.pipelines.search_targets import RISING, QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import recover
-from onnxprune.rewriting import Cut, gone
+from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
@@ -203,7 +203,7 @@ def search(
         place=settings.place,
         progress=progress,
     )
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     # What was searched over is no budget that anybody gave.
     outcome = replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
     return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings, known)
@@ -371,7 +371,7 @@ def prepare(setting: TrialContext) -> Callable[[float], Trial]:
         started = time.perf_counter()
         options = _with_budget(setting.options, settings, share)
         removed = fit_budgets.fit(groups, setting.scores, options).removed
-        cut = Cut(groups, gone(groups, removed))
+        cut = Removal(groups, gone(groups, removed))
         small = rewrite(groups, cut.gone)
         if setting.fitting and settings.recovery.method != "none":
             small, _ = recover.repair(cut, small, setting.fitting, settings.recovery)
@@ -386,7 +386,7 @@ def prepare(setting: TrialContext) -> Callable[[float], Trial]:
     return attempt
 
 
-def _values(cut: Cut, model: Model, setting: TrialContext) -> dict[str, float]:
+def _values(cut: Removal, model: Model, setting: TrialContext) -> dict[str, float]:
     values: dict[str, float] = {}
     if setting.judging:
         found = asdict(agreement(cut, model, setting.judging))

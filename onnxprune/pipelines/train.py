@@ -32,7 +32,7 @@ from onnxprune.recovery import (
     recover,
     teach,
 )
-from onnxprune.rewriting import Cut, io_changes
+from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
 
@@ -128,7 +128,7 @@ def learn(
 
 
 def learn_after(
-    cut: Cut,
+    cut: Removal,
     small: Model,
     runs: Sequence[Feeds],
     options: TrainingOptions,

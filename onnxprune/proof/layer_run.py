@@ -13,7 +13,7 @@ from onnxprune.proof import strength as strengths
 from onnxprune.proof.compare_outputs import differences, magnitude
 from onnxprune.proof.layerwise import Layered
 from onnxprune.proof.strength import Sample, Strength
-from onnxprune.rewriting import Cut, io_changes
+from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session
 
 # About one rounding error, by type, and how often one is drawn.
@@ -25,7 +25,7 @@ NOISE_DRAWS = 3
 class LayerRun:
     """Runs of a pruned model whose layers read the masked original's values."""
 
-    cut: Cut
+    cut: Removal
     feeds: Mapping[str, np.ndarray]
     wanted: Mapping[str, object]
     layered: Layered

@@ -23,7 +23,7 @@ from onnxprune.model.names import Names
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.model.tensors import item_bits
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.tracing import Site
 
 # Bytes of all tensors together that are compared inside.
@@ -67,7 +67,7 @@ class Layers:
         left_out: how many tensors are too large to be compared.
     """
 
-    cut: Cut
+    cut: Removal
     sites: Mapping[str, Site]
     left_out: int = 0
 
@@ -97,7 +97,7 @@ class Layers:
         return {name: node for node in graph.node for name in node.output if name}
 
 
-def layers(cut: Cut, reference: Model, pruned: Model) -> Layers:
+def layers(cut: Removal, reference: Model, pruned: Model) -> Layers:
     """The layers whose results both models have: those that were cut, and those that read what was.
 
     Args:
@@ -128,7 +128,7 @@ def _made(model: Model) -> set[str]:
     return {name for node in model.proto.graph.node for name in node.output if name}
 
 
-def _is_layer(cut: Cut, site: Site) -> bool:
+def _is_layer(cut: Removal, site: Site) -> bool:
     """Whether a node reads a weight that is cut, or contracts or averages over positions that go."""
     inputs, _ = cut.around(site)
 
@@ -141,12 +141,12 @@ def _is_layer(cut: Cut, site: Site) -> bool:
     return any(site.has(s) and site.is_weight(s) and is_cut(s, range(len(x or ()))) for s, x in enumerate(inputs))
 
 
-def _bytes(cut: Cut, name: str) -> int:
+def _bytes(cut: Removal, name: str) -> int:
     facts = cut.groups.facts
     return math.prod(facts.shapes[name]) * item_bits(facts.dtypes[name]) // 8
 
 
-def groups_at(cut: Cut, site: Site, slots: Iterable[int] | None = None) -> set[int]:
+def groups_at(cut: Removal, site: Site, slots: Iterable[int] | None = None) -> set[int]:
     """The groups, by index, that lose units of an input or output of a node; of `slots` only, if these are given."""
     inputs, outputs = cut.around(site)
     chosen = [*inputs, *outputs] if slots is None else [inputs[s] for s in slots]
@@ -167,7 +167,7 @@ def tapped(model: Model, tensors: Sequence[str]) -> Model:
     return replace(model, proto=proto)
 
 
-def layered(cut: Cut, pruned: Model, tensors: Sequence[str]) -> Layered:
+def layered(cut: Removal, pruned: Model, tensors: Sequence[str]) -> Layered:
     """`pruned` with every layer reading the masked original's values, which become inputs.
 
     Args:

@@ -19,7 +19,7 @@ from onnxprune.model import Model
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.model.names import Names
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
@@ -32,7 +32,7 @@ def masked(groups: Groups, gone: Array) -> Model:
     proto.CopyFrom(groups.tracing.model.proto)
     del proto.graph.node[:]
     del proto.graph.value_info[:]
-    build = _Reference(groups, Cut(groups, gone), proto.graph)
+    build = _Reference(groups, Removal(groups, gone), proto.graph)
     sites = groups.tracing.by_output
     for node in groups.tracing.model.proto.graph.node:
         site, rule = sites.get(first_output(node), (None, None))
@@ -52,7 +52,7 @@ def masked(groups: Groups, gone: Array) -> Model:
 @dataclass
 class _Reference:
     groups: Groups
-    cut: Cut
+    cut: Removal
     graph: onnx.GraphProto
     zeros: dict[int, str] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ from onnxprune.proof.masked import masked
 from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
 from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
-from onnxprune.rewriting import Cut, io_changes
+from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session, check_run
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.tracing import Groups
@@ -108,7 +108,7 @@ def check(
     """
     tolerance = tolerance_of(groups)
     checks: list[str] = []
-    cut = Cut(groups, gone)
+    cut = Removal(groups, gone)
     if problem := io_changes.problem(cut, pruned):
         return Verdict(False, math.nan, tolerance, problem)
     changed = io_changes.changes(cut)
@@ -136,7 +136,7 @@ def check(
 class _Proof:
     """A pruned model that is compared with the masked original, both changed in the same way."""
 
-    cut: Cut
+    cut: Removal
     pruned: Model
     feeds: Mapping[str, np.ndarray]
     seed: int

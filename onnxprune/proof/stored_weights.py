@@ -15,7 +15,7 @@ from onnxprune.model import Model
 from onnxprune.model.flatten import flattened, places
 from onnxprune.model.graph import constant_value, first_output
 from onnxprune.proof.layerwise import groups_at
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.typing import Array
 
 
@@ -36,7 +36,7 @@ class Kept:
     groups: tuple[str, ...] = ()
 
 
-def weights(cut: Cut, pruned: Model) -> Kept:
+def weights(cut: Removal, pruned: Model) -> Kept:
     """Compare the weights of all nodes that both models have: same place, output and operator.
 
     A rule may give a node another input where a weight was (sizes that change, packed zero points), under another name;

@@ -14,7 +14,7 @@ from onnxprune.model.graph import constant_value
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.proof.layerwise import Layered
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.typing import Array
 
 # What a sampled weight is multiplied with.
@@ -60,7 +60,7 @@ class Sample:
     reach: frozenset[str]
 
 
-def samples(cut: Cut, pruned: Layered, seed: int) -> list[Sample]:
+def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
     """One weight per group where possible; no two of them reach the same tensor, so that all are wrong in one run."""
     rng = np.random.default_rng([seed, 2])
     candidates, values = _weights_of_groups(cut), _stored(pruned.model)
@@ -82,7 +82,7 @@ def samples(cut: Cut, pruned: Layered, seed: int) -> list[Sample]:
     return found
 
 
-def _weights_of_groups(cut: Cut) -> dict[str, list[str]]:
+def _weights_of_groups(cut: Removal) -> dict[str, list[str]]:
     """Group that loses units -> the weights that it cuts."""
     tracing, groups = cut.groups.tracing, cut.groups.groups
     away = [group for group in groups if cut.gone[group.classes].any()]
@@ -162,7 +162,9 @@ def opened(model: Model, weights: Sequence[Sample]) -> Model:
     return replace(model, proto=proto)
 
 
-def strength(cut: Cut, tried: Sequence[Sample], errors: Mapping[str, float], allowed: Mapping[str, float]) -> Strength:
+def strength(
+    cut: Removal, tried: Sequence[Sample], errors: Mapping[str, float], allowed: Mapping[str, float]
+) -> Strength:
     """What was noticed.
 
     Args:

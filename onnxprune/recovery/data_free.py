@@ -26,7 +26,7 @@ from onnxprune.model.traits import operators_where
 from onnxprune.recovery.fits import METHODS, Method
 from onnxprune.recovery.recover import RecoveryOptions, targets
 from onnxprune.recovery.targets import KeptMask, LayerTarget
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.runtime import resumed
 from onnxprune.tracing import Site
 from onnxprune.tracing.rules.pointwise import BINARY, UNARY
@@ -43,7 +43,7 @@ HOMOGENEOUS = operators_where(lambda traits: traits.homogeneous, "")
 SIMILAR = 0.45
 
 
-def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info) -> Model:
+def repair(cut: Removal, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info) -> Model:
     """Give the layers behind the cut back what the weights say that they lost.
 
     Args:
@@ -64,7 +64,7 @@ def repair(cut: Cut, pruned: Model, method: str, *, progress: Callable[[str], No
     return parameters.finished() if count else pruned
 
 
-def _mend(cut: Cut, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
+def _mend(cut: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
     """Repair one layer; whether there was anything to do."""
     kept = KeptMask.of(cut, target.site, target.old)
     inputs = kept.inputs[kept.groups]
@@ -93,7 +93,7 @@ def _alone(inputs: Array) -> tuple[Array, Array]:
 class WeightMeans:
     """What the weights say of the original's activations."""
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: Removal) -> None:
         """Look at the weights as they act."""
         self._cut = cut
         self._tracing = cut.groups.tracing

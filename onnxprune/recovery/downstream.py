@@ -19,7 +19,7 @@ import onnx
 
 from onnxprune.layers import LinearLayer, Parameters
 from onnxprune.model.traits import TRAITS, operators_where
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 
@@ -65,11 +65,11 @@ class Downstream:
         small = np.abs(self.factor) <= SMALLEST * np.abs(self.factor).max()
         return np.where(small, 0, 1 / np.where(small, 1, self.factor)).astype(np.float32)
 
-    def lost(self, cut: Cut, whole: Array, left: Array) -> Array:
+    def lost(self, cut: Removal, whole: Array, left: Array) -> Array:
         """What the other operand lost, in the scale of the layer's output, from its values in either model."""
         return np.asarray((cut.sliced(whole, self.axes) - left) * self.inverse, np.float32)
 
-    def room(self, cut: Cut, entering: Array) -> tuple[Array, Array]:
+    def room(self, cut: Removal, entering: Array) -> tuple[Array, Array]:
         """How far the layer's output may lie below and above its target, from what enters the activation."""
         value, inverse = cut.sliced(entering, self.axes).astype(np.float32), self.inverse
         below, above = value <= self.low, value >= self.high
@@ -80,7 +80,7 @@ class Downstream:
         return np.minimum(*ends).astype(np.float32), np.maximum(*ends).astype(np.float32)
 
 
-def onward(cut: Cut, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
+def onward(cut: Removal, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
     facts, axes = cut.groups.facts, cut.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)

@@ -22,7 +22,7 @@ from onnxprune.recovery.downstream import onward
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit
 from onnxprune.recovery.training_options import TrainingOptions
-from onnxprune.rewriting import Cut, io_changes
+from onnxprune.rewriting import Removal, io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import Walk, routes_of
@@ -116,7 +116,7 @@ class Repair:
 
 
 def repair(
-    cut: Cut,
+    cut: Removal,
     pruned: Model,
     runs: Sequence[Runs],
     options: RecoveryOptions | None = None,
@@ -146,7 +146,7 @@ def repair(
     options = options or RecoveryOptions()
     if seen is not None and seen is not cut.groups:
         like = rewrite(seen, cut.gone)
-        fitted, done = repair(Cut(seen, cut.gone), like, runs, options, progress=progress)
+        fitted, done = repair(Removal(seen, cut.gone), like, runs, options, progress=progress)
         return bn_matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
@@ -176,7 +176,7 @@ def repair(
     return model if kept else pruned, Repair(tuple(fits), sliced, after, kept, options.method)
 
 
-def judged(cut: Cut, pruned: Model, runs: Sequence[Runs]) -> Agreement:
+def judged(cut: Removal, pruned: Model, runs: Sequence[Runs]) -> Agreement:
     """The agreement of a model that is not repaired, on the samples that a repair would hold out."""
     return agreement(cut, pruned, held_out(runs)[1])
 
@@ -207,7 +207,7 @@ def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence
 # --- what is fitted --------------------------------------------------------------------------------------
 
 
-def targets(cut: Cut, parameters: Parameters, options: RecoveryOptions) -> Iterator[Target]:
+def targets(cut: Removal, parameters: Parameters, options: RecoveryOptions) -> Iterator[Target]:
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     behind = cut.behind
@@ -230,7 +230,7 @@ def targets(cut: Cut, parameters: Parameters, options: RecoveryOptions) -> Itera
                 yield LayerTarget(site, node, old, new, onward(cut, parameters, new) if options.onward else None)
 
 
-def _loses_positions(cut: Cut, norm: Site) -> bool:
+def _loses_positions(cut: Removal, norm: Site) -> bool:
     """Whether the output of a norm shrinks on another axis than that of its channels."""
     rank = len(norm.out_shape())
     axis = NORMS[norm.node.op_type].axis % rank

@@ -13,7 +13,7 @@ from onnxprune.layers import LinearLayer, Parameters
 from onnxprune.layers.parameters import NORMS
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.runtime import resumed
 from onnxprune.tracing import Site
 from onnxprune.typing import Array
@@ -85,7 +85,7 @@ class Target:
         """The tensors of the original and of the pruned model that a fit looks at."""
         raise NotImplementedError
 
-    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """What is to be fitted, with the present parameters."""
         raise NotImplementedError
 
@@ -133,7 +133,7 @@ class KeptMask:
     outputs: Array
 
     @classmethod
-    def of(cls, cut: Cut, site: Site, layer: LinearLayer) -> Self:
+    def of(cls, cut: Removal, site: Site, layer: LinearLayer) -> Self:
         """What `cut` leaves of the weight."""
         shape = site.shape(layer.weight)
         mask = cut.mask(shape, site.labels(layer.weight))
@@ -141,7 +141,7 @@ class KeptMask:
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
 
-def _lost(cut: Cut, tensor: str) -> tuple[str, ...]:
+def _lost(cut: Removal, tensor: str) -> tuple[str, ...]:
     """The groups whose units a tensor lost."""
     groups, labels = cut.groups, cut.groups.tracing.axes.get(tensor, ())
     gone = [line[cut.removed(line)] for line in labels]
@@ -176,7 +176,7 @@ class LayerTarget(Target):
         other, entering = (self.onward.other, self.onward.entering) if self.onward else ("", "")
         return [n for n in (self.old.input, other, entering) if n], [n for n in (self.new.input, other) if n]
 
-    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
         old, new, name = self.old, self.new, self.node.input[self.new.weight]
         now = parameters.value(name)
@@ -208,7 +208,7 @@ class LayerTarget(Target):
         return LayerFit(method, sliced, full.astype(np.float64), shifted, rows, channels, write, groups)
 
     def _aim(
-        self, cut: Cut, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
+        self, cut: Removal, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
     ) -> tuple[Array, tuple[Array, Array] | None]:
         """The outputs to aim at, from those of the original, and how far others may lie from them."""
         onward = self.onward
@@ -234,7 +234,7 @@ class NormTarget(Target):
         """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
         return [self.site.node.output[0]], [self.node.input[0]]
 
-    def task(self, cut: Cut, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Scale and bias, as factors of and additions to what they are."""
         own, shape = parameters.scale_and_bias(self.node), self.site.out_shape()
         assert own is not None

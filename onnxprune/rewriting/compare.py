@@ -10,7 +10,7 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course, Route
 from onnxprune.model.telling_tensors import last_floats
 from onnxprune.rewriting import io_changes
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.removal import Removal
 from onnxprune.runtime import Session, resumed, routes_of
 from onnxprune.runtime.agreement import Agreement, Tally
 from onnxprune.typing import Array
@@ -18,7 +18,7 @@ from onnxprune.typing import Array
 Runs = Sequence[Mapping[str, Array]]
 
 
-def agreement(cut: Cut, other: Model, runs: Runs) -> Agreement:
+def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
     """Compare the original with what `cut` makes of it on `runs`, inputs for the original.
 
     Outputs that are ids are judged by the last floats before them.
@@ -34,7 +34,7 @@ def agreement(cut: Cut, other: Model, runs: Runs) -> Agreement:
     return tally.agreement()
 
 
-def _before_ids(cut: Cut, other: Model, runs: Runs) -> Iterator[tuple[list[Any], list[Any]]]:
+def _before_ids(cut: Removal, other: Model, runs: Runs) -> Iterator[tuple[list[Any], list[Any]]]:
     """The last floats before outputs that are ids, in both models, run by run; none where all outputs are floats."""
     original = cut.groups.tracing.model
     names = last_floats(original.proto.graph, cut.groups.facts.dtypes)

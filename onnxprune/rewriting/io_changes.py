@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.removal import Removal
 from onnxprune.tracing.labels import Axes
 
 
@@ -34,7 +34,7 @@ class Change:
     after: int
 
 
-def changes(cut: Cut) -> tuple[Change, ...]:
+def changes(cut: Removal) -> tuple[Change, ...]:
     """The axes of inputs and outputs that shrink, defaults last."""
     graph, stored = cut.groups.model.proto.graph, cut.groups.model.stored
     inputs = [v for v in graph.input if v.name not in stored]
@@ -51,7 +51,7 @@ def changes(cut: Cut) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _labels(cut: Cut, name: str) -> Axes | None:
+def _labels(cut: Removal, name: str) -> Axes | None:
     """The labels of an input or output; of a stored one that is un-shared, those of the copy that keeps its name."""
     tracing = cut.groups.tracing
     if name not in tracing.unshared or tracing.has_whole_use(name):
@@ -76,7 +76,7 @@ class RowMap:
     kept: tuple[int, ...]
 
 
-def row_maps(cut: Cut) -> tuple[RowMap, ...]:
+def row_maps(cut: Removal) -> tuple[RowMap, ...]:
     """The new numbers of all rows that could be named, by name."""
     tracing = cut.groups.tracing
     found = []
@@ -90,7 +90,7 @@ def row_maps(cut: Cut) -> tuple[RowMap, ...]:
     return tuple(found)
 
 
-def in_range(cut: Cut, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def in_range(cut: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same inputs with ids of kept rows only: each id that is gone is replaced by a kept one."""
     found = dict(original)
     for table in row_maps(cut):
@@ -102,7 +102,7 @@ def in_range(cut: Cut, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     return found
 
 
-def feeds(cut: Cut, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def feeds(cut: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Inputs for the smaller model: those of the original, without the positions that are gone and with new ids.
 
     Raises:
@@ -120,12 +120,12 @@ def feeds(cut: Cut, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     return found
 
 
-def outputs(cut: Cut, names: Sequence[str], original: Sequence[Any]) -> list[Any]:
+def outputs(cut: Removal, names: Sequence[str], original: Sequence[Any]) -> list[Any]:
     """What the smaller model must give: the original's outputs, without the positions that are gone."""
     return [_remaining(cut, name, value) for name, value in zip(names, original, strict=True)]
 
 
-def _remaining(cut: Cut, name: str, value: Any) -> Any:
+def _remaining(cut: Removal, name: str, value: Any) -> Any:
     axes = cut.groups.tracing.axes.get(name)
     if axes is None or not any(cut.removed(labels).any() for labels in axes):
         return value
@@ -133,7 +133,7 @@ def _remaining(cut: Cut, name: str, value: Any) -> Any:
     return cut.sliced(value, axes)
 
 
-def problem(cut: Cut, pruned: Model) -> str:
+def problem(cut: Removal, pruned: Model) -> str:
     """What is wrong with the inputs and outputs that `pruned` declares; empty if nothing is."""
     shrunk = {("output" if c.kind == "output" else "input", c.name, c.axis): c for c in changes(cut)}
     for kind in ("input", "output"):

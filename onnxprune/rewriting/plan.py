@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.rewriting import plan_json
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.removal import Removal
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
@@ -109,7 +109,7 @@ class Plan:
         A constant that several nodes share and that they cut differently has an entry per use, `name@output:slot`.
         """
         groups = self.trace(load(source))
-        return Cut(groups, self.removed(groups)).masks()
+        return Removal(groups, self.removed(groups)).masks()
 
     def trace(self, model: Model) -> Groups:
         """Trace `model` in the way in which the plan was made."""
@@ -167,7 +167,7 @@ def make(
 
 def _detailed(plan: Plan, groups: Groups) -> Plan:
     """The plan with all that a reader, or another machine, wants to know."""
-    cut = Cut(groups, plan.removed(groups))
+    cut = Removal(groups, plan.removed(groups))
     known = {group.name: (index, group) for index, group in enumerate(groups.groups)}
     steps = []
     for step in plan.steps:

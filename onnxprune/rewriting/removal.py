@@ -20,7 +20,7 @@ from onnxprune.typing import Array, Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class Removal:
     """What goes, seen from every tensor.
 
     Attributes:

@@ -17,7 +17,7 @@ from onnxprune.model.flatten import closed, settle
 from onnxprune.model.graph import captured, first_output, remove_dead
 from onnxprune.model.names import Names
 from onnxprune.model.protos import copy_except
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.removal import Removal
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
@@ -33,10 +33,10 @@ def rewrite(groups: Groups, gone: Array) -> Model:
     Weights of a model with external data stay on disk and are sliced when they are written. Everything that does
     not shrink comes out as it went in.
     """
-    return nested(rewritten(Cut(groups, gone)))
+    return nested(rewritten(Removal(groups, gone)))
 
 
-def rewritten(cut: Cut) -> Model:
+def rewritten(cut: Removal) -> Model:
     """The smaller model with its bodies laid out flat, as they were traced; not tidied up yet."""
     return Rewriting(cut.groups.tracing.model, cut).run()
 
@@ -69,7 +69,7 @@ class Rewriting:
     """Builds the new graph, part by part."""
 
     model: Model
-    cut: Cut
+    cut: Removal
     values: dict[str, Callable[[], Array]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 

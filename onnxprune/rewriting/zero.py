@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model import Model
-from onnxprune.rewriting.removal import Cut
+from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.rewrite import Rewriting, Versions, nested
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes
@@ -17,7 +17,7 @@ from onnxprune.typing import Array, Shape
 
 
 def zeroed(groups: Groups, gone: Array) -> Model:
-    """Set the weights of removed units to zero: those that `Cut.masks` names.
+    """Set the weights of removed units to zero: those that `Removal.masks` names.
 
     A constant that several nodes share and that they cut differently gets a copy per use.
 
@@ -28,7 +28,7 @@ def zeroed(groups: Groups, gone: Array) -> Model:
     Returns:
         The model in its original size.
     """
-    return nested(_Zeroing(groups.tracing.model, Cut(groups, gone)).run(), tidied=False)
+    return nested(_Zeroing(groups.tracing.model, Removal(groups, gone)).run(), tidied=False)
 
 
 class _Zeroing(Rewriting):

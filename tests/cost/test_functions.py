@@ -16,7 +16,7 @@ from onnxprune.cost import counts as cost
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.criteria import score
 from onnxprune.model import Model, file_size, load, save
-from onnxprune.rewriting import Cut, gone
+from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
@@ -31,11 +31,11 @@ def widths_of(groups: Groups) -> Widths:
     return Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
 
 
-def cut_of(widths: Widths, counts: Array) -> Cut:
+def cut_of(widths: Widths, counts: Array) -> Removal:
     removed = {
         g.name: widths.order[g.name][:n].reshape(-1) for g, n in zip(widths.groups.groups, counts, strict=True) if n
     }
-    return Cut(widths.groups, gone(widths.groups, removed))
+    return Removal(widths.groups, gone(widths.groups, removed))
 
 
 def drawn(widths: Widths, seed: int) -> Array:

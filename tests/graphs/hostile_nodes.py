@@ -19,7 +19,7 @@ from onnxprune.cost.counts import of_trace
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
 from onnxprune.proof.masked import masked
-from onnxprune.rewriting import Cut, zeroed
+from onnxprune.rewriting import Removal, zeroed
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 
@@ -153,7 +153,7 @@ def survives(proto: onnx.ModelProto) -> Groups | None:
         for group in groups.groups:
             away = np.zeros(groups.classes.count, bool)
             away[np.concatenate([cell[: len(cell) // group.units] for cell in group.cells])] = True
-            of_trace(groups.tracing, rewrite(groups, away), Cut(groups, away).size)
+            of_trace(groups.tracing, rewrite(groups, away), Removal(groups, away).size)
             masked(groups, away)
             zeroed(groups, away)
     except OnnxPruneError:

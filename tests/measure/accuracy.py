@@ -23,7 +23,7 @@ from onnxprune.allocation.fit_budgets import fit
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
 from onnxprune.recovery import data_free, recover
-from onnxprune.rewriting import Cut, gone
+from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
 from tests.graphs import shared
@@ -32,7 +32,7 @@ from tests.measure import labelled
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
 
 
-def repaired(cut: Cut, small: Model, runs: Sequence[recover.Runs], seen: Groups, method: str) -> Model:
+def repaired(cut: Removal, small: Model, runs: Sequence[recover.Runs], seen: Groups, method: str) -> Model:
     """The model after a repair, with data or without."""
     if method == "none":
         return small
@@ -55,7 +55,7 @@ def rows(name: str, given: argparse.Namespace) -> None:
         scores = criteria.score(seen, criterion, 0, runs)
         for allocation, share in itertools.product(given.allocation.split(","), map(float, given.removed.split(","))):
             chosen = fit(groups, scores, Options(criterion=criterion, allocation=allocation, macs=f"{100 - share}%"))
-            goal, cut = chosen.goals[0], Cut(groups, gone(groups, chosen.removed))
+            goal, cut = chosen.goals[0], Removal(groups, gone(groups, chosen.removed))
             small = rewrite(groups, cut.gone)
             for method in given.recover.split(","):
                 start = time.perf_counter()

@@ -28,7 +28,7 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.proof import layerwise, prove
 from onnxprune.proof.compare_outputs import difference
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.rewriting.io_changes import feeds, in_range
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
@@ -61,7 +61,7 @@ def spoiled(outcome: api.Outcome, kind: str, rng: np.random.Generator) -> Model 
     """The smaller model with one weight that is wrong; None where none of this kind can be."""
     proto = onnx.ModelProto()
     proto.CopyFrom(outcome.model.proto)
-    masks = Cut(outcome.groups, outcome.plan.removed(outcome.groups)).masks()
+    masks = Removal(outcome.groups, outcome.plan.removed(outcome.groups)).masks()
     before = {t.name: tuple(t.dims) for t in outcome.groups.tracing.model.proto.graph.initializer}
     floats = [t for t in proto.graph.initializer if numpy_helper.to_array(t).dtype.kind == "f" and 0 not in t.dims]
     for index in rng.permutation(len(floats))[:20]:
@@ -93,7 +93,7 @@ def spoiled(outcome: api.Outcome, kind: str, rng: np.random.Generator) -> Model 
 def is_seen_inside(outcome: api.Outcome, bad: Model) -> bool:
     """Whether any tensor of the main graph changes on the proof's inputs."""
     groups, values = outcome.groups, []
-    cut = Cut(groups, outcome.plan.removed(groups))
+    cut = Removal(groups, outcome.plan.removed(groups))
     given = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(0))
     given = feeds(cut, in_range(cut, given))
     for model in (outcome.model, bad):

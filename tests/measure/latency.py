@@ -27,7 +27,7 @@ from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.recovery import recover
-from onnxprune.rewriting import Cut, gone
+from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting, paired_timing
@@ -88,8 +88,8 @@ class Subject:
         found = self.prediction
         return found.total(np.array(counts, np.int64)) / found.total(np.zeros(len(counts), np.int64))
 
-    def cut(self, removed: Mapping[str, Array]) -> Cut:
-        return Cut(self.groups, gone(self.groups, removed))
+    def cut(self, removed: Mapping[str, Array]) -> Removal:
+        return Removal(self.groups, gone(self.groups, removed))
 
     def damage(self, removed: Mapping[str, Array], small: Model) -> float:
         """Signal to noise in dB of the outputs of the repaired model, on inputs that nothing has seen."""

@@ -25,7 +25,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Curve, Point, Sensitivity, sensitivity_report
 from onnxprune.pipelines.sensitivity import SensitivityConfig, measure
-from onnxprune.rewriting import Cut, gone
+from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import trace
@@ -78,7 +78,7 @@ def test_a_value_is_the_agreement_of_the_model_that_prune_makes():
     runs = read(DATA, model, samples=32)
     for curve in found.curves:
         outcome = run(model, Options(ratio=0.5, criterion="l2", only=[curve.group]), verify=False)
-        cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+        cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
         wanted = agreement(cut, outcome.model, runs)
         point = curve.at(0.5)
         assert point.values["error"] == pytest.approx(wanted.error, rel=1e-4)
@@ -298,7 +298,7 @@ def test_fronts_are_in_front_of_what_changes():
     for group in groups.groups:
         front = frontier(groups, group)
         away = gone(groups, {group.name: np.arange(len(group.classes) // 2)})
-        small, cut = rewrite(groups, away), Cut(groups, away)
+        small, cut = rewrite(groups, away), Removal(groups, away)
         assert front and cut.behind.isdisjoint(front)
         nodes = Course(small, {}).before([o.name for o in small.proto.graph.output], front)
         assert {o for i in nodes for o in small.proto.graph.node[i].output}.isdisjoint(front)

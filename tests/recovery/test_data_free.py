@@ -18,7 +18,7 @@ from onnxprune.cli import main
 from onnxprune.model import Model, load, to_proto
 from onnxprune.recovery import METHODS, data_free
 from onnxprune.recovery.recover import RecoveryOptions as Recovery
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.runtime import Session
 from onnxprune.tracing import Groups
 from tests.graphs.net import Net
@@ -131,7 +131,7 @@ def test_a_sum_of_branches_has_the_mean_of_independent_ones():
     total = net.add("Relu", net.add("Add", net.add("Relu", one), two))
     net.output(net.add("Conv", total, net.weight(5, WIDTH, 1, 1)))
     outcome = api.run(net.model(), Options())
-    known = data_free.WeightMeans(Cut(outcome.groups, outcome.plan.removed(outcome.groups)))
+    known = data_free.WeightMeans(Removal(outcome.groups, outcome.plan.removed(outcome.groups)))
     norms = {n.output[0]: n for n in net.nodes if n.op_type == "BatchNormalization"}
     values = {t.name: numpy_helper.to_array(t) for t in net.weights}
     drawn = []
@@ -211,7 +211,7 @@ def test_nothing_is_done_where_nothing_is_known(first: Callable[[Net], str], act
     net = Net()
     net.output(net.add("Conv", net.add(activation, first(net)), net.weight(5, 8, 1, 1)))
     outcome = api.run(net.model(), Options(criterion=in_order))
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     told: list[str] = []
     assert data_free.repair(cut, outcome.model, method, progress=told.append) is outcome.model
     assert told == ["repaired from the weights alone: 0 of 1 layers"]

@@ -22,7 +22,7 @@ from onnxprune.recovery import fits, recover
 from onnxprune.recovery.downstream import onward
 from onnxprune.report import data as report
 from onnxprune.report import text
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.runtime.random_inputs import random_feeds
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -110,7 +110,7 @@ def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
     model, data = redundant("Gemm", bias=True)
     source = load(model)
     outcome = api.run(source, Options())
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
 
     def worse(evidence):
         return -evidence.sliced, np.ones(evidence.sliced.shape[::2])
@@ -175,7 +175,7 @@ def test_every_method_lowers_the_error(method: str):
     model, data = redundant("Conv", bias=True)
     source = load(model)
     outcome = api.run(source, Options())
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(data, 16)]
     _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method=method))
     assert repair.kept and repair.after.error < repair.before.error
@@ -191,7 +191,7 @@ def test_a_constant_channel_goes_without_loss_by_its_bias_alone():
     nodes = [helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]), helper.make_node("Relu", ["h"], ["r"])]
     model = net([*nodes, helper.make_node("Gemm", ["r", "w2"], ["y"])], weights, ["n", 6])
     outcome = api.run(load(model), Options(criterion=lambda groups, _: np.arange(groups.classes.count, dtype=float)))
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     assert not cut.masks()["w1"][:, :2].any()
     runs = [{"x": rng.standard_normal((8, 6)).astype(np.float32)} for _ in range(8)]
     _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="bias"))
@@ -203,7 +203,7 @@ def test_norms_get_the_deviation_back_that_their_outputs_had():
     groups = api.trace_model(source)
     runs = [random_feeds(source, groups.facts, np.random.default_rng(i)) for i in range(10)]
     outcome = api.run(source, Options(ratio=0.3), sizes=dict(groups.facts.sizes))
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
     assert repair.fits and any(fit.kept and fit.after < fit.before for fit in repair.fits)
 
@@ -225,7 +225,7 @@ def test_every_norm_is_fitted_to_what_those_before_it_then_give():
         net([*nodes, helper.make_node("MatMul", ["r3", "w"], ["y"])], weights | {"w": weights["w1"]}, ["n", 12])
     )
     outcome = api.run(source, Options(ratio=0.4))
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(rng.standard_normal((1024, 12)).astype(np.float32), 32)]
     mended, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
     assert repair.kept and [fit.kept for fit in repair.fits[1:]] == [True, True]  # no input of the first is gone
@@ -266,7 +266,7 @@ def test_a_branch_makes_up_for_what_the_stream_lost(activation: str, scaled: boo
     model, data = residual(activation=activation, scaled=scaled)
     source = load(model)
     outcome = api.run(source, Options())
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(data, 16)]
     errors = {}
     for looks in (False, True):
@@ -281,7 +281,7 @@ def test_outputs_in_the_room_are_as_good():
     model, _ = residual(activation="Clip", scaled=True)
     source = load(model)
     outcome = api.run(source, Options())
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     parameters = Parameters(outcome.model)
     (site,) = [s for s, _ in outcome.groups.tracing.sites if s.node.output[0] == "m2"]
     (node,) = [n for n in parameters.proto.graph.node if n.output[0] == "m2"]

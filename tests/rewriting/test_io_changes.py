@@ -12,7 +12,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.proof import valid
 from onnxprune.report import data, text
-from onnxprune.rewriting import Cut, Plan, io_changes
+from onnxprune.rewriting import Plan, Removal, io_changes
 from tests.graphs.net import Net, feeds_of, group_of, prune, run, shapes_of, with_arrays
 
 
@@ -60,7 +60,7 @@ def check_against_zeroed(proto: onnx.ModelProto, outcome: api.Outcome) -> None:
     masks = outcome.plan.masks(proto)
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     zeroed = with_arrays(proto, {n: np.where(m, arrays[n], 0).astype(arrays[n].dtype) for n, m in masks.items()})
-    cut = Cut(outcome.groups, outcome.plan.removed(outcome.groups))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     feeds = feeds_of(proto)
     names = [o.name for o in proto.graph.output]
     wanted = io_changes.outputs(cut, names, list(run(zeroed, feeds=feeds).values()))

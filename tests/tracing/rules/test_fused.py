@@ -12,7 +12,7 @@ from onnx import helper
 from onnxprune import api
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.masked import masked
-from onnxprune.rewriting import Cut
+from onnxprune.rewriting import Removal
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs.net import FLOAT, INT32, Net, group_of, prune, reasons_for, run, shapes_of
 from tests.graphs.sandwich import Case, check_case, parameters
@@ -361,7 +361,7 @@ def test_rows_of_a_gate(fusion: int, pairs: list[int]) -> None:
     assert group.units == 6
     gone = np.zeros(groups.classes.count, bool)
     gone[group.cells[0][0]] = True
-    masks = Cut(groups, gone).masks()
+    masks = Removal(groups, gone).masks()
     assert np.flatnonzero(~masks["first"][0, :, 0]).tolist() == pairs
     if not fusion:
         assert np.flatnonzero(~masks["third"][0, :, 0]).tolist() == [0]
