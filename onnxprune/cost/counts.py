@@ -17,7 +17,7 @@ from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import infer
 from onnxprune.tracing import Site, TraceResult, batch_size
-from onnxprune.tracing.labels import Axes, Ledger
+from onnxprune.tracing.labels import Axes, Constraints
 from onnxprune.tracing.rules.registry import Product
 from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array, Shape
@@ -68,7 +68,7 @@ Remaining = Callable[[Array, int, int], int]
 def of(model: Model, sizes: Mapping[str, int] | None = None) -> Cost:
     """The cost of `model` for one sample; symbolic dims take the defaults that a trace gives them, or `sizes`."""
     model = flattened(inlined(model))
-    tracing, _ = Tracer(model, infer(model, sizes), Ledger()).run()
+    tracing, _ = Tracer(model, infer(model, sizes), Constraints()).run()
     return of_trace(tracing, model)
 
 

@@ -20,7 +20,7 @@ from onnxprune.model.tensors import tensors
 from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.describe import describe, elements_of, parameters_of
 from onnxprune.tracing.group import Group
-from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Ledger
+from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Constraints
 from onnxprune.tracing.partition import form
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.tracing.tracer import Tracer
@@ -114,9 +114,9 @@ def trace(
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()
     opened = _io_axes(model, facts) if allow_io_changes else frozenset()
-    tracer = Tracer(model, facts, Ledger(), opened, frozenset(rows))
+    tracer = Tracer(model, facts, Constraints(), opened, frozenset(rows))
     for _ in range(MAX_RETRACES):
-        tracer = tracer.again(Ledger(policy, longest=longest), opened)
+        tracer = tracer.again(Constraints(policy, longest=longest), opened)
         tracing, classes = tracer.run()
         attention.update(tracing.ledger.heads)
         parts, classes = form(tracing, classes)
@@ -177,7 +177,7 @@ def _io_axes(model: Model, facts: Facts) -> frozenset[tuple[str, int]]:
 
 def _revise(
     policy: Mapping[tuple[str, int], int],
-    ledger: Ledger,
+    ledger: Constraints,
     classes: Classes,
     attention: AbstractSet[tuple[str, int]],
     *,
@@ -199,7 +199,7 @@ def _revise(
     return revised
 
 
-def _head_classes(ledger: Ledger, classes: Classes, attention: frozenset[tuple[str, int]]) -> dict[str, Array]:
+def _head_classes(ledger: Constraints, classes: Classes, attention: frozenset[tuple[str, int]]) -> dict[str, Array]:
     """Classes of attention splits, by kind of unit."""
     found: dict[str, list[Array]] = {"head": [], "head dim": []}
     for choice in ledger.choices:

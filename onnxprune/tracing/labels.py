@@ -71,7 +71,7 @@ class Choice:
 
 
 @dataclass
-class Ledger:
+class Constraints:
     """Everything that one trace of a graph says about its labels.
 
     Attributes:

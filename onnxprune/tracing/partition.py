@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.tracing.labels import Classes, Ledger, Reason, components, distinct
+from onnxprune.tracing.labels import Classes, Constraints, Reason, components, distinct
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 
@@ -128,7 +128,7 @@ def _without_proportion(members: Array, cell: Array, link: Array) -> Array:
     return bad
 
 
-def _with_fixes(classes: Classes, bad: Array, ledger: Ledger) -> Classes:
+def _with_fixes(classes: Classes, bad: Array, ledger: Constraints) -> Classes:
     reason = -1 - int(ledger.barrier(UNBALANCED)[0])
     fixes = np.concatenate([classes.fixes, np.stack([bad, np.full_like(bad, reason)], axis=1)])
     return Classes(classes.of, classes.count, fixes, classes.balances)

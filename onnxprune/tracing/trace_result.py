@@ -14,7 +14,7 @@ import onnx
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.model.traits import divisors
 from onnxprune.tracing.graph_index import Wiring
-from onnxprune.tracing.labels import Axes, Classes, Ledger, Reason
+from onnxprune.tracing.labels import Axes, Classes, Constraints, Reason
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.site import COMPUTED as COMPUTED_INDEX
@@ -46,7 +46,7 @@ class TraceResult(Wiring, LabelState):
         fed: first output of an If -> branch -> how many runs of the given data take it; empty without data.
     """
 
-    ledger: Ledger
+    ledger: Constraints
     opened: AbstractSet[tuple[str, int]] = frozenset()
     rows: AbstractSet[str] = frozenset()
     axes: dict[str, Axes] = field(default_factory=dict)

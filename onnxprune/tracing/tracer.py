@@ -12,7 +12,7 @@ import onnx
 from onnxprune.model import control_flow
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.tracing.graph_index import GRAPH_FACTS
-from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Ledger, Reason, as_field
+from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Constraints, Reason, as_field
 from onnxprune.tracing.rules import find
 from onnxprune.tracing.rules.ask import ask
 from onnxprune.tracing.rules.attributes import Unsupported
@@ -41,7 +41,7 @@ class Tracer(TraceResult):
     read: set[tuple[str, int]] = field(default_factory=set)
     shapeless: dict[str, Reason] = field(default_factory=dict)
 
-    def again(self, ledger: Ledger, opened: AbstractSet[tuple[str, int]]) -> Tracer:
+    def again(self, ledger: Constraints, opened: AbstractSet[tuple[str, int]]) -> Tracer:
         """A blank trace of the same graph under other policies; what the graph itself says is looked up once."""
         other = Tracer(self.model, self.facts, ledger, opened, self.rows)
         vars(other).update((name, found) for name, found in vars(self).items() if name in GRAPH_FACTS)

@@ -18,7 +18,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model import inline, load, validate
 from onnxprune.model.shapes.symbols import dims_of
 from onnxprune.runtime import Session
-from onnxprune.tracing.labels import Ledger
+from onnxprune.tracing.labels import Constraints
 from onnxprune.tracing.rules.ask import CONTRADICTION
 from tests.cli.test_cli import MODELS, Run, run
 from tests.graphs import mutations
@@ -125,7 +125,7 @@ def test_a_contradiction_is_a_barrier() -> None:
 
 
 def test_ties_that_do_not_fit() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     with pytest.raises(ValueError, match="broadcast"):
         ledger.tie(ledger.fresh("a", 0, 3), ledger.fresh("b", 0, 4))
     with pytest.raises(ValueError, match="too long to follow"):

@@ -32,7 +32,7 @@ from onnxprune.proof.masked import masked
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
 from onnxprune.tracing.describe import describe
-from onnxprune.tracing.labels import Ledger
+from onnxprune.tracing.labels import Constraints
 from onnxprune.tracing.partition import form
 from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array
@@ -305,7 +305,7 @@ def policies(groups: Groups) -> Iterator[Groups]:
 
 def _traced(groups: Groups, wanted: dict[Any, int]) -> Groups:
     """The groups of the same model under another policy."""
-    tracer = Tracer(groups.tracing.model, groups.facts, Ledger({**groups.policy, **wanted}))
+    tracer = Tracer(groups.tracing.model, groups.facts, Constraints({**groups.policy, **wanted}))
     tracing, classes = tracer.run()
     parts, classes = form(tracing, classes)
     return Groups(groups.model, describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.tracing.labels import (
-    Ledger,
+    Constraints,
     Reason,
     as_field,
     as_line,
@@ -53,14 +53,14 @@ def test_components_of_nothing() -> None:
 
 
 def test_fresh_labels_follow_each_other() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     assert ledger.fresh("w", 0, 3).tolist() == [0, 1, 2]
     assert ledger.fresh("v", 1, 2).tolist() == [3, 4]
     assert [(o.tensor, o.axis, o.size, o.first) for o in ledger.owners] == [("w", 0, 3, 0), ("v", 1, 2, 3)]
 
 
 def test_a_reason_is_one_barrier() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     wall = ledger.barrier(WALL)
     assert wall is ledger.barrier(Reason("wall", "node", "Op"))
     assert is_barrier(wall)
@@ -69,19 +69,19 @@ def test_a_reason_is_one_barrier() -> None:
 
 
 def test_solving_without_ties() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     ledger.fresh("w", 0, 3)
     classes = ledger.solve()
     assert (classes.count, classes.of.tolist(), classes.free.tolist()) == (3, [0, 1, 2], [True] * 3)
 
 
 def test_solving_nothing() -> None:
-    classes = Ledger().solve()
+    classes = Constraints().solve()
     assert (classes.count, len(classes.of), len(classes.fixes)) == (0, 0, 0)
 
 
 def test_ties_join_and_barriers_fix() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     a, b, c = (ledger.fresh(name, 0, 3) for name in "abc")
     ledger.tie(a, b)
     ledger.tie(b[:1], c[:1])
@@ -98,7 +98,7 @@ def test_ties_join_and_barriers_fix() -> None:
 
 
 def test_a_tie_broadcasts() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     line, field = ledger.fresh("line", 0, 2), ledger.fresh("field", 0, 6).reshape(3, 2)
     ledger.tie(line, field)
     classes = ledger.solve()
@@ -107,7 +107,7 @@ def test_a_tie_broadcasts() -> None:
 
 
 def test_a_tie_to_a_barrier_fixes_all() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     line = ledger.fresh("w", 0, 4)
     ledger.tie(line, ledger.barrier(WALL))
     assert not ledger.solve().free.any()
@@ -115,7 +115,7 @@ def test_a_tie_to_a_barrier_fixes_all() -> None:
 
 def test_barriers_inside_a_line_fix_only_their_partners() -> None:
     """Concatenation and padding put barriers beside labels."""
-    ledger = Ledger()
+    ledger = Constraints()
     line = ledger.fresh("w", 0, 4)
     mixed = np.concatenate([ledger.barrier(WALL), ledger.fresh("v", 0, 2), ledger.barrier(FENCE)])
     ledger.tie(line, mixed)
@@ -125,14 +125,14 @@ def test_barriers_inside_a_line_fix_only_their_partners() -> None:
 
 
 def test_barriers_tied_to_each_other_are_nothing() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     ledger.tie(ledger.barrier(WALL), ledger.barrier(FENCE))
     ledger.fix(ledger.barrier(WALL), FENCE)
     assert len(ledger.solve().fixes) == 0
 
 
 def test_a_class_keeps_every_reason() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     line = ledger.fresh("w", 0, 1)
     for reason in (WALL, FENCE, WALL):
         ledger.fix(line, reason)
@@ -141,7 +141,7 @@ def test_a_class_keeps_every_reason() -> None:
 
 def test_balances_are_per_row_and_per_shape() -> None:
     """The same labels as 2 x 6 and as 3 x 4 are two constraints."""
-    ledger = Ledger()
+    ledger = Constraints()
     line = ledger.fresh("w", 0, 12)
     ledger.balance(line.reshape(2, 6), 1)
     ledger.balance(line.reshape(2, 6), 1)
@@ -151,7 +151,7 @@ def test_balances_are_per_row_and_per_shape() -> None:
 
 
 def test_a_barrier_in_a_balanced_row_is_a_position_that_stays() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     rows = np.stack([ledger.fresh("w", 0, 2), np.concatenate([ledger.fresh("v", 0, 1), ledger.barrier(WALL)])])
     ledger.balance(rows, 1)
     (found,) = ledger.solve().balances
@@ -160,14 +160,14 @@ def test_a_barrier_in_a_balanced_row_is_a_position_that_stays() -> None:
 
 def test_choosing_follows_the_policy() -> None:
     labels = np.arange(6, dtype=np.int32).reshape(2, 3)
-    assert Ledger().choose(("node", 1), labels, (0, 1)) == 1
-    ledger = Ledger({("node", 1): 0})
+    assert Constraints().choose(("node", 1), labels, (0, 1)) == 1
+    ledger = Constraints({("node", 1): 0})
     assert ledger.choose(("node", 1), labels, (0, 1)) == 0
     assert ledger.choices[0].taken == 0
 
 
 def test_a_row_remembers_its_split() -> None:
-    ledger = Ledger()
+    ledger = Constraints()
     line = ledger.row(("node", 1), 0, WALL)
     assert ledger.row_of(line) == (("node", 1), 0)
     assert ledger.row_of(ledger.barrier(FENCE)) is None

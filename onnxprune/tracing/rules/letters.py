@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.tracing.labels import Axes, Ledger, Reason, as_field, as_line, is_barrier
+from onnxprune.tracing.labels import Axes, Constraints, Reason, as_field, as_line, is_barrier
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.site import Letter, Reading, Site
 from onnxprune.typing import Array
@@ -168,7 +168,7 @@ def _weight(entry: _Entry) -> tuple[bool, int, int]:
     return (not is_barrier(entry.labels), entry.labels.ndim > 1, entry.labels.size)
 
 
-def _tie(ledger: Ledger, one: _Entry, other: _Entry) -> None:
+def _tie(ledger: Constraints, one: _Entry, other: _Entry) -> None:
     if one.labels is other.labels and one.letters == other.letters:
         return
     if one.labels.ndim == 1 and other.labels.ndim == 1:

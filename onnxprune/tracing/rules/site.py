@@ -12,7 +12,7 @@ import onnx
 
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.shapes.polynomials import Dims
-from onnxprune.tracing.labels import Axes, Ledger, Reason
+from onnxprune.tracing.labels import Axes, Constraints, Reason
 from onnxprune.tracing.rules.attributes import Attributes, Unsupported
 from onnxprune.typing import Array, Shape
 
@@ -142,7 +142,7 @@ class Site:
     name: str
     version: int
     facts: Facts
-    ledger: Ledger
+    ledger: Constraints
     state: LabelState
     constant: list[bool]
     readings: list[Reading] = field(default_factory=list)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxprune import api
 from onnxprune.model import load
-from onnxprune.tracing.labels import Ledger
+from onnxprune.tracing.labels import Constraints
 from tests.graphs.net import Net
 
 # Positions of a map of this side, each with a label of four bytes, would take 256 MiB.
@@ -140,7 +140,7 @@ def test_a_map_that_becomes_one_list_locks_what_it_cannot_follow(order):
 def test_ties_of_what_is_broadcast_are_those_of_all_pairs(axes):
     """`a` and `b` each vary along some axes of a common shape."""
     shapes = [[size if varies else 1 for size, *both in axes for varies in (both[side],)] for side in (0, 1)]
-    ledger = Ledger()
+    ledger = Constraints()
     a, b = (ledger.fresh(name, 0, int(np.prod(shape))).reshape(shape) for name, shape in zip("ab", shapes, strict=True))
     ledger.tie(a, b)
     found = ledger.solve().of
@@ -153,7 +153,7 @@ def test_ties_of_what_is_broadcast_are_those_of_all_pairs(axes):
 
 
 def test_ties_are_as_many_as_labels():
-    ledger = Ledger()
+    ledger = Constraints()
     a, b = ledger.fresh("a", 0, 4000).reshape(1000, 4, 1), ledger.fresh("b", 0, 8000).reshape(1, 4, 2000)
     ledger.tie(a, b)
     classes = ledger.solve()
