@@ -29,7 +29,7 @@ LARGEST_UNSHARED = 1 << 16
 
 
 @dataclass
-class Wiring:
+class GraphIndex:
     """A flat graph with its static facts.
 
     Attributes:
@@ -206,4 +206,4 @@ def _are_equal(value: np.ndarray) -> bool:
 
 
 # What a graph says whatever is traced in it.
-GRAPH_FACTS = frozenset(name for name, value in vars(Wiring).items() if isinstance(value, cached_property))
+GRAPH_FACTS = frozenset(name for name, value in vars(GraphIndex).items() if isinstance(value, cached_property))

@@ -13,7 +13,7 @@ import onnx
 
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.model.traits import divisors
-from onnxprune.tracing.graph_index import Wiring
+from onnxprune.tracing.graph_index import GraphIndex
 from onnxprune.tracing.labels import Axes, Classes, Constraints, Reason
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.attributes import Unsupported
@@ -29,7 +29,7 @@ UNREAD = Reason("no operator looks at it")
 
 
 @dataclass
-class TraceResult(Wiring, LabelState):
+class TraceResult(GraphIndex, LabelState):
     """Labels by tensor, and where each weight's labels are.
 
     Attributes:
