@@ -18,7 +18,7 @@ from onnxprune.model import control_flow
 from onnxprune.model.traits import Zero, zero
 from onnxprune.tracing.labels import Axes, Classes
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.site import Reading, Site
+from onnxprune.tracing.rules.site import MaskedAxis, Site
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 
@@ -179,7 +179,7 @@ class _Walk:
             found -= self.groups(labels) - (self.groups(own[letter]) if letter in own else frozenset())
         return found
 
-    def _judge(self, site: Site, reading: Reading) -> None:
+    def _judge(self, site: Site, reading: MaskedAxis) -> None:
         slots = (reading.slot,) if reading.factors is None else reading.factors
         groups = self.groups(site.labels(reading.slot)[reading.axis]) - self.reasons.keys()
         if not reading.mixed and not any(self.broken.get(site.inputs[s]) for s in slots):

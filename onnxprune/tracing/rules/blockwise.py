@@ -11,7 +11,7 @@ from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.quantized import note, tie_blocks, tie_to_blocks
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, Reading, Site, Stored
+from onnxprune.tracing.rules.site import Encoding, MaskedAxis, Site, Stored
 from onnxprune.typing import Array
 
 PACKED = "packed along with others"
@@ -85,7 +85,7 @@ def matmul_nbits(site: Site) -> list[Axes]:
     if site.has(5):
         ledger.tie(site.labels(5)[0], rows)
     site.encodings[1] = Encoding(lambda stored: _product_values(site, stored), lambda s: _zero_bytes(site, s), (2, 3))
-    site.readings.append(Reading(0, rank - 1, False, factors=(0, 1)))
+    site.readings.append(MaskedAxis(0, rank - 1, False, factors=(0, 1)))
     return [(*lines[:-1], rows)]
 
 

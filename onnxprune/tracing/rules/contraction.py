@@ -14,7 +14,7 @@ from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.means import average_of, averaged_letters, follow_count
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site
+from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 from onnxprune.typing import Array
 
 KERNEL = "spatial axis of a kernel"
@@ -162,7 +162,7 @@ def _grouped(site: Site, slots: Slots, *, transposed: bool) -> list[Axes]:
     made = (inner if transposed else outer).reshape(-1)
     for slot in slots.per_channel(site):
         ledger.tie(site.labels(slot)[0], made)
-    site.readings.append(Reading(slots.x, 1, False, slots.zero, (slots.x, slots.w)))
+    site.readings.append(MaskedAxis(slots.x, 1, False, slots.zero, (slots.x, slots.w)))
     return [(x[0], made, *space)]
 
 

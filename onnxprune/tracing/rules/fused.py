@@ -12,7 +12,7 @@ from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.means import averaged_letters, follow_count
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site
+from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 
 # --- position by position --------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ def experts(site: Site) -> list[Axes]:
         _tie_gate(site)
     # The hidden axis is contracted though the output has one of the same labels; what the inner axis carries is
     # silenced where it is contracted, since a bias would make something of a zero.
-    site.readings += [Reading(0, len(tokens), False, factors=(0, 2)), Reading(4, 2, False)]
+    site.readings += [MaskedAxis(0, len(tokens), False, factors=(0, 2)), MaskedAxis(4, 2, False)]
     return results
 
 

@@ -17,7 +17,7 @@ from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import Product
-from onnxprune.tracing.rules.site import Letter, Reading, Site
+from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 from onnxprune.typing import Array
 
 ATTENDED = "positions that are attended over"
@@ -185,7 +185,7 @@ def around(site: Site, inputs: Sequence[Letters | None], outputs: Sequence[Lette
     return results
 
 
-def _factors(inputs: Sequence[Letters | None], reading: Reading) -> tuple[int, ...] | None:
+def _factors(inputs: Sequence[Letters | None], reading: MaskedAxis) -> tuple[int, ...] | None:
     """Queries and keys are multiplied along the positions within a head; values reach outputs of their own alone."""
     letters = inputs[reading.slot] or ()
     role = str(letters[reading.axis]).removeprefix("past ").split(" ")[0]

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes, Constraints, Reason, as_field, as_line, is_barrier
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.site import Letter, Reading, Site
+from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 from onnxprune.typing import Array
 
 Letters = Sequence[Letter]
@@ -208,7 +208,7 @@ def _read(
 
     A contracted letter is silenced where activations have it, else (two weights) in one of the weights.
     """
-    summed: dict[Letter, list[Reading]] = {}
+    summed: dict[Letter, list[MaskedAxis]] = {}
     for slot, letters in enumerate(inputs):
         for axis, letter in enumerate(map(_plain, letters or ())):
             mixed = letter in mixes
@@ -217,9 +217,9 @@ def _read(
             if site.shape(slot)[axis] == 1 or is_barrier(site.labels(slot)[axis]):
                 continue
             if mixed:
-                site.readings.append(Reading(slot, axis, True))
+                site.readings.append(MaskedAxis(slot, axis, True))
             else:
-                summed.setdefault(letter, []).append(Reading(slot, axis, False, zeros.get(slot)))
+                summed.setdefault(letter, []).append(MaskedAxis(slot, axis, False, zeros.get(slot)))
     for found in summed.values():
         active = [r for r in found if not site.constant[r.slot]]
         factors = tuple(r.slot for r in found)

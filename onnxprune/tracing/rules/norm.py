@@ -8,7 +8,7 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Reading, Site
+from onnxprune.tracing.rules.site import MaskedAxis, Site
 
 
 def axis_of(site: Site, default: int, slot: int = 0) -> int:
@@ -64,7 +64,7 @@ def group_normalization(site: Site) -> list[Axes]:
     rows = line.reshape(group, -1)
     if group < channels and ledger.choose((site.node.output[0], 0), rows, (0, 1)) == 1:
         ledger.balance(rows, 1)
-        site.readings.append(Reading(0, 1, True))
+        site.readings.append(MaskedAxis(0, 1, True))
     else:
         ledger.tie(rows, rows[:, :1])
     for slot in (1, 2):
@@ -87,7 +87,7 @@ def lp_normalization(site: Site) -> list[Axes]:
     """Divided by the norm along `axis`: removed positions count as zero."""
     axis = axis_of(site, -1)
     letters = range(len(site.shape(0)))
-    site.readings.append(Reading(0, axis, False))
+    site.readings.append(MaskedAxis(0, axis, False))
     return through(site, [letters], [letters])
 
 

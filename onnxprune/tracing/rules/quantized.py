@@ -19,7 +19,7 @@ from onnxprune.tracing.rules.layout import concatenated
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, Letter, Reading, Site, Stored
+from onnxprune.tracing.rules.site import Encoding, Letter, MaskedAxis, Site, Stored
 from onnxprune.typing import Array
 
 # --- what stored numbers mean ----------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def tie_to_blocks(site: Site, line: Array, size: int, blocks: Array, count: int,
 
 def _whole_range(site: Site, slot: int) -> None:
     """Its scale comes from the range of all elements, of which 0 is one: what goes must be 0."""
-    site.readings.extend(Reading(slot, axis, False) for axis in range(len(site.shape(slot))))
+    site.readings.extend(MaskedAxis(slot, axis, False) for axis in range(len(site.shape(slot))))
 
 
 @rule("DynamicQuantizeLinear")

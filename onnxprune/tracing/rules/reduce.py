@@ -13,7 +13,7 @@ from onnxprune.tracing.rules.letters import through
 from onnxprune.tracing.rules.means import average_of, follow_count
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, Reading, Site
+from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 
 # Sums to which a removed position, being zero, contributes nothing; every other reduction changes its value.
 ZERO_IS_NEUTRAL = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
@@ -62,7 +62,7 @@ def cumulative_sum(site: Site) -> list[Axes]:
     """Kept across and along the axis: removed positions count as zero."""
     letters = range(len(site.shape(0)))
     listed = site.listed("axis", 1)
-    site.readings.append(Reading(0, (listed or [0])[0] % len(letters), False))
+    site.readings.append(MaskedAxis(0, (listed or [0])[0] % len(letters), False))
     return through(site, [letters], [letters])
 
 

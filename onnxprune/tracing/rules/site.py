@@ -64,7 +64,7 @@ class LabelState(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
+class MaskedAxis:
     """An input axis whose removed positions must be silent in the masked reference.
 
     Attributes:
@@ -145,7 +145,7 @@ class Site:
     ledger: Constraints
     state: LabelState
     constant: list[bool]
-    readings: list[Reading] = field(default_factory=list)
+    readings: list[MaskedAxis] = field(default_factory=list)
     encodings: dict[int, Encoding] = field(default_factory=dict)
     average: Average | None = None
     letters: tuple[Sequence[list[Letter] | None], Sequence[list[Letter]]] = ((), ())
