@@ -54,7 +54,7 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Split:
     """A split of one labelled axis into several: which of the new axes shrinks.
 
     Attributes:
@@ -87,7 +87,7 @@ class Constraints:
     policy: Mapping[tuple[str, int], int] = field(default_factory=dict)
     owners: list[Owner] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[Split] = field(default_factory=list)
     heads: dict[tuple[str, int], int] = field(default_factory=dict)
     longest: int = LONGEST_AXIS
     _count: int = 0
@@ -162,7 +162,7 @@ class Constraints:
     def choose(self, key: tuple[str, int], labels: Array, cuts: Sequence[int]) -> int:
         """Which of the axes `cuts` of `labels` shrinks under the policy: its index in `cuts`, -1 for none."""
         taken = self.policy.get(key, len(cuts) - 1)
-        self.choices.append(Choice(key, labels, tuple(cuts), taken))
+        self.choices.append(Split(key, labels, tuple(cuts), taken))
         return taken
 
     def solve(self) -> Classes:
