@@ -28,8 +28,8 @@ from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
-from onnxprune.runtime import Walk, routes_of
-from onnxprune.runtime.activations import Store
+from onnxprune.runtime import ActivationReader, routes_of
+from onnxprune.runtime.activations import SpillBuffer
 from onnxprune.tracing import Group, Groups, Site
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
@@ -76,7 +76,7 @@ def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array
     """Error of the readers' outputs when a unit goes and the others are re-fitted, units going greedily."""
     groups = evidence.groups
     scores = _fallback(evidence)
-    store = Store()
+    store = SpillBuffer()
     trials: dict[tuple[int, float], list[DamageTrial]] = {}
     try:
         runs, judging = parted(evidence.runs) if evidence.compared else (evidence.runs, ())
@@ -124,7 +124,7 @@ def _fallback(evidence: Evidence) -> Array:
     return scores
 
 
-def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) -> list[_Reader]:
+def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBuffer) -> list[_Reader]:
     model = groups.tracing.model
     routes = routes_of(model, runs)
     found, taps = [], tappable(model, routes)
@@ -136,7 +136,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: Store) 
     rng = np.random.default_rng(0)
     most = max(1, ROWS // max(len(runs), 1))
     readers = []
-    with Walk(model, runs, [layer.input for _, layer, _ in found], routes=routes) as walk:
+    with ActivationReader(model, runs, [layer.input for _, layer, _ in found], routes=routes) as walk:
         for site, layer, owner in found:
             inputs = (v[layer.input] for visits in walk.visits([layer.input]) for v in visits)
             mean, moment = _moment(inputs, layer, len(owner), most, rng)
@@ -225,7 +225,7 @@ class _Surgery:
         self._inverse[columns] = self._inverse[:, columns] = 0
         self._inverse[columns, columns] = 1
 
-    def trial(self, store: Store) -> DamageTrial:
+    def trial(self, store: SpillBuffer) -> DamageTrial:
         """The layer as it is re-fitted now."""
         shift = (np.asarray(self._reader.weight) - self._weight).T @ self._reader.mean
         return DamageTrial(self._reader.site, store.put(self._weight.astype(np.float32)), shift)
@@ -241,7 +241,9 @@ def _columns(owner: Array, classes: Array) -> Array:
     return np.where(steps < counts[:, None], order[places], -1)
 
 
-def _greedy(group: Group, readers: Sequence[_Reader], store: Store) -> tuple[Array, dict[float, list[DamageTrial]]]:
+def _greedy(
+    group: Group, readers: Sequence[_Reader], store: SpillBuffer
+) -> tuple[Array, dict[float, list[DamageTrial]]]:
     """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
     surgeries = [_Surgery(reader, group.classes) for reader in readers]
     left = np.arange(len(group.classes))

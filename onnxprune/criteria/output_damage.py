@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model.telling_tensors import last_floats, unsqueezed
-from onnxprune.runtime import Walk, entering, rerun, resumed, routes_of
+from onnxprune.runtime import ActivationReader, entering, rerun, resumed, routes_of
 from onnxprune.runtime.agreement import Tally
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
@@ -62,7 +62,7 @@ def impacts(
     behind = {made: parameters.after(made) for made in at}
     fronts = {made: _front(parameters, behind[made], groups.facts.dtypes) for made in at}
     found: dict[Key, float] = {}
-    with Walk(model, runs, [name for front in fronts.values() for name in front], routes=routes) as walk:
+    with ActivationReader(model, runs, [name for front in fronts.values() for name in front], routes=routes) as walk:
         for made, keys in at.items():
             taken = walk.take(fronts[made])
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]

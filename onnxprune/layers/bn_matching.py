@@ -18,7 +18,7 @@ import onnx
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, flattened
-from onnxprune.runtime import Walk, routes_of
+from onnxprune.runtime import ActivationReader, routes_of
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import retrace
 from onnxprune.typing import Array
@@ -62,7 +62,7 @@ def matched(model: Model, runs: Sequence[Mapping[str, Array]]) -> Model:
     norms = [norm for norm in _norms(parameters) if norm.output[0] in parameters.reached]
     if not norms:
         return model
-    with Walk(parameters.model, runs, [norm.input[0] for norm in norms], routes=routes) as walk:
+    with ActivationReader(parameters.model, runs, [norm.input[0] for norm in norms], routes=routes) as walk:
         for norm in norms:
             moments = _moments(at[norm.input[0]] for visits in walk.visits([norm.input[0]]) for at in visits)
             for slot, value in zip(STATISTICS, moments, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.layers.effective import Weights
 from onnxprune.layers.readers import Reader, readers
 from onnxprune.model.run_order import tappable
-from onnxprune.runtime import Walk, routes_of
+from onnxprune.runtime import ActivationReader, routes_of
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
@@ -109,7 +109,7 @@ class Activations:
         found = {(r.tensor, r.axis): Moments(r.field.shape) for r in self.readers}
         order = {o: i for i, node in enumerate(model.proto.graph.node) for o in node.output}
         tensors = sorted({tensor for tensor, _ in found}, key=lambda t: order.get(t, -1))
-        with Walk(model, self._runs, tensors, routes=self._routes) as walk:
+        with ActivationReader(model, self._runs, tensors, routes=self._routes) as walk:
             for some in self._portions(tensors):
                 for values in walk.take(some):
                     for key in [k for k in found if k[0] in values]:

@@ -26,8 +26,8 @@ from onnxprune.recovery import recover
 from onnxprune.rewriting import Plan, Removal, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Session, Walk, entering, rerun
-from onnxprune.runtime.activations import Store
+from onnxprune.runtime import ActivationReader, Session, entering, rerun
+from onnxprune.runtime.activations import SpillBuffer
 from onnxprune.runtime.agreement import Tally
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
@@ -121,7 +121,7 @@ class _Probe:
     @cached_property
     def _outputs(self) -> tuple[list[str], list[list[Any]]]:
         """The original's outputs: their names, and the values of every run."""
-        store = Store(self.setting.memory // 4)
+        store = SpillBuffer(self.setting.memory // 4)
         with Session(self.groups.model, threads=self.setting.threads) as session:
             kept = [
                 [store.put(v) if isinstance(v, np.ndarray) else v for v in session.run(feeds)]
@@ -176,8 +176,8 @@ class _Walked:
         self._fronts = {name: frontier(groups, by_name[name]) for name in setting.names}
         self._order = {name: place for place, name in enumerate(setting.names)}
         self._next = 0
-        self._walk: Walk | None = None
-        self._store = Store(setting.memory // 2)
+        self._walk: ActivationReader | None = None
+        self._store = SpillBuffer(setting.memory // 2)
         self._held: list[Run] = []
         self._at = ""
 
@@ -200,7 +200,10 @@ class _Walked:
             self._walk.__exit__(None, None, None)
         wanted = [tensor for name in self._setting.names for tensor in self._fronts[name] or ()]
         memory, threads = self._setting.memory // 4, self._setting.threads
-        self._walk, self._next = Walk(self._model, self._setting.runs, wanted, memory=memory, threads=threads), 0
+        self._walk, self._next = (
+            ActivationReader(self._model, self._setting.runs, wanted, memory=memory, threads=threads),
+            0,
+        )
 
     def _take(self, name: str, *, keep: bool) -> None:
         assert self._walk is not None

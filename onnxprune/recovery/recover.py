@@ -25,7 +25,7 @@ from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
-from onnxprune.runtime import Walk, routes_of
+from onnxprune.runtime import ActivationReader, routes_of
 from onnxprune.runtime.activations import MEMORY
 from onnxprune.runtime.agreement import Agreement
 from onnxprune.tracing import Groups, Site
@@ -161,8 +161,8 @@ def repair(
     given = [io_changes.feeds(cut, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.taps[side]] for side in (0, 1))
     with (
-        Walk(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
-        Walk(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
+        ActivationReader(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
+        ActivationReader(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
     ):
         for number, target in enumerate(found, 1):
             progress(f"repairing layer {number} of {len(found)}")
@@ -186,7 +186,7 @@ def held_out(runs: Sequence[Runs]) -> tuple[Sequence[Runs], Sequence[Runs]]:
     return _split(runs, HELD_OUT)
 
 
-def _pairs(target: Target, whole: Walk, left: Walk | None) -> Iterator[list[Pair]]:
+def _pairs(target: Target, whole: ActivationReader, left: ActivationReader | None) -> Iterator[list[Pair]]:
     """The values of a target's taps in the original and in the pruned model, run by run, at every visit."""
     olds, news = target.taps
     others = itertools.repeat(None) if left is None else left.visits(news)

@@ -27,7 +27,7 @@ from onnxprune.typing import Array
 MEMORY = 4 << 30
 
 
-class Store:
+class SpillBuffer:
     """Keeps arrays: in memory up to a bound, then in files of a temporary folder."""
 
     def __init__(self, memory: int = MEMORY) -> None:
@@ -99,7 +99,7 @@ class _Way:
         return later
 
 
-class Walk:
+class ActivationReader:
     """Takes calibration runs through a model; tensors are asked for in graph order."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Walk:
         """
         self.routes = routes_of(model, runs, threads=threads) if routes is None else routes
         self._wanted = Counter(wanted)
-        self._store = Store(memory)
+        self._store = SpillBuffer(memory)
         ways: dict[tuple[tuple[str, str], ...], _Way] = {}
         for route in self.routes:
             if (key := route_key(route)) not in ways:
@@ -191,7 +191,7 @@ class Walk:
             steps = min((len(values[name]) for name in stacked), default=1)
             yield [{n: v[i] if n in stacked else v for n, v in values.items()} for i in range(steps)]
 
-    def __enter__(self) -> Walk:
+    def __enter__(self) -> ActivationReader:
         return self
 
     def __exit__(

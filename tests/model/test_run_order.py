@@ -14,7 +14,7 @@ from onnxprune.model import load
 from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course
 from onnxprune.report import data, text
-from onnxprune.runtime import Session, Walk, routes_of
+from onnxprune.runtime import ActivationReader, Session, routes_of
 from onnxprune.tracing import trace
 from onnxprune.typing import Array
 from tests.model.test_control_flow import into
@@ -228,7 +228,7 @@ def test_the_branch_that_is_not_taken_keeps_what_it_shares() -> None:
 
 def walked(proto: onnx.ModelProto, runs: Sequence[Mapping[str, Array]], names: Sequence[str]) -> list[list[Mapping]]:
     model = flattened(load(proto))
-    with Walk(model, runs, names) as walk:
+    with ActivationReader(model, runs, names) as walk:
         return [list(visits) for visits in walk.visits(names)]
 
 

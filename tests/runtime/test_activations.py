@@ -6,7 +6,7 @@ import pytest
 from onnx import parser
 
 from onnxprune.model import load
-from onnxprune.runtime import Session, Walk
+from onnxprune.runtime import ActivationReader, Session
 
 WEIGHTS = [", ".join(str(i % 7 / 5) for i in range(32)), ", ".join(str(i % 5 / 3) for i in range(24))]
 MODEL = f"""
@@ -40,7 +40,7 @@ def test_slices_give_what_the_whole_model_gives(memory):
     rng = np.random.default_rng(0)
     runs = [{"x": rng.normal(size=(3, 4)).astype("f4")} for _ in range(4)]
     slices = [["x"], ["b"], ["b"], ["a", "e"], ["y"]]
-    with Walk(load(parser.parse_model(MODEL)), runs, [t for s in slices for t in s], memory=memory) as walk:
+    with ActivationReader(load(parser.parse_model(MODEL)), runs, [t for s in slices for t in s], memory=memory) as walk:
         found = [list(walk.take(names)) for names in slices]
     for names, values in zip(slices, found, strict=True):
         for value, run, whole in zip(values, runs, expected(runs), strict=True):
@@ -51,7 +51,7 @@ def test_slices_give_what_the_whole_model_gives(memory):
 def test_a_changed_weight_is_the_one_that_later_slices_run_with():
     runs = [{"x": np.ones((1, 4), np.float32)}]
     model = load(parser.parse_model(MODEL))
-    with Walk(model, runs, ["e", "y"]) as walk:
+    with ActivationReader(model, runs, ["e", "y"]) as walk:
         list(walk.take(["e"]))
         tensor = next(t for t in model.proto.graph.initializer if t.name == "v")
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((8, 3), np.float32), "v"))
@@ -90,6 +90,6 @@ def test_what_numpy_cannot_hold_is_made_anew(made, read):
     runs = [{"x": np.random.default_rng(i).normal(size=(3, 4)).astype("f4")} for i in range(2)]
     with Session(model) as session:
         wanted = [session.run(feeds)[0] for feeds in runs]
-    with Walk(model, runs, ["a", "e", "f", "y"], memory=0) as walk:
+    with ActivationReader(model, runs, ["a", "e", "f", "y"], memory=0) as walk:
         found = [[values[name] for values in walk.take([name])] for name in ("a", "e", "f", "y")]
     np.testing.assert_array_equal(found[-1], wanted)
