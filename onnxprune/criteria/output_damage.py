@@ -12,7 +12,7 @@ import onnx
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model.telling_tensors import last_floats, unsqueezed
 from onnxprune.runtime import ActivationReader, entering, rerun, resumed, routes_of
-from onnxprune.runtime.agreement import Tally
+from onnxprune.runtime.agreement import AgreementAccumulator
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
 
@@ -69,7 +69,7 @@ def impacts(
             for key in keys:
                 progress(f"weighing cut {len(found) + 1} of {len(trials)}")
                 undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in trials[key]]
-                tally = Tally()
+                tally = AgreementAccumulator()
                 ran = rerun(parameters.finished(), held, names, wanted, behind[made], routes=routes)
                 for old, new in zip(wanted, ran, strict=True):
                     tally.add(old, new)

@@ -28,7 +28,7 @@ from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import ActivationReader, Session, entering, rerun
 from onnxprune.runtime.activations import SpillBuffer
-from onnxprune.runtime.agreement import Tally
+from onnxprune.runtime.agreement import AgreementAccumulator
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
@@ -134,21 +134,21 @@ class _Probe:
     def _walked(self) -> _Walked:
         return _Walked(self.groups, self.setting)
 
-    def _whole(self, cut: Removal, small: Model) -> Tally:
+    def _whole(self, cut: Removal, small: Model) -> AgreementAccumulator:
         names, wanted = self._outputs
-        tally = Tally()
+        tally = AgreementAccumulator()
         with Session(small, threads=self.setting.threads) as session:
             for feeds, values in zip(self.setting.runs, wanted, strict=True):
                 found = session.run(io_changes.feeds(cut, feeds), names)
                 tally.add(io_changes.outputs(cut, names, values), found)
         return tally
 
-    def _changed(self, cut: Removal, small: Model, held: Sequence[Run]) -> Tally:
+    def _changed(self, cut: Removal, small: Model, held: Sequence[Run]) -> AgreementAccumulator:
         """Run only what differs from the original."""
         names, wanted = self._outputs
         known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
         found = rerun(small, known, names, wanted, cut.behind, threads=self.setting.threads)
-        tally = Tally()
+        tally = AgreementAccumulator()
         for old, new in zip(wanted, found, strict=True):
             tally.add(old, new)
         return tally

@@ -12,7 +12,7 @@ from onnxprune.model.telling_tensors import last_floats
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Removal
 from onnxprune.runtime import Session, resumed, routes_of
-from onnxprune.runtime.agreement import Agreement, Tally
+from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.typing import Array
 
 Runs = Sequence[Mapping[str, Array]]
@@ -26,7 +26,7 @@ def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
     Raises:
         RunError: the runtime fails.
     """
-    tally = Tally()
+    tally = AgreementAccumulator()
     with Session(cut.groups.model) as one, Session(other) as two:
         for feeds, (old, new) in zip(runs, _before_ids(cut, other, runs), strict=True):
             wanted = io_changes.outputs(cut, one.outputs, one.run(feeds))

@@ -82,7 +82,7 @@ class _Moments:
         return self._squares - float(self._sum.sum()) ** 2 / self._sum.size
 
 
-class Tally:
+class AgreementAccumulator:
     """Adds up how far outputs agree, one run after the other."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.model import load
 from onnxprune.recovery.recover import RecoveryOptions as Recovery
-from onnxprune.runtime.agreement import Agreement, Tally
+from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.typing import Array
 from tests.cli.test_cli import MODELS, Run, run
 from tests.graphs.net import Net
@@ -23,7 +23,7 @@ __all__ = ["run"]  # the fixture
 
 
 def tallied(wanted: Array, found: Array) -> Agreement:
-    tally = Tally()
+    tally = AgreementAccumulator()
     tally.add([wanted], [found])
     return tally.agreement()
 
@@ -63,7 +63,7 @@ def test_rows_of_one_class_say_nothing() -> None:
 
 
 def test_nothing_to_compare_is_no_ruin() -> None:
-    assert Tally().agreement().ruin == ""
+    assert AgreementAccumulator().agreement().ruin == ""
     assert tallied(np.arange(6).reshape(2, 3), np.zeros((2, 3), np.int64)).ruin == ""
 
 

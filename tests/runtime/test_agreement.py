@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from onnxprune.runtime.agreement import Tally
+from onnxprune.runtime.agreement import AgreementAccumulator
 
 
 def tallied(wanted, found, batch):
-    tally = Tally()
+    tally = AgreementAccumulator()
     for start in range(0, len(wanted), batch):
         tally.add([wanted[start : start + batch]], [found[start : start + batch]])
     return tally.agreement()
@@ -66,7 +66,7 @@ def test_what_the_original_masks_is_left_out():
 
 @pytest.mark.parametrize("output", [np.arange(3), np.full((2, 3), np.nan), [np.ones(2)]], ids=["int", "nan", "list"])
 def test_nothing_to_compare_is_no_agreement(output):
-    tally = Tally()
+    tally = AgreementAccumulator()
     tally.add([output], [output])
     found = tally.agreement()
     assert all(map(math.isnan, (found.error, found.sqnr, found.cosine)))
