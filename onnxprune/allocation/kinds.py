@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxprune.allocation.amount import BYTES, COUNTS, SECONDS, Unit
 from onnxprune.cost import Widths, counts, functions
-from onnxprune.cost.functions import Measure
+from onnxprune.cost.functions import CostFunction
 from onnxprune.model import Model, file_size
 from onnxprune.rewriting import Removal
 from onnxprune.typing import Array
@@ -35,7 +35,7 @@ class BudgetKind:
     name: str
     label: str
     unit: Unit
-    cost: Callable[[Widths], Measure]
+    cost: Callable[[Widths], CostFunction]
     measured: Callable[[Model, Removal], float] | None = None
     is_timed: bool = False
     noise: float = 0.0

@@ -16,7 +16,7 @@ from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate, within
 from onnxprune.cost import Widths
 from onnxprune.cost.axis_lengths import units_in_order
-from onnxprune.cost.functions import Measure, Units
+from onnxprune.cost.functions import CostFunction, Units
 from onnxprune.criteria.normalize import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.tracing import Group, Groups
@@ -94,11 +94,11 @@ class Question:
     """
 
     widths: Widths
-    goals: Sequence[tuple[Goal, Measure]]
+    goals: Sequence[tuple[Goal, CostFunction]]
     named_rows: Mapping[str, Array]
     problems: Sequence[Problem]
 
-    def cost(self, kind: str) -> Measure:
+    def cost(self, kind: str) -> CostFunction:
         """What a budget limits."""
         return next(measure for goal, measure in self.goals if goal.kind == kind)
 
@@ -173,7 +173,7 @@ def select(
     return Selection(removed, tuple(reached), counts, lost / whole if whole else 0.0)
 
 
-def _goal(kind: str, amount: Amount, measure: Measure, nothing: Array) -> tuple[Goal, Measure]:
+def _goal(kind: str, amount: Amount, measure: CostFunction, nothing: Array) -> tuple[Goal, CostFunction]:
     before = measure.total(nothing)
     return Goal(kind, amount.limit(before), before, before), measure
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.cost.functions import Measure
+from onnxprune.cost.functions import CostFunction
 from onnxprune.typing import Array
 
 # Points of a path that bisection tells apart: widths of some thousand units in hundreds of groups.
@@ -36,7 +36,7 @@ def within(cost: float, most: float) -> bool:
 class Limit:
     """A cost and the most that it may be."""
 
-    measure: Measure
+    measure: CostFunction
     most: float
 
     def holds(self, cost: float) -> bool:

@@ -27,7 +27,7 @@ RUN_COPIES = 2
 ALIASES = operators_where(lambda traits: traits.lays_out or (traits.same and traits.moves), "")
 
 
-class Measure(Protocol):
+class CostFunction(Protocol):
     """A cost as a function of how many units every group loses, those that matter least first."""
 
     def total(self, counts: Array) -> float:
@@ -121,11 +121,11 @@ class Sum:
     constant: float = 0.0
 
     def total(self, counts: Array) -> float:
-        """See `Measure`."""
+        """See `CostFunction`."""
         return self.constant + float(self.terms.values(counts).sum())
 
     def along(self, counts: Array, group: int, menu: Array) -> Array:
-        """See `Measure`."""
+        """See `CostFunction`."""
         values = self.terms.values(counts)
         touched, changed = self.terms.changed(counts, group, menu)
         return np.asarray(self.constant + values.sum() - values[touched].sum() + changed.sum(axis=1))
@@ -146,11 +146,11 @@ class Peak:
     deaths: Array
 
     def total(self, counts: Array) -> float:
-        """See `Measure`."""
+        """See `CostFunction`."""
         return self._peak(self.terms.values(counts))
 
     def along(self, counts: Array, group: int, menu: Array) -> Array:
-        """See `Measure`."""
+        """See `CostFunction`."""
         values = self.terms.values(counts).copy()
         touched, changed = self.terms.changed(counts, group, menu)
         found = np.empty(len(menu))
@@ -180,11 +180,11 @@ class Units:
     units: Array
 
     def total(self, counts: Array) -> float:
-        """See `Measure`."""
+        """See `CostFunction`."""
         return float((self.units - counts)[self.units > 0].sum())
 
     def along(self, counts: Array, group: int, menu: Array) -> Array:
-        """See `Measure`."""
+        """See `CostFunction`."""
         own = self.total(counts) + float(counts[group])
         return own - menu if self.units[group] else np.full(len(menu), self.total(counts))
 

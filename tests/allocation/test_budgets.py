@@ -26,7 +26,7 @@ from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
 from onnxprune.cost import Widths, functions
 from onnxprune.cost import counts as cost
 from onnxprune.cost.axis_lengths import units_in_order
-from onnxprune.cost.functions import Measure
+from onnxprune.cost.functions import CostFunction
 from onnxprune.criteria.normalize import accumulated
 from onnxprune.errors import UsageError
 from onnxprune.model import load
@@ -91,7 +91,7 @@ class Table:
         return np.array(found)
 
 
-def problem_of(units: list[int], measure: Measure, most: float, damage: list[Array], menus: Any = None) -> Problem:
+def problem_of(units: list[int], measure: CostFunction, most: float, damage: list[Array], menus: Any = None) -> Problem:
     menus = menus or [np.arange(n) for n in units]
     values = [np.diff(d) for d in damage]
     return Problem(np.array(units), menus, values, damage, [Limit(measure, most)])
