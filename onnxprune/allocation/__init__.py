@@ -3,7 +3,7 @@
 from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import Goal, Selection, select
+from onnxprune.allocation.selection import BudgetResult, Selection, select
 from onnxprune.allocation.timed import BudgetFitter
 
-__all__ = ["KINDS", "BudgetKind", "Goal", "Options", "Selection", "BudgetFitter", "blocking_options", "select"]
+__all__ = ["KINDS", "BudgetKind", "BudgetResult", "Options", "Selection", "BudgetFitter", "blocking_options", "select"]

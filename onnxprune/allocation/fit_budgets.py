@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import Goal, Question, Selection, question, select
+from onnxprune.allocation.selection import BudgetResult, Question, Selection, question, select
 from onnxprune.allocation.strategies import Problem, within
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
@@ -134,7 +134,7 @@ def fit(
     return replace(best, goals=tuple(told))
 
 
-def _aim(asked: Question, goal: Goal, noise: float, tried: Sequence[Selection]) -> float:
+def _aim(asked: Question, goal: BudgetResult, noise: float, tried: Sequence[Selection]) -> float:
     """The limit on the expected cost for which the measured cost holds its limit by the noise of measurements.
 
     No less than the least expected cost and the noise, once that was tried: nothing is removed for savings that no run
@@ -178,11 +178,11 @@ def _expected_at(points: Sequence[tuple[float, float]], wanted: float) -> float:
     return float(np.interp(wanted, measured, expected))
 
 
-def _is_near(goal: Goal) -> bool:
+def _is_near(goal: BudgetResult) -> bool:
     return goal.reached >= goal.most * (1 - CLOSE)
 
 
-def _why(asked: Question, best: Selection, goal: Goal, tried: Sequence[Selection]) -> str:
+def _why(asked: Question, best: Selection, goal: BudgetResult, tried: Sequence[Selection]) -> str:
     """What keeps a measured cost from being met closely; empty where it is."""
     if goal.met and _is_near(goal):
         return ""
@@ -241,12 +241,14 @@ def _is_close(found: Selection, kinds: Mapping[str, BudgetKind]) -> bool:
     return bool(noisy) and found.met and any(_is_near(g) for g in noisy)
 
 
-def reached(goals: tuple[Goal, ...], model: Model, cut: Removal, kinds: Mapping[str, BudgetKind]) -> tuple[Goal, ...]:
+def reached(
+    goals: tuple[BudgetResult, ...], model: Model, cut: Removal, kinds: Mapping[str, BudgetKind]
+) -> tuple[BudgetResult, ...]:
     """The goals, with what a model has reached."""
     return tuple(_reached(goal, model, cut, kinds[goal.kind]) for goal in goals)
 
 
-def _reached(goal: Goal, model: Model, cut: Removal, kind: BudgetKind) -> Goal:
+def _reached(goal: BudgetResult, model: Model, cut: Removal, kind: BudgetKind) -> BudgetResult:
     if kind.measured is None:
         return goal
     found = replace(goal, reached=kind.measured(model, cut))

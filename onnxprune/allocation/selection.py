@@ -36,7 +36,7 @@ def named(groups: Sequence[Group], glob: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Goal:
+class BudgetResult:
     """A budget, and what was reached.
 
     Attributes:
@@ -71,7 +71,7 @@ class Selection:
     """
 
     removed: Mapping[str, Array]
-    goals: tuple[Goal, ...] = ()
+    goals: tuple[BudgetResult, ...] = ()
     counts: Array = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
     damage: float = 0.0
 
@@ -94,7 +94,7 @@ class Question:
     """
 
     widths: Widths
-    goals: Sequence[tuple[Goal, CostFunction]]
+    goals: Sequence[tuple[BudgetResult, CostFunction]]
     named_rows: Mapping[str, Array]
     problems: Sequence[Problem]
 
@@ -173,9 +173,9 @@ def select(
     return Selection(removed, tuple(reached), counts, lost / whole if whole else 0.0)
 
 
-def _goal(kind: str, amount: Amount, measure: CostFunction, nothing: Array) -> tuple[Goal, CostFunction]:
+def _goal(kind: str, amount: Amount, measure: CostFunction, nothing: Array) -> tuple[BudgetResult, CostFunction]:
     before = measure.total(nothing)
-    return Goal(kind, amount.limit(before), before, before), measure
+    return BudgetResult(kind, amount.limit(before), before, before), measure
 
 
 def _check_globs(groups: Groups, options: Options) -> None:

@@ -11,7 +11,7 @@ import click
 from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
-    from onnxprune.allocation import Goal, Options
+    from onnxprune.allocation import BudgetResult, Options
     from onnxprune.cli.output import Console
     from onnxprune.runtime.agreement import Agreement
     from onnxprune.tracing import Groups
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ASKED = {"ratios": "without --ratio-for", "max_ratio": "with --max-ratio 0.999", "round_to": "with --round-to 1"}
 
 
-def check(goals: Sequence[Goal], groups: Groups, options: Options) -> None:
+def check(goals: Sequence[BudgetResult], groups: Groups, options: Options) -> None:
     """Say which budgets were missed, and why.
 
     Raises:
@@ -57,7 +57,7 @@ def damage_last(console: Console, judged: Agreement | None, *, accepted: bool) -
         raise click.exceptions.Exit(GoalMissed.exit_code)
 
 
-def _why(goal: Goal, groups: Groups, options: Options) -> str:
+def _why(goal: BudgetResult, groups: Groups, options: Options) -> str:
     """What holds a budget up: what no option frees, then what options hold, with what would be reached without."""
     from onnxprune.allocation import KINDS, blocking_options
     from onnxprune.report import numbers

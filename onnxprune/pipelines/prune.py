@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from onnxprune import calibration
-from onnxprune.allocation import BudgetFitter, Goal, Options, Selection, fit_budgets
+from onnxprune.allocation import BudgetFitter, BudgetResult, Options, Selection, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.cost.latency.timer import Timed
@@ -80,7 +80,7 @@ class Outcome:
     training: Training | None = None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
-    goals: tuple[Goal, ...] = ()
+    goals: tuple[BudgetResult, ...] = ()
     timed: Timed | None = None
     judged: Agreement | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -313,7 +313,7 @@ def plan_for(
     data: Any = None,
     samples: int = 256,
     place: Place | None = None,
-) -> tuple[Groups, Plan, tuple[Goal, ...]]:
+) -> tuple[Groups, Plan, tuple[BudgetResult, ...]]:
     """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))

@@ -11,7 +11,7 @@ from onnxprune.report.data import follows, opsets, removed_units
 from onnxprune.report.training import training_entries
 
 if TYPE_CHECKING:
-    from onnxprune.allocation import BudgetKind, Goal
+    from onnxprune.allocation import BudgetKind, BudgetResult
     from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost import Cost
     from onnxprune.cost.counts import Branches
@@ -181,7 +181,7 @@ _AMOUNTS: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def _kind(goal: Goal) -> tuple[BudgetKind, Callable[[float], str]]:
+def _kind(goal: BudgetResult) -> tuple[BudgetKind, Callable[[float], str]]:
     """The kind of a budget, and how its amounts are written."""
     from onnxprune.allocation import KINDS  # most commands say nothing of budgets
 
@@ -189,7 +189,7 @@ def _kind(goal: Goal) -> tuple[BudgetKind, Callable[[float], str]]:
     return kind, _AMOUNTS[kind.unit.name]
 
 
-def budgets(of: Sequence[Goal]) -> list[str]:
+def budgets(of: Sequence[BudgetResult]) -> list[str]:
     """What the budgets allowed, and what was reached, one line each."""
     lines = []
     for goal in of:
@@ -213,7 +213,7 @@ def branches(of: Sequence[Branches]) -> list[str]:
     return lines
 
 
-def missed(goal: Goal) -> str:
+def missed(goal: BudgetResult) -> str:
     """A budget that cannot be met, and the best that can be reached."""
     kind, show = _kind(goal)
     left = numbers.percent(goal.reached, goal.before)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocation import Goal, Options, Selection, kinds
+from onnxprune.allocation import BudgetResult, Options, Selection, kinds
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
 from onnxprune.cost import Widths, functions
@@ -78,7 +78,7 @@ def one_unit(groups: Groups, scores: np.ndarray, found: Selection) -> float:
     return float(min(added, default=0.0))
 
 
-def verdict(groups: Groups, goal: Goal, unit: float) -> str:
+def verdict(groups: Groups, goal: BudgetResult, unit: float) -> str:
     """What to say of a budget."""
     spare = goal.most - goal.reached
     if goal.met:
