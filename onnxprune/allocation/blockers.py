@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import most_of
-from onnxprune.cost import Widths
+from onnxprune.cost import AxisLengths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.tracing import Groups
 
@@ -60,6 +60,6 @@ def blocking_options(groups: Groups, options: Options, budget: str) -> dict[tupl
 def _least_cost(groups: Groups, kind: BudgetKind) -> Callable[[Options], float]:
     """Options -> the cost where every group loses as much as it may, as a share of the original's."""
     order = {g.name: units_in_order(g, np.zeros(groups.classes.count)) for g in groups.groups}
-    cost = kind.cost(Widths(groups, order))
+    cost = kind.cost(AxisLengths(groups, order))
     original = max(cost.total(np.zeros(len(groups.groups), np.int64)), 1e-12)
     return lambda options: cost.total(most_of(groups, options)) / original

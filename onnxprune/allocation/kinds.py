@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnxprune.allocation.amount import BYTES, COUNTS, SECONDS, Unit
-from onnxprune.cost import Widths, counts, functions
+from onnxprune.cost import AxisLengths, counts, functions
 from onnxprune.cost.functions import CostFunction
 from onnxprune.model import Model, file_size
 from onnxprune.rewriting import Removal
@@ -35,7 +35,7 @@ class BudgetKind:
     name: str
     label: str
     unit: Unit
-    cost: Callable[[Widths], CostFunction]
+    cost: Callable[[AxisLengths], CostFunction]
     measured: Callable[[Model, Removal], float] | None = None
     is_timed: bool = False
     noise: float = 0.0

@@ -14,7 +14,7 @@ from onnxprune.allocation.amount import Amount
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate, within
-from onnxprune.cost import Widths
+from onnxprune.cost import AxisLengths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.functions import CostFunction, Units
 from onnxprune.criteria.normalize import accumulated, normalized
@@ -93,7 +93,7 @@ class Question:
             limits that the one before cannot hold.
     """
 
-    widths: Widths
+    widths: AxisLengths
     goals: Sequence[tuple[BudgetResult, CostFunction]]
     named_rows: Mapping[str, Array]
     problems: Sequence[Problem]
@@ -126,7 +126,7 @@ def question(
             + ("no group is left by the options" if groups.groups else "no removable group was found"),
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
-    widths = Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})
+    widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})
     nothing = np.zeros(widths.count, np.int64)
     goals = [_goal(kind, amount, kinds[kind].cost(widths), nothing) for kind, amount in options.budgets.items()]
     caps = (replace(options, max_ratio=most) for most in options.caps)
@@ -217,7 +217,9 @@ def _is_open(group: Group, only: frozenset[str], options: Options) -> bool:
     return not any(touches(group, glob) for glob in options.keep)
 
 
-def _problem(groups: Groups, scores: Array, options: Options, widths: Widths, multiples: Mapping[str, int]) -> Problem:
+def _problem(
+    groups: Groups, scores: Array, options: Options, widths: AxisLengths, multiples: Mapping[str, int]
+) -> Problem:
     """Menus, comparable scores and damage of all groups; limits are to be added."""
     ratios = _ratios(groups, options)
     known = criteria.known(options.criterion)

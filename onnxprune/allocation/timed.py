@@ -12,7 +12,7 @@ from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, menu_of
-from onnxprune.cost import Widths
+from onnxprune.cost import AxisLengths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
@@ -43,7 +43,7 @@ def group_times(groups: Groups, place: Place, progress: Callable[[str], object])
         RunError: the model does not run.
     """
     order = {g.name: units_in_order(g, np.zeros(groups.classes.count)) for g in groups.groups}
-    prediction = Timer(groups.model, place, progress).expected(Widths(groups, order))
+    prediction = Timer(groups.model, place, progress).expected(AxisLengths(groups, order))
     nothing, multiples = np.zeros(len(groups.groups), np.int64), alignments(prediction)
     found = {}
     for index, group in enumerate(groups.groups):
@@ -109,9 +109,9 @@ class BudgetFitter:
         return Timed(before, self.timer.compared(small), predicted, self.timer.place, damage)
 
     @cached_property
-    def widths(self) -> Widths:
+    def widths(self) -> AxisLengths:
         """The model as a function of how many units every group loses."""
-        return Widths(self.groups, {g.name: units_in_order(g, self.scores) for g in self.groups.groups})
+        return AxisLengths(self.groups, {g.name: units_in_order(g, self.scores) for g in self.groups.groups})
 
     @cached_property
     def multiples(self) -> Mapping[str, int]:

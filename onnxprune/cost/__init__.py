@@ -1,6 +1,6 @@
 """Count what a model costs, now and for every number of removed units."""
 
-from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.cost.counts import Cost
 
-__all__ = ["Cost", "Widths"]
+__all__ = ["Cost", "AxisLengths"]

@@ -16,7 +16,7 @@ ONE = 0
 
 
 @dataclass(eq=False)
-class Widths:
+class AxisLengths:
     """Lengths of the axes of all tensors, for every number of units that the groups lose.
 
     Axes are numbered in the order in which they are first asked for.

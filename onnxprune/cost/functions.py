@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.cost.axis_lengths import ONE, Widths
+from onnxprune.cost.axis_lengths import ONE, AxisLengths
 from onnxprune.cost.counts import contractions, idle_nodes, of_trace
 from onnxprune.model import file_size
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
@@ -68,14 +68,14 @@ class Terms:
         factors: int64[terms, most], numbers of axes.
     """
 
-    widths: Widths
+    widths: AxisLengths
     weights: Array
     factors: Array
     _known: dict[int, _Touched] = field(default_factory=dict, repr=False)
     _last: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, widths: Widths, terms: Sequence[tuple[float, Sequence[int]]]) -> Terms:
+    def of(cls, widths: AxisLengths, terms: Sequence[tuple[float, Sequence[int]]]) -> Terms:
         """From (weight, axes) of every term."""
         factors = np.full((len(terms), max([1, *(len(axes) for _, axes in terms)])), ONE, np.int64)
         for row, (_, axes) in zip(factors, terms, strict=True):
@@ -194,11 +194,11 @@ class Units:
 
 def of_a_run(groups: Groups) -> float:
     """Bytes of memory that a run of the original takes: its activations of all samples, and what is made of them."""
-    widths = Widths(groups, {})
+    widths = AxisLengths(groups, {})
     return RUN_COPIES * memory(widths).total(np.zeros(widths.count, np.int64)) * batch_size(groups.tracing)
 
 
-def macs(widths: Widths) -> Sum:
+def macs(widths: AxisLengths) -> Sum:
     """Multiply-accumulates for one sample."""
     tracing = widths.groups.tracing
     share = 1 / batch_size(tracing)
@@ -209,21 +209,21 @@ def macs(widths: Widths) -> Sum:
     return Sum(Terms.of(widths, terms))
 
 
-def params(widths: Widths) -> Sum:
+def params(widths: AxisLengths) -> Sum:
     """Elements of all weights."""
     total = of_trace(widths.groups.tracing, widths.groups.model).params
     # Masks and indices are stored like weights, but are none.
     return _shrinking(widths, total, widths.groups.tracing.weights, lambda dtype: float(dtype in WEIGHT_TYPES))
 
 
-def size(widths: Widths) -> Sum:
+def size(widths: AxisLengths) -> Sum:
     """Bytes of the file."""
     tracing = widths.groups.tracing
     stored = [key for key, name in tracing.weights.items() if not tracing.is_filled(name)]
     return _shrinking(widths, file_size(widths.groups.model), stored, lambda dtype: item_bits(dtype) / 8)
 
 
-def _shrinking(widths: Widths, total: float, keys: Iterable[str], each: Callable[[int], float]) -> Sum:
+def _shrinking(widths: AxisLengths, total: float, keys: Iterable[str], each: Callable[[int], float]) -> Sum:
     """`total`, less what goes of weights, an element of which counts as `each` says of its type."""
     tracing = widths.groups.tracing
     # A weight that is un-shared counts as one that stays: each use may get a copy of its own.
@@ -232,7 +232,7 @@ def _shrinking(widths: Widths, total: float, keys: Iterable[str], each: Callable
     return Sum(terms, total - float(terms.values(np.zeros(widths.count, np.int64)).sum()))
 
 
-def memory(widths: Widths) -> Peak:
+def memory(widths: AxisLengths) -> Peak:
     """Bytes of activations that lie in memory at once, for one sample.
 
     A tensor lies there from the node that makes it to the last that reads it; weights, and what is computed of them
@@ -275,7 +275,7 @@ def _spans(tracing: TraceResult) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def units(widths: Widths, chosen: Sequence[int]) -> Units:
+def units(widths: AxisLengths, chosen: Sequence[int]) -> Units:
     """The units that remain in the groups `chosen`."""
     found = np.zeros(widths.count, np.int64)
     found[list(chosen)] = [widths.units(group) for group in chosen]

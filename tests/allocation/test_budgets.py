@@ -23,7 +23,7 @@ from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
-from onnxprune.cost import Widths, functions
+from onnxprune.cost import AxisLengths, functions
 from onnxprune.cost import counts as cost
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.functions import CostFunction
@@ -222,7 +222,7 @@ def test_budgets_are_met_from_below_to_within_one_unit(digits: Groups, kind: str
     found = fit(digits, scores, Options(**{kind: "50%"}, allocation=allocation))
     (goal,) = found.goals
     assert goal.met and goal.most == pytest.approx(goal.before / 2)
-    widths = Widths(digits, {g.name: units_in_order(g, scores) for g in digits.groups})
+    widths = AxisLengths(digits, {g.name: units_in_order(g, scores) for g in digits.groups})
     counts = np.array([len(found.removed.get(g.name, ())) * g.units // len(g.classes) for g in digits.groups])
     measure = {"params": functions.params, "macs": functions.macs, "size": functions.size, "memory": functions.memory}[
         kind

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxprune import api
-from onnxprune.cost import Widths, functions
+from onnxprune.cost import AxisLengths, functions
 from onnxprune.cost import counts as cost
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.criteria import score
@@ -26,24 +26,24 @@ from tests.graphs.net import Net
 MODELS = sorted(Path(__file__).parents[2].joinpath("models").glob("*.onnx"))
 
 
-def widths_of(groups: Groups) -> Widths:
+def widths_of(groups: Groups) -> AxisLengths:
     scores = score(groups, "random", 1)
-    return Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
+    return AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
 
 
-def cut_of(widths: Widths, counts: Array) -> Removal:
+def cut_of(widths: AxisLengths, counts: Array) -> Removal:
     removed = {
         g.name: widths.order[g.name][:n].reshape(-1) for g, n in zip(widths.groups.groups, counts, strict=True) if n
     }
     return Removal(widths.groups, gone(widths.groups, removed))
 
 
-def drawn(widths: Widths, seed: int) -> Array:
+def drawn(widths: AxisLengths, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     return np.array([rng.integers(0, max(widths.units(i), 1)) for i in range(widths.count)], np.int64)
 
 
-def nothing(widths: Widths) -> Array:
+def nothing(widths: AxisLengths) -> Array:
     return np.zeros(widths.count, np.int64)
 
 
@@ -66,7 +66,7 @@ def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) ->
         counts = drawn(widths, seed)
         small = rewrite(widths.groups, cut_of(widths, counts).gone)
         again = trace(small, sizes=widths.groups.facts.sizes)
-        here, there = functions.memory(widths).total(counts), Widths(again, {})
+        here, there = functions.memory(widths).total(counts), AxisLengths(again, {})
         assert functions.macs(widths).total(counts) == pytest.approx(functions.macs(there).total(nothing(there)))
         assert here == functions.memory(there).total(nothing(there))
 

@@ -23,7 +23,7 @@ from onnxprune import criteria
 from onnxprune.allocation import BudgetResult, Options, Selection, kinds
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
-from onnxprune.cost import Widths, functions
+from onnxprune.cost import AxisLengths, functions
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
@@ -70,7 +70,7 @@ def rows(name: str, allocation: str, shares: list[float]) -> Iterator[Row]:
 
 def one_unit(groups: Groups, scores: np.ndarray, found: Selection) -> float:
     """The least that giving one unit back would add; nothing if no group lost any."""
-    widths = Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
+    widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
     counts = np.array([len(found.removed.get(g.name, ())) * g.units // len(g.classes) for g in groups.groups])
     measure = kinds.KINDS[found.goals[0].kind].cost(widths)
     now = measure.total(counts)
@@ -115,7 +115,7 @@ def _chain(count: int, units: int) -> Problem:
     groups = trace(load(net.proto()))
     scores = criteria.score(groups, "l2")
     order = {g.name: units_in_order(g, scores) for g in groups.groups}
-    macs = functions.macs(Widths(groups, order))
+    macs = functions.macs(AxisLengths(groups, order))
     rng = np.random.default_rng(0)
     damage = [np.concatenate([[0.0], np.cumsum(np.sort(rng.random(units)) * rng.lognormal())]) for _ in range(count)]
     limit = Limit(macs, macs.total(np.zeros(count, np.int64)) / 2)

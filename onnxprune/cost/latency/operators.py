@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.tensors import dtype_of
@@ -36,7 +36,7 @@ class Letter:
     """Axes of an operator that shrink in proportion.
 
     Attributes:
-        axis: the number of one of them in `Widths`.
+        axis: the number of one of them in `AxisLengths`.
         full: its length there.
         base: greatest common divisor of the lengths of all; a *length* of the letter is how many of these remain.
         step: lengths that can be reached differ from `base` by multiples of this.
@@ -206,7 +206,7 @@ class Micrograph:
         return {name: made[about] for name, about in self.inputs.items()}
 
 
-def operators(widths: Widths, facts: Facts) -> list[Operator]:
+def operators(widths: AxisLengths, facts: Facts) -> list[Operator]:
     """The contractions of a model that change with its groups.
 
     Args:
@@ -225,7 +225,7 @@ def operators(widths: Widths, facts: Facts) -> list[Operator]:
     return [operator for operator in made if operator.letters]
 
 
-def _numbers(tracing: TraceResult, widths: Widths, site: Site, facts: Facts) -> dict[Port, tuple[int, ...]] | None:
+def _numbers(tracing: TraceResult, widths: AxisLengths, site: Site, facts: Facts) -> dict[Port, tuple[int, ...]] | None:
     """Of every tensor of a node, the numbers of its axes; None if a shape is not known."""
     node = site.node
     keys = {s: tracing.key(node, s) for s, name in enumerate(node.input) if name}
@@ -239,7 +239,7 @@ def _numbers(tracing: TraceResult, widths: Widths, site: Site, facts: Facts) -> 
 class _Shrinking:
     """How axes shrink, seen at random removals."""
 
-    def __init__(self, widths: Widths) -> None:
+    def __init__(self, widths: AxisLengths) -> None:
         rng = np.random.default_rng(0)
         units = np.array([widths.units(group) for group in range(widths.count)], np.int64)
         self.full = widths.lengths(np.zeros(widths.count, np.int64))

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.cost.counts import contractions
 from onnxprune.cost.functions import Sum, Terms
 from onnxprune.cost.latency.correction import CorrectionCurve
@@ -34,7 +34,7 @@ class _Batch:
         table: the table.
         numbers: int[n], the operators.
         weights: float64[n], what a second of each counts in the model.
-        axes: int[n, letters], numbers of axes in `Widths`.
+        axes: int[n, letters], numbers of axes in `AxisLengths`.
         full: int[n, letters], their lengths.
     """
 
@@ -88,7 +88,7 @@ class Prediction:
         is_relative: nodes are known by their shares of a run alone.
     """
 
-    widths: Widths
+    widths: AxisLengths
     batches: Sequence[_Batch]
     outputs: Sequence[str]
     others: Mapping[str, float]
@@ -218,7 +218,7 @@ class Prediction:
 
 
 def predict(
-    widths: Widths,
+    widths: AxisLengths,
     sizes: Mapping[str, int],
     nodes: Profile | None,
     setting: Setting,

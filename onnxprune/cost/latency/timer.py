@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.cost.axis_lengths import Widths
+from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.cost.latency.prediction import Prediction, predict
 from onnxprune.cost.latency.profile import Profile, profile
 from onnxprune.model import Model
@@ -100,7 +100,7 @@ class Timer:
         self.progress("timing the nodes of the model")
         return profile(self.model, self.feeds, self.place.setting)
 
-    def expected(self, widths: Widths) -> Prediction:
+    def expected(self, widths: AxisLengths) -> Prediction:
         """Seconds as a function of what groups lose; what was measured of the original where nothing goes."""
         if self._known is None or not _is_same(self._known.widths, widths):
             found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress).anchored(self.before)
@@ -145,7 +145,7 @@ class Timer:
         return self.before * self.compared(small).value
 
 
-def _is_same(one: Widths, other: Widths) -> bool:
+def _is_same(one: AxisLengths, other: AxisLengths) -> bool:
     """Whether units go in the same order."""
     names = one.order.keys() | other.order.keys()
     nothing = np.zeros((0, 1), np.int64)

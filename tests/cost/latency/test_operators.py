@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnxprune import criteria
-from onnxprune.cost import Widths
+from onnxprune.cost import AxisLengths
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.cost.latency import profiler
 from onnxprune.cost.latency.correction import CorrectionCurve
@@ -37,7 +37,7 @@ NAMES = (
 def traced(model):
     groups = trace(model)
     scores = criteria.score(groups, "l2", 0, [])
-    return groups, Widths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
+    return groups, AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
 
 
 def removal(groups, widths, share):
