@@ -29,7 +29,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     wanda,
 )
 from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
-from onnxprune.criteria.registry import KNOWN, Evidence, Known, Runs, logger
+from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, Runs, logger
 from onnxprune.errors import UsageError
 from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array
@@ -68,12 +68,12 @@ def names() -> list[str]:
     return sorted([*KNOWN, ENSEMBLE])
 
 
-def listed() -> list[Known]:
+def listed() -> list[CriterionSpec]:
     """All registered criteria, and the ensemble that names no members."""
     return [known(name) for name in names()]
 
 
-def known(criterion: str | Criterion, *, data: bool = False) -> Known:
+def known(criterion: str | Criterion, *, data: bool = False) -> CriterionSpec:
     """What a name or a function stands for.
 
     Args:
@@ -137,22 +137,22 @@ def _combine(groups: Groups, how: str) -> Combine:
     return partial(combined, how=how or "sum", classes=groups.classes.count)
 
 
-def _custom(name: str, function: Criterion, *, needs_data: bool = False) -> Known:
+def _custom(name: str, function: Criterion, *, needs_data: bool = False) -> CriterionSpec:
     def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
         data = (evidence.runs,) if needs_data else ()
         return function(evidence.groups, rng, *data)
 
     summary = (function.__doc__ or "A user's own").strip().splitlines()[0].rstrip(".")
-    return Known(name, made, summary, needs_data=needs_data)
+    return CriterionSpec(name, made, summary, needs_data=needs_data)
 
 
-def _ensemble(name: str, members: list[Known]) -> Known:
+def _ensemble(name: str, members: list[CriterionSpec]) -> CriterionSpec:
     def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
         groups = evidence.groups
         scores = [_finite(groups, k.score(evidence, rng, _combine(groups, k.aggregate))) for k in members]
         return ensemble.mean_rank(groups, list(zip(scores, (k.normalize for k in members), strict=True)))
 
-    return Known(name, made, SUMMARY, needs_data=any(k.needs_data for k in members), normalize="none")
+    return CriterionSpec(name, made, SUMMARY, needs_data=any(k.needs_data for k in members), normalize="none")
 
 
 def _finite(groups: Groups, scores: Any) -> Array:

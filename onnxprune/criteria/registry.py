@@ -52,7 +52,7 @@ Score = Callable[[Evidence, np.random.Generator, Combine], Array]
 
 
 @dataclass(frozen=True)
-class Known:
+class CriterionSpec:
     """A registered criterion.
 
     Attributes:
@@ -76,7 +76,7 @@ class Known:
     accumulates: bool = False
 
 
-KNOWN: dict[str, Known] = {}
+KNOWN: dict[str, CriterionSpec] = {}
 
 
 def criterion(
@@ -92,7 +92,7 @@ def criterion(
 
     def decorate(function: Score) -> Score:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
-        KNOWN[name] = Known(name, function, summary, source, needs_data, aggregate, normalize, accumulates)
+        KNOWN[name] = CriterionSpec(name, function, summary, source, needs_data, aggregate, normalize, accumulates)
         return function
 
     return decorate
