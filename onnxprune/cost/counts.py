@@ -18,7 +18,7 @@ from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import infer
 from onnxprune.tracing import Site, TraceResult, batch_size
 from onnxprune.tracing.labels import Axes, Constraints
-from onnxprune.tracing.rules.registry import Product
+from onnxprune.tracing.rules.registry import Contraction
 from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array, Shape
 
@@ -107,7 +107,7 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))
 
 
-def contractions(tracing: TraceResult) -> Iterator[tuple[Site, Sequence[Product]]]:
+def contractions(tracing: TraceResult) -> Iterator[tuple[Site, Sequence[Contraction]]]:
     """Every contraction with its products; with none where it does not run at the numbers for symbolic dims.
 
     Of an If, the branches count that the given data take. Where there are none, one branch runs if the condition

@@ -11,12 +11,12 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules import heads
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters
-from onnxprune.tracing.rules.registry import Product, rule
+from onnxprune.tracing.rules.registry import Contraction, rule
 from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
 
-def _standard_works(site: Site) -> list[Product]:
+def _standard_works(site: Site) -> list[Contraction]:
     return heads.products(site, heads.axes_of(site, 0), [(1, len(site.shape(1)) - 2), (4, 2)])
 
 

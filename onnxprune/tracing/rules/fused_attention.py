@@ -13,7 +13,7 @@ from onnxprune.tracing.rules import heads
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters
-from onnxprune.tracing.rules.registry import Product, rule
+from onnxprune.tracing.rules.registry import Contraction, rule
 from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array
 
@@ -39,10 +39,10 @@ def _several(site: Site, line: Array, counts: Sequence[int], widths: Sequence[in
     ]
 
 
-def _merged_works(site: Site) -> list[Product]:
+def _merged_works(site: Site) -> list[Contraction]:
     """The projection, and the scores and their use, as wide as the values."""
     output = heads.axes_of(site, 0)[:2]
-    wide: Product = [(None, a) for a in range(3)]
+    wide: Contraction = [(None, a) for a in range(3)]
     return [[*output, (1, 0), (1, 1)], *heads.products(site, wide, [(0, 1), (4, 3)])]
 
 
@@ -86,8 +86,8 @@ def merged_attention(site: Site) -> list[Axes]:
     return axes
 
 
-def _multi_head_works(site: Site) -> list[Product]:
-    query: Product = heads.axes_of(site, 0) if len(site.shape(0)) == 3 else [(None, a) for a in range(3)]
+def _multi_head_works(site: Site) -> list[Contraction]:
+    query: Contraction = heads.axes_of(site, 0) if len(site.shape(0)) == 3 else [(None, a) for a in range(3)]
     slot = 1 if site.has(1) else 0
     position = 2 if len(site.shape(slot)) == 4 else 1
     return heads.products(site, query, [(slot, position), (6, 2)])
@@ -166,8 +166,8 @@ def _grouped_widths(site: Site) -> list[int]:
     return [count * (site.shape(0)[2] // max(1, sum(counts))) for count in counts]
 
 
-def _grouped_works(site: Site) -> list[Product]:
-    query: Product = heads.axes_of(site, 0) if site.has(1) else [(None, a) for a in range(3)]
+def _grouped_works(site: Site) -> list[Contraction]:
+    query: Contraction = heads.axes_of(site, 0) if site.has(1) else [(None, a) for a in range(3)]
     return heads.products(site, query, [(1 if site.has(1) else 0, 1), (3, 2)])
 
 

@@ -16,7 +16,7 @@ from onnxprune.tracing.labels import Axes, as_field, as_line, is_barrier
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
-from onnxprune.tracing.rules.registry import Product
+from onnxprune.tracing.rules.registry import Contraction
 from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 from onnxprune.typing import Array
 
@@ -236,13 +236,13 @@ def with_caches(axes: list[Axes], y: Heads, k: Heads, v: Heads) -> list[Axes]:
     return axes
 
 
-def products(site: Site, query: Product, lengths: Sequence[tuple[int, int]]) -> list[Product]:
+def products(site: Site, query: Contraction, lengths: Sequence[tuple[int, int]]) -> list[Contraction]:
     """Scores and their use, per run of positions that are attended over."""
-    output: Product = [(None, a) for a in range(len(site.out_shape()))]
+    output: Contraction = [(None, a) for a in range(len(site.out_shape()))]
     return [[*factor, length] for factor in (query, output) for length in lengths if site.has(length[0])]
 
 
-def axes_of(site: Site, slot: int) -> Product:
+def axes_of(site: Site, slot: int) -> Contraction:
     """All sizes of an input."""
     return [(slot, a) for a in range(len(site.shape(slot)))]
 

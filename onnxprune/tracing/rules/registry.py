@@ -16,9 +16,9 @@ Trace = Callable[[Site], Sequence[Axes | None]]
 Tracer = TypeVar("Tracer", bound=Trace)
 Follow = Callable[[Edit], None]
 # Sizes to be multiplied: (slot of an input, axis), or (None, axis) for an axis of the first output.
-Product = Sequence[tuple[int | None, int]]
-Work = Callable[[Site], Product]
-Works = Callable[[Site], Sequence[Product]]
+Contraction = Sequence[tuple[int | None, int]]
+Work = Callable[[Site], Contraction]
+Works = Callable[[Site], Sequence[Contraction]]
 
 NEWEST = 1 << 30
 
