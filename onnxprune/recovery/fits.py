@@ -203,59 +203,59 @@ def method(name: str, **traits: bool) -> Callable[[ClosedForm], ClosedForm]:
 
 
 @method("bias", needs_data=False)
-def bias(evidence: FitProblem) -> Fitted:
+def bias(problem: FitProblem) -> Fitted:
     """Shift every output to the mean that it had."""
-    return evidence.sliced, _shift(evidence, evidence.sliced)
+    return problem.sliced, _shift(problem, problem.sliced)
 
 
 @method("batchnorm", of_norms=True)
 @method("affine")
-def affine(evidence: FitProblem) -> Fitted:
+def affine(problem: FitProblem) -> Fitted:
     """Scale every output to the deviation that it had, and shift it to its mean."""
-    spread = evidence.moments.yy
-    found = (evidence.sliced * (evidence.moments.xx @ evidence.sliced)).sum(axis=1)
+    spread = problem.moments.yy
+    found = (problem.sliced * (problem.moments.xx @ problem.sliced)).sum(axis=1)
     floor = 1e-6 * spread.mean() + 1e-30
-    weight = evidence.sliced * np.sqrt((spread + floor) / (np.maximum(found, 0) + floor))[:, None, :]
-    return weight, _shift(evidence, weight)
+    weight = problem.sliced * np.sqrt((spread + floor) / (np.maximum(found, 0) + floor))[:, None, :]
+    return weight, _shift(problem, weight)
 
 
 @method("merge", needs_data=False, ridge=True, merges=True)
-def merge(evidence: FitProblem) -> Fitted:
+def merge(problem: FitProblem) -> Fitted:
     """Express the original's channels by those that remain."""
-    if evidence.channels is None:
+    if problem.channels is None:
         raise ValueError("merging needs the moments of the channels")
-    groups, remaining, channels = evidence.channels.xy.shape
-    size = evidence.full.shape[1] // channels
-    mixing = _inverse(evidence.channels.xx, evidence.damping)[0] @ evidence.channels.xy
-    weight = (mixing @ evidence.full.reshape(groups, channels, -1)).reshape(groups, remaining * size, -1)
-    return weight, _shift(evidence, weight)
+    groups, remaining, channels = problem.channels.xy.shape
+    size = problem.full.shape[1] // channels
+    mixing = _inverse(problem.channels.xx, problem.damping)[0] @ problem.channels.xy
+    weight = (mixing @ problem.full.reshape(groups, channels, -1)).reshape(groups, remaining * size, -1)
+    return weight, _shift(problem, weight)
 
 
 @method("one-pass", ridge=True, dead_zone=True, sequential=False)
 @method("least-squares", ridge=True, dead_zone=True)
-def least_squares(evidence: FitProblem) -> Fitted:
+def least_squares(problem: FitProblem) -> Fitted:
     """Ridge regression toward the sliced weights."""
-    inverse, added = evidence.ridge
-    weight = inverse @ (evidence.moments.xy + added * evidence.sliced)
-    return weight, _shift(evidence, weight)
+    inverse, added = problem.ridge
+    weight = inverse @ (problem.moments.xy + added * problem.sliced)
+    return weight, _shift(problem, weight)
 
 
 def best(
-    how: Method, evidence: FitProblem, fitting: Rows, judging: Rows, dampings: Sequence[float]
+    how: Method, problem: FitProblem, fitting: Rows, judging: Rows, dampings: Sequence[float]
 ) -> tuple[Fitted, float]:
     """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
 
     Args:
         how: the recovery method.
-        evidence: all but the moments of `judging`.
-        fitting: the rows that `evidence` is of.
+        problem: all but the moments of `judging`.
+        fitting: the rows that `problem` is of.
         judging: rows that judge.
         dampings: ridge weights to try.
 
     Returns:
         The fit, made anew of all rows, and its error on `judging` before.
     """
-    tried = [replace(evidence, damping=d) for d in (dampings if how.ridge else (0.0,))]
+    tried = [replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,))]
     fits = [how.closed_form(e) for e in tried]
     errors = [judging.error(f) for f in fits]
     chosen = int(np.argmin(errors))
@@ -265,27 +265,27 @@ def best(
             if (found := judging.error(fitted)) < error:
                 error, rounds = found, number
     everything = Rows.joined([fitting, judging])
-    moments = evidence.moments + PairMoments.of(judging.x, judging.y, shifted=evidence.shifted)
+    moments = problem.moments + PairMoments.of(judging.x, judging.y, shifted=problem.shifted)
     final = replace(tried[chosen], moments=moments)
     fitted = how.closed_form(final)
     return [fitted, *_rounds(final, everything, fitted, rounds)][-1], error
 
 
-def _rounds(evidence: FitProblem, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
+def _rounds(problem: FitProblem, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
     """Regressions toward the good outputs that are nearest to what the one before gave."""
-    inverse, added = evidence.ridge
+    inverse, added = problem.ridge
     for _ in range(count):
         _, wanted = rows.nearest(*fitted)
-        mean = wanted.mean(axis=1, dtype=np.float64) * evidence.shifted
+        mean = wanted.mean(axis=1, dtype=np.float64) * problem.shifted
         centred = wanted - mean[:, None].astype(wanted.dtype)
         cross = (rows.x.transpose(0, 2, 1) @ centred).astype(np.float64) / rows.x.shape[1]
-        weight = inverse @ (cross + added * evidence.sliced)
-        fitted = weight, mean - _times(evidence.moments.x, weight)
+        weight = inverse @ (cross + added * problem.sliced)
+        fitted = weight, mean - _times(problem.moments.x, weight)
         yield fitted
 
 
-def _shift(evidence: FitProblem, weight: Array) -> Array:
-    return np.asarray(evidence.moments.y - _times(evidence.moments.x, weight))
+def _shift(problem: FitProblem, weight: Array) -> Array:
+    return np.asarray(problem.moments.y - _times(problem.moments.x, weight))
 
 
 def _times(rows: Array, weight: Array) -> Array:
