@@ -11,6 +11,8 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 # The domain of ONNX Runtime's own operators.
 MICROSOFT = "com.microsoft"
+# The domains of the quantisers that QONNX, Brevitas and FINN share.
+QUANTIZING = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 # Shape inference wants the values of small tensors (sizes, indices, pads) only.
 SMALL = 1024
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.model.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT, QUANTIZING
 
 Attributes = Mapping[str, Any]
 # The value of an input by its slot: None where it is omitted, not a number where it is not static.
@@ -169,6 +169,11 @@ def _pads_with_zero(attrs: Attributes, value: Value) -> bool:
 def _is_positive_power(attrs: Attributes, value: Value) -> bool:
     exponent = value(1)
     return exponent is not None and bool((exponent > 0).all())
+
+
+def _has_whole_zero_point(attrs: Attributes, value: Value) -> bool:
+    point = value(2)
+    return point is not None and bool((np.round(point) == point).all())
 
 
 # Activations that an attribute names and that give zero for zero; with ONNX Runtime's, in small letters.
@@ -336,8 +341,19 @@ _FUSED: Mapping[str, Traits] = {
     **_each("QGemm", "", Zero(factors=(0, 3), terms=(6,)), weight=3, bias=6, zero_point=5),
 }
 
+# What is quantised and scaled back; whole zero points stay zeros.
+_QUANTIZERS: Mapping[str, Traits] = {
+    **_each("Quant Trunc", "", Zero(parts=(0,), when=_has_whole_zero_point)),
+    **_each("BipolarQuant"),
+}
+
 TRAITS: Mapping[tuple[str, str], Traits] = {
     (domain, op): row
-    for domain, rows in (("", _STANDARD), ("ai.onnx.ml", _LEARNING), (MICROSOFT, _FUSED))
+    for domain, rows in (
+        ("", _STANDARD),
+        ("ai.onnx.ml", _LEARNING),
+        (MICROSOFT, _FUSED),
+        *((d, _QUANTIZERS) for d in QUANTIZING),
+    )
     for op, row in rows.items()
 }

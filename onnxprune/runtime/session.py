@@ -19,6 +19,7 @@ import onnx
 from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, save, to_proto
 from onnxprune.model.protos import without_weights
+from onnxprune.model.quantizers import runnable
 from onnxprune.system import killable
 
 # Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
@@ -124,6 +125,7 @@ class Session:
     def _source(self, model: Model | Path) -> bytes | str:
         if isinstance(model, Path):
             return str(model)
+        model = runnable(model)
         if not model.external and model.nbytes < LARGEST_IN_MEMORY:
             proto = to_proto(model)
             if len(proto.graph.node) > LARGEST_UNNAMED:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, defs, helper
 
-from onnxprune.model.protos import MICROSOFT
+from onnxprune.model.protos import MICROSOFT, QUANTIZING
 from onnxprune.model.shapes.polynomials import Dim, Dims, Size, broadcast, largest
 
 logger = logging.getLogger(__name__)
@@ -322,4 +322,5 @@ _SIZES: Mapping[tuple[str, str], Sizes] = {
     **{(MICROSOFT, op): sizes for op, sizes in _FUSED.items()},
     **{(MICROSOFT, op): sizes for op, (sizes, _) in _QUANTIZED.items()},
     **{("", op): sizes for op, sizes in _PLAIN.items()},
+    **{(domain, op): _broadcast for domain in QUANTIZING for op in ("Quant", "BipolarQuant", "Trunc")},
 }

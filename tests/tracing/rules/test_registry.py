@@ -13,6 +13,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 import onnxprune
 from onnxprune import api
 from onnxprune.errors import GoalMissed
+from onnxprune.model.protos import QUANTIZING
+from onnxprune.model.quantizers import QUANTIZERS
 from onnxprune.tracing import through
 from onnxprune.tracing.rules import all_rules, find
 from onnxprune.tracing.rules import registry as rules
@@ -30,6 +32,7 @@ from tests.tracing.rules import (
     test_norm,
     test_pointwise,
     test_quantized,
+    test_quantizers,
     test_recurrent,
     test_reduce,
     test_whole_axis,
@@ -48,6 +51,7 @@ FAMILIES = {
     "pointwise": test_pointwise,
     "recurrent": test_recurrent,
     "quantized": test_quantized,
+    "quantizers": test_quantizers,
     "reduce": test_reduce,
     "constants": test_constants,
 }
@@ -95,6 +99,7 @@ def test_every_rule_is_of_an_operator_that_exists() -> None:
     known = {(s.domain, s.name) for s in defs.get_all_schemas_with_history()}
     written_by_the_runtime = {("", op) for op in ("SimplifiedLayerNormalization", "Affine", "Crop")}
     known |= {(s.domain, s.name) for s in get_all_operator_schema()}
+    known |= {(domain, op) for domain in QUANTIZING for op in QUANTIZERS}
     assert {(r.domain, r.op) for r in all_rules()} <= known | written_by_the_runtime
 
 

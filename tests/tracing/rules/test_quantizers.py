@@ -1,0 +1,160 @@
+"""Labels through the quantisers of QONNX and Brevitas, which are proven by standard nodes that do the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.errors import RunError
+from onnxprune.model import load
+from onnxprune.model.protos import QUANTIZING
+from onnxprune.model.quantizers import quantized, runnable
+from onnxprune.runtime import Session
+from tests.graphs import two_judges
+from tests.graphs.net import Net, array_of, group_of, ops_of, prune
+from tests.graphs.sandwich import Case, check_case, parameters
+
+DOMAIN = QUANTIZING[0]
+SHAPE = (2, 5, 8)
+
+
+def quant(scale: float | list[float] = 0.25, zero: float = 0.0, bits: int = 4, domain: str = DOMAIN, **attrs):
+    def build(net: Net, x: str) -> str:
+        given = (np.float32(scale), np.float32(zero), np.float32(bits))
+        return net.add("Quant", x, *map(net.const, given), domain=domain, **attrs)
+
+    return build
+
+
+def bipolar(domain: str):
+    return lambda net, x: net.add("BipolarQuant", x, net.const(np.float32(0.5)), domain=domain)
+
+
+def trunc(domain: str):
+    def build(net: Net, x: str) -> str:
+        return net.add("Trunc", x, *(net.const(np.float32(v)) for v in (0.25, 0.0, 8.0, 4.0)), domain=domain)
+
+    return build
+
+
+CASES = [
+    *(Case("Quant", d.split(".")[0], quant(domain=d), SHAPE, domain=d) for d in QUANTIZING),
+    *(Case("BipolarQuant", d.split(".")[0], bipolar(d), SHAPE, domain=d) for d in QUANTIZING),
+    *(Case("Trunc", d.split(".")[0], trunc(d), SHAPE, domain=d) for d in QUANTIZING),
+    Case("Quant", "per-channel", quant([0.1, 0.2, 0.3, 0.4] * 2), SHAPE, domain=DOMAIN),
+    Case("Quant", "other-axis", quant(), (2, 8, 3), 1, 1, domain=DOMAIN),
+    Case("Quant", "unsigned", quant(zero=3.0, signed=0), SHAPE, domain=DOMAIN),
+]
+
+
+@pytest.mark.parametrize(("case", "version"), parameters(CASES))
+def test_quantizers(case: Case, version: int) -> None:
+    check_case(case, max(version, 17))
+
+
+def node(op: str, count: int, **attrs) -> onnx.NodeProto:
+    return onnx.helper.make_node(op, [f"i{n}" for n in range(count)], ["y"], domain=DOMAIN, **attrs)
+
+
+def value_of(op: str, *inputs, **attrs) -> list[float]:
+    given = {f"i{n}": np.asarray(v, np.float32) for n, v in enumerate(inputs)}
+    return quantized(node(op, len(inputs), **attrs), given).tolist()
+
+
+@pytest.mark.parametrize(
+    ("attrs", "bits", "wanted"),
+    [
+        ({}, 3, [-4, -2, -1, 0, 0, 2, 2, 3]),
+        ({"narrow": 1}, 3, [-3, -2, -1, 0, 0, 2, 2, 3]),
+        ({"signed": 0}, 2, [0, 0, 0, 0, 0, 2, 2, 3]),
+        ({"signed": 0, "narrow": 1}, 2, [0, 0, 0, 0, 0, 2, 2, 2]),
+        ({}, 1, [-1, -1, -1, -1, 1, 1, 1, 1]),
+        ({"rounding_mode": "FLOOR"}, 3, [-4, -2, -2, -1, 0, 1, 2, 3]),
+        ({"rounding_mode": "CEIL"}, 3, [-4, -1, -1, 0, 1, 2, 3, 3]),
+        ({"rounding_mode": "UP"}, 3, [-4, -2, -2, -1, 1, 2, 3, 3]),
+        ({"rounding_mode": "DOWN"}, 3, [-4, -1, -1, 0, 0, 1, 2, 3]),
+        ({"rounding_mode": "HALF_UP"}, 3, [-4, -2, -1, -1, 1, 2, 3, 3]),
+        ({"rounding_mode": "HALF_DOWN"}, 3, [-4, -1, -1, 0, 0, 1, 2, 3]),
+    ],
+)
+def test_what_quant_makes(attrs: dict[str, int | str], bits: int, wanted: list[float]) -> None:
+    """In steps of two, from the definition, worked out by hand."""
+    x = np.array([-9, -1.5, -1.2, -0.5, 0.5, 1.5, 2.5, 9]) * 2
+    assert value_of("Quant", x, 2.0, 0.0, float(bits), **attrs) == [2.0 * w for w in wanted]
+
+
+def test_what_the_others_make() -> None:
+    assert value_of("BipolarQuant", [-2, 0, 3], 0.5) == [-0.5, 0.5, 0.5]
+    assert value_of("Trunc", [-33, 31, 47], 1.0, 0.0, 8.0, 4.0) == [-3, 1, 2]
+    assert value_of("Quant", [0.0, 1.0, 9.0], 1.0, 2.0, 3.0, signed=0) == [0.0, 1.0, 5.0]
+
+
+def network(domain: str, op: str = "Quant") -> onnx.ModelProto:
+    """Two layers with quantised weights and activations, as Brevitas exports them; a scale per output channel."""
+    net = Net(17)
+
+    def quantised(x: str, *scale: float) -> str:
+        given = [net.const(np.asarray(scale, np.float32).reshape(-1, *[1] * (len(scale) > 1)))]
+        if op == "Quant":
+            given += [net.const(np.float32(0)), net.const(np.float32(4))]
+        return net.add(op, x, *given, domain=domain)
+
+    x = quantised(net.input([3, 6]), 0.1)
+    w = quantised(net.weight(8, 6, name="w_in"), *(0.1 * n for n in range(1, 9)))
+    hidden = net.add("Relu", net.add("Gemm", x, w, net.weight(8, name="b"), transB=1))
+    again = net.add("Quant", hidden, *map(net.const, (np.float32(0.2), np.float32(0), np.float32(5))), domain=domain)
+    net.output(net.add("Gemm", again, quantised(net.weight(4, 8, name="w_out"), 0.1), transB=1), [3, 4])
+    return net.proto()
+
+
+@pytest.mark.parametrize("domain", QUANTIZING)
+@pytest.mark.parametrize("op", ["Quant", "BipolarQuant"])
+def test_networks(domain: str, op: str) -> None:
+    proto = network(domain, op)
+    outcome = prune(proto)
+    assert outcome.verdict is not None and outcome.verdict.ok, outcome.verdict
+    assert ops_of(outcome.model) == ops_of(proto)
+    assert array_of(outcome.model, "w_in").shape == (4, 6) and array_of(outcome.model, "w_out").shape == (4, 4)
+    group = group_of(outcome.groups, "w_in", 0)
+    assert group is not None and group.exact == (op == "Quant")
+    two_judges.check(proto, outcome.plan)
+
+
+def test_importance_is_that_of_the_quantised_weight() -> None:
+    proto = network(QUANTIZING[0])
+    tracing = prune(proto).groups.tracing
+    found = tracing.weight_value("w_in")
+    assert found is not None
+    steps = found / (0.1 * np.arange(1, 9, dtype=np.float32)[:, None])
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-5)
+    assert np.abs(found - array_of(proto, "w_in")).max() > 0.01
+
+
+def test_only_copies_are_changed() -> None:
+    model = load(network(QUANTIZING[0]))
+    before = model.proto.SerializeToString(deterministic=True)
+    assert all(not n.domain for n in runnable(model).proto.graph.node)
+    with Session(model):
+        pass
+    assert model.proto.SerializeToString(deterministic=True) == before
+
+
+def test_what_is_not_known_is_not_run() -> None:
+    net = Net(17)
+    x = net.input([2, 8])
+    y = quant(rounding_mode="SOMEHOW")(net, net.add("MatMul", x, net.weight(8, 8)))
+    net.output(net.add("MatMul", y, net.weight(8, 3)), [2, 3])
+    with pytest.raises(RunError, match="cannot load the model"):
+        Session(net.model())
+
+
+def test_activations_with_a_zero_point_between_steps_are_not_zero() -> None:
+    net = Net(17)
+    y = quant(zero=0.3)(net, net.add("MatMul", net.input([2, 8]), net.weight(8, 8, name="w_in")))
+    net.output(net.add("ReduceSum", y, net.ints(1)), [2, 1])
+    proto = net.proto()
+    outcome = prune(proto)
+    group = group_of(outcome.groups, "w_in", 1)
+    assert group is not None and "Quant" in group.approximate
+    two_judges.check(proto, outcome.plan)
