@@ -25,6 +25,8 @@ BUDGETS = {
     "memory": "the bytes of activations that lie in memory at once, for one sample",
     "latency": "the measured time of a run: 60% or 12ms (see --provider, --threads, --sizes)",
 }
+# How the removal grows from step to step (`pipelines/iterative.py`).
+STEP_SCHEDULES = ("linear", "cubic", "geometric")
 # What training makes small (`recovery/training_options.py`), how it steps and how its rate falls
 # (`autodiff/optimizers.py`), and how it changes pictures (`recovery/augment.py`).
 LOSSES = ("distil", "cross-entropy", "mse")

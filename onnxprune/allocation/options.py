@@ -17,6 +17,7 @@ from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.criteria import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
 from onnxprune.errors import UsageError
+from onnxprune.names import STEP_SCHEDULES
 
 AUTO = "auto"
 # Each step scores the whole model again.
@@ -64,7 +65,9 @@ class Options:
         rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
             keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
-        steps: after each but the last of so many equal parts of the removal, what is left is repaired and scored anew.
+        steps: after each but the last of so many parts of the removal, what is left is repaired and scored anew.
+        step_schedule: how large the parts are: "linear" equal, "cubic" large at first (Zhu and Gupta 2017), "geometric"
+            the same share of what is left.
 
     Example:
         >>> import onnxprune
@@ -99,6 +102,7 @@ class Options:
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
     steps: int = 1
+    step_schedule: str = "linear"
 
     def __post_init__(self) -> None:
         _ = self.budgets  # refused here if they are no amounts
@@ -120,6 +124,7 @@ class Options:
         for what, chosen, known in (
             ("allocation", self.allocation, (AUTO, *STRATEGIES)),
             ("aggregation", "sum" if self.aggregate is None else self.aggregate, AGGREGATIONS),
+            ("step schedule", self.step_schedule, STEP_SCHEDULES),
             ("normalization", "mean" if self.normalize is None else self.normalize, NORMALIZATIONS),
         ):
             if chosen not in known:

@@ -12,7 +12,7 @@ from onnxprune.cli import paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
-from onnxprune.cli.options.group import request
+from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning
 from onnxprune.cli.output import Console
@@ -67,7 +67,7 @@ class TrainArgs:
             )
 
 
-@click.command()
+@click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")

@@ -1,21 +1,26 @@
-"""Scores, made in steps: part of what is to go goes, the rest is repaired and scored anew, until all has gone.
+"""Scores, made in steps: part of what is to go goes, the rest is repaired and scored again, until all has gone.
 
 Criteria look at the model as it is; after half of a removal, and its repair, other units may be the least important.
 What comes out are scores of the original's units, in the order in which they went: the cut, its proof and the repair at
-the end are of the original, as in one step, so that no repair is built on another.
+the end are of the original, as in one step, so that no repair is built on another. Only what is trained between two
+steps is carried over, as the weights that the next repair begins with.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune import criteria
 from onnxprune.allocation import BudgetFitter, Options, named_rows
+from onnxprune.autodiff import write_back
 from onnxprune.cost.axis_lengths import units_in_order
-from onnxprune.recovery import recover
+from onnxprune.model import Model
+from onnxprune.pipelines.train import learn_after
+from onnxprune.recovery import Repair, recover
 from onnxprune.rewriting import Removal, gone, io_changes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
@@ -23,6 +28,57 @@ from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
+
+# From the share of the steps that are done, and the share of units that go in the end, to the share of these that are
+# gone by then. Cubic: Zhu and Gupta, "To prune, or not to prune", 2017, section 3.
+PARTS: Mapping[str, Callable[[float, float], float]] = {
+    "linear": lambda done, _: done,
+    "cubic": lambda done, _: 1 - (1 - done) ** 3,
+    "geometric": lambda done, share: (1 - (1 - share) ** done) / share if 0 < share < 1 else done,
+}
+
+
+# Repairs what a cut leaves of the original.
+Mend = Callable[[Removal, Model], tuple[Model, Repair | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class CarriedWeights:
+    """A model that was trained after a part of the removal.
+
+    Attributes:
+        cut: what was gone by then.
+        model: the model.
+    """
+
+    cut: Removal
+    model: Model
+
+    def onto(self, cut: Removal, small: Model) -> Model:
+        """Give a model with less left the weights of this one.
+
+        Args:
+            cut: a later part of the same removal.
+            small: what it leaves of the original.
+
+        Returns:
+            The same graph; weights that only one of the two has stay as they are.
+        """
+        before, after = self.cut.masks(), cut.masks()
+        original, values = self.cut.groups.model, dict[str, Array]()
+        for name in small.initializers.keys() & self.model.initializers.keys() & original.initializers.keys():
+            whole, trained = original.array(name).copy(), self.model.array(name)
+            was, now = (masks.get(name, np.ones(whole.shape, bool)) for masks in (before, after))
+            shape = tuple(small.initializers[name].dims)
+            if whole.dtype.kind == "f" and was.sum() == trained.size and now.sum() == np.prod(shape, dtype=int):
+                whole[was] = trained.reshape(-1)
+                values[name] = whole[now].reshape(shape)
+        return write_back(small, values)
+
+
+def mending(carried: CarriedWeights | None, mend: Mend) -> Mend:
+    """Let a repair begin with the weights that were carried, if any were."""
+    return mend if carried is None else lambda cut, small: mend(cut, carried.onto(cut, small))
 
 
 def scored(
@@ -33,41 +89,54 @@ def scored(
     place: Place | None = None,
     *,
     progress: Callable[[str], None] = logger.info,
-) -> Array:
-    """Scores of all classes, float64[classes].
+) -> tuple[Array, CarriedWeights | None]:
+    """Score all classes, in as many steps as the options say.
 
     Args:
         groups: the traced original.
         options: what to prune, and in how many steps.
         runs: calibration inputs; without any, nothing is repaired between two steps.
-        recovery: how to repair between two steps.
+        recovery: how to repair between two steps, and how to train.
         place: where times are measured, if the options ask for any.
         progress: is told about long work.
+
+    Returns:
+        float64[classes], and the model that was trained last; None if none was.
     """
     scores = _score(groups, options, runs, progress)
     if options.steps == 1:
-        return scores
+        return scores, None
     # How many units of every group go is settled by the first scores; the steps say which.
     removed = BudgetFitter.of(groups, scores, options, place, progress).fit().removed
     named, _ = named_rows.removed(groups, options.rows)
     going = [g for g in groups.groups if g.name in removed and g.name not in named]  # named rows have no order
+    part, carried = PARTS[options.step_schedule], None
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")
-        part = {g.name: _first(g, scores, removed, step / options.steps) for g in going}
-        cut = Removal(groups, gone(groups, part))
+        first = {g.name: _first(g, scores, len(removed[g.name]), part, step / options.steps) for g in going}
+        cut = Removal(groups, gone(groups, first))
         small = rewrite(groups, cut.gone)
+        small = small if carried is None else carried.onto(cut, small)
         if runs and recovery.can_act(data=True):
             small, _ = recover.repair(cut, small, runs, recovery, progress=progress)
-        inner = trace(
-            small,
-            heads=groups.heads,
-            head_dims=groups.head_dims,
-            allow_io_changes=groups.allow_io_changes,
-            sizes=dict(groups.facts.sizes),
-        )
+        if recovery.train is not None:
+            small = learn_after(cut, small, runs, recovery.train, progress=progress)[0]
+            carried = CarriedWeights(cut, small)
+        inner = _traced_like(groups, small)
         fresh = _score(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)
         scores = _taken_over(groups, cut.gone, scores, inner, fresh)
-    return scores
+    return scores, carried
+
+
+def _traced_like(groups: Groups, small: Model) -> Groups:
+    """A smaller model, traced as the original was."""
+    return trace(
+        small,
+        heads=groups.heads,
+        head_dims=groups.head_dims,
+        allow_io_changes=groups.allow_io_changes,
+        sizes=dict(groups.facts.sizes),
+    )
 
 
 def _score(
@@ -77,11 +146,11 @@ def _score(
     return criteria.score(groups, *given, compared=options.strategy != "uniform", progress=progress)
 
 
-def _first(group: Group, scores: Array, removed: Mapping[str, Array], share: float) -> Array:
-    """The share of a group's removal that goes first."""
+def _first(group: Group, scores: Array, count: int, part: Callable[[float, float], float], done: float) -> Array:
+    """What goes first of the `count` classes that a group loses, when a share of the steps is done."""
     order = units_in_order(group, scores)
-    count = int(len(removed[group.name]) / order.shape[1] * share)
-    return np.asarray(order[:count].reshape(-1))
+    units = count / order.shape[1]
+    return np.asarray(order[: int(units * part(done, units / len(order)))].reshape(-1))
 
 
 def _taken_over(groups: Groups, away: Array, scores: Array, inner: Groups, fresh: Array) -> Array:

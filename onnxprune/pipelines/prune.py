@@ -124,7 +124,7 @@ def run(
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.RecoveryOptions()
-        scores = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
+        scores, carried = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
     proving = partial(checked, given=sizes or {}, samples=runs[:1]) if verify else None
     timing = BudgetFitter.of(groups, scores, options, place, clock.progress)
     mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
@@ -134,7 +134,7 @@ def run(
             return timing.fit(reserve)
 
     def finish(selection: Selection) -> _Made:
-        return _made(groups, selection.removed, mend, clock, proving)
+        return _made(groups, selection.removed, iterative.mending(carried, mend), clock, proving)
 
     chosen, made = fit_budgets.fit_finished(select_with, finish, timing.kinds)
     outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
@@ -320,7 +320,7 @@ def plan_for(
     groups = _traced(model, options, sizes, runs)
     scores = iterative.scored(
         bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.RecoveryOptions(), place
-    )
+    )[0]
     chosen = BudgetFitter.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals
 

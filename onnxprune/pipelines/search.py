@@ -184,7 +184,7 @@ def search(
     groups = trace(model, **options.policy, sizes=settings.sizes)
     progress("scoring")
     budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
-    scores = iterative.scored(groups, budgeted, fitting, settings.recovery, progress=progress)
+    scores = iterative.scored(groups, budgeted, fitting, settings.recovery, progress=progress)[0]
     progress("measuring the original")
     kept = _Kept(Journal(cache), _about(model, options, settings, scores, [fitting, judging]))
     whole = kept.whole(settings.evaluation, model) if settings.evaluation else {}

@@ -106,13 +106,13 @@ def test_commands_of_the_training_page_work(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     lines = [line for block in blocks(ROOT / "docs" / "training.md", "console") for line in block.splitlines()]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
-    said = re.search(r"repaired on (\S+) %, trained on (\S+) %", page)
+    said = re.search(r"repaired on (\S+) %, trained on (\S+) %.*three of them are right on (\S+) %", page, re.DOTALL)
     assert said
-    for name, told in (("small", said[1]), ("trained", said[2]), ("both", said[2])):
-        assert accuracy(f"{name}.onnx") * 100 == pytest.approx(float(told), abs=1.5), name
+    for name, told in (("small", said[1]), ("trained", said[2]), ("both", said[2]), ("rounds", said[3])):
+        assert accuracy(f"{name}.onnx") * 100 == pytest.approx(float(told), abs=2), name
 
 
 def test_commands_of_the_calibration_page_work(workplace, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
+from onnxprune import api
+from onnxprune.autodiff import write_back
 from onnxprune.errors import UsageError
+from onnxprune.model import Model, load
+from onnxprune.pipelines.iterative import PARTS, CarriedWeights
+from onnxprune.recovery import TrainingOptions
+from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting.rewrite import rewrite
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -66,3 +74,66 @@ def test_without_data_steps_only_score_again(name: str):
 def test_no_steps_are_an_error():
     with pytest.raises(UsageError, match="steps is 0"):
         onnxprune.prune(pairs(), 0.5, steps=0)
+
+
+# --- trained between the steps ----------------------------------------------------------------------------
+
+
+def cut_of(ratio: float) -> tuple[Removal, Model]:
+    """Digits, and what is left of it without the first units of every group."""
+    groups = api.trace(MODELS / "digits.onnx")
+    removed = {g.name: np.arange(int(len(g.classes) * ratio)) for g in groups.groups}
+    cut = Removal(groups, gone(groups, removed))
+    return cut, rewrite(groups, cut.gone)
+
+
+def test_weights_are_carried_to_a_later_cut():
+    """Cutting what was cut before, and carrying, is the same as cutting the model that was changed."""
+    (early, first), (late, second) = cut_of(0.25), cut_of(0.5)
+    rng = np.random.default_rng(0)
+    changed = {}
+    for name, tensor in first.initializers.items():
+        array = first.array(tensor)
+        changed[name] = array + rng.standard_normal(array.shape).astype(array.dtype)
+    trained = write_back(first, changed)
+    carried = CarriedWeights(early, trained)
+    again = carried.onto(early, first)
+    assert all(np.array_equal(again.array(n), a) for n, a in changed.items())
+    whole = write_back(early.groups.model, {n: spread(early, n, a) for n, a in changed.items()})
+    wanted = rewrite(api.trace(whole), late.gone)
+    found = carried.onto(late, second)
+    assert all(np.array_equal(found.array(n), wanted.array(n)) for n in wanted.initializers)
+
+
+def spread(cut: Removal, name: str, array: np.ndarray) -> np.ndarray:
+    """A weight in its original shape, with the original's elements where it was cut."""
+    whole, mask = cut.groups.model.array(name).copy(), cut.masks().get(name)
+    whole[np.ones(whole.shape, bool) if mask is None else mask] = array.reshape(-1)
+    return whole
+
+
+@pytest.mark.parametrize("schedule", PARTS)
+def test_parts_grow_to_the_whole(schedule):
+    part = PARTS[schedule]
+    shares = [part(step / 5, 0.8) for step in range(6)]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == pytest.approx(1)
+    if schedule == "geometric":
+        left = [1 - 0.8 * share for share in shares]
+        assert np.allclose(np.divide(left[1:], left[:-1]), 0.2**0.2)
+    if schedule == "cubic":
+        assert shares[1] > 0.4
+
+
+def test_training_between_the_steps():
+    """The plan is one of the original and proven; what was trained in between is where the last training begins."""
+    path, data = MODELS / "digits.onnx", MODELS / "digits_calibration.npz"
+    recovery = api.recover.RecoveryOptions(train=TrainingOptions(20, rate=1e-3, batch=32, threads=1))
+    options = onnxprune.Options(ratio=0.85, steps=3, step_schedule="cubic", criterion="wanda")
+    outcome = api.run(load(path), options, data=data, recovery=recovery)
+    assert outcome.verdict is not None and outcome.verdict.ok and outcome.training is not None
+    plain = api.run(load(path), replace(options, steps=1), data=data, verify=False)
+    assert plain.judged is not None and outcome.judged is not None
+    assert outcome.judged.error < plain.judged.error
+    assert onnxprune.verify(path, onnxprune.apply(path, outcome.plan), outcome.plan).ok
+    with pytest.raises(UsageError, match="no step schedule"):
+        onnxprune.Options(steps=3, step_schedule="sudden")

@@ -15,6 +15,7 @@ from onnxprune.autodiff.optimizers import OPTIMIZERS, SCHEDULES
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
+from onnxprune.pipelines.iterative import PARTS
 from onnxprune.recovery import METHODS
 from onnxprune.recovery.augment import AUGMENTATIONS
 
@@ -63,6 +64,7 @@ def test_recovery_methods_are_the_registry() -> None:
         (names.NORMALIZATIONS, NORMALIZATIONS),
         (names.BUDGETS, KINDS),
         (names.OPTIMIZERS, OPTIMIZERS),
+        (names.STEP_SCHEDULES, PARTS),
         (names.RATE_SCHEDULES, SCHEDULES),
         (names.AUGMENTATIONS, AUGMENTATIONS),
     ],

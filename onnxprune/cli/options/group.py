@@ -17,9 +17,10 @@ AMOUNT = "How much is removed"
 UNITS = "Which units are removed"
 INPUTS = "Sizes of the inputs"
 DATA = "Data, and repair with it"
+TRAINING = "Training"
 SEARCH = "Search for the smallest model that is good enough"
 MACHINE = "Machine and workers"
-TITLES = (OPTIONS, AMOUNT, UNITS, INPUTS, DATA, SEARCH, MACHINE)
+TITLES = (OPTIONS, AMOUNT, UNITS, INPUTS, DATA, TRAINING, SEARCH, MACHINE)
 
 Command = Callable[..., Any]
 # A decorator that declares one option, or several.

@@ -9,7 +9,7 @@ import click
 
 from onnxprune.cli.options.group import AMOUNT, UNITS, Option, group, titled
 from onnxprune.cli.types import Multiple, Pair, Ratio
-from onnxprune.names import AGGREGATIONS, BUDGETS, NORMALIZATIONS, STRATEGIES
+from onnxprune.names import AGGREGATIONS, BUDGETS, NORMALIZATIONS, STEP_SCHEDULES, STRATEGIES
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
@@ -115,7 +115,14 @@ _STEPS = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Choose in so many parts: after each, what is left is repaired and scored again.",
+    help="Choose in so many parts: after each, what is left is repaired (and trained, with --train) and scored again.",
+)
+_STEP_SCHEDULE = click.option(
+    "--step-schedule",
+    type=click.Choice(STEP_SCHEDULES),
+    default="linear",
+    show_default=True,
+    help="How large these parts are: equal, large at first, or the same share of what is left.",
 )
 
 _UNITS: tuple[Option, ...] = (
@@ -163,4 +170,4 @@ def _options(
 # Which units of which groups are removed; the command gets `options`.
 choice = group("options", _options, titled(AMOUNT, *_AMOUNT), titled(UNITS, *_UNITS))
 # The same, and what only a command that removes units takes.
-selection = group("options", _options, titled(AMOUNT, *_AMOUNT, _STEPS), titled(UNITS, *_UNITS, _ROWS))
+selection = group("options", _options, titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE), titled(UNITS, *_UNITS, _ROWS))

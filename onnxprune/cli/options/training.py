@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.group import Option, group
+from onnxprune.cli.options.group import TRAINING, Option, group, titled
 from onnxprune.cli.types import Pair, Words
 from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES
 
@@ -176,6 +176,6 @@ _AFTER: tuple[Option, ...] = (
 )
 
 # All of it; the command gets `learning`.
-learning = group("learning", _learning, *_ALL)
+learning = group("learning", _learning, titled(TRAINING, *_ALL))
 # Training after a repair; the command gets `learning`, with no steps where it is not asked for.
-learning_after = group("learning", _learning, *_AFTER)
+learning_after = group("learning", _learning, titled(TRAINING, *_AFTER))
