@@ -390,7 +390,8 @@ def _values(cut: Removal, model: Model, setting: TrialContext) -> dict[str, floa
     values: dict[str, float] = {}
     if setting.judging:
         found = asdict(agreement(cut, model, setting.judging))
-        values = {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+        known = {name: value for name, value in found.items() if isinstance(value, int | float)}
+        values = {name: float(value) for name, value in known.items() if math.isfinite(value)}
     if setting.settings.evaluation:
         values["value"] = setting.settings.evaluation.of(model)
     return values

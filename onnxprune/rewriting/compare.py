@@ -26,8 +26,8 @@ def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
     Raises:
         RunError: the runtime fails.
     """
-    tally = AgreementAccumulator()
     with Session(cut.groups.model) as one, Session(other) as two:
+        tally = AgreementAccumulator(one.outputs)
         for feeds, (old, new) in zip(runs, _before_ids(cut, other, runs), strict=True):
             wanted = io_changes.outputs(cut, one.outputs, one.run(feeds))
             tally.add([*wanted, *old], [*two.run(io_changes.feeds(cut, feeds), one.outputs), *new])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,11 @@ class Agreement:
         kl: mean Kullback-Leibler divergence (nats) of the class probabilities from the original's, for the same
             outputs; numbers that are no probabilities already are logits.
         chance: what `top1` would be if either model drew its classes as often as it does, but without looking.
-        rows: how many rows `top1` is the mean of.
+        rows: how many rows `top1` is the mean of, or `correlation` is of.
+        correlation: that of the outputs of one number per sample with the original's; None where there is no such
+            output, or more than one, or the original always gives the same.
+        outputs: every output by itself, where there are several.
+        name: of the output, where it is one.
     """
 
     error: float
@@ -40,18 +44,27 @@ class Agreement:
     kl: float | None = None
     chance: float | None = None
     rows: int = 0
+    correlation: float | None = None
+    outputs: tuple[Agreement, ...] = ()
+    name: str = ""
 
     @property
     def ruin(self) -> str:
         """Why the outputs have nothing to do with the original's; empty where they have, or where nothing is known.
 
-        Either the error is larger than the outputs, or classes agree no more often than by chance, within a standard
-        error: too few rows, or rows that are mostly of one class, say nothing.
+        Any output by itself: large ones, as the state of a recurrence, would hide a small one. Either the error is
+        larger than the outputs, or classes agree, or scores rise and fall together, no more than by chance, within a
+        standard error: too few rows, or rows that are mostly of one class, say nothing.
         """
-        if not self.is_known:
+        for one in self.outputs:
+            if why := one.ruin:
+                return f"output {one.name!r}: {why}" if one.name else why
+        if not self.is_known or self.outputs:
             return ""
         if self.sqnr < 0:
             return f"their error is larger than the outputs themselves ({self.sqnr:.1f} dB)"
+        if self.correlation is not None and self.rows >= LEAST_ROWS and self.correlation <= self.rows**-0.5:
+            return f"they do not rise and fall with the original's (correlation {self.correlation:.2f})"
         if self.top1 is None or self.chance is None or self.rows < LEAST_ROWS or self.chance > LARGEST_CHANCE:
             return ""
         if self.top1 > self.chance + math.sqrt(self.chance * (1 - self.chance) / self.rows):
@@ -82,16 +95,60 @@ class _Moments:
         return self._squares - float(self._sum.sum()) ** 2 / self._sum.size
 
 
+class _Output:
+    """What is added up for one output."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.wrong = self.energy = 0.0
+        self.moments: dict[tuple[int, ...], _Moments] = {}
+        self.cosines: list[Array] = []
+        self.same: list[Array] = []
+        self.apart: list[Array] = []
+        self.classes: dict[int, Array] = {}
+        self.scores: list[Array] = []
+
+    def add(self, a: Array, b: Array) -> None:
+        """Compare the arrays of one run; entries that are no numbers in the original are left out."""
+        known = np.isfinite(a)
+        if not known.any():
+            return
+        if a.ndim == 2 and a.shape[1] > 1:
+            p, q = (_numbers(x, known, -HUGE) for x in (a, b))
+            one, two = p.argmax(axis=-1), q.argmax(axis=-1)
+            self.same.append(one == two)
+            counts = self.classes.setdefault(a.shape[1], np.zeros((2, a.shape[1]), np.int64))
+            counts += [np.bincount(x, minlength=a.shape[1]) for x in (one, two)]
+            self.apart.append(_divergence(p, q))
+        a, b = (_numbers(x, known, 0) for x in (a, b))
+        if a.ndim and a.size == len(a):
+            self.scores.append(np.stack([a.reshape(-1), b.reshape(-1)])[:, known.reshape(-1)])
+        self.wrong += float(np.square(a - b).sum())
+        self.energy += float(np.square(a).sum())
+        self.moments.setdefault(a.shape[1:], _Moments()).add(a if a.ndim else a[None])
+        self.cosines.append(_cosine(a, b))
+
+    def correlation(self) -> float | None:
+        """That of single numbers; None where the original always gives the same."""
+        if not self.scores or len(self.scores) != len(self.cosines):
+            return None
+        a, b = (x - x.mean() for x in np.concatenate(self.scores, axis=1))
+        if not a.any():
+            return None
+        return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-300))
+
+
 class AgreementAccumulator:
     """Adds up how far outputs agree, one run after the other."""
 
-    def __init__(self) -> None:
-        self._wrong = self._energy = 0.0
-        self._moments: dict[tuple[int, tuple[int, ...]], _Moments] = {}
-        self._cosines: list[Array] = []
-        self._same: list[Array] = []
-        self._apart: list[Array] = []
-        self._classes: dict[tuple[int, int], Array] = {}
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        """Prepare.
+
+        Args:
+            names: of the outputs, in their order, as far as they have some.
+        """
+        self._names = names
+        self._outputs: dict[int, _Output] = {}
 
     def add(self, wanted: Sequence[Any], found: Sequence[Any]) -> None:
         """Compare the outputs of one run.
@@ -99,44 +156,42 @@ class AgreementAccumulator:
         What is no float array of the same shape is left out, and entries that are no numbers in the original are.
         """
         for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
-            if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or a.shape != b.shape:
-                continue
-            known = np.isfinite(a)
-            if not known.any():
-                continue
-            if a.ndim == 2 and a.shape[1] > 1:
-                p, q = (_numbers(x, known, -HUGE) for x in (a, b))
-                one, two = p.argmax(axis=-1), q.argmax(axis=-1)
-                self._same.append(one == two)
-                counts = self._classes.setdefault((index, a.shape[1]), np.zeros((2, a.shape[1]), np.int64))
-                counts += [np.bincount(x, minlength=a.shape[1]) for x in (one, two)]
-                self._apart.append(_divergence(p, q))
-            a, b = (_numbers(x, known, 0) for x in (a, b))
-            self._wrong += float(np.square(a - b).sum())
-            self._energy += float(np.square(a).sum())
-            self._moments.setdefault((index, a.shape[1:]), _Moments()).add(a if a.ndim else a[None])
-            self._cosines.append(_cosine(a, b))
+            if isinstance(a, np.ndarray) and a.dtype.kind == "f" and a.shape == b.shape:
+                name = self._names[index] if index < len(self._names) else ""
+                self._outputs.setdefault(index, _Output(name)).add(a, b)
 
     def agreement(self) -> Agreement:
         """What was found up to now."""
-        if not self._cosines:
-            return Agreement(math.nan, math.nan, math.nan, None)
-        signal = sum(m.spread() for m in self._moments.values())
-        return Agreement(
-            error=self._wrong / max(signal, 1e-30),
-            sqnr=10 * math.log10(max(self._energy, 1e-30) / max(self._wrong, 1e-30)),
-            cosine=float(np.concatenate(self._cosines).mean()),
-            top1=float(np.concatenate(self._same).mean()) if self._same else None,
-            kl=float(np.concatenate(self._apart).mean()) if self._apart else None,
-            chance=self._chance() if self._same else None,
-            rows=sum(map(len, self._same)),
-        )
+        outputs = [output for output in self._outputs.values() if output.cosines]
+        alone = tuple(_agreement([output]) for output in outputs if output.energy)
+        return replace(_agreement(outputs), outputs=alone if len(outputs) > 1 else ())
 
-    def _chance(self) -> float:
-        """The share of rows that would agree by chance: per output, the sum of the products of both frequencies."""
-        counts = list(self._classes.values())
-        alike = sum(float((c[0] * c[1]).sum()) / int(c[0].sum()) for c in counts)
-        return alike / sum(int(c[0].sum()) for c in counts)
+
+def _agreement(outputs: Sequence[_Output]) -> Agreement:
+    """That of several outputs together."""
+    if not outputs:
+        return Agreement(math.nan, math.nan, math.nan, None)
+    signal = sum(m.spread() for o in outputs for m in o.moments.values())
+    wrong, energy = (sum(x) for x in zip(*((o.wrong, o.energy) for o in outputs), strict=True))
+    same, apart, cosines = ([x for o in outputs for x in getattr(o, kind)] for kind in ("same", "apart", "cosines"))
+    correlation = outputs[0].correlation() if len(outputs) == 1 else None
+    return Agreement(
+        error=wrong / max(signal, 1e-30),
+        sqnr=10 * math.log10(max(energy, 1e-30) / max(wrong, 1e-30)),
+        cosine=float(np.concatenate(cosines).mean()),
+        top1=float(np.concatenate(same).mean()) if same else None,
+        kl=float(np.concatenate(apart).mean()) if apart else None,
+        chance=_chance([counts for o in outputs for counts in o.classes.values()]) if same else None,
+        rows=sum(map(len, same)) or (sum(x.shape[1] for x in outputs[0].scores) if correlation is not None else 0),
+        correlation=correlation,
+        name=outputs[0].name if len(outputs) == 1 else "",
+    )
+
+
+def _chance(counts: Sequence[Array]) -> float:
+    """The share of rows that would agree by chance: per output, the sum of the products of both frequencies."""
+    alike = sum(float((c[0] * c[1]).sum()) / int(c[0].sum()) for c in counts)
+    return alike / sum(int(c[0].sum()) for c in counts)
 
 
 def _numbers(x: Array, known: Array, other: float) -> Array:

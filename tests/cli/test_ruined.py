@@ -62,6 +62,43 @@ def test_rows_of_one_class_say_nothing() -> None:
     assert tallied(a, a + 0.01).ruin == ""
 
 
+def together(**outputs: tuple[Array, Array]) -> Agreement:
+    tally = AgreementAccumulator(list(outputs))
+    tally.add([a for a, _ in outputs.values()], [b for _, b in outputs.values()])
+    return tally.agreement()
+
+
+def test_a_large_output_hides_no_small_one() -> None:
+    """The state of a recurrence that is kept, and what the network is for."""
+    rng = np.random.default_rng(3)
+    state, score = 10 * rng.normal(size=(64, 2, 128)), rng.uniform(size=(64, 1))
+    kept = state + 0.1 * rng.normal(size=state.shape)
+    found = together(probability=(score, -score), state=(state, kept))
+    assert found.sqnr > 20 and found.ruin.startswith("output 'probability': their error is larger")
+    assert together(probability=(score, score), state=(state, -state)).ruin.startswith("output 'state': ")
+    assert together(probability=(score, 0.9 * score), state=(state, kept)).ruin == ""
+    classes = rng.normal(size=(64, 4)) + 9
+    assert "output 'classes'" in together(classes=(classes, classes[::-1].copy()), state=(state, kept)).ruin
+
+
+def test_a_score_that_says_nothing_is_ruin() -> None:
+    """A detector that always gives the same, or something else, however small the error beside the mean is."""
+    rng = np.random.default_rng(4)
+    score = rng.uniform(size=(200, 1)) + 1
+    for silent in (score * 0 + score.mean(), rng.permutation(score)):
+        assert tallied(score, silent).sqnr > 10 and "rise and fall" in tallied(score, silent).ruin
+    assert tallied(score, 0.5 * score + 0.7 + 0.1 * rng.normal(size=score.shape)).ruin == ""
+    assert tallied(score[:9], score[:9] * 0 + 1.5).ruin == ""  # too few
+    assert tallied(score * 0 + 1, score * 0 + 1.1).ruin == ""  # the original says nothing either
+    assert tallied(score, np.full_like(score, np.nan)).ruin
+
+
+def test_an_output_of_zeros_says_nothing() -> None:
+    rng = np.random.default_rng(5)
+    a, zeros = rng.normal(size=(32, 3, 5)), np.zeros((32, 3, 2))
+    assert together(a=(a, 0.9 * a), b=(zeros, zeros + 1e-9)).ruin == ""
+
+
 def test_nothing_to_compare_is_no_ruin() -> None:
     assert AgreementAccumulator().agreement().ruin == ""
     assert tallied(np.arange(6).reshape(2, 3), np.zeros((2, 3), np.int64)).ruin == ""
