@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.api import PruneResult, TrainResult, apply, make_plan, prune, trace, train, verify
+    from onnxprune.api import (
+        PruneResult,
+        SparsifyResult,
+        TrainResult,
+        apply,
+        make_plan,
+        prune,
+        sparsify,
+        trace,
+        train,
+        verify,
+    )
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.sensitivity import sensitivity
@@ -22,6 +33,8 @@ _HOMES = {
     "apply": "onnxprune.api",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
+    "SparsifyResult": "onnxprune.api",
+    "sparsify": "onnxprune.api",
     "trace": "onnxprune.api",
     "TrainResult": "onnxprune.api",
     "train": "onnxprune.api",
@@ -40,6 +53,7 @@ __all__ = [
     "Plan",
     "PruneResult",
     "Sensitivity",
+    "SparsifyResult",
     "TrainResult",
     "apply",
     "make_plan",
@@ -47,6 +61,7 @@ __all__ = [
     "register_criterion",
     "register_rule",
     "sensitivity",
+    "sparsify",
     "trace",
     "train",
     "verify",

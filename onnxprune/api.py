@@ -12,11 +12,13 @@ from onnxprune.model import Model, load, to_graph, to_proto
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
+from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
 from onnxprune.pipelines.train import Material, learn
 from onnxprune.proof import Verdict
 from onnxprune.recovery import Training, TrainingOptions, recover
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
+from onnxprune.sparsity import SparsifyOptions
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
@@ -213,6 +215,74 @@ def prune(
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)
     return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
+
+
+@dataclass(frozen=True)
+class SparsifyResult:
+    """What `sparsify` returns.
+
+    Attributes:
+        model: the model with zeros, of the kind that was given (a ModelProto for a path or bytes).
+        plan: which elements became zero.
+        report: what became of every weight, and the proof.
+
+    Example:
+        >>> import onnxprune
+        >>> result = onnxprune.sparsify("models/digits.onnx", pattern="2:4")
+        >>> result.report.verdict.ok
+        True
+        >>> [(weight.name, weight.zeros / weight.elements) for weight in result.report.weights][1]
+        ('conv_1.weight', 0.5)
+    """
+
+    model: Any
+    plan: Plan
+    report: Sparsified
+
+
+def sparsify(
+    source: Any,
+    sparsity: float | None = None,
+    *,
+    verify: bool = True,
+    sizes: Mapping[str, int] | None = None,
+    shapes: Shapes | None = None,
+    data: Any = None,
+    samples: int = 256,
+    **options: Any,
+) -> SparsifyResult:
+    """Set elements of the weights of contractions to zero, and prove the result.
+
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        sparsity: share of every weight's elements; half if neither it nor a pattern like "2:4" says how many.
+        verify: prove that the zeros, before any fit, give the outputs of the original with the same elements masked.
+        sizes: numbers to assume for symbolic dims, which stay symbolic.
+        shapes: of inputs, as for `prune`.
+        data: unlabelled calibration inputs (see `calibration.read`).
+        samples: how many of them to use.
+        options: the other fields of `SparsifyOptions`: method, pattern, per, keep, only, ratios, recover, storage, ...
+
+    Returns:
+        The model, the plan and the report.
+
+    Raises:
+        UsageError: an option is out of range, or a glob matches nothing.
+        ModelError: the model is invalid.
+        GoalMissed: no contraction reads a weight that may change, or the result is not proven.
+
+    Example:
+        >>> import onnxprune
+        >>> result = onnxprune.sparsify("models/digits.onnx", 0.9, storage="sparse")
+        >>> before, after = result.report.sizes
+        >>> after < before / 3
+        True
+    """
+    inputs = RunInputs(data, samples, dict(sizes or {}))
+    chosen = SparsifyOptions(sparsity=sparsity, **options)
+    done = sparsified(load(source, shapes=shapes), chosen, inputs, verify=verify)
+    check_proven(done.groups, done.verdict)
+    return SparsifyResult(_same_kind(done.model, source), done.plan, done)
 
 
 @dataclass(frozen=True)

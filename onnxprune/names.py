@@ -33,3 +33,9 @@ LOSSES = ("distil", "cross-entropy", "mse")
 OPTIMIZERS = ("adamw", "sgd")
 RATE_SCHEDULES = ("constant", "linear", "cosine")
 AUGMENTATIONS = ("flip", "shift", "colour", "mixup")
+# Ways to choose zeros (`sparsity/`); "threshold" is written with a number.
+MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "alps")
+# What the elements of a weight are compared with: those of one output, of the layer, of all layers.
+COMPARISONS = ("output", "layer", "global")
+# How zeros are stored.
+STORAGES = ("dense", "sparse", "auto")

@@ -76,7 +76,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
-    if not any(step.remove for step in steps.steps):
+    if not steps.zeros and not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):
         paths.check_row_map(args.output, inputs=[args.model, args.plan], force=args.force)
@@ -127,6 +127,7 @@ def _report(
     from onnxprune.cost import counts
     from onnxprune.report import data as plain
     from onnxprune.report import text
+    from onnxprune.report.sparsify import zeros_lines
 
     done = after[1]
     costs = counts.of(before[1]), counts.of(done.model)
@@ -144,7 +145,7 @@ def _report(
         return
     tell = console.say if after[0] == paths.PIPE else console.put
     lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.mends(before[1])]
-    lines += text.removal(plan)
+    lines += [*(text.removal(plan) if plan.steps else ()), *zeros_lines(plan)]
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
     if done.verdict is not None:
         lines.append(text.entry("proof", text.proof(done.verdict)))

@@ -51,6 +51,7 @@ NEEDS = (
         "it belongs to a search for a target, and no target is given",
     ),
     Need(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
+    Need(("--floor",), ("--per global",), "every weight gets the same share of zeros"),
     Need(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),
 )
 

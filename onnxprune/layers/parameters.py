@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -41,6 +41,7 @@ class Parameters:
         """
         self.proto = onnx.ModelProto()
         self.proto.CopyFrom(model.proto)
+        self._given = dict(model.values)
         self._values: dict[str, Callable[[], Array]] = dict(model.values)
         self.model = replace(model, proto=self.proto, values=self._values)
         nodes = self.proto.graph.node
@@ -72,6 +73,11 @@ class Parameters:
         """What the nodes make that compute `tensors` on any route."""
         steps = (course.steps[i] for course in self.courses for i in course.before(tensors))
         return {name for step in steps for name in (*step.output, *step.inner)}
+
+    @property
+    def changes(self) -> Mapping[str, Callable[[], Array]]:
+        """What makes the data of the tensors that were replaced."""
+        return {name: made for name, made in self._values.items() if self._given.get(name) is not made}
 
     def finished(self) -> Model:
         """The model with all that was replaced."""

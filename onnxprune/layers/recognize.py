@@ -6,8 +6,11 @@ import onnx
 
 from onnxprune.layers.convolution import CONVOLUTIONS, convolution_of
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.layers.product import product_of
+from onnxprune.layers.product import Product, product_of
 from onnxprune.tracing import Site
+
+# What multiplies its inputs with one weight, and what it made before with another.
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def linear_layer(site: Site, node: onnx.NodeProto | None = None) -> LinearLayer | None:
@@ -20,17 +23,37 @@ def linear_layer(site: Site, node: onnx.NodeProto | None = None) -> LinearLayer 
     Returns:
         The layer; None where there is no float weight, or the tensor that it is multiplied with has no known shape.
     """
-    of = site.node.op_type
     slots = [s for s in (1, 0) if s < len(site.node.input) and site.is_weight(s) and _is_stored_float(site, s)]
-    if of not in (*CONVOLUTIONS, "Gemm", "MatMul", "Einsum") or len(slots) != 1 or site.constant[1 - slots[0]]:
+    if len(slots) != 1 or site.node.op_type in RECURRENT:
         return None
-    if site.facts.shapes.get(site.node.input[1 - slots[0]]) is None:
+    return layer_at(site, slots[0], node)
+
+
+def layer_at(site: Site, slot: int, node: onnx.NodeProto | None = None) -> LinearLayer | None:
+    """View a traced node as a layer whose weight is the constant at one of its inputs, however that is stored.
+
+    Args:
+        site: the node as it was traced.
+        slot: the input that is the weight.
+        node: its form in another model; the traced one where None.
+
+    Returns:
+        The layer; of a recurrent node what it makes of its inputs, before all gates. None where the node is no such
+        product, or what the weight is multiplied with has no known shape.
+    """
+    of, node = site.node.op_type, node or site.node
+    if of not in (*CONVOLUTIONS, *RECURRENT, "Gemm", "MatMul", "Einsum") or slot > 1:
         return None
+    if site.constant[1 - slot] or site.facts.shapes.get(site.node.input[1 - slot]) is None:
+        return None
+    if of in (*CONVOLUTIONS, *RECURRENT) and slot != 1:
+        return None
+    if of in RECURRENT:
+        entering, factor = site.letters[0][:2] if site.letters[0] else (None, None)
+        return Product(node, entering=tuple(entering), factor=tuple(factor)) if entering and factor else None
     if of in CONVOLUTIONS:
-        return convolution_of(site, node or site.node) if slots[0] == 1 else None
-    if of == "Einsum" and len(site.node.input) != 2:
-        return None
-    return product_of(site, node or site.node, slots[0])
+        return convolution_of(site, node)
+    return product_of(site, node, slot) if of != "Einsum" or len(site.node.input) == 2 else None
 
 
 def _is_stored_float(site: Site, slot: int) -> bool:

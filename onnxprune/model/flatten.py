@@ -231,7 +231,8 @@ def closed(model: Model) -> Model:
     for tensor in graph.initializer:
         if tensor.name in values and tensor.data_location != TensorProto.EXTERNAL:
             fresh = numpy_helper.from_array(np.asarray(values.pop(tensor.name)()), tensor.name)
-            fresh.doc_string = tensor.doc_string
+            if tensor.doc_string:
+                fresh.doc_string = tensor.doc_string
             fresh.metadata_props.extend(tensor.metadata_props)
             tensor.CopyFrom(fresh)
     nest(graph)

@@ -10,6 +10,7 @@ from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, judged_outputs, repaired
+from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict
 from onnxprune.proof.bisect import checked
 from onnxprune.recovery import Repair, recover
@@ -68,6 +69,13 @@ def execute(
     Raises:
         UsageError: the plan does not fit the model.
     """
+    if plan.zeros:
+        inputs = RunInputs(data, samples)
+        fits = recovery is None or recovery.method != recover.NONE
+        done = carried_out(model, plan, inputs, recover=fits, verify=verify)
+        if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):
+            return Executed(done.model, done.groups, done.verdict, judged=done.judged)
+        model = done.model
     groups = plan.trace(model)
     away = plan.removed(groups)
     if zero:

@@ -2,5 +2,6 @@
 
 from onnxprune.proof.prove import Verdict
 from onnxprune.proof.validity import valid
+from onnxprune.proof.zeros import Claim, prove_zeros, same_outputs
 
-__all__ = ["Verdict", "valid"]
+__all__ = ["Claim", "Verdict", "prove_zeros", "same_outputs", "valid"]

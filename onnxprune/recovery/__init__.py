@@ -2,9 +2,10 @@
 
 from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.fine_tune import teach
-from onnxprune.recovery.fits import METHODS, Method, method
+from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
 from onnxprune.recovery.lessons import Lesson, class_axis, from_labels, from_teacher
 from onnxprune.recovery.recover import Repair
+from onnxprune.recovery.targets import ROWS
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
 from onnxprune.recovery.training_state import Saving, Training
 
@@ -13,8 +14,10 @@ __all__ = [
     "DISTIL",
     "METHODS",
     "MSE",
+    "ROWS",
     "Lesson",
     "Method",
+    "PairMoments",
     "Repair",
     "Saving",
     "Teacher",

@@ -3,5 +3,24 @@
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, gone
 from onnxprune.rewriting.zero import zeroed
+from onnxprune.rewriting.zero_elements import (
+    ZeroStep,
+    check_zeros,
+    stored_sparse,
+    with_dense,
+    with_zeros,
+    written_back,
+)
 
-__all__ = ["Removal", "Plan", "gone", "zeroed"]
+__all__ = [
+    "Plan",
+    "Removal",
+    "ZeroStep",
+    "check_zeros",
+    "gone",
+    "stored_sparse",
+    "with_dense",
+    "with_zeros",
+    "written_back",
+    "zeroed",
+]

@@ -13,6 +13,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.rewriting import plan_json
 from onnxprune.rewriting.removal import Removal
+from onnxprune.rewriting.zero_elements import ZeroStep
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
@@ -63,6 +64,7 @@ class Plan:
         source: digest and name of the model that the plan was made for.
         options: how it was made.
         barriers: what was locked, and why.
+        zeros: elements of weights that become zero, one step for each weight.
         origin: the trace that a plan was just made from; `source`, `barriers` and the members of the steps are
             filled in from it when the plan is written.
 
@@ -78,6 +80,7 @@ class Plan:
     source: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     barriers: tuple[Mapping[str, Any], ...] = ()
+    zeros: tuple[ZeroStep, ...] = ()
     origin: Groups | None = field(default=None, repr=False, compare=False)
 
     def removed(self, groups: Groups) -> Array:
@@ -127,7 +130,8 @@ class Plan:
         """The plan as text: one line per value that a person may edit."""
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
-        return plan_json.to_text(self.source, self.options, [step.fields() for step in self.steps], self.barriers)
+        steps, zeros = [step.fields() for step in self.steps], [step.as_json() for step in self.zeros]
+        return plan_json.to_text(self.source, self.options, steps, self.barriers, zeros)
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
@@ -138,7 +142,8 @@ class Plan:
         """
         raw = plan_json.parse(text)
         steps = tuple(Step(**fields) for fields in raw["steps"])
-        return Plan(steps, raw["source"], raw["options"], raw["barriers"])
+        zeros = tuple(ZeroStep.from_json(step, f"$.steps[{i}]") for i, step in enumerate(raw["zeros"]))
+        return Plan(steps, raw["source"], raw["options"], raw["barriers"], zeros)
 
 
 def make(

@@ -11,6 +11,8 @@ from onnxprune.errors import UsageError
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
+# The kind of a step that sets elements of a weight to zero; steps that remove units are those of groups.
+ZERO = "zero"
 _WRITES = "`onnxprune plan` writes one"
 # A list of numbers as `json` indents it: one line is easier to read and to edit.
 _NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")
@@ -21,11 +23,13 @@ def to_text(
     options: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     barriers: Sequence[Mapping[str, Any]],
+    zeros: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Write a plan as text, one line per value that a person may edit; `steps` as `parse` returns them."""
     head = {"format": FORMAT, "version": VERSION, "source": dict(source), "options": dict(options)}
     groups = [{"name" if name == "group" else name: value for name, value in step.items()} for step in steps]
-    text = json.dumps(head | {"groups": groups, "barriers": list(barriers)}, indent=1)
+    body = head | {"groups": groups, "barriers": list(barriers)} | ({"steps": list(zeros)} if zeros else {})
+    text = json.dumps(body, indent=1)
     return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
@@ -39,42 +43,53 @@ def parse(text: str | bytes) -> dict[str, Any]:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the plan is not JSON: {error}", hint=_WRITES) from None
-    _expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
+    expect(isinstance(raw, dict) and raw.get("format") == FORMAT, f"'format' must be {FORMAT!r}", "$.format")
     version = raw.get("version")
-    _expect(version == VERSION, f"version {version!r} is not known, only {VERSION}", "$.version")
+    expect(version == VERSION, f"version {version!r} is not known, only {VERSION}", "$.version")
     for name in ("source", "options"):
-        _expect(isinstance(raw.get(name, {}), dict), "must be an object", f"$.{name}")
-    for name in ("groups", "barriers"):
-        _expect(isinstance(raw.get(name, []), list), "must be a list", f"$.{name}")
+        expect(isinstance(raw.get(name, {}), dict), "must be an object", f"$.{name}")
+    for name in ("groups", "barriers", "steps"):
+        expect(isinstance(raw.get(name, []), list), "must be a list", f"$.{name}")
+    _check_kinds(raw.get("steps", []))
     _check_options(raw.get("options", {}))
     return {
         "source": raw.get("source", {}),
         "options": raw.get("options", {}),
         "steps": [_step(step, f"$.groups[{i}]") for i, step in enumerate(raw.get("groups", []))],
         "barriers": tuple(raw.get("barriers", [])),
+        "zeros": tuple(raw.get("steps", [])),
     }
+
+
+def _check_kinds(steps: Sequence[Any]) -> None:
+    """Steps other than those of groups, each of a known kind, and of a tensor of its own."""
+    for i, step in enumerate(steps):
+        expect(isinstance(step, dict), "must be an object", f"$.steps[{i}]")
+        expect(step.get("kind") == ZERO, f"{step.get('kind')!r} is not known, only {ZERO!r}", f"$.steps[{i}].kind")
+    names = [str(step.get("tensor")) for step in steps]
+    expect(len({*names}) == len(names), "a tensor is in it twice", "$.steps")
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
     sizes, rows = options.get("sizes") or {}, options.get("rows") or []
     positive = isinstance(sizes, dict) and all(_is_int(n) and n > 0 for n in sizes.values())
-    _expect(positive, "must be positive integers by name", "$.options.sizes")
-    _expect(isinstance(rows, list) and all(isinstance(n, str) for n in rows), "must be names", "$.options.rows")
+    expect(positive, "must be positive integers by name", "$.options.sizes")
+    expect(isinstance(rows, list) and all(isinstance(n, str) for n in rows), "must be names", "$.options.rows")
 
 
 def _step(raw: Any, where: str) -> dict[str, Any]:
     """The fields of a step."""
-    _expect(isinstance(raw, dict), "must be an object", where)
-    _expect(isinstance(raw.get("name"), str), "must be a text", f"{where}.name")
+    expect(isinstance(raw, dict), "must be an object", where)
+    expect(isinstance(raw.get("name"), str), "must be a text", f"{where}.name")
     for name in ("size", "units"):
-        _expect(_is_int(raw.get(name)) and raw[name] > 0, "must be a positive integer", f"{where}.{name}")
-    _expect(_is_int(raw.get("layout", 0)), "must be an integer", f"{where}.layout")
+        expect(_is_int(raw.get(name)) and raw[name] > 0, "must be a positive integer", f"{where}.{name}")
+    expect(_is_int(raw.get("layout", 0)), "must be an integer", f"{where}.layout")
     for name, test, what in (("remove", _is_int, "integers"), ("scores", _is_number, "numbers")):
         values = raw.get(name, [])
-        _expect(isinstance(values, list) and all(map(test, values)), f"must be a list of {what}", f"{where}.{name}")
+        expect(isinstance(values, list) and all(map(test, values)), f"must be a list of {what}", f"{where}.{name}")
     members = raw.get("members", [])
     are_objects = isinstance(members, list) and all(isinstance(m, dict) for m in members)
-    _expect(are_objects, "must be objects", f"{where}.members")
+    expect(are_objects, "must be objects", f"{where}.members")
     return {
         "group": raw["name"],
         "kind": str(raw.get("kind", "channel")),
@@ -97,6 +112,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _expect(condition: bool, what: str, where: str) -> None:
+def expect(condition: bool, what: str, where: str) -> None:
+    """Refuse a plan in which something is not as it must be.
+
+    Raises:
+        UsageError: it is not; `where` is its place.
+    """
     if not condition:
         raise UsageError(f"bad plan: {what} @ {where}")

@@ -115,6 +115,18 @@ def test_commands_of_the_training_page_work(workplace, capsys):
         assert accuracy(f"{name}.onnx") * 100 == pytest.approx(float(told), abs=2), name
 
 
+def test_commands_of_the_sparsity_page_work(workplace, capsys):
+    (workplace / "models").symlink_to(ROOT / "models")
+    text = (ROOT / "docs" / "sparsity.md").read_text(encoding="utf-8")
+    for line in "".join(blocks(ROOT / "docs" / "sparsity.md", "console")).splitlines():
+        assert main([*line.removeprefix("$ onnxprune ").split(), *(["--no-time"] * ("sparsify" in line))]) == 0
+    assert Path("pairs.onnx").stat().st_size == Path("again.onnx").stat().st_size
+    told = re.search(r"shrinks by (\d+) %", text)
+    assert told is not None
+    shrunk = 1 - Path("tenth.onnx").stat().st_size / (ROOT / "models" / "digits.onnx").stat().st_size
+    assert 100 * shrunk == pytest.approx(float(told[1]), abs=1)
+
+
 def test_commands_of_the_calibration_page_work(workplace, capsys):
     image = pytest.importorskip("PIL.Image")
     tokenizers = pytest.importorskip("tokenizers")
@@ -194,7 +206,7 @@ def test_every_example_model_is_in_the_table():
 
 def test_signatures_of_the_library_page():
     rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
-    assert set(rows) == {"prune", "trace", "make_plan", "apply", "train", "verify", "sensitivity"}
+    assert set(rows) == {"prune", "sparsify", "trace", "make_plan", "apply", "train", "verify", "sensitivity"}
     for name, shown in rows.items():
         given = [p.partition("=")[0].strip() for p in shown.split(",")]
         actual = inspect.signature(getattr(onnxprune, name)).parameters.values()

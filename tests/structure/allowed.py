@@ -44,6 +44,7 @@ OPEN = frozenset(
         "onnxprune.pipelines.search",
         "onnxprune.pipelines.search_targets",
         "onnxprune.pipelines.sensitivity",
+        "onnxprune.pipelines.sparsify",
         "onnxprune.pipelines.train",
         "onnxprune.pipelines.user_metric",
         "onnxprune.proof.bisect",
@@ -55,6 +56,7 @@ OPEN = frozenset(
         "onnxprune.report.picture",
         "onnxprune.report.search",
         "onnxprune.report.sensitivity",
+        "onnxprune.report.sparsify",
         "onnxprune.report.text",
         "onnxprune.report.training",
         "onnxprune.rewriting.compare",
@@ -126,6 +128,7 @@ LONG_CODE: dict[str, int] = {"onnxprune.pipelines.sensitivity.measure": 52}
 MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.api.apply": 8,
     "onnxprune.api.make_plan": 7,
+    "onnxprune.api.sparsify": 7,
     "onnxprune.api.prune": 10,
     "onnxprune.api.train": 8,
     "onnxprune.criteria.score": 7,

@@ -18,6 +18,7 @@ from onnxprune.criteria.normalize import NORMALIZATIONS
 from onnxprune.pipelines.iterative import PARTS
 from onnxprune.recovery import METHODS
 from onnxprune.recovery.augment import AUGMENTATIONS
+from onnxprune.sparsity import METHODS as MASKINGS
 
 CONTEXT = click.Context(app)
 
@@ -63,6 +64,7 @@ def test_recovery_methods_are_the_registry() -> None:
         (names.AGGREGATIONS, AGGREGATIONS),
         (names.NORMALIZATIONS, NORMALIZATIONS),
         (names.BUDGETS, KINDS),
+        (names.MASKINGS, MASKINGS),
         (names.OPTIMIZERS, OPTIMIZERS),
         (names.STEP_SCHEDULES, PARTS),
         (names.RATE_SCHEDULES, SCHEDULES),

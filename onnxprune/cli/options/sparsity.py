@@ -1,0 +1,102 @@
+"""Options that say which weights become zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli.options.group import AMOUNT, DATA, OPTIONS, UNITS, Option, group, titled
+from onnxprune.cli.types import Pair, Ratio
+from onnxprune.names import COMPARISONS, MASKINGS, STORAGES
+
+if TYPE_CHECKING:
+    from onnxprune.sparsity import SparsifyOptions
+
+_AMOUNT: tuple[Option, ...] = (
+    click.option(
+        "-s",
+        "--sparsity",
+        metavar="RATIO",
+        type=Ratio(),
+        default=None,
+        help="Share of the elements of every weight that become zero: 0.5 or 50%; half if nothing says how many.",
+    ),
+    click.option(
+        "--per",
+        type=click.Choice(COMPARISONS),
+        default="output",
+        show_default=True,
+        help="What elements are compared with: those of one output, of the layer, or of all layers.",
+    ),
+    click.option(
+        "--ratio",
+        "ratios",
+        metavar="GLOB=RATIO",
+        type=Pair(Ratio()),
+        multiple=True,
+        help="Another share for the weights that match; may be repeated, the last match wins.",
+    ),
+    click.option(
+        "--floor",
+        metavar="RATIO",
+        type=Ratio(),
+        default=0.05,
+        show_default=True,
+        help="Share of its elements that every weight keeps, with --per global.",
+    ),
+)
+
+_WHICH: tuple[Option, ...] = (
+    click.option(
+        "--method",
+        metavar="NAME",
+        default="auto",
+        show_default=True,
+        help=f"How they are chosen: {', '.join(MASKINGS)} (as in threshold:0.01 or threshold:0.5std, which also say how"
+        " many); auto is alps with --data, else magnitude.",
+    ),
+    click.option(
+        "--pattern",
+        metavar="PATTERN",
+        default="unstructured",
+        show_default=True,
+        help="Where zeros may lie: unstructured, 2:4 (or any N:M, along the inputs), 'block 4x4' (outputs x inputs).",
+    ),
+    click.option("--keep", metavar="GLOB", multiple=True, help="Leave weights (or nodes) alone; may be repeated."),
+    click.option("--only", metavar="GLOB", multiple=True, help="Change only these; may be repeated."),
+    click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="For methods that draw random numbers."
+    ),
+)
+
+_FIT: tuple[Option, ...] = (
+    click.option(
+        "--recover/--no-recover",
+        default=None,
+        help="With --data: fit the elements that stay to the outputs that the original gave, or do not; by default as"
+        " the method does it (alps and sparsegpt fit).",
+    ),
+)
+
+_STORED: tuple[Option, ...] = (
+    click.option(
+        "--storage",
+        type=click.Choice(STORAGES),
+        default="dense",
+        show_default=True,
+        help="Store weights sparse where that takes fewer bytes, or, with auto, where the file gets a tenth smaller."
+        " ONNX Runtime reads such files, some other runtimes do not.",
+    ),
+)
+
+
+def _options(ratios: tuple[tuple[str, float], ...], **chosen: Any) -> SparsifyOptions:
+    from onnxprune.sparsity import SparsifyOptions
+
+    return SparsifyOptions(ratios=dict(ratios), **chosen)
+
+
+_TITLED = (titled(AMOUNT, *_AMOUNT), titled(UNITS, *_WHICH), titled(DATA, *_FIT), titled(OPTIONS, *_STORED))
+# Which elements of which weights become zero; the command gets `options`.
+zeros = group("options", _options, *_TITLED)

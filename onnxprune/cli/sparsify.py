@@ -1,0 +1,158 @@
+"""`onnxprune sparsify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.options.sparsity import zeros
+from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.pipelines.sparsify import Sparsified
+    from onnxprune.sparsity import SparsifyOptions
+
+
+@dataclass(frozen=True)
+class SparsifyArgs:
+    """What `sparsify` is asked for."""
+
+    model: str
+    output: str | None
+    options: SparsifyOptions
+    sizes: Sizes
+    verify: bool
+    time: bool
+    place: Where
+    data: Data
+    accept_damage: bool
+    plan_out: str | None
+    dry_run: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def written(self) -> str | None:
+        """Where the model goes; None in a dry run."""
+        return None if self.dry_run else self.output
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.output is None and not self.dry_run:
+            raise UsageError("no output: -o FILE is missing", hint="add -o sparse.onnx, or --dry-run to only look")
+        if self.output == paths.PIPE and self.as_json:
+            raise UsageError(
+                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
+            )
+        if self.plan_out == paths.PIPE:
+            raise UsageError("--plan-out needs a file")
+        if not self.dry_run:
+            for target in (self.output, self.plan_out):
+                if target is not None:
+                    paths.check_target(target, inputs=[self.model], force=self.force)
+        paths.check_distinct(self.output, self.plan_out)
+
+
+@click.command(cls=Titled)
+@heeded
+@click.argument("model")
+@click.option("-o", "--output", metavar="FILE", help="Where the model with zeros goes; - is standard output.")
+@zeros
+@sizes
+@shared.verify
+@click.option(
+    "--time/--no-time",
+    default=True,
+    help="Measure whether the zeros make a run faster, by default; --no-time skips it.",
+)
+@place
+@data
+@shared.accept_damage
+@click.option("--plan-out", metavar="FILE", help="Also write the plan: which elements became zero, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@shared.force
+@shared.as_json
+@shared.conversation
+@request(SparsifyArgs)
+def sparsify(console: Console, args: SparsifyArgs) -> None:
+    """Set single weights of MODEL to zero, and prove the result.
+
+    MODEL is a file, or - for standard input. All sizes stay as they are: zeros make a file smaller once it is
+    compressed or stored sparse (--storage), and hardly any runtime faster; `onnxprune prune` removes channels, which
+    does. The result is valid, runs, and, before the weights that stay are fitted, equals the original with the same
+    elements masked.
+    """
+    args.check()
+    console.progress("loading")
+    source = args.sizes.load(args.model)
+    if args.written is not None:
+        paths.check_output(source, args.written, force=args.force)
+    done = _sparsified(console, source, args)
+    if args.written is not None:
+        console.progress("writing")
+        _write(done, args.written, args)
+    with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
+        _report(console, source, done, args)
+
+
+def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsified:
+    """Choose the zeros.
+
+    Raises:
+        GoalMissed: the proof failed.
+    """
+    from onnxprune.pipelines.prune import check_proven
+    from onnxprune.pipelines.sparsify import RunInputs, sparsified
+
+    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
+    where = args.place.settled(args.sizes.numbers) if args.time else None
+    done = sparsified(source, args.options, inputs, verify=args.verify, place=where, progress=console.progress)
+    check_proven(done.groups, done.verdict)
+    return done
+
+
+def _write(done: Sparsified, output: str, args: SparsifyArgs) -> None:
+    """Write the model and its plan, or nothing."""
+    from onnxprune.model import save
+
+    texts = {} if args.plan_out is None else {args.plan_out: done.plan.to_json()}
+    with paths.staged(texts):
+        save(done.model, output, force=args.force)
+
+
+def _report(console: Console, source: Model, done: Sparsified, args: SparsifyArgs) -> None:
+    from onnxprune.model import load
+    from onnxprune.pipelines.sparsify import count_nonzeros
+    from onnxprune.report import data as plain
+    from onnxprune.report import sparsify as report
+    from onnxprune.report import text
+
+    is_file = args.written not in (None, paths.PIPE)
+    written = load(args.written) if is_file else done.model
+    nonzeros = count_nonzeros(done.groups, source), count_nonzeros(done.groups, written)
+    if args.as_json:
+        files = {"model": args.model, "output": args.written}
+        console.put_json(plain.header("report") | files | report.sparsify_data(done, nonzeros=nonzeros))
+        return
+    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+    lines = report.sparsify_lines(done, nonzeros=nonzeros)
+    tell([paths.arrow(args.model, args.written or "(not written)"), "", *lines])
+    if args.data.source is None and args.options.method == "auto":
+        console.say(
+            "hint: nothing was fitted; --data FILE, a few hundred inputs without labels, chooses better zeros and"
+            " undoes most of the damage"
+        )
+    if done.speed is not None and not done.speed.is_faster:
+        console.say(f"hint: {report.ADVICE}")
+    console.detail(text.stages(done.seconds))

@@ -1,0 +1,364 @@
+"""Set elements of weights to zero, and fit those that stay: a loaded model made sparse.
+
+The original and the changed model take the calibration inputs through their graphs side by side. Weights are changed
+in graph order, each on the inputs that the weights in front of it, already changed, give, to the original's outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from onnxprune import calibration
+from onnxprune.calibration import is_random
+from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.model import Model, file_size
+from onnxprune.model.flatten import flattened
+from onnxprune.model.inline import inlined
+from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
+from onnxprune.pipelines.prune import Clock, Progress
+from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
+from onnxprune.recovery.recover import held_out
+from onnxprune.rewriting import Plan, Removal, ZeroStep, check_zeros, stored_sparse, with_zeros
+from onnxprune.rewriting.compare import agreement
+from onnxprune.runtime.agreement import Agreement
+from onnxprune.runtime.bench import Place
+from onnxprune.sparsity import (
+    ContractionWeight,
+    Eligible,
+    NofM,
+    SparsifyOptions,
+    Speed,
+    contraction_weights,
+    eligible_layers,
+    measured_speed,
+    selected,
+)
+from onnxprune.tracing import Groups
+from onnxprune.tracing import trace as trace_model
+from onnxprune.typing import Array
+
+# `--storage auto` writes sparse weights if the file is at most so large a part of the dense one.
+WORTH_IT = 0.9
+Runs = Sequence[Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class SparseWeight:
+    """What became of one weight.
+
+    Attributes:
+        name: of the stored tensor.
+        node: the node that reads it.
+        op: its operator.
+        shape: its sizes.
+        zeros: elements that are zero in the end, those that were before included.
+        before: elements that were zero before.
+        method: how they were chosen.
+        refitted: whether the elements that stay have other values.
+        error: squared error of the layer's outputs relative to their squares, on the inputs that it was fitted to;
+            None where these are not known.
+        stored: "dense" or "sparse".
+    """
+
+    name: str
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    zeros: int
+    before: int
+    method: str
+    refitted: bool = False
+    error: float | None = None
+    stored: str = "dense"
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Sparsified:
+    """Everything that setting elements to zero gave.
+
+    Attributes:
+        model: the model with zeros.
+        plan: which elements became zero.
+        groups: the traced original.
+        weights: what became of every weight, in graph order.
+        left: weights of contractions that could not be changed -> why.
+        verdict: the proof of the zeros, before any fit; None if it was not asked for.
+        masked: agreement with the original on held-out samples with the zeros alone; None without a fit.
+        judged: the same of `model`; None without data.
+        sizes: bytes of the file before and after.
+        speed: the time of a run before and after; None if it was not measured.
+        eligible: for 2:4, what TensorRT may do with every layer.
+        seconds: wall time by stage.
+    """
+
+    model: Model
+    plan: Plan
+    groups: Groups
+    weights: tuple[SparseWeight, ...]
+    left: Mapping[str, str]
+    verdict: Verdict | None
+    masked: Agreement | None = None
+    judged: Agreement | None = None
+    sizes: tuple[int, int] = (0, 0)
+    speed: Speed | None = None
+    eligible: Sequence[Eligible] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What the model is run on.
+
+    Attributes:
+        data: calibration inputs (see `calibration.read`); None for none.
+        samples: how many of them to use.
+        sizes: numbers for symbolic dims.
+    """
+
+    data: Any = None
+    samples: int = 256
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def read(self, model: Model) -> Runs:
+        """The calibration runs."""
+        if self.data is None:
+            return []
+        return calibration.read(self.data, model, samples=self.samples, sizes=self.sizes)
+
+
+def sparsified(
+    model: Model,
+    options: SparsifyOptions,
+    inputs: RunInputs | None = None,
+    *,
+    verify: bool = True,
+    place: Place | None = None,
+    progress: Progress | None = None,
+) -> Sparsified:
+    """Choose zeros, prove them, and fit the elements that stay.
+
+    Args:
+        model: the model.
+        options: how many zeros there shall be, and how they are chosen.
+        inputs: calibration inputs.
+        verify: prove that the zeros, before a fit, give the outputs of the original with the same elements masked.
+        place: where the models are timed; they are not where None.
+        progress: is told about every stage.
+
+    Returns:
+        The model and what was done.
+    """
+    inputs, clock = inputs or RunInputs(), Clock(progress)
+    method = options.chosen(data=inputs.data is not None)
+    runs = inputs.read(model)
+    fitting, held = held_out(runs) if runs else ([], [])
+    with clock("tracing"):
+        groups = trace_model(model, sizes=inputs.sizes)
+        weights, left = _weights(groups, options)
+    sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
+    with clock("choosing"):
+        changed, chosen = sweep.run(_shares(sweep))
+    pairs = list(zip(weights, chosen, strict=True))
+    steps = [ZeroStep(w.name, c.keep, str(options.zeros)) for w, c in pairs]
+    with clock("judging"):
+        plain = _with_functions(model, groups, with_zeros(groups, steps))
+        judged = _judged(groups, plain, _with_functions(model, groups, changed) if sweep.fits else None, held)
+    with clock("storing"):
+        final, sparse = _stored(model, judged.model, [w.name for w in weights], options.storage, runs[:1])
+    with clock("proving"):
+        claim = Claim(steps, plain, judged.model, final, _patterns(weights, options))
+        verdict = prove_zeros(groups, claim, sizes=inputs.sizes, samples=runs[:1]) if verify else None
+    with clock("timing"):
+        speed = measured_speed(model, final, place) if place is not None else None
+    return Sparsified(
+        model=final,
+        plan=Plan((), options=options.as_json() | {"sizes": dict(inputs.sizes)}, zeros=tuple(steps), origin=groups),
+        groups=groups,
+        weights=tuple(_told(groups, w, c, fit=judged.fit, sparse=w.name in sparse) for w, c in pairs),
+        left=left,
+        verdict=verdict,
+        masked=judged.masked if sweep.fits else None,
+        judged=None if inputs.data is None or is_random(inputs.data) else judged.final,
+        sizes=(file_size(model), file_size(final)),
+        speed=speed,
+        eligible=eligible_layers(weights, options.zeros),
+        seconds=clock.seconds,
+    )
+
+
+def _weights(groups: Groups, options: SparsifyOptions) -> tuple[list[ContractionWeight], dict[str, str]]:
+    """The weights that get zeros; those of contractions that must stay as they are, and why.
+
+    Raises:
+        GoalMissed: there is none.
+    """
+    found, left = contraction_weights(groups)
+    if not found:
+        why = "; ".join(f"{name!r} {why}" for name, why in list(left.items())[:3])
+        raise GoalMissed("nothing to change: no contraction reads a weight that may change", hint=why)
+    weights = selected(found, options)
+    if not weights and options.masks is None:
+        raise GoalMissed("nothing to change: --keep leaves no weight", hint="narrow its globs")
+    return weights, left
+
+
+def _with_functions(source: Model, groups: Groups, changed: Model) -> Model:
+    """The changed model with the functions that were inlined for the trace, where all of its changes fit there."""
+    if changed.proto is not groups.model.proto or not all(name in source.initializers for name in changed.values):
+        return changed
+    return replace(source, values={**source.values, **changed.values})
+
+
+def carried_out(
+    model: Model, plan: Plan, inputs: RunInputs, *, recover: bool = False, verify: bool = True
+) -> Sparsified:
+    """Set the elements to zero that a plan names.
+
+    Args:
+        model: the model that the plan was made for, or another export of the same weights.
+        plan: with the zeros; what it removes is left alone.
+        inputs: calibration inputs.
+        recover: fit the elements that stay, if there are inputs.
+        verify: prove the zeros.
+
+    Returns:
+        The model and what was done.
+
+    Raises:
+        UsageError: a weight is not there, has another shape, or may not change here.
+    """
+    sizes = {**(plan.options.get("sizes") or {}), **inputs.sizes}
+    check_zeros(plan.trace(model), plan.zeros)
+    options = SparsifyOptions(
+        pattern=plan.zeros[0].pattern or "unstructured",
+        recover=recover and inputs.data is not None,
+        masks={step.tensor: step.keep for step in plan.zeros},
+    )
+    done = sparsified(model, options, replace(inputs, sizes=sizes), verify=verify)
+    lacking = {step.tensor for step in plan.zeros} - {w.name for w in done.weights}
+    if lacking:
+        name = min(lacking)
+        raise UsageError(f"the plan does not fit: weight {name!r} {done.left.get(name, 'is read by no contraction')}")
+    return done
+
+
+def count_nonzeros(groups: Groups, model: Model) -> int:
+    """Count the parameters that are not zero, as a model stores them.
+
+    Args:
+        groups: the traced original, which says what the parameters are.
+        model: the original, or what zeros made of it.
+
+    Returns:
+        The number of elements that do not stand for zero.
+    """
+    flat, tracing = flattened(inlined(model)), groups.tracing
+    names = {tracing.weights[key] for key, _ in tracing.weights_axes() if tracing.holds_parameters(key)}
+    total = 0
+    for name in names & tracing.given.keys():
+        value = flat.array(name) if name in flat.stored else tracing.stored_value(name)
+        assert value is not None
+        total += int(np.count_nonzero(value != tracing.stored_zero(name).astype(value.dtype)))
+    return total
+
+
+def _shares(sweep: Sweep) -> dict[str, float]:
+    """Name of a weight -> the share of its elements that become zero."""
+    options = sweep.options
+    own = {weight.name: options.share_of(weight) for weight in sweep.weights}
+    return {name: options.share if share is None else share for name, share in own.items()}
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The model that is kept, and how it agrees with the original on held-out samples.
+
+    Attributes:
+        model: with zeros alone, or with the elements that stay fitted.
+        fit: whether it is the fitted one.
+        masked: agreement with zeros alone; None without samples.
+        final: agreement of `model`.
+    """
+
+    model: Model
+    fit: bool
+    masked: Agreement | None = None
+    final: Agreement | None = None
+
+
+def _judged(groups: Groups, plain: Model, fitted: Model | None, held: Runs) -> _Judged:
+    """Keep the fitted model, unless it is worse by every measure."""
+    if not held:
+        return _Judged(plain, False)
+    nothing = Removal(groups, np.zeros(groups.classes.count, bool))
+    masked = agreement(nothing, plain, held)
+    if fitted is None:
+        return _Judged(plain, False, masked, masked)
+    found = agreement(nothing, fitted, held)
+    if found.is_known and not _is_better(found, masked):
+        return _Judged(plain, False, masked, masked)
+    return _Judged(fitted, True, masked, found)
+
+
+def _is_better(one: Agreement, other: Agreement) -> bool:
+    """Whether any measure says so: scores that all are shifted or scaled have a large error, and mean the same."""
+    divergence = one.kl is not None and other.kl is not None and one.kl < other.kl
+    return one.error < other.error or one.cosine > other.cosine or divergence
+
+
+def _stored(source: Model, model: Model, names: Sequence[str], storage: str, runs: Runs) -> tuple[Model, set[str]]:
+    """The model with weights stored sparse where they are asked for, smaller, and loaded by the runtime.
+
+    What came sparse stays so. What was put into the body of a branch or loop stays dense.
+    """
+    came = {tensor.values.name for tensor in source.proto.graph.sparse_initializer}
+    found, done = model, set[str]()
+    for wanted in ([name for name in names if name in came], names if storage != "dense" else ()):
+        made, sparse = stored_sparse(found, wanted)
+        most = file_size(found) * (WORTH_IT if storage == "auto" and wanted is names else 1.0)
+        if sparse and file_size(made) < most and same_outputs(model, made, runs):
+            found, done = made, {*done, *sparse}
+    return found, done
+
+
+def _patterns(weights: Sequence[ContractionWeight], options: SparsifyOptions) -> dict[str, Callable[[Array], bool]]:
+    """What every stored weight is checked for: N:M along the inputs."""
+    pattern = options.zeros
+    if not isinstance(pattern, NofM):
+        return {}
+
+    def check(weight: ContractionWeight) -> Callable[[Array], bool]:
+        return lambda nonzero: pattern.holds(weight.matrix(nonzero), channels=weight.channels)
+
+    return {weight.name: check(weight) for weight in weights}
+
+
+def _told(groups: Groups, weight: ContractionWeight, chosen: ChosenZeros, *, fit: bool, sparse: bool) -> SparseWeight:
+    stored = groups.tracing.stored_value(weight.name)
+    assert stored is not None
+    alive = stored != groups.tracing.stored_zero(weight.name).astype(stored.dtype)
+    return SparseWeight(
+        weight.name,
+        *weight.nodes,
+        weight.shape,
+        zeros=_zeros(alive & chosen.keep),
+        before=_zeros(alive),
+        method=chosen.method,
+        refitted=chosen.refitted and fit,
+        error=chosen.error,
+        stored="sparse" if sparse else "dense",
+    )
+
+
+def _zeros(nonzero: Array) -> int:
+    """How many elements of a mask are false."""
+    return int(nonzero.size - np.count_nonzero(nonzero))

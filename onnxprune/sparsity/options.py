@@ -1,0 +1,162 @@
+"""What is asked for: how many zeros, where, and chosen how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from onnxprune.errors import UsageError
+from onnxprune.names import COMPARISONS, STORAGES
+from onnxprune.sparsity.pattern import Pattern, pattern_of
+from onnxprune.sparsity.registry import AUTO, LayerEvidence, Masked, MaskMethod, method_of
+from onnxprune.sparsity.weights import ContractionWeight
+from onnxprune.typing import Array
+
+HALF = 0.5
+
+
+def _unread(evidence: LayerEvidence) -> Masked:
+    raise AssertionError("masks that are given are not chosen")
+
+
+# In the place of a method where masks are given.
+GIVEN = MaskMethod("given", _unread, "The masks of a plan")
+
+
+@dataclass(frozen=True)
+class SparsifyOptions:
+    """How many zeros there shall be, and how they are chosen.
+
+    Attributes:
+        sparsity: share of the elements of every weight that become zero, at least 0 and below 1; half where neither it
+            nor a budget nor a pattern says how many.
+        method: name of a method, or "auto".
+        pattern: where zeros may lie: "unstructured", "2:4" or another N:M, "block 4x4".
+        per: what elements are compared with: those of one "output", of the "layer", of all layers ("global").
+        keep: globs of weights or nodes that stay as they are.
+        only: globs of the weights or nodes that alone get zeros.
+        ratios: glob -> another share for the weights that match; the last match wins.
+        floor: share of its elements that every weight keeps, whatever the others do.
+        recover: fit the elements that stay to the outputs that the original gave; None for as the method does it.
+        in_sequence: look at the inputs that the already changed model gives, not at those of the original.
+        storage: "dense"; "sparse" where that makes the file smaller; "auto" where it makes it much smaller.
+        params: budget on the elements of all weights that are not zero, as in "50%" or "2M".
+        size: budget on the bytes of the file, as in "50%" or "20MB".
+        seed: for methods that draw.
+        masks: name of a weight -> bool of its shape, true where an element stays, in the place of a method.
+    """
+
+    sparsity: float | None = None
+    method: str = AUTO
+    pattern: str = "unstructured"
+    per: str = "output"
+    keep: Sequence[str] = ()
+    only: Sequence[str] = ()
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    floor: float = 0.05
+    recover: bool | None = None
+    in_sequence: bool = True
+    storage: str = "dense"
+    params: str | float | None = None
+    size: str | float | None = None
+    seed: int = 0
+    masks: Mapping[str, Array] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, share in (("--sparsity", self.sparsity), ("--floor", self.floor), *self.ratios.items()):
+            if share is not None and not 0 <= share < 1:
+                raise UsageError(f"{name}: {share:g} is not at least 0 and below 1", hint="write 0.5 or 50%")
+        if self.per not in COMPARISONS:
+            raise UsageError(f"--per: {self.per!r} is none of {', '.join(COMPARISONS)}")
+        if self.storage not in STORAGES:
+            raise UsageError(f"--storage: {self.storage!r} is none of {', '.join(STORAGES)}")
+        if self.how_many_fixed and (self.sparsity is not None or self.ratios or self.budgets or self.per == "global"):
+            said = self.method if self.is_threshold else self.pattern
+            raise UsageError(
+                f"{said} says how many zeros there are",
+                hint="leave out --sparsity, --ratio, --per global and budgets, or take another pattern and method",
+            )
+        if self.sparsity is not None and self.budgets:
+            raise UsageError("--sparsity and a budget cannot both say how many zeros there are", hint="give one")
+        if self.size is not None and self.storage == "dense":
+            raise UsageError(
+                "--size: zeros make no dense file smaller", hint="add --storage sparse, which some runtimes cannot read"
+            )
+
+    @property
+    def share(self) -> float:
+        """The share that is asked for, where no budget and no ratio of a weight says another."""
+        return HALF if self.sparsity is None else self.sparsity
+
+    @property
+    def zeros(self) -> Pattern:
+        """Where zeros may lie."""
+        return pattern_of(self.pattern, self.per)
+
+    @property
+    def is_threshold(self) -> bool:
+        """Whether all elements below a threshold go, however many they are."""
+        return self.method.startswith("threshold")
+
+    @property
+    def how_many_fixed(self) -> bool:
+        """Whether the pattern, or the method, says how many zeros there are."""
+        return self.is_threshold or self.zeros.share is not None
+
+    @property
+    def budgets(self) -> bool:
+        """Whether a budget says how many zeros there are."""
+        return self.params is not None or self.size is not None
+
+    def chosen(self, *, data: bool) -> MaskMethod:
+        """The method, with data or without.
+
+        Raises:
+            UsageError: there is none of this name, or it lacks data.
+        """
+        if self.recover and not data:
+            raise UsageError(
+                "--recover fits to what the model computes, and needs inputs", hint="give some with --data"
+            )
+        return GIVEN if self.masks is not None else method_of(self.method, data=data)
+
+    def share_of(self, weight: ContractionWeight) -> float | None:
+        """The share that `ratios` name for a weight; None where they do not."""
+        matching = [share for glob, share in self.ratios.items() if matches(weight, glob)]
+        return matching[-1] if matching else None
+
+    def as_json(self) -> dict[str, Any]:
+        """How a plan was made, for the plan."""
+        shown = ("sparsity", "method", "pattern", "per", "storage", "seed")
+        return {name: getattr(self, name) for name in shown}
+
+
+def selected(weights: Sequence[ContractionWeight], options: SparsifyOptions) -> list[ContractionWeight]:
+    """The weights that get zeros.
+
+    Args:
+        weights: those that can.
+        options: with the globs.
+
+    Returns:
+        Some of `weights`.
+
+    Raises:
+        UsageError: a glob matches none of them.
+    """
+    for option, globs in (("--keep", options.keep), ("--only", options.only), ("--ratio", options.ratios)):
+        for glob in globs:
+            if not any(matches(weight, glob) for weight in weights):
+                names = ", ".join(weight.name for weight in weights[:8])
+                raise UsageError(f"{option}: no weight or node matches {glob!r}", hint=f"the weights are: {names}")
+    if options.masks is not None:
+        return [w for w in weights if w.name in options.masks]
+    kept = [w for w in weights if not any(matches(w, glob) for glob in options.keep)]
+    return [w for w in kept if not options.only or any(matches(w, glob) for glob in options.only)]
+
+
+def matches(weight: ContractionWeight, glob: str) -> bool:
+    """Whether a glob names a weight, or the node that reads it."""
+    return fnmatchcase(weight.name, glob) or fnmatchcase(weight.nodes[0], glob)

@@ -1,0 +1,88 @@
+"""`onnxprune sparsify`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxprune.cli import main
+from tests.graphs.net import array_of
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(MODELS / "digits.onnx", "model.onnx")
+    shutil.copy(MODELS / "digits_calibration.npz", "data.npz")
+    return tmp_path
+
+
+def sparsify(*words: str) -> int:
+    return main(["sparsify", "model.onnx", "--no-time", *words])
+
+
+def test_it_writes_zeros_and_counts_them_in_the_file(workplace, capsys):
+    assert sparsify("-o", "s.onnx", "-s", "70%", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    stored = {w["name"]: array_of(__import__("onnx").load("s.onnx"), w["name"]) for w in told["weights"]}
+    for weight in told["weights"]:
+        value = stored[weight["name"]]
+        assert weight["zeros"] == int((value == 0).sum()) and weight["shape"] == list(value.shape)
+    assert told["proof"]["ok"] and told["after"]["bytes"] == Path("s.onnx").stat().st_size
+    assert told["before"]["nonzeros"] - told["after"]["nonzeros"] == sum(w["zeros"] for w in told["weights"])
+
+
+def test_time_is_measured_and_said(workplace, capsys):
+    assert main(["sparsify", "model.onnx", "-o", "s.onnx", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "\nspeed " in out and "ONNX Runtime CPU, 1 thread)" in out
+
+
+def test_two_of_four_says_what_tensorrt_may_do(workplace, capsys):
+    assert sparsify("-o", "s.onnx", "--pattern", "2:4") == 0
+    out = capsys.readouterr().out
+    assert "0 of 6 layers are of a kind that has 2:4 kernels" in out and "not /conv/Conv" in out
+
+
+def test_a_plan_is_applied(workplace):
+    assert sparsify("-o", "s.onnx", "--plan-out", "p.json", "--pattern", "1:4") == 0
+    assert main(["apply", "model.onnx", "p.json", "-o", "again.onnx"]) == 0
+    assert Path("again.onnx").read_bytes() == Path("s.onnx").read_bytes()
+    assert main(["apply", "model.onnx", "p.json", "-o", "fitted.onnx", "--data", "data.npz"]) == 0
+    before, after = (array_of(__import__("onnx").load(name), "fc.weight") for name in ("s.onnx", "fitted.onnx"))
+    assert ((before == 0) == (after == 0)).all() and not np.array_equal(before, after)
+
+
+def test_a_dry_run_writes_nothing(workplace):
+    assert sparsify("--dry-run", "--plan-out", "p.json") == 0
+    assert sorted(p.name for p in workplace.iterdir()) == ["data.npz", "model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ([], 2, "no output"),
+        (["-o", "model.onnx"], 2, "is the input"),
+        (["-o", "-", "--json"], 2, "cannot both go to standard output"),
+        (["-o", "s.onnx", "--plan-out", "s.onnx"], 2, "two outputs"),
+        (["-o", "s.onnx", "-s", "150%"], 2, "--sparsity: 1.5 is not"),
+        (["-o", "s.onnx", "--pattern", "4:2"], 2, "is no pattern"),
+        (["-o", "s.onnx", "--method", "magic"], 2, "nothing is called 'magic'"),
+        (["-o", "s.onnx", "--method", "wanda"], 2, "needs inputs"),
+        (["-o", "s.onnx", "--recover"], 2, "--recover"),
+        (["-o", "s.onnx", "--keep", "zzz"], 2, "no weight or node matches"),
+        (["-o", "s.onnx", "--threads", "1"], 2, "--threads has no effect"),
+        (["-o", "s.onnx", "--samples", "5"], 2, "--samples has no effect"),
+    ],
+)
+def test_bad_requests_end_with_one_error_and_write_nothing(workplace, capsys, words, code, says):
+    assert sparsify(*words) == code
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error
+    assert sorted(p.name for p in workplace.iterdir()) == ["data.npz", "model.onnx"]

@@ -1,0 +1,281 @@
+"""Models with zeros: proven, replayed, stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from onnx import numpy_helper
+
+import onnxprune
+from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.model import load, save, to_proto
+from onnxprune.pipelines.sparsify import RunInputs, carried_out, count_nonzeros, sparsified
+from onnxprune.proof import prove_zeros
+from onnxprune.proof.zeros import Claim, masked_original
+from onnxprune.rewriting import Plan, ZeroStep, with_zeros
+from onnxprune.runtime import Session
+from onnxprune.sparsity import SparsifyOptions, contraction_weights
+from onnxprune.tracing import trace
+from tests.graphs.net import Net, array_of, feeds_of, run
+from tests.graphs.random_graphs import FAMILIES
+
+MODELS = Path(__file__).parents[2] / "models"
+DIGITS, DATA = MODELS / "digits.onnx", MODELS / "digits_calibration.npz"
+RUNNING = sorted(p.name for p in MODELS.glob("*.onnx") if p.stem not in ("bfloat16_compute", "custom_op"))
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_model_gets_zeros_that_are_proven(name, pattern):
+    done = sparsified(load(MODELS / name), SparsifyOptions(pattern=pattern))
+    assert done.verdict is not None and done.verdict.ok, done.verdict.problem
+    assert done.sizes[1] <= done.sizes[0]
+    asked = [w for w in done.weights if w.zeros > w.before]
+    assert len(asked) >= len(done.weights) / 2
+    if pattern == "unstructured":
+        full = [w for w in done.weights if not w.before]
+        share = sum(w.zeros for w in full) / sum(w.elements for w in full)
+        assert 0.4 < share < 0.6
+
+
+STORED = ("digits", "lstm", "quantized", "control_flow", "functions", "half", "sparse", "fused")
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_sparse_storage_is_smaller_and_gives_the_same_outputs(name, tmp_path):
+    model = load(MODELS / f"{name}.onnx")
+    options = SparsifyOptions(0.9)
+    dense = sparsified(model, options)
+    sparse = sparsified(model, SparsifyOptions(0.9, storage="sparse"))
+    save(sparse.model, tmp_path / "sparse.onnx")
+    size = (tmp_path / "sparse.onnx").stat().st_size
+    assert size == sparse.sizes[1] < dense.sizes[1]
+    written = load(tmp_path / "sparse.onnx")
+    assert count_nonzeros(sparse.groups, written) == count_nonzeros(dense.groups, dense.model)
+    for one, other in zip(run(dense.model).values(), run(written).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_with_ninety_percent_zeros_is_a_third(tmp_path):
+    done = sparsified(load(DIGITS), SparsifyOptions(0.9, storage="auto"))
+    save(done.model, tmp_path / "sparse.onnx")
+    assert (tmp_path / "sparse.onnx").stat().st_size < DIGITS.stat().st_size / 3
+
+
+def test_a_file_does_not_grow_where_sparse_is_larger():
+    done = sparsified(load(DIGITS), SparsifyOptions(0.5, storage="sparse"))
+    assert done.sizes[1] == done.sizes[0] and {w.stored for w in done.weights} == {"dense"}
+
+
+def test_zeros_of_quantised_weights_are_zero_points():
+    net = Net()
+    x = net.input((3, 8))
+    stored = np.arange(40, dtype=np.uint8).reshape(8, 5) + 100
+    scale, zero = net.const(0.1, "s", np.float32), net.const(np.uint8(120), "z")
+    weight = net.add("DequantizeLinear", net.const(stored, "w"), scale, zero)
+    net.output(net.add("MatMul", x, weight))
+    done = sparsified(net.model(), SparsifyOptions(0.5))
+    assert done.verdict is not None and done.verdict.ok, done.verdict.problem
+    changed = done.model.array("w")
+    assert ((changed == 120) | (changed == stored)).all()
+    assert (changed == 120).sum() == 20
+
+
+def test_a_table_that_is_looked_up_too_stays():
+    net = Net()
+    ids = net.input((3,), dtype=onnx.TensorProto.INT64)
+    table = net.weight(6, 4, name="table")
+    x = net.add("Gather", table, ids)
+    net.output(net.add("MatMul", net.add("MatMul", x, net.weight(4, 4, name="w")), net.add("Transpose", table)))
+    done = sparsified(net.model(), SparsifyOptions(0.5))
+    assert [w.name for w in done.weights] == ["w"]
+    assert "Gather" in done.left["table"]
+    assert done.verdict is not None and done.verdict.ok
+
+
+def test_globs_and_ratios():
+    options = SparsifyOptions(0.5, keep=["fc*"], ratios={"residual.*": 0.75, "*conv_1*": 0.25})
+    done = sparsified(load(DIGITS), options)
+    shares = {w.name: w.zeros / w.elements for w in done.weights}
+    expected = {"conv.weight": 4 / 9, "conv_1.weight": 0.25, "residual.conv.weight": 0.75}
+    assert shares == pytest.approx(expected | {"residual.conv_1.weight": 0.25})
+    alone = sparsified(load(DIGITS), SparsifyOptions(only=["/fc*"]))
+    assert {w.name for w in alone.weights} == {"fc.weight", "fc_1.weight"}
+
+
+def accuracy(model) -> float:
+    with np.load(MODELS / "digits_test.npz") as data, Session(load(model)) as session:
+        (logits,) = session.run({"image": data["image"]})
+        return float(np.mean(np.argmax(logits, -1) == data["label"]))
+
+
+def test_data_undo_the_damage_and_the_bias_follows():
+    plain = onnxprune.sparsify(DIGITS, 0.9)
+    fitted = onnxprune.sparsify(DIGITS, 0.9, data=DATA)
+    assert accuracy(plain.model) < 0.5 and accuracy(fitted.model) > 0.93
+    assert {w.method for w in fitted.report.weights} == {"alps"}
+    assert all(w.refitted for w in fitted.report.weights)
+    before, after = fitted.report.masked, fitted.report.judged
+    assert before is not None and after is not None and after.error < 0.2 < before.error
+    zeros = [{w.name: w.zeros for w in done.report.weights} for done in (plain, fitted)]
+    assert zeros[0] == zeros[1]
+    for name, count in zeros[0].items():
+        assert (array_of(fitted.model, name) == 0).sum() == count
+
+
+def test_recover_fits_the_support_of_any_mask():
+    plain = onnxprune.sparsify(DIGITS, 0.8, method="wanda", data=DATA)
+    fitted = onnxprune.sparsify(DIGITS, 0.8, method="wanda", data=DATA, recover=True)
+    one_pass = onnxprune.sparsify(DIGITS, 0.8, method="wanda", data=DATA, recover=True, in_sequence=False)
+    errors = [r.report.judged.error for r in (fitted, one_pass, plain)]
+    assert errors == sorted(errors)
+
+
+def test_a_model_that_was_masked_elsewhere_is_fitted_with_its_mask():
+    masked = onnxprune.sparsify(DIGITS, 0.8).model
+    done = onnxprune.sparsify(masked, method="threshold:0", data=DATA, recover=True)
+    for name in ("fc.weight", "conv_1.weight"):
+        before, after = array_of(masked, name), array_of(done.model, name)
+        assert ((before == 0) == (after == 0)).all()
+
+
+# --- the plan ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits", "quantized", "control_flow", "constant_weights"])
+def test_a_plan_is_carried_out_again(name):
+    model = load(MODELS / f"{name}.onnx")
+    done = sparsified(model, SparsifyOptions(pattern="2:4"))
+    plan = Plan.from_json(done.plan.to_json())
+    assert plan.to_json() == done.plan.to_json()
+    again = carried_out(model, plan, RunInputs())
+    assert again.verdict is not None and again.verdict.ok
+    assert to_proto(again.model) == to_proto(done.model)
+
+
+def test_a_plan_of_another_model_is_refused():
+    plan = sparsified(load(DIGITS), SparsifyOptions()).plan
+    with pytest.raises(UsageError, match=r"the model has no weight 'conv\.weight'"):
+        onnxprune.apply(MODELS / "mlp.onnx", plan)
+    step = plan.zeros[0]
+    other = Plan((), zeros=(ZeroStep(step.tensor, step.keep.reshape(-1), step.pattern),))
+    with pytest.raises(UsageError, match=r"weight 'conv\.weight' is \[32, 1, 3, 3\] in the model, \[288\] in the plan"):
+        onnxprune.apply(DIGITS, other)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("kind", "bypass", "'bypass' is not known, only 'zero' @ $.steps[0].kind"),
+        ("tensor", 3, "must be a text @ $.steps[0].tensor"),
+        ("shape", [0], "must be a list of positive integers @ $.steps[0].shape"),
+        ("shape", [1 << 60], "@ $.steps[0].keep"),
+        ("keep", "!!", "@ $.steps[0].keep"),
+        ("keep", "AAAA", "@ $.steps[0].keep"),
+        ("zeros", 1, "must be the zeros of 'keep' @ $.steps[0].zeros"),
+    ],
+)
+def test_ruined_plans_are_refused(field, value, says):
+    import json
+
+    raw = json.loads(sparsified(load(DIGITS), SparsifyOptions()).plan.to_json())
+    raw["steps"][0][field] = value
+    with pytest.raises(UsageError) as error:
+        Plan.from_json(json.dumps(raw))
+    assert says in error.value.message
+
+
+# --- the proof ---------------------------------------------------------------------------------------------
+
+
+def claim_of(model):
+    groups = trace(model)
+    weights, _ = contraction_weights(groups)
+    rng = np.random.default_rng(0)
+    steps = [ZeroStep(w.name, rng.random(w.shape) < 0.5) for w in weights]
+    plain = with_zeros(groups, steps)
+    return groups, Claim(steps, plain, plain, plain, {})
+
+
+def test_the_proof_notices_a_wrong_element():
+    groups, claim = claim_of(load(DIGITS))
+    assert prove_zeros(groups, claim).ok
+    proto = to_proto(claim.plain)
+    tensor = next(t for t in proto.graph.initializer if t.name == "fc.weight")
+    value = numpy_helper.to_array(tensor).copy()
+    for place, says in ((value == 0, "not the original's with zeros"), (value != 0, "not the original's with zeros")):
+        changed = value.copy()
+        changed[tuple(np.argwhere(place)[0])] += 0.5
+        tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+        wrong = load(onnx.ModelProto.FromString(proto.SerializeToString()))
+        found = prove_zeros(groups, Claim(claim.steps, wrong, wrong, wrong, {}))
+        assert not found.ok and says in found.problem
+
+
+def test_the_reference_masks_at_run_time():
+    groups, claim = claim_of(load(DIGITS))
+    reference = masked_original(groups, claim.steps)
+    assert sum(node.op_type == "Mul" for node in reference.proto.graph.node) == len(claim.steps)
+    for one, other in zip(run(reference).values(), run(claim.plain).values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+# --- bad requests -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"sparsity": 1.0}, "--sparsity: 1 is not at least 0 and below 1"),
+        ({"sparsity": -0.1}, "--sparsity: -0.1 is not"),
+        ({"sparsity": 0.5, "pattern": "2:4"}, "2:4 says how many zeros there are"),
+        ({"sparsity": 0.5, "method": "threshold:0.1"}, "says how many zeros there are"),
+        ({"per": "row"}, "--per: 'row' is none of"),
+        ({"storage": "zip"}, "--storage: 'zip' is none of"),
+        ({"keep": ["nothing*"]}, "--keep: no weight or node matches 'nothing*'"),
+        ({"ratios": {"x": 0.5}}, "--ratio: no weight or node matches 'x'"),
+        ({"recover": True}, "--recover fits to what the model computes"),
+        ({"method": "alps"}, "needs inputs"),
+    ],
+)
+def test_bad_requests_are_refused(options, says):
+    with pytest.raises(UsageError) as error:
+        onnxprune.sparsify(DIGITS, **options)
+    assert says in error.value.message
+
+
+def test_nothing_to_change():
+    net = Net()
+    net.output(net.add("Relu", net.input((2, 3))))
+    with pytest.raises(GoalMissed, match="nothing to change"):
+        sparsified(net.model(), SparsifyOptions())
+
+
+# --- random graphs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_random_graphs(family):
+    @given(FAMILIES[family]())
+    @settings(max_examples=8, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def check(proto):
+        before = proto.SerializeToString(deterministic=True)
+        for options in (SparsifyOptions(0.5), SparsifyOptions(pattern="2:4"), SparsifyOptions(0.9, storage="sparse")):
+            try:
+                done = sparsified(load(proto), options, RunInputs([feeds_of(proto, seed) for seed in range(3)]))
+            except GoalMissed:
+                continue
+            assert done.verdict is not None and done.verdict.ok, done.verdict.problem
+            assert done.sizes[1] <= done.sizes[0]
+            assert [o.name for o in done.model.proto.graph.output] == [o.name for o in proto.graph.output]
+            assert proto.SerializeToString(deterministic=True) == before
+            again = Plan.from_json(done.plan.to_json())
+            if options.storage == "dense":
+                replayed = carried_out(load(proto), again, RunInputs(), verify=False)
+                assert count_nonzeros(done.groups, replayed.model) == count_nonzeros(done.groups, done.model)
+
+    check()
