@@ -136,10 +136,10 @@ def _report(
             plain.header("report")
             | {"model": before[0], "output": after[0]}
             | {"before": plain.cost(costs[0]), "after": plain.cost(costs[1])}
-            | {"mended": list(before[1].mended), "groups": plain.steps(plan)}
-            | {"io_changes": plain.io_changes(done.io_changes), "rows": plain.rows(done.rows)}
+            | {"mended": list(before[1].mended), "groups": plain.steps_json(plan)}
+            | {"io_changes": plain.io_changes_json(done.io_changes), "rows": plain.rows_json(done.rows)}
             | {"proof": None if done.verdict is None else plain.verdict(done.verdict)}
-            | {"repair": None if done.repair is None else plain.repair(done.repair)}
+            | {"repair": None if done.repair is None else plain.repair_json(done.repair)}
             | {"damage": plain.ruin(done.judged)}
         )
         return

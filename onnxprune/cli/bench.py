@@ -85,6 +85,6 @@ def bench(console: Console, args: BenchArgs) -> None:
     )
     if args.as_json:
         about = {"provider": args.place.provider, "threads": args.place.threads}
-        console.put_json(data.header("bench") | about | {"models": data.benched(results)})
+        console.put_json(data.header("bench") | about | {"models": data.benched_json(results)})
     else:
         console.put(text.benched(results))

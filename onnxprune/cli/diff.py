@@ -32,7 +32,7 @@ def diff(console: Console, first: str, second: str, every: bool, sizes: Sizes, a
     layers = data.pair(before.layers, after.layers)
     if as_json:
         console.put_json(
-            data.header("diff") | {"first": first, "second": second} | data.difference(before, after, layers)
+            data.header("diff") | {"first": first, "second": second} | data.difference_json(before, after, layers)
         )
     else:
         console.put(

@@ -57,6 +57,6 @@ def inspect(console: Console, args: InspectArgs) -> None:
     total = counts.of(source, args.sizes.numbers)
     times = timed.group_times(groups, args.place.settled(args.sizes.numbers), console.progress) if args.time else None
     if args.as_json:
-        console.put_json(data.header("inspect") | {"model": args.model} | data.inspection(groups, total, times))
+        console.put_json(data.header("inspect") | {"model": args.model} | data.inspection_json(groups, total, times))
     else:
         console.put(text.inspection(paths.shown(args.model), groups, total, times, members=args.members))

@@ -225,7 +225,7 @@ def _report(console: Console, outcome: Outcome, found: Found | None, args: Prune
     if args.as_json:
         trace = {"search": found.as_json()} if found else {}
         files = {"model": args.model, "output": args.written}
-        console.put_json(plain.header("report") | files | plain.outcome(outcome) | trace)
+        console.put_json(plain.header("report") | files | plain.outcome_json(outcome) | trace)
         return
     tell = console.say if args.written == paths.PIPE or console.quiet else console.put
     tell([paths.arrow(args.model, args.written or "(not written)"), "", *text.outcome(outcome)])

@@ -76,30 +76,30 @@ def _numbers(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def outcome(result: Outcome) -> dict[str, Any]:
+def outcome_json(result: Outcome) -> dict[str, Any]:
     """The account of one run."""
     return {
         "options": dict(result.plan.options),
         "before": cost(result.before),
         "after": cost(result.after),
         "mended": list(result.groups.model.mended),
-        "groups": steps(result.plan),
+        "groups": steps_json(result.plan),
         "barriers": [barrier(b) for b in result.groups.barriers],
         "branches": [asdict(branches) for branches in branches_taken(result.groups.tracing)],
         "budgets": [asdict(goal) | {"met": goal.met} for goal in result.goals],
-        "time": None if result.timed is None else timed(result.timed),
-        "io_changes": io_changes(result.io_changes),
-        "rows": rows(result.rows),
+        "time": None if result.timed is None else timed_json(result.timed),
+        "io_changes": io_changes_json(result.io_changes),
+        "rows": rows_json(result.rows),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
-        "repair": None if result.repair is None else repair(result.repair),
+        "repair": None if result.repair is None else repair_json(result.repair),
         "training": None if result.training is None else training_data(result.training),
         "damage": ruin(result.judged),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
 
 
-def repair(of: Repair) -> dict[str, Any]:
+def repair_json(of: Repair) -> dict[str, Any]:
     """What calibration data mended, by layer and by group; what could not be measured is null."""
     damage = [{"group": name, "before": b, "after": a} for name, (b, a) in of.damage.items()]
     found: dict[str, Any] = _numbers(asdict(of) | {"damage": damage})
@@ -111,12 +111,12 @@ def ruin(of: Agreement | None) -> dict[str, Any] | None:
     return None if of is None or not of.is_known else {"ruined": bool(of.ruin), "why": of.ruin}
 
 
-def io_changes(of: Sequence[Change]) -> list[dict[str, Any]]:
+def io_changes_json(of: Sequence[Change]) -> list[dict[str, Any]]:
     """The axes of inputs and outputs that shrank."""
     return [asdict(change) for change in of]
 
 
-def rows(of: Sequence[RowMap]) -> list[dict[str, Any]]:
+def rows_json(of: Sequence[RowMap]) -> list[dict[str, Any]]:
     """The rows that were kept by name: the place of an old number in `kept` is the new one."""
     return [{"name": m.name, "size": m.size, "inputs": list(m.inputs), "kept": list(m.kept)} for m in of]
 
@@ -131,7 +131,7 @@ def row_file(of: Sequence[RowMap]) -> dict[str, Any]:
     }
 
 
-def steps(plan: Plan) -> list[dict[str, Any]]:
+def steps_json(plan: Plan) -> list[dict[str, Any]]:
     """Every group, with how many of its units go."""
     return [
         {
@@ -154,7 +154,7 @@ def removed_units(step: Step) -> int:
 # --- inspect ----------------------------------------------------------------------------------------------
 
 
-def inspection(groups: Groups, of: Cost, times: Mapping[str, GroupTime] | None = None) -> dict[str, Any]:
+def inspection_json(groups: Groups, of: Cost, times: Mapping[str, GroupTime] | None = None) -> dict[str, Any]:
     """Groups and barriers of a model."""
     held, total = groups.prunable
     return {
@@ -250,7 +250,7 @@ def _change(name: str, old: LayerCost | None, new: LayerCost | None) -> LayerCha
     )
 
 
-def difference(before: Cost, after: Cost, layers: Sequence[LayerChange]) -> dict[str, Any]:
+def difference_json(before: Cost, after: Cost, layers: Sequence[LayerChange]) -> dict[str, Any]:
     """Costs and layers of two models."""
     return {
         "before": cost(before),
@@ -300,12 +300,12 @@ def follows(rule: Rule) -> str:
     return text.splitlines()[0].rstrip(".").replace("`", "") if text else ""
 
 
-def timed(of: Timed) -> dict[str, Any]:
+def timed_json(of: Timed) -> dict[str, Any]:
     """The time of a run in seconds before and after, the share that is left, the expected damage, and where."""
     return {
         "before": of.before,
         "after": of.after,
-        "ratio": ratio(of.ratio),
+        "ratio": ratio_json(of.ratio),
         "predicted": of.predicted,
         "predicted_damage": of.damage,
         "provider": of.place.setting.provider,
@@ -313,12 +313,12 @@ def timed(of: Timed) -> dict[str, Any]:
     }
 
 
-def ratio(of: TimeRatio) -> dict[str, Any]:
+def ratio_json(of: TimeRatio) -> dict[str, Any]:
     """How two times compare."""
     return {"value": of.value, "low": of.low, "high": of.high, "differs": not of.is_noise}
 
 
-def benched(results: Sequence[Result]) -> list[dict[str, Any]]:
+def benched_json(results: Sequence[Result]) -> list[dict[str, Any]]:
     """What models take; times in seconds, sizes in bytes."""
     return [
         {
@@ -333,7 +333,7 @@ def benched(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "p95": t.p95,
                     "runs": t.runs,
                     "throughput": t.throughput,
-                    "ratio": ratio(t.ratio),
+                    "ratio": ratio_json(t.ratio),
                 }
                 for t in r.timings
             ],

@@ -148,7 +148,7 @@ def test_expected_damage_is_beside_the_time(machine):
     ]
     damage = [outcome.timed.damage for outcome in found]
     assert 0 < damage[0] < damage[1] < damage[2] < 1
-    assert data.timed(found[0].timed)["predicted_damage"] == damage[0]
+    assert data.timed_json(found[0].timed)["predicted_damage"] == damage[0]
     assert f"{damage[0]:.1%} of the importance expected to be lost" in text.timed(found[0].timed)
 
 

@@ -185,11 +185,11 @@ def test_budgets_count_the_branch_that_runs(made, budget: str) -> None:
 
 def test_the_report_says_which_branch_runs() -> None:
     outcome = api.run(load(on_an_input()), api.Options(macs="60%"), data=feeds())
-    assert data.outcome(outcome)["branches"] == [{"node": "m", "runs": {"then_branch": RUNS, "else_branch": 0}}]
+    assert data.outcome_json(outcome)["branches"] == [{"node": "m", "runs": {"then_branch": RUNS, "else_branch": 0}}]
     (line,) = (line for line in text.outcome(outcome) if line.startswith("branch"))
     assert line == "branch   m: then_branch in all of 24 runs, else_branch is neither counted nor repaired"
     plain = api.run(load(on_an_input()), api.Options(macs="60%"))
-    assert data.outcome(plain)["branches"] == []
+    assert data.outcome_json(plain)["branches"] == []
     assert plain.before.macs > outcome.before.macs
 
 

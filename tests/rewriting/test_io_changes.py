@@ -159,7 +159,7 @@ def test_the_report_lists_every_change() -> None:
     lines = text.outcome(outcome)
     assert text.entry("changed", "input features: axis 1 6 -> 3") in lines
     assert text.entry("changed", "output scores: axis 1 10 -> 5") in lines
-    assert data.outcome(outcome)["io_changes"][0] == {
+    assert data.outcome_json(outcome)["io_changes"][0] == {
         "kind": "input", "name": "features", "axis": 1, "before": 6, "after": 3,
     }  # fmt: skip
 
