@@ -150,5 +150,5 @@ def _report(
     if done.verdict is not None:
         lines.append(text.entry("proof", text.proof(done.verdict)))
     if done.repair is not None:
-        lines.append(text.entry("repair", text.repair(done.repair)))
+        lines.append(text.entry("repair", text.repair_lines(done.repair)))
     tell(lines)

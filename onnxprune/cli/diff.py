@@ -39,6 +39,6 @@ def diff(console: Console, first: str, second: str, every: bool, sizes: Sizes, a
             [
                 f"{paths.shown(first)} -> {paths.shown(second)}",
                 "",
-                *text.difference(before, after, layers, every=every),
+                *text.difference_lines(before, after, layers, every=every),
             ]
         )

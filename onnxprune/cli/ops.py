@@ -34,6 +34,6 @@ def ops(console: Console, glob: str, as_json: bool) -> None:
         console.put_json(data.header("ops") | {"operators": [data.operator(r) for r in rules], "whole": whole})
         return
     if rules:
-        console.put(text.operators(rules))
+        console.put(text.operator_lines(rules))
     if whole:
         console.put([*([""] if rules else []), *text.barriers_of(whole)])

@@ -230,6 +230,6 @@ def _report(console: Console, outcome: Outcome, found: Found | None, args: Prune
     tell = console.say if args.written == paths.PIPE or console.quiet else console.put
     tell([paths.arrow(args.model, args.written or "(not written)"), "", *text.outcome(outcome)])
     if found:
-        tell(["", *search.lines(found)])
+        tell(["", *search.search_lines(found)])
     console.detail(text.damage(outcome.repair))
     console.detail(text.stages(outcome.seconds))

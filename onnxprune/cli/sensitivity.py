@@ -131,4 +131,4 @@ def sensitivity(console: Console, args: SensitivityArgs) -> None:
     if args.as_json:
         console.put_json({"model": args.model} | found.as_json())
     else:
-        console.put(report.lines(found))
+        console.put(report.sensitivity_lines(found))

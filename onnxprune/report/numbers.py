@@ -11,7 +11,7 @@ def count(value: float) -> str:
     return _scaled(value, 1000, _STEPS)
 
 
-def size(value: float) -> str:
+def bytes_text(value: float) -> str:
     """A number of bytes: `97.7 MiB`."""
     return _scaled(value, 1024, _BYTES)
 

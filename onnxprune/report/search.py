@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.search_targets import QualityConstraint
 
 
-def lines(of: Found) -> list[str]:
+def search_lines(of: Found) -> list[str]:
     """A row per trial, largest first, and what was asked for and found."""
     metrics = [t.metric for t in of.settings.targets]
     front = {id(t) for t in of.front}

@@ -20,7 +20,7 @@ MEANING = {
 }
 
 
-def lines(of: Sensitivity) -> list[str]:
+def sensitivity_lines(of: Sensitivity) -> list[str]:
     """A row per group: the value at each ratio, and what the options remove."""
     names = [f"{ratio:.0%}" for ratio in sorted(of.ratios)]
     rows = [

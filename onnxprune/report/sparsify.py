@@ -38,7 +38,7 @@ def sparsify_lines(done: Sparsified, *, nonzeros: tuple[int, int]) -> list[str]:
     zeros = sum(w.zeros for w in done.weights)
     rows = [
         ("non-zeros", numbers.count(nonzeros[0]), numbers.count(nonzeros[1]), numbers.change(*nonzeros)),
-        ("file", *map(numbers.size, done.sizes), numbers.change(*done.sizes)),
+        ("file", *map(numbers.bytes_text, done.sizes), numbers.change(*done.sizes)),
     ]
     lines = text.table(("", "before", "after", "change"), rows, ("before", "after", "change"))
     share = numbers.percent(zeros, elements)

@@ -59,7 +59,7 @@ def costs(before: Cost, after: Cost) -> list[str]:
         for name, show, old, new in (
             ("params", numbers.count, before.params, after.params),
             ("MACs", numbers.count, before.macs, after.macs),
-            ("weights", numbers.size, before.size, after.size),
+            ("weights", numbers.bytes_text, before.size, after.size),
         )
     ]
     return table(("", "before", "after", "change"), rows, ("before", "after", "change"))
@@ -84,10 +84,10 @@ def benched(results: Sequence[Result]) -> list[str]:
     rows = []
     for index, result in enumerate(results):
         for timing in result.timings:
-            memory = "-" if result.memory is None else numbers.size(result.memory)
+            memory = "-" if result.memory is None else numbers.bytes_text(result.memory)
             cells = (numbers.duration(timing.median), numbers.duration(timing.p95), f"{timing.throughput:,.1f}/s")
             compared = ratio(timing.ratio) if index else "(first)"
-            rows.append((result.name, str(timing.batch), *cells, memory, numbers.size(result.size), compared))
+            rows.append((result.name, str(timing.batch), *cells, memory, numbers.bytes_text(result.size), compared))
     header = ("model", "batch", "median", "p95", "throughput", "memory", "file", "time / first")
     shapes = [f"{n} {'x'.join(map(str, shape)) or 'scalar'}" for n, shape in results[0].shapes.items()]
     return [entry("inputs", ", ".join(shapes)), "", *table(header, rows, header[1:-1])]
@@ -107,7 +107,7 @@ def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
     lines = [*costs(result.before, result.after), "", *mends(result.groups.model), *removal(result.plan)]
     lines += [
-        *branches(branches_taken(result.groups.tracing)),
+        *branch_lines(branches_taken(result.groups.tracing)),
         *budgets(result.goals),
         *io_changes(result.io_changes),
         *rows(result.rows),
@@ -117,7 +117,7 @@ def outcome(result: Outcome) -> list[str]:
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
     if result.repair is not None:
-        lines.append(entry("repair", repair(result.repair)))
+        lines.append(entry("repair", repair_lines(result.repair)))
     lines += [entry(*said) for said in training_entries(result.training)]
     return lines + locked(result.groups)
 
@@ -127,7 +127,7 @@ def mends(model: Model) -> list[str]:
     return [entry("mended", note) for note in model.mended]
 
 
-def repair(of: Repair) -> str:
+def repair_lines(of: Repair) -> str:
     """What calibration data mended."""
     better = sum(fit.kept for fit in of.fits)
     done = f"{better} of {numbers.plural(len(of.fits), 'layer')} re-fitted"
@@ -176,7 +176,7 @@ def removal(plan: Plan) -> list[str]:
 # Name of the unit of a budget -> how amounts are written.
 _AMOUNTS: Mapping[str, Callable[[float], str]] = {
     "count": numbers.count,
-    "bytes": numbers.size,
+    "bytes": numbers.bytes_text,
     "seconds": numbers.duration,
 }
 
@@ -202,7 +202,7 @@ def budgets(of: Sequence[BudgetResult]) -> list[str]:
     return lines
 
 
-def branches(of: Sequence[Branches]) -> list[str]:
+def branch_lines(of: Sequence[Branches]) -> list[str]:
     """Which branches the data take, one line per If with layers in it."""
     lines = []
     for each in of:
@@ -296,7 +296,7 @@ def inspection(
     held, total = groups.prunable
     lines = [
         f"{name}: {numbers.count(cost.params)} params, {numbers.count(cost.macs)} MACs, "
-        f"{numbers.size(cost.size)} of weights",
+        f"{numbers.bytes_text(cost.size)} of weights",
         f"{numbers.percent(held, total)} of the weights can be pruned, "
         f"in {numbers.plural(len(groups.groups), 'group')}",
         *mends(groups.model),
@@ -358,7 +358,7 @@ def _some(members: Sequence[tuple[str, int, int]], every: bool) -> str:
 # --- diff -------------------------------------------------------------------------------------------------
 
 
-def difference(before: Cost, after: Cost, layers: Sequence[LayerChange], *, every: bool) -> list[str]:
+def difference_lines(before: Cost, after: Cost, layers: Sequence[LayerChange], *, every: bool) -> list[str]:
     """Costs, and the layers that changed."""
     shown = [layer for layer in layers if every or layer.changed]
     header = ("layer", "op", "weight before", "weight after", "params", "MACs")
@@ -389,7 +389,7 @@ def _shape(shape: Iterable[int] | None) -> str:
 # --- ops --------------------------------------------------------------------------------------------------
 
 
-def operators(rules: Sequence[Rule]) -> list[str]:
+def operator_lines(rules: Sequence[Rule]) -> list[str]:
     """The table of operators that are traced."""
     rows = [(f"{r.domain}.{r.op}" if r.domain else r.op, opsets(r), r.family, r.summary, follows(r)) for r in rules]
     return table(("operator", "opsets", "family", "how channels go through", "what follows"), rows)

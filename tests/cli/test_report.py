@@ -24,7 +24,7 @@ def test_count(value, shown):
 
 
 def test_size():
-    assert [numbers.size(n) for n in (0, 1023, 1024, 102_450_000, 5 << 40)] == [
+    assert [numbers.bytes_text(n) for n in (0, 1023, 1024, 102_450_000, 5 << 40)] == [
         "0 B", "1023 B", "1.0 KiB", "97.7 MiB", "5.0 TiB",
     ]  # fmt: skip
 
@@ -68,5 +68,5 @@ def test_layers_are_paired_by_name_and_order():
         ("b", (9, 4), (9, 4), False),
         ("c", None, (5, 5), True),
     ]
-    lines = text.difference(Cost(80, 0, 320, ()), Cost(77, 0, 308, ()), pairs, every=False)
+    lines = text.difference_lines(Cost(80, 0, 320, ()), Cost(77, 0, 308, ()), pairs, every=False)
     assert lines[-1] == "1 layer unchanged" and any("4x3" in x and " - " in x for x in lines)

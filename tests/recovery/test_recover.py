@@ -137,7 +137,7 @@ def test_where_no_output_tells_the_layers_do():
     unknown = recover.Agreement(math.nan, math.nan, math.nan, None)
     fitted = recover.Fit(node="Gemm_2", before=0.25, after=1e-6, kept=True, groups=("w1",))
     repair = recover.Repair(fits=(fitted,), before=unknown, after=unknown, kept=True)
-    assert "1 of 1 layer re-fitted, no output tells what that is worth" in text.repair(repair)
+    assert "1 of 1 layer re-fitted, no output tells what that is worth" in text.repair_lines(repair)
     told = json.dumps(report.repair_json(repair), allow_nan=False)
     assert json.loads(told)["after"]["error"] is None
 
