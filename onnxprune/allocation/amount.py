@@ -73,7 +73,7 @@ def bytes_of(option: str, text: str) -> int:
     return int(float(found[1]) * factor)
 
 
-def read(kind: str, unit: Unit, given: str | float | Amount) -> Amount:
+def read_amount(kind: str, unit: Unit, given: str | float | Amount) -> Amount:
     """Read the amount that a person gave.
 
     Args:

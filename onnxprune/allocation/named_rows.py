@@ -14,7 +14,7 @@ from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
 
-def read(path: str) -> list[int]:
+def read_rows(path: str) -> list[int]:
     """The ids in a file: a `.json` list, an `.npy` array, or text with one per line.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import criteria
-from onnxprune.allocation.amount import Amount, read
+from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.strategies import STRATEGIES
 from onnxprune.criteria import AGGREGATIONS
@@ -134,7 +134,7 @@ class Options:
     def budgets(self) -> Mapping[str, Amount]:
         """What is limited -> to how much."""
         given = {name: getattr(self, name) for name in KINDS}
-        return {name: read(name, KINDS[name].unit, value) for name, value in given.items() if value is not None}
+        return {name: read_amount(name, KINDS[name].unit, value) for name, value in given.items() if value is not None}
 
     @property
     def is_timed(self) -> bool:

@@ -120,7 +120,7 @@ def region_blob(tensor: TensorProto, folder: Path | None) -> Blob:
     return Blob(region.length, pieces)
 
 
-def read(tensor: TensorProto, folder: Path | None) -> np.ndarray:
+def read_tensor(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     """The values of a tensor, from the proto or from disk, as a read-only array that nothing else holds."""
     try:
         if not is_external(tensor):

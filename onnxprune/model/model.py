@@ -103,7 +103,7 @@ class Model:
             tensor = self.initializers[tensor]
         if self._is_made(tensor):
             return self.values[tensor.name]()
-        return ext.read(tensor, self.folder)
+        return ext.read_tensor(tensor, self.folder)
 
     def _is_made(self, tensor: TensorProto) -> bool:
         # Tensors in attributes may bear any name, also one of an initializer.
@@ -131,7 +131,7 @@ class Model:
             return None
         if tensor.HasField("raw_data"):
             return Blob(byte_size(tensor), lambda: (tensor.raw_data,))
-        return Blob(byte_size(tensor), lambda: (to_buffer(ext.read(tensor, None), tensor),))
+        return Blob(byte_size(tensor), lambda: (to_buffer(ext.read_tensor(tensor, None), tensor),))
 
     def blob(self, canonical: bool = False) -> Blob:
         """The serialised model with all data in it; canonical: all of it raw."""

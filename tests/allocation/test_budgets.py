@@ -18,7 +18,7 @@ from onnx import TensorProto
 import onnxprune
 from onnxprune import api, criteria
 from onnxprune.allocation import Options
-from onnxprune.allocation.amount import Amount, read
+from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.allocation.kinds import KINDS
@@ -57,7 +57,7 @@ DIGITS = Path(__file__).parents[2] / "models" / "digits.onnx"
     ],
 )
 def test_amounts(kind: str, text: Any, amount: Amount) -> None:
-    found = read(kind, KINDS[kind].unit, text)
+    found = read_amount(kind, KINDS[kind].unit, text)
     assert found.relative == amount.relative and found.value == pytest.approx(amount.value)
 
 
@@ -69,7 +69,7 @@ def test_amounts(kind: str, text: Any, amount: Amount) -> None:
 )  # fmt: skip
 def test_what_is_no_amount(kind: str, text: Any) -> None:
     with pytest.raises(UsageError, match=f"{kind}: .* is not an amount") as caught:
-        read(kind, KINDS[kind].unit, text)
+        read_amount(kind, KINDS[kind].unit, text)
     assert "50%" in caught.value.hint
 
 

@@ -206,7 +206,7 @@ def test_files_of_ids(tmp_path: Path, name: str) -> None:
         np.save(path, np.array(KEPT))
     else:
         path.write_text(json.dumps(KEPT) if name.endswith(".json") else "\n".join(map(str, KEPT)))
-    assert named_rows.read(str(path)) == KEPT
+    assert named_rows.read_rows(str(path)) == KEPT
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_files_of_ids(tmp_path: Path, name: str) -> None:
 def test_bad_files_of_ids(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match="rows"):
-        named_rows.read(str(tmp_path / name))
+        named_rows.read_rows(str(tmp_path / name))
 
 
 def test_the_command_writes_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -302,7 +302,7 @@ def test_ir_version_3_with_copies_of_a_shared_constant():
 def test_external_data_stays_external_and_is_not_read(monkeypatch):
     model = load(MODELS / "external.onnx")
     groups, plan, _ = api.plan_for(model, Options())
-    reads, read = [], external.read
+    reads, read = [], external.read_tensor
 
     def listed(tensor: TensorProto, folder: Path | None) -> np.ndarray:
         reads.extend([tensor.name] if tensors.is_external(tensor) else [])

@@ -50,9 +50,9 @@ def as_data(model):
 READERS = {
     "model": lambda model: load,
     "plan": lambda model: lambda path: paths.read_text(str(path)),
-    "rows": lambda model: lambda path: named_rows.read(str(path)),
-    "rows.json": lambda model: lambda path: named_rows.read(str(path)),
-    "rows.npy": lambda model: lambda path: named_rows.read(str(path)),
+    "rows": lambda model: lambda path: named_rows.read_rows(str(path)),
+    "rows.json": lambda model: lambda path: named_rows.read_rows(str(path)),
+    "rows.npy": lambda model: lambda path: named_rows.read_rows(str(path)),
     "data.npz": as_data,
     "data.npy": as_data,
     "data.json": as_data,

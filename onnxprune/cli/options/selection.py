@@ -162,9 +162,9 @@ def _options(
     ratio_for: tuple[tuple[str, float], ...], rows: tuple[tuple[str, str], ...] = (), **chosen: Any
 ) -> Options:
     from onnxprune.allocation import Options
-    from onnxprune.allocation.named_rows import read
+    from onnxprune.allocation.named_rows import read_rows
 
-    return Options(ratios=dict(ratio_for), rows={name: read(path) for name, path in rows}, **chosen)
+    return Options(ratios=dict(ratio_for), rows={name: read_rows(path) for name, path in rows}, **chosen)
 
 
 # Which units of which groups are removed; the command gets `options`.

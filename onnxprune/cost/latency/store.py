@@ -51,7 +51,7 @@ def _about(setting: Setting) -> dict[str, Any]:
     return {"version": VERSION, "runtime": version(), **place}
 
 
-def read(name: str, lengths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], float] | None:
+def read_table(name: str, lengths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], float] | None:
     """The times at `lengths`; None if there is no table with all of them, or the file is not one.
 
     Args:

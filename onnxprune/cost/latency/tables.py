@@ -218,7 +218,7 @@ def tables(
     missing: dict[str, Operator] = {}
     for key, operator in zip(keys, operators, strict=True):
         if key not in known and key not in missing:
-            stored = store.read(key, [*plan(operator)])
+            stored = store.read_table(key, [*plan(operator)])
             if stored is None:
                 missing[key] = operator
             else:

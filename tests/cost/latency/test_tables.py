@@ -120,11 +120,11 @@ TIMES = {(8, 16): 1.5e-6, (4, 16): 1e-6}
 
 def test_a_table_comes_back(cache):
     key = store.key({"op": "Conv"}, ONE)
-    assert store.read(key, list(TIMES)) is None
+    assert store.read_table(key, list(TIMES)) is None
     store.write(key, {"op": "Conv"}, ONE, TIMES)
-    assert store.read(key, list(TIMES)) == TIMES
-    assert store.read(key, [(4, 16)]) == {(4, 16): 1e-6}
-    assert store.read(key, [(2, 16)]) is None
+    assert store.read_table(key, list(TIMES)) == TIMES
+    assert store.read_table(key, [(4, 16)]) == {(4, 16): 1e-6}
+    assert store.read_table(key, [(2, 16)]) is None
     assert [p.name for p in cache.iterdir()] == [f"{key}.json"]
 
 
@@ -168,25 +168,25 @@ def test_a_file_that_is_no_table_is_measured_again(cache, spoil):
     store.write(key, {"op": "Conv"}, ONE, TIMES)
     (path,) = cache.iterdir()
     path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
-    assert store.read(key, list(TIMES)) is None
+    assert store.read_table(key, list(TIMES)) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_file_is_measured_again(cache, text):
     cache.mkdir(parents=True)
     (cache / "k.json").write_bytes(text)
-    assert store.read("k", list(TIMES)) is None
+    assert store.read_table("k", list(TIMES)) is None
 
 
 def test_a_huge_file_is_not_read(cache, monkeypatch):
     key = store.key({"op": "Conv"}, ONE)
     store.write(key, {"op": "Conv"}, ONE, TIMES)
     monkeypatch.setattr(store, "LARGEST_FILE", 10)
-    assert store.read(key, list(TIMES)) is None
+    assert store.read_table(key, list(TIMES)) is None
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "file"))
     store.write("k", {}, ONE, TIMES)
-    assert store.read("k", list(TIMES)) is None
+    assert store.read_table("k", list(TIMES)) is None
