@@ -110,11 +110,11 @@ def sensitivity(console: Console, args: SensitivityArgs) -> None:
     """
     args.check()
     console.progress("loading")
-    from onnxprune.pipelines.sensitivity import measure
+    from onnxprune.pipelines.sensitivity import measure_curves
     from onnxprune.report import sensitivity as report
 
     source = args.sizes.load(args.model)
-    found = measure(
+    found = measure_curves(
         source,
         args.options,
         args.settings(),

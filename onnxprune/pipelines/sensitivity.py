@@ -107,10 +107,10 @@ def sensitivity(
         recovery=None if recovery == "none" else recover.RecoveryOptions(recovery),
     )
     model, given = load(source, shapes=shapes), Options(**options)
-    return measure(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)
+    return measure_curves(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)
 
 
-def measure(
+def measure_curves(
     model: Model,
     options: Options,
     settings: SensitivityConfig,

@@ -24,7 +24,7 @@ from onnxprune.cli.sensitivity import METRICS
 from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Curve, Point, Sensitivity, sensitivity_report
-from onnxprune.pipelines.sensitivity import SensitivityConfig, measure
+from onnxprune.pipelines.sensitivity import SensitivityConfig, measure_curves
 from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
@@ -49,7 +49,9 @@ def values(of: Sensitivity):
 @pytest.mark.parametrize("name", ["resnet", "inception", "vit", "llama", "control_flow", "lstm", "quantized"])
 def test_the_changed_part_gives_what_the_whole_model_gives(name):
     model, settings = load(str(MODELS / f"{name}.onnx")), SensitivityConfig(ratios=(0.3, 0.6), samples=4)
-    part, whole = (values(measure(model, Options(), replace(settings, whole=w), "random")) for w in (False, True))
+    part, whole = (
+        values(measure_curves(model, Options(), replace(settings, whole=w), "random")) for w in (False, True)
+    )
     assert part.keys() == whole.keys()
     for key, found in part.items():
         assert found["error"] > 0, key
@@ -67,14 +69,14 @@ def test_the_changed_part_is_all_that_runs(monkeypatch):
         monkeypatch.setattr(module, "Session", lambda m, **k: ran.append(len(m.proto.graph.node)) or real(m, **k))
     model = load(DIGITS)
     last = trace(model).groups[-1].name
-    measure(model, Options(only=[last], criterion="l2"), SensitivityConfig(ratios=(0.5,), samples=8), DATA)
+    measure_curves(model, Options(only=[last], criterion="l2"), SensitivityConfig(ratios=(0.5,), samples=8), DATA)
     assert max(ran) == len(model.proto.graph.node)
     assert len(ran) == 3 and ran[-1] <= 4  # all of the original once, what is in front of the group, and what is behind
 
 
 def test_a_value_is_the_agreement_of_the_model_that_prune_makes():
     model = load(DIGITS)
-    found = measure(model, Options(criterion="l2"), SensitivityConfig(**FEW), DATA)
+    found = measure_curves(model, Options(criterion="l2"), SensitivityConfig(**FEW), DATA)
     runs = read(DATA, model, samples=32)
     for curve in found.curves:
         outcome = run(model, Options(ratio=0.5, criterion="l2", only=[curve.group]), verify=False)
@@ -88,8 +90,8 @@ def test_a_value_is_the_agreement_of_the_model_that_prune_makes():
 
 def test_groups_whose_inputs_and_outputs_shrink_are_measured_on_what_remains():
     model = load(str(MODELS / "autoencoder.onnx"))
-    found = measure(model, Options(allow_io_changes=True), SensitivityConfig(ratios=(0.5,), samples=4), "random")
-    shut = measure(model, Options(), SensitivityConfig(ratios=(0.5,), samples=4), "random")
+    found = measure_curves(model, Options(allow_io_changes=True), SensitivityConfig(ratios=(0.5,), samples=4), "random")
+    shut = measure_curves(model, Options(), SensitivityConfig(ratios=(0.5,), samples=4), "random")
     assert len(found.curves) > len(shut.curves)
     groups = trace(model, allow_io_changes=True)
     assert all(g.name in values_by_group(found) for g in groups.groups if g.units > 1)
@@ -318,7 +320,9 @@ def test_a_front_that_cannot_be_held_is_none(kind):
         net.output(net.cast(net.add("Concat", *both, axis=1), TensorProto.FLOAT), ["N", 12])
     data = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
     model, settings = net.model(), SensitivityConfig(ratios=(0.5,))
-    part, whole = (measure(model, Options(criterion="l2"), replace(settings, whole=w), data) for w in (False, True))
+    part, whole = (
+        measure_curves(model, Options(criterion="l2"), replace(settings, whole=w), data) for w in (False, True)
+    )
     assert values(part) == values(whole) and len(part.curves) == 1
 
 

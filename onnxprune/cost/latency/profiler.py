@@ -36,7 +36,7 @@ _MARK = re.compile(r"(?:InsertedPrecisionFreeCast_)?p(\d+)_")
 Point = tuple[Operator, tuple[int, ...]]
 
 
-def measure(points: Sequence[Point], setting: Setting, like: onnx.ModelProto, *, seed: int = 0) -> Array:
+def measure_operators(points: Sequence[Point], setting: Setting, like: onnx.ModelProto, *, seed: int = 0) -> Array:
     """float64[points]: seconds; NaN where the runtime cannot run the operator alone.
 
     All points of a session run in turn, so that none finds its data in the cache, as in a model.

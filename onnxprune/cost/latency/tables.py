@@ -226,7 +226,7 @@ def tables(
     points = [(operator, lengths) for operator in missing.values() for lengths in plan(operator)]
     if points:
         progress(f"timing {len(missing)} operators at {len(points)} widths")
-    seconds = iter(profiler.measure(points, setting, like))
+    seconds = iter(profiler.measure_operators(points, setting, like))
     for key, operator in missing.items():
         measured = {lengths: float(next(seconds)) for lengths in plan(operator)}
         if all(map(math.isfinite, measured.values())):

@@ -16,7 +16,7 @@ from onnxprune.cost.latency.correction import CorrectionCurve
 from onnxprune.cost.latency.operators import Micrograph, operators
 from onnxprune.cost.latency.prediction import _fused, predict
 from onnxprune.cost.latency.profile import profile
-from onnxprune.cost.latency.profiler import measure
+from onnxprune.cost.latency.profiler import measure_operators
 from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
@@ -80,7 +80,7 @@ def test_operators_run_alone(name, monkeypatch):
     counts, _ = removal(groups, widths, 0.5)
     found = operators(widths, groups.facts)
     points = [(o, at) for o in found for at in (o.base, lengths_at(o, widths, counts))]
-    seconds = measure(points, ONE, model.proto)
+    seconds = measure_operators(points, ONE, model.proto)
     failed = {o.site.node.op_type for (o, _), s in zip(points, seconds, strict=True) if np.isnan(s)}
     assert failed <= ({"Attention"} if name == "fused" else set())
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_run_alone_is_nan():
     unknown = onnx.ModelProto()
     unknown.CopyFrom(model.proto)
     unknown.opset_import[0].version = 99
-    assert np.isnan(measure([(found[0], found[0].base)], ONE, unknown)).all()
+    assert np.isnan(measure_operators([(found[0], found[0].base)], ONE, unknown)).all()
 
 
 # --- the whole model --------------------------------------------------------------------------------------
