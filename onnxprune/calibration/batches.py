@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import InputSpec, batch_dims, checked, is_batch
+from onnxprune.calibration.input_spec import InputSpec, batch_dims, checked_feed, is_batch
 from onnxprune.errors import UsageError
 
 Run = dict[str, np.ndarray]
@@ -49,7 +49,7 @@ def runs_of(
     taken = 0
     for where, feed in found:
         batched = is_batch(feed, dims, wanted)
-        run = checked(feed, wanted, where, batched=batched)
+        run = checked_feed(feed, wanted, where, batched=batched)
         total = len(next(iter(run.values()))) if batched else 1
         count = min(total, samples - taken)
         if count < total:  # drawn from all of them, since many files are sorted by class

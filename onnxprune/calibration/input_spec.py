@@ -75,7 +75,7 @@ def is_batch(feed: Any, dims: tuple[int | str, ...], wanted: Mapping[str, InputS
     return all(shapes) and len({shape[0] for shape in shapes}) == 1
 
 
-def checked(feed: Any, wanted: Mapping[str, InputSpec], where: str, *, batched: bool) -> dict[str, np.ndarray]:
+def checked_feed(feed: Any, wanted: Mapping[str, InputSpec], where: str, *, batched: bool) -> dict[str, np.ndarray]:
     """The feed in the model's types, without what the model does not have.
 
     Args:

@@ -62,7 +62,7 @@ def load(
         try:
             validate.check_harmless(proto, model.name)
             proto, notes = mended(proto, shapes)
-            validate.check(proto, model.folder, model.name)
+            validate.check_model(proto, model.folder, model.name)
         except (UnicodeDecodeError, TypeError) as error:  # upb hands out text that is not UTF-8 as it is
             raise ModelError(f"{model.name}: a name in it is not UTF-8 text", hint="the file is damaged") from error
         if notes:

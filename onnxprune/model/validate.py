@@ -37,7 +37,7 @@ def check_harmless(proto: ModelProto, name: str) -> None:
     refuse_traps(proto, name)
 
 
-def check(proto: ModelProto, folder: Path | None, name: str) -> None:
+def check_model(proto: ModelProto, folder: Path | None, name: str) -> None:
     """Refuses an invalid model; what is only unknown (operators, newer versions) is warned of.
 
     Args:

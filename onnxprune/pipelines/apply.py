@@ -12,7 +12,7 @@ from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, judged_outputs, repaired
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict
-from onnxprune.proof.bisect import checked
+from onnxprune.proof.bisect import proven_groups
 from onnxprune.recovery import Repair, recover
 from onnxprune.rewriting import Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface
@@ -84,7 +84,7 @@ def execute(
     cut = Removal(groups, away)
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
-    verdict = checked(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
+    verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
     seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
     small, repair = repaired(cut, small, seen, runs, recovery or recover.RecoveryOptions(), clock, verify=verify)
     judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
@@ -104,4 +104,4 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
     """
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, original, samples=samples, sizes=sizes)
-    return checked(plan.trace(original), plan.removed, pruned, given=sizes, samples=runs[:1])[1]
+    return proven_groups(plan.trace(original), plan.removed, pruned, given=sizes, samples=runs[:1])[1]

@@ -85,7 +85,7 @@ class ProbeContext:
     memory: int = MEMORY
 
 
-def prepare(setting: ProbeContext) -> Callable[[Step | None], dict[str, float]]:
+def prepare_probe(setting: ProbeContext) -> Callable[[Step | None], dict[str, float]]:
     """What measures one cut: the step of a plan -> values by metric; None is the original.
 
     The values are "error", "sqnr", "cosine", and for class scores "kl" and "top1" (see `Agreement`), or "value" where

@@ -24,7 +24,7 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.train import learn_after
 from onnxprune.proof import Verdict, prove, valid
-from onnxprune.proof.bisect import RolledBack, checked, rolled_back_from
+from onnxprune.proof.bisect import RolledBack, proven_groups, rolled_back_from
 from onnxprune.recovery import Repair, Training, TrainingOptions, data_free, recover
 from onnxprune.rewriting import Plan, Removal, gone
 from onnxprune.rewriting import io_changes as interface
@@ -125,7 +125,7 @@ def run(
     with clock("scoring"):
         seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.RecoveryOptions()
         scores, carried = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
-    proving = partial(checked, given=sizes or {}, samples=runs[:1]) if verify else None
+    proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
     timing = BudgetFitter.of(groups, scores, options, place, clock.progress)
     mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
 
@@ -242,7 +242,10 @@ def repaired(
         return small, None
     with clock("repairing"):
         judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None
-        small, repair = judged or (data_free.repair(cut, small, recovery.method, progress=clock.progress), None)
+        small, repair = judged or (
+            data_free.repair_without_data(cut, small, recovery.method, progress=clock.progress),
+            None,
+        )
         if verify and (problem := valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, repair

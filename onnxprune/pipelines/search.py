@@ -336,7 +336,7 @@ class _Kept:
         for index, found in kept.items():
             yield index, Trial(**found, good=setting.holds(found["values"])), False
         todo = [index for index in range(len(shares)) if index not in kept]
-        for place, trial in jobs.stream(jobs.Work(prepare, setting), [shares[i] for i in todo], workers):
+        for place, trial in jobs.stream(jobs.Work(prepare_trial, setting), [shares[i] for i in todo], workers):
             index = todo[place]
             result = {name: value for name, value in asdict(trial).items() if name != "good"}
             self.journal.put(keys[index], result, {})
@@ -361,7 +361,7 @@ def _about(
     }
 
 
-def prepare(setting: TrialContext) -> Callable[[float], Trial]:
+def prepare_trial(setting: TrialContext) -> Callable[[float], Trial]:
     """What tries one budget: a share of the original's cost -> the trial."""
     settings = setting.settings
     groups = trace(setting.model.model, **setting.options.policy, sizes=settings.sizes)

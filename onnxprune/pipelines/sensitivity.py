@@ -225,7 +225,7 @@ def _measured(
     stored = ((index, _values(journal.get(key))) for index, key in enumerate(keys))
     found = {index: values for index, values in stored if values is not None}
     todo = [index for index in range(len(steps)) if index not in found]
-    work = jobs.Work(probe.prepare, setting)
+    work = jobs.Work(probe.prepare_probe, setting)
     known = f", {len(steps) - len(todo)} are known" if len(todo) < len(steps) else ""
     progress(f"measuring {len(todo)} cuts{known}")
     first = 0.0

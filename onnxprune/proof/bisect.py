@@ -30,7 +30,7 @@ class RolledBack:
     problem: str
 
 
-def checked(
+def proven_groups(
     groups: Groups,
     gone_of: Callable[[Groups], Array],
     small: Model,

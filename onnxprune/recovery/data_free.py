@@ -43,7 +43,9 @@ HOMOGENEOUS = operators_where(lambda traits: traits.homogeneous, "")
 SIMILAR = 0.45
 
 
-def repair(cut: Removal, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info) -> Model:
+def repair_without_data(
+    cut: Removal, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info
+) -> Model:
     """Give the layers behind the cut back what the weights say that they lost.
 
     Args:

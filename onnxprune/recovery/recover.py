@@ -20,7 +20,7 @@ from onnxprune.layers.parameters import NORMS
 from onnxprune.model import Model
 from onnxprune.recovery.downstream import onward
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
-from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit
+from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
 from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.rewriting.compare import agreement
@@ -169,7 +169,7 @@ def repair(
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
             task = target.task(cut, parameters, options.how)
-            fits += fit(target.site, task, pairs, train, options.dampings)
+            fits += fit_layer(target.site, task, pairs, train, options.dampings)
     model = nested(parameters.finished()) if has_bodies else parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)

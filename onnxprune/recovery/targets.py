@@ -90,7 +90,7 @@ class Target:
         raise NotImplementedError
 
 
-def fit(
+def fit_layer(
     site: Site, task: LayerFit, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
 ) -> Iterator[Fit]:
     """Fit to the first `train` runs, and keep the fit if it does better on the others.

@@ -38,7 +38,7 @@ def repaired(cut: Removal, small: Model, runs: Sequence[recover.Runs], seen: Gro
         return small
     if runs:
         return recover.repair(cut, small, runs, recover.RecoveryOptions(method), seen=seen)[0]
-    return data_free.repair(cut, small, method)
+    return data_free.repair_without_data(cut, small, method)
 
 
 def rows(name: str, given: argparse.Namespace) -> None:

@@ -213,7 +213,7 @@ def test_nothing_is_done_where_nothing_is_known(first: Callable[[Net], str], act
     outcome = api.run(net.model(), Options(criterion=in_order))
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     told: list[str] = []
-    assert data_free.repair(cut, outcome.model, method, progress=told.append) is outcome.model
+    assert data_free.repair_without_data(cut, outcome.model, method, progress=told.append) is outcome.model
     assert told == ["repaired from the weights alone: 0 of 1 layers"]
     assert [r.message for r in caplog.records if "nothing is repaired" in r.message]
 
