@@ -119,7 +119,7 @@ def question(
     """
     _check_globs(groups, options)
     named_rows, held = rows.removed(groups, options.rows)
-    open_groups = opened(groups, options) - held
+    open_groups = open_to_pruning(groups, options) - held
     if not named_rows and not any(g.units > 1 for g in groups.groups if g.name in open_groups):
         raise GoalMissed(
             "nothing can be pruned: "
@@ -189,7 +189,7 @@ def _check_globs(groups: Groups, options: Options) -> None:
                 )
 
 
-def opened(groups: Groups, options: Options) -> frozenset[str]:
+def open_to_pruning(groups: Groups, options: Options) -> frozenset[str]:
     """The groups that the options leave to be pruned."""
     only = frozenset().union(*(named(groups.groups, glob) for glob in options.only))
     return frozenset(g.name for g in groups.groups if _is_open(g, only, options))
@@ -197,7 +197,7 @@ def opened(groups: Groups, options: Options) -> frozenset[str]:
 
 def most_of(groups: Groups, options: Options) -> Array:
     """int64[groups]: the most units that each may lose; rows that are named, and what a machine likes, apart."""
-    ratios, may = _ratios(groups, options), opened(groups, options)
+    ratios, may = _ratios(groups, options), open_to_pruning(groups, options)
     menus = (
         _menu(g, g.units if g.name in may else 0, ratios.get(g.name), options, options.multiple) for g in groups.groups
     )

@@ -15,7 +15,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.readers import made
+from onnxprune.layers.readers import making_axes
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
@@ -37,7 +37,7 @@ def _scales(evidence: Evidence) -> Iterator[Member]:
 
 
 def _filters(evidence: Evidence) -> Iterator[Member]:
-    for part, axis, value in made(evidence.weights):
+    for part, axis, value in making_axes(evidence.weights):
         field = as_field(part.axes[axis], axis, value.ndim)
         (sums,) = sums_over(value, [field], np.square)
         ids, sums = by_class(evidence.weights.classes(field).reshape(-1), sums.reshape(-1))

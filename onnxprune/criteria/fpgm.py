@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.readers import made
+from onnxprune.layers.readers import making_axes
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
@@ -31,7 +31,7 @@ def fpgm(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Arra
 
 def _members(evidence: Evidence) -> Iterator[Member]:
     weights, group_of = evidence.weights, evidence.groups.group_of
-    for part, axis, value in made(weights):
+    for part, axis, value in making_axes(weights):
         ids, filters = by_unit(value, weights.classes(as_field(part.axes[axis], axis, value.ndim)), axis)
         groups = np.where(ids >= 0, group_of[ids], -1)
         for group in np.unique(groups[groups >= 0]):

@@ -70,7 +70,7 @@ def readers(weights: Weights) -> list[Reader]:
     return found
 
 
-def made(weights: Weights) -> Iterator[tuple[WeightPart, int, Array]]:
+def making_axes(weights: Weights) -> Iterator[tuple[WeightPart, int, Array]]:
     """(part, axis, value) of the axes of contractions' weights that make units, each once."""
     making: dict[int, set[int]] = {}
     for site, rule in weights.groups.tracing.sites:

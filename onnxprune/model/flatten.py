@@ -21,19 +21,19 @@ from onnxprune.model.control_flow import BEGIN, DOMAIN, FLAT, Path, attributes, 
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
-from onnxprune.model.sequences import laid_out, put_back
+from onnxprune.model.sequences import flat_sequences, put_back
 
 
 def flattened(model: Model) -> Model:
     """`model` with its bodies and its sequences laid out; the same object if it has none."""
     if not any(_has_flow(node) for node in model.proto.graph.node):
-        return laid_out(model)
+        return flat_sequences(model)
     proto = ModelProto()
     copy_except(model.proto, proto, "graph")
     copy_except(model.proto.graph, proto.graph, "node")
     work = _Flattening(proto.graph, _defined(model.proto.graph), Names(model.proto.graph))
     work.nodes(model.proto.graph, {}, ())
-    return laid_out(replace(model, proto=proto))
+    return flat_sequences(replace(model, proto=proto))
 
 
 def _has_flow(node: NodeProto) -> bool:

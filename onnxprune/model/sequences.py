@@ -32,7 +32,7 @@ LONGEST = 1 << 10
 Elements = tuple[str, ...]
 
 
-def laid_out(model: Model) -> Model:
+def flat_sequences(model: Model) -> Model:
     """Lay out the sequences of constant structure of a model whose bodies are flat.
 
     Returns:

@@ -34,7 +34,7 @@ class LayerRun:
     @property
     def model(self) -> Model:
         """What is run."""
-        return strengths.opened(self.layered.model, self.samples)
+        return strengths.with_weights_as_inputs(self.layered.model, self.samples)
 
     @cached_property
     def given(self) -> dict[str, np.ndarray]:

@@ -146,7 +146,7 @@ class _Reach:
         return frozenset(found)
 
 
-def opened(model: Model, weights: Sequence[Sample]) -> Model:
+def with_weights_as_inputs(model: Model, weights: Sequence[Sample]) -> Model:
     """`model` with the sampled weights as inputs."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)

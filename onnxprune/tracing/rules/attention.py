@@ -53,7 +53,7 @@ def attention(site: Site) -> list[Axes]:
     ordered = any(site.attrs.get(n, d) != d for n, d in _PLACED)
     first: Letters = ("b", "s", "y head") if plain else ("b", "y head", "s", "y dim")
     axes = heads.around(site, inputs, [first, heads.CACHE, heads.CACHE, heads.SCORES], ordered=ordered)
-    axes[0] = (*axes[0][:2], heads.listed(site, y)) if plain else heads.laid_out(axes[0], y, 1, 3)
+    axes[0] = (*axes[0][:2], heads.listed(site, y)) if plain else heads.with_heads(axes[0], y, 1, 3)
     return heads.with_caches(axes, y, k, v)
 
 
@@ -88,7 +88,7 @@ def linear_attention(site: Site) -> list[Axes]:
     axes = heads.around(site, inputs, [("b", "t", "y head"), ("b", "y head", "y k dim", "y dim")], ordered=False)
     axes[0] = (*axes[0][:2], heads.listed(site, y))
     if len(axes) > 1 and axes[1]:
-        axes[1] = heads.laid_out(heads.laid_out(axes[1], k, 1, 2), v, 1, 3)
+        axes[1] = heads.with_heads(heads.with_heads(axes[1], k, 1, 2), v, 1, 3)
     return axes
 
 

@@ -82,7 +82,7 @@ def merged_attention(site: Site) -> list[Axes]:
     axes = heads.around(site, inputs, outputs, ordered=True)
     axes[0] = (*axes[0][:2], heads.listed(site, y))
     if len(axes) > 1 and axes[1]:
-        axes[1] = heads.laid_out(axes[1], k, 2, 4)
+        axes[1] = heads.with_heads(axes[1], k, 2, 4)
     return axes
 
 

@@ -132,7 +132,7 @@ def listed(site: Site, heads: Heads) -> Array:
     return np.repeat(heads.each, heads.size)
 
 
-def laid_out(axes: Axes, heads: Heads, rows: int, dims: int) -> Axes:
+def with_heads(axes: Axes, heads: Heads, rows: int, dims: int) -> Axes:
     """`axes` with those of the heads in place."""
     made, rank = list(axes), len(axes)
     made[rows] = heads.rows
@@ -229,7 +229,7 @@ def with_caches(axes: list[Axes], y: Heads, k: Heads, v: Heads) -> list[Axes]:
     """Put the heads into the outputs behind the first: present keys and values, and scores."""
     for slot, heads in ((1, k), (2, v)):
         if len(axes) > slot and axes[slot]:
-            axes[slot] = laid_out(axes[slot], heads, 1, 3)
+            axes[slot] = with_heads(axes[slot], heads, 1, 3)
     if len(axes) > 3 and axes[3]:
         batch, _, *rest = axes[3]
         axes[3] = (batch, y.rows, *rest)
