@@ -235,7 +235,7 @@ def _thinned(menu: Array, most: int) -> Array:
 
 
 @strategy("sensitivity")
-def sensitivity(problem: Problem) -> Path:
+def least_damage(problem: Problem) -> Path:
     """Least total damage by the damage curves: a price on the costs, and every group's best answer to it.
 
     Minimises damage + price * costs / limits over the menus by coordinate descent, exact in each group; the price

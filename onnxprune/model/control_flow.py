@@ -127,7 +127,7 @@ class Shapes(Protocol):
         """The same, where the sizes that are None depend on values."""
 
 
-def infer(node: NodeProto, known: Shapes, unsteady: set[str], condition: np.ndarray | None) -> None:
+def infer_body(node: NodeProto, known: Shapes, unsteady: set[str], condition: np.ndarray | None) -> None:
     """Shapes of what a `Begin` or a flat node gives.
 
     Args:

@@ -308,7 +308,7 @@ def _behind_runtime_operators(proto: ModelProto, known: Mapping[str, TypeProto])
             continue
         kinds = {name: known[name].tensor_type for name in inputs}
         dims = {name: _dims(name, kind) for name, kind in kinds.items()}
-        told = contrib.infer(node, dims, {name: kind.elem_type for name, kind in kinds.items()}, {})
+        told = contrib.infer_contrib(node, dims, {name: kind.elem_type for name, kind in kinds.items()}, {})
         for name, (dtype, sizes) in zip(node.output, told, strict=False):
             if name and sizes is not None:
                 plain = [int(n) if isinstance(n, int) else None for n in sizes]

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, defs, helper
 
 from onnxprune.model.protos import MICROSOFT, QUANTIZING
-from onnxprune.model.shapes.polynomials import Dim, Dims, Size, broadcast, largest
+from onnxprune.model.shapes.polynomials import Dim, Dims, Size, broadcast_dims, largest
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class _Given:
 Sizes = Callable[[_Given], Sequence[Dims | None]]
 
 
-def infer(
+def infer_contrib(
     node: onnx.NodeProto,
     shapes: Mapping[str, Dims],
     dtypes: Mapping[str, int],
@@ -109,7 +109,7 @@ def _like_first(given: _Given) -> Sequence[Dims | None]:
 
 
 def _broadcast(given: _Given) -> Sequence[Dims | None]:
-    return [broadcast(*(given.shape(s) for s in range(len(given.node.input)) if given.has(s)))]
+    return [broadcast_dims(*(given.shape(s) for s in range(len(given.node.input)) if given.has(s)))]
 
 
 def _crop(given: _Given) -> Sequence[Dims | None]:
@@ -137,7 +137,7 @@ def _split_halves(given: _Given) -> Sequence[Dims | None]:
 
 def _product(given: _Given) -> Sequence[Dims | None]:
     a, b = (_turned(given, slot) for slot in (0, 1))
-    batch = broadcast(a[:-2], b[:-2])
+    batch = broadcast_dims(a[:-2], b[:-2])
     return [(*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))]
 
 
@@ -234,7 +234,7 @@ def _like(slot: int) -> Sizes:
 
 
 def _broadcast_of(*slots: int) -> Sizes:
-    return lambda given: [broadcast(*(given.shape(s) for s in slots))]
+    return lambda given: [broadcast_dims(*(given.shape(s) for s in slots))]
 
 
 def _concat(given: _Given) -> Sequence[Dims | None]:

@@ -305,7 +305,7 @@ def compared(op: str, one: Dim, other: Dim) -> Dim:
     return unknown(op, one, other, least=0) if verdict is None else verdict
 
 
-def broadcast(*shapes: Dims) -> Dims:
+def broadcast_dims(*shapes: Dims) -> Dims:
     """The sizes of what operators that broadcast make of tensors of these.
 
     Raises:

@@ -225,7 +225,7 @@ class _Step:
 
     def _flow(self, node: onnx.NodeProto) -> None:
         """What a body is given, and what comes out of the bodies of a node."""
-        control_flow.infer(node, self.scan, self.shared.unsteady, self.unknowns.static(node.input[0]))
+        control_flow.infer_body(node, self.scan, self.shared.unsteady, self.unknowns.static(node.input[0]))
         counted = control_flow.begins(node)[0] if control_flow.is_begin(node) else 0
         for slot, name in enumerate(node.output):
             known = name in self.scan.shapes and slot >= counted
@@ -323,7 +323,7 @@ class _Step:
             self._failed(node, failure)
         if answers and all(found is not None and None not in found for _, found in answers):
             return answers
-        ours = contrib.infer(node, dims, dtypes, values)
+        ours = contrib.infer_contrib(node, dims, dtypes, values)
         return [
             b if a[1] is None or (None in a[1] and b[1] is not None) else a
             for a, b in zip_longest(answers, ours, fillvalue=(0, None))

@@ -17,7 +17,7 @@ from onnxprune.model.shapes.polynomials import (
     Dims,
     Size,
     bounds,
-    broadcast,
+    broadcast_dims,
     floor,
     is_known,
     largest,
@@ -106,7 +106,7 @@ def _reshape(n: SizeNode) -> Made:
 
 
 def _expand(n: SizeNode) -> Made:
-    return [broadcast(n.dims(), tuple(n.listed("shape", 1) or []))]
+    return [broadcast_dims(n.dims(), tuple(n.listed("shape", 1) or []))]
 
 
 def _tile(n: SizeNode) -> Made:
@@ -241,7 +241,7 @@ def _sizes_of(n: SizeNode) -> Made:
 def _joint(n: SizeNode) -> Made:
     if n.attribute("broadcast"):  # of old opsets
         return [n.dims()]
-    return [broadcast(*(n.dims(slot) for slot in range(len(n.node.input))))]
+    return [broadcast_dims(*(n.dims(slot) for slot in range(len(n.node.input))))]
 
 
 SIZES: Mapping[str, Callable[[SizeNode], Made]] = {

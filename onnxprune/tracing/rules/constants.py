@@ -80,7 +80,7 @@ def _report_original_count(edit: Edit) -> None:
 
 
 @rule("Size", follow=_report_original_count)
-def size(site: Site) -> list[Axes]:
+def element_count(site: Site) -> list[Axes]:
     """The count as it was; no label passes, and all axes must stay where it is known to the run alone."""
     if not site.facts.dynamic.get(site.node.input[0]):
         site.looks_at(0)

@@ -42,7 +42,7 @@ def test_sizes_without_kernel(op: str) -> None:
     shape, weights, made, attrs = test_fused.WITHOUT_KERNEL[op]
     names = ["x", *(f"w{i}" for i in range(len(weights)))]
     node = helper.make_node(op, names, ["y"], domain="com.microsoft", **attrs)
-    found = contrib.infer(node, dict(zip(names, [shape, *weights], strict=True)), dict.fromkeys(names, 1), {})
+    found = contrib.infer_contrib(node, dict(zip(names, [shape, *weights], strict=True)), dict.fromkeys(names, 1), {})
     assert found == [(1, made)]
 
 
@@ -53,13 +53,16 @@ def test_sizes_without_kernel(op: str) -> None:
 def test_nhwc_conv(attrs: dict[str, list[int]], space: tuple[int, int]) -> None:
     node = helper.make_node("NhwcConv", ["x", "w"], ["y"], domain="com.microsoft", **attrs)
     shapes = {"x": (2, 9, 7, 4), "w": (6, 3, 3, 4)}
-    assert contrib.infer(node, shapes, {"x": 1}, {}) == [(1, (2, *space, 6))]
+    assert contrib.infer_contrib(node, shapes, {"x": 1}, {}) == [(1, (2, *space, 6))]
 
 
 def test_what_is_unknown_stays_unknown() -> None:
     node = helper.make_node("SkipLayerNormalization", ["x", "skip", "gamma"], ["y"], domain="com.microsoft")
-    assert contrib.infer(node, {}, {"x": 1}, {}) == []
-    assert contrib.infer(helper.make_node("Mystery", ["x"], ["y"], domain="com.microsoft"), {"x": (2,)}, {}, {}) == []
+    assert contrib.infer_contrib(node, {}, {"x": 1}, {}) == []
+    assert (
+        contrib.infer_contrib(helper.make_node("Mystery", ["x"], ["y"], domain="com.microsoft"), {"x": (2,)}, {}, {})
+        == []
+    )
     total = helper.make_node(
         *("GroupQueryAttention", ["q", "k", "v", "pk", "pv", "lengths", "total"], ["y", "key", "value"]),
         domain="com.microsoft",
@@ -67,6 +70,6 @@ def test_what_is_unknown_stays_unknown() -> None:
         kv_num_heads=2,
     )
     shapes = {"q": (1, 3, 32), "k": (1, 3, 16), "v": (1, 3, 16), "pk": (1, 2, 9, 8), "pv": (1, 2, 9, 8)}
-    assert contrib.infer(total, shapes, {"q": 1}, {}) == [(1, (1, 3, 32)), (1, None), (1, None)]
-    known = contrib.infer(total, shapes, {"q": 1}, {"total": np.array(12)})
+    assert contrib.infer_contrib(total, shapes, {"q": 1}, {}) == [(1, (1, 3, 32)), (1, None), (1, None)]
+    known = contrib.infer_contrib(total, shapes, {"q": 1}, {"total": np.array(12)})
     assert known[1:] == [(1, (1, 2, 12, 8))] * 2

@@ -7,7 +7,7 @@ import pytest
 from onnxprune.model.shapes.polynomials import (
     Dim,
     bounds,
-    broadcast,
+    broadcast_dims,
     compared,
     floor,
     is_known,
@@ -84,12 +84,12 @@ def test_clamps_and_comparisons_are_decided_where_bounds_allow() -> None:
 
 
 def test_broadcasting() -> None:
-    assert broadcast((N, 1, 4), (M, 4)) == (N, M, 4)
-    assert broadcast((N,), (4,)) == (4,)
-    assert broadcast((N,), (N,)) == (N,)
-    assert not is_known(broadcast((N,), (M,))[0])
+    assert broadcast_dims((N, 1, 4), (M, 4)) == (N, M, 4)
+    assert broadcast_dims((N,), (4,)) == (4,)
+    assert broadcast_dims((N,), (N,)) == (N,)
+    assert not is_known(broadcast_dims((N,), (M,))[0])
     with pytest.raises(ValueError, match="do not fit"):
-        broadcast((3,), (4,))
+        broadcast_dims((3,), (4,))
 
 
 def test_expressions_that_are_used_twice_stay_small() -> None:
