@@ -308,7 +308,7 @@ def test_external_data_stays_external_and_is_not_read(monkeypatch):
         reads.extend([tensor.name] if tensors.is_external(tensor) else [])
         return read(tensor, folder)
 
-    monkeypatch.setattr(external, "read", listed)
+    monkeypatch.setattr(external, "read_tensor", listed)
     small = api.execute(model, plan, verify=False).model
     outside = [t for t in small.proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     assert reads == []

@@ -28,7 +28,6 @@ OPEN = frozenset(
         "onnxprune.model.inline",
         "onnxprune.model.names",
         "onnxprune.model.protos",
-        # What operators that no runtime has do: rules and runs must read the same table.
         "onnxprune.model.quantizers",
         "onnxprune.model.run_order",
         "onnxprune.model.shapes.constant_fold",
@@ -88,32 +87,6 @@ OPEN = frozenset(
 
 # Names that stand for two things, and where; they are renamed one after the other.
 SAME_NAME: dict[str, tuple[str, ...]] = {
-    "benched": ("report.data", "report.text"),
-    "branches": ("model.control_flow", "report.text"),
-    "broadcast": ("model.shapes.polynomials", "tracing.rules.pointwise"),
-    "check": ("model.validate", "proof.prove"),
-    "checked": ("calibration.input_spec", "proof.bisect"),
-    "difference": ("proof.compare_outputs", "report.data", "report.text"),
-    "fit": ("allocation.fit_budgets", "recovery.targets"),
-    "infer": ("model.control_flow", "model.shapes.contrib", "model.shapes.infer"),
-    "inspection": ("report.data", "report.text"),
-    "io_changes": ("report.data", "report.text"),
-    "laid_out": ("model.sequences", "tracing.rules.heads"),
-    "lines": ("report.search", "report.sensitivity"),
-    "made": ("layers.readers", "tracing.rules.constants"),
-    "measure": ("cost.latency.profiler", "pipelines.sensitivity", "runtime.memory"),
-    "opened": ("allocation.selection", "proof.strength"),
-    "operators": ("cost.latency.operators", "report.text"),
-    "outcome": ("report.data", "report.text"),
-    "prepare": ("pipelines.probe", "pipelines.search"),
-    "ratio": ("report.data", "report.text"),
-    "read": ("allocation.amount", "allocation.named_rows", "calibration", "cost.latency.store", "model.external"),
-    "repair": ("recovery.data_free", "recovery.recover", "report.data", "report.text"),
-    "rows": ("report.data", "report.text"),
-    "sensitivity": ("allocation.strategies", "pipelines.sensitivity"),
-    "size": ("cost.functions", "report.numbers", "tracing.rules.constants"),
-    "steps": ("model.control_flow", "report.data"),
-    "timed": ("report.data", "report.text"),
     "trace": ("api", "tracing.groups"),
 }
 
@@ -128,8 +101,8 @@ LONG_CODE: dict[str, int] = {"onnxprune.pipelines.sensitivity.measure_curves": 5
 MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.api.apply": 8,
     "onnxprune.api.make_plan": 7,
-    "onnxprune.api.sparsify": 7,
     "onnxprune.api.prune": 10,
+    "onnxprune.api.sparsify": 7,
     "onnxprune.api.train": 8,
     "onnxprune.criteria.score": 7,
     "onnxprune.pipelines.apply.execute": 7,
