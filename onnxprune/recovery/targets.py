@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,33 +44,41 @@ class Fit:
     groups: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class LayerFit:
-    """Parameters that are to be fitted.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerFit(ABC):
+    """Parameters of one node that are to be fitted.
 
     Attributes:
         method: the recovery method.
-        sliced: the parameters as they were cut, [groups, D, O].
-        full: those before, for the outputs that remain.
+        parameters: the pruned model, whose parameters are replaced.
+        sliced: the parameters as they were cut, float64[groups, D, O].
+        full: those before, for the outputs that remain, float64[groups, D of the original, O].
         shifted: whether a bias may be fitted, too.
-        rows: at most so many rows of a run, from the values of the taps.
-        channels: moments of channels, where the method asks for them.
-        write: puts fitted parameters into the pruned model.
         groups: names of the groups whose units were inputs.
     """
 
     method: fits.Method
+    parameters: Parameters
     sliced: Array
     full: Array
     shifted: bool
-    rows: Callable[[Sequence[Array], Sequence[Array], int, np.random.Generator], fits.Rows]
-    channels: Callable[[fits.Rows], fits.PairMoments | None]
-    write: Callable[[fits.Fitted], None]
     groups: tuple[str, ...] = ()
+
+    @abstractmethod
+    def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
+        """At most so many rows of a run, from the values of the taps in the original and in the pruned model."""
+
+    def channels(self, rows: fits.Rows) -> fits.PairMoments | None:
+        """Moments of channels, where the method asks for them."""
+        return None
+
+    @abstractmethod
+    def write(self, fitted: fits.Fitted) -> None:
+        """Put fitted parameters into the pruned model."""
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class Target(ABC):
     """A node behind a cut with parameters that can be fitted.
 
     Attributes:
@@ -81,13 +90,13 @@ class Target:
     node: onnx.NodeProto
 
     @property
+    @abstractmethod
     def taps(self) -> tuple[list[str], list[str]]:
         """The tensors of the original and of the pruned model that a fit looks at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """What is to be fitted, with the present parameters."""
-        raise NotImplementedError
 
 
 def fit_layer(
@@ -140,6 +149,10 @@ class KeptMask:
         whole: Array = layer.matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
+    def of_remaining(self) -> KeptMask:
+        """The mask of the groups that remain, none of which is missing."""
+        return KeptMask(*(mask[self.groups] for mask in (self.groups, self.inputs, self.outputs)))
+
 
 def _lost(cut: Removal, tensor: str) -> tuple[str, ...]:
     """The groups whose units a tensor lost."""
@@ -178,36 +191,26 @@ class LayerTarget(Target):
 
     def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
-        old, new, name = self.old, self.new, self.node.input[self.new.weight]
-        now = parameters.value(name)
+        old, new, now = self.old, self.new, parameters.value(self.node.input[self.new.weight])
         sliced = new.matrix(now).astype(np.float64) * new.scale
         stored = cut.groups.tracing.stored_value(self.site.node.input[old.weight])
         assert stored is not None
-        whole = stored.astype(np.float32)
         kept = KeptMask.of(cut, self.site, old)
-        full = _taken(old.matrix(whole) * np.float32(old.scale), kept.groups, kept.outputs)
+        factor = _taken(old.matrix(stored.astype(np.float32)) * np.float32(old.scale), kept.groups, kept.outputs)
+        return _LinearFit(
+            method=method,
+            parameters=parameters,
+            sliced=sliced,
+            full=factor.astype(np.float64),
+            shifted=parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None,
+            groups=_lost(cut, old.input),
+            target=self,
+            cut=cut,
+            kept=kept,
+            factor=factor,
+        )
 
-        def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
-            places = old.places(olds[0], most, rng)
-            x_old = old.rows(olds[0], places)[kept.groups]
-            x = new.rows(news[0], places) if news else _taken(x_old, kept.groups[kept.groups], kept.inputs[kept.groups])
-            y, room = self._aim(cut, x_old @ full, olds, news, places)
-            return fits.Rows(x, y, room, x_old if method.merges else None)
-
-        def channels(found: fits.Rows) -> fits.PairMoments | None:
-            if found.whole is None:
-                return None
-            return fits.PairMoments.of(new.channels(found.x), old.channels(found.whole), shifted=shifted)
-
-        def write(fitted: fits.Fitted) -> None:
-            parameters.store(name, new.tensor(fitted[0] / new.scale, now.shape))
-            parameters.shift(new, fitted[1].reshape(-1))
-
-        shifted = parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None
-        groups = _lost(cut, old.input)
-        return LayerFit(method, sliced, full.astype(np.float64), shifted, rows, channels, write, groups)
-
-    def _aim(
+    def aim(
         self, cut: Removal, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
     ) -> tuple[Array, tuple[Array, Array] | None]:
         """The outputs to aim at, from those of the original, and how far others may lie from them."""
@@ -220,6 +223,47 @@ class LayerTarget(Target):
             return y, None
         low, high = (self.new.made(end, places, y.shape[2]) for end in onward.room(cut, olds[-1]))
         return y, (low, high)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _LinearFit(LayerFit):
+    """The weight and bias of a layer.
+
+    Attributes:
+        target: the layer.
+        cut: the removal.
+        kept: what remains of the weight.
+        factor: the weight of the original for the outputs that remain, float32[groups, D of the original, O].
+    """
+
+    target: LayerTarget
+    cut: Removal
+    kept: KeptMask
+    factor: Array
+
+    def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
+        """Rows at drawn positions, with the outputs that the original gives there."""
+        old, new = self.target.old, self.target.new
+        places = old.places(olds[0], most, rng)
+        x_old = old.rows(olds[0], places)[self.kept.groups]
+        left = self.kept.of_remaining()
+        x = new.rows(news[0], places) if news else _taken(x_old, left.groups, left.inputs)
+        y, room = self.target.aim(self.cut, x_old @ self.factor, olds, news, places)
+        return fits.Rows(x, y, room, x_old if self.method.merges else None)
+
+    def channels(self, rows: fits.Rows) -> fits.PairMoments | None:
+        """Moments of the pruned layer's channels and the original's."""
+        if rows.whole is None:
+            return None
+        pruned, original = self.target.new.channels(rows.x), self.target.old.channels(rows.whole)
+        return fits.PairMoments.of(pruned, original, shifted=self.shifted)
+
+    def write(self, fitted: fits.Fitted) -> None:
+        """Store weight and bias in the layout of the node."""
+        new, name = self.target.new, self.target.node.input[self.target.new.weight]
+        shape = self.parameters.value(name).shape
+        self.parameters.store(name, new.tensor(fitted[0] / new.scale, shape))
+        self.parameters.shift(new, fitted[1].reshape(-1))
 
 
 # --- norms -----------------------------------------------------------------------------------------------
@@ -240,21 +284,49 @@ class NormTarget(Target):
         assert own is not None
         axis = NORMS[self.site.node.op_type].axis % len(shape)
         kept = cut.kept(cut.groups.tracing.axes[self.site.node.output[0]][axis], axis, shape[axis])
-
-        def rows(olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
-            entry, made = self.node.input[0], self.node.output[0]
-            ((output,),) = resumed(parameters.model, [{entry: news[0]}], [made])
-            places = rng.permutation(olds[0].size // len(kept))[:most]
-            return fits.Rows(_by_channel(output, axis)[:, places], _by_channel(olds[0], axis)[kept][:, places])
-
-        def write(fitted: fits.Fitted) -> None:
-            scale, shift = fitted[0].reshape(-1), fitted[1].reshape(-1)
-            parameters.store(own[0], parameters.value(own[0]) * scale)
-            if own[1]:
-                parameters.store(own[1], parameters.value(own[1]) * scale + shift)
-
         ones = np.ones((int(kept.sum()), 1, 1))
-        return LayerFit(method, ones, ones, bool(own[1]), rows, lambda _: None, write)
+        return _NormFit(
+            method=method,
+            parameters=parameters,
+            sliced=ones,
+            full=ones,
+            shifted=bool(own[1]),
+            node=self.node,
+            own=own,
+            axis=axis,
+            kept=kept,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _NormFit(LayerFit):
+    """The scale and bias of a norm.
+
+    Attributes:
+        node: the norm in the pruned model.
+        own: names of its scale and bias; the latter is empty where there is none.
+        axis: the axis of the channels.
+        kept: the channels that remain of the original's.
+    """
+
+    node: onnx.NodeProto
+    own: tuple[str, str]
+    axis: int
+    kept: Array
+
+    def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
+        """Outputs of the pruned norm and of the original's at drawn positions, channel by channel."""
+        ((output,),) = resumed(self.parameters.model, [{self.node.input[0]: news[0]}], [self.node.output[0]])
+        places = rng.permutation(olds[0].size // len(self.kept))[:most]
+        wanted = _by_channel(olds[0], self.axis)[self.kept]
+        return fits.Rows(_by_channel(output, self.axis)[:, places], wanted[:, places])
+
+    def write(self, fitted: fits.Fitted) -> None:
+        """Multiply the scale, and multiply and shift the bias."""
+        scale, shift = fitted[0].reshape(-1), fitted[1].reshape(-1)
+        self.parameters.store(self.own[0], self.parameters.value(self.own[0]) * scale)
+        if self.own[1]:
+            self.parameters.store(self.own[1], self.parameters.value(self.own[1]) * scale + shift)
 
 
 def _by_channel(value: Array, axis: int) -> Array:

@@ -137,7 +137,6 @@ MANY_POSITIONAL: dict[str, int] = {
     "onnxprune.proof.prove: _Proof": 6,
     "onnxprune.recovery.fits: PairMoments": 6,
     "onnxprune.recovery.fits: cls": 6,
-    "onnxprune.recovery.targets: LayerFit": 8,
     "onnxprune.report.data: LayerChange": 6,
     "onnxprune.rewriting.removal: Edit": 7,
     "onnxprune.rewriting.rewrite: copy_except": 6,
