@@ -10,7 +10,7 @@ from onnx import inliner
 
 from onnxprune.errors import ModelError
 from onnxprune.model.model import Model
-from onnxprune.model.protos import copy_except
+from onnxprune.model.protos import skeleton
 from onnxprune.model.tensors import nodes
 
 # Functions that call others twice, twelve levels deep, are small in a file and millions of nodes in a graph.
@@ -28,10 +28,8 @@ def inlined(model: Model) -> Model:
             f"the functions of {model.name} call each other: written out, they are more than {LARGEST_EXPANSION} nodes",
             hint="export it without local functions",
         )
-    light = onnx.ModelProto()
     # The inliner sees names only, those of the weights among them, which it must not give to others.
-    copy_except(proto, light, "graph")
-    copy_except(proto.graph, light.graph, "initializer")
+    light = skeleton(proto)
     light.graph.initializer.extend(onnx.TensorProto(name=tensor.name) for tensor in proto.graph.initializer)
     expanded = inliner.inline_local_functions(light)
     del expanded.graph.initializer[:]

@@ -47,12 +47,18 @@ def copy_except(source: Any, target: Any, *omitted: str) -> None:
             setattr(target, descriptor.name, value)
 
 
-def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with the large initializers turned into inputs: all that shape inference looks at, in little memory."""
+def skeleton(proto: onnx.ModelProto, *omitted: str) -> onnx.ModelProto:
+    """A copy of a model without its initializers, and without the fields `omitted` of its graph."""
     light = onnx.ModelProto()
     copy_except(proto, light, "graph")
-    copy_except(proto.graph, light.graph, "initializer")
+    copy_except(proto.graph, light.graph, "initializer", *omitted)
     light.graph.SetInParent()
+    return light
+
+
+def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the large initializers turned into inputs: all that shape inference looks at, in little memory."""
+    light = skeleton(proto)
     listed = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:
         if math.prod(tensor.dims) <= SMALL and tensor.data_location != TensorProto.EXTERNAL:
