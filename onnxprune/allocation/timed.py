@@ -1,4 +1,4 @@
-"""Budgets on time: what a machine says about a model, in the terms that budgets are fitted in."""
+"""Budgets on latency: expected times from tables of the machine, corrected by measured runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kind of source calibration data is."""
+"""From what the user names as data (a path, arrays, a function) to the reader of that kind."""
 
 from __future__ import annotations
 

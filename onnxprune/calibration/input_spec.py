@@ -1,4 +1,4 @@
-"""What a model wants for inputs, and whether a feed is that."""
+"""Types and shapes that the inputs of a model must have, and the check of a feed against them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a source."""
+"""A source of calibration samples, as its readers see it: a path or object, how many samples, which preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onnxprune apply`."""
+"""`onnxprune apply`: carry out a plan on a model and prove the result."""
 
 from __future__ import annotations
 

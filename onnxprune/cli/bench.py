@@ -1,4 +1,4 @@
-"""`onnxprune bench`."""
+"""`onnxprune bench`: time models against each other."""
 
 from __future__ import annotations
 

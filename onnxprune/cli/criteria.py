@@ -1,4 +1,4 @@
-"""`onnxprune criteria`."""
+"""`onnxprune criteria`: list the criteria that can score units."""
 
 from __future__ import annotations
 

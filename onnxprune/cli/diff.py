@@ -1,4 +1,4 @@
-"""`onnxprune diff`."""
+"""`onnxprune diff`: compare two models layer by layer."""
 
 from __future__ import annotations
 

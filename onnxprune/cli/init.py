@@ -1,4 +1,4 @@
-"""`onnxprune init`."""
+"""`onnxprune init`: write a recipe, a TOML file of options, for a model."""
 
 from __future__ import annotations
 

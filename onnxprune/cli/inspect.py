@@ -1,4 +1,4 @@
-"""`onnxprune inspect`."""
+"""`onnxprune inspect`: show the groups of a model, and what is locked and why."""
 
 from __future__ import annotations
 

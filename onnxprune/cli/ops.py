@@ -1,4 +1,4 @@
-"""`onnxprune ops`."""
+"""`onnxprune ops`: list the operators that have a rule."""
 
 from __future__ import annotations
 

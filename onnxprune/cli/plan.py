@@ -1,4 +1,4 @@
-"""`onnxprune plan`."""
+"""`onnxprune plan`: write what `prune` would remove as a file that can be edited."""
 
 from __future__ import annotations
 

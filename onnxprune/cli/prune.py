@@ -1,4 +1,4 @@
-"""`onnxprune prune`."""
+"""`onnxprune prune`: choose what to remove, remove it, prove and repair the result."""
 
 from __future__ import annotations
 

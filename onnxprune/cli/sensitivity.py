@@ -1,4 +1,4 @@
-"""`onnxprune sensitivity`."""
+"""`onnxprune sensitivity`: measure what it costs to cut each group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onnxprune train`."""
+"""`onnxprune train`: train a model by gradient steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of options that are written in a way of their own."""
+"""Types of command-line options that click does not have: ratios, sizes, budgets."""
 
 from __future__ import annotations
 

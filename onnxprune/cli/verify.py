@@ -1,4 +1,4 @@
-"""`onnxprune verify`."""
+"""`onnxprune verify`: prove that a pruned model equals the masked original."""
 
 from __future__ import annotations
 

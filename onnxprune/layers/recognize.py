@@ -1,4 +1,4 @@
-"""Which traced nodes are layers, and their view as such."""
+"""The traced nodes that are layers y = xW + b, each recognised by its operator and its weight."""
 
 from __future__ import annotations
 

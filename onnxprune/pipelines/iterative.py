@@ -1,4 +1,4 @@
-"""Scores, made in steps: part of what is to go goes, the rest is repaired and scored again, until all has gone.
+"""Iterative pruning: a part of the units goes, the rest is repaired and scored again, until all have gone.
 
 Criteria look at the model as it is; after half of a removal, and its repair, other units may be the least important.
 What comes out are scores of the original's units, in the order in which they went: the cut, its proof and the repair at

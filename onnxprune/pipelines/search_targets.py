@@ -1,4 +1,4 @@
-"""What a smaller model must keep."""
+"""Quality constraints of a search: how much worse than the original the smaller model may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two results of a run are apart: arrays, sequences and maps."""
+"""The difference between two results of a run: arrays, sequences and maps."""
 
 from __future__ import annotations
 

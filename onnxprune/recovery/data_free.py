@@ -1,4 +1,4 @@
-"""Repair without data: what the removed channels gave to the layers that read them, as far as the weights tell.
+"""Recovery without data: the mean contribution of removed channels, as far as weights tell it, goes into biases.
 
 * `bias`: the mean of what was removed goes into the reader's bias. A channel that leaves a BatchNormalization has mean
   beta and deviation |gamma| (as long as the running statistics are those of the data) and is taken as Gaussian; so

@@ -1,4 +1,4 @@
-"""Repair without training: every layer behind a cut is re-fitted to the outputs that the original gave.
+"""Recovery without training: every layer behind a cut is fitted again to the outputs that the original gave.
 
 The original and the pruned model take the calibration inputs through their graphs side by side. Layers are fitted in
 graph order, each on the inputs that the layers in front of it, already fitted, give. A fit is kept only if it lowers

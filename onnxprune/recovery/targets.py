@@ -1,4 +1,4 @@
-"""One layer, or norm, fitted to the outputs that the original gave, and judged on runs that the fit has not seen."""
+"""One layer or norm, fitted to the outputs that the original gave, and judged on runs that the fit has not seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan: what goes, as JSON that a person can read, edit and apply to another export of the same weights."""
+"""The plan: units to remove, as JSON that people can read, edit and apply to another export of the same weights."""
 
 from __future__ import annotations
 

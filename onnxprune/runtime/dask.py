@@ -1,4 +1,4 @@
-"""The only door to Dask: a cluster as an executor, with something that every worker is given once."""
+"""The only module that knows Dask: a cluster as an executor, which posts a large object to every worker once."""
 
 from __future__ import annotations
 

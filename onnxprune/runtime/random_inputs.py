@@ -1,4 +1,4 @@
-"""Inputs to run a model on."""
+"""Random inputs on which a model runs: of its types and shapes, with ids and lengths in range."""
 
 from __future__ import annotations
 

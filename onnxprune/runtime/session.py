@@ -1,4 +1,4 @@
-"""The only door to ONNX Runtime: sessions and runs."""
+"""The only module that knows ONNX Runtime: sessions and runs."""
 
 from __future__ import annotations
 

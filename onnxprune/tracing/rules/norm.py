@@ -1,4 +1,4 @@
-"""Normalisation."""
+"""Normalisation operators: what a removed channel means for statistics, scale and bias."""
 
 from __future__ import annotations
 
