@@ -13,7 +13,7 @@ from onnxprune.errors import GoalMissed
 if TYPE_CHECKING:
     from onnxprune.allocation import BudgetResult, Options
     from onnxprune.cli.output import Console
-    from onnxprune.runtime.agreement import Agreement
+    from onnxprune.runtime import Agreement
     from onnxprune.tracing import Groups
 
 # A field of the options -> how to ask for less of it; of the others, without.

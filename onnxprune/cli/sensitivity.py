@@ -58,8 +58,8 @@ class SensitivityArgs:
 
     def settings(self) -> SensitivityConfig:
         """How to measure."""
+        from onnxprune.pipelines import Evaluation
         from onnxprune.pipelines.sensitivity import SensitivityConfig
-        from onnxprune.pipelines.user_metric import Evaluation
         from onnxprune.recovery.recover import RecoveryOptions as Recovery
 
         return SensitivityConfig(

@@ -16,10 +16,9 @@ from onnxprune.model.graph import WEIGHT_TYPES, first_output
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import infer
-from onnxprune.tracing import Site, TraceResult, batch_size
+from onnxprune.tracing import Site, Tracer, TraceResult, batch_size
 from onnxprune.tracing.labels import Axes, Constraints
 from onnxprune.tracing.rules.registry import Contraction
-from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array, Shape
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.statistics import Moments
+from onnxprune.layers import Moments
 from onnxprune.typing import Array
 
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from onnxprune.criteria.aggregate import Combine, Member, by_class, combined
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import Weights
-from onnxprune.layers.effective import WeightPart
+from onnxprune.layers import WeightPart, Weights
 from onnxprune.tracing import Groups
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array

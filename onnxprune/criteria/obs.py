@@ -28,8 +28,7 @@ from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
-from onnxprune.runtime import ActivationReader, routes_of
-from onnxprune.runtime.activations import SpillBuffer
+from onnxprune.runtime import ActivationReader, SpillBuffer, routes_of
 from onnxprune.tracing import Group, Groups, Site
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array

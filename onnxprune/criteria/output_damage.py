@@ -11,8 +11,7 @@ import onnx
 
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model.telling_tensors import last_floats, unsqueezed
-from onnxprune.runtime import ActivationReader, entering, rerun, resumed, routes_of
-from onnxprune.runtime.agreement import AgreementAccumulator
+from onnxprune.runtime import ActivationReader, AgreementAccumulator, entering, rerun, resumed, routes_of
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
 

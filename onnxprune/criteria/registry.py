@@ -10,8 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.criteria.aggregate import Combine
-from onnxprune.layers import Weights
-from onnxprune.layers.statistics import Activations
+from onnxprune.layers import Activations, Weights
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 

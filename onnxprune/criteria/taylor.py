@@ -21,7 +21,7 @@ from onnxprune.criteria.aggregate import Combine, Member, first_known
 from onnxprune.criteria.magnitude import members, norms
 from onnxprune.criteria.output_gradients import movements
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.effective import WeightPart
+from onnxprune.layers import WeightPart
 from onnxprune.typing import Array
 
 SOURCE = "Molchanov et al. 2019, arXiv:1906.10771"

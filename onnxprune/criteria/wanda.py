@@ -13,7 +13,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import Elementwise, norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.statistics import Moments
+from onnxprune.layers import Moments
 from onnxprune.typing import Array
 
 

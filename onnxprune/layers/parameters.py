@@ -12,9 +12,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.model import Model
+from onnxprune.model import Model, Names
 from onnxprune.model.graph import captured
-from onnxprune.model.names import Names
 from onnxprune.model.run_order import Course, Route
 from onnxprune.model.traits import TRAITS
 from onnxprune.typing import Array

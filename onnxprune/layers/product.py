@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.tracing import Site
+from onnxprune.tracing import Letter, Site
 from onnxprune.tracing.rules.contraction import letters
-from onnxprune.tracing.rules.site import Letter
 from onnxprune.typing import Array
 
 

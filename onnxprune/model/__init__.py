@@ -2,5 +2,6 @@
 
 from onnxprune.model.files import check_target, file_size, load, save, to_graph, to_proto
 from onnxprune.model.model import Model
+from onnxprune.model.names import Names
 
-__all__ = ["Model", "check_target", "file_size", "load", "save", "to_graph", "to_proto"]
+__all__ = ["Model", "Names", "check_target", "file_size", "load", "save", "to_graph", "to_proto"]

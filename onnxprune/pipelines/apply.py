@@ -18,7 +18,7 @@ from onnxprune.rewriting import Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime.agreement import Agreement
+from onnxprune.runtime import Agreement
 from onnxprune.tracing import Groups
 
 

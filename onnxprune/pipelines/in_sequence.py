@@ -16,8 +16,7 @@ from onnxprune.pipelines.prune import Progress
 from onnxprune.recovery import ROWS, PairMoments
 from onnxprune.recovery.recover import WIDEST
 from onnxprune.rewriting import with_dense, written_back
-from onnxprune.runtime import ActivationReader, routes_of
-from onnxprune.runtime.activations import MEMORY
+from onnxprune.runtime import MEMORY, ActivationReader, routes_of
 from onnxprune.sparsity import METHODS, ContractionWeight, LayerEvidence, MaskMethod, SparsifyOptions, refitted
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array

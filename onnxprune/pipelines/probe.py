@@ -26,9 +26,7 @@ from onnxprune.recovery import recover
 from onnxprune.rewriting import Plan, Removal, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import ActivationReader, Session, entering, rerun
-from onnxprune.runtime.activations import SpillBuffer
-from onnxprune.runtime.agreement import AgreementAccumulator
+from onnxprune.runtime import ActivationReader, AgreementAccumulator, Session, SpillBuffer, entering, rerun
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 

@@ -31,8 +31,7 @@ from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import routes_of
-from onnxprune.runtime.agreement import Agreement
+from onnxprune.runtime import Agreement, routes_of
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model

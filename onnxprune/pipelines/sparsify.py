@@ -24,7 +24,7 @@ from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery.recover import held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, check_zeros, stored_sparse, with_zeros
 from onnxprune.rewriting.compare import agreement
-from onnxprune.runtime.agreement import Agreement
+from onnxprune.runtime import Agreement
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (
     ContractionWeight,

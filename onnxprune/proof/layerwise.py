@@ -17,9 +17,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxprune.model import Model
+from onnxprune.model import Model, Names
 from onnxprune.model.graph import first_output
-from onnxprune.model.names import Names
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.model.tensors import item_bits

@@ -15,10 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.model import Model
+from onnxprune.model import Model, Names
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
-from onnxprune.model.names import Names
 from onnxprune.rewriting import Removal
 from onnxprune.tracing import Groups, Site
 from onnxprune.tracing.labels import Axes

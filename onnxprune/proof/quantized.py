@@ -15,9 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.model import Model
+from onnxprune.model import Model, Names
 from onnxprune.model.graph import captured
-from onnxprune.model.names import Names
 from onnxprune.model.traits import TRAITS, operators_where
 
 # Contractions of stored numbers: the slots of the second factor and of its zero point.

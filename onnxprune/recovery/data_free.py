@@ -19,8 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from onnx import helper
 
-from onnxprune.layers import CONVOLUTIONS, LinearLayer, Parameters, Weights, linear_layer
-from onnxprune.layers.effective import WeightPart
+from onnxprune.layers import CONVOLUTIONS, LinearLayer, Parameters, WeightPart, Weights, linear_layer
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
 from onnxprune.recovery.fits import METHODS, Method

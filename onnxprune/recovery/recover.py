@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.layers import Parameters, bn_matching, linear_layer
-from onnxprune.layers.parameters import NORMS
+from onnxprune.layers import NORMS, Parameters, bn_matching, linear_layer
 from onnxprune.model import Model
 from onnxprune.recovery.downstream import onward
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
@@ -25,9 +24,7 @@ from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
-from onnxprune.runtime import ActivationReader, routes_of
-from onnxprune.runtime.activations import MEMORY
-from onnxprune.runtime.agreement import Agreement
+from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
 

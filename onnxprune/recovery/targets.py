@@ -10,8 +10,7 @@ from typing import Self
 import numpy as np
 import onnx
 
-from onnxprune.layers import LinearLayer, Parameters
-from onnxprune.layers.parameters import NORMS
+from onnxprune.layers import NORMS, LinearLayer, Parameters
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal

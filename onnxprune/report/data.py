@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.rewriting.plan import Step
-    from onnxprune.runtime.agreement import Agreement
+    from onnxprune.runtime import Agreement
     from onnxprune.runtime.bench import Result
     from onnxprune.runtime.paired_timing import TimeRatio
     from onnxprune.tracing import Barrier, Group, Groups

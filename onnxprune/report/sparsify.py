@@ -13,7 +13,7 @@ from onnxprune.report import numbers, text
 if TYPE_CHECKING:
     from onnxprune.pipelines.sparsify import SparseWeight, Sparsified
     from onnxprune.rewriting import Plan
-    from onnxprune.runtime.agreement import Agreement
+    from onnxprune.runtime import Agreement
     from onnxprune.sparsity import Eligible, Speed
 
 # Weights and layers that the short account names.

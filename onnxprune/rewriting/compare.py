@@ -11,8 +11,7 @@ from onnxprune.model.run_order import Course, Route
 from onnxprune.model.telling_tensors import last_floats
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Removal
-from onnxprune.runtime import Session, resumed, routes_of
-from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
+from onnxprune.runtime import Agreement, AgreementAccumulator, Session, resumed, routes_of
 from onnxprune.typing import Array
 
 Runs = Sequence[Mapping[str, Array]]

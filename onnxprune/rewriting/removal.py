@@ -11,10 +11,9 @@ import numpy as np
 import onnx
 
 from onnxprune.model.graph import captured
-from onnxprune.tracing import Groups, Member, Site
+from onnxprune.tracing import Edit, Groups, Member, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.ask import make_follow
-from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
 

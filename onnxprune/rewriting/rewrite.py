@@ -12,10 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
+from onnxprune.model import Model, Names
 from onnxprune.model.flatten import closed, settle
 from onnxprune.model.graph import captured, first_output, remove_dead
-from onnxprune.model.names import Names
 from onnxprune.model.protos import copy_except
 from onnxprune.rewriting.removal import Removal
 from onnxprune.tracing import Groups, Site

@@ -1,15 +1,20 @@
 """Run models and jobs: sessions, activations in graph order, paired timing, memory, workers."""
 
-from onnxprune.runtime.activations import ActivationReader
+from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
+from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.session import Deployed, Session, Setting
 from onnxprune.runtime.subgraph import entering, rerun, resumed, routes_of
 from onnxprune.runtime.trial import check_run
 
 __all__ = [
+    "ActivationReader",
+    "Agreement",
+    "AgreementAccumulator",
     "Deployed",
+    "MEMORY",
     "Session",
     "Setting",
-    "ActivationReader",
+    "SpillBuffer",
     "check_run",
     "entering",
     "rerun",

@@ -19,8 +19,7 @@ from onnxprune.layers import LinearLayer, layer_at
 from onnxprune.layers.effective import CARRIERS
 from onnxprune.model.graph import captured
 from onnxprune.model.traits import TRAITS
-from onnxprune.tracing import Groups, Site, TraceResult
-from onnxprune.tracing.rules.site import Letter
+from onnxprune.tracing import Groups, Letter, Site, TraceResult
 from onnxprune.typing import Array
 
 # Operators that change the layout of a weight and nothing else, and those that round it to where zero stays zero.

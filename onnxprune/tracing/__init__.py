@@ -4,8 +4,24 @@ from onnxprune.tracing.barriers import Barrier
 from onnxprune.tracing.describe import batch_size
 from onnxprune.tracing.group import Group, Member
 from onnxprune.tracing.groups import Groups, trace
+from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Copies, through
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.rules.site import Letter, Site
 from onnxprune.tracing.trace_result import TraceResult
+from onnxprune.tracing.tracer import Tracer
 
-__all__ = ["Barrier", "Copies", "Group", "Groups", "Member", "Site", "TraceResult", "batch_size", "through", "trace"]
+__all__ = [
+    "Barrier",
+    "Copies",
+    "Edit",
+    "Group",
+    "Groups",
+    "Letter",
+    "Member",
+    "Site",
+    "TraceResult",
+    "Tracer",
+    "batch_size",
+    "through",
+    "trace",
+]

@@ -150,7 +150,7 @@ def test_a_module_that_ends_the_program_is_an_error(
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_measure_that_ends_the_program_is_an_error(folder: Path, end: str) -> None:
-    from onnxprune.pipelines.user_metric import Evaluation
+    from onnxprune.pipelines import Evaluation
 
     Path("users_measure.py").write_text(f"def f(path):\n  {end}")
     with pytest.raises(RunError, match="users_measure:f failed"):
@@ -162,7 +162,7 @@ def test_a_measure_that_ends_the_program_is_an_error(folder: Path, end: str) -> 
 
 
 def test_a_measure_beyond_all_numbers_is_an_error() -> None:
-    from onnxprune.pipelines.user_metric import Evaluation
+    from onnxprune.pipelines import Evaluation
 
     with pytest.raises(RunError, match="is no number"):
         Evaluation(lambda path: 10**400).of_file("m.onnx")

@@ -14,7 +14,7 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.model import load
 from onnxprune.recovery.recover import RecoveryOptions as Recovery
-from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
+from onnxprune.runtime import Agreement, AgreementAccumulator
 from onnxprune.typing import Array
 from tests.cli.test_cli import MODELS, Run, run
 from tests.graphs.net import Net

@@ -16,8 +16,7 @@ from onnxprune.allocation import Options, select
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS, normalized
 from onnxprune.errors import UsageError
-from onnxprune.layers import statistics
-from onnxprune.layers.statistics import Moments
+from onnxprune.layers import Moments, statistics
 from onnxprune.tracing import Groups
 from tests.graphs.net import Net, array_of, run
 

@@ -30,11 +30,10 @@ from onnxprune.model import load
 from onnxprune.proof import compare_outputs, prove, valid
 from onnxprune.proof.masked import masked
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing import Groups, trace
+from onnxprune.tracing import Groups, Tracer, trace
 from onnxprune.tracing.describe import describe
 from onnxprune.tracing.labels import Constraints
 from onnxprune.tracing.partition import form
-from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array
 from tests.graphs.node_cases import NodeCase, all_cases, alone, run, with_history
 from tests.graphs.own_cases import own_cases

@@ -22,9 +22,9 @@ from onnxprune.allocation import Options
 from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
+from onnxprune.pipelines import Evaluation
 from onnxprune.pipelines.search import SearchConfig, search
 from onnxprune.pipelines.search_targets import QualityConstraint, amount
-from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery.recover import RecoveryOptions as Recovery
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session

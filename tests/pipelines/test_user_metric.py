@@ -8,7 +8,7 @@ import pytest
 
 from onnxprune.errors import RunError, UsageError
 from onnxprune.model import load
-from onnxprune.pipelines.user_metric import Evaluation
+from onnxprune.pipelines import Evaluation
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits.onnx"
 

@@ -11,8 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.allocation import Options
-from onnxprune.model import control_flow, load, protos
-from onnxprune.model.names import Names
+from onnxprune.model import Names, control_flow, load, protos
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.masked import masked
 from onnxprune.proof.prove import check

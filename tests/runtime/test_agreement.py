@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnxprune.runtime.agreement import AgreementAccumulator
+from onnxprune.runtime import AgreementAccumulator
 
 
 def tallied(wanted, found, batch):

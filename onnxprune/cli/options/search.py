@@ -88,8 +88,8 @@ class SearchRequest:
 
     def settings(self, **given: Any) -> SearchConfig:
         """How to search; the arguments are the other fields of `SearchConfig`."""
+        from onnxprune.pipelines import Evaluation
         from onnxprune.pipelines.search import SearchConfig
-        from onnxprune.pipelines.user_metric import Evaluation
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
         return SearchConfig(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)

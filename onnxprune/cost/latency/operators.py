@@ -17,10 +17,9 @@ from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.tensors import dtype_of
-from onnxprune.tracing import Site, TraceResult
+from onnxprune.tracing import Edit, Site, TraceResult
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.ask import make_follow
-from onnxprune.tracing.rules.edit import Edit
 from onnxprune.typing import Array, Shape
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.

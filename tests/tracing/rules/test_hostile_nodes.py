@@ -15,11 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.tracing import Site
+from onnxprune.tracing import Edit, Site
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules import all_rules, registry
 from onnxprune.tracing.rules.ask import CONTRADICTION
-from onnxprune.tracing.rules.edit import Edit
 from tests.graphs import hostile_nodes
 from tests.graphs.net import Net, prune, reasons_for
 from tests.graphs.sandwich import Case, build
