@@ -338,6 +338,7 @@ _FUSED: Mapping[str, Traits] = {
     **_each("QLinearConcat", "", Zero(parts=EVERY[2::3])),
     **_each("MatMulIntegerToFloat", "", Zero(factors=(0, 1), terms=(6,)), weight=1, bias=6, zero_point=5),
     **_each("DynamicQuantizeMatMul", "", Zero(factors=(0, 1), terms=(4,)), weight=1, bias=4, zero_point=3),
+    **_each("DynamicQuantizeLSTM", "", Zero((1,), (2, 3), (5, 6), when=_state_of(3, 1, 2), all_outputs=True)),
     **_each("QGemm", "", Zero(factors=(0, 3), terms=(6,)), weight=3, bias=6, zero_point=5),
 }
 

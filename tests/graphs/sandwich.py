@@ -139,7 +139,9 @@ def check_case(case: Case, version: int) -> api.Outcome | None:
 
 
 CONTRACTIONS = frozenset(("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"))
-FUSED_CONTRACTIONS = frozenset(("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "TransposeMatMul", "MoE", "QMoE"))
+FUSED_CONTRACTIONS = frozenset(
+    ("Attention", "FusedConv", "FusedGemm", "FusedMatMul", "TransposeMatMul", "MoE", "QMoE", "DynamicQuantizeLSTM")
+)
 
 
 def check_groups(groups: Groups, wanted: Mapping[tuple[str, int], int | str]) -> None:

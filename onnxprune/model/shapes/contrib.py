@@ -229,6 +229,13 @@ def _standard_attention(given: _Given) -> Sequence[Dims | None]:
 # --- quantised ---------------------------------------------------------------------------------------------
 
 
+def _quantized_lstm(given: _Given) -> Sequence[Dims | None]:
+    steps, batch, _ = given.shape(0)
+    directions, hidden, _ = given.shape(2)
+    state = (directions, batch, hidden)
+    return [(steps, directions, batch, hidden), state, state]
+
+
 def _like(slot: int) -> Sizes:
     return lambda given: [given.shape(slot)]
 
@@ -289,6 +296,7 @@ _FUSED: Mapping[str, Sizes] = {
     "EmbedLayerNormalization": _embed_norm,
     **dict.fromkeys(("FusedMatMul", "TransposeMatMul", "GemmFastGelu"), _product),
     "NhwcConv": _nhwc_conv,
+    "DynamicQuantizeLSTM": _quantized_lstm,
     "Attention": _attention,
     "MultiHeadAttention": _multi_head,
     "GroupQueryAttention": _grouped_query,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Copies, Letters, through
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.rules.site import Encoding, Site, Stored
+from onnxprune.typing import Array
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 PEEPHOLES = 3
@@ -24,13 +26,13 @@ def _is_given(site: Site, slot: int) -> bool:
     return site.has(slot) and not (slot in STATES and site.state.is_zero(site.node.input[slot]))
 
 
-def _follow_hidden_size(edit: Edit) -> None:
+def _follow_hidden_size(edit: Edit, before: int = 2) -> None:
     """`hidden_size` becomes the number of hidden units that remain; states of zeros are left out."""
     for slot in STATES:
         if edit.site.has(slot) and not _is_given(edit.site, slot):
             edit.node.input[slot] = ""
     if "hidden_size" in edit.site.attrs:
-        edit.set_attribute("hidden_size", int(edit.kept(2, 2).sum()))
+        edit.set_attribute("hidden_size", int(edit.kept(2, before).sum()))
 
 
 def _input_work(site: Site) -> list[tuple[int | None, int]]:
@@ -58,7 +60,7 @@ def recurrent(site: Site) -> list[Axes]:
         ("d", Copies("h", PEEPHOLES)),
     ]
     inputs = [letters if _is_given(site, slot) else None for slot, letters in enumerate(given)]
-    _part_directions(site, inputs)
+    _part_directions(site, inputs, 2)
     outputs: list[Letters] = [("n", "s", "d", "h") if batch_first else ("s", "d", "n", "h"), state, state]
     return through(
         site,
@@ -70,12 +72,69 @@ def recurrent(site: Site) -> list[Axes]:
     )
 
 
-def _part_directions(site: Site, inputs: Sequence[Letters | None]) -> None:
-    """Let every direction lose hidden units of its own, the same number each."""
-    directions, _, hidden = site.shape(2)
+def _follow_quantized(edit: Edit) -> None:
+    _follow_hidden_size(edit, before=1)
+
+
+@rule(
+    "DynamicQuantizeLSTM",
+    domain=MICROSOFT,
+    follow=_follow_quantized,
+    works=lambda s: [_input_work(s), _state_work(s)],
+)
+def quantized_lstm(site: Site) -> list[Axes]:
+    """As `LSTM`, with W and R the other way round; the range of what is read, by which it is quantised, changes."""
+    gates, state = GATES["LSTM"], ("d", "n", "h")
+    scale: list[Letters] = [("d", Copies("h", gates)) if len(site.shape(s)) > 1 else ("d",) for s in (8, 9, 10, 11)]
+    given: list[Letters] = [
+        ("s", "n", "i"),
+        ("d", "i", Copies("h", gates)),
+        ("d", "h before", Copies("h", gates)),
+        ("d", Copies("h", 2 * gates)),
+        ("n",),
+        state,
+        state,
+        ("d", Copies("h", PEEPHOLES)),
+        *scale,
+    ]
+    inputs = [letters if _is_given(site, slot) else None for slot, letters in enumerate(given)]
+    for slot, by, zero in ((1, 8, 9), (2, 10, 11)):
+        site.encodings[slot] = _encoding(slot, by, zero)
+    _part_directions(site, inputs, 1)
+    outputs: list[Letters] = [("s", "d", "n", "h"), state, state]
+    return through(
+        site,
+        inputs,
+        outputs[: len(site.node.output)],
+        mixes=["h before"],
+        fixes={"s": TIME},
+        inherent={"d": DIRECTION},
+        same={"h before": "h"},
+    )
+
+
+def _encoding(slot: int, scale: int, zero: int) -> Encoding:
+    """What W or R stands for, with a scale and a zero point per direction, or per direction and gate position."""
+
+    def laid_out(stored: Stored, other: int, default: float) -> Array:
+        value = stored(other)
+        found = np.full(1, default) if value is None else value
+        return found.astype(np.float32).reshape(found.shape[0], 1, -1)
+
+    def decode(stored: Stored) -> Array:
+        value = stored(slot)
+        assert value is not None
+        return (value.astype(np.float32) - laid_out(stored, zero, 0)) * laid_out(stored, scale, 1)
+
+    return Encoding(decode, lambda stored: laid_out(stored, zero, 0), (scale, zero))
+
+
+def _part_directions(site: Site, inputs: Sequence[Letters | None], before: int) -> None:
+    """Let every direction lose hidden units of its own, the same number each; R reads them along axis `before`."""
+    directions, hidden = site.shape(2)[0], site.shape(2)[before]
     if directions == 1 or hidden == 1:
         return
-    units = site.ledger.fresh(site.node.input[2], 2, directions * hidden).reshape(directions, hidden)
+    units = site.ledger.fresh(site.node.input[2], before, directions * hidden).reshape(directions, hidden)
     site.ledger.balance(units, 1)
     for slot, letters in enumerate(inputs):
         if letters is None or not site.is_weight(slot):

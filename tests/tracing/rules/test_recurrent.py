@@ -10,7 +10,9 @@ import pytest
 from onnx import helper
 
 from onnxprune import api, criteria
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.rules.recurrent import GATES, PEEPHOLES
+from tests.graphs import two_judges
 from tests.graphs.net import FLOAT, INT32, Net, array_of, group_of, ops_of, prune, reasons_for, shapes_of
 from tests.graphs.sandwich import Case, build, check_by_zeroing, check_case, check_groups, parameters
 
@@ -40,6 +42,36 @@ def layer(
     w = random(net, directions, gates * hidden, width, name=f"{prefix}W")
     r = random(net, directions, gates * hidden, hidden, name=f"{prefix}R")
     return net.add(op, x, w, r, *inputs(net), outputs=outputs, hidden_size=hidden, direction=direction, **attrs)
+
+
+def quantised(
+    direction: str = "forward", *, by_channel: bool = False, dtype: type = np.int8, behind: Any = None, outputs: int = 1
+):
+    """A DynamicQuantizeLSTM; W and R are stored with the gates along their last axis."""
+
+    def build(net: Net, x: str) -> Any:
+        directions, rng = 1 + (direction == "bidirectional"), net.rng
+        low, point = (-30, 0) if dtype == np.int8 else (70, 100)
+
+        def stored(*shape: int, name: str) -> str:
+            return net.const(rng.integers(low, low + 60, shape).astype(dtype), name)
+
+        sizes = (directions, 4 * HIDDEN) if by_channel else (directions,)
+        scales = [net.const(rng.uniform(0.01, 0.02, sizes).astype(np.float32)) for _ in range(2)]
+        zeros = [net.const(np.full(sizes, point, dtype)) for _ in range(2)]
+        given = behind(net) if behind else ()
+        w, r = (stored(directions, n, 4 * HIDDEN, name=m) for n, m in ((WIDTH, "W"), (HIDDEN, "R")))
+        given = (*given, *[""] * (5 - len(given)), scales[0], zeros[0], scales[1], zeros[1])
+        return net.add(
+            "DynamicQuantizeLSTM",
+            *(x, w, r, *given),
+            domain=MICROSOFT,
+            outputs=outputs,
+            hidden_size=HIDDEN,
+            direction=direction,
+        )
+
+    return build
 
 
 def plain(op: str, **options: Any):
@@ -134,7 +166,20 @@ LOCKED_W = {("R", 2): HIDDEN, ("w_out", 0): HIDDEN}
 STATES = {("state0", 2): HIDDEN}
 FROM_INPUT = {("R", 1): "graph input 'x1'", ("R", 2): "graph input 'x1'", ("W", 1): "graph input 'x1'", ("W", 2): 8}
 
+DYNAMIC = {("W", 2): HIDDEN, ("R", 1): HIDDEN, ("R", 2): HIDDEN, ("w_out", 0): HIDDEN}
 CASES = [
+    *(
+        Case("DynamicQuantizeLSTM", name, made, X, 2, 3, domain=MICROSOFT, others=DYNAMIC)
+        for name, made in {
+            "int8": quantised(),
+            "uint8": quantised(dtype=np.uint8),
+            "by-channel": quantised(by_channel=True),
+            "both": quantised("bidirectional", by_channel=True),
+            "biased": quantised(behind=biased("LSTM")),
+            "states": quantised(behind=with_state("LSTM", stored())),
+            "peepholes": quantised(behind=peepholes(1)),
+        }.items()
+    ),
     *(Case(op, "features", plain(op), X, 2, 3, others=ALL) for op in GATES),
     *(Case(op, "reverse", plain(op, direction="reverse", inputs=biased(op)), X, 2, 3, others=ALL | B) for op in GATES),
     *(
@@ -422,3 +467,19 @@ def test_work_is_that_of_the_input_and_of_the_state(op: str) -> None:
     group = group_of(outcome.groups, "R", 2)
     assert group is not None
     assert group.macs == SEQUENCE * BATCH * (2 * GATES[op] * HIDDEN * (WIDTH + HIDDEN) + 2 * HIDDEN * 4)
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_a_quantised_layer_is_scored_and_zeroed_by_what_its_numbers_mean(by_channel: bool) -> None:
+    net = Net(17)
+    y = quantised(by_channel=by_channel, dtype=np.uint8)(net, net.make(X, 2))
+    net.read(y, 3)
+    proto = net.proto()
+    outcome = prune(proto)
+    tracing = outcome.groups.tracing
+    found = tracing.weight_value("W")
+    assert found is not None and found.shape == (1, WIDTH, 4 * HIDDEN) and np.abs(found).max() < 1
+    assert (tracing.stored_zero("W") == 100).all()
+    labels = {g.name: g.exact for g in outcome.groups.groups}
+    assert sorted(labels.values()) == [False, True]
+    assert two_judges.check(proto, outcome.plan)
