@@ -37,7 +37,11 @@ def refuse_traps(proto: ModelProto, name: str) -> None:
         if len(value.type.tensor_type.shape.dim) == 1:
             lists[value.name] = value.type.tensor_type.shape.dim[0].dim_value
     for node in nodes(proto):
-        if node.domain in ("", "ai.onnx") and (problem := _problem(node, lists)):
+        if node.domain in ("", "ai.onnx"):
+            problem = _problem(node, lists)
+        else:
+            problem = _learning_problem(node) if node.domain == "ai.onnx.ml" else ""
+        if problem:
             label = node.name or next(iter(node.output), "")
             raise ModelError(f"{name}: {node.op_type} {label!r} has {problem}")
 
@@ -58,4 +62,18 @@ def _problem(node: NodeProto, lists: Mapping[str, int]) -> str:
     target = node.input[slot] if -1 < (slot := _TARGETS.get(node.op_type, -1)) < len(node.input) else ""
     if lists.get(target, 0) > LARGEST_AXIS:
         return f"a target shape of {lists[target]} axes"
+    return ""
+
+
+def _learning_problem(node: NodeProto) -> str:
+    """What is wrong with a node of ONNX-ML, whose shape functions read inputs and outputs without looking for them."""
+    from onnx import defs
+
+    if not defs.has(node.op_type, node.domain):
+        return ""
+    schema = defs.get_schema(node.op_type, node.domain)
+    if len(node.input) > schema.max_input or not node.input or not node.input[0]:
+        return f"{sum(map(bool, node.input))} of at most {schema.max_input} inputs, and must have the first"
+    if len(node.output) > schema.max_output:
+        return f"{len(node.output)} outputs of at most {schema.max_output}"
     return ""

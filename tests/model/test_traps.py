@@ -255,3 +255,19 @@ def test_the_handler_is_back_afterwards() -> None:
         assert signal.getsignal(signal.SIGTERM) is termination.terminate
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "outputs"),
+    [("LabelEncoder", ["", "a"], 1), ("LabelEncoder", ["x"], 3), ("Binarizer", [], 1), ("TreeEnsemble", ["", "x"], 1)],
+)
+def test_nodes_of_onnx_ml_without_their_first_input_or_with_too_many_outputs(
+    op: str, inputs: list[str], outputs: int
+) -> None:
+    """Their shape functions end the process."""
+    net = Net(17)
+    net.input([2, 3])
+    net.add(op, *inputs, outputs=outputs, domain="ai.onnx.ml")
+    net.outputs.append(onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3]))
+    with pytest.raises(ModelError, match=f"{op} .* has .* at most"):
+        load(net.proto())
