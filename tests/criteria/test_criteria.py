@@ -404,7 +404,7 @@ def test_activations_of_other_sizes_are_left_out() -> None:
 def test_tensors_are_taken_in_portions(net: onnx.ModelProto, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "TAKEN", taken)
     groups, calls = api.trace(net), []
-    walk = statistics.Walk.take
-    monkeypatch.setattr(statistics.Walk, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1])
+    walk = statistics.ActivationReader.take
+    monkeypatch.setattr(statistics.ActivationReader, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1])
     criteria.score(groups, "wanda", runs=batches())
     assert calls == ([1, 1] if taken == 1 else [2])
