@@ -405,6 +405,8 @@ def test_tensors_are_taken_in_portions(net: onnx.ModelProto, taken: int, monkeyp
     monkeypatch.setattr(statistics, "TAKEN", taken)
     groups, calls = api.trace(net), []
     walk = statistics.ActivationReader.take
-    monkeypatch.setattr(statistics.ActivationReader, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1])
+    monkeypatch.setattr(
+        statistics.ActivationReader, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1]
+    )
     criteria.score(groups, "wanda", runs=batches())
     assert calls == ([1, 1] if taken == 1 else [2])
