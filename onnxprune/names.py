@@ -30,7 +30,7 @@ STEP_SCHEDULES = ("linear", "cubic", "geometric")
 # What training makes small (`recovery/training_options.py`), how it steps and how its rate falls
 # (`autodiff/optimizers.py`), and how it changes pictures (`recovery/augment.py`).
 LOSSES = ("distil", "cross-entropy", "mse")
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "relative", "sgd")
 RATE_SCHEDULES = ("constant", "linear", "cosine")
 AUGMENTATIONS = ("flip", "shift", "colour", "mixup")
 # Ways to choose zeros (`sparsity/`); "threshold" is written with a number.

@@ -151,7 +151,24 @@ class AdamW(Optimizer):
         weight -= deviation
 
 
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {"adamw": AdamW, "sgd": SGD}
+# Vectors (biases, shifts) are taken for at least this large: many begin at zero.
+LEAST_SIZE = 1e-3
+
+
+@dataclass
+class RelativeAdamW(AdamW):
+    """AdamW whose steps are relative to the size of each weight: the root mean square of its elements.
+
+    Weights that norms were folded into, or that read inputs of other scales, differ in size by orders of magnitude; one
+    absolute step for all destroys the small ones. Source: Shazeer and Stern, "Adafactor", 2018, section 8.
+    """
+
+    def _step(self, name: str, weight: Array, gradient: Array, rate: float) -> None:
+        size = math.sqrt(float(np.vdot(weight, weight)) / max(weight.size, 1))
+        super()._step(name, weight, gradient, rate * (size if weight.ndim > 1 else max(size, LEAST_SIZE)))
+
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {"adamw": AdamW, "relative": RelativeAdamW, "sgd": SGD}
 
 
 def scheduled(rate: float, step: int, steps: int, *, schedule: Schedule = "cosine", warmup: int = 0) -> float:

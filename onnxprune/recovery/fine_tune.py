@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from onnxprune.autodiff import clip_by_norm
+from onnxprune.autodiff import clip_by_norm, scheduled
 from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.model import Model
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -38,7 +38,7 @@ MOST_SKIPPED = 10
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 SGD_FACTOR = 30.0
 # Steps of a trial of a rate, and how much worse than the best trial ends the search.
-TRIAL_STEPS, TRIAL_SHARE, TRIAL_WORSE = 20, 0.1, 1.05
+TRIAL_STEPS, TRIAL_SHARE, TRIAL_WORSE = 20, 0.1, 1.3
 
 
 def teach(
@@ -174,9 +174,10 @@ class _Run:
         )
 
     def _tried(self, before: float) -> dict[float, float]:
-        """Rate -> loss on held-out samples after a few steps from the first weights, lowest rate first.
+        """Rate -> loss on held-out samples after a short run from the first weights, lowest rate first.
 
-        Rates rise until they do clearly worse than the best before.
+        The rate falls to zero in these runs, too: while it is high, a good one looks bad. Rates rise until they do
+        clearly worse than the best before.
         """
         student, first = self.student, {n: a.copy() for n, a in self.student.weights.items()}
         steps = max(3, min(TRIAL_STEPS, round(self.options.steps * TRIAL_SHARE)))
@@ -189,7 +190,7 @@ class _Run:
                 loss, gradients = self._gradients(step)
                 if not math.isfinite(loss):
                     break
-                optimizer.update(student.weights, gradients, rate * min(1.0, (step + 1) / 4))
+                optimizer.update(student.weights, gradients, scheduled(rate, step, steps, warmup=steps // 5))
                 student.silence(student.weights)
             held = self._held(student.weights)
             for name, array in first.items():

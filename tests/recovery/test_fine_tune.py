@@ -218,6 +218,22 @@ def test_inputs_and_outputs_that_shrink_are_paired() -> None:
     assert outcome.training.after <= outcome.training.before
 
 
+def test_weights_of_other_sizes_need_steps_of_other_sizes() -> None:
+    """Inputs up to 255 make weights small; a rate that suits others destroys them, unless steps are relative."""
+    net = Net()
+    x = net.input(("n", 3, 8, 8))
+    h = net.add("Relu", net.add("Conv", x, net.weight(8, 3, 3, 3, scale=1e-3)))
+    net.output(net.add("Gemm", net.add("Flatten", h), net.weight(8 * 36, 4)))
+    model, rng = net.model(), np.random.default_rng(0)
+    data = [{"x": (rng.random((64, 3, 8, 8)) * 255).astype(np.float32)}]
+    found = {}
+    for optimizer in ("adamw", "relative"):
+        options = TrainingOptions(40, rate=1e-2, batch=16, optimizer=optimizer, threads=1)
+        found[optimizer] = learn(damage(model), Material(data, teacher=model), options)[1]
+    assert found["relative"].after < 0.8 * found["relative"].before
+    assert found["relative"].after < 0.8 * found["adamw"].after
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------
 
 
