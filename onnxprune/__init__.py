@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.sensitivity import sensitivity
+    from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
     from onnxprune.rewriting import Plan
     from onnxprune.tracing import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
@@ -30,9 +31,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PruneResult": "onnxprune.api",
+    "ShrinkResult": "onnxprune.pipelines.shrink_source",
     "apply": "onnxprune.api",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
+    "shrink": "onnxprune.pipelines.shrink_source",
     "SparsifyResult": "onnxprune.api",
     "sparsify": "onnxprune.api",
     "trace": "onnxprune.api",
@@ -53,6 +56,7 @@ __all__ = [
     "Plan",
     "PruneResult",
     "Sensitivity",
+    "ShrinkResult",
     "SparsifyResult",
     "TrainResult",
     "apply",
@@ -61,6 +65,7 @@ __all__ = [
     "register_criterion",
     "register_rule",
     "sensitivity",
+    "shrink",
     "sparsify",
     "trace",
     "train",

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
-from onnxprune.model import Model, load, to_graph, to_proto
+from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
@@ -157,7 +157,7 @@ def apply(
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
     done = execute(load(source, shapes=shapes), plan, recovery=how, **given)
     check_proven(done.groups, done.verdict)
-    return _same_kind(done.model, source)
+    return same_kind(done.model, source)
 
 
 def prune(
@@ -214,7 +214,7 @@ def prune(
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)
-    return PruneResult(_same_kind(outcome.model, source), outcome.plan, outcome)
+    return PruneResult(same_kind(outcome.model, source), outcome.plan, outcome)
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def sparsify(
     chosen = SparsifyOptions(sparsity=sparsity, **options)
     done = sparsified(load(source, shapes=shapes), chosen, inputs, verify=verify)
     check_proven(done.groups, done.verdict)
-    return SparsifyResult(_same_kind(done.model, source), done.plan, done)
+    return SparsifyResult(same_kind(done.model, source), done.plan, done)
 
 
 @dataclass(frozen=True)
@@ -349,7 +349,7 @@ def train(
     """
     material = Material(data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes))
     model, report = learn(load(source, shapes=shapes), material, TrainingOptions(steps, **options), masks=masks)
-    return TrainResult(_same_kind(model, source), report)
+    return TrainResult(same_kind(model, source), report)
 
 
 def verify(
@@ -377,14 +377,6 @@ def verify(
     """
     _check_plan(plan)
     return prove(load(original, shapes=shapes), load(pruned), plan, data=data, samples=samples)
-
-
-def _same_kind(model: Model, source: Any) -> Any:
-    if isinstance(source, Model):
-        return model
-    if type(source).__module__.startswith("onnx_graphsurgeon"):
-        return to_graph(model)
-    return to_proto(model)
 
 
 def _check_plan(plan: object) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 Array = np.ndarray
 Shape = tuple[int, ...]
+# Graph input -> the least and the largest number that it is ever given.
+Ranges = Mapping[str, tuple[float, float]]

@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": "Show the groups that can shrink, and what is locked and why.",
     "init": "Write a recipe: all options for a model, as a file.",
     "prune": "Make a model smaller, and prove the result.",
+    "shrink": "Remove what is dead, without loss.",
     "sparsify": "Set single weights to zero, and prove the result.",
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",

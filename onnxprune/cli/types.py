@@ -72,6 +72,28 @@ class Pair(click.ParamType):
         return name, self.value.convert(text, param, ctx)
 
 
+class Interval(click.ParamType):
+    """The ends of a range, of one input or of all: `x=0:1` or `0:1`."""
+
+    name = "interval"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[float, float]]:
+        """Read a range; the name may hold `=` and `:` too."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).rpartition("=")
+        low, colon, high = text.partition(":")
+        try:
+            ends = float(low), float(high)
+        except ValueError:
+            ends = math.nan, math.nan
+        if not colon or (equals and not name) or not ends[0] <= ends[1] or math.inf in map(abs, ends):
+            self.fail(f"'{value}' is not a range: write 0:1, or INPUT=0:1", param, ctx)
+        return name, ends
+
+
 class Shape(click.ParamType):
     """The sizes of an input: `1x3x224x224`, `?x3` where the first is left open; a scalar's is empty."""
 

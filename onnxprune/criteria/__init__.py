@@ -29,6 +29,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     wanda,
 )
 from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
+from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, Runs, logger
 from onnxprune.errors import UsageError
 from onnxprune.tracing import Group, Groups
@@ -177,4 +178,18 @@ def _not_finite(groups: Groups, group: Group) -> list[str]:
         return [n for n, v in values if v is not None and not np.isfinite(np.square(v.astype(np.float32))).all()]
 
 
-__all__ = ["AGGREGATIONS", "Criterion", "known", "listed", "names", "register_criterion", "score"]
+__all__ = [
+    "AGGREGATIONS",
+    "CAUSES",
+    "RANGE",
+    "Criterion",
+    "Dead",
+    "Fold",
+    "Judged",
+    "judge",
+    "known",
+    "listed",
+    "names",
+    "register_criterion",
+    "score",
+]

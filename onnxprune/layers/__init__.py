@@ -3,6 +3,7 @@
 from onnxprune.layers.convolution import CONVOLUTIONS, Convolution
 from onnxprune.layers.effective import WeightPart, Weights
 from onnxprune.layers.linear import LinearLayer
+from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.recognize import layer_at, linear_layer
 from onnxprune.layers.statistics import Activations, Moments
@@ -12,6 +13,7 @@ __all__ = [
     "CONVOLUTIONS",
     "Convolution",
     "LinearLayer",
+    "Mask",
     "Moments",
     "NORMS",
     "Parameters",
@@ -19,4 +21,5 @@ __all__ = [
     "Weights",
     "layer_at",
     "linear_layer",
+    "mask_of",
 ]

@@ -55,6 +55,15 @@ class Convolution(LinearLayer):
         split = matrix.reshape(self.group, shape[0] // self.group, -1, shape[1]).transpose(0, 1, 3, 2)
         return np.flip(split.reshape(shape), tuple(range(2, len(shape))))
 
+    def laid_out(self, values: Array, shape: Sequence[int]) -> Array:
+        """A value per output, with the axes of the output."""
+        return values.reshape(1, -1, *[1] * len(self.kernel))
+
+    @property
+    def sees_whole_windows(self) -> bool:
+        """Whether there is no padding, and nothing is spread out."""
+        return not any(pad > 0 for pad in self.pads) and not (self.transposed and any(s > 1 for s in self.strides))
+
     def _prepared(self, x: Array) -> Array:
         """The input, spread out and padded: the kernel moves over it."""
         count = len(self.kernel)

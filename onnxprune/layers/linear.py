@@ -57,6 +57,20 @@ class LinearLayer(ABC):
     def tensor(self, matrix: Array, shape: Sequence[int]) -> Array:
         """The inverse of `matrix`."""
 
+    @abstractmethod
+    def laid_out(self, values: Array, shape: Sequence[int]) -> Array:
+        """A value per output [groups, O], with the axes of the output; size 1 along those that the weight lacks.
+
+        Args:
+            values: a value per group and output of it.
+            shape: that of the weight.
+        """
+
+    @property
+    @abstractmethod
+    def sees_whole_windows(self) -> bool:
+        """Whether every output is made of a whole row of inputs, none of which is padding."""
+
     @property
     @abstractmethod
     def drawn(self) -> Sequence[int]:

@@ -50,6 +50,20 @@ class Product(LinearLayer):
         places = [self.factor.index(x) for x in (*batch, *inner, *outer)]
         return matrix.reshape([shape[p] for p in places]).transpose(np.argsort(places))
 
+    def laid_out(self, values: Array, shape: Sequence[int]) -> Array:
+        """A value per output, with the axes of the output."""
+        batch, _, _, outer = self._split()
+        own = [*batch, *outer]
+        turned = values.reshape([shape[self.factor.index(x)] for x in own])
+        order = [x for x in self.leaving if x in own]
+        sizes = [shape[self.factor.index(x)] if x in own else 1 for x in self.leaving]
+        return turned.transpose([own.index(x) for x in order]).reshape(sizes)
+
+    @property
+    def sees_whole_windows(self) -> bool:
+        """Always: there are no windows."""
+        return True
+
     @property
     def drawn(self) -> Sequence[int]:
         """The axes that the weight does not have."""

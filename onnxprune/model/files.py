@@ -250,3 +250,20 @@ def to_graph(model: Model) -> Any:
     from onnx_graphsurgeon import import_onnx
 
     return import_onnx(to_proto(model))
+
+
+def same_kind(model: Model, source: Any) -> Any:
+    """A model as the kind of object that a source is.
+
+    Args:
+        model: the model.
+        source: what another model was loaded from.
+
+    Returns:
+        A Model for a Model, a graphsurgeon Graph for a Graph, else a ModelProto.
+    """
+    if isinstance(source, Model):
+        return model
+    if type(source).__module__.startswith("onnx_graphsurgeon"):
+        return to_graph(model)
+    return to_proto(model)

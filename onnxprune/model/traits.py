@@ -71,6 +71,7 @@ class Traits:
     Attributes:
         zero: where the output is zero; None where nothing is known to be.
         moves: every output holds elements of the first input and nothing else, perhaps in another order (Gather).
+        joins: the output holds elements of the inputs and nothing else.
         lays_out: the output is the first input under another shape, in the same order (Reshape).
         same: the output is the first input, as long as nothing is trained.
         retypes: the output is the first input in another type (Cast).
@@ -79,12 +80,18 @@ class Traits:
         same_shape: the first output has the shape of the first input.
         linear: f(E[x]) = E[f(x)]: the mean of the output is what the means of the inputs make; what moves is so too.
         homogeneous: f(s x) = s f(x) for s > 0, with the same f for every channel, which it keeps apart.
+        rises: inputs that may all grow without the output getting smaller anywhere, as long as `rises_when` holds of
+            the attributes and everything else stays.
+        rises_when: see `rises`.
+        affine: inputs in each of which the output is a multiple and a constant, position by position.
+        multilinear: factors of which the output is a sum of products, to which the bias is added.
         adds: the first two inputs are added, before anything else is done.
         squeezes: large differences between large numbers leave next to none in the output.
         tells_sizes: the output says the sizes of the input, whatever its values.
         draws: the output is drawn at random, another one in every run.
         flat_below: the output is constant where the input is at or below this.
         flat_above: the output is constant where the input is at or above this.
+        limits: what the output is never below and never above.
         norm: the lists of channels of a norm; None for no norm.
         weight: the slot of a contraction's second factor, by habit the stored one; None for no contraction.
         bias: the slot of what is added to the contraction's products.
@@ -94,6 +101,7 @@ class Traits:
 
     zero: Zero | None = None
     moves: bool = False
+    joins: bool = False
     lays_out: bool = False
     same: bool = False
     retypes: bool = False
@@ -102,12 +110,17 @@ class Traits:
     same_shape: bool = False
     linear: bool = False
     homogeneous: bool = False
+    rises: Slots = ()
+    rises_when: Callable[[Attributes], bool] = lambda attrs: True
+    affine: Slots = ()
+    multilinear: Slots = ()
     adds: bool = False
     squeezes: bool = False
     tells_sizes: bool = False
     draws: bool = False
     flat_below: float = -math.inf
     flat_above: float = math.inf
+    limits: tuple[float, float] = (-math.inf, math.inf)
     norm: Norm | None = None
     weight: int | None = None
     bias: int | None = None
@@ -198,6 +211,10 @@ def _state_of(count: int, *made_by: int) -> Callable[[Attributes, Value], bool]:
     return holds
 
 
+def _has_no_negative_slope(attrs: Attributes) -> bool:
+    return bool(attrs.get("alpha", 1.0) >= 0)
+
+
 # --- the table -------------------------------------------------------------------------------------------
 
 
@@ -213,76 +230,96 @@ _SCALED = Zero(factors=(1,), terms=(2,))
 _UPDATED = Zero(parts=(0, 2))
 _POINT = "elementwise same_shape"  # of one input, position by position
 
+_RISES: Mapping[str, Any] = {"rises": (0,)}
+# As long as the slope that an attribute gives is not negative.
+_SLOPED: Mapping[str, Any] = {"rises": (0,), "rises_when": _has_no_negative_slope}
+
 _POINTWISE: Mapping[str, Traits] = {
     # f(0) = 0.
-    **_each("Abs Asin Asinh Atan Atanh BitCast CastLike Ceil Celu Elu Erf Floor Gelu", _POINT, _SAME),
-    **_each("IsInf IsNaN Mish Neg Round Selu Sign Sin Sinh Softsign Sqrt Swish Tan Tanh", _POINT, _SAME),
-    **_each("ThresholdedRelu", _POINT, _SAME),
-    **_each("Cast", f"{_POINT} retypes", _SAME),
+    **_each("BitCast CastLike IsInf IsNaN Swish Tan", _POINT, _SAME),
+    **_each("Abs", _POINT, _SAME, limits=(0.0, math.inf)),
+    **_each("Gelu", _POINT, _SAME, limits=(-0.2, math.inf)),
+    **_each("Mish", _POINT, _SAME, limits=(-0.4, math.inf)),
+    **_each("Sin", _POINT, _SAME, limits=(-1.0, 1.0)),
+    **_each("Asin Asinh Atan Atanh Ceil Erf Floor Round Sign Sinh Softsign Sqrt Tanh", _POINT, _SAME, **_RISES),
+    **_each("Celu Elu ThresholdedRelu", _POINT, _SAME, **_SLOPED),
+    **_each("Selu", _POINT, _SAME),
+    **_each("Neg", _POINT, _SAME, affine=(0,)),
+    **_each("Cast", f"{_POINT} retypes", _SAME, **_RISES),
     **_each("Dropout", f"{_POINT} same linear homogeneous", _SAME),
-    **_each("HardSwish", _POINT, _SAME, flat_below=-3.0),
-    **_each("Identity", f"{_POINT} moves same homogeneous", _SAME),
-    **_each("LeakyRelu", f"{_POINT} homogeneous", _SAME),
-    **_each("Relu", f"{_POINT} homogeneous", _SAME, flat_below=0.0),
+    **_each("HardSwish", _POINT, _SAME, flat_below=-3.0, limits=(-0.4, math.inf)),
+    **_each("Identity", f"{_POINT} moves same homogeneous", _SAME, **_RISES),
+    **_each("LeakyRelu", f"{_POINT} homogeneous", _SAME, **_SLOPED),
+    **_each("Relu", f"{_POINT} homogeneous", _SAME, flat_below=0.0, **_RISES),
     **_each("Affine", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.0) == 0)),
-    **_each("Clip", _POINT, Zero(parts=(0,), when=_clips_around_zero)),
-    **_each("HardSigmoid", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.5) <= 0)),
+    **_each("Clip", _POINT, Zero(parts=(0,), when=_clips_around_zero), rises=(0, 1, 2)),
+    **_each("HardSigmoid", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("beta", 0.5) <= 0), **_SLOPED),
     **_each("Shrink", _POINT, Zero(parts=(0,), when=lambda attrs, value: attrs.get("lambd", 0.5) >= 0)),
     # f(0) is anything.
-    **_each("Acosh Log Reciprocal", _POINT, Zero(divisors=(0,))),
-    **_each("Acos BitwiseNot Cos Cosh Exp Not Softplus", _POINT),
-    **_each("Sigmoid", f"{_POINT} squeezes"),
+    **_each("Reciprocal", _POINT, Zero(divisors=(0,))),
+    **_each("Acosh Log", _POINT, Zero(divisors=(0,)), **_RISES),
+    **_each("Acos BitwiseNot Cosh Not", _POINT),
+    **_each("Cos", _POINT, limits=(-1.0, 1.0)),
+    **_each("Exp Softplus", _POINT, **_RISES),
+    **_each("Sigmoid", f"{_POINT} squeezes", **_RISES),
     # Several inputs.
     **_each("PRelu", _POINT, _SAME),
     **_each("BitShift", "elementwise", _SAME),
-    **_each("Mul And BitwiseAnd SwiGLU", "elementwise", _PRODUCT),
-    **_each("Mean Max Min Or Xor BitwiseOr BitwiseXor", "elementwise", _SUM),
-    **_each("Add Sum", "elementwise linear adds", _SUM),
-    **_each("Sub", "elementwise linear", _SUM),
-    **_each("Div Mod", "elementwise", Zero(factors=(0,), divisors=(1,))),
+    **_each("Mul", "elementwise", _PRODUCT, affine=(0, 1)),
+    **_each("And BitwiseAnd SwiGLU", "elementwise", _PRODUCT),
+    **_each("Mean Max Min", "elementwise", _SUM, rises=EVERY),
+    **_each("Or Xor BitwiseOr BitwiseXor", "elementwise", _SUM),
+    **_each("Add Sum", "elementwise linear adds", _SUM, rises=EVERY),
+    **_each("Sub", "elementwise linear", _SUM, affine=(0, 1)),
+    **_each("Div", "elementwise", Zero(factors=(0,), divisors=(1,)), affine=(0,)),
+    **_each("Mod", "elementwise", Zero(factors=(0,), divisors=(1,))),
     **_each("Pow", "elementwise", Zero(factors=(0,), when=_is_positive_power)),
-    **_each("Where", "elementwise", Zero(terms=(1, 2))),
+    **_each("Where", "elementwise", Zero(terms=(1, 2)), rises=(1, 2)),
     **_each("Equal Greater GreaterOrEqual Less LessOrEqual", "elementwise"),
 }
 
 _STANDARD: Mapping[str, Traits] = {
     **_POINTWISE,
     # Moves.
-    **_each("Flatten Reshape", "moves lays_out homogeneous", _SAME),
-    **_each("Squeeze Unsqueeze", "moves lays_out", _SAME),
-    **_each("Compress DepthToSpace Expand Slice SpaceToDepth Tile Transpose", "moves", _SAME),
-    **_each("ReverseSequence", "moves same_shape", _SAME),
-    **_each("Gather GatherElements GatherND", "moves", _SAME, tables=((1, 0),)),
-    **_each("Split", "moves", Zero(parts=(0,), all_outputs=True)),
+    **_each("Flatten Reshape", "moves lays_out homogeneous", _SAME, **_RISES),
+    **_each("Squeeze Unsqueeze", "moves lays_out", _SAME, **_RISES),
+    **_each("Compress DepthToSpace Expand Slice SpaceToDepth Tile Transpose", "moves", _SAME, **_RISES),
+    **_each("ReverseSequence", "moves same_shape", _SAME, **_RISES),
+    **_each("Gather GatherElements GatherND", "moves", _SAME, tables=((1, 0),), **_RISES),
+    **_each("Split", "moves", Zero(parts=(0,), all_outputs=True), **_RISES),
     **_each("Col2Im", "", _SAME),
     **_each("Trilu", "same_shape", _SAME),
     **_each("ScatterElements Scatter ScatterND", "same_shape", _UPDATED),
-    **_each("Concat", "linear", Zero(parts=EVERY)),
-    **_each("Pad", "", Zero(parts=(0,), when=_pads_with_zero)),
+    **_each("Concat", "linear joins", Zero(parts=EVERY), rises=EVERY),
+    **_each("Pad", "", Zero(parts=(0,), when=_pads_with_zero), rises=(0, 2)),
     **_each("TensorScatter", "same_shape", Zero(parts=(0, 1))),
     # Along axes that do not shrink.
-    **_each("AveragePool GlobalAveragePool", "linear homogeneous", _SAME),
-    **_each("MaxPool GlobalMaxPool", "homogeneous", _SAME),
+    **_each("AveragePool GlobalAveragePool", "linear homogeneous", _SAME, **_RISES),
+    **_each("MaxPool GlobalMaxPool", "homogeneous", _SAME, **_RISES),
     **_each("LpPool GlobalLpPool CenterCropPad Crop GridSample MaxRoiPool RoiAlign Upsample", "", _SAME),
     **_each("CumSum CumProd LRN LpNormalization RotaryEmbedding", "same_shape", _SAME),
     **_each("MeanVarianceNormalization", "same_shape", Zero(parts=(0,), divisors=(0,))),
-    **_each("ReduceSum ReduceMean", "linear", _SAME),
-    **_each("ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare", "", _SAME),
+    **_each("ReduceSum ReduceMean", "linear", _SAME, **_RISES),
+    **_each("ReduceMax ReduceMin", "", _SAME, **_RISES),
+    **_each("ReduceProd", "", _SAME),
+    **_each("ReduceL1 ReduceL2 ReduceSumSquare", "", _SAME, limits=(0.0, math.inf)),
     **_each("ReduceLogSum", "", Zero(divisors=(0,))),
     **_each("Resize", "", Zero(parts=(0,), when=lambda attrs, value: attrs.get("extrapolation_value", 0.0) == 0)),
-    **_each("Softmax", "same_shape squeezes"),
-    **_each("Hardmax LogSoftmax", "same_shape"),
+    **_each("Softmax", "same_shape squeezes", limits=(0.0, 1.0)),
+    **_each("Hardmax", "same_shape", limits=(0.0, 1.0)),
+    **_each("LogSoftmax", "same_shape", limits=(-math.inf, 0.0)),
     **_each("ArgMax ArgMin Det DFT ReduceLogSumExp STFT TopK"),
     **_each("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"),
     # Sums of products.
-    **_each("MatMul", "", _PRODUCT, weight=1),
+    **_each("MatMul", "", _PRODUCT, weight=1, multilinear=(0, 1)),
     **_each("ConvInteger MatMulInteger", "", _PRODUCT, weight=1, zero_point=3),
-    **_each("Conv ConvTranspose Gemm", "", _BIASED, weight=1, bias=2),
+    **_each("Conv ConvTranspose Gemm", "", _BIASED, weight=1, bias=2, multilinear=(0, 1)),
     **_each("CausalConvWithState", "", Zero(factors=(1,), terms=(2,), when=_activates_to_zero)),
     **_each("DeformConv", "", Zero(factors=(0, 1), terms=(3,)), weight=1, bias=3),
-    **_each("Einsum", "", Zero(factors=EVERY)),
+    **_each("Einsum", "", Zero(factors=EVERY), multilinear=EVERY),
     # Norms: what comes out is scaled and shifted.
-    **_each("BatchNormalization InstanceNormalization GroupNormalization", "same_shape", _SCALED, norm=Norm(1, 2, 1)),
+    **_each("BatchNormalization", "same_shape", _SCALED, norm=Norm(1, 2, 1), affine=(0,)),
+    **_each("InstanceNormalization GroupNormalization", "same_shape", _SCALED, norm=Norm(1, 2, 1)),
     **_each("LayerNormalization", "same_shape", _SCALED, norm=Norm(1, 2, -1)),
     **_each("RMSNormalization", "same_shape", _PRODUCT, norm=Norm(1, None, -1)),
     **_each("SimplifiedLayerNormalization", "same_shape", _PRODUCT),
@@ -294,8 +331,9 @@ _STANDARD: Mapping[str, Traits] = {
     **_each("Attention", "", Zero(parts=(2, 5))),
     **_each("LinearAttention", "", Zero(parts=(2, 3))),
     # Zero is stored as the zero point.
-    **_each("QuantizeLinear DynamicQuantizeLinear", "same_shape", _SAME),
-    **_each("DequantizeLinear", "same_shape decodes", _SAME),
+    **_each("QuantizeLinear", "same_shape", _SAME, **_RISES),
+    **_each("DynamicQuantizeLinear", "same_shape", _SAME),
+    **_each("DequantizeLinear", "same_shape decodes", _SAME, **_RISES),
     **_each("QLinearConv", "", Zero(factors=(0, 3), terms=(8,)), weight=3, bias=8, zero_point=5),
     **_each("QLinearMatMul", "", Zero(factors=(0, 3)), weight=3, zero_point=5),
     # Made of sizes or of nothing; and graphs inside of a node.

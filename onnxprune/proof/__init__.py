@@ -1,7 +1,8 @@
 """Show that a rewritten model is valid and equals the masked original."""
 
 from onnxprune.proof.prove import Verdict
+from onnxprune.proof.unmasked import Trials, equals
 from onnxprune.proof.validity import valid
 from onnxprune.proof.zeros import Claim, prove_zeros, same_outputs
 
-__all__ = ["Claim", "Verdict", "prove_zeros", "same_outputs", "valid"]
+__all__ = ["Claim", "Trials", "Verdict", "equals", "prove_zeros", "same_outputs", "valid"]

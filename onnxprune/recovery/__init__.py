@@ -1,6 +1,7 @@
 """Give downstream layers back what they lost."""
 
 from onnxprune.recovery.distill import Teacher
+from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fine_tune import teach
 from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
 from onnxprune.recovery.lessons import Lesson, class_axis, from_labels, from_teacher
@@ -27,5 +28,6 @@ __all__ = [
     "from_labels",
     "from_teacher",
     "method",
+    "take_over",
     "teach",
 ]

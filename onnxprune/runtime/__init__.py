@@ -3,6 +3,7 @@
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.session import Deployed, Session, Setting
+from onnxprune.runtime.single_node import NodeRunner, in_single
 from onnxprune.runtime.subgraph import entering, rerun, resumed, routes_of
 from onnxprune.runtime.trial import check_run
 
@@ -11,12 +12,14 @@ __all__ = [
     "Agreement",
     "AgreementAccumulator",
     "Deployed",
+    "NodeRunner",
     "MEMORY",
     "Session",
     "Setting",
     "SpillBuffer",
     "check_run",
     "entering",
+    "in_single",
     "rerun",
     "resumed",
     "routes_of",

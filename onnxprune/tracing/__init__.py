@@ -6,7 +6,7 @@ from onnxprune.tracing.group import Group, Member
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Copies, through
-from onnxprune.tracing.rules.site import Letter, Site
+from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.tracing.tracer import Tracer
 
@@ -17,6 +17,7 @@ __all__ = [
     "Group",
     "Groups",
     "Letter",
+    "MaskedAxis",
     "Member",
     "Site",
     "TraceResult",

@@ -127,6 +127,22 @@ def test_commands_of_the_sparsity_page_work(workplace, capsys):
     assert 100 * shrunk == pytest.approx(float(told[1]), abs=1)
 
 
+def test_the_shrink_page_works(workplace, capsys):
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = ROOT / "docs" / "shrink.md"
+    known: dict[str, object] = {"__name__": "__main__"}
+    first, last = blocks(page, "python")
+    exec(compile(first, "<shrink.md>", "exec"), known)
+    for line in "".join(blocks(page, "console")).splitlines():
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    exec(compile(last, "<shrink.md>", "exec"), known)
+    shrunk = known["result"].report  # type: ignore[attr-defined]
+    gone = [(part.group, part.cause, part.units) for part in shrunk.removed]
+    assert sum(units for group, _, units in gone if group == "fc.weight") == 6
+    assert 0 < sum(units for group, _, units in gone if group == "conv.weight") < 8
+    assert "sees zeros at the border" in str(shrunk.stays["conv.weight"])
+
+
 def test_commands_of_the_calibration_page_work(workplace, capsys):
     image = pytest.importorskip("PIL.Image")
     tokenizers = pytest.importorskip("tokenizers")
@@ -206,7 +222,7 @@ def test_every_example_model_is_in_the_table():
 
 def test_signatures_of_the_library_page():
     rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
-    assert set(rows) == {"prune", "sparsify", "trace", "make_plan", "apply", "train", "verify", "sensitivity"}
+    assert set(rows) == {"prune", "shrink", "sparsify", "trace", "make_plan", "apply", "train", "verify", "sensitivity"}
     for name, shown in rows.items():
         given = [p.partition("=")[0].strip() for p in shown.split(",")]
         actual = inspect.signature(getattr(onnxprune, name)).parameters.values()

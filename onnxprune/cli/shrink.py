@@ -1,0 +1,151 @@
+"""`onnxprune shrink`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.output import Console
+from onnxprune.cli.types import Interval
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.pipelines.shrink import Shrunk
+
+
+@dataclass(frozen=True)
+class ShrinkArgs:
+    """What `shrink` is asked for."""
+
+    model: str
+    output: str | None
+    tolerance: float
+    input_range: tuple[tuple[str, tuple[float, float]], ...]
+    sizes: Sizes
+    verify: bool
+    data: Data
+    plan_out: str | None
+    dry_run: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def written(self) -> str | None:
+        """Where the model goes; None in a dry run."""
+        return None if self.dry_run else self.output
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.output is None and not self.dry_run:
+            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
+        if self.output == paths.PIPE and self.as_json:
+            raise UsageError(
+                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
+            )
+        if self.plan_out == paths.PIPE:
+            raise UsageError("--plan-out needs a file", hint="write the model or the JSON to standard output instead")
+        names = [name for name, _ in self.input_range]
+        if len(set(names)) < len(names):
+            raise UsageError("an input has two ranges", hint="give one --input-range for each input")
+        if not self.dry_run:
+            for target in (self.output, self.plan_out):
+                if target is not None:
+                    paths.check_target(target, inputs=[self.model], force=self.force)
+        paths.check_distinct(self.output, self.plan_out)
+
+
+@click.command(cls=Titled)
+@heeded
+@click.argument("model")
+@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@click.option(
+    "--tolerance",
+    metavar="T",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Weights of at most this size count as zero; outputs may differ by this share of their largest.",
+)
+@click.option(
+    "--input-range",
+    metavar="[INPUT=]LOW:HIGH",
+    type=Interval(),
+    multiple=True,
+    help="What the float inputs, or one of them, always lie between; units that are dead inside go too.",
+)
+@sizes
+@shared.verify
+@data
+@click.option("--plan-out", metavar="FILE", help="Also write which units were removed, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@shared.force
+@shared.as_json
+@shared.conversation
+@request(ShrinkArgs)
+def shrink(console: Console, args: ShrinkArgs) -> None:
+    """Remove what is dead in MODEL, and nothing else: the result equals MODEL itself.
+
+    Units go whose outputs are zero or constant whatever the inputs are, that nothing reads, or that are multiples
+    of others, and nodes and weights that no output depends on; again and again, until nothing changes. The result
+    is proven on random inputs, and on --data.
+    """
+    args.check()
+    console.progress("loading")
+    source = args.sizes.load(args.model)
+    if args.written is not None:
+        paths.check_output(source, args.written, force=args.force)
+    shrunk = _shrunk(console, source, args)
+    if args.written is not None:
+        console.progress("writing")
+        _write(shrunk, args.written, args)
+    _report(console, shrunk, args)
+
+
+def _shrunk(console: Console, source: Model, args: ShrinkArgs) -> Shrunk:
+    """Shrink.
+
+    Raises:
+        GoalMissed: the result is not proven.
+    """
+    from onnxprune.pipelines.prune import check_proven
+    from onnxprune.pipelines.shrink import ShrinkOptions, shrink_model
+
+    options = ShrinkOptions(
+        tolerance=args.tolerance, ranges=dict(args.input_range), sizes=args.sizes.numbers, verify=args.verify
+    )
+    shrunk = shrink_model(source, options, data=args.data.source, samples=args.data.samples, progress=console.progress)
+    check_proven(shrunk.groups, shrunk.verdict)
+    return shrunk
+
+
+def _write(shrunk: Shrunk, output: str, args: ShrinkArgs) -> None:
+    """Write the model and the plan, or nothing."""
+    from onnxprune.model import save
+    from onnxprune.pipelines.shrink import plan_of
+
+    texts = {} if args.plan_out is None else {args.plan_out: plan_of(shrunk, args.sizes.numbers).to_json()}
+    with paths.staged(texts):
+        save(shrunk.model, output, force=args.force)
+
+
+def _report(console: Console, shrunk: Shrunk, args: ShrinkArgs) -> None:
+    from onnxprune.report import data as plain
+    from onnxprune.report import shrink as report
+    from onnxprune.report import text
+
+    if args.as_json:
+        files = {"model": args.model, "output": args.written}
+        console.put_json(plain.header("shrink") | files | report.document(shrunk))
+        return
+    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.lines(shrunk)])
+    console.detail(text.stages(shrunk.seconds))
