@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.layers import LinearLayer, Parameters, layer_at
+from onnxprune.layers.statistics import Moments
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.pipelines.prune import Progress
@@ -17,7 +18,15 @@ from onnxprune.recovery import ROWS, PairMoments
 from onnxprune.recovery.recover import WIDEST
 from onnxprune.rewriting import with_dense, written_back
 from onnxprune.runtime import MEMORY, ActivationReader, routes_of
-from onnxprune.sparsity import METHODS, ContractionWeight, LayerEvidence, MaskMethod, SparsifyOptions, refitted
+from onnxprune.sparsity import (
+    METHODS,
+    ContractionWeight,
+    LayerEvidence,
+    MaskMethod,
+    SparsifyOptions,
+    refitted,
+    shares_by_damage,
+)
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
@@ -81,6 +90,41 @@ class Sweep:
             return False
         layer = weight.layer
         return layer is not None and weight.uses == 1 and layer.input in self._reached and weight.width <= WIDEST
+
+    def shares(self) -> dict[str, float]:
+        """Name of a weight -> the share of its elements that become zero."""
+        options = self.options
+        own = {weight.name: options.share_of(weight) for weight in self.weights}
+        shares = {name: options.share if share is None else share for name, share in own.items()}
+        if options.per == "global":
+            shares |= shares_by_damage(self._damage([n for n in own if own[n] is None]), options.share, options.floor)
+        return shares
+
+    def _damage(self, names: Sequence[str]) -> dict[str, Array]:
+        """Name of a weight -> what its elements are worth to the output of its layer, each relative to all."""
+        damage: dict[str, Array] = {}
+        taps = [w.layer.input for w in self.weights if w.layer is not None and self.is_measured(w)]
+        with ActivationReader(self.groups.tracing.model, self.runs, taps, routes=self._routes) as reader:
+            for weight in self.weights:
+                value = self.groups.tracing.weight_value(weight.name)
+                assert value is not None
+                squares = np.square(weight.matrix(value).astype(np.float32))
+                if self.is_measured(weight) and (moments := self._inputs(weight, reader)).count:
+                    squares *= np.square(moments.norm).transpose(0, 2, 1).astype(np.float32)
+                damage[weight.name] = squares / max(float(squares.sum()), 1e-30)
+        return {name: damage[name] for name in names}
+
+    def _inputs(self, weight: ContractionWeight, reader: ActivationReader) -> Moments:
+        """Moments of every input of a weight in the original."""
+        layer, rng = weight.layer, np.random.default_rng(0)
+        assert layer is not None
+        found = Moments((weight.groups, 1, weight.width))
+        for visits in reader.visits([layer.input]):
+            most = max(1, ROWS // (len(self.runs) * max(1, len(visits))))
+            for visit in visits:
+                x = visit[layer.input]
+                found.add(layer.rows(x, layer.places(x, most, rng))[..., weight.order])
+        return found
 
     def run(self, shares: Mapping[str, float]) -> tuple[Model, list[ChosenZeros]]:
         """Change every weight.

@@ -166,7 +166,7 @@ def sparsified(
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
     with clock("choosing"):
-        changed, chosen = sweep.run(_shares(sweep))
+        changed, chosen = sweep.run(sweep.shares())
     pairs = list(zip(weights, chosen, strict=True))
     steps = [ZeroStep(w.name, c.keep, str(options.zeros)) for w, c in pairs]
     with clock("judging"):
@@ -269,13 +269,6 @@ def count_nonzeros(groups: Groups, model: Model) -> int:
         assert value is not None
         total += int(np.count_nonzero(value != tracing.stored_zero(name).astype(value.dtype)))
     return total
-
-
-def _shares(sweep: Sweep) -> dict[str, float]:
-    """Name of a weight -> the share of its elements that become zero."""
-    options = sweep.options
-    own = {weight.name: options.share_of(weight) for weight in sweep.weights}
-    return {name: options.share if share is None else share for name, share in own.items()}
 
 
 @dataclass(frozen=True)

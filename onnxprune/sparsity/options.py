@@ -42,8 +42,6 @@ class SparsifyOptions:
         recover: fit the elements that stay to the outputs that the original gave; None for as the method does it.
         in_sequence: look at the inputs that the already changed model gives, not at those of the original.
         storage: "dense"; "sparse" where that makes the file smaller; "auto" where it makes it much smaller.
-        params: budget on the elements of all weights that are not zero, as in "50%" or "2M".
-        size: budget on the bytes of the file, as in "50%" or "20MB".
         seed: for methods that draw.
         masks: name of a weight -> bool of its shape, true where an element stays, in the place of a method.
     """
@@ -59,8 +57,6 @@ class SparsifyOptions:
     recover: bool | None = None
     in_sequence: bool = True
     storage: str = "dense"
-    params: str | float | None = None
-    size: str | float | None = None
     seed: int = 0
     masks: Mapping[str, Array] | None = field(default=None, repr=False, compare=False)
 
@@ -72,17 +68,11 @@ class SparsifyOptions:
             raise UsageError(f"--per: {self.per!r} is none of {', '.join(COMPARISONS)}")
         if self.storage not in STORAGES:
             raise UsageError(f"--storage: {self.storage!r} is none of {', '.join(STORAGES)}")
-        if self.how_many_fixed and (self.sparsity is not None or self.ratios or self.budgets or self.per == "global"):
+        if self.how_many_fixed and (self.sparsity is not None or self.ratios or self.per == "global"):
             said = self.method if self.is_threshold else self.pattern
             raise UsageError(
                 f"{said} says how many zeros there are",
-                hint="leave out --sparsity, --ratio, --per global and budgets, or take another pattern and method",
-            )
-        if self.sparsity is not None and self.budgets:
-            raise UsageError("--sparsity and a budget cannot both say how many zeros there are", hint="give one")
-        if self.size is not None and self.storage == "dense":
-            raise UsageError(
-                "--size: zeros make no dense file smaller", hint="add --storage sparse, which some runtimes cannot read"
+                hint="leave out --sparsity, --ratio or --per global, or take another pattern and method",
             )
 
     @property
@@ -104,11 +94,6 @@ class SparsifyOptions:
     def how_many_fixed(self) -> bool:
         """Whether the pattern, or the method, says how many zeros there are."""
         return self.is_threshold or self.zeros.share is not None
-
-    @property
-    def budgets(self) -> bool:
-        """Whether a budget says how many zeros there are."""
-        return self.params is not None or self.size is not None
 
     def chosen(self, *, data: bool) -> MaskMethod:
         """The method, with data or without.

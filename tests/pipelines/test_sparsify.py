@@ -107,6 +107,20 @@ def test_globs_and_ratios():
     assert {w.name for w in alone.weights} == {"fc.weight", "fc_1.weight"}
 
 
+@pytest.mark.parametrize("data", [None, DATA])
+def test_all_layers_are_compared_and_keep_their_floor(data):
+    method = "wanda" if data else "magnitude"
+    each = onnxprune.sparsify(DIGITS, 0.8, method=method, data=data)
+    options = {"per": "global", "floor": 0.1, "ratios": {"conv.weight": 0.0}}
+    done = onnxprune.sparsify(DIGITS, 0.8, method=method, data=data, **options)
+    shares = {w.name: w.zeros / w.elements for w in done.report.weights}
+    assert shares.pop("conv.weight") == 0 and max(shares.values()) < 0.91
+    assert max(shares.values()) - min(shares.values()) > 0.05
+    free = [w for w in done.report.weights if w.name != "conv.weight"]
+    assert sum(w.zeros for w in free) / sum(w.elements for w in free) == pytest.approx(0.8, abs=0.02)
+    assert accuracy(done.model) > accuracy(each.model) - 0.05
+
+
 def accuracy(model) -> float:
     with np.load(MODELS / "digits_test.npz") as data, Session(load(model)) as session:
         (logits,) = session.run({"image": data["image"]})
