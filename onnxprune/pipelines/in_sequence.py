@@ -9,8 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.layers import LinearLayer, Parameters, layer_at
-from onnxprune.layers.statistics import Moments
+from onnxprune.layers import LinearLayer, Moments, Parameters, layer_at
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.pipelines.prune import Progress
