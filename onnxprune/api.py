@@ -13,7 +13,7 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
-from onnxprune.pipelines.train import Material, learn
+from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.proof import Verdict
 from onnxprune.recovery import Training, TrainingOptions, recover
 from onnxprune.rewriting import Plan
@@ -347,8 +347,10 @@ def train(
         >>> result.report.after <= result.report.before
         True
     """
-    material = Material(data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes))
-    model, report = learn(load(source, shapes=shapes), material, TrainingOptions(steps, **options), masks=masks)
+    examples = TrainingData(
+        data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes)
+    )
+    model, report = learn(load(source, shapes=shapes), examples, TrainingOptions(steps, **options), masks=masks)
     return TrainResult(same_kind(model, source), report)
 
 
@@ -359,7 +361,7 @@ def verify(
 
     Args:
         original: path, bytes, ModelProto or graphsurgeon Graph.
-        pruned: what came of it, likewise.
+        pruned: the model that came of it, of any of these kinds.
         plan: what went.
         shapes: of inputs of the original, as for `prune`.
         data: inputs (see `calibration.read`); the proof runs on them where the original does not run on random ones.

@@ -20,7 +20,7 @@ from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
-# Selections that are made anew because the model turned out larger or smaller than was expected.
+# Selections that are made again because the model turned out larger or smaller than was expected.
 CORRECTIONS = 6
 # Selections that are finished: the second one reserves room for what recovery added to the first (a bias where there
 # was none).

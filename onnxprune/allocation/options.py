@@ -65,7 +65,7 @@ class Options:
         rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
             keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
-        steps: after each but the last of so many parts of the removal, what is left is repaired and scored anew.
+        steps: after each but the last of so many parts of the removal, what is left is repaired and scored again.
         step_schedule: how large the parts are: "linear" equal, "cubic" large at first (Zhu and Gupta 2017), "geometric"
             the same share of what is left.
 

@@ -1,4 +1,4 @@
-"""Options that do nothing unless another is given too: what is typed in vain is refused, and not ignored."""
+"""Options that do nothing unless another is given too: what has no effect is refused, not ignored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Need:
 
     Attributes:
         options: as they are typed; with a value (or several, parted by bars) only where they have it.
-        one_of: what is needed, written likewise.
+        one_of: the options of which one is needed, written the same way.
         why: why they have no effect without.
     """
 
@@ -68,7 +68,7 @@ def heeded(function: Command) -> Command:
 
 
 def check(context: click.Context) -> None:
-    """Refuse what was typed in vain; of what stands in a recipe or a variable, for many runs, only warn.
+    """Refuse options that have no effect; of what stands in a recipe or a variable, for many runs, only warn.
 
     Raises:
         UsageError: an option on the command line has no effect.

@@ -104,14 +104,14 @@ def train(console: Console, args: TrainArgs) -> None:
 
 
 def _trained(console: Console, source: Model, args: TrainArgs) -> tuple[Model, Training]:
-    from onnxprune.pipelines.train import Material, learn, zero_masks
+    from onnxprune.pipelines.train import TrainingData, learn, zero_masks
 
     teacher = None if args.teacher is None else paths.load(args.teacher, args.sizes.shapes)
     options = args.learning.settled()
     assert options is not None
     return learn(
         source,
-        Material(args.data.source, args.data.samples, args.sizes.numbers, labels=args.labels, teacher=teacher),
+        TrainingData(args.data.source, args.data.samples, args.sizes.numbers, labels=args.labels, teacher=teacher),
         options,
         masks=zero_masks(source) if args.keep_zeros else None,
         checkpoint=None if args.checkpoint is None else (Path(args.checkpoint), args.resume),

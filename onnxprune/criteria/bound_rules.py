@@ -31,7 +31,7 @@ class Bounds:
 
     Attributes:
         low: float, with the tensor's number of axes; an axis along which both ends are the same has size 1.
-        high: likewise, of the same shape.
+        high: the largest values, of the same shape.
     """
 
     low: Array

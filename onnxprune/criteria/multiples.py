@@ -27,7 +27,7 @@ from onnxprune.runtime import NodeRunner, in_single
 from onnxprune.tracing import Groups, Site
 from onnxprune.typing import Array
 
-# Elements that are told apart one by one, of a tensor that is laid out anew, and positions that are compared.
+# Elements that are told apart one by one, of a tensor whose elements change places, and positions that are compared.
 LARGEST, MOST = 1 << 22, 1 << 15
 
 
@@ -190,7 +190,7 @@ class _Walk:
         return np.broadcast_to(value.astype(np.float64).reshape(-1), (outputs,))
 
     def _moved(self, site: Site, given: Mapping[int, Array]) -> None:
-        """What is laid out anew: every element is told apart."""
+        """What is laid out in another order: every element is told apart."""
         known, shape = self.of(site.node.input[0]), site.shape(0)
         if known.ids.size == 1 or np.prod(shape, dtype=float) > LARGEST:
             return

@@ -23,7 +23,7 @@ class Reader:
         axis: its axis.
         field: its labels, with as many axes as the tensor.
         part: the weight that it is multiplied with; None where the other operand is an activation, or there is none.
-        weight_field: the labels of the weight's axis that is summed over, likewise.
+        weight_field: the labels of the weight's axis that is summed over, with as many axes as the weight.
         made: the first output of the node.
     """
 

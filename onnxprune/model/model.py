@@ -92,7 +92,7 @@ class Model:
         return f"sha256:{content.hexdigest()}"
 
     def array(self, tensor: str | TensorProto) -> np.ndarray:
-        """The values of a tensor, read-only; data on disk is read anew each time and not kept.
+        """The values of a tensor, read-only; data on disk is read again each time and not kept.
 
         Args:
             tensor: name of an initializer (a sparse one is made dense), or any tensor of the model.

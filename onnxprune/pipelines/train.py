@@ -1,4 +1,4 @@
-"""Train a loaded model: read the data, make the lesson, take gradient steps."""
+"""Train a loaded model: read the data, make the objective, take gradient steps."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from onnxprune.recovery import (
     CROSS_ENTROPY,
     DISTIL,
     MSE,
-    Lesson,
+    Objective,
     Saving,
     Teacher,
     Training,
     TrainingOptions,
     class_axis,
+    fine_tune,
     from_labels,
     from_teacher,
     recover,
-    teach,
 )
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What a model learns from.
 
     Attributes:
@@ -82,7 +82,7 @@ class Material:
 
 def learn(
     model: Model,
-    material: Material,
+    data: TrainingData,
     options: TrainingOptions,
     *,
     masks: Mapping[str, Array] | None = None,
@@ -93,7 +93,7 @@ def learn(
 
     Args:
         model: the model; it is not changed.
-        material: what it learns from.
+        data: what it learns from.
         options: how to train.
         masks: initializer -> boolean array, false for elements that are zero and stay so.
         checkpoint: the file that the run is kept in, and whether to continue from it; none is kept if None.
@@ -107,24 +107,24 @@ def learn(
         RunError: the loss is not finite, or the runtime fails.
         UsageError: the data, the teacher or the labels do not fit the model.
     """
-    loss = material.loss_of(options)
+    loss = data.loss_of(options)
     progress("reading the data")
-    also = [_labels(model, material.labels, loss)] if material.labels is not None and loss != DISTIL else []
-    runs = calibration.read(material.data, model, samples=material.samples, sizes=material.sizes, also=also)
+    also = [_labels(model, data.labels, loss)] if data.labels is not None and loss != DISTIL else []
+    runs = calibration.read(data.data, model, samples=data.samples, sizes=data.sizes, also=also)
     _check_count(runs)
     parts = recover.held_out(runs)
     saving = None
     if checkpoint is not None:
-        learned = "" if material.teacher is None else material.teacher.digest
+        learned = "" if data.teacher is None else data.teacher.digest
         saving = Saving(checkpoint[0], f"{model.digest} {learned} {digest(runs)}", resume=checkpoint[1])
     with contextlib.ExitStack() as stack:
-        if material.teacher is not None and loss != CROSS_ENTROPY:
-            teacher = stack.enter_context(contextlib.closing(Teacher(material.teacher, threads=options.threads)))
-            lesson: Lesson = from_teacher(model, parts, options, teacher)
+        if data.teacher is not None and loss != CROSS_ENTROPY:
+            teacher = stack.enter_context(contextlib.closing(Teacher(data.teacher, threads=options.threads)))
+            objective: Objective = from_teacher(model, parts, options, teacher)
         else:
-            assert material.labels is not None
-            lesson = from_labels(model, parts, options, material.labels)
-        return teach(model, lesson, options, masks=masks, saving=saving, progress=progress)
+            assert data.labels is not None
+            objective = from_labels(model, parts, options, data.labels)
+        return fine_tune(model, objective, options, masks=masks, saving=saving, progress=progress)
 
 
 def learn_after(
@@ -159,8 +159,8 @@ def learn_after(
 
     with contextlib.closing(Teacher(cut.groups.model, threads=options.threads, answers=answers)) as teacher:
         parts = recover.held_out(runs)
-        lesson = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
-        return teach(small, lesson, options, progress=progress)
+        objective = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
+        return fine_tune(small, objective, options, progress=progress)
 
 
 def _check_count(runs: Sequence[Feeds]) -> None:

@@ -2,9 +2,9 @@
 
 from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.exact import take_over
-from onnxprune.recovery.fine_tune import teach
+from onnxprune.recovery.fine_tune import fine_tune
 from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
-from onnxprune.recovery.lessons import Lesson, class_axis, from_labels, from_teacher
+from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
 from onnxprune.recovery.recover import Repair
 from onnxprune.recovery.targets import ROWS
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
@@ -16,7 +16,7 @@ __all__ = [
     "METHODS",
     "MSE",
     "ROWS",
-    "Lesson",
+    "Objective",
     "Method",
     "PairMoments",
     "Repair",
@@ -29,5 +29,5 @@ __all__ = [
     "from_teacher",
     "method",
     "take_over",
-    "teach",
+    "fine_tune",
 ]

@@ -34,7 +34,7 @@ FLAT = {
 }
 # Channels that are scaled by less, relative to the largest scale, say nothing about what lies behind.
 SMALLEST = 1e-3
-# What leaves the elements as they are, or lays them out anew in the same order.
+# What leaves the elements as they are, or lays them out again in the same order.
 SAME = operators_where(lambda traits: traits.same, "")
 LAID_OUT = operators_where(lambda traits: traits.lays_out, "")
 

@@ -19,7 +19,7 @@ from onnxprune.autodiff import clip_by_norm, scheduled
 from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.model import Model
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from onnxprune.recovery.lessons import Lesson
+from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.student import Student
 from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.recovery.training_state import Judgement, Saving, Training, TrainingState
@@ -41,9 +41,9 @@ SGD_FACTOR = 30.0
 TRIAL_STEPS, TRIAL_SHARE, TRIAL_WORSE = 20, 0.1, 1.3
 
 
-def teach(
+def fine_tune(
     model: Model,
-    lesson: Lesson,
+    objective: Objective,
     options: TrainingOptions,
     *,
     masks: Mapping[str, Array] | None = None,
@@ -54,7 +54,7 @@ def teach(
 
     Args:
         model: the model; it is not changed.
-        lesson: what it learns from.
+        objective: what it learns from.
         options: how to train.
         masks: initializer -> boolean array, false for elements that are zero and stay so.
         saving: where the run is kept; nowhere if None.
@@ -71,25 +71,25 @@ def teach(
     start = time.monotonic()
     student = Student(
         model,
-        lesson.loss,
-        lesson.batch(0, options),
+        objective.loss,
+        objective.batch(0, options),
         setting=Setting(threads=options.threads),
         freeze=options.freeze,
         freeze_blocked=options.freeze_blocked,
     )
     try:
         student.mask(masks or {})
-        state = _Run(student, lesson, options, saving, progress).finished()
+        state = _Run(student, objective, options, saving, progress).finished()
         best = student.trained(state.best) if state.best_step or student.kept else model
     finally:
         student.close()
-    return best, _account(student, lesson, state, time.monotonic() - start)
+    return best, _account(student, objective, state, time.monotonic() - start)
 
 
-def _account(student: Student, lesson: Lesson, state: TrainingState, seconds: float) -> Training:
+def _account(student: Student, objective: Objective, state: TrainingState, seconds: float) -> Training:
     """What a run did."""
     return Training(
-        loss=lesson.name,
+        loss=objective.name,
         steps=state.step,
         rate=state.rate,
         found=state.found,
@@ -100,8 +100,8 @@ def _account(student: Student, lesson: Lesson, state: TrainingState, seconds: fl
         skipped=state.skipped,
         trained=sum(a.size for a in student.weights.values()),
         blocked=student.blocked,
-        samples=lesson.fitting.count,
-        held=lesson.held.count,
+        samples=objective.fitting.count,
+        held=objective.held.count,
         seconds=seconds,
     )
 
@@ -112,16 +112,16 @@ class _Run:
     def __init__(
         self,
         student: Student,
-        lesson: Lesson,
+        objective: Objective,
         options: TrainingOptions,
         saving: Saving | None,
         progress: Callable[[str], None],
     ) -> None:
-        self.student, self.lesson, self.options = student, lesson, options
+        self.student, self.objective, self.options = student, objective, options
         self.saving, self.progress = saving, progress
-        together = max(1, min(options.batch // lesson.fitting.per_batch, lesson.fitting.per_epoch))
+        together = max(1, min(options.batch // objective.fitting.per_batch, objective.fitting.per_epoch))
         self.accumulate = options.accumulate or together
-        self.belongs_to = "" if saving is None else _digest(saving.belongs_to, options, lesson.name, student.kept)
+        self.belongs_to = "" if saving is None else _digest(saving.belongs_to, options, objective.name, student.kept)
 
     def finished(self) -> TrainingState:
         """Train to the end."""
@@ -131,7 +131,7 @@ class _Run:
         begun = (time.monotonic(), state.step)
         written = begun[0]
         try:
-            while state.step < self.options.steps and not self._is_in_vain(state, every):
+            while state.step < self.options.steps and not self._is_stalled(state, every):
                 self._step(state)
                 if state.step % every == 0 or state.step == self.options.steps:
                     self._judge(state)
@@ -206,7 +206,7 @@ class _Run:
         """The mean loss and gradients of the batches of a step; the loss is NaN if a gradient is not finite."""
         total, gradients = 0.0, dict[str, Array]()
         for part in range(self.accumulate):
-            found = self.student.gradients(self.lesson.batch(step * self.accumulate + part, self.options))
+            found = self.student.gradients(self.objective.batch(step * self.accumulate + part, self.options))
             total += found.loss / self.accumulate
             for name, gradient in found.gradients.items():
                 scaled = gradient / self.accumulate if self.accumulate > 1 else gradient
@@ -238,7 +238,7 @@ class _Run:
 
     def _held(self, weights: Mapping[str, Array]) -> float:
         """The mean loss of all held-out samples."""
-        losses = [(self.student.loss(feeds, weights), count) for feeds, count in self.lesson.held.in_order()]
+        losses = [(self.student.loss(feeds, weights), count) for feeds, count in self.objective.held.in_order()]
         return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
 
     def _judge(self, state: TrainingState) -> None:
@@ -251,7 +251,7 @@ class _Run:
             for name, array in candidate.items():
                 state.best[name][...] = array
 
-    def _is_in_vain(self, state: TrainingState, every: int) -> bool:
+    def _is_stalled(self, state: TrainingState, every: int) -> bool:
         return 0 < self.options.patience * every <= state.step - state.best_step
 
     def _tell(self, state: TrainingState, begun: tuple[float, int]) -> None:

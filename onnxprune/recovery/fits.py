@@ -253,7 +253,7 @@ def best(
         dampings: ridge weights to try.
 
     Returns:
-        The fit, made anew of all rows, and its error on `judging` before.
+        The fit, made again of all rows, and its error on `judging` before.
     """
     tried = [replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,))]
     fits = [how.closed_form(e) for e in tried]

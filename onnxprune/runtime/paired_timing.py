@@ -89,7 +89,7 @@ def race(
         entrants: each opens what it runs in, and gives what is to be timed.
         seconds: of timed runs, for every entrant.
         least: rounds in a session, however long they take.
-        sessions: how often everything is opened anew.
+        sessions: how often everything is opened again.
         seed: for the order within a round.
     """
     rng = np.random.default_rng(seed)

@@ -141,11 +141,11 @@ def rerun(
     Raises:
         RunError: the runtime fails.
     """
-    anew = [name for name in names if name in changed]
-    if not anew:
+    stale = [name for name in names if name in changed]
+    if not stale:
         yield from values
         return
-    ran = resumed(model, held, anew, routes=routes, threads=threads)
+    ran = resumed(model, held, stale, routes=routes, threads=threads)
     for found, old in zip(ran, values, strict=True):
-        fresh = dict(zip(anew, found, strict=True))
+        fresh = dict(zip(stale, found, strict=True))
         yield [fresh.get(name, value) for name, value in zip(names, old, strict=True)]

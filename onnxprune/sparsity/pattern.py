@@ -1,7 +1,7 @@
 """Patterns of zeros: which elements of a matrix of weights may stay, given a score for each.
 
 Scores are [groups, D, O]: D inputs of a product, those of all channels at one position of a kernel side by side, and O
-outputs. Along D, N:M and blocks start anew at every position of the kernel.
+outputs. Along D, N:M and blocks start again at every position of the kernel.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from onnxprune.allocation import Options
 from onnxprune.model import Model, load, save
 from onnxprune.pipelines import prune
-from onnxprune.pipelines.train import Material, learn
+from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.recovery.training_options import TrainingOptions
 from tests.graphs import shared
 from tests.measure import labelled
@@ -60,8 +60,8 @@ def rows(name: str, given: argparse.Namespace) -> None:
                 threads=given.threads,
             )
             start = time.process_time()
-            material = Material(data.feeds, samples=samples, teacher=source)
-            model, done = learn(small, material, options, progress=lambda said: print(said, flush=True))
+            examples = TrainingData(data.feeds, samples=samples, teacher=source)
+            model, done = learn(small, examples, options, progress=lambda said: print(said, flush=True))
             seconds, after = time.process_time() - start, data.accuracy(model)
             cells = (f"{removed:g} %", str(samples), f"{before:.2%} ({before / whole:.1%})")
             cells += (f"**{after:.2%} ({after / whole:.1%})**", f"{done.rate:g}", f"{done.best} of {done.steps}")

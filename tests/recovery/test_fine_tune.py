@@ -15,7 +15,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.errors import ModelError, RunError, UsageError
 from onnxprune.model import Model, load
-from onnxprune.pipelines.train import Material, learn, zero_masks
+from onnxprune.pipelines.train import TrainingData, learn, zero_masks
 from onnxprune.recovery import checkpoint, fine_tune
 from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.recovery.training_state import TrainingState
@@ -69,7 +69,9 @@ def norm(net: Net, x: str, channels: int) -> str:
 
 
 def test_distillation_brings_a_cut_model_nearer(original: Model, small: Model) -> None:
-    trained, done = learn(small, Material(DATA, teacher=original), TrainingOptions(60, rate=1e-3, batch=32, threads=1))
+    trained, done = learn(
+        small, TrainingData(DATA, teacher=original), TrainingOptions(60, rate=1e-3, batch=32, threads=1)
+    )
     assert done.after < 0.9 * done.before and done.best > 0
     assert error(trained, original) < 0.95 * error(small, original)
     assert [n.op_type for n in trained.proto.graph.node] == [n.op_type for n in small.proto.graph.node]
@@ -79,13 +81,13 @@ def test_distillation_brings_a_cut_model_nearer(original: Model, small: Model) -
 @pytest.mark.parametrize("loss", ["mse", "temperature"])
 def test_other_losses_towards_a_teacher(original: Model, small: Model, loss: str) -> None:
     chosen = {"loss": "mse"} if loss == "mse" else {"temperature": 2.0}
-    _, done = learn(small, Material(DATA, teacher=original), TrainingOptions(30, **chosen, **QUICK))
+    _, done = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(30, **chosen, **QUICK))
     assert done.after < done.before
 
 
 def test_labels(small: Model) -> None:
     damaged = damage(small)
-    trained, done = learn(damaged, Material(TEST, labels="label"), TrainingOptions(60, **QUICK))
+    trained, done = learn(damaged, TrainingData(TEST, labels="label"), TrainingOptions(60, **QUICK))
     assert done.loss == "cross-entropy" and done.after < 0.8 * done.before
     assert not same(trained, damaged)
 
@@ -103,7 +105,7 @@ def damage(model: Model) -> Model:
 
 
 def test_a_rate_that_destroys_ends_where_it_began(original: Model, small: Model) -> None:
-    trained, done = learn(small, Material(DATA, teacher=original), TrainingOptions(30, rate=3.0, threads=1))
+    trained, done = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(30, rate=3.0, threads=1))
     assert done.best == 0 and done.after == done.before
     assert trained is small
 
@@ -111,7 +113,7 @@ def test_a_rate_that_destroys_ends_where_it_began(original: Model, small: Model)
 def test_the_rate_is_found_by_trials(original: Model, small: Model) -> None:
     said: list[str] = []
     options = TrainingOptions(40, batch=32, threads=1)
-    _, done = learn(small, Material(DATA, teacher=original), options, progress=said.append)
+    _, done = learn(small, TrainingData(DATA, teacher=original), options, progress=said.append)
     assert len(done.found) > 2 and done.rate == min(done.found, key=lambda rate: done.found[rate])
     assert done.after < done.before
     assert any(f"learning rate {done.rate:g}" in line for line in said)
@@ -121,14 +123,14 @@ def test_the_rate_is_found_by_trials(original: Model, small: Model) -> None:
 def test_the_same_seed_gives_the_same_model(original: Model, small: Model) -> None:
     def run(seed: int) -> Model:
         options = TrainingOptions(12, augment=("shift",), seed=seed, **QUICK)
-        return learn(damage(small), Material(DATA, teacher=original), options)[0]
+        return learn(damage(small), TrainingData(DATA, teacher=original), options)[0]
 
     assert same(run(1), run(1))
     assert not same(run(1), run(2))
 
 
 def test_a_running_mean_of_weights(original: Model, small: Model) -> None:
-    _, done = learn(small, Material(DATA, teacher=original), TrainingOptions(40, average=0.9, **QUICK))
+    _, done = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(40, average=0.9, **QUICK))
     assert done.after < done.before
 
 
@@ -139,7 +141,7 @@ def test_a_fixed_batch_makes_up_the_batch_that_was_asked_for() -> None:
     model = net.model()
     rng = np.random.default_rng(0)
     data = {"x": rng.standard_normal((64, 8)).astype(np.float32)}
-    _, done = learn(damage(model), Material([data], teacher=model), TrainingOptions(30, rate=0.03, batch=16))
+    _, done = learn(damage(model), TrainingData([data], teacher=model), TrainingOptions(30, rate=0.03, batch=16))
     assert done.after < 0.5 * done.before
 
 
@@ -149,17 +151,17 @@ def test_a_fixed_batch_makes_up_the_batch_that_was_asked_for() -> None:
 def test_masks_hold(original: Model, small: Model) -> None:
     rng = np.random.default_rng(0)
     kept = {n: rng.random(a.shape) < 0.7 for n, a in weights(small).items() if a.ndim > 1}
-    trained, _ = learn(small, Material(DATA, teacher=original), TrainingOptions(20, **QUICK), masks=kept)
+    trained, _ = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(20, **QUICK), masks=kept)
     found = weights(trained)
     assert all((found[n][~mask] == 0).all() for n, mask in kept.items())
     again, done = learn(
-        trained, Material(DATA, teacher=original), TrainingOptions(20, **QUICK), masks=zero_masks(trained)
+        trained, TrainingData(DATA, teacher=original), TrainingOptions(20, **QUICK), masks=zero_masks(trained)
     )
     assert done.best > 0 and all((weights(again)[n][~mask] == 0).all() for n, mask in kept.items())
 
 
 def test_frozen_weights_stay(original: Model, small: Model) -> None:
-    trained, _ = learn(small, Material(DATA, teacher=original), TrainingOptions(10, freeze=("fc*",), **QUICK))
+    trained, _ = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(10, freeze=("fc*",), **QUICK))
     before, after = weights(small), weights(trained)
     changed = {n for n in before if not np.array_equal(before[n], after[n])}
     assert changed and not any(n.startswith("fc") for n in changed)
@@ -168,7 +170,7 @@ def test_frozen_weights_stay(original: Model, small: Model) -> None:
 
 def test_rates_by_glob(original: Model, small: Model) -> None:
     options = TrainingOptions(10, rates={"fc*": 0.0}, **QUICK)
-    trained, _ = learn(small, Material(DATA, teacher=original), options)
+    trained, _ = learn(small, TrainingData(DATA, teacher=original), options)
     before, after = weights(small), weights(trained)
     assert all(np.array_equal(before[n], after[n]) for n in before if n.startswith("fc"))
     assert not same(trained, small)
@@ -181,7 +183,7 @@ def test_statistics_of_norms_stay(original: Model) -> None:
     model = net.model()
     rng = np.random.default_rng(0)
     data = {"x": rng.standard_normal((16, 3, 8, 8)).astype(np.float32)}
-    trained, done = learn(damage(model), Material([data], teacher=model), TrainingOptions(5, rate=1e-3, batch=1))
+    trained, done = learn(damage(model), TrainingData([data], teacher=model), TrainingOptions(5, rate=1e-3, batch=1))
     node = next(n for n in model.proto.graph.node if n.op_type == "BatchNormalization")
     for name in node.input[3:]:
         assert np.array_equal(weights(trained)[name], weights(model)[name])
@@ -229,7 +231,7 @@ def test_weights_of_other_sizes_need_steps_of_other_sizes() -> None:
     found = {}
     for optimizer in ("adamw", "relative"):
         options = TrainingOptions(40, rate=1e-2, batch=16, optimizer=optimizer, threads=1)
-        found[optimizer] = learn(damage(model), Material(data, teacher=model), options)[1]
+        found[optimizer] = learn(damage(model), TrainingData(data, teacher=model), options)[1]
     assert found["relative"].after < 0.8 * found["relative"].before
     assert found["relative"].after < 0.8 * found["adamw"].after
 
@@ -246,8 +248,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     original: Model, small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     options = TrainingOptions(20, batch=32, average=0.9, augment=("shift",), threads=1)
-    material = Material(DATA, teacher=original)
-    whole, done = learn(small, material, options)
+    data = TrainingData(DATA, teacher=original)
+    whole, done = learn(small, data, options)
     path = tmp_path / "run.checkpoint"
     made = fine_tune._Run._step
 
@@ -258,31 +260,31 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
     monkeypatch.setattr(fine_tune._Run, "_step", interrupted)
     with pytest.raises(Stop):
-        learn(small, material, options, checkpoint=(path, False))
+        learn(small, data, options, checkpoint=(path, False))
     monkeypatch.undo()
     assert path.exists()
-    resumed, again = learn(small, material, options, checkpoint=(path, True))
+    resumed, again = learn(small, data, options, checkpoint=(path, True))
     assert same(resumed, whole)
     assert (again.course, again.rate, again.found, again.best) == (done.course, done.rate, done.found, done.best)
 
 
 def test_a_checkpoint_of_another_run_is_refused(original: Model, small: Model, tmp_path: Path) -> None:
     path = tmp_path / "run.checkpoint"
-    material = Material(DATA, teacher=original)
-    keep(small, material, TrainingOptions(4, **QUICK), path)
+    data = TrainingData(DATA, teacher=original)
+    keep(small, data, TrainingOptions(4, **QUICK), path)
     for model, options in ((damage(small), TrainingOptions(4, **QUICK)), (small, TrainingOptions(5, **QUICK))):
         with pytest.raises(UsageError, match="checkpoint of another run"):
-            learn(model, material, options, checkpoint=(path, True))
+            learn(model, data, options, checkpoint=(path, True))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UsageError, match="is no checkpoint"):
-        learn(small, material, TrainingOptions(4, **QUICK), checkpoint=(path, True))
+        learn(small, data, TrainingOptions(4, **QUICK), checkpoint=(path, True))
 
 
-def keep(model: Model, material: Material, options: TrainingOptions, path: Path) -> None:
+def keep(model: Model, data: TrainingData, options: TrainingOptions, path: Path) -> None:
     """Train, and leave a checkpoint of the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fine_tune._Run, "is_due", lambda *_: True)
-        learn(model, material, options, checkpoint=(path, False))
+        learn(model, data, options, checkpoint=(path, False))
 
 
 def test_a_full_disk_does_not_end_a_run(
@@ -295,7 +297,9 @@ def test_a_full_disk_does_not_end_a_run(
     monkeypatch.setattr(fine_tune._Run, "is_due", lambda *_: True)
     path = tmp_path / "run.checkpoint"
     with caplog.at_level(logging.WARNING):
-        _, done = learn(small, Material(DATA, teacher=original), TrainingOptions(4, **QUICK), checkpoint=(path, False))
+        _, done = learn(
+            small, TrainingData(DATA, teacher=original), TrainingOptions(4, **QUICK), checkpoint=(path, False)
+        )
     assert done.steps == 4 and "disk full" in caplog.text and not path.exists()
 
 
@@ -316,7 +320,7 @@ def test_a_loss_that_is_not_finite_skips_the_step(
 
     monkeypatch.setattr(fine_tune.Student, "gradients", sometimes)
     with caplog.at_level(logging.WARNING):
-        trained, done = learn(small, Material(DATA, teacher=original), TrainingOptions(8, **QUICK))
+        trained, done = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(8, **QUICK))
     assert done.skipped == 1 and done.after <= done.before
     assert "not finite" in caplog.text and all(np.isfinite(a).all() for a in weights(trained).values())
 
@@ -332,27 +336,27 @@ def test_a_loss_that_is_never_finite_ends_the_run(
 
     monkeypatch.setattr(fine_tune.Student, "gradients", never)
     with pytest.raises(RunError, match="not a finite number in 10 steps"):
-        learn(small, Material(DATA, teacher=original), TrainingOptions(40, **QUICK))
+        learn(small, TrainingData(DATA, teacher=original), TrainingOptions(40, **QUICK))
 
 
 def test_nothing_to_learn_from(small: Model, original: Model) -> None:
-    for material, options, problem in (
-        (Material(DATA), {}, "nothing to learn from"),
-        (Material(DATA, teacher=original), {"loss": "cross-entropy"}, "needs labels"),
-        (Material(TEST, labels="label"), {"loss": "distil"}, "needs a teacher"),
-        (Material(TEST, labels="label", teacher=original), {"loss": "mse"}, "not to both"),
-        (Material(TEST, labels="nothing"), {}, "input 'nothing' is missing"),
-        (Material(TEST, labels="label"), {"augment": ("mixup",)}, "mixup needs a teacher"),
+    for data, options, problem in (
+        (TrainingData(DATA), {}, "nothing to learn from"),
+        (TrainingData(DATA, teacher=original), {"loss": "cross-entropy"}, "needs labels"),
+        (TrainingData(TEST, labels="label"), {"loss": "distil"}, "needs a teacher"),
+        (TrainingData(TEST, labels="label", teacher=original), {"loss": "mse"}, "not to both"),
+        (TrainingData(TEST, labels="nothing"), {}, "input 'nothing' is missing"),
+        (TrainingData(TEST, labels="label"), {"augment": ("mixup",)}, "mixup needs a teacher"),
     ):
         with pytest.raises(UsageError, match=problem):
-            learn(small, material, TrainingOptions(4, **options, **QUICK))
+            learn(small, data, TrainingOptions(4, **options, **QUICK))
 
 
 def test_labels_out_of_range(small: Model) -> None:
     with np.load(TEST) as data:
         feeds = {"image": data["image"][:64], "label": data["label"][:64].astype(np.int64) + 3}
     with pytest.raises(UsageError, match="labels 'label' go from 3 to 12, the model has 10 classes"):
-        learn(small, Material([feeds], labels="label"), TrainingOptions(4, **QUICK))
+        learn(small, TrainingData([feeds], labels="label"), TrainingOptions(4, **QUICK))
 
 
 def test_a_teacher_with_other_outputs(small: Model) -> None:
@@ -360,15 +364,15 @@ def test_a_teacher_with_other_outputs(small: Model) -> None:
     x = net.input(("n", 1, 8, 8), "image")
     net.output(net.add("Conv", x, net.weight(4, 1, 3, 3)))
     with pytest.raises(UsageError, match="teacher"):
-        learn(small, Material(DATA, teacher=net.model()), TrainingOptions(4, **QUICK))
+        learn(small, TrainingData(DATA, teacher=net.model()), TrainingOptions(4, **QUICK))
 
 
 def test_inputs_that_are_not_numbers(small: Model, original: Model) -> None:
     image = np.full((8, 1, 8, 8), np.nan, np.float32)
     with pytest.raises(UsageError, match="holds NaN"):
-        learn(small, Material([{"image": image}], teacher=original), TrainingOptions(4))
+        learn(small, TrainingData([{"image": image}], teacher=original), TrainingOptions(4))
     with pytest.raises(RunError, match="not a finite number before training"):
-        learn(small, Material([{"image": np.full_like(image, np.inf)}] * 2, teacher=original), TrainingOptions(4))
+        learn(small, TrainingData([{"image": np.full_like(image, np.inf)}] * 2, teacher=original), TrainingOptions(4))
 
 
 def test_data_of_many_shapes() -> None:
@@ -378,38 +382,38 @@ def test_data_of_many_shapes() -> None:
     model = net.model()
     feeds = [{"x": np.ones((2, t, 4), np.float32)} for t in range(1, 40)]
     with pytest.raises(UsageError, match="different shapes"):
-        learn(model, Material(feeds, teacher=model), TrainingOptions(4))
+        learn(model, TrainingData(feeds, teacher=model), TrainingOptions(4))
     few = [{"x": np.random.default_rng(t).random((8, t % 3 + 1, 4), np.float32)} for t in range(6)]
-    assert learn(damage(model), Material(few, teacher=model), TrainingOptions(20, rate=0.01))[1].best > 0
+    assert learn(damage(model), TrainingData(few, teacher=model), TrainingOptions(20, rate=0.01))[1].best > 0
 
 
 def test_a_single_sample_cannot_train_and_judge(small: Model, original: Model) -> None:
     data = [{"image": np.ones((1, 1, 8, 8), np.float32)}]
     with pytest.raises(UsageError, match="cannot train and judge"):
-        learn(small, Material(data, teacher=original), TrainingOptions(4))
+        learn(small, TrainingData(data, teacher=original), TrainingOptions(4))
 
 
 def test_no_weight_to_train(small: Model, original: Model) -> None:
     with pytest.raises(ModelError, match="all are frozen"):
-        learn(small, Material(DATA, teacher=original), TrainingOptions(4, freeze=("*",)))
+        learn(small, TrainingData(DATA, teacher=original), TrainingOptions(4, freeze=("*",)))
     with pytest.raises(UsageError, match="no weight matches 'nothing'"):
-        learn(small, Material(DATA, teacher=original), TrainingOptions(4, freeze=("nothing",)))
+        learn(small, TrainingData(DATA, teacher=original), TrainingOptions(4, freeze=("nothing",)))
     net = Net()
     x = net.input(("n", 4))
     net.output(net.add("Relu", x))
     model = net.model()
     data = [{"x": np.ones((8, 4), np.float32)}]
     with pytest.raises(ModelError, match="no parameter of the model reaches the loss"):
-        learn(model, Material(data, teacher=model), TrainingOptions(4))
+        learn(model, TrainingData(data, teacher=model), TrainingOptions(4))
 
 
 def test_masks_that_fit_nothing(small: Model, original: Model) -> None:
-    material, options = Material(DATA, teacher=original), TrainingOptions(4, **QUICK)
+    data, options = TrainingData(DATA, teacher=original), TrainingOptions(4, **QUICK)
     name = next(n for n, a in weights(small).items() if a.ndim > 1)
     with pytest.raises(UsageError, match="no initializer 'nothing'"):
-        learn(small, material, options, masks={"nothing": np.ones(3, bool)})
+        learn(small, data, options, masks={"nothing": np.ones(3, bool)})
     with pytest.raises(UsageError, match="its mask is"):
-        learn(small, material, options, masks={name: np.ones(3, bool)})
+        learn(small, data, options, masks={name: np.ones(3, bool)})
 
 
 @pytest.mark.parametrize(

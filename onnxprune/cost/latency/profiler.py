@@ -90,7 +90,7 @@ def _measured(points: Sequence[Point], setting: Setting, like: onnx.ModelProto) 
 def profiled(
     model: Model, feeds: Mapping[str, np.ndarray], setting: Setting, *, optimised_to: str = ""
 ) -> dict[str, float]:
-    """Name of every node that the runtime has made of a model -> seconds in a run; those that are made anew have none.
+    """Name of every node that the runtime has made of a model -> seconds in a run; new ones have none.
 
     Args:
         model: the model.

@@ -21,7 +21,7 @@ from onnxprune.typing import Array
 
 # Of timed runs, for every model in a comparison.
 SECONDS = 0.8
-# Bytes of a model that is opened anew half as often, since that takes longer than running it.
+# Bytes of a model that is opened half as often, since that takes longer than running it.
 LARGE = 1 << 26
 # Multiples that widths may be rounded to.
 MULTIPLES = (1, 2, 4, 8, 16, 32)

@@ -20,7 +20,7 @@ from onnxprune.typing import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Objective:
     """What is learned from.
 
     Attributes:
@@ -61,8 +61,8 @@ def from_teacher(
     answers: Callable[[Feeds], Mapping[str, Array]],
     *,
     adapt: Callable[[Feeds], Feeds] | None = None,
-) -> Lesson:
-    """Make the lesson of imitating another model on unlabelled inputs.
+) -> Objective:
+    """Make the objective of imitating another model on unlabelled inputs.
 
     Args:
         model: the model that learns.
@@ -99,7 +99,7 @@ def from_teacher(
     else:
         size = sum(a.nbytes for a in replies.values()) * fitting.count // fitting.per_batch
     kept = None if options.augment or not 0 < size <= MOST_KEPT else fitting.mapped(complete)
-    return Lesson(kept or fitting, held, loss, name, None if kept else complete)
+    return Objective(kept or fitting, held, loss, name, None if kept else complete)
 
 
 def _in_whole_runs(runs: Runs, complete: Callable[[Feeds], Feeds]) -> Examples:
@@ -107,8 +107,8 @@ def _in_whole_runs(runs: Runs, complete: Callable[[Feeds], Feeds]) -> Examples:
     return Examples.whole([complete(run) for run in runs])
 
 
-def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions, labels: str) -> Lesson:
-    """Make the lesson of giving the outputs that the data names.
+def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions, labels: str) -> Objective:
+    """Make the objective of giving the outputs that the data names.
 
     Args:
         model: the model that learns.
@@ -143,7 +143,7 @@ def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions,
         _check_shape(parts[0][0][TARGET], [n for a, n in enumerate(array.shape) if a != axis % array.ndim], labels)
         is_probability = probability_axis(array) is not None and bool(array.min() >= 0)
         loss, name = cross_entropy(output, axis=axis, from_logits=not is_probability), CROSS_ENTROPY
-    return Lesson(examples_of(parts[0], model, options.batch), examples_of(parts[1], model, _JUDGING), loss, name)
+    return Objective(examples_of(parts[0], model, options.batch), examples_of(parts[1], model, _JUDGING), loss, name)
 
 
 def class_axis(rank: int) -> int:
