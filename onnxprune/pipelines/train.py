@@ -27,7 +27,7 @@ from onnxprune.recovery import (
     Training,
     TrainingOptions,
     class_axis,
-    fine_tune,
+    fine_tune_model,
     from_labels,
     from_teacher,
     recover,
@@ -124,7 +124,7 @@ def learn(
         else:
             assert data.labels is not None
             objective = from_labels(model, parts, options, data.labels)
-        return fine_tune(model, objective, options, masks=masks, saving=saving, progress=progress)
+        return fine_tune_model(model, objective, options, masks=masks, saving=saving, progress=progress)
 
 
 def learn_after(
@@ -160,7 +160,7 @@ def learn_after(
     with contextlib.closing(Teacher(cut.groups.model, threads=options.threads, answers=answers)) as teacher:
         parts = recover.held_out(runs)
         objective = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
-        return fine_tune(small, objective, options, progress=progress)
+        return fine_tune_model(small, objective, options, progress=progress)
 
 
 def _check_count(runs: Sequence[Feeds]) -> None:

@@ -2,7 +2,7 @@
 
 from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.exact import take_over
-from onnxprune.recovery.fine_tune import fine_tune
+from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
 from onnxprune.recovery.recover import Repair
@@ -29,5 +29,5 @@ __all__ = [
     "from_teacher",
     "method",
     "take_over",
-    "fine_tune",
+    "fine_tune_model",
 ]

@@ -41,7 +41,7 @@ SGD_FACTOR = 30.0
 TRIAL_STEPS, TRIAL_SHARE, TRIAL_WORSE = 20, 0.1, 1.3
 
 
-def fine_tune(
+def fine_tune_model(
     model: Model,
     objective: Objective,
     options: TrainingOptions,

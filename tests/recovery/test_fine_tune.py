@@ -14,7 +14,7 @@ import pytest
 import onnxprune
 from onnxprune import api
 from onnxprune.errors import ModelError, RunError, UsageError
-from onnxprune.model import Model, load
+from onnxprune.model import Model, load, to_proto
 from onnxprune.pipelines.train import TrainingData, learn, zero_masks
 from onnxprune.recovery import checkpoint, fine_tune
 from onnxprune.recovery.training_options import TrainingOptions
@@ -95,7 +95,7 @@ def test_labels(small: Model) -> None:
 def damage(model: Model) -> Model:
     """The model with noise on its weights."""
     proto, rng = onnx.ModelProto(), np.random.default_rng(0)
-    proto.CopyFrom(api.to_proto(model))
+    proto.CopyFrom(to_proto(model))
     for tensor in proto.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.ndim > 1:
