@@ -39,3 +39,5 @@ MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "al
 COMPARISONS = ("output", "layer", "global")
 # How zeros are stored.
 STORAGES = ("dense", "sparse", "auto")
+# The lowest and the highest temperature of a distillation.
+TEMPERATURES = (0.01, 1000.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from onnxprune.autodiff import OPTIMIZERS, SCHEDULES, Loss, Optimizer, ParameterGroup, Schedule, scheduled
 from onnxprune.errors import UsageError
-from onnxprune.names import LOSSES
+from onnxprune.names import LOSSES, TEMPERATURES
 from onnxprune.recovery.augment import AUGMENTATIONS
 
 # A run ends early if so many of its 25 judgements in a row were no better than the best; fewer would end those that
@@ -77,6 +77,9 @@ class TrainingOptions:
             raise UsageError("steps, batch and accumulate must be at least 1")
         if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
             raise UsageError(f"a learning rate must be above 0, not {self.rate:g}")
+        low, high = TEMPERATURES
+        if self.temperature is not None and not low <= self.temperature <= high:
+            raise UsageError(f"a temperature must be from {low:g} to {high:g}, not {self.temperature:g}")
         if not 0 <= self.average < 1:
             raise UsageError(f"the share of a running mean must be at least 0 and below 1, not {self.average:g}")
 

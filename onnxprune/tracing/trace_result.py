@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
-from onnxprune.model.traits import divisors
+from onnxprune.model.traits import divisors, traits_of
 from onnxprune.tracing.graph_index import GraphIndex
 from onnxprune.tracing.labels import Axes, Classes, Constraints, Reason
 from onnxprune.tracing.rules import Rule
@@ -129,9 +130,23 @@ class TraceResult(GraphIndex, LabelState):
         found: dict[str, tuple[Site, Encoding]] = {}
         for site, _ in self.sites:
             for slot, encoding in site.encodings.items():
-                if site.is_weight(slot):
-                    found.setdefault(site.node.input[slot], (site, encoding))
+                weight = self._held(site, slot)
+                if weight and (weight == site.node.input[slot] or self._is_for_all(site, encoding)):
+                    found.setdefault(weight, (site, encoding))
         return found
+
+    def _held(self, site: Site, slot: int) -> str:
+        """The weight whose elements an input holds, perhaps after moves; empty if it holds others."""
+        name = site.node.input[slot] if site.has(slot) else ""
+        while name and not self.is_weight(name):
+            node = self.maker(name)
+            name = node.input[0] if node is not None and traits_of(node).moves else ""
+        return name
+
+    def _is_for_all(self, site: Site, encoding: Encoding) -> bool:
+        """Whether one scale and one zero point are those of all elements, wherever they are moved."""
+        shapes = (self.facts.shapes.get(site.node.input[slot], (0, 0)) for slot in encoding.slots if site.has(slot))
+        return all(math.prod(shape) == 1 for shape in shapes)
 
     def has_whole_use(self, name: str) -> bool:
         """Whether a node (or an output, or a subgraph) uses a weight without having asked for its labels."""
@@ -166,6 +181,8 @@ class TraceResult(GraphIndex, LabelState):
             return np.zeros((), bool)
 
     def _stored(self, site: Site, slot: int) -> np.ndarray | None:
+        if slot in site.encodings and (weight := self._held(site, slot)):
+            return self.stored_value(weight)
         return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
 
     def layered(self, classes: Classes) -> frozenset[tuple[str, int]]:

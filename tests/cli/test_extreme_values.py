@@ -33,6 +33,8 @@ NUMBERS = (
 )
 # What stands in front of a number.
 NAMES = {"--sizes": "batch=", "--shape": "x=", "--ratio-for": "*="}
+# A short training; what stands behind it counts.
+TRAINED = ("--steps", "2", "--rate", "1e-3")
 # What an option needs to have an effect.
 NEEDS = {
     "--threads": ("--time",),
@@ -82,6 +84,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
         "sensitivity": [model, "--data", data, "--ratios", "0.5", "--jobs", "1", "--no-cache"],
         "diff": [model, model],
         "bench": [model, "--seconds", "0", "--runs", "1", "--threads", "1"],
+        "shrink": [model, "-o", str(folder / "k.onnx"), "--force", "--data", data],
+        "sparsify": [model, "-o", str(folder / "z.onnx"), "--force", "--data", data, "--no-time"],
+        "train": [model, "-o", str(folder / "t.onnx"), "--force", "--data", data, "--teacher", model, *TRAINED],
     }
 
 

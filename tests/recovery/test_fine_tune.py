@@ -424,6 +424,7 @@ def test_masks_that_fit_nothing(small: Model, original: Model) -> None:
         ({"augment": ("spin",)}, "no augmentation"),
         ({"loss": "l3"}, "no loss"),
         ({"rate": -1.0}, "learning rate"),
+        ({"temperature": 0.0}, "a temperature must be from 0.01 to 1000"),
         ({"average": 1.0}, "running mean"),
         ({"batch": 0}, "at least 1"),
     ],

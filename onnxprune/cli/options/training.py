@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxprune.cli.options.execution import MOST_THREADS
 from onnxprune.cli.options.group import TRAINING, Option, group, titled
 from onnxprune.cli.types import Pair, Words
-from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES
+from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES, TEMPERATURES
 
 if TYPE_CHECKING:
     from onnxprune.recovery import TrainingOptions
+
+# Steps that take months; samples that no memory holds as one batch; runs for one step.
+MOST_STEPS, LARGEST_BATCH, MOST_RUNS = 100_000_000, 1 << 20, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ _AUGMENT = click.option(
 _BATCH = click.option(
     "--batch",
     metavar="N",
-    type=click.IntRange(1),
+    type=click.IntRange(1, LARGEST_BATCH),
     default=64,
     show_default=True,
     help="Samples whose gradients make a step.",
@@ -65,14 +69,19 @@ _BATCH = click.option(
 _TEMPERATURE = click.option(
     "--temperature",
     metavar="T",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(*TEMPERATURES),
     default=None,
     help="Take outputs for logits, and learn the probabilities at this temperature; by default outputs as they are.",
 )
 
 _ALL: tuple[Option, ...] = (
     click.option(
-        "--steps", "training_steps", metavar="N", type=click.IntRange(1), required=True, help="Changes of the weights."
+        "--steps",
+        "training_steps",
+        metavar="N",
+        type=click.IntRange(1, MOST_STEPS),
+        required=True,
+        help="Changes of the weights.",
     ),
     click.option(
         "--loss",
@@ -93,7 +102,7 @@ _ALL: tuple[Option, ...] = (
     click.option(
         "--warm-up",
         metavar="N",
-        type=click.IntRange(0),
+        type=click.IntRange(0, MOST_STEPS),
         default=None,
         help="Steps over which the rate rises from zero; a twentieth of all by default.",
     ),
@@ -101,7 +110,7 @@ _ALL: tuple[Option, ...] = (
     click.option(
         "--accumulate",
         metavar="N",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST_RUNS),
         default=None,
         help="Runs whose gradients are averaged for a step; as many as make up --batch by default.",
     ),
@@ -157,7 +166,12 @@ _ALL: tuple[Option, ...] = (
     ),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of samples."),
     click.option(
-        "--threads", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Threads; 0 is all cores."
+        "--threads",
+        metavar="N",
+        type=click.IntRange(0, MOST_THREADS),
+        default=0,
+        show_default=True,
+        help="Threads; 0 is all cores.",
     ),
 )
 _AFTER: tuple[Option, ...] = (
@@ -165,7 +179,7 @@ _AFTER: tuple[Option, ...] = (
         "--train",
         "training_steps",
         metavar="N",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MOST_STEPS),
         default=None,
         help="After the repair, make so many gradient steps towards the original's outputs on --data.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from tests.graphs.net import Net
+from onnxprune import api
+from tests.graphs import two_judges
+from tests.graphs.net import INT64, Net, array_of, group_of, prune
 from tests.graphs.sandwich import Case, check_case, parameters
 
 IMAGE = (2, 8, 5, 4)
@@ -292,3 +295,42 @@ CASES = [
 @pytest.mark.parametrize(("case", "version"), parameters(CASES))
 def test_quantised(case: Case, version: int) -> None:
     check_case(case, version)
+
+
+def looked_up(net: Net, table: str) -> str:
+    return str(net.add("Gather", table, net.input(["batch"], "ids", INT64)))
+
+
+def turned(net: Net, table: str) -> str:
+    """Twice, as tools for quantisation leave it."""
+    return str(net.add("Transpose", net.add("Transpose", table, perm=[1, 0]), perm=[1, 0]))
+
+
+def cut_out(net: Net, table: str) -> str:
+    return str(net.add("Slice", table, net.ints(1), net.ints(6), net.ints(0)))
+
+
+@pytest.mark.parametrize("move", [looked_up, turned, cut_out])
+def test_zero_is_the_zero_point_behind_moves(move: Callable[[Net, str], str]) -> None:
+    """Tools for quantisation put the dequantisation behind what only moves the stored numbers."""
+    net = Net(17)
+    stored = net.rng.integers(0, 256, (7, 8)).astype(np.uint8)
+    table, scale, zero = (
+        net.const(stored, "table"),
+        net.const(np.float32(0.01), "scale"),
+        net.const(np.uint8(138), "zero"),
+    )
+    x = net.add("DequantizeLinear", move(net, table), scale, zero)
+    net.output(net.add("MatMul", x, net.weight(8, 3)), ["rows", 3])
+    proto = net.proto()
+    outcome = prune(proto)
+    assert outcome.verdict is not None and outcome.verdict.ok and not outcome.rolled_back
+    group = group_of(outcome.groups, "table", 1)
+    assert group is not None
+    step = next(s for s in outcome.plan.steps if s.group == group.name)
+    assert step.exact and len(step.remove) == 4
+    zeroed = array_of(api.apply(proto, outcome.plan, zero=True), "table")
+    assert (zeroed[:, list(step.remove)] == 138).all()
+    assert two_judges.check(proto, outcome.plan)
+    value = outcome.groups.tracing.weight_value("table")
+    np.testing.assert_allclose(value, (stored.astype(np.float32) - 138) * np.float32(0.01))
