@@ -18,6 +18,7 @@ from onnxprune.model import Model, control_flow
 from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, constant_value, first_output
 from onnxprune.model.shapes.constant_fold import fill_value
 from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.tensors import is_external
 from onnxprune.tracing.computed_weights import Computed, evaluate, find_computed
 
 logger = logging.getLogger(__name__)
@@ -137,9 +138,12 @@ class GraphIndex:
         value = self.facts.values.get(tensor)
         if self.is_overridable(tensor) or self.facts.dtypes.get(tensor) not in WEIGHT_TYPES:
             return None
-        if value is None:
+        if value is None and tensor in self.given:
+            stored = self.model.initializers.get(tensor)
             is_small = math.prod(self.facts.shapes.get(tensor, ())) <= LARGEST_UNSHARED
-            value = self.stored_value(tensor) if tensor in self.given and is_small else None
+            # What lies in another file is a weight, and is not read to look for a constant.
+            is_far = stored is not None and is_external(stored)
+            value = self.stored_value(tensor) if is_small and not is_far else None
         return float(value.flat[0]) if value is not None and value.size and _are_equal(value) else None
 
     def is_zero(self, tensor: str) -> bool:
