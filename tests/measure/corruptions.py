@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -25,7 +24,7 @@ from onnx import numpy_helper
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import OnnxPruneError
-from onnxprune.model import Model, load
+from onnxprune.model import Model, load, to_proto
 from onnxprune.proof import layerwise, prove
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.rewriting import Removal
@@ -60,7 +59,7 @@ def shared_models(globs: list[str], largest: float) -> Iterator[tuple[str, Model
 def spoiled(outcome: api.Outcome, kind: str, rng: np.random.Generator) -> Model | None:
     """The smaller model with one weight that is wrong; None where none of this kind can be."""
     proto = onnx.ModelProto()
-    proto.CopyFrom(outcome.model.proto)
+    proto.CopyFrom(to_proto(outcome.model))  # with what lies in other files
     masks = Removal(outcome.groups, outcome.plan.removed(outcome.groups)).masks()
     before = {t.name: tuple(t.dims) for t in outcome.groups.tracing.model.proto.graph.initializer}
     floats = [t for t in proto.graph.initializer if numpy_helper.to_array(t).dtype.kind == "f" and 0 not in t.dims]
@@ -86,7 +85,7 @@ def spoiled(outcome: api.Outcome, kind: str, rng: np.random.Generator) -> Model 
                 continue
             value = np.ascontiguousarray(turned)
         tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-        return replace(outcome.model, proto=proto)
+        return load(proto)
     return None
 
 
