@@ -43,10 +43,7 @@ class ApplyArgs:
         if self.zero and self.data.source is not None:
             raise UsageError("--zero leaves nothing to re-fit with --data", hint="leave one of them out")
         paths.check_one_pipe(self.model, self.plan)
-        if self.output == paths.PIPE and self.as_json:
-            raise UsageError(
-                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-            )
+        paths.check_one_result(self.output, as_json=self.as_json)
         paths.check_target(self.output, inputs=[self.model, self.plan], force=self.force)
 
 

@@ -68,6 +68,12 @@ def _refuse_terminal_input() -> None:
         raise UsageError("standard input is a terminal", hint="name a file, or pipe one in")
 
 
+def check_one_result(output: str | None, *, as_json: bool) -> None:
+    """Refuse to write a model and a report to standard output."""
+    if output == PIPE and as_json:
+        raise UsageError("the model and the JSON cannot both go to standard output", hint="write the model to a file")
+
+
 def check_one_pipe(*sources: str) -> None:
     """Refuse to read two things from standard input."""
     if sources.count(PIPE) > 1:

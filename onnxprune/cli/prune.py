@@ -19,7 +19,7 @@ from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning_after
 from onnxprune.cli.output import Console
-from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
@@ -33,11 +33,9 @@ REPAIR = "least-squares"
 
 
 @dataclass(frozen=True)
-class PruneArgs:
+class PruneArgs(shared.Results):
     """What `prune` is asked for: the model, what is removed and how it is judged, and where the results go."""
 
-    model: str
-    output: str | None
     options: Options
     sizes: Sizes
     verify: bool
@@ -50,32 +48,12 @@ class PruneArgs:
     wanted: SearchRequest | None
     cache: Cache
     workers: Any
-    plan_out: str | None
-    dry_run: bool
-    force: bool
-    as_json: bool
-
-    @property
-    def written(self) -> str | None:
-        """Where the model goes; None in a dry run."""
-        return None if self.dry_run else self.output
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        if self.output is None and not self.dry_run:
-            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
-        if self.output == paths.PIPE and self.as_json:
-            raise UsageError(
-                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-            )
-        if self.plan_out == paths.PIPE:
-            raise UsageError("--plan-out needs a file", hint="`onnxprune plan` writes to standard output")
-        if not self.dry_run:
-            for target in (self.output, self.plan_out):
-                if target is not None:
-                    paths.check_target(target, inputs=[self.model], force=self.force)
-            if self.wanted is not None:
-                self.wanted.check(self.model, force=self.force)
+        self.check_results("small.onnx", plan_hint="`onnxprune plan` writes to standard output")
+        if not self.dry_run and self.wanted is not None:
+            self.wanted.check(self.model, force=self.force)
         rows = paths.row_map(self.output) if self.options.rows and self.output is not None else None
         paths.check_distinct(self.output, self.plan_out, self.wanted.picture if self.wanted else None, rows)
         if rows is not None and self.written is not None:

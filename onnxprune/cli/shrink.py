@@ -23,43 +23,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ShrinkArgs:
+class ShrinkArgs(shared.Results):
     """What `shrink` is asked for."""
 
-    model: str
-    output: str | None
     tolerance: float
     input_range: tuple[tuple[str, tuple[float, float]], ...]
     sizes: Sizes
     verify: bool
     data: Data
-    plan_out: str | None
-    dry_run: bool
-    force: bool
-    as_json: bool
-
-    @property
-    def written(self) -> str | None:
-        """Where the model goes; None in a dry run."""
-        return None if self.dry_run else self.output
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        if self.output is None and not self.dry_run:
-            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
-        if self.output == paths.PIPE and self.as_json:
-            raise UsageError(
-                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-            )
-        if self.plan_out == paths.PIPE:
-            raise UsageError("--plan-out needs a file", hint="write the model or the JSON to standard output instead")
+        self.check_results("small.onnx", plan_hint="write the model or the JSON to standard output instead")
         names = [name for name, _ in self.input_range]
         if len(set(names)) < len(names):
             raise UsageError("an input has two ranges", hint="give one --input-range for each input")
-        if not self.dry_run:
-            for target in (self.output, self.plan_out):
-                if target is not None:
-                    paths.check_target(target, inputs=[self.model], force=self.force)
         paths.check_distinct(self.output, self.plan_out)
 
 

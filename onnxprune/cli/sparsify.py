@@ -16,7 +16,6 @@ from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.sparsity import zeros
 from onnxprune.cli.output import Console
-from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -25,11 +24,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SparsifyArgs:
+class SparsifyArgs(shared.Results):
     """What `sparsify` is asked for."""
 
-    model: str
-    output: str | None
     options: SparsifyOptions
     sizes: Sizes
     verify: bool
@@ -37,30 +34,10 @@ class SparsifyArgs:
     place: Where
     data: Data
     accept_damage: bool
-    plan_out: str | None
-    dry_run: bool
-    force: bool
-    as_json: bool
-
-    @property
-    def written(self) -> str | None:
-        """Where the model goes; None in a dry run."""
-        return None if self.dry_run else self.output
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        if self.output is None and not self.dry_run:
-            raise UsageError("no output: -o FILE is missing", hint="add -o sparse.onnx, or --dry-run to only look")
-        if self.output == paths.PIPE and self.as_json:
-            raise UsageError(
-                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-            )
-        if self.plan_out == paths.PIPE:
-            raise UsageError("--plan-out needs a file")
-        if not self.dry_run:
-            for target in (self.output, self.plan_out):
-                if target is not None:
-                    paths.check_target(target, inputs=[self.model], force=self.force)
+        self.check_results("sparse.onnx")
         paths.check_distinct(self.output, self.plan_out)
 
 

@@ -50,10 +50,7 @@ class TrainArgs:
             raise UsageError("no data: --data SOURCE is missing", hint="add --data FILE, inputs of the model")
         paths.check_one_pipe(self.model, self.teacher or "")
         inputs = [self.model, *([self.teacher] if self.teacher else [])]
-        if self.output == paths.PIPE and self.as_json:
-            raise UsageError(
-                "the model and the JSON cannot both go to standard output", hint="write the model to a file"
-            )
+        paths.check_one_result(self.output, as_json=self.as_json)
         paths.check_target(self.output, inputs=inputs, force=self.force)
         if self.checkpoint is None:
             if self.resume:

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from onnxprune.cli import paths
 from onnxprune.cli.options.group import DATA, Command, titled
 from onnxprune.cli.output import Console
+from onnxprune.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a command that changes a model writes, and how: a part of its request."""
+
+    model: str
+    output: str | None
+    plan_out: str | None
+    dry_run: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def written(self) -> str | None:
+        """Where the model goes; None in a dry run."""
+        return None if self.dry_run else self.output
+
+    def check_results(self, example: str, *, plan_hint: str = "") -> None:
+        """Refuse, before any work, results that cannot be written.
+
+        Args:
+            example: the name of an output, for the hint where none is given.
+            plan_hint: what to do where the plan is to go to standard output.
+        """
+        if self.output is None and not self.dry_run:
+            raise UsageError("no output: -o FILE is missing", hint=f"add -o {example}, or --dry-run to only look")
+        paths.check_one_result(self.output, as_json=self.as_json)
+        if self.plan_out == paths.PIPE:
+            raise UsageError("--plan-out needs a file", hint=plan_hint)
+        if not self.dry_run:
+            for target in (self.output, self.plan_out):
+                if target is not None:
+                    paths.check_target(target, inputs=[self.model], force=self.force)
 
 
 def conversation(function: Command) -> Command:

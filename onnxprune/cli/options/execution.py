@@ -40,6 +40,15 @@ class Where:
         return Place(Setting(self.provider, self.threads), sizes=sizes)
 
 
+threads = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(0, MOST_THREADS),
+    default=0,
+    show_default=True,
+    help="Threads; 0 is all cores.",
+)
+
 # Where a model runs while it is timed; the command gets `place`.
 place = group(
     "place",
@@ -53,14 +62,7 @@ place = group(
             show_default=True,
             help="Execution provider of ONNX Runtime that times are measured on.",
         ),
-        click.option(
-            "--threads",
-            metavar="N",
-            type=click.IntRange(0, MOST_THREADS),
-            default=0,
-            show_default=True,
-            help="Threads; 0 is all cores.",
-        ),
+        threads,
     ),
 )
 

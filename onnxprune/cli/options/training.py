@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.execution import MOST_THREADS
+from onnxprune.cli.options.execution import threads
 from onnxprune.cli.options.group import TRAINING, Option, group, titled
 from onnxprune.cli.types import Pair, Words
 from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES, TEMPERATURES
@@ -165,14 +165,7 @@ _ALL: tuple[Option, ...] = (
         help="End after so many of 25 judgements in a row without a better one; 0 never.",
     ),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of samples."),
-    click.option(
-        "--threads",
-        metavar="N",
-        type=click.IntRange(0, MOST_THREADS),
-        default=0,
-        show_default=True,
-        help="Threads; 0 is all cores.",
-    ),
+    threads,
 )
 _AFTER: tuple[Option, ...] = (
     click.option(
