@@ -16,7 +16,7 @@ from onnxprune.model.graph import WEIGHT_TYPES, first_output
 from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import infer
-from onnxprune.tracing import Site, Tracer, TraceResult, batch_size
+from onnxprune.tracing import NodeView, Tracer, TraceResult, batch_size
 from onnxprune.tracing.labels import Axes, Constraints
 from onnxprune.tracing.rules.registry import Contraction
 from onnxprune.typing import Array, Shape
@@ -88,34 +88,34 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
 
     batch = batch_size(tracing)
     layers = []
-    for site, work in contractions(tracing):
-        names = site.node.input
-        labels = {s: tracing.axes.get(tracing.key(site.node, s)) for s in range(len(names)) if site.has(s)}
+    for view, work in contractions(tracing):
+        names = view.node.input
+        labels = {s: tracing.axes.get(tracing.key(view.node, s)) for s in range(len(names)) if view.has(s)}
         inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.facts.shapes}
-        made = first_output(site.node)
+        made = first_output(view.node)
         output = shape(made, tracing.axes[made])
         macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in work)
-        scales = {s for encoding in site.encodings.values() for s in encoding.slots}
-        weights = [s for s in inputs if labels[s] is not None and site.constant[s] and s not in scales]
+        scales = {s for encoding in view.encodings.values() for s in encoding.slots}
+        weights = [s for s in inputs if labels[s] is not None and view.constant[s] and s not in scales]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)
         name, sizes = ("", output) if main is None else (names[main], inputs[main])
-        layers.append(LayerCost(site.name, site.node.op_type, name, sizes, params, macs // batch))
+        layers.append(LayerCost(view.name, view.node.op_type, name, sizes, params, macs // batch))
     filled = {tracing.weights[k]: x for k, x in tracing.weights_axes() if tracing.is_filled(tracing.weights[k])}
     params = _stored(model) + sum(math.prod(shape(name, axes)) for name, axes in filled.items())
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))
 
 
-def contractions(tracing: TraceResult) -> Iterator[tuple[Site, Sequence[Contraction]]]:
+def contractions(tracing: TraceResult) -> Iterator[tuple[NodeView, Sequence[Contraction]]]:
     """Every contraction with its products; with none where it does not run at the numbers for symbolic dims.
 
     Of an If, the branches count that the given data take. Where there are none, one branch runs if the condition
     depends on these numbers; where it depends on what is fed, both count.
     """
     idle = idle_nodes(tracing)
-    for site, rule in tracing.sites:
+    for view, rule in tracing.views:
         if rule is not None and rule.work is not None:
-            yield site, () if first_output(site.node) in idle else rule.work(site)
+            yield view, () if first_output(view.node) in idle else rule.work(view)
 
 
 def idle_nodes(tracing: TraceResult) -> frozenset[str]:
@@ -138,7 +138,7 @@ class Branches:
 
 def branches_taken(tracing: TraceResult) -> list[Branches]:
     """The branches that the given data take, of every If with layers in one of them."""
-    layers = {first_output(site.node) for site, rule in tracing.sites if rule is not None and rule.work is not None}
+    layers = {first_output(view.node) for view, rule in tracing.views if rule is not None and rule.work is not None}
     found = []
     for node in tracing.model.proto.graph.node:
         if not is_flat(node) or node.output[0] not in tracing.fed:

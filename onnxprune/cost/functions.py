@@ -203,8 +203,8 @@ def macs(widths: AxisLengths) -> Sum:
     tracing = widths.groups.tracing
     share = 1 / batch_size(tracing)
     terms = []
-    for site, products in contractions(tracing):
-        names = {None: first_output(site.node)} | {s: tracing.key(site.node, s) for s in range(len(site.node.input))}
+    for view, products in contractions(tracing):
+        names = {None: first_output(view.node)} | {s: tracing.key(view.node, s) for s in range(len(view.node.input))}
         terms += [(share, [widths.axes(names[slot])[axis] for slot, axis in product]) for product in products]
     return Sum(Terms.of(widths, terms))
 

@@ -29,9 +29,9 @@ def bn_scale(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> 
 
 def _scales(evidence: Evidence) -> Iterator[Member]:
     tracing = evidence.groups.tracing
-    for site, rule in tracing.sites:
-        if rule is not None and site.node.op_type == "BatchNormalization" and site.is_weight(1):
-            labels, value = site.labels(1)[0], tracing.weight_value(site.node.input[1])
+    for view, rule in tracing.views:
+        if rule is not None and view.node.op_type == "BatchNormalization" and view.is_weight(1):
+            labels, value = view.labels(1)[0], tracing.weight_value(view.node.input[1])
             if value is not None and evidence.weights.in_groups(labels):
                 yield by_class(evidence.weights.classes(labels), np.abs(value.astype(np.float64)))
 

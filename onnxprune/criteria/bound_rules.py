@@ -189,17 +189,17 @@ class BoundedNode:
     def _apart(self, ends: Mapping[int, Bounds], slot: int) -> None:
         """Any operator, at the positions of an axis that it keeps apart: those that could be removed one by one."""
         groups, own = self.walk.groups, ends[slot]
-        site, rule = groups.tracing.by_output.get(self.node.output[0], (None, None))
-        inputs, outputs = ((), ()) if site is None else site.letters
-        if site is None or rule is None or not outputs or slot >= len(inputs) or inputs[slot] is None:
+        view, rule = groups.tracing.by_output.get(self.node.output[0], (None, None))
+        inputs, outputs = ((), ()) if view is None else view.letters
+        if view is None or rule is None or not outputs or slot >= len(inputs) or inputs[slot] is None:
             return
         entering, leaving = list(inputs[slot] or ()), list(outputs[0])
-        summed = {reading.axis for reading in site.readings if reading.slot == slot}
+        summed = {reading.axis for reading in view.readings if reading.slot == slot}
         low = self._full(slot, np.where(own.known, own.low, 0).astype(own.low.dtype))
         found = self.run({s: low if s == slot else self._full(s, b.low) for s, b in ends.items()})[0]
         is_known = np.zeros((1,) * found.ndim, bool)
         for axis, letter in enumerate(entering):
-            labels = site.labels(slot)[axis]
+            labels = view.labels(slot)[axis]
             if axis in summed or leaving.count(letter) != 1 or labels.ndim > 1 or not (labels >= 0).all():
                 continue
             free = groups.group_of[groups.classes.of[labels]] >= 0

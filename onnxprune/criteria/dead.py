@@ -144,7 +144,7 @@ class Judged:
     def _at(self, number: int, place: Summation) -> Mapping[str, set[int]]:
         """Cause -> the classes that it holds of at a place."""
         own = self.bounds.get(place.tensor)
-        shape = place.site.shape(place.reading.slot)
+        shape = place.view.shape(place.reading.slot)
         if place.reading.mixed:
             known = set() if own is None else self._where(place.ids, shape, own.known)
             self._stay(known, f"constant, but {place.name} depends on how many positions there are")
@@ -167,7 +167,7 @@ class Judged:
         """The classes that a layer multiplies with zeros."""
         if place.layer is None:
             return set()
-        value = self.groups.tracing.stored_value(place.site.node.input[place.layer.weight])
+        value = self.groups.tracing.stored_value(place.view.node.input[place.layer.weight])
         if value is None:
             return set()
         matrix, entries = np.abs(place.layer.matrix(value)) > self.tolerance, self.entries_at(number)
@@ -178,9 +178,9 @@ class Judged:
     def _outputs(self, place: Summation, count: int) -> Array:
         """int64[groups, O]: the class of every output of a layer; -1 for none."""
         assert place.layer is not None
-        name = place.site.node.output[0]
+        name = place.view.node.output[0]
         axes, shape = self.groups.tracing.axes[name], self.groups.facts.shapes[name]
-        input_shape = place.site.shape(place.reading.slot)
+        input_shape = place.view.shape(place.reading.slot)
         spot = place.layer.places(np.broadcast_to(0.0, input_shape), 1, np.random.default_rng(0))
         found = np.full((), -1, np.int64)
         for axis, labels in enumerate(axes):
@@ -191,8 +191,8 @@ class Judged:
         """bool: the elements that add nothing to the sum."""
         zero = place.reading.zero
         at: Array = np.zeros(())
-        if zero is not None and place.site.has(zero):
-            bounds = self.bounds.get(place.site.node.input[zero])
+        if zero is not None and place.view.has(zero):
+            bounds = self.bounds.get(place.view.node.input[zero])
             if bounds is None or not bounds.is_constant or bounds.low.size != 1:
                 return np.zeros_like(own.known)
             at = bounds.low.reshape(())
@@ -213,7 +213,7 @@ class Judged:
         drawn = tuple(layer.drawn)
         same = own.low.min(axis=drawn, keepdims=True) == own.low.max(axis=drawn, keepdims=True)
         known = own.known.all(axis=drawn, keepdims=True) & same
-        shape = place.site.shape(place.reading.slot)
+        shape = place.view.shape(place.reading.slot)
         uniform = ids & self._where(place.ids, shape, known)
         self._stay(ids - uniform, f"constant, but not the same at all positions that {place.name} reads")
         if not uniform:
@@ -260,7 +260,7 @@ class Judged:
         if number not in self.entries:
             place = self.places[number]
             assert place.layer is not None
-            shape = place.site.shape(place.reading.slot)
+            shape = place.view.shape(place.reading.slot)
             spread = np.broadcast_to(place.ids, shape)
             names, numbers = np.unique(spread, return_inverse=True)
             layer = place.layer
@@ -306,7 +306,7 @@ def _add_multiples(judged: Judged, known: Mapping[str, Multiples]) -> None:
         classes = [c for c in place.classes.tolist() if number in judged.open.get(c, ())]
         found = None
         if place.layer is not None and place.folds and place.tensor in known:
-            found = rows(place.layer, known[place.tensor], place.site.shape(place.reading.slot))
+            found = rows(place.layer, known[place.tensor], place.view.shape(place.reading.slot))
         if found is None:
             bad.update(classes)
             continue

@@ -24,7 +24,7 @@ from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.traits import Traits, traits_of
 from onnxprune.runtime import NodeRunner, in_single
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array
 
 # Elements that are told apart one by one, of a tensor whose elements change places, and positions that are compared.
@@ -66,10 +66,10 @@ def multiples_of(groups: Groups, tolerance: float) -> Mapping[str, Multiples]:
         tolerance: largest difference of two coefficients that count as equal, relative to the largest.
     """
     walk = _Walk(groups, tolerance)
-    for site, rule in groups.tracing.sites:
+    for view, rule in groups.tracing.views:
         if rule is not None:
             try:
-                walk.node(site)
+                walk.node(view)
             except (OnnxPruneError, ValueError, TypeError):  # then nothing is known of its outputs
                 continue
     return walk.known
@@ -127,39 +127,39 @@ class _Walk:
         seen = tracing.facts.seen.get(name)
         return seen if tracing.facts.dtypes.get(name) not in WEIGHT_TYPES else None
 
-    def node(self, site: Site) -> None:
+    def node(self, view: NodeView) -> None:
         """Note what is known of a node's outputs."""
-        node, traits = site.node, traits_of(site.node)
+        node, traits = view.node, traits_of(view.node)
         if any(name and name not in self.groups.facts.shapes for name in (*node.input, *node.output)):
             return
         values = {s: self.constant(name) for s, name in enumerate(node.input) if name}
         moving = [s for s, value in values.items() if value is None]
         given = {s: value for s, value in values.items() if value is not None}
-        layer = linear_layer(site)
-        if not moving or traits.draws or site.attrs.get("training_mode"):
+        layer = linear_layer(view)
+        if not moving or traits.draws or view.attrs.get("training_mode"):
             return
         if layer is not None:
-            self._contracted(site, layer)
+            self._contracted(view, layer)
         elif traits.same and moving == [0]:
             self.known[node.output[0]] = self.of(node.input[0])
         elif traits.moves and moving == [0]:
-            self._moved(site, given)
+            self._moved(view, given)
         elif traits.joins:
-            self._joined(site, moving)
+            self._joined(view, moving)
         elif traits.elementwise or (traits.affine and moving == [0]):
-            self._pointwise(site, traits, moving, given)
+            self._pointwise(view, traits, moving, given)
         elif moving == [0] and not any(v.dtype.kind == "f" and v.size > 1 for v in given.values()):
-            self._along_letters(site, passes=traits.homogeneous or traits.linear)
+            self._along_letters(view, passes=traits.homogeneous or traits.linear)
 
-    def _contracted(self, site: Site, layer: LinearLayer) -> None:
+    def _contracted(self, view: NodeView, layer: LinearLayer) -> None:
         """Outputs with proportional weights and biases."""
-        name, shape = site.node.input[layer.weight], site.shape(layer.weight)
+        name, shape = view.node.input[layer.weight], view.shape(layer.weight)
         value = self.constant(name)
-        found = rows(layer, self.of(layer.input), site.shape(1 - layer.weight))
+        found = rows(layer, self.of(layer.input), view.shape(1 - layer.weight))
         if value is None or found is None:
             return
         matrix = layer.matrix(value).astype(np.float64) * layer.scale
-        bias = self._bias(site, layer, matrix.shape[0] * matrix.shape[2])
+        bias = self._bias(view, layer, matrix.shape[0] * matrix.shape[2])
         if bias is None or matrix.shape[0] * matrix.shape[2] > MOST:
             return
         bias = bias.reshape(matrix.shape[0], -1)
@@ -179,54 +179,54 @@ class _Walk:
             ids[members], scale[members] = (names + first).reshape(len(members), -1), factor.reshape(len(members), -1)
             first += len(vectors)
         made = (layer.laid_out(values, shape) for values in (ids, scale))
-        self.known[site.node.output[0]] = Multiples(*made)
+        self.known[view.node.output[0]] = Multiples(*made)
 
-    def _bias(self, site: Site, layer: LinearLayer, outputs: int) -> Array | None:
-        if not site.has(2):
+    def _bias(self, view: NodeView, layer: LinearLayer, outputs: int) -> Array | None:
+        if not view.has(2):
             return np.zeros(outputs)
-        value = self.constant(site.node.input[2])
+        value = self.constant(view.node.input[2])
         if value is None or layer.bias is None or value.size not in (1, outputs):
             return None
         return np.broadcast_to(value.astype(np.float64).reshape(-1), (outputs,))
 
-    def _moved(self, site: Site, given: Mapping[int, Array]) -> None:
+    def _moved(self, view: NodeView, given: Mapping[int, Array]) -> None:
         """What is laid out in another order: every element is told apart."""
-        known, shape = self.of(site.node.input[0]), site.shape(0)
+        known, shape = self.of(view.node.input[0]), view.shape(0)
         if known.ids.size == 1 or np.prod(shape, dtype=float) > LARGEST:
             return
         full = known.spread(shape, range(len(shape)))
         names = np.unique(full.ids, return_inverse=True)[1].reshape(full.ids.shape)
-        run = NodeRunner(self.groups.tracing.model, site.node)
+        run = NodeRunner(self.groups.tracing.model, view.node)
         ids = run({**given, 0: names.astype(np.float32)})  # below 2^24, which single precision holds exactly
         scale = run({**given, 0: full.scale.astype(np.float32)})
-        for index, name in enumerate(site.node.output):
+        for index, name in enumerate(view.node.output):
             if name:
                 self.known[name] = _thinned(ids[index].astype(np.int64), scale[index].astype(np.float64))
 
-    def _joined(self, site: Site, moving: Sequence[int]) -> None:
+    def _joined(self, view: NodeView, moving: Sequence[int]) -> None:
         """Tensors one behind the other: what is known of each."""
-        rank = len(site.out_shape())
-        axis = int(site.attrs.get("axis", 1)) % rank
-        known = {s: self.of(site.node.input[s]) for s in moving}
+        rank = len(view.out_shape())
+        axis = int(view.attrs.get("axis", 1)) % rank
+        known = {s: self.of(view.node.input[s]) for s in moving}
         if all(m.ids.size == 1 for m in known.values()):
             return
-        slots = [s for s in range(len(site.node.input)) if site.has(s)]
-        full = [known.get(s, Multiples.unknown(rank)).spread(site.shape(s), [axis]) for s in slots]
+        slots = [s for s in range(len(view.node.input)) if view.has(s)]
+        full = [known.get(s, Multiples.unknown(rank)).spread(view.shape(s), [axis]) for s in slots]
         wide = [int(n) for n in np.max([m.ids.shape for m in full], axis=0)]
         axes = [a for a in range(rank) if wide[a] > 1]
-        full = [m.spread(site.shape(s), axes) for m, s in zip(full, slots, strict=True)]
+        full = [m.spread(view.shape(s), axes) for m, s in zip(full, slots, strict=True)]
         starts = np.cumsum([0, *(int(m.ids.max()) + 1 for m in full)])
         ids = np.concatenate([m.ids + start for m, start in zip(full, starts, strict=False)], axis)
-        self.known[site.node.output[0]] = Multiples(ids, np.concatenate([m.scale for m in full], axis))
+        self.known[view.node.output[0]] = Multiples(ids, np.concatenate([m.scale for m in full], axis))
 
-    def _pointwise(self, site: Site, traits: Traits, moving: Sequence[int], given: Mapping[int, Array]) -> None:
+    def _pointwise(self, view: NodeView, traits: Traits, moving: Sequence[int], given: Mapping[int, Array]) -> None:
         """Position by position: combinations of F and 1, or anything of equal inputs."""
-        out = site.out_shape()
+        out = view.out_shape()
         rank, per_channel = len(out), not traits.elementwise
-        if "axis" in site.attrs and traits.elementwise:  # broadcasting of old
+        if "axis" in view.attrs and traits.elementwise:  # broadcasting of old
             return
-        sizes = {s: (1,) * (rank - len(site.shape(s))) + tuple(site.shape(s)) for s in moving}
-        known = {s: _raised(self.of(site.node.input[s]), rank) for s in moving}
+        sizes = {s: (1,) * (rank - len(view.shape(s))) + tuple(view.shape(s)) for s in moving}
+        known = {s: _raised(self.of(view.node.input[s]), rank) for s in moving}
         fixed = {
             s: value if per_channel else value.reshape((1,) * (rank - value.ndim) + value.shape)
             for s, value in given.items()
@@ -240,25 +240,25 @@ class _Walk:
         axes = [a for a in range(rank) if wide[a] > 1]
         full = {s: m.spread(sizes[s], axes) for s, m in known.items()}
         if len(moving) == 1 and traits.homogeneous and not given:
-            self.known[site.node.output[0]] = full[moving[0]]
+            self.known[view.node.output[0]] = full[moving[0]]
             return
         keys = np.stack([np.broadcast_to(full[s].ids, wide).reshape(-1) for s in moving], axis=1)
         scales = [np.broadcast_to(full[s].scale, wide).reshape(-1) for s in moving]
         is_affine = traits.linear or (len(moving) == 1 and moving[0] in traits.affine)
         if is_affine:
-            slopes, rest = self._coefficients(site, moving, fixed, wide)
+            slopes, rest = self._coefficients(view, moving, fixed, wide)
             vectors = np.stack([*(a * b for a, b in zip(slopes, scales, strict=True)), rest], axis=1)
         else:
             numbers = [np.broadcast_to(v.astype(np.float64), wide).reshape(-1) for v in map(_thin, fixed.values())]
             vectors = np.stack([*scales, *numbers], axis=1)
         ids, scale = clusters(keys, vectors, self.tolerance, up_to_factor=is_affine)
-        self.known[site.node.output[0]] = Multiples(ids.reshape(wide), scale.reshape(wide))
+        self.known[view.node.output[0]] = Multiples(ids.reshape(wide), scale.reshape(wide))
 
     def _coefficients(
-        self, site: Site, moving: Sequence[int], fixed: Mapping[int, Array], wide: Sequence[int]
+        self, view: NodeView, moving: Sequence[int], fixed: Mapping[int, Array], wide: Sequence[int]
     ) -> tuple[list[Array], Array]:
         """What an affine operator multiplies each of its inputs with, and what it adds, position by position."""
-        run = NodeRunner(self.groups.tracing.model, site.node)
+        run = NodeRunner(self.groups.tracing.model, view.node)
         numbers = {s: v.astype(np.float64) if v.dtype.kind == "f" else v for s, v in fixed.items()}
 
         def at(one: int | None) -> Array:
@@ -268,19 +268,19 @@ class _Walk:
         rest = at(None)
         return [at(slot) - rest for slot in moving], rest
 
-    def _along_letters(self, site: Site, *, passes: bool) -> None:
+    def _along_letters(self, view: NodeView, *, passes: bool) -> None:
         """Axes that go through as they are; along all others nothing must be known.
 
         Args:
-            site: the node.
+            view: the node.
             passes: whether positive factors go through too.
         """
-        known, (inputs, outputs) = self.of(site.node.input[0]), site.letters
+        known, (inputs, outputs) = self.of(view.node.input[0]), view.letters
         if known.ids.size == 1 or not inputs or inputs[0] is None or not outputs:
             return
         entering, leaving = list(inputs[0]), list(outputs[0])
         wide = [a for a, n in enumerate(known.ids.shape) if n > 1]
-        summed = {reading.axis for reading in site.readings}
+        summed = {reading.axis for reading in view.readings}
         if any(entering[a] not in leaving or entering.count(entering[a]) > 1 or a in summed for a in wide):
             return
         if not passes:
@@ -291,7 +291,7 @@ class _Walk:
         sizes = [known.ids.shape[entering.index(x)] if x in entering else 1 for x in leaving]
         rest = [a for a in range(known.ids.ndim) if a not in order]
         made = (part.transpose(*order, *rest).reshape(sizes) for part in (known.ids, known.scale))
-        self.known[site.node.output[0]] = Multiples(*made)
+        self.known[view.node.output[0]] = Multiples(*made)
 
 
 def clusters(keys: Array, vectors: Array, tolerance: float, *, up_to_factor: bool = True) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
 from onnxprune.runtime import ActivationReader, SpillBuffer, routes_of
-from onnxprune.tracing import Group, Groups, Site
+from onnxprune.tracing import Group, Groups, NodeView
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
@@ -54,14 +54,14 @@ class _Reader:
         owner: index of the class of every row of `weight`; -1 where it cannot go.
         moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
         mean: of its inputs, [D].
-        site: its node.
+        view: its node.
     """
 
     weight: Array
     owner: Array
     moment: Array
     mean: Array
-    site: Site
+    view: NodeView
 
 
 @criterion(
@@ -127,29 +127,29 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBu
     model = groups.tracing.model
     routes = routes_of(model, runs)
     found, taps = [], tappable(model, routes)
-    for site, rule in groups.tracing.sites:
-        layer = None if rule is None else linear_layer(site)
-        owner = None if layer is None else _owner(groups, site, layer)
-        if layer is not None and owner is not None and taps.issuperset((layer.input, site.node.output[0])):
-            found.append((site, layer, owner))
+    for view, rule in groups.tracing.views:
+        layer = None if rule is None else linear_layer(view)
+        owner = None if layer is None else _owner(groups, view, layer)
+        if layer is not None and owner is not None and taps.issuperset((layer.input, view.node.output[0])):
+            found.append((view, layer, owner))
     rng = np.random.default_rng(0)
     most = max(1, ROWS // max(len(runs), 1))
     readers = []
     with ActivationReader(model, runs, [layer.input for _, layer, _ in found], routes=routes) as walk:
-        for site, layer, owner in found:
+        for view, layer, owner in found:
             inputs = (v[layer.input] for visits in walk.visits([layer.input]) for v in visits)
             mean, moment = _moment(inputs, layer, len(owner), most, rng)
-            value = groups.tracing.weight_value(site.node.input[layer.weight])
+            value = groups.tracing.weight_value(view.node.input[layer.weight])
             assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
-            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, site))
+            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, view))
     return readers
 
 
-def _owner(groups: Groups, site: Site, layer: LinearLayer) -> Array | None:
+def _owner(groups: Groups, view: NodeView, layer: LinearLayer) -> Array | None:
     """The class of every row of the layer's matrix; None where the layer is no reader of a group."""
-    shape = site.shape(layer.weight)
-    axes = site.labels(layer.weight)
+    shape = view.shape(layer.weight)
+    axes = view.labels(layer.weight)
     owner: Array | None = None
     for axis, labels in enumerate(axes):
         classes = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)
@@ -227,7 +227,7 @@ class _Surgery:
     def trial(self, store: SpillBuffer) -> DamageTrial:
         """The layer as it is re-fitted now."""
         shift = (np.asarray(self._reader.weight) - self._weight).T @ self._reader.mean
-        return DamageTrial(self._reader.site, store.put(self._weight.astype(np.float32)), shift)
+        return DamageTrial(self._reader.view, store.put(self._weight.astype(np.float32)), shift)
 
 
 def _columns(owner: Array, classes: Array) -> Array:

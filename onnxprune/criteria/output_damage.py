@@ -12,7 +12,7 @@ import onnx
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model.telling_tensors import last_floats, unsqueezed
 from onnxprune.runtime import ActivationReader, AgreementAccumulator, entering, rerun, resumed, routes_of
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array
 
 # Samples, at least, that the model is run on for every set of trials.
@@ -25,12 +25,12 @@ class DamageTrial:
     """A layer that some inputs are taken from.
 
     Attributes:
-        site: its node.
+        view: its node.
         weight: float[D, O], re-fitted; rows of inputs that are gone are zero.
         shift: float[O], what is added to its bias.
     """
 
-    site: Site
+    view: NodeView
     weight: Array
     shift: Array
 
@@ -55,9 +55,9 @@ def impacts(
     wanted = list(resumed(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
-        weights = {t.site.node.input[layer.weight] for t in layers if (layer := linear_layer(t.site))}
+        weights = {t.view.node.input[layer.weight] for t in layers if (layer := linear_layer(t.view))}
         if all(map(parameters.is_own, weights)):
-            at.setdefault(tuple(t.site.node.output[0] for t in layers), []).append(key)
+            at.setdefault(tuple(t.view.node.output[0] for t in layers), []).append(key)
     behind = {made: parameters.after(made) for made in at}
     fronts = {made: _front(parameters, behind[made], groups.facts.dtypes) for made in at}
     found: dict[Key, float] = {}
@@ -67,7 +67,7 @@ def impacts(
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
             for key in keys:
                 progress(f"weighing cut {len(found) + 1} of {len(trials)}")
-                undo = [_put(parameters, trial, nodes[trial.site.node.output[0]]) for trial in trials[key]]
+                undo = [_put(parameters, trial, nodes[trial.view.node.output[0]]) for trial in trials[key]]
                 tally = AgreementAccumulator()
                 ran = rerun(parameters.finished(), held, names, wanted, behind[made], routes=routes)
                 for old, new in zip(wanted, ran, strict=True):
@@ -103,7 +103,7 @@ def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, A
 
 def _put(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto) -> Callable[[], None]:
     """Replace the parameters of a layer; what is returned brings the old ones back."""
-    layer = linear_layer(trial.site, node)
+    layer = linear_layer(trial.view, node)
     assert layer is not None
     parameters.shift(layer, np.zeros(len(trial.shift)))  # makes a bias where there is none
     bias = parameters.bias(layer, len(trial.shift))

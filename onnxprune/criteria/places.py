@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.layers import LinearLayer, Parameters, linear_layer
 from onnxprune.model.traits import traits_of
-from onnxprune.tracing import Groups, MaskedAxis, Site
+from onnxprune.tracing import Groups, MaskedAxis, NodeView
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
@@ -19,7 +19,7 @@ class Summation:
     """A reading of an axis that some group cuts.
 
     Attributes:
-        site: the node that reads.
+        view: the node that reads.
         reading: the axis.
         ids: int64, the class of every label of the axis, with as many axes as the tensor; -1 where it has no group.
         layer: the node as a layer that reads the tensor; None where it is none.
@@ -27,7 +27,7 @@ class Summation:
         others: (tensor, its axis, its labels' classes as `ids`) of what the axis is multiplied with.
     """
 
-    site: Site
+    view: NodeView
     reading: MaskedAxis
     ids: Array
     layer: LinearLayer | None
@@ -37,14 +37,14 @@ class Summation:
     @property
     def tensor(self) -> str:
         """The tensor that is read."""
-        return self.site.node.input[self.reading.slot]
+        return self.view.node.input[self.reading.slot]
 
     @property
     def tensors(self) -> set[str]:
         """The tensors whose bounds matter."""
         zero = self.reading.zero
         names = {self.tensor, *(name for name, _, _ in self.others)}
-        return names if zero is None or not self.site.has(zero) else names | {self.site.node.input[zero]}
+        return names if zero is None or not self.view.has(zero) else names | {self.view.node.input[zero]}
 
     @property
     def classes(self) -> Array:
@@ -55,24 +55,24 @@ class Summation:
     @property
     def name(self) -> str:
         """What the node is called."""
-        return f"{self.site.node.op_type} {self.site.name!r}"
+        return f"{self.view.node.op_type} {self.view.name!r}"
 
 
 def places_of(groups: Groups, closed: Collection[str]) -> Iterator[Summation]:
     """Every reading of an axis that some group cuts, in graph order."""
     parameters = Parameters(groups.tracing.model)
-    for site, rule in groups.tracing.sites:
-        for reading in site.readings if rule is not None and not traits_of(site.node).joins else ():
-            labels = site.labels(reading.slot)[reading.axis]
-            ids = as_field(classes_in_groups(groups, labels), reading.axis, len(site.shape(reading.slot)))
+    for view, rule in groups.tracing.views:
+        for reading in view.readings if rule is not None and not traits_of(view.node).joins else ():
+            labels = view.labels(reading.slot)[reading.axis]
+            ids = as_field(classes_in_groups(groups, labels), reading.axis, len(view.shape(reading.slot)))
             if (ids < 0).all():
                 continue
-            layer = None if reading.mixed else linear_layer(site)
+            layer = None if reading.mixed else linear_layer(view)
             layer = layer if layer is not None and reading.slot == 1 - layer.weight else None
             own = layer is not None and parameters.is_own(layer.node.input[layer.weight])
-            folds = own and site.node.output[0] not in closed
-            others = list(_factors(groups, site, reading))
-            yield Summation(site=site, reading=reading, ids=ids, layer=layer, folds=folds, others=others)
+            folds = own and view.node.output[0] not in closed
+            others = list(_factors(groups, view, reading))
+            yield Summation(view=view, reading=reading, ids=ids, layer=layer, folds=folds, others=others)
 
 
 def classes_in_groups(groups: Groups, labels: Array) -> Array:
@@ -81,9 +81,9 @@ def classes_in_groups(groups: Groups, labels: Array) -> Array:
     return np.where((ids >= 0) & (groups.group_of[np.maximum(ids, 0)] >= 0), ids, -1)
 
 
-def _factors(groups: Groups, site: Site, reading: MaskedAxis) -> Iterator[tuple[str, int, Array]]:
+def _factors(groups: Groups, view: NodeView, reading: MaskedAxis) -> Iterator[tuple[str, int, Array]]:
     """What an axis is multiplied with before it is summed over: each along the axis of the same letter."""
-    inputs = site.letters[0]
+    inputs = view.letters[0]
     own = inputs[reading.slot] if reading.slot < len(inputs) else None
     if own is None or reading.factors is None:
         return
@@ -92,5 +92,5 @@ def _factors(groups: Groups, site: Site, reading: MaskedAxis) -> Iterator[tuple[
         if slot == reading.slot or letters is None or letters.count(own[reading.axis]) != 1:
             continue
         axis = letters.index(own[reading.axis])
-        ids = as_field(classes_in_groups(groups, site.labels(slot)[axis]), axis, len(site.shape(slot)))
-        yield site.node.input[slot], axis, ids
+        ids = as_field(classes_in_groups(groups, view.labels(slot)[axis]), axis, len(view.shape(slot)))
+        yield view.node.input[slot], axis, ids

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
 
@@ -117,9 +117,9 @@ class Convolution(LinearLayer):
         return taken.reshape(len(places), self.group, outputs).transpose(1, 0, 2)
 
 
-def convolution_of(site: Site, node: onnx.NodeProto) -> Convolution | None:
+def convolution_of(view: NodeView, node: onnx.NodeProto) -> Convolution | None:
     """View a traced Conv or ConvTranspose, in the form `node`, as a layer; None where its padding is not stored."""
-    transposed, kernel = site.node.op_type == "ConvTranspose", tuple(site.shape(1)[2:])
+    transposed, kernel = view.node.op_type == "ConvTranspose", tuple(view.shape(1)[2:])
     count = len(kernel)
     attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     strides = tuple(attrs.get("strides", [1] * count))
@@ -134,7 +134,7 @@ def convolution_of(site: Site, node: onnx.NodeProto) -> Convolution | None:
         pads = [r - p for r, p in zip(reach * 2, given, strict=True)]
         pads = [p + (extra[i - count] if i >= count else 0) for i, p in enumerate(pads)]
     else:
-        pads = _pads(mode, given, site.shape(0)[2:], kernel, strides, dilations)
+        pads = _pads(mode, given, view.shape(0)[2:], kernel, strides, dilations)
     return Convolution(node, 1, 1.0, 2, int(attrs.get("group", 1)), kernel, strides, dilations, tuple(pads), transposed)
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.model.traits import operators_where
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
 from onnxprune.typing import Array
 
@@ -52,26 +52,26 @@ class Weights:
         self.groups = groups
         self._tracing = groups.tracing
         self._used: dict[Use, WeightPart | None] = {}
-        self._makers = {o: site for site, _ in groups.tracing.sites for o in site.node.output if o}
-        for site, rule in groups.tracing.sites:
-            if rule is not None and site.node.op_type == "BatchNormalization":
-                self._fold(site)
+        self._makers = {o: view for view, _ in groups.tracing.views for o in view.node.output if o}
+        for view, rule in groups.tracing.views:
+            if rule is not None and view.node.op_type == "BatchNormalization":
+                self._fold(view)
 
-    def used(self, site: Site, slot: int) -> WeightPart | None:
+    def used(self, view: NodeView, slot: int) -> WeightPart | None:
         """The weight at an input; None where there is none, or where it counts as part of another."""
         met: list[Use] = []
         found: WeightPart | None = None
-        while site.has(slot):
-            use = (site.node.output[0], slot)
+        while view.has(slot):
+            use = (view.node.output[0], slot)
             if use in self._used:
                 found = self._used[use]
                 break
             met.append(use)
-            found = self._plain.get(self._tracing.key(site.node, slot))
-            maker = self._makers.get(site.node.input[slot])
+            found = self._plain.get(self._tracing.key(view.node, slot))
+            maker = self._makers.get(view.node.input[slot])
             if found is not None or maker is None or maker.node.op_type not in CARRIERS:
                 break
-            site, slot = maker, 0
+            view, slot = maker, 0
         self._used.update(dict.fromkeys(met, found))
         return found
 
@@ -113,9 +113,9 @@ class Weights:
     def _distinct(self) -> Iterator[WeightPart]:
         """The parts that are used, in graph order."""
         found: dict[int, WeightPart] = {}
-        for site, _ in self._tracing.sites:
-            for slot in range(len(site.node.input)):
-                part = self.used(site, slot)
+        for view, _ in self._tracing.views:
+            for slot in range(len(view.node.input)):
+                part = self.used(view, slot)
                 if part is not None:
                     found[id(part)] = part
         return iter(found.values())
@@ -133,7 +133,7 @@ class Weights:
 
     # --- BatchNormalization ------------------------------------------------------------------------------
 
-    def _fold(self, norm: Site) -> None:
+    def _fold(self, norm: NodeView) -> None:
         """Let a BatchNormalization act through the contraction in front of it, where there is one."""
         node, tracing = norm.node, self._tracing
         training = norm.attrs.get("training_mode") or any(node.output[1:])
@@ -159,31 +159,31 @@ class Weights:
         key = tracing.key(node, 2)
         self._used[node.output[0], 2] = WeightPart(key, tracing.axes[key], shift=shift)
 
-    def _line(self, site: Site, slot: int) -> Array | None:
-        value = self._tracing.weight_value(site.node.input[slot])
+    def _line(self, view: NodeView, slot: int) -> Array | None:
+        value = self._tracing.weight_value(view.node.input[slot])
         return None if value is None else value.astype(np.float64).reshape(-1)
 
-    def _in_front(self, tensor: str) -> tuple[Site, tuple[Site, int] | None] | None:
+    def _in_front(self, tensor: str) -> tuple[NodeView, tuple[NodeView, int] | None] | None:
         """The contraction whose result alone `tensor` is, and where its bias is."""
-        site = self._makers.get(tensor)
-        if site is None or not self._is_private(tensor):
+        view = self._makers.get(tensor)
+        if view is None or not self._is_private(tensor):
             return None
-        bias: tuple[Site, int] | None = None
-        if site.node.op_type == "Add" and site.is_weight(0) != site.is_weight(1):
-            slot = 0 if site.is_weight(0) else 1
-            bias, tensor = (site, slot), site.node.input[1 - slot]
-            site = self._makers.get(tensor)
-            if site is None or not self._is_private(tensor) or not _folds(site) or site.has(2):
+        bias: tuple[NodeView, int] | None = None
+        if view.node.op_type == "Add" and view.is_weight(0) != view.is_weight(1):
+            slot = 0 if view.is_weight(0) else 1
+            bias, tensor = (view, slot), view.node.input[1 - slot]
+            view = self._makers.get(tensor)
+            if view is None or not self._is_private(tensor) or not _folds(view) or view.has(2):
                 return None
-        elif not _folds(site) or (site.has(2) and not site.is_weight(2)):
+        elif not _folds(view) or (view.has(2) and not view.is_weight(2)):
             return None
-        elif site.has(2):
-            bias = site, 2
-        return site, bias
+        elif view.has(2):
+            bias = view, 2
+        return view, bias
 
-    def _is_along(self, norm: Site, site: Site, slot: int) -> bool:
+    def _is_along(self, norm: NodeView, view: NodeView, slot: int) -> bool:
         """Whether a bias has a value per channel of `norm`, or one for all."""
-        axes = [labels for labels, size in zip(site.labels(slot), site.shape(slot), strict=True) if size > 1]
+        axes = [labels for labels, size in zip(view.labels(slot), view.shape(slot), strict=True) if size > 1]
         channels = self.classes(norm.labels(2)[0])
         return not axes or (len(axes) == 1 and np.array_equal(self.classes(axes[0]).reshape(-1), channels))
 
@@ -197,20 +197,20 @@ def _digest(value: Array | None) -> bytes:
     return hashlib.blake2b((value + value.dtype.type(0)).tobytes()).digest()
 
 
-def _folds(site: Site) -> bool:
+def _folds(view: NodeView) -> bool:
     """Whether the node is a contraction with a weight: data, weight and, if there is a third input, a bias."""
-    return site.node.op_type in FOLDING and not site.node.domain and site.is_weight(1)
+    return view.node.op_type in FOLDING and not view.node.domain and view.is_weight(1)
 
 
-def _spread(site: Site, line: Array) -> Array | None:
+def _spread(view: NodeView, line: Array) -> Array | None:
     """A value per output channel laid along a contraction's weight; None if it cannot be."""
-    shape, attrs = site.shape(1), site.attrs
+    shape, attrs = view.shape(1), view.attrs
     kernel = [1] * (len(shape) - 2)
-    if site.node.op_type == "Conv":
+    if view.node.op_type == "Conv":
         return line.reshape(-1, 1, *kernel)
-    if site.node.op_type == "ConvTranspose":
+    if view.node.op_type == "ConvTranspose":
         rows = line.reshape(int(attrs.get("group", 1)), -1)
         return np.repeat(rows, shape[0] // len(rows), axis=0).reshape(*shape[:2], *kernel)
-    if len(shape) != 2 or len(site.shape(0)) != 2 or (attrs.get("alpha", 1.0), attrs.get("beta", 1.0)) != (1.0, 1.0):
+    if len(shape) != 2 or len(view.shape(0)) != 2 or (attrs.get("alpha", 1.0), attrs.get("beta", 1.0)) != (1.0, 1.0):
         return None
     return line[:, None] if attrs.get("transB") else line[None, :]

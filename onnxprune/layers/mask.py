@@ -42,10 +42,10 @@ def mask_of(groups: Groups) -> Mask:
     """
     weights, elements, zeros, rows = Weights(groups), 0, 0, 0
     met: set[str] = set()
-    for site, rule in groups.tracing.sites:
-        for slot in range(len(site.node.input)) if rule is not None and rule.work is not None else ():
-            name = site.node.input[slot]
-            if not site.is_weight(slot) or name in met or len(site.shape(slot)) < 2:
+    for view, rule in groups.tracing.views:
+        for slot in range(len(view.node.input)) if rule is not None and rule.work is not None else ():
+            name = view.node.input[slot]
+            if not view.is_weight(slot) or name in met or len(view.shape(slot)) < 2:
                 continue
             met.add(name)
             value = groups.tracing.weight_value(name)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.tracing import Letter, Site
+from onnxprune.tracing import Letter, NodeView
 from onnxprune.tracing.rules.contraction import letters
 from onnxprune.typing import Array
 
@@ -98,12 +98,12 @@ class Product(LinearLayer):
         return y.reshape(groups, -1, outputs)[:, places]
 
 
-def product_of(site: Site, node: onnx.NodeProto, weight: int) -> Product | None:
+def product_of(view: NodeView, node: onnx.NodeProto, weight: int) -> Product | None:
     """View a traced product, in the form `node`, as a layer; None where an axis is repeated, summed or stretched."""
-    terms, leaving = letters(site)
+    terms, leaving = letters(view)
     entering, factor = terms[1 - weight], terms[weight]
     shared = [x for x in factor if x in entering]
-    sizes = dict(zip(factor, site.shape(weight), strict=True)), dict(zip(entering, site.shape(1 - weight), strict=True))
+    sizes = dict(zip(factor, view.shape(weight), strict=True)), dict(zip(entering, view.shape(1 - weight), strict=True))
     plain = (
         all(len(set(term)) == len(term) for term in terms)
         and all(x in leaving for x in (*entering, *factor) if x not in shared)
@@ -112,7 +112,7 @@ def product_of(site: Site, node: onnx.NodeProto, weight: int) -> Product | None:
     )
     if not plain:
         return None
-    is_gemm = site.node.op_type == "Gemm"
-    bias = 2 if is_gemm and site.attrs.get("beta", 1.0) == 1.0 and weight == 1 else None
-    scale = float(site.attrs.get("alpha", 1.0)) if is_gemm else 1.0
+    is_gemm = view.node.op_type == "Gemm"
+    bias = 2 if is_gemm and view.attrs.get("beta", 1.0) == 1.0 and weight == 1 else None
+    scale = float(view.attrs.get("alpha", 1.0)) if is_gemm else 1.0
     return Product(node, weight, scale, bias, tuple(entering), tuple(factor), tuple(leaving))

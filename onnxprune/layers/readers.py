@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.layers.effective import WeightPart, Weights
 from onnxprune.model.graph import first_output
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
 
@@ -52,57 +52,57 @@ class Reader:
 def readers(weights: Weights) -> list[Reader]:
     """Every read of an axis that some group cuts, in graph order."""
     found = []
-    for site, _ in weights.groups.tracing.sites:
-        for reading in site.readings:
-            labels = site.labels(reading.slot)[reading.axis]
-            if reading.mixed or not weights.in_groups(labels) or site.constant[reading.slot]:
+    for view, _ in weights.groups.tracing.views:
+        for reading in view.readings:
+            labels = view.labels(reading.slot)[reading.axis]
+            if reading.mixed or not weights.in_groups(labels) or view.constant[reading.slot]:
                 continue
-            tensor, rank = site.node.input[reading.slot], len(site.shape(reading.slot))
+            tensor, rank = view.node.input[reading.slot], len(view.shape(reading.slot))
             field = as_field(labels, reading.axis, rank)
-            operands = [s for s in _operands(weights, site) if s != reading.slot]
-            read = [(part, axis) for s in operands for part, axis in _summed(weights, site, s, labels)]
+            operands = [s for s in _operands(weights, view) if s != reading.slot]
+            read = [(part, axis) for s in operands for part, axis in _summed(weights, view, s, labels)]
             for part, axis in read:
                 along = as_field(part.axes[axis], axis, len(part.axes))
-                found.append(Reader(first_output(site.node), tensor, reading.axis, field, part, along))
+                found.append(Reader(first_output(view.node), tensor, reading.axis, field, part, along))
             # A weight without such an axis (depthwise) goes with the unit: nothing is summed over.
             if not operands:
-                found.append(Reader(first_output(site.node), tensor, reading.axis, field))
+                found.append(Reader(first_output(view.node), tensor, reading.axis, field))
     return found
 
 
 def making_axes(weights: Weights) -> Iterator[tuple[WeightPart, int, Array]]:
     """(part, axis, value) of the axes of contractions' weights that make units, each once."""
     making: dict[int, set[int]] = {}
-    for site, rule in weights.groups.tracing.sites:
+    for view, rule in weights.groups.tracing.views:
         if rule is not None and rule.work is not None:
-            for slot in _operands(weights, site):
-                part = weights.used(site, slot)
+            for slot in _operands(weights, view):
+                part = weights.used(view, slot)
                 assert part is not None
-                making.setdefault(id(part), set()).update(_making(weights, site, part))
+                making.setdefault(id(part), set()).update(_making(weights, view, part))
     for part, cut, value in weights.parts():
         for axis in cut:
             if axis in making.get(id(part), ()):
                 yield part, axis, value
 
 
-def _operands(weights: Weights, site: Site) -> list[int]:
+def _operands(weights: Weights, view: NodeView) -> list[int]:
     """The weights that a node multiplies with: behind its second input, those that are no line (a bias is one)."""
-    slots = (s for s in range(len(site.node.input)) if weights.used(site, s) is not None)
-    return [s for s in slots if s < 2 or sum(n > 1 for n in site.shape(s)) > 1]
+    slots = (s for s in range(len(view.node.input)) if weights.used(view, s) is not None)
+    return [s for s in slots if s < 2 or sum(n > 1 for n in view.shape(s)) > 1]
 
 
-def _summed(weights: Weights, site: Site, slot: int, labels: Array) -> list[tuple[WeightPart, int]]:
+def _summed(weights: Weights, view: NodeView, slot: int, labels: Array) -> list[tuple[WeightPart, int]]:
     """The axes of a weight that are summed over together with the activation's axis of these labels."""
-    part = weights.used(site, slot)
+    part = weights.used(view, slot)
     assert part is not None
-    making, classes = _making(weights, site, part), weights.classes(labels).reshape(-1)
+    making, classes = _making(weights, view, part), weights.classes(labels).reshape(-1)
     candidates = (a for a in range(len(part.axes)) if a not in making and part.axes[a].size > 1)
     return [(part, a) for a in candidates if np.isin(weights.classes(part.axes[a]), classes).all()]
 
 
-def _making(weights: Weights, site: Site, part: WeightPart) -> list[int]:
+def _making(weights: Weights, view: NodeView, part: WeightPart) -> list[int]:
     """The axes of a weight whose positions are positions of the output: they have its labels."""
-    outputs = [labels for o in site.node.output for labels in weights.groups.tracing.axes.get(o, ())]
+    outputs = [labels for o in view.node.output for labels in weights.groups.tracing.axes.get(o, ())]
     return [
         axis
         for axis, labels in enumerate(part.axes)

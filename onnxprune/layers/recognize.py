@@ -7,33 +7,33 @@ import onnx
 from onnxprune.layers.convolution import CONVOLUTIONS, convolution_of
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.product import Product, product_of
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 
 # What multiplies its inputs with one weight, and what it made before with another.
 RECURRENT = ("LSTM", "GRU", "RNN")
 
 
-def linear_layer(site: Site, node: onnx.NodeProto | None = None) -> LinearLayer | None:
+def linear_layer(view: NodeView, node: onnx.NodeProto | None = None) -> LinearLayer | None:
     """View a traced node as a layer.
 
     Args:
-        site: the traced node.
+        view: the traced node.
         node: its pruned form, which is viewed instead.
 
     Returns:
         The layer; None where there is no float weight, or the tensor that it is multiplied with has no known shape.
     """
-    slots = [s for s in (1, 0) if s < len(site.node.input) and site.is_weight(s) and _is_stored_float(site, s)]
-    if len(slots) != 1 or site.node.op_type in RECURRENT:
+    slots = [s for s in (1, 0) if s < len(view.node.input) and view.is_weight(s) and _is_stored_float(view, s)]
+    if len(slots) != 1 or view.node.op_type in RECURRENT:
         return None
-    return layer_at(site, slots[0], node)
+    return layer_at(view, slots[0], node)
 
 
-def layer_at(site: Site, slot: int, node: onnx.NodeProto | None = None) -> LinearLayer | None:
+def layer_at(view: NodeView, slot: int, node: onnx.NodeProto | None = None) -> LinearLayer | None:
     """View a traced node as a layer whose weight is the constant at one of its inputs, however that is stored.
 
     Args:
-        site: the node as it was traced.
+        view: the node as it was traced.
         slot: the input that is the weight.
         node: its form in another model; the traced one where None.
 
@@ -41,21 +41,21 @@ def layer_at(site: Site, slot: int, node: onnx.NodeProto | None = None) -> Linea
         The layer; of a recurrent node what it makes of its inputs, before all gates. None where the node is no such
         product, or what the weight is multiplied with has no known shape.
     """
-    of, node = site.node.op_type, node or site.node
+    of, node = view.node.op_type, node or view.node
     if of not in (*CONVOLUTIONS, *RECURRENT, "Gemm", "MatMul", "Einsum") or slot > 1:
         return None
-    if site.constant[1 - slot] or site.facts.shapes.get(site.node.input[1 - slot]) is None:
+    if view.constant[1 - slot] or view.facts.shapes.get(view.node.input[1 - slot]) is None:
         return None
     if of in (*CONVOLUTIONS, *RECURRENT) and slot != 1:
         return None
     if of in RECURRENT:
-        entering, factor = site.letters[0][:2] if site.letters[0] else (None, None)
+        entering, factor = view.letters[0][:2] if view.letters[0] else (None, None)
         return Product(node, entering=tuple(entering), factor=tuple(factor)) if entering and factor else None
     if of in CONVOLUTIONS:
-        return convolution_of(site, node)
-    return product_of(site, node, slot) if of != "Einsum" or len(site.node.input) == 2 else None
+        return convolution_of(view, node)
+    return product_of(view, node, slot) if of != "Einsum" or len(view.node.input) == 2 else None
 
 
-def _is_stored_float(site: Site, slot: int) -> bool:
-    name = site.node.input[slot]
-    return site.facts.dtypes.get(name) in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+def _is_stored_float(view: NodeView, slot: int) -> bool:
+    name = view.node.input[slot]
+    return view.facts.dtypes.get(name) in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)

@@ -172,9 +172,9 @@ class _Fitted:
     @cached_property
     def layer(self) -> LinearLayer:
         """The layer in the changed model."""
-        site = self.weight.site
-        node = next(n for n in self.parameters.proto.graph.node if n.output and n.output[0] == site.node.output[0])
-        found = layer_at(site, self.weight.slot, node)
+        view = self.weight.view
+        node = next(n for n in self.parameters.proto.graph.node if n.output and n.output[0] == view.node.output[0])
+        found = layer_at(view, self.weight.slot, node)
         assert found is not None
         return found
 

@@ -23,7 +23,7 @@ from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.model.tensors import item_bits
 from onnxprune.rewriting import Removal
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 
 # Bytes of all tensors together that are compared inside.
 MEMORY = 1 << 30
@@ -62,18 +62,18 @@ class Layers:
 
     Attributes:
         cut: what goes.
-        sites: tensor -> the node that makes it, in graph order.
+        views: tensor -> the node that makes it, in graph order.
         left_out: how many tensors are too large to be compared.
     """
 
     cut: Removal
-    sites: Mapping[str, Site]
+    views: Mapping[str, NodeView]
     left_out: int = 0
 
     @property
     def tensors(self) -> list[str]:
         """The tensors, in graph order."""
-        return list(self.sites)
+        return list(self.views)
 
     def groups_behind(self, tensor: str) -> list[str]:
         """The groups that were cut between `tensor` and the layers before it."""
@@ -84,10 +84,10 @@ class Layers:
             if node is None or first_output(node) in met:
                 continue
             met.add(first_output(node))
-            site, _ = tracing.by_output.get(first_output(node), (None, None))
-            if site is not None:
-                found.update(groups_at(self.cut, site))
-            open_names.extend(name for name in reads(node) if name not in self.sites)
+            view, _ = tracing.by_output.get(first_output(node), (None, None))
+            if view is not None:
+                found.update(groups_at(self.cut, view))
+            open_names.extend(name for name in reads(node) if name not in self.views)
         return [self.cut.groups.groups[i].name for i in sorted(found)]
 
     @cached_property
@@ -105,14 +105,14 @@ def layers(cut: Removal, reference: Model, pruned: Model) -> Layers:
         pruned: the smaller model.
     """
     groups, shared = cut.groups, _made(reference) & _made(pruned)
-    found: dict[str, Site] = {}
-    for site, rule in groups.tracing.sites:
-        if rule is None or first_output(site.node) in groups.tracing.constants or not _is_layer(cut, site):
+    found: dict[str, NodeView] = {}
+    for view, rule in groups.tracing.views:
+        if rule is None or first_output(view.node) in groups.tracing.constants or not _is_layer(cut, view):
             continue
-        for name in site.node.output:
+        for name in view.node.output:
             known = name in groups.tracing.axes and name in groups.facts.shapes
             if name in shared and known and groups.facts.dtypes.get(name) in _ARRAYS:
-                found[name] = site
+                found[name] = view
     small = dict(sorted(found.items(), key=lambda item: _bytes(cut, item[0])))
     room, fits = MEMORY, set[str]()
     for name in small:
@@ -127,17 +127,17 @@ def _made(model: Model) -> set[str]:
     return {name for node in model.proto.graph.node for name in node.output if name}
 
 
-def _is_layer(cut: Removal, site: Site) -> bool:
+def _is_layer(cut: Removal, view: NodeView) -> bool:
     """Whether a node reads a weight that is cut, or contracts or averages over positions that go."""
-    inputs, _ = cut.around(site)
+    inputs, _ = cut.around(view)
 
     def is_cut(slot: int, axes: Iterable[int]) -> bool:
         lines = inputs[slot] if slot < len(inputs) else None
         return lines is not None and any(cut.removed(lines[a]).any() for a in axes if a < len(lines))
 
-    if any(is_cut(r.slot, [r.axis]) for r in site.readings):
+    if any(is_cut(r.slot, [r.axis]) for r in view.readings):
         return True
-    return any(site.has(s) and site.is_weight(s) and is_cut(s, range(len(x or ()))) for s, x in enumerate(inputs))
+    return any(view.has(s) and view.is_weight(s) and is_cut(s, range(len(x or ()))) for s, x in enumerate(inputs))
 
 
 def _bytes(cut: Removal, name: str) -> int:
@@ -145,9 +145,9 @@ def _bytes(cut: Removal, name: str) -> int:
     return math.prod(facts.shapes[name]) * item_bits(facts.dtypes[name]) // 8
 
 
-def groups_at(cut: Removal, site: Site, slots: Iterable[int] | None = None) -> set[int]:
+def groups_at(cut: Removal, view: NodeView, slots: Iterable[int] | None = None) -> set[int]:
     """The groups, by index, that lose units of an input or output of a node; of `slots` only, if these are given."""
-    inputs, outputs = cut.around(site)
+    inputs, outputs = cut.around(view)
     chosen = [*inputs, *outputs] if slots is None else [inputs[s] for s in slots]
     found = set[int]()
     for labels in (labels for axes in chosen if axes for labels in axes):

@@ -19,7 +19,7 @@ from onnxprune.model import Model, Names
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.rewriting import Removal
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
@@ -32,17 +32,17 @@ def masked(groups: Groups, gone: Array) -> Model:
     del proto.graph.node[:]
     del proto.graph.value_info[:]
     build = _Reference(groups, Removal(groups, gone), proto.graph)
-    sites = groups.tracing.by_output
+    views = groups.tracing.by_output
     for node in groups.tracing.model.proto.graph.node:
-        site, rule = sites.get(first_output(node), (None, None))
+        view, rule = views.get(first_output(node), (None, None))
         new = onnx.NodeProto()
         new.CopyFrom(node)
-        if site is None or not site.readings:
+        if view is None or not view.readings:
             proto.graph.node.append(new)
-        elif any(r.mixed and build.is_cut(site, r.slot, r.axis) for r in site.readings):
-            build.on_remaining(site, new, rule.follow if rule else None)
+        elif any(r.mixed and build.is_cut(view, r.slot, r.axis) for r in view.readings):
+            build.on_remaining(view, new, rule.follow if rule else None)
         else:
-            build.silence(site, new)
+            build.silence(view, new)
             proto.graph.node.append(new)
     nest(proto.graph)
     return replace(groups.model, proto=proto)
@@ -55,8 +55,8 @@ class _Reference:
     graph: onnx.GraphProto
     zeros: dict[int, str] = field(default_factory=dict)
 
-    def is_cut(self, site: Site, slot: int, axis: int) -> bool:
-        return bool(self.cut.removed(site.labels(slot)[axis]).any())
+    def is_cut(self, view: NodeView, slot: int, axis: int) -> bool:
+        return bool(self.cut.removed(view.labels(slot)[axis]).any())
 
     def name(self, role: str) -> str:
         return self.names.unique(f"onnxprune_reference_{role}")
@@ -79,14 +79,14 @@ class _Reference:
         self.graph.node.append(helper.make_node(op, inputs, [output], name=name, **attributes))
         return output
 
-    def silence(self, site: Site, node: onnx.NodeProto) -> None:
+    def silence(self, view: NodeView, node: onnx.NodeProto) -> None:
         """Put zeros in at the removed positions of every contracted axis."""
-        for slot, zero in {(r.slot, r.zero) for r in site.readings if not r.mixed}:
-            shape, axes = site.shape(slot), site.labels(slot)
-            read = {r.axis for r in site.readings if r.slot == slot}
+        for slot, zero in {(r.slot, r.zero) for r in view.readings if not r.mixed}:
+            shape, axes = view.shape(slot), view.labels(slot)
+            read = {r.axis for r in view.readings if r.slot == slot}
             whole = self.cut.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
             if whole is not None:
-                given = site.node.input[zero] if zero is not None and site.has(zero) else ""
+                given = view.node.input[zero] if zero is not None and view.has(zero) else ""
                 node.input[slot] = self._zero(node.input[slot], whole, given)
 
     def _zero(self, tensor: str, mask: Array, given: str) -> str:
@@ -112,18 +112,18 @@ class _Reference:
     def _version(self) -> int:
         return max(o.version for o in self.groups.model.proto.opset_import if o.domain in ("", "ai.onnx"))
 
-    def on_remaining(self, site: Site, node: onnx.NodeProto, follow: Follow | None) -> None:
+    def on_remaining(self, view: NodeView, node: onnx.NodeProto, follow: Follow | None) -> None:
         """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
-        inputs, outs = self.cut.around(site)
+        inputs, outs = self.cut.around(view)
         for slot, axes in enumerate(inputs):
             if axes is not None:
-                node.input[slot] = self._pick(node.input[slot], site.shape(slot), axes)
+                node.input[slot] = self._pick(node.input[slot], view.shape(slot), axes)
         full = list(node.output)
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
         if follow is not None:
             constants: dict[str, Array] = {}
-            edit = self.cut.followed(site, follow, node, self.name, constants)
+            edit = self.cut.followed(view, follow, node, self.name, constants)
             self.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
             self.graph.node.extend([*edit.before, node, *edit.after])
         else:

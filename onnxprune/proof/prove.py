@@ -311,8 +311,8 @@ class _Proof:
         first = wrong[0]
         problem = told.problem or f"output {first!r} differs from the masked original by {errors[first]:.1e} (relative)"
         if first in told.inside:
-            site = self.layers.sites[first]
-            by = f"{site.node.op_type} {site.name!r} differs from the masked original by {errors[first]:.1e} (relative)"
+            view = self.layers.views[first]
+            by = f"{view.node.op_type} {view.name!r} differs from the masked original by {errors[first]:.1e} (relative)"
             groups = ", ".join(causes[first][:MOST_NAMED])
             problem = f"{first!r} of {by}" + (f", cut with {groups}" if groups else "")
         worst = max(told.error, *(errors[name] for name in wrong))

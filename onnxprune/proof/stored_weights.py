@@ -67,8 +67,8 @@ def weights(cut: Removal, pruned: Model) -> Kept:
             wanted = cut.sliced(wanted, axes) if axes else wanted
             seen.add((key, now))
             if not _is_same(wanted, found):
-                site, _ = tracing.by_output.get(first_output(node), (None, None))
-                groups = sorted(groups_at(cut, site, [slot])) if site is not None else []
+                view, _ = tracing.by_output.get(first_output(node), (None, None))
+                groups = sorted(groups_at(cut, view, [slot])) if view is not None else []
                 problem = f"weight {now!r} of {node.op_type} {node.name!r} is not the original's without what goes"
                 return Kept(len(seen), problem, now, tuple(cut.groups.groups[g].name for g in groups))
     return Kept(len(seen))

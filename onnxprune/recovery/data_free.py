@@ -27,7 +27,7 @@ from onnxprune.recovery.recover import RecoveryOptions, targets
 from onnxprune.recovery.targets import KeptMask, LayerTarget
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import resumed
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 from onnxprune.tracing.rules.pointwise import BINARY, UNARY
 from onnxprune.typing import Array
 
@@ -67,7 +67,7 @@ def repair_without_data(
 
 def _mend(cut: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
     """Repair one layer; whether there was anything to do."""
-    kept = KeptMask.of(cut, target.site, target.old)
+    kept = KeptMask.of(cut, target.view, target.old)
     inputs = kept.inputs[kept.groups]
     if inputs.all():
         return False
@@ -114,16 +114,16 @@ class WeightMeans:
 
     def mean(self, tensor: str) -> Array | None:
         """The mean of a tensor over all inputs, in its full shape; None where it is unknown."""
-        shape, site = self._facts.shapes.get(tensor), self._site(tensor)
+        shape, view = self._facts.shapes.get(tensor), self._view_of(tensor)
         sampled = self.sampled(tensor)
-        if shape is None or site is None:
+        if shape is None or view is None:
             return None
         if sampled is not None:
             mean = np.tensordot(DENSITY, sampled[1], 1).astype(sampled[1].dtype)
             return np.array(np.broadcast_to(mean[None], shape))
-        if site.node.op_type not in LINEAR or site.node.domain:
+        if view.node.op_type not in LINEAR or view.node.domain:
             return None
-        given = {name: self.mean(name) for name in self._activations(site)}
+        given = {name: self.mean(name) for name in self._activations(view)}
         known = {name: value for name, value in given.items() if value is not None}
         return self._run(tensor, known) if len(known) == len(given) > 0 else None
 
@@ -137,17 +137,17 @@ class WeightMeans:
         return self._sampled[tensor]
 
     def _sample(self, tensor: str) -> tuple[str, Array] | None:
-        site = self._site(tensor)
-        if site is None or site.node.domain:
+        view = self._view_of(tensor)
+        if view is None or view.node.domain:
             return None
-        if site.node.op_type == "BatchNormalization":
-            return self._normal(site)
-        if site.node.op_type not in (*UNARY, *BINARY):
+        if view.node.op_type == "BatchNormalization":
+            return self._normal(view)
+        if view.node.op_type not in (*UNARY, *BINARY):
             return None
-        given = {name: self.sampled(name) for name in self._activations(site)}
+        given = {name: self.sampled(name) for name in self._activations(view)}
         known = {name: value for name, value in given.items() if value is not None}
         roots = {root for root, _ in known.values()}
-        if len(known) == len(given) == len(roots) == 2 and site.node.op_type == "Add":
+        if len(known) == len(given) == len(roots) == 2 and view.node.op_type == "Add":
             return tensor, self._summed([value for _, value in known.values()])
         if len(known) != len(given) or len(roots) != 1:
             return None
@@ -163,7 +163,7 @@ class WeightMeans:
         points = POINTS.reshape(-1, *[1] * (terms[0].ndim - 1))
         return (sum(means) + np.sqrt(sum(squares)) * points).astype(terms[0].dtype)
 
-    def _normal(self, norm: Site) -> tuple[str, Array] | None:
+    def _normal(self, norm: NodeView) -> tuple[str, Array] | None:
         """What leaves a BatchNormalization."""
         if not (norm.is_weight(1) and norm.is_weight(2)) or norm.attrs.get("training_mode"):
             return None
@@ -200,31 +200,31 @@ class WeightMeans:
 
     def _filters(self, tensor: str) -> tuple[Array, Array] | None:
         """What makes the channels of a tensor up to a factor: [channels, weights and bias], and their classes."""
-        site = self._site(tensor)
-        while site is not None and site.node.op_type in HOMOGENEOUS:
-            site = self._site(site.node.input[0])
-        if site is None:
+        view = self._view_of(tensor)
+        while view is not None and view.node.op_type in HOMOGENEOUS:
+            view = self._view_of(view.node.input[0])
+        if view is None:
             return None
-        name, shifts = site.node.output[0], list[WeightPart | None]()
-        while site is not None and site.node.op_type in ("Add", "BatchNormalization"):
-            normed = site.node.op_type == "BatchNormalization"
-            if (normed and self._weights.used(site, 1)) or not (normed or site.is_weight(0) != site.is_weight(1)):
+        name, shifts = view.node.output[0], list[WeightPart | None]()
+        while view is not None and view.node.op_type in ("Add", "BatchNormalization"):
+            normed = view.node.op_type == "BatchNormalization"
+            if (normed and self._weights.used(view, 1)) or not (normed or view.is_weight(0) != view.is_weight(1)):
                 return None  # a norm that acts on its own, or a sum of activations
-            slot = 2 if normed else int(site.is_weight(1))
-            shifts.append(self._weights.used(site, slot))
-            site = self._site(site.node.input[0 if normed else 1 - slot])
-        layer = None if site is None else linear_layer(site)
-        if site is None or layer is None or site.has(2) > (layer.bias is not None):
+            slot = 2 if normed else int(view.is_weight(1))
+            shifts.append(self._weights.used(view, slot))
+            view = self._view_of(view.node.input[0 if normed else 1 - slot])
+        layer = None if view is None else linear_layer(view)
+        if view is None or layer is None or view.has(2) > (layer.bias is not None):
             return None
-        shifts.append(self._weights.used(site, 2))
-        factor = self._weights.used(site, layer.weight)
+        shifts.append(self._weights.used(view, 2))
+        factor = self._weights.used(view, layer.weight)
         weight = None if factor is None else self._weights.value(factor)
         biases = [self._weights.value(shift) for shift in shifts if shift is not None]
         if weight is None or any(b is None for b in biases):
             return None
         matrix = layer.scale * layer.matrix(weight)
         bias = sum((b.reshape(-1) for b in biases if b is not None), np.zeros(1))
-        line = self._tracing.axes[name][1 if site.node.op_type in CONVOLUTIONS else -1]
+        line = self._tracing.axes[name][1 if view.node.op_type in CONVOLUTIONS else -1]
         if len(matrix) != 1 or bias.size not in (1, matrix.shape[2]) or line.shape != matrix.shape[2:]:
             return None
         filters = np.vstack([matrix[0], np.broadcast_to(bias, matrix.shape[2])]).T
@@ -232,14 +232,14 @@ class WeightMeans:
 
     def _classes(self, layer: LinearLayer) -> Array | None:
         """The classes of the positions that a layer sums over; None where these lie along several axes."""
-        site, slot = self._tracing.by_output[layer.node.output[0]][0], 1 - layer.weight
+        view, slot = self._tracing.by_output[layer.node.output[0]][0], 1 - layer.weight
         axes = self._tracing.axes.get(layer.input, ())
-        lines = [axes[r.axis] for r in site.readings if axes and r.slot == slot and not r.mixed]
+        lines = [axes[r.axis] for r in view.readings if axes and r.slot == slot and not r.mixed]
         return self._weights.classes(lines[0]) if len(lines) == 1 and lines[0].ndim == 1 else None
 
-    def _activations(self, site: Site) -> list[str]:
+    def _activations(self, view: NodeView) -> list[str]:
         """The inputs of a node that are computed from the graph's inputs."""
-        return [name for slot, name in enumerate(site.node.input) if name and not site.constant[slot]]
+        return [name for slot, name in enumerate(view.node.input) if name and not view.constant[slot]]
 
     def _run(self, tensor: str, known: Mapping[str, Array]) -> Array:
         """The value of a tensor from those of the activations in front of it."""
@@ -247,5 +247,5 @@ class WeightMeans:
         ((value,),) = resumed(model, [known], [tensor])
         return np.asarray(value)
 
-    def _site(self, tensor: str) -> Site | None:
+    def _view_of(self, tensor: str) -> NodeView | None:
         return self._tracing.by_output[tensor][0] if tensor in self._tracing.by_output else None

@@ -40,12 +40,12 @@ def take_over(cut: Removal, pruned: Model, folds: Mapping[str, Fold]) -> tuple[M
     parameters, sums, failed = Parameters(pruned), list[_Sum](), set[str]()
     made = {node.output[0]: node for node in parameters.proto.graph.node if node.output}
     for name, fold in folds.items():
-        site, node = cut.groups.tracing.by_output[name][0], made.get(name)
-        old, new = linear_layer(site), None if node is None else linear_layer(site, node)
+        view, node = cut.groups.tracing.by_output[name][0], made.get(name)
+        old, new = linear_layer(view), None if node is None else linear_layer(view, node)
         if node is None or old is None or new is None or not parameters.is_own(node.input[new.weight]):
             failed.add(name)
             continue
-        target = LayerTarget(site, node, old, new, None)
+        target = LayerTarget(view, node, old, new, None)
         left = _take(cut, parameters, target, fold)
         if left is not None:
             sums.append(left)
@@ -54,7 +54,7 @@ def take_over(cut: Removal, pruned: Model, folds: Mapping[str, Fold]) -> tuple[M
 
 def _take(cut: Removal, parameters: Parameters, target: LayerTarget, fold: Fold) -> _Sum | None:
     """Change the weight and the bias of one layer; what it has no bias for."""
-    kept = KeptMask.of(cut, target.site, target.old)
+    kept = KeptMask.of(cut, target.view, target.old)
     if not kept.groups.any() or not kept.outputs.any():
         return None
     constant, partner, factor = (part[kept.groups] for part in (fold.constant, fold.partner, fold.factor))

@@ -25,7 +25,7 @@ from onnxprune.rewriting import Removal, io_changes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def repair(
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
             task = target.task(cut, parameters, options.how)
-            fits += fit_layer(target.site, task, pairs, train, options.dampings)
+            fits += fit_layer(target.view, task, pairs, train, options.dampings)
     model = nested(parameters.finished()) if has_bodies else parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
@@ -208,26 +208,26 @@ def targets(cut: Removal, parameters: Parameters, options: RecoveryOptions) -> I
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     behind = cut.behind
-    for site, rule in cut.groups.tracing.sites:
-        node = made.get(site.node.output[0]) if site.node.output else None
-        if node is None or rule is None or node.op_type != site.node.op_type:
+    for view, rule in cut.groups.tracing.views:
+        node = made.get(view.node.output[0]) if view.node.output else None
+        if node is None or rule is None or node.op_type != view.node.op_type:
             continue
         if node.output[0] not in parameters.reached:
             continue
         if options.how.of_norms:
-            if site.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(cut, site):
-                yield NormTarget(site, node)
+            if view.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(cut, view):
+                yield NormTarget(view, node)
             continue
-        old, new = linear_layer(site), linear_layer(site, node)
+        old, new = linear_layer(view), linear_layer(view, node)
         if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
             if cut.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
                 continue
-            whole = old.matrix(np.broadcast_to(False, site.shape(old.weight)))
+            whole = old.matrix(np.broadcast_to(False, view.shape(old.weight)))
             if whole.shape[1] <= WIDEST:
-                yield LayerTarget(site, node, old, new, onward(cut, parameters, new) if options.onward else None)
+                yield LayerTarget(view, node, old, new, onward(cut, parameters, new) if options.onward else None)
 
 
-def _loses_positions(cut: Removal, norm: Site) -> bool:
+def _loses_positions(cut: Removal, norm: NodeView) -> bool:
     """Whether the output of a norm shrinks on another axis than that of its channels."""
     rank = len(norm.out_shape())
     axis = NORMS[norm.node.op_type].axis % rank

@@ -15,7 +15,7 @@ from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import resumed
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.
@@ -81,11 +81,11 @@ class Target(ABC):
     """A node behind a cut with parameters that can be fitted.
 
     Attributes:
-        site: where it stands in the original.
+        view: where it stands in the original.
         node: its form in the pruned model.
     """
 
-    site: Site
+    view: NodeView
     node: onnx.NodeProto
 
     @property
@@ -99,7 +99,7 @@ class Target(ABC):
 
 
 def fit_layer(
-    site: Site, task: LayerFit, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
+    view: NodeView, task: LayerFit, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
 ) -> Iterator[Fit]:
     """Fit to the first `train` runs, and keep the fit if it does better on the others.
 
@@ -120,7 +120,7 @@ def fit_layer(
     fitted, after = fits.best(task.method, evidence, fitting, judging, dampings)
     if kept := after < before:
         task.write(fitted)
-    yield Fit(site.name, before, after, kept, task.groups)
+    yield Fit(view.name, before, after, kept, task.groups)
 
 
 # --- layers ----------------------------------------------------------------------------------------------
@@ -141,10 +141,10 @@ class KeptMask:
     outputs: Array
 
     @classmethod
-    def of(cls, cut: Removal, site: Site, layer: LinearLayer) -> Self:
+    def of(cls, cut: Removal, view: NodeView, layer: LinearLayer) -> Self:
         """What `cut` leaves of the weight."""
-        shape = site.shape(layer.weight)
-        mask = cut.mask(shape, site.labels(layer.weight))
+        shape = view.shape(layer.weight)
+        mask = cut.mask(shape, view.labels(layer.weight))
         whole: Array = layer.matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
@@ -192,9 +192,9 @@ class LayerTarget(Target):
         """Weight and bias."""
         old, new, now = self.old, self.new, parameters.value(self.node.input[self.new.weight])
         sliced = new.matrix(now).astype(np.float64) * new.scale
-        stored = cut.groups.tracing.stored_value(self.site.node.input[old.weight])
+        stored = cut.groups.tracing.stored_value(self.view.node.input[old.weight])
         assert stored is not None
-        kept = KeptMask.of(cut, self.site, old)
+        kept = KeptMask.of(cut, self.view, old)
         factor = _taken(old.matrix(stored.astype(np.float32)) * np.float32(old.scale), kept.groups, kept.outputs)
         return _LinearFit(
             method=method,
@@ -275,14 +275,14 @@ class NormTarget(Target):
     @property
     def taps(self) -> tuple[list[str], list[str]]:
         """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
-        return [self.site.node.output[0]], [self.node.input[0]]
+        return [self.view.node.output[0]], [self.node.input[0]]
 
     def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Scale and bias, as factors of and additions to what they are."""
-        own, shape = parameters.scale_and_bias(self.node), self.site.out_shape()
+        own, shape = parameters.scale_and_bias(self.node), self.view.out_shape()
         assert own is not None
-        axis = NORMS[self.site.node.op_type].axis % len(shape)
-        kept = cut.kept(cut.groups.tracing.axes[self.site.node.output[0]][axis], axis, shape[axis])
+        axis = NORMS[self.view.node.op_type].axis % len(shape)
+        kept = cut.kept(cut.groups.tracing.axes[self.view.node.output[0]][axis], axis, shape[axis])
         ones = np.ones((int(kept.sum()), 1, 1))
         return _NormFit(
             method=method,

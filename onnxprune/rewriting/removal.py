@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.graph import captured
-from onnxprune.tracing import Edit, Groups, Member, Site
+from onnxprune.tracing import Edit, Groups, Member, NodeView
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.ask import make_follow
 from onnxprune.tracing.rules.registry import Follow
@@ -103,32 +103,34 @@ class Removal:
             value = np.take(value, np.flatnonzero(~self.removed(axes[axis])), axis)
         return np.ascontiguousarray(value)
 
-    def around(self, site: Site) -> tuple[list[Axes | None], list[Axes | None]]:
+    def around(self, view: NodeView) -> tuple[list[Axes | None], list[Axes | None]]:
         """The labels of a node's inputs and outputs; None where there are none."""
-        tracing, node = self.groups.tracing, site.node
+        tracing, node = self.groups.tracing, view.node
         inputs = [tracing.axes.get(tracing.key(node, s)) if name else None for s, name in enumerate(node.input)]
         return inputs, [tracing.axes.get(name) for name in node.output]
 
-    def edit(self, site: Site, node: onnx.NodeProto, unique: Callable[[str], str], constants: dict[str, Array]) -> Edit:
-        """`node`, a copy of the node of `site`, ready to be changed by its rule."""
+    def edit(
+        self, view: NodeView, node: onnx.NodeProto, unique: Callable[[str], str], constants: dict[str, Array]
+    ) -> Edit:
+        """`node`, a copy of the node of `view`, ready to be changed by its rule."""
         shapes = self.groups.facts.shapes
-        inputs, outputs = self.around(site)
+        inputs, outputs = self.around(view)
 
         def new_sizes(names: Sequence[str], labels: Sequence[Axes | None]) -> list[Shape | None]:
             old = [shapes.get(name) for name in names]
             return [s if s is None or x is None else self.shape(s, x) for s, x in zip(old, labels, strict=True)]
 
         def kept(slot: int | None, axis: int) -> Array:
-            size = (site.out_shape() if slot is None else site.shape(slot))[axis]
+            size = (view.out_shape() if slot is None else view.shape(slot))[axis]
             axes = outputs[0] if slot is None else inputs[slot]
             return np.ones(size, bool) if axes is None else self.kept(axes[axis], axis, size)
 
-        new_in, new_out = new_sizes(site.node.input, inputs), new_sizes(site.node.output, outputs)
-        return Edit(site, node, new_in, new_out, kept, unique, constants)
+        new_in, new_out = new_sizes(view.node.input, inputs), new_sizes(view.node.output, outputs)
+        return Edit(view, node, new_in, new_out, kept, unique, constants)
 
     def followed(
         self,
-        site: Site,
+        view: NodeView,
         follow: Follow,
         node: onnx.NodeProto,
         unique: Callable[[str], str],
@@ -139,7 +141,7 @@ class Removal:
         Raises:
             ModelError: the rule, which may be a user's, fails.
         """
-        edit = self.edit(site, node, unique, constants)
+        edit = self.edit(view, node, unique, constants)
         make_follow(follow, edit)
         return edit
 

@@ -17,7 +17,7 @@ from onnxprune.model.flatten import closed, settle
 from onnxprune.model.graph import captured, first_output, remove_dead
 from onnxprune.model.protos import copy_except
 from onnxprune.rewriting.removal import Removal
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
@@ -192,15 +192,15 @@ class Rewriting:
                 if self._is_computed(name) and versions.get(name):
                     new.output[slot] = self.unique(f"{name}_whole")
                     constants[name] = self.remains(name, self.groups.tracing.axes[name])
-            site, rule = traced.get(first_output(node), (None, None))
-            if site is None:
+            view, rule = traced.get(first_output(node), (None, None))
+            if view is None:
                 continue
             for slot, name in enumerate(node.input):
                 if name in self.groups.tracing.unshared:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
-            if rule is not None and rule.follow is not None and self._is_touched(site):
+            if rule is not None and rule.follow is not None and self._is_touched(view):
                 del graph.node[-1]
-                graph.node.extend(self._followed(site, rule.follow, new, constants))
+                graph.node.extend(self._followed(view, rule.follow, new, constants))
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
 
@@ -230,8 +230,8 @@ class Rewriting:
                 del new.attribute[:]
                 new.attribute.append(attribute)
 
-    def _is_touched(self, site: Site) -> bool:
-        around = itertools.chain(*self.cut.around(site))
+    def _is_touched(self, view: NodeView) -> bool:
+        around = itertools.chain(*self.cut.around(view))
         return any(self.cut.removed(labels).any() for axes in around if axes for labels in axes)
 
     def _is_stale(self, node: onnx.NodeProto) -> bool:
@@ -241,10 +241,10 @@ class Rewriting:
         return any(self.cut.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
 
     def _followed(
-        self, site: Site, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+        self, view: NodeView, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
     ) -> Sequence[onnx.NodeProto]:
         """The nodes that stand for the copy `new` of a node whose sizes change."""
-        edit = self.cut.followed(site, follow, new, self.unique, constants)
+        edit = self.cut.followed(view, follow, new, self.unique, constants)
         return [*edit.before, edit.node, *edit.after]
 
     # --- the rest ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import onnx
 from onnxprune.model import Model
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.rewrite import Rewriting, Versions, nested
-from onnxprune.tracing import Groups, Site
+from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
@@ -53,7 +53,7 @@ class _Zeroing(Rewriting):
         return key not in tracing.scales and super().is_cut(key)
 
     def _followed(
-        self, site: Site, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+        self, view: NodeView, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
     ) -> Sequence[onnx.NodeProto]:
         return [new]
 

@@ -2,8 +2,10 @@
 
 import warnings
 
-from onnxprune.tracing import Copies, Site, through
+from onnxprune.tracing import Copies, NodeView, through
 
 warnings.warn("onnxprune.rules.site has moved to onnxprune.tracing", DeprecationWarning, stacklevel=2)
+
+Site = NodeView
 
 __all__ = ["Copies", "Site", "through"]

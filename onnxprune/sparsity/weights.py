@@ -19,7 +19,7 @@ from onnxprune.layers import LinearLayer, layer_at
 from onnxprune.layers.effective import CARRIERS
 from onnxprune.model.graph import captured
 from onnxprune.model.traits import TRAITS
-from onnxprune.tracing import Groups, Letter, Site, TraceResult
+from onnxprune.tracing import Groups, Letter, NodeView, TraceResult
 from onnxprune.typing import Array
 
 # Operators that change the layout of a weight and nothing else, and those that round it to where zero stays zero.
@@ -58,7 +58,7 @@ class ContractionWeight:
 
     Attributes:
         name: of the stored tensor.
-        site: the first node that reads it, and from where its layout is seen.
+        view: the first node that reads it, and from where its layout is seen.
         slot: the input of that node.
         uses: how many nodes read it.
         moves: from the stored tensor to the node: (order of the axes, or None; sizes after it).
@@ -67,7 +67,7 @@ class ContractionWeight:
     """
 
     name: str
-    site: Site
+    view: NodeView
     slot: int
     uses: int
     moves: tuple[tuple[tuple[int, ...] | None, tuple[int, ...]], ...]
@@ -98,7 +98,7 @@ class ContractionWeight:
     @property
     def nodes(self) -> tuple[str, str]:
         """The name and the operator of the node that reads it."""
-        return self.site.name, self.site.node.op_type
+        return self.view.name, self.view.node.op_type
 
     def matrix(self, value: Array) -> Array:
         """A tensor of the stored layout as [groups, D, O]."""
@@ -122,7 +122,7 @@ class ContractionWeight:
     @cached_property
     def layer(self) -> LinearLayer | None:
         """The product that it is part of, with its inputs; None where these cannot be read."""
-        return layer_at(self.site, self.slot)
+        return layer_at(self.view, self.slot)
 
     @cached_property
     def order(self) -> Array:
@@ -148,13 +148,13 @@ def contraction_weights(groups: Groups) -> tuple[list[ContractionWeight], dict[s
         The weights, in graph order, and for weights of contractions that must stay as they are: name -> why.
     """
     tracing = groups.tracing
-    found: dict[str, list[tuple[Site, int, list[onnx.NodeProto]]]] = {}
+    found: dict[str, list[tuple[NodeView, int, list[onnx.NodeProto]]]] = {}
     left: dict[str, str] = {}
-    for site, slot in _operands(tracing):
-        name, chain = _origin(tracing, site.node.input[slot])
+    for view, slot in _operands(tracing):
+        name, chain = _origin(tracing, view.node.input[slot])
         if name in tracing.given:
-            found.setdefault(name, []).append((site, slot, chain))
-        elif site.node.input[slot] in tracing.constants or name in tracing.sources:
+            found.setdefault(name, []).append((view, slot, chain))
+        elif view.node.input[slot] in tracing.constants or name in tracing.sources:
             left[name] = COMPUTED
     weights = []
     for name, uses in found.items():
@@ -167,30 +167,30 @@ def contraction_weights(groups: Groups) -> tuple[list[ContractionWeight], dict[s
     return weights, left
 
 
-def _operands(tracing: TraceResult) -> Iterator[tuple[Site, int]]:
+def _operands(tracing: TraceResult) -> Iterator[tuple[NodeView, int]]:
     """Every constant input of a contraction that is summed over together with an activation."""
-    for site, rule in tracing.sites:
-        if rule is None or rule.work is None or all(site.constant):
+    for view, rule in tracing.views:
+        if rule is None or rule.work is None or all(view.constant):
             continue
-        for slot in range(len(site.node.input)):
-            if site.has(slot) and site.constant[slot] and _is_summed(site, slot):
-                yield site, slot
+        for slot in range(len(view.node.input)):
+            if view.has(slot) and view.constant[slot] and _is_summed(view, slot):
+                yield view, slot
 
 
-def _is_summed(site: Site, slot: int) -> bool:
-    if not site.letters[0]:
-        traits = TRAITS.get((site.node.domain, site.node.op_type))
+def _is_summed(view: NodeView, slot: int) -> bool:
+    if not view.letters[0]:
+        traits = TRAITS.get((view.node.domain, view.node.op_type))
         return traits is not None and slot == traits.weight
-    letters = site.letters[0][slot] if slot < len(site.letters[0]) else None
-    made, others = _around(site, slot)
+    letters = view.letters[0][slot] if slot < len(view.letters[0]) else None
+    made, others = _around(view, slot)
     return letters is not None and any(x not in made and (x in others or _is_kernel(x)) for x in letters)
 
 
-def _around(site: Site, slot: int) -> tuple[set[Letter], set[Letter]]:
+def _around(view: NodeView, slot: int) -> tuple[set[Letter], set[Letter]]:
     """Letters of the outputs, and of what a weight is multiplied with."""
-    given = zip(site.letters[0], site.constant, strict=False)
+    given = zip(view.letters[0], view.constant, strict=False)
     others = {x for s, (letters, constant) in enumerate(given) if s != slot and not constant for x in letters or ()}
-    return {x for letters in site.letters[1] for x in letters}, others | {_BEFORE}
+    return {x for letters in view.letters[1] for x in letters}, others | {_BEFORE}
 
 
 def _is_kernel(letter: object) -> bool:
@@ -209,7 +209,7 @@ def _origin(tracing: TraceResult, tensor: str) -> tuple[str, list[onnx.NodeProto
     return tensor, chain
 
 
-def _obstacle(groups: Groups, name: str, uses: Sequence[tuple[Site, int, list[onnx.NodeProto]]]) -> str:
+def _obstacle(groups: Groups, name: str, uses: Sequence[tuple[NodeView, int, list[onnx.NodeProto]]]) -> str:
     """Why the elements of a weight must stay; empty where nothing speaks against it."""
     tracing = groups.tracing
     if tracing.is_overridable(name):
@@ -219,7 +219,7 @@ def _obstacle(groups: Groups, name: str, uses: Sequence[tuple[Site, int, list[on
     value = tracing.facts.shapes.get(name)
     if value is None or math.prod(value) < 2:
         return "has a single element"
-    reached = {site.node.output[0] for site, _, _ in uses} | {n.output[0] for _, _, chain in uses for n in chain}
+    reached = {view.node.output[0] for view, _, _ in uses} | {n.output[0] for _, _, chain in uses for n in chain}
     for tensor in [name, *(n.output[0] for _, _, chain in uses for n in chain)]:
         if tracing.is_output(tensor):
             return "is an output of the model"
@@ -235,9 +235,9 @@ def _obstacle(groups: Groups, name: str, uses: Sequence[tuple[Site, int, list[on
 
 
 def _contraction(
-    tracing: TraceResult, name: str, uses: Sequence[tuple[Site, int, list[onnx.NodeProto]]]
+    tracing: TraceResult, name: str, uses: Sequence[tuple[NodeView, int, list[onnx.NodeProto]]]
 ) -> ContractionWeight | None:
-    site, slot, chain = uses[0]
+    view, slot, chain = uses[0]
     shape = tuple(tracing.facts.shapes[name])
     moves: list[tuple[tuple[int, ...] | None, tuple[int, ...]]] = []
     for node in chain:
@@ -249,26 +249,26 @@ def _contraction(
             moves.append((order, tuple(after)))
         elif node.op_type in _LAID_OUT:
             moves.append((None, tuple(after)))
-    roles = _roles(site, slot)
+    roles = _roles(view, slot)
     if roles is None:
         return None
     plain = all(node.op_type in {"Transpose", "Identity", *_LAID_OUT} for node in chain)
     is_float = tracing.facts.dtypes.get(name) in _FLOATS and name not in tracing.encodings and plain
     return ContractionWeight(
-        name, site, slot, len(uses), moves=tuple(moves), roles=roles, shape=shape, is_float=is_float
+        name, view, slot, len(uses), moves=tuple(moves), roles=roles, shape=shape, is_float=is_float
     )
 
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
-def _roles(site: Site, slot: int) -> _Roles | None:
-    sizes = tuple(site.shape(slot))
-    if not site.letters[0]:
-        return _grouped(site, sizes)
-    letters = site.letters[0][slot]
+def _roles(view: NodeView, slot: int) -> _Roles | None:
+    sizes = tuple(view.shape(slot))
+    if not view.letters[0]:
+        return _grouped(view, sizes)
+    letters = view.letters[0][slot]
     assert letters is not None
-    made, others = _around(site, slot)
+    made, others = _around(view, slot)
     axes: Mapping[str, list[int]] = {"batch": [], "kernel": [], "inner": [], "outer": []}
     for axis, letter in enumerate(letters):
         if _is_kernel(letter) and letter not in made:
@@ -280,9 +280,9 @@ def _roles(site: Site, slot: int) -> _Roles | None:
     return _Roles(sizes, **{role: tuple(found) for role, found in axes.items()})
 
 
-def _grouped(site: Site, sizes: tuple[int, ...]) -> _Roles:
+def _grouped(view: NodeView, sizes: tuple[int, ...]) -> _Roles:
     """Of a convolution in groups: [groups x out, in, ...], or [groups x in, out, ...] of a transposed one."""
-    group = int(site.attrs.get("group", 1))
+    group = int(view.attrs.get("group", 1))
     split = (group, sizes[0] // group, *sizes[1:])
-    first, second = ((1,), (2,)) if "Transpose" in site.node.op_type else ((2,), (1,))
+    first, second = ((1,), (2,)) if "Transpose" in view.node.op_type else ((2,), (1,))
     return _Roles(split, (0,), tuple(range(3, len(split))), inner=first, outer=second)

@@ -6,7 +6,7 @@ from onnxprune.tracing.group import Group, Member
 from onnxprune.tracing.groups import Groups, trace
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Copies, through
-from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
+from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.tracing.tracer import Tracer
 
@@ -19,7 +19,7 @@ __all__ = [
     "Letter",
     "MaskedAxis",
     "Member",
-    "Site",
+    "NodeView",
     "TraceResult",
     "Tracer",
     "batch_size",

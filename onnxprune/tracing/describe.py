@@ -98,14 +98,14 @@ def _macs(tracing: TraceResult, classes: Classes, parts: Sequence[Part]) -> list
         return known[id(labels)]
 
     macs = [0.0] * len(parts)
-    for site, rule in tracing.sites:
+    for view, rule in tracing.views:
         if rule is None or rule.work is None:
             continue
-        for product in rule.work(site):
+        for product in rule.work(view):
             total, kept = 1, dict[int, float]()
             for slot, axis in product:
-                total *= (site.out_shape() if slot is None else site.shape(slot))[axis]
-                axes = tracing.axes[site.node.output[0]] if slot is None else site.labels(slot)
+                total *= (view.out_shape() if slot is None else view.shape(slot))[axis]
+                axes = tracing.axes[view.node.output[0]] if slot is None else view.labels(slot)
                 for place, share in shares(axes[axis]).items():
                     kept[place] = kept.get(place, 1.0) * (1 - share)
             for place, share in kept.items():
@@ -127,9 +127,9 @@ _ANONYMOUS = re.compile(r"^(onnx::|val_|_?\d+$|.*__\d+$)|^/|.*/.*_output_\d+$")
 def _names(tracing: TraceResult, members: Sequence[Sequence[Member]]) -> list[str]:
     """A unique name per group: its first weight's, or that of the node that uses it if the weight has none."""
     users: dict[str, str] = {}
-    for site, _ in tracing.sites:
-        for name in site.node.input:
-            users.setdefault(name, site.name)
+    for view, _ in tracing.views:
+        for name in view.node.input:
+            users.setdefault(name, view.name)
     names: list[str] = []
     taken: dict[str, int] = {}
     for group in members:

@@ -18,7 +18,7 @@ from onnxprune.model import control_flow
 from onnxprune.model.traits import Zero, zero
 from onnxprune.tracing.labels import Axes, Classes
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.site import MaskedAxis, Site
+from onnxprune.tracing.rules.node_view import MaskedAxis, NodeView
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.typing import Array
 
@@ -42,10 +42,10 @@ def reasons(tracing: TraceResult, classes: Classes, cells: Sequence[Sequence[Arr
     again = True
     while again:  # what a loop hands on from step to step
         before = walk.extent
-        for site, rule in tracing.sites:
+        for view, rule in tracing.views:
             if rule is not None:
-                walk.node(site)
-        again = walk.extent > before and any(control_flow.is_flat(site.node) for site, _ in tracing.sites)
+                walk.node(view)
+        again = walk.extent > before and any(control_flow.is_flat(view.node) for view, _ in tracing.views)
     return walk.reasons
 
 
@@ -90,175 +90,175 @@ class _Walk:
         """The number of groups."""
         return int(self.group_of.max()) + 1
 
-    def axes(self, site: Site, slot: int) -> Axes:
+    def axes(self, view: NodeView, slot: int) -> Axes:
         """The labels of an input; none where it is omitted, or has none."""
-        if not site.has(slot):
+        if not view.has(slot):
             return ()
-        return self.tracing.axes.get(self.tracing.key(site.node, slot), ())
+        return self.tracing.axes.get(self.tracing.key(view.node, slot), ())
 
-    def carries(self, site: Site, slot: int, group: int) -> bool:
+    def carries(self, view: NodeView, slot: int, group: int) -> bool:
         """Whether an input has positions of a group."""
-        return group in self.carried(site, slot)
+        return group in self.carried(view, slot)
 
-    def carried(self, site: Site, slot: int) -> frozenset[int]:
+    def carried(self, view: NodeView, slot: int) -> frozenset[int]:
         """The groups with positions in an input."""
-        key = (id(site), slot)
+        key = (id(view), slot)
         found = self._carried.get(key)
         if found is None:
-            found = self._carried[key] = frozenset[int]().union(*map(self.groups, self.axes(site, slot)))
+            found = self._carried[key] = frozenset[int]().union(*map(self.groups, self.axes(view, slot)))
         return found
 
-    def zeros(self, site: Site, slot: int) -> frozenset[int]:
+    def zeros(self, view: NodeView, slot: int) -> frozenset[int]:
         """The groups with positions in an input that are zero there."""
-        name = site.inputs[slot]
+        name = view.inputs[slot]
         if self.tracing.is_weight(name):
-            return frozenset() if self.origin(site, slot, -1) else self.carried(site, slot)
-        return self.carried(site, slot).difference(self.live[name]) if name in self.live else frozenset()
+            return frozenset() if self.origin(view, slot, -1) else self.carried(view, slot)
+        return self.carried(view, slot).difference(self.live[name]) if name in self.live else frozenset()
 
-    def origin(self, site: Site, slot: int, group: int) -> str:
+    def origin(self, view: NodeView, slot: int, group: int) -> str:
         """The node that makes an input live at removed positions of a group; empty if they are zero."""
-        name = site.node.input[slot]
+        name = view.node.input[slot]
         if not self.tracing.is_weight(name):
             return self.live.get(name, {}).get(group, _UNMADE if name not in self.live else "")
         if self.tracing.is_filled(name) and not self.tracing.is_zero(name):
             return f"ConstantOfShape {name!r}"
-        return f"weight {name!r}" if self.tracing.key(site.node, slot) in self.tracing.divisors else ""
+        return f"weight {name!r}" if self.tracing.key(view.node, slot) in self.tracing.divisors else ""
 
     # --- one node ----------------------------------------------------------------------------------------
 
-    def node(self, site: Site) -> None:
+    def node(self, view: NodeView) -> None:
         """Judge what a node sums over, and say where its outputs are live."""
-        for reading in site.readings:
-            self._judge(site, reading)
-        sources = _handed_on(site)
-        made_of = [frozenset[int]().union(*map(self.groups, self.tracing.axes.get(o, ()))) for o in site.node.output]
-        row = None if sources or not any(made_of) else zero(site.node, _value_of(site))
-        for index, (name, groups) in enumerate(zip(site.node.output, made_of, strict=True)):
+        for reading in view.readings:
+            self._judge(view, reading)
+        sources = _handed_on(view)
+        made_of = [frozenset[int]().union(*map(self.groups, self.tracing.axes.get(o, ()))) for o in view.node.output]
+        row = None if sources or not any(made_of) else zero(view.node, _value_of(view))
+        for index, (name, groups) in enumerate(zip(view.node.output, made_of, strict=True)):
             live, broken = self.live.setdefault(name, {}), self.broken.setdefault(name, {})
             if sources:
                 made = Zero(parts=tuple(sources[index]))
             else:
                 made = row if row is not None and (index == 0 or row.all_outputs) else Zero()
-            for group in groups - self._quiet(site, made, groups, index) if groups else ():
-                if why := self._why_broken(site, made, group):
+            for group in groups - self._quiet(view, made, groups, index) if groups else ():
+                if why := self._why_broken(view, made, group):
                     live.setdefault(group, why)
                     if self.tracing.facts.dtypes.get(name) != TensorProto.BOOL:
                         broken.setdefault(group, why)
-                if why := self._why_live(site, made, group, index):
+                if why := self._why_live(view, made, group, index):
                     live.setdefault(group, why)
-        for state, end in _rounds(site):
+        for state, end in _rounds(view):
             self.live.setdefault(state, {}).update(self.live.get(end, {}))
             self.broken.setdefault(state, {}).update(self.broken.get(end, {}))
 
-    def _quiet(self, site: Site, row: Zero, groups: frozenset[int], output: int) -> frozenset[int]:
+    def _quiet(self, view: NodeView, row: Zero, groups: frozenset[int], output: int) -> frozenset[int]:
         """Those of an output's groups that are seen at once to be zero in it, and finite."""
-        given = range(len(site.inputs))
+        given = range(len(view.inputs))
         left = groups if row.terms or row.parts or row.factors else frozenset[int]()
-        for slot in filter(site.has, (s for s in row.terms if s in given)):
-            left = left & self.zeros(site, slot)
+        for slot in filter(view.has, (s for s in row.terms if s in given)):
+            left = left & self.zeros(view, slot)
         if row.parts:
             parts = [s for s in row.parts if s in given]
-            still = frozenset[int]().union(*(self.zeros(site, s) for s in parts))
-            left = (left & still).difference(*(self.carried(site, s) - self.zeros(site, s) for s in parts))
+            still = frozenset[int]().union(*(self.zeros(view, s) for s in parts))
+            left = (left & still).difference(*(self.carried(view, s) - self.zeros(view, s) for s in parts))
         if row.factors:
-            left = left & frozenset[int]().union(*(self._scaled(site, s, output) for s in row.factors if s in given))
+            left = left & frozenset[int]().union(*(self._scaled(view, s, output) for s in row.factors if s in given))
         return left.difference(
-            *(self.broken.get(name, ()) for name in site.inputs),
-            *(self.zeros(site, s) for s in row.divisors if s in given),
+            *(self.broken.get(name, ()) for name in view.inputs),
+            *(self.zeros(view, s) for s in row.divisors if s in given),
         )
 
-    def _scaled(self, site: Site, slot: int, output: int) -> frozenset[int]:
+    def _scaled(self, view: NodeView, slot: int, output: int) -> frozenset[int]:
         """The groups that are zero in a factor, which has them on every axis of an output that has them."""
-        found = self.zeros(site, slot)
-        inputs, outputs = site.letters
-        axes = self.tracing.axes[site.node.output[output]]
+        found = self.zeros(view, slot)
+        inputs, outputs = view.letters
+        axes = self.tracing.axes[view.node.output[output]]
         if not found or not outputs or len(outputs[output]) != len(axes):
             return found
-        own = dict(zip(inputs[slot] or (), self.axes(site, slot), strict=False))
+        own = dict(zip(inputs[slot] or (), self.axes(view, slot), strict=False))
         for letter, labels in zip(outputs[output], axes, strict=True):
             found -= self.groups(labels) - (self.groups(own[letter]) if letter in own else frozenset())
         return found
 
-    def _judge(self, site: Site, reading: MaskedAxis) -> None:
+    def _judge(self, view: NodeView, reading: MaskedAxis) -> None:
         slots = (reading.slot,) if reading.factors is None else reading.factors
-        groups = self.groups(site.labels(reading.slot)[reading.axis]) - self.reasons.keys()
-        if not reading.mixed and not any(self.broken.get(site.inputs[s]) for s in slots):
-            groups = groups.difference(*(self.zeros(site, s) for s in slots))
+        groups = self.groups(view.labels(reading.slot)[reading.axis]) - self.reasons.keys()
+        if not reading.mixed and not any(self.broken.get(view.inputs[s]) for s in slots):
+            groups = groups.difference(*(self.zeros(view, s) for s in slots))
         for group in groups:
             if reading.mixed:
-                self.reasons[group] = f"{_named(site)} depends on how many positions there are"
+                self.reasons[group] = f"{_named(view)} depends on how many positions there are"
                 continue
-            factors = [s for s in slots if self.carries(site, s, group)]
-            broken = [self.broken.get(site.node.input[s], {}).get(group) for s in factors]
-            live = [self.origin(site, s, group) for s in factors]
+            factors = [s for s in slots if self.carries(view, s, group)]
+            broken = [self.broken.get(view.node.input[s], {}).get(group) for s in factors]
+            live = [self.origin(view, s, group) for s in factors]
             if any(broken):
                 self.reasons[group] = f"{next(filter(None, broken))} divides by the zeros of removed weights"
             elif live and all(live):
-                self.reasons[group] = f"{_named(site)} sums over positions that {live[0]} keeps from being zero"
+                self.reasons[group] = f"{_named(view)} sums over positions that {live[0]} keeps from being zero"
 
-    def _why_live(self, site: Site, row: Zero, group: int, output: int) -> str:
+    def _why_live(self, view: NodeView, row: Zero, group: int, output: int) -> str:
         """The node that makes removed positions of an output live; empty if they are zero."""
-        here = _named(site)
+        here = _named(view)
         if not (row.factors or row.terms or row.parts):
-            return "" if self.tracing.is_zero(site.node.output[output]) else here
-        given = range(len(site.node.input))
-        for slot in filter(site.has, (s for s in row.terms if s in given)):
-            if self.carries(site, slot, group):
-                if why := self.origin(site, slot, group):
+            return "" if self.tracing.is_zero(view.node.output[output]) else here
+        given = range(len(view.node.input))
+        for slot in filter(view.has, (s for s in row.terms if s in given)):
+            if self.carries(view, slot, group):
+                if why := self.origin(view, slot, group):
                     return why
-            elif not self.tracing.is_zero(site.node.input[slot]):
+            elif not self.tracing.is_zero(view.node.input[slot]):
                 return here
-        parts = [s for s in row.parts if s in given and self.carries(site, s, group)]
-        if row.parts and not parts and not row.factors and not self.tracing.is_zero(site.node.output[output]):
+        parts = [s for s in row.parts if s in given and self.carries(view, s, group)]
+        if row.parts and not parts and not row.factors and not self.tracing.is_zero(view.node.output[output]):
             return here
         for slot in parts:
-            if why := self.origin(site, slot, group):
+            if why := self.origin(view, slot, group):
                 return why
-        return self._why_unscaled(site, row, group, output) if row.factors else ""
+        return self._why_unscaled(view, row, group, output) if row.factors else ""
 
-    def _why_unscaled(self, site: Site, row: Zero, group: int, output: int) -> str:
+    def _why_unscaled(self, view: NodeView, row: Zero, group: int, output: int) -> str:
         """The node that keeps all factors from being zero on some axis of an output."""
-        axes = self.tracing.axes[site.node.output[output]]
-        inputs, outputs = site.letters
-        slots = [s for s in row.factors if s < len(site.node.input)]
+        axes = self.tracing.axes[view.node.output[output]]
+        inputs, outputs = view.letters
+        slots = [s for s in row.factors if s < len(view.node.input)]
         for axis, labels in enumerate(axes):
             if group not in self.groups(labels):
                 continue
             letter = outputs[output][axis] if outputs and len(outputs[output]) == len(axes) else None
             origins = [
-                self.origin(site, slot, group)
+                self.origin(view, slot, group)
                 for slot in slots
-                for own, x in enumerate(self.axes(site, slot))
+                for own, x in enumerate(self.axes(view, slot))
                 if group in self.groups(x) and (letter is None or (inputs[slot] or ())[own : own + 1] == [letter])
             ]
             if not origins or all(origins):
-                return next(filter(None, origins), _named(site))
+                return next(filter(None, origins), _named(view))
         return ""
 
-    def _why_broken(self, site: Site, row: Zero, group: int) -> str:
+    def _why_broken(self, view: NodeView, row: Zero, group: int) -> str:
         """The node that may make removed positions infinite; empty if they are finite."""
-        for name in site.node.input:
+        for name in view.node.input:
             if why := self.broken.get(name, {}).get(group):
                 return why
         for slot in row.divisors:
-            if self.carries(site, slot, group) and not self.origin(site, slot, group):
-                return _named(site)
+            if self.carries(view, slot, group) and not self.origin(view, slot, group):
+                return _named(view)
         return ""
 
 
 _UNMADE = "an input"
 
 
-def _named(site: Site) -> str:
-    return f"{site.node.op_type} {site.name!r}"
+def _named(view: NodeView) -> str:
+    return f"{view.node.op_type} {view.name!r}"
 
 
-def _value_of(site: Site) -> Callable[[int], Array | None]:
+def _value_of(view: NodeView) -> Callable[[int], Array | None]:
     def value(slot: int) -> Array | None:
-        if not site.has(slot):
+        if not view.has(slot):
             return None
         try:
-            known = site.value(slot)
+            known = view.value(slot)
         except Unsupported:  # a default that a caller may override
             known = None
         return np.array(np.nan) if known is None else known
@@ -266,9 +266,9 @@ def _value_of(site: Site) -> Callable[[int], Array | None]:
     return value
 
 
-def _handed_on(site: Site) -> Sequence[Sequence[int]]:
+def _handed_on(view: NodeView) -> Sequence[Sequence[int]]:
     """The inputs that every output of a node with bodies comes from; none for other nodes."""
-    node = site.node
+    node = view.node
     if control_flow.is_begin(node):
         return [(slot,) for slot in range(len(node.output))]
     if not control_flow.is_flat(node):
@@ -279,9 +279,9 @@ def _handed_on(site: Site) -> Sequence[Sequence[int]]:
     return [*zip(of.states, of.ends, strict=True), *((slot,) for slot in of.parts)]
 
 
-def _rounds(site: Site) -> Iterator[tuple[str, str]]:
+def _rounds(view: NodeView) -> Iterator[tuple[str, str]]:
     """(what a body gets, what it returns for the next step) of a loop."""
-    node = site.node
+    node = view.node
     if control_flow.is_flat(node) and node.op_type != "If":
         of = control_flow.steps(node)
         yield from ((node.input[s], node.input[e]) for s, e in zip(of.states, of.ends, strict=True))

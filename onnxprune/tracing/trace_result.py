@@ -18,8 +18,8 @@ from onnxprune.tracing.graph_index import GraphIndex
 from onnxprune.tracing.labels import Axes, Classes, Constraints, Reason
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.site import COMPUTED as COMPUTED_INDEX
-from onnxprune.tracing.rules.site import Encoding, LabelState, Site
+from onnxprune.tracing.rules.node_view import COMPUTED as COMPUTED_INDEX
+from onnxprune.tracing.rules.node_view import Encoding, LabelState, NodeView
 from onnxprune.tracing.token_ids import IdSource, sources
 from onnxprune.typing import Array
 
@@ -40,7 +40,7 @@ class TraceResult(GraphIndex, LabelState):
         opened: axes of graph inputs and outputs that may shrink.
         rows: tables whose rows may go although computed ids index them.
         axes: labels of every tensor; a weight that is un-shared has an entry per use.
-        sites: every node, with the rule that traced it; None for a barrier.
+        views: every node, with the rule that traced it; None for a barrier.
         constants: tensors that are computed from weights alone.
         weights: entry of `axes` -> the weight that it belongs to.
         computed: tensors of sizes and indices, whose labels are barriers.
@@ -51,7 +51,7 @@ class TraceResult(GraphIndex, LabelState):
     opened: AbstractSet[tuple[str, int]] = frozenset()
     rows: AbstractSet[str] = frozenset()
     axes: dict[str, Axes] = field(default_factory=dict)
-    sites: list[tuple[Site, Rule | None]] = field(default_factory=list)
+    views: list[tuple[NodeView, Rule | None]] = field(default_factory=list)
     constants: set[str] = field(default_factory=set)
     weights: dict[str, str] = field(default_factory=dict)
     computed: set[str] = field(default_factory=set)
@@ -96,56 +96,56 @@ class TraceResult(GraphIndex, LabelState):
         return self._is_data(self.weights[key]) or self.weights[key] in self.encodings
 
     @property
-    def by_output(self) -> dict[str, tuple[Site, Rule | None]]:
+    def by_output(self) -> dict[str, tuple[NodeView, Rule | None]]:
         """Every traced node by its first output."""
-        return {name: entry for entry in self.sites if (name := first_output(entry[0].node))}
+        return {name: entry for entry in self.views if (name := first_output(entry[0].node))}
 
     @cached_property
     def statistics(self) -> frozenset[str]:
         """Entries of `axes` that hold no parameters: mean and variance of BatchNormalization, scales, zero points."""
-        sites = (site.node for site, _ in self.sites if site.node.op_type == "BatchNormalization")
-        moments = (self.key(node, slot) for node in sites for slot in (3, 4) if slot < len(node.input))
+        views = (view.node for view, _ in self.views if view.node.op_type == "BatchNormalization")
+        moments = (self.key(node, slot) for node in views for slot in (3, 4) if slot < len(node.input))
         return self.scales.union(moments)
 
     @cached_property
     def scales(self) -> frozenset[str]:
         """Entries of `axes` that hold scales and zero points."""
-        used = ((site, slot) for site, _ in self.sites for e in site.encodings.values() for slot in e.slots)
-        return frozenset(self.key(site.node, slot) for site, slot in used if site.has(slot))
+        used = ((view, slot) for view, _ in self.views for e in view.encodings.values() for slot in e.slots)
+        return frozenset(self.key(view.node, slot) for view, slot in used if view.has(slot))
 
     @cached_property
     def divisors(self) -> frozenset[str]:
         """Entries of `axes` that others are divided by: they stay where a removed unit's weights are set to zero."""
         uses = (
-            (site.node, slot)
-            for site, _ in self.sites
-            for slot in divisors(site.node)
-            if site.has(slot) and site.is_weight(slot)
+            (view.node, slot)
+            for view, _ in self.views
+            for slot in divisors(view.node)
+            if view.has(slot) and view.is_weight(slot)
         )
         return frozenset(self.key(node, slot) for node, slot in uses)
 
     @cached_property
-    def encodings(self) -> Mapping[str, tuple[Site, Encoding]]:
+    def encodings(self) -> Mapping[str, tuple[NodeView, Encoding]]:
         """Quantised weight -> what its numbers mean, and to which node."""
-        found: dict[str, tuple[Site, Encoding]] = {}
-        for site, _ in self.sites:
-            for slot, encoding in site.encodings.items():
-                weight = self._held(site, slot)
-                if weight and (weight == site.node.input[slot] or self._is_for_all(site, encoding)):
-                    found.setdefault(weight, (site, encoding))
+        found: dict[str, tuple[NodeView, Encoding]] = {}
+        for view, _ in self.views:
+            for slot, encoding in view.encodings.items():
+                weight = self._held(view, slot)
+                if weight and (weight == view.node.input[slot] or self._is_for_all(view, encoding)):
+                    found.setdefault(weight, (view, encoding))
         return found
 
-    def _held(self, site: Site, slot: int) -> str:
+    def _held(self, view: NodeView, slot: int) -> str:
         """The weight whose elements an input holds, perhaps after moves; empty if it holds others."""
-        name = site.node.input[slot] if site.has(slot) else ""
+        name = view.node.input[slot] if view.has(slot) else ""
         while name and not self.is_weight(name):
             node = self.maker(name)
             name = node.input[0] if node is not None and traits_of(node).moves else ""
         return name
 
-    def _is_for_all(self, site: Site, encoding: Encoding) -> bool:
+    def _is_for_all(self, view: NodeView, encoding: Encoding) -> bool:
         """Whether one scale and one zero point are those of all elements, wherever they are moved."""
-        shapes = (self.facts.shapes.get(site.node.input[slot], (0, 0)) for slot in encoding.slots if site.has(slot))
+        shapes = (self.facts.shapes.get(view.node.input[slot], (0, 0)) for slot in encoding.slots if view.has(slot))
         return all(math.prod(shape) == 1 for shape in shapes)
 
     def has_whole_use(self, name: str) -> bool:
@@ -162,9 +162,9 @@ class TraceResult(GraphIndex, LabelState):
         """The real value of a weight by its name in the graph: that of a quantised one is dequantised."""
         if name not in self.encodings:
             return self.stored_value(name)
-        site, encoding = self.encodings[name]
+        view, encoding = self.encodings[name]
         try:
-            return encoding.decode(partial(self._stored, site))
+            return encoding.decode(partial(self._stored, view))
         except Exception as error:  # noqa: BLE001 scales of another shape: nothing runs such a node
             logger.warning("%s cannot be dequantised: %s", name, error)
             return self.stored_value(name)
@@ -173,25 +173,25 @@ class TraceResult(GraphIndex, LabelState):
         """What is stored in a weight for zero."""
         if name not in self.encodings:
             return np.zeros((), bool)
-        site, encoding = self.encodings[name]
+        view, encoding = self.encodings[name]
         try:
-            return np.broadcast_to(encoding.zero(partial(self._stored, site)), self.facts.shapes[name])
+            return np.broadcast_to(encoding.zero(partial(self._stored, view)), self.facts.shapes[name])
         except Exception as error:  # noqa: BLE001 zero points of another shape: nothing runs such a node
             logger.warning("the zero point of %s does not fit: %s", name, error)
             return np.zeros((), bool)
 
-    def _stored(self, site: Site, slot: int) -> np.ndarray | None:
-        if slot in site.encodings and (weight := self._held(site, slot)):
+    def _stored(self, view: NodeView, slot: int) -> np.ndarray | None:
+        if slot in view.encodings and (weight := self._held(view, slot)):
             return self.stored_value(weight)
-        return self.stored_value(site.node.input[slot]) if site.has(slot) and site.is_weight(slot) else None
+        return self.stored_value(view.node.input[slot]) if view.has(slot) and view.is_weight(slot) else None
 
     def layered(self, classes: Classes) -> frozenset[tuple[str, int]]:
         """The opened axes with a layer behind them: some position of theirs is one of a contraction's weight."""
         hit = np.zeros(classes.count, bool)
-        for site, rule in self.sites:
-            for slot in range(len(site.node.input)) if rule is not None and rule.work else ():
-                if site.has(slot) and site.constant[slot]:
-                    for labels in self.axes.get(self.key(site.node, slot), ()):
+        for view, rule in self.views:
+            for slot in range(len(view.node.input)) if rule is not None and rule.work else ():
+                if view.has(slot) and view.constant[slot]:
+                    for labels in self.axes.get(self.key(view.node, slot), ()):
                         hit[classes.of[labels[labels >= 0]]] = True
 
         def has_layer(labels: Array) -> bool:

@@ -16,7 +16,7 @@ from onnxprune.tracing.labels import LONGEST_AXIS, Axes, Classes, Constraints, R
 from onnxprune.tracing.rules import find
 from onnxprune.tracing.rules.ask import ask
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.site import OVERRIDABLE, Site
+from onnxprune.tracing.rules.node_view import OVERRIDABLE, NodeView
 from onnxprune.tracing.rules.untraceable import why_whole
 from onnxprune.tracing.trace_result import COMPUTED, TraceResult
 from onnxprune.typing import Array
@@ -122,8 +122,8 @@ class Tracer(TraceResult):
         """What was traced, for reading alone; what was found out about the graph on the way comes along."""
         result = TraceResult(self.model, self.facts, self.ledger)
         vars(result).update(vars(self))  # lists and caches are shared: nothing is traced after this
-        for site, _ in self.sites:
-            site.state = result
+        for view, _ in self.views:
+            view.state = result
         return result
 
     def _open(self, name: str) -> None:
@@ -152,42 +152,42 @@ class Tracer(TraceResult):
         if self._is_computed(node):
             self.computed.update(node.output)
             if found is not None and found.follow is not None:
-                self.sites.append((Site(node, name, version, self.facts, self.ledger, self, []), found))
+                self.views.append((NodeView(node, name, version, self.facts, self.ledger, self, []), found))
             if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
                 self.read.add((node.output[0], 0))
             return
         constants, sources = self.constants, self.sources
         constant = [not i or i in constants or i in sources for i in node.input]
-        site = Site(node, name, version, self.facts, self.ledger, self, constant)
+        view = NodeView(node, name, version, self.facts, self.ledger, self, constant)
         try:
             if found is None:
                 raise Unsupported(_no_rule(node, version))
-            results = ask(found, site)
-            if option := self._overridable_option(site, data=False):
+            results = ask(found, view)
+            if option := self._overridable_option(view, data=False):
                 raise Unsupported(option)
         except Unsupported as why:
-            self._barrier(site, self._cause(site, why))
-            self.sites.append((site, None))
+            self._barrier(view, self._cause(view, why))
+            self.views.append((view, None))
             return
-        self.sites.append((site, found))
+        self.views.append((view, found))
         if constant and all(constant) and not control_flow.is_begin(node):
             self.constants.update(node.output)
         for name, axes in zip(node.output, results, strict=False):
             if axes is None:
-                self._put_unknown(name, site.reason(BEHIND))
+                self._put_unknown(name, view.reason(BEHIND))
             elif name:
                 self.axes[name] = axes
 
-    def _cause(self, site: Site, why: Unsupported) -> Reason:
+    def _cause(self, view: NodeView, why: Unsupported) -> Reason:
         """The reason of a barrier: where a shape is not known, that of the first node behind which none is."""
-        node = site.node
+        node = view.node
         names = [why.tensor, *(node.input if why.tensor in node.output else ())]
         first = next((self.shapeless[n] for n in names if n in self.shapeless), None)
         if first is not None:
             return first
-        text = (self._overridable_option(site, data=True) if why.tensor in node.output else "") or str(why)
+        text = (self._overridable_option(view, data=True) if why.tensor in node.output else "") or str(why)
         is_known = all(not name or name in self.facts.shapes for name in node.output)
-        return site.reason(text if is_known else f"{text}: {BEHIND}")
+        return view.reason(text if is_known else f"{text}: {BEHIND}")
 
     def _note_defaults(self, node: onnx.NodeProto) -> None:
         """Remember results that another value of an input with a default would change."""
@@ -197,19 +197,19 @@ class Tracer(TraceResult):
         stored = all(not i or i in self.constants or i in self.sources for i in node.input)
         self.defaults.update((o, found[0]) for o in node.output if o and (stored or not self._is_data(o)))
 
-    def _overridable_option(self, site: Site, *, data: bool) -> str:
+    def _overridable_option(self, view: NodeView, *, data: bool) -> str:
         """The reason why a node cannot be followed that reads a size, an index or an option with a default.
 
         Args:
-            site: the node, after its rule has asked for the labels that it wants.
+            view: the node, after its rule has asked for the labels that it wants.
             data: count numbers that are data by their type, too.
         """
         if not self.defaults:
             return ""
-        if control_flow.is_begin(site.node) or control_flow.is_flat(site.node):
+        if control_flow.is_begin(view.node) or control_flow.is_flat(view.node):
             return ""  # whatever the condition, a branch has its labels
-        made = first_output(site.node)
-        for slot, name in enumerate(site.node.input):
+        made = first_output(view.node)
+        for slot, name in enumerate(view.node.input):
             if name in self.defaults and (data or not self._is_data(name)) and (made, slot) not in self.read:
                 return f"{self.defaults[name]!r} {OVERRIDABLE}"
         return ""
@@ -219,18 +219,18 @@ class Tracer(TraceResult):
         seen, dtypes = self.facts.seen, self.facts.dtypes
         return all(o in seen and dtypes.get(o) not in WEIGHT_TYPES for o in node.output)
 
-    def _barrier(self, site: Site, reason: Reason) -> None:
+    def _barrier(self, view: NodeView, reason: Reason) -> None:
         """Nothing passes: every input must stay whole, and so must what comes out."""
-        for slot, name in enumerate(site.node.input):
+        for slot, name in enumerate(view.node.input):
             if name and (name in self.axes or (self.is_weight(name) and self._is_float(name))):
-                for labels in self.labels(site.node, slot):
+                for labels in self.labels(view.node, slot):
                     self.ledger.fix(labels, reason)
-        for name in captured(site.node):
+        for name in captured(view.node):
             for labels in self.axes.get(name, ()):
                 self.ledger.fix(labels, reason)
             if self.is_weight(name) and name in self.facts.shapes and name not in self.axes:
                 self._put_barrier(name, reason)
-        for name in site.node.output:
+        for name in view.node.output:
             self._put_unknown(name, reason)
 
     def _put_unknown(self, name: str, reason: Reason) -> None:

@@ -101,10 +101,10 @@ def test_an_impact_is_the_error_of_the_outputs() -> None:
     """Against the outputs of a model with the weights written into it."""
     model = two_branches(0.5)
     groups, runs = trace(model), data(32)
-    site = next(s for s, _ in groups.tracing.sites if "loud_read" in s.node.input)
+    view = next(s for s, _ in groups.tracing.views if "loud_read" in s.node.input)
     weight = np.array(model.array("loud_read"))
     weight[:9] = 0
-    found = impacts(groups, runs, {"loud": [DamageTrial(site, weight, np.zeros(4))]}, lambda text: None)
+    found = impacts(groups, runs, {"loud": [DamageTrial(view, weight, np.zeros(4))]}, lambda text: None)
     wanted = np.stack([next(iter(run(model, feeds=feeds).values())) for feeds in runs])
     changed = load(model.proto.SerializeToString())
     for tensor in changed.proto.graph.initializer:
@@ -122,8 +122,8 @@ def test_what_reaches_no_output_makes_no_error() -> None:
     net.output(net.add("MatMul", hidden, net.weight(16, 4)))
     net.add("MatMul", hidden, net.weight(16, 4, name="idle"))
     groups = trace(load(net.proto()))
-    site = next(s for s, _ in groups.tracing.sites if "idle" in s.node.input)
-    given = {"idle": [DamageTrial(site, np.zeros((16, 4), np.float32), np.zeros(4))]}
+    view = next(s for s, _ in groups.tracing.views if "idle" in s.node.input)
+    given = {"idle": [DamageTrial(view, np.zeros((16, 4), np.float32), np.zeros(4))]}
     assert impacts(groups, data(4), given, lambda text: None) == {"idle": 0.0}
 
 
@@ -144,11 +144,11 @@ def test_a_bias_that_a_trial_made_is_taken_back() -> None:
     net.output(net.add("Conv", x, net.weight(2, 8, 1, 1)))
     runs = [{"x": np.random.default_rng(i).normal(size=(4, 3, 9, 9)).astype(np.float32)} for i in range(16)]
     groups = trace(load(net.proto()))
-    sites = {s.node.input[1]: s for s, _ in groups.tracing.sites if s.node.op_type == "Conv"}
+    views = {s.node.input[1]: s for s, _ in groups.tracing.views if s.node.op_type == "Conv"}
 
     def trial(name: str, shift: float) -> DamageTrial:
         weight = np.asarray(groups.model.array(name)).reshape(8, -1).T.copy()
-        return DamageTrial(sites[name], weight, np.full(8, shift))
+        return DamageTrial(views[name], weight, np.full(8, shift))
 
     given = {"a": [trial("w1", 3.0)], "b": [trial("w2", 3.0)], "c": [trial("w1", 0.0)]}
     found = impacts(groups, runs, given, lambda text: None)
@@ -165,11 +165,11 @@ def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
     net.output(net.add("Gemm", hidden, net.weight(16, 4, name="w"), net.const([1, 2, 3, 4], dtype=np.float16)))
     runs = [{"x": np.random.default_rng(i).normal(size=(4, 8)).astype(np.float16)} for i in range(8)]
     groups = trace(load(net.proto()))
-    site = next(s for s, _ in groups.tracing.sites if "w" in s.node.input)
+    view = next(s for s, _ in groups.tracing.views if "w" in s.node.input)
     weight = np.asarray(groups.model.array("w"))
     for shift in (4096.3, 7e4):
-        same = [DamageTrial(site, weight, np.zeros(4))]
-        given = {"before": same, "shifted": [DamageTrial(site, weight, np.full(4, shift))], "after": same}
+        same = [DamageTrial(view, weight, np.zeros(4))]
+        given = {"before": same, "shifted": [DamageTrial(view, weight, np.full(4, shift))], "after": same}
         found = impacts(groups, runs, given, lambda text: None)
         # Not zero: what lies between two slices is rounded to half precision.
         assert found["after"] == found["before"] < 1e-5

@@ -138,9 +138,9 @@ def _axes(groups: Groups) -> list[_Axis]:
         and line.size == r.weight_field.size
         and np.array_equal(line.reshape(-1), r.weight_field.reshape(-1))
     }
-    for site, _ in tracing.sites:
-        for slot, name in enumerate(site.node.input):
-            key = tracing.key(site.node, slot) if name else ""
+    for view, _ in tracing.views:
+        for slot, name in enumerate(view.node.input):
+            key = tracing.key(view.node, slot) if name else ""
             if key not in tracing.weights:
                 continue
             for axis, labels in enumerate(tracing.axes[key]):
@@ -149,7 +149,7 @@ def _axes(groups: Groups) -> list[_Axis]:
                     np.where(groups.group_of[np.maximum(ids, 0)] >= 0, ids, -1), axis, len(tracing.axes[key])
                 )
                 if (ids >= 0).any():
-                    one = _Axis(key, _role(site.node, slot), (key, id(labels)) in read, ids)
+                    one = _Axis(key, _role(view.node, slot), (key, id(labels)) in read, ids)
                     found.setdefault((key, axis), one)
     return list(found.values())
 
@@ -196,24 +196,24 @@ def _is_removable(proto: onnx.ModelProto, one: Planted) -> bool:
         draws.append(
             {n: rng.uniform(*RANGE, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
         )
-    for site, _ in groups.tracing.sites:
-        for reading in site.readings:
-            labels = site.labels(reading.slot)[reading.axis]
+    for view, _ in groups.tracing.views:
+        for reading in view.readings:
+            labels = view.labels(reading.slot)[reading.axis]
             ids = as_field(
                 np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1),
                 reading.axis,
-                len(site.shape(reading.slot)),
+                len(view.shape(reading.slot)),
             )
             if not (ids == unit).any():
                 continue
-            layer = linear_layer(site)
+            layer = linear_layer(view)
             if reading.mixed:
                 return False
             if one.way == "unread":
                 if layer is None:
                     return False
                 continue
-            tensor = site.node.input[reading.slot]
+            tensor = view.node.input[reading.slot]
             values = [np.asarray(v[0]) for v in resumed(model, draws, [tensor])]
             if not _gives_nothing_new(values, ids, unit, twin if one.way == "multiple" else -1, layer):
                 return False

@@ -48,8 +48,8 @@ def test_rows_times_matrix_are_the_outputs(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (y,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    ((site, _),) = trace(model).tracing.sites
-    layer = linear_layer(site)
+    ((view, _),) = trace(model).tracing.views
+    layer = linear_layer(view)
     assert layer is not None and layer.input == "x"
     matrix = layer.matrix(weight)
     np.testing.assert_array_equal(layer.tensor(matrix, weight.shape), weight)

@@ -56,22 +56,22 @@ def locked_axes(groups: Any) -> list[list[Any]]:
     """[weight, op, axis, size, positions that no group holds, reasons] of every axis of a contraction's weight."""
     tracing = groups.tracing
     found = []
-    for site, _ in tracing.sites:
-        if site.node.op_type not in CONTRACTIONS or site.node.domain not in ("", "ai.onnx"):
+    for view, _ in tracing.views:
+        if view.node.op_type not in CONTRACTIONS or view.node.domain not in ("", "ai.onnx"):
             continue
-        for slot, name in enumerate(site.node.input):
+        for slot, name in enumerate(view.node.input):
             shape = tracing.facts.shapes.get(name)
-            constant = slot < len(site.constant) and site.constant[slot]
+            constant = slot < len(view.constant) and view.constant[slot]
             if not name or not constant or shape is None or len(shape) < 2:
                 continue
-            axes = tracing.axes.get(tracing.key(site.node, slot))
+            axes = tracing.axes.get(tracing.key(view.node, slot))
             for axis, size in enumerate(shape):
-                if size < 2 or (axis > 1 and site.node.op_type.startswith("Conv")):
+                if size < 2 or (axis > 1 and view.node.op_type.startswith("Conv")):
                     continue
                 labels = None if axes is None else axes[axis]
                 locked, why = why_locked(groups, labels, axis, size)
                 if locked:
-                    found.append([name, site.node.op_type, axis, size, locked, why])
+                    found.append([name, view.node.op_type, axis, size, locked, why])
     return found
 
 

@@ -268,9 +268,9 @@ def test_a_rewrite_that_breaks_is_a_failed_proof(proto: onnx.ModelProto, monkeyp
         raise ValueError("a bug in a rule")
 
     @registry.rule("Relu", follow=follow)
-    def relu(site: Any) -> Any:
+    def relu(view: Any) -> Any:
         """Broken when it follows."""
-        return [site.labels(0)]
+        return [view.labels(0)]
 
     with pytest.raises(onnxprune.errors.OnnxPruneError):
         onnxprune.prune(proto, 0.5)

@@ -21,7 +21,7 @@ from onnxprune.criteria.magnitude import accumulate
 from onnxprune.errors import GoalMissed, ModelError, OnnxPruneError, RunError, UsageError
 from onnxprune.model import Model, load, to_graph
 from onnxprune.rewriting import Plan
-from onnxprune.tracing import Site, through
+from onnxprune.tracing import NodeView, through
 from onnxprune.tracing.rules import registry
 from tests.graphs.net import Net, array_of, run, shapes_of, with_arrays
 
@@ -262,9 +262,9 @@ def test_a_model_that_cannot_run_is_told_from_one_that_fails():
     assert any(s.remove for s in result.plan.steps) and not result.rolled_back
 
 
-def pointwise(site: Site):
+def pointwise(view: NodeView):
     """Wrong for Softmax: the other positions do change."""
-    return through(site, [("n", "c")], [("n", "c")])
+    return through(view, [("n", "c")], [("n", "c")])
 
 
 def softmaxed() -> onnx.ModelProto:
@@ -423,9 +423,9 @@ def test_an_operator_without_a_rule_is_a_barrier():
 @pytest.mark.usefixtures("registries")
 def test_your_own_operator():
     @onnxprune.register_rule("Gate", domain="com.example")
-    def gate(site: Site):
+    def gate(view: NodeView):
         """Each channel with its gate."""
-        return through(site, [("n", "c", "h", "w"), ("n", "c")], [("n", "c", "h", "w")])
+        return through(view, [("n", "c", "h", "w"), ("n", "c")], [("n", "c", "h", "w")])
 
     result = onnxprune.prune(gated(), 0.5, verify=False)
     (group,) = result.report.groups.groups

@@ -283,9 +283,9 @@ def test_outputs_in_the_room_are_as_good():
     outcome = api.run(source, Options())
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     parameters = Parameters(outcome.model)
-    (site,) = [s for s, _ in outcome.groups.tracing.sites if s.node.output[0] == "m2"]
+    (view,) = [s for s, _ in outcome.groups.tracing.views if s.node.output[0] == "m2"]
     (node,) = [n for n in parameters.proto.graph.node if n.output[0] == "m2"]
-    found = onward(cut, parameters, linear_layer(site, node))
+    found = onward(cut, parameters, linear_layer(view, node))
     assert (found.other, found.entering, found.low, found.high) == ("s", "t", -0.5, 0.5)
     entering = np.random.default_rng(2).standard_normal((64, 12)).astype(np.float32)
     for end in found.room(cut, entering):

@@ -141,7 +141,7 @@ MANY_POSITIONAL: dict[str, int] = {
     "onnxprune.tracing.rules.quantized: tie_to_blocks": 6,
     "onnxprune.tracing.rules.reduce: rule": 6,
     "onnxprune.tracing.rules.registry: Rule": 9,
-    "onnxprune.tracing.tracer: Site": 7,
+    "onnxprune.tracing.tracer: NodeView": 7,
 }
 
 # Functions of faces whose docstring lacks Args, Returns or Raises.

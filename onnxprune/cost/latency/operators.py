@@ -17,7 +17,7 @@ from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import Facts
 from onnxprune.model.tensors import dtype_of
-from onnxprune.tracing import Edit, Site, TraceResult
+from onnxprune.tracing import Edit, NodeView, TraceResult
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.ask import make_follow
 from onnxprune.typing import Array, Shape
@@ -54,13 +54,13 @@ class Operator:
     """One contraction.
 
     Attributes:
-        site: the node, with shapes as they are when the model is timed.
+        view: the node, with shapes as they are when the model is timed.
         rule: its rule.
         letters: what can shrink.
         ports: of every given input and output, the letter of every axis; -1 for an axis that stays.
     """
 
-    site: Site
+    view: NodeView
     rule: Rule
     letters: tuple[Letter, ...]
     ports: Mapping[Port, tuple[int, ...]]
@@ -72,11 +72,11 @@ class Operator:
 
     def name(self, port: Port) -> str:
         """The tensor at a port."""
-        return self.site.node.input[port] if port >= 0 else self.site.node.output[-1 - port]
+        return self.view.node.input[port] if port >= 0 else self.view.node.output[-1 - port]
 
     def shape(self, port: Port, lengths: Sequence[int]) -> Shape:
         """Sizes at a port for some lengths of the letters."""
-        whole = self.site.facts.shapes[self.name(port)]
+        whole = self.view.facts.shapes[self.name(port)]
         return tuple(
             n if j < 0 else n // self.letters[j].base * lengths[j] for n, j in zip(whole, self.ports[port], strict=True)
         )
@@ -88,18 +88,18 @@ class Operator:
     @cached_property
     def signature(self) -> dict[str, Any]:
         """What its time depends on, but for lengths and the machine, as plain values."""
-        node, facts = self.site.node, self.site.facts
+        node, facts = self.view.node, self.view.facts
         attributes = sorted(a.SerializeToString(deterministic=True).hex() for a in node.attribute)
         digest = hashlib.sha256(" ".join(attributes).encode()).hexdigest()[:16]
         return {
             "op": f"{node.domain}::{node.op_type}",
-            "version": self.site.version,
+            "version": self.view.version,
             "attributes": digest,
             "tensors": [
                 [
                     port,
                     int(facts.dtypes.get(self.name(port), 0)),
-                    bool(port >= 0 and self.site.constant[port]),
+                    bool(port >= 0 and self.view.constant[port]),
                     list(facts.shapes[self.name(port)]),
                     list(letters),
                 ]
@@ -117,12 +117,12 @@ class Operator:
             mark: its nodes and tensors are called this, and something behind it.
         """
         node = onnx.NodeProto()
-        node.CopyFrom(self.site.node)
+        node.CopyFrom(self.view.node)
         edit = self._edit(node, lengths, mark)
         if self.rule.follow is not None:
             make_follow(self.rule.follow, edit)
         self._set_group(edit, lengths)
-        renamed = {name: f"{mark}_out{i}" for i, name in enumerate(self.site.node.output) if name}
+        renamed = {name: f"{mark}_out{i}" for i, name in enumerate(self.view.node.output) if name}
         for slot, name in enumerate(node.input):
             if slot in self.ports and name == self.name(slot):
                 node.input[slot] = self._given(slot, lengths, graph, mark)
@@ -132,31 +132,31 @@ class Operator:
                 names[:] = [renamed.get(name, name) for name in names]
             graph.nodes.append(one)
         graph.weights += [numpy_helper.from_array(value, name) for name, value in edit.constants.items()]
-        made = first_output(self.site.node)
-        graph.observe(renamed[made], self.shape(-1 - list(self.site.node.output).index(made), lengths), mark)
+        made = first_output(self.view.node)
+        graph.observe(renamed[made], self.shape(-1 - list(self.view.node.output).index(made), lengths), mark)
 
     def _edit(self, node: onnx.NodeProto, lengths: Sequence[int], mark: str) -> Edit:
         inputs = [self.shape(s, lengths) if s in self.ports else None for s in range(len(node.input))]
         outputs = [self.shape(-1 - s, lengths) if -1 - s in self.ports else None for s in range(len(node.output))]
 
         def kept(slot: int | None, axis: int) -> Array:
-            whole = self.site.out_shape() if slot is None else self.site.shape(slot)
+            whole = self.view.out_shape() if slot is None else self.view.shape(slot)
             new = outputs[0] if slot is None else inputs[slot]
             return np.arange(whole[axis]) < (whole if new is None else new)[axis]
 
-        return Edit(self.site, node, inputs, outputs, kept, lambda name: f"{mark}_{name}", {})
+        return Edit(self.view, node, inputs, outputs, kept, lambda name: f"{mark}_{name}", {})
 
     def _set_group(self, edit: Edit, lengths: Sequence[int]) -> None:
         """Which rows go is not known here: the number of groups follows from the sizes."""
-        if self.site.attrs.get("group", 1) > 1:
-            whole = self.shape(-1 if self.site.node.op_type == "ConvTranspose" else 0, lengths)
+        if self.view.attrs.get("group", 1) > 1:
+            whole = self.shape(-1 if self.view.node.op_type == "ConvTranspose" else 0, lengths)
             edit.set_attribute("group", whole[1] // self.shape(1, lengths)[1])
 
     def _given(self, slot: int, lengths: Sequence[int], graph: Micrograph, mark: str) -> str:
-        site, shape = self.site, self.shape(slot, lengths)
-        kind = site.facts.dtypes[self.name(slot)]
-        known = site.state.stored_value(self.name(slot)) if site.is_weight(slot) else site.value(slot)
-        if known is None and not site.constant[slot]:
+        view, shape = self.view, self.shape(slot, lengths)
+        kind = view.facts.dtypes[self.name(slot)]
+        known = view.state.stored_value(self.name(slot)) if view.is_weight(slot) else view.value(slot)
+        if known is None and not view.constant[slot]:
             return graph.input(f"{mark}_given{slot}", shape, kind)
         if known is None:
             known = graph.pool.astype(dtype_of(kind))
@@ -213,20 +213,22 @@ def operators(widths: AxisLengths, facts: Facts) -> list[Operator]:
         facts: shapes as they are when the model is timed.
     """
     tracing = widths.groups.tracing
-    found = [(site, rule) for site, rule in tracing.sites if rule is not None and rule.work is not None]
-    numbers = [_numbers(tracing, widths, site, facts) for site, _ in found]
+    found = [(view, rule) for view, rule in tracing.views if rule is not None and rule.work is not None]
+    numbers = [_numbers(tracing, widths, view, facts) for view, _ in found]
     shrinking = _Shrinking(widths)
     made = (
-        _operator(site, rule, axes, facts, shrinking)
-        for (site, rule), axes in zip(found, numbers, strict=True)
+        _operator(view, rule, axes, facts, shrinking)
+        for (view, rule), axes in zip(found, numbers, strict=True)
         if axes is not None
     )
     return [operator for operator in made if operator.letters]
 
 
-def _numbers(tracing: TraceResult, widths: AxisLengths, site: Site, facts: Facts) -> dict[Port, tuple[int, ...]] | None:
+def _numbers(
+    tracing: TraceResult, widths: AxisLengths, view: NodeView, facts: Facts
+) -> dict[Port, tuple[int, ...]] | None:
     """Of every tensor of a node, the numbers of its axes; None if a shape is not known."""
-    node = site.node
+    node = view.node
     keys = {s: tracing.key(node, s) for s, name in enumerate(node.input) if name}
     keys |= {-1 - s: name for s, name in enumerate(node.output) if name}
     names = [*node.input, *node.output]
@@ -262,13 +264,13 @@ class _Shrinking:
 
 
 def _operator(
-    site: Site, rule: Rule, axes: Mapping[Port, Sequence[int]], facts: Facts, shrinking: _Shrinking
+    view: NodeView, rule: Rule, axes: Mapping[Port, Sequence[int]], facts: Facts, shrinking: _Shrinking
 ) -> Operator:
     sizes: dict[tuple[float, ...], list[int]] = {}
     first: dict[tuple[float, ...], int] = {}
     ports: dict[Port, tuple[int, ...]] = {}
     for port, numbers in axes.items():
-        whole = facts.shapes[site.node.input[port] if port >= 0 else site.node.output[-1 - port]]
+        whole = facts.shapes[view.node.input[port] if port >= 0 else view.node.output[-1 - port]]
         letters = []
         for axis, size in zip(numbers, whole, strict=True):
             key = shrinking.key(axis)
@@ -277,6 +279,6 @@ def _operator(
                 sizes.setdefault(key, []).append(size)
             letters.append(-1 if key is None else list(first).index(key))
         ports[port] = tuple(letters)
-    elements = sum(math.prod(facts.shapes[name]) for name in (*site.node.input, *site.node.output) if name)
+    elements = sum(math.prod(facts.shapes[name]) for name in (*view.node.input, *view.node.output) if name)
     made = tuple(shrinking.letter(first[key], sizes[key], elements > LARGE) for key in first)
-    return Operator(replace(site, facts=facts), rule, made, ports)
+    return Operator(replace(view, facts=facts), rule, made, ports)

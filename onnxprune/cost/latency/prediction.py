@@ -242,21 +242,21 @@ def predict(
     else:
         found = tables(changing, setting, groups.model.proto, progress)
     base = [float(table(np.array(o.base))) for o, table in zip(changing, found, strict=True)]
-    shares = _shares(tracing, nodes, {first_output(o.site.node): b for o, b in zip(changing, base, strict=True)})
-    weights = np.array([shares.operators.get(first_output(o.site.node), 0.0) for o in changing])
+    shares = _shares(tracing, nodes, {first_output(o.view.node): b for o, b in zip(changing, base, strict=True)})
+    weights = np.array([shares.operators.get(first_output(o.view.node), 0.0) for o in changing])
     numbers: dict[int, list[int]] = {}
     for number, table in enumerate(found):
         numbers.setdefault(id(table), []).append(number)
     batches = [_Batch.of(found[members[0]], members, changing, weights) for members in numbers.values()]
-    names = [first_output(o.site.node) for o in changing]
+    names = [first_output(o.view.node) for o in changing]
     return Prediction(widths, batches, names, shares.tensors, is_relative=is_relative)
 
 
 def _by_work(tracing: TraceResult, facts: Facts) -> Profile:
     """Multiply-accumulates of every contraction, by its first output."""
     found: dict[str, float] = {}
-    for site, products in contractions(tracing):
-        node = site.node
+    for view, products in contractions(tracing):
+        node = view.node
         shapes = {s: facts.shapes.get(name) for s, name in [(None, first_output(node)), *enumerate(node.input)]}
         sizes = [[(shapes[slot] or ())[axis:][:1] or (1,) for slot, axis in product] for product in products]
         found[first_output(node)] = float(sum(math.prod(n for (n,) in product) for product in sizes))

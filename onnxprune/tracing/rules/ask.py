@@ -15,8 +15,8 @@ from onnxprune.errors import ModelError
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.node_view import NodeView
 from onnxprune.tracing.rules.registry import Follow, Rule
-from onnxprune.tracing.rules.site import Site
 from onnxprune.typing import Array, Shape
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 CONTRADICTION = "cannot be followed"
 
 
-def ask(rule: Rule, site: Site) -> Sequence[Axes | None]:
+def ask(rule: Rule, view: NodeView) -> Sequence[Axes | None]:
     """Ask a rule for the labels of every output of a node; None for an output that stays whole.
 
     The products that the rule counts as work are tried here, so that nobody who counts them later meets an error.
@@ -33,16 +33,16 @@ def ask(rule: Rule, site: Site) -> Sequence[Axes | None]:
         Unsupported: the node becomes a barrier.
     """
     try:
-        made = list(rule.trace(site))
-        for name, axes in zip(site.node.output, made, strict=False):
-            shape = site.facts.shapes.get(name)
+        made = list(rule.trace(view))
+        for name, axes in zip(view.node.output, made, strict=False):
+            shape = view.facts.shapes.get(name)
             if axes is not None and name and shape is not None and not fits(axes, shape):
                 raise Unsupported(f"{CONTRADICTION}: output {name!r} of shape {list(shape)} does not fit the inputs")
-        _try_works(rule, site)
+        _try_works(rule, view)
     except Unsupported:
         raise
     except Exception as error:
-        logger.debug("%s %r: %s: %s", site.node.op_type, site.name, type(error).__name__, error)
+        logger.debug("%s %r: %s: %s", view.node.op_type, view.name, type(error).__name__, error)
         raise Unsupported(f"{CONTRADICTION}: {error}") from error
     return made
 
@@ -56,7 +56,7 @@ def make_follow(follow: Follow, edit: Edit) -> None:
     try:
         follow(edit)
     except Exception as error:
-        raise ModelError(f"{edit.site.node.op_type} {edit.site.name!r} cannot follow: {error}") from error
+        raise ModelError(f"{edit.view.node.op_type} {edit.view.name!r} cannot follow: {error}") from error
 
 
 def fits(axes: Axes, shape: Shape) -> bool:
@@ -70,12 +70,12 @@ def _fits(labels: Array, axis: int, shape: Shape) -> bool:
     return labels.ndim == len(shape) and all(n in (1, size) for n, size in zip(labels.shape, shape, strict=True))
 
 
-def _try_works(rule: Rule, site: Site) -> None:
+def _try_works(rule: Rule, view: NodeView) -> None:
     """Look up every size that the rule counts as work."""
     if rule.work is None:
         return
-    for product in rule.work(site):
+    for product in rule.work(view):
         for slot, axis in product:
-            if slot is None and not site.node.output[0]:
+            if slot is None and not view.node.output[0]:
                 raise Unsupported("its first output is not asked for")
-            _ = (site.out_shape() if slot is None else site.shape(slot))[axis]
+            _ = (view.out_shape() if slot is None else view.shape(slot))[axis]

@@ -9,9 +9,9 @@ from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
+from onnxprune.tracing.rules.node_view import Encoding, MaskedAxis, NodeView, Stored
 from onnxprune.tracing.rules.quantized import note, tie_blocks, tie_to_blocks
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, MaskedAxis, Site, Stored
 from onnxprune.typing import Array
 
 PACKED = "packed along with others"
@@ -31,8 +31,8 @@ def packed(value: Array, bits: int) -> Array:
     return np.bitwise_or.reduce(parts << (bits * np.arange(count, dtype=np.uint8)), axis=-1).astype(np.uint8)
 
 
-def _bits(site: Site) -> int:
-    bits = int(site.attrs.get("bits", 4))
+def _bits(view: NodeView) -> int:
+    bits = int(view.attrs.get("bits", 4))
     if bits not in (2, 4, 8):
         raise Unsupported(f"numbers of {bits} bits")
     return bits
@@ -44,23 +44,23 @@ def _follow_product(edit: Edit) -> None:
     edit.set_attribute("N", int(rows.sum()))
     edit.set_attribute("K", (edit.new_in[0] or ())[-1])
     for slot in (2, 3):
-        if edit.site.has(slot) and edit.site.shape(slot) != edit.site.shape(1)[:2]:
-            value = edit.site.state.stored_value(edit.site.node.input[slot])
+        if edit.view.has(slot) and edit.view.shape(slot) != edit.view.shape(1)[:2]:
+            value = edit.view.state.stored_value(edit.view.node.input[slot])
             assert value is not None
-            table = _table(edit.site, slot, value)[rows][:, blocks]
-            small = packed(table, _bits(edit.site)) if _is_packed(edit.site, slot) else table
+            table = _table(edit.view, slot, value)[rows][:, blocks]
+            small = packed(table, _bits(edit.view)) if _is_packed(edit.view, slot) else table
             edit.set_input(slot, small.reshape(-1) if value.ndim == 1 else small, "blocks")
 
 
-def _is_packed(site: Site, slot: int) -> bool:
-    return slot == 3 and site.facts.dtypes[site.node.input[slot]] == TensorProto.UINT8
+def _is_packed(view: NodeView, slot: int) -> bool:
+    return slot == 3 and view.facts.dtypes[view.node.input[slot]] == TensorProto.UINT8
 
 
-def _table(site: Site, slot: int, value: Array) -> Array:
+def _table(view: NodeView, slot: int, value: Array) -> Array:
     """Scales or zero points as rows x blocks."""
-    count, blocks = site.shape(1)[:2]
+    count, blocks = view.shape(1)[:2]
     rows = value.reshape(count, -1)
-    return unpacked(rows, _bits(site))[:, :blocks] if _is_packed(site, slot) else rows
+    return unpacked(rows, _bits(view))[:, :blocks] if _is_packed(view, slot) else rows
 
 
 @rule(
@@ -69,78 +69,78 @@ def _table(site: Site, slot: int, value: Array) -> Array:
     follow=_follow_product,
     work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
 )
-def matmul_nbits(site: Site) -> list[Axes]:
+def matmul_nbits(view: NodeView) -> list[Axes]:
     """As `MatMul` with a packed weight: its rows are made, its blocks of columns are contracted."""
-    ledger, rank, block = site.ledger, len(site.shape(0)), int(site.attrs.get("block_size", 0))
-    rows, blocks, inner = _rows_and_blocks(site)
-    ledger.fix(inner, site.reason(PACKED, inherent=True))
-    lines = [site.uniform(labels, a) for a, labels in enumerate(site.labels(0))]
-    size, count = site.shape(0)[-1], site.shape(1)[1]
-    if site.has(4):
-        ledger.fix(lines[-1], site.reason("columns belong to groups by an index"))
-    tie_to_blocks(site, lines[-1], size, blocks, count, block)
+    ledger, rank, block = view.ledger, len(view.shape(0)), int(view.attrs.get("block_size", 0))
+    rows, blocks, inner = _rows_and_blocks(view)
+    ledger.fix(inner, view.reason(PACKED, inherent=True))
+    lines = [view.uniform(labels, a) for a, labels in enumerate(view.labels(0))]
+    size, count = view.shape(0)[-1], view.shape(1)[1]
+    if view.has(4):
+        ledger.fix(lines[-1], view.reason("columns belong to groups by an index"))
+    tie_to_blocks(view, lines[-1], size, blocks, count, block)
     for slot in (2, 3):
-        if site.has(slot):
-            _parameters(site, slot, rows, blocks)
-    if site.has(5):
-        ledger.tie(site.labels(5)[0], rows)
-    site.encodings[1] = Encoding(lambda stored: _product_values(site, stored), lambda s: _zero_bytes(site, s), (2, 3))
-    site.readings.append(MaskedAxis(0, rank - 1, False, factors=(0, 1)))
+        if view.has(slot):
+            _parameters(view, slot, rows, blocks)
+    if view.has(5):
+        ledger.tie(view.labels(5)[0], rows)
+    view.encodings[1] = Encoding(lambda stored: _product_values(view, stored), lambda s: _zero_bytes(view, s), (2, 3))
+    view.readings.append(MaskedAxis(0, rank - 1, False, factors=(0, 1)))
     return [(*lines[:-1], rows)]
 
 
-def _rows_and_blocks(site: Site) -> tuple[Array, Array, Array]:
-    axes = site.labels(1)
-    if len(axes) != 3 or not site.is_weight(1):
+def _rows_and_blocks(view: NodeView) -> tuple[Array, Array, Array]:
+    axes = view.labels(1)
+    if len(axes) != 3 or not view.is_weight(1):
         raise Unsupported("its weight is not stored as rows x blocks x bytes")
     return axes[0], axes[1], axes[2]
 
 
-def _parameters(site: Site, slot: int, rows: Array, blocks: Array) -> None:
-    axes = site.labels(slot)
-    if site.shape(slot) == site.shape(1)[:2]:
+def _parameters(view: NodeView, slot: int, rows: Array, blocks: Array) -> None:
+    axes = view.labels(slot)
+    if view.shape(slot) == view.shape(1)[:2]:
         for labels, other in zip(axes, (rows, blocks), strict=True):
-            site.ledger.tie(labels, other)
+            view.ledger.tie(labels, other)
         return
-    if not site.is_weight(slot) or site.state.is_overridable(site.node.input[slot]):
+    if not view.is_weight(slot) or view.state.is_overridable(view.node.input[slot]):
         raise Unsupported("its scales or zero points are computed at run time")
     for labels in axes:  # the node brings its own when it follows
-        site.ledger.fix(labels, site.reason(PACKED, inherent=True))
+        view.ledger.fix(labels, view.reason(PACKED, inherent=True))
 
 
-def _zeros(site: Site, stored: Stored) -> Array:
+def _zeros(view: NodeView, stored: Stored) -> Array:
     value = stored(3)
-    count, blocks = site.shape(1)[:2]
+    count, blocks = view.shape(1)[:2]
     if value is None:
-        return np.full((count, blocks), 1 << (_bits(site) - 1), np.uint8)
-    return _table(site, 3, value)
+        return np.full((count, blocks), 1 << (_bits(view) - 1), np.uint8)
+    return _table(view, 3, value)
 
 
-def _product_values(site: Site, stored: Stored) -> Array:
+def _product_values(view: NodeView, stored: Stored) -> Array:
     weight, scales = stored(1), stored(2)
     assert weight is not None
-    real = unpacked(weight, _bits(site)).astype(np.float32) - _zeros(site, stored)[..., None].astype(np.float32)
-    return real if scales is None else real * _table(site, 2, scales)[..., None].astype(np.float32)
+    real = unpacked(weight, _bits(view)).astype(np.float32) - _zeros(view, stored)[..., None].astype(np.float32)
+    return real if scales is None else real * _table(view, 2, scales)[..., None].astype(np.float32)
 
 
-def _zero_bytes(site: Site, stored: Stored) -> Array:
-    bits = _bits(site)
-    return packed(np.repeat(np.round(_zeros(site, stored)).astype(np.uint8)[..., None], 8 // bits, -1), bits)
+def _zero_bytes(view: NodeView, stored: Stored) -> Array:
+    bits = _bits(view)
+    return packed(np.repeat(np.round(_zeros(view, stored)).astype(np.uint8)[..., None], 8 // bits, -1), bits)
 
 
 @rule("GatherBlockQuantized", domain=MICROSOFT)
-def gather_blocks(site: Site) -> list[Axes]:
+def gather_blocks(view: NodeView) -> list[Axes]:
     """As `Gather` from a table that is scaled block by block: what is not looked up goes in whole blocks."""
-    rank, block = len(site.shape(0)), int(site.attrs.get("block_size", 128))
-    axis, along = (int(site.attrs.get(n, d)) % rank for n, d in (("gather_axis", 0), ("quantize_axis", 1)))
+    rank, block = len(view.shape(0)), int(view.attrs.get("block_size", 128))
+    axis, along = (int(view.attrs.get(n, d)) % rank for n, d in (("gather_axis", 0), ("quantize_axis", 1)))
     if axis == along or not block:
         raise Unsupported("looked up along the axis of its blocks, or of one block only")
-    if any(len(site.shape(slot)) != rank for slot in (2, 3) if site.has(slot)):
+    if any(len(view.shape(slot)) != rank for slot in (2, 3) if view.has(slot)):
         raise Unsupported("its blocks have other axes than its table")
-    if _bits(site) < 8 and site.facts.dtypes[site.node.input[0]] == TensorProto.UINT8:
+    if _bits(view) < 8 and view.facts.dtypes[view.node.input[0]] == TensorProto.UINT8:
         raise Unsupported(PACKED)
-    lines = tie_blocks(site, 0, along, [slot for slot in (2, 3) if site.has(slot)], block)
-    site.ledger.fix(lines[axis], site.reason("positions are looked up"))
-    note(site, 0, (2,), 3, axis=along, block=block)
-    made = (site.barrier("axis made by the operator"),) * len(site.shape(1))
-    return [(*lines[:axis], *(made if site.constant[1] else site.labels(1)), *lines[axis + 1 :])]
+    lines = tie_blocks(view, 0, along, [slot for slot in (2, 3) if view.has(slot)], block)
+    view.ledger.fix(lines[axis], view.reason("positions are looked up"))
+    note(view, 0, (2,), 3, axis=along, block=block)
+    made = (view.barrier("axis made by the operator"),) * len(view.shape(1))
+    return [(*lines[:axis], *(made if view.constant[1] else view.labels(1)), *lines[axis + 1 :])]

@@ -10,24 +10,24 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import through
+from onnxprune.tracing.rules.node_view import OVERRIDABLE, Letter, NodeView
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import OVERRIDABLE, Letter, Site
 
 
 def _report_original(edit: Edit) -> None:
     """Sizes that the graph computes stay those of the original: whoever uses them as a target corrects itself."""
-    site, new = edit.site, edit.new_in[0]
-    old = site.shape(0)
-    span = slice(site.attrs.get("start", 0), site.attrs.get("end"))
+    view, new = edit.view, edit.new_in[0]
+    old = view.shape(0)
+    span = slice(view.attrs.get("start", 0), view.attrs.get("end"))
     if new is None or old[span] == new[span]:
         return
-    output = site.node.output[0]
-    static = site.facts.values.get(output)
+    output = view.node.output[0]
+    static = view.facts.values.get(output)
     if static is not None:
         edit.replace_by(static)
         return
     changed = {a for a, (o, n) in enumerate(zip(old[span], new[span], strict=True)) if o != n}
-    if changed.isdisjoint(_entries_read(site, output, len(old[span]))):
+    if changed.isdisjoint(_entries_read(view, output, len(old[span]))):
         return
     fractions = [(o // np.gcd(o, n), n // np.gcd(o, n)) for o, n in zip(old, new, strict=True)][span]
     inner = edit.unique("onnxprune_size")
@@ -42,18 +42,18 @@ def _report_original(edit: Edit) -> None:
     edit.after[-1].output[0] = output
 
 
-def _entries_read(site: Site, tensor: str, count: int) -> set[int]:
+def _entries_read(view: NodeView, tensor: str, count: int) -> set[int]:
     """The entries of a vector of sizes that anything uses, as far as constant indices tell."""
     everything = set(range(count))
-    if site.state.is_output(tensor):
+    if view.state.is_output(tensor):
         return everything
     read: set[int] = set()
-    for node in site.state.readers(tensor):
-        values = [site.facts.values.get(name) for name in node.input[1:]]
+    for node in view.state.readers(tensor):
+        values = [view.facts.values.get(name) for name in node.input[1:]]
         if node.domain or node.input[0] != tensor or any(v is None for v in values):
             return everything
         if node.op_type in ("Cast", "Identity"):
-            read |= _entries_read(site, node.output[0], count)
+            read |= _entries_read(view, node.output[0], count)
         elif node.op_type in ("Gather", "Slice"):
             attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             taken = EVALUATORS[node.op_type](attrs, np.arange(count), *values, outputs=1)[0]
@@ -64,48 +64,48 @@ def _entries_read(site: Site, tensor: str, count: int) -> set[int]:
 
 
 @rule("Shape", follow=_report_original)
-def shape(site: Site) -> list[Axes]:
+def shape(view: NodeView) -> list[Axes]:
     """The sizes as they were; no label passes."""
-    site.looks_at(0)
-    if site.state.is_overridable(site.node.input[0]):
-        raise Unsupported(f"{site.node.input[0]!r} {OVERRIDABLE}")
-    return [(site.barrier("sizes"),)]
+    view.looks_at(0)
+    if view.state.is_overridable(view.node.input[0]):
+        raise Unsupported(f"{view.node.input[0]!r} {OVERRIDABLE}")
+    return [(view.barrier("sizes"),)]
 
 
 def _report_original_count(edit: Edit) -> None:
     """The count as it was."""
-    old = edit.site.shape(0)
+    old = edit.view.shape(0)
     if edit.new_in[0] != old:
         edit.replace_by(np.array(np.prod(old), np.int64))
 
 
 @rule("Size", follow=_report_original_count)
-def element_count(site: Site) -> list[Axes]:
+def element_count(view: NodeView) -> list[Axes]:
     """The count as it was; no label passes, and all axes must stay where it is known to the run alone."""
-    if not site.facts.dynamic.get(site.node.input[0]):
-        site.looks_at(0)
+    if not view.facts.dynamic.get(view.node.input[0]):
+        view.looks_at(0)
         return [()]
-    letters = range(len(site.shape(0)))
-    return through(site, [letters], [()], fixes=dict.fromkeys(letters, "counted"))
+    letters = range(len(view.shape(0)))
+    return through(view, [letters], [()], fixes=dict.fromkeys(letters, "counted"))
 
 
 @rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", "RandomNormalLike", "RandomUniformLike")
-def made(site: Site) -> list[Axes]:
+def made(view: NodeView) -> list[Axes]:
     """A tensor that is made whole; no label passes."""
     likes: list[list[Letter] | None] = []
     fixes: dict[Letter, str] = {}
-    if site.node.op_type.endswith("Like"):
-        likes = [list(range(len(site.shape(0))))]
+    if view.node.op_type.endswith("Like"):
+        likes = [list(range(len(view.shape(0))))]
         fixes = dict.fromkeys(likes[0] or [], "its size is the size of something else")
-    return through(site, likes, [[f"new{a}" for a in range(len(site.out_shape()))]], fixes=fixes)
+    return through(view, likes, [[f"new{a}" for a in range(len(view.out_shape()))]], fixes=fixes)
 
 
 @rule("OneHot")
-def one_hot(site: Site) -> list[Axes]:
+def one_hot(view: NodeView) -> list[Axes]:
     """Axes of the indices are kept; the new axis must stay whole."""
-    rank = len(site.out_shape())
-    axis = int(site.attrs.get("axis", -1)) % rank
+    rank = len(view.out_shape())
+    axis = int(view.attrs.get("axis", -1)) % rank
     letters = range(rank - 1)
     output: list[Letter] = list(letters)
     output.insert(axis, "depth")
-    return through(site, [letters], [output])
+    return through(view, [letters], [output])

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.rules.node_view import NodeView
 from onnxprune.typing import Array, Shape
 
 LARGEST_INT64 = np.iinfo(np.int64).max
@@ -22,7 +22,7 @@ class Edit:
     """A node that is being rewritten.
 
     Attributes:
-        site: the node as it was traced.
+        view: the node as it was traced.
         node: a copy of the node that may be changed.
         new_in: sizes of every input after pruning (None for an omitted or unknown one).
         new_out: sizes of every output after pruning.
@@ -34,7 +34,7 @@ class Edit:
         unique: makes a name that no tensor has.
     """
 
-    site: Site
+    view: NodeView
     node: onnx.NodeProto
     new_in: Sequence[Shape | None]
     new_out: Sequence[Shape | None]
@@ -71,14 +71,14 @@ class Edit:
 
     def set_listed(self, name: str, slot: int, values: Sequence[int]) -> None:
         """Replace a list that is an attribute in old opsets and an input in new ones."""
-        if self.site.has(slot) or name not in self.site.attrs:
+        if self.view.has(slot) or name not in self.view.attrs:
             self.set_input(slot, np.array(values, np.int64), name)
         else:
             self.set_attribute(name, list(values))
 
     def changed(self, slot: int = 0) -> list[int]:
         """The axes of an output whose size changes."""
-        old, new = self.site.out_shape(slot), self.new_out[slot] or ()
+        old, new = self.view.out_shape(slot), self.new_out[slot] or ()
         return [a for a, (o, n) in enumerate(zip(old, new, strict=True)) if o != n]
 
     def retarget(self, slot: int, *, fold: bool = True) -> None:
@@ -91,14 +91,14 @@ class Edit:
             slot: the input that is the target.
             fold: write a target that is computed but always the same as a constant.
         """
-        old, new = self.site.out_shape(), self.new_out[0] or ()
-        if not self.site.has(slot):
-            target = [int(i) for i in self.site.attrs.get("shape", ())]
+        old, new = self.view.out_shape(), self.new_out[0] or ()
+        if not self.view.has(slot):
+            target = [int(i) for i in self.view.attrs.get("shape", ())]
             self.set_attribute("shape", [n if t > 0 else t for t, n in zip(target, new, strict=True)])
             return
-        shape_name = self.site.node.input[slot]
-        static = self.site.facts.values.get(shape_name)
-        seen = static if static is not None else self.site.facts.seen.get(shape_name)
+        shape_name = self.view.node.input[slot]
+        static = self.view.facts.values.get(shape_name)
+        seen = static if static is not None else self.view.facts.seen.get(shape_name)
         # An Expand target may have fewer axes than its output, which it is aligned with on the right.
         width = len(old) if seen is None else seen.size
         old, new = old[len(old) - width :], new[len(new) - width :]
@@ -144,7 +144,7 @@ class Edit:
     def replace_by(self, value: Array) -> None:
         """Put a constant in place of the node."""
         del self.node.input[:], self.node.attribute[:]
-        if self.site.version < 9:  # where a Constant holds floats only
+        if self.view.version < 9:  # where a Constant holds floats only
             self.node.op_type = "Identity"
             self.node.input.append(self.constant(value, "size"))
             return

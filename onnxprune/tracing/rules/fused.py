@@ -11,36 +11,36 @@ from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.means import averaged_letters, follow_count
+from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
 
 # --- position by position --------------------------------------------------------------------------------
 
 
 @rule("Gelu", "QuickGelu", domain=MICROSOFT)
-def activation(site: Site) -> list[Axes]:
+def activation(view: NodeView) -> list[Axes]:
     """Each position on its own."""
-    return [site.labels(0)]
+    return [view.labels(0)]
 
 
 @rule("BiasGelu", "FastGelu", "BiasAdd", domain=MICROSOFT)
-def with_bias(site: Site) -> list[Axes]:
+def with_bias(view: NodeView) -> list[Axes]:
     """Inputs tied position by position, broadcast from the right."""
-    rank = len(site.out_shape())
+    rank = len(view.out_shape())
     given: list[Letters | None] = [
-        range(rank - len(site.shape(slot)), rank) if site.has(slot) else None for slot in range(len(site.node.input))
+        range(rank - len(view.shape(slot)), rank) if view.has(slot) else None for slot in range(len(view.node.input))
     ]
-    return through(site, given, [range(rank)])
+    return through(view, given, [range(rank)])
 
 
 @rule("BiasSplitGelu", domain=MICROSOFT)
-def bias_split_gelu(site: Site) -> list[Axes]:
+def bias_split_gelu(view: NodeView) -> list[Axes]:
     """The first half times the GELU of the second: both lose the same positions."""
-    *rest, size = site.shape(0)
-    axes = list(through(site, [(*range(len(rest)), "whole"), ("whole",)], [(*range(len(rest)), "half")])[0])
-    line = np.broadcast_to(site.uniform(site.labels(0)[-1], len(rest)), (size,))
+    *rest, size = view.shape(0)
+    axes = list(through(view, [(*range(len(rest)), "whole"), ("whole",)], [(*range(len(rest)), "half")])[0])
+    line = np.broadcast_to(view.uniform(view.labels(0)[-1], len(rest)), (size,))
     halves = line.reshape(2, -1)
-    site.ledger.tie(halves, halves[:1])
+    view.ledger.tie(halves, halves[:1])
     axes[-1] = halves[0]
     return [tuple(axes)]
 
@@ -49,39 +49,39 @@ def bias_split_gelu(site: Site) -> list[Axes]:
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
-def skip_normalization(site: Site) -> list[Axes]:
+def skip_normalization(view: NodeView) -> list[Axes]:
     """A sum, averaged over the last axis: removal changes the statistics."""
-    x = range(len(site.shape(0)))
+    x = range(len(view.shape(0)))
     given: list[Letters | None] = [
-        x[len(x) - len(site.shape(slot)) :] if site.has(slot) else None for slot in range(len(site.node.input))
+        x[len(x) - len(view.shape(slot)) :] if view.has(slot) else None for slot in range(len(view.node.input))
     ]
     statistics: Letters = [*x[:-1], "one"]
     outputs = [x, statistics, statistics, x]
-    return through(site, given, outputs[: len(site.node.output)], mixes=x[-1:])
+    return through(view, given, outputs[: len(view.node.output)], mixes=x[-1:])
 
 
 @rule("EmbedLayerNormalization", domain=MICROSOFT)
-def embed_normalization(site: Site) -> list[Axes]:
+def embed_normalization(view: NodeView) -> list[Axes]:
     """Rows of tables, added and averaged over their columns: removal changes the statistics."""
     ids, column = ("b", "s"), ("c",)
     letters: list[Letters] = [ids, ids, ("word", "c"), ("place", "c"), ("kind", "c"), column, column, ids, ids]
-    given = [letters[slot] if site.has(slot) else None for slot in range(len(site.node.input))]
+    given = [letters[slot] if view.has(slot) else None for slot in range(len(view.node.input))]
     outputs: list[Letters] = [("b", "s", "c"), ("b",), ("b", "s", "c")]
     fixes: dict[Letter, str] = dict.fromkeys(("word", "place", "kind"), "positions are looked up")
-    return through(site, given, outputs[: len(site.node.output)], mixes=column, fixes=fixes)
+    return through(view, given, outputs[: len(view.node.output)], mixes=column, fixes=fixes)
 
 
 # --- contractions ----------------------------------------------------------------------------------------
 
 
-def _factor(site: Site, slot: int, last: tuple[str, str]) -> list[Letter]:
+def _factor(view: NodeView, slot: int, last: tuple[str, str]) -> list[Letter]:
     """Letters of a factor: batch axes are numbers, counted from the right."""
-    rank, side = len(site.shape(slot)), "AB"[slot]
+    rank, side = len(view.shape(slot)), "AB"[slot]
     if rank == 1:
         return ["k"]
-    row, column = last[::-1] if site.attrs.get(f"trans{side}") else last
+    row, column = last[::-1] if view.attrs.get(f"trans{side}") else last
     batch: list[Letter] = [*range(2 - rank, 0)]
-    return [row, *batch, column] if site.attrs.get(f"transBatch{side}") else [*batch, row, column]
+    return [row, *batch, column] if view.attrs.get(f"transBatch{side}") else [*batch, row, column]
 
 
 @rule(
@@ -91,14 +91,14 @@ def _factor(site: Site, slot: int, last: tuple[str, str]) -> list[Letter]:
     follow=follow_count,
     work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, _factor(s, 0, ("m", "k")).index("k"))],
 )
-def fused_matmul(site: Site) -> list[Axes]:
+def fused_matmul(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
-    a, b = _factor(site, 0, ("m", "k")), _factor(site, 1, ("k", "n"))
+    a, b = _factor(view, 0, ("m", "k")), _factor(view, 1, ("k", "n"))
     batch: list[Letter] = [*range(2 - max(len(a), len(b)), 0)]
     output = [*batch, *("m" if "m" in a else ""), *("n" if "n" in b else "")]
-    mixes = averaged_letters(site, [a, b], output, site.attrs.get("alpha", 1.0))
-    results = through(site, [a, b], [output], mixes=mixes)
-    contraction.note_heads(site, [a, b], batch)
+    mixes = averaged_letters(view, [a, b], output, view.attrs.get("alpha", 1.0))
+    results = through(view, [a, b], [output], mixes=mixes)
+    contraction.note_heads(view, [a, b], batch)
     return results
 
 
@@ -107,11 +107,11 @@ def fused_matmul(site: Site) -> list[Axes]:
     domain=MICROSOFT,
     work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, 0)],
 )
-def gemm_fast_gelu(site: Site) -> list[Axes]:
+def gemm_fast_gelu(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer axes kept."""
-    batch = range(len(site.shape(0)) - 1)
-    bias = [("n",)] if site.has(2) else []
-    return through(site, [(*batch, "k"), ("k", "n"), *bias], [(*batch, "n")])
+    batch = range(len(view.shape(0)) - 1)
+    bias = [("n",)] if view.has(2) else []
+    return through(view, [(*batch, "k"), ("k", "n"), *bias], [(*batch, "n")])
 
 
 rule(
@@ -123,12 +123,12 @@ rule(
 
 
 @rule("FusedConv", domain=MICROSOFT, follow=contraction.follow_group, work=contraction.conv_work)
-def fused_conv(site: Site) -> list[Axes]:
+def fused_conv(view: NodeView) -> list[Axes]:
     """A convolution and an activation; what is added in between is tied to the output."""
-    results = contraction.conv(site)
-    if site.has(3):
-        for axis, (labels, made) in enumerate(zip(site.labels(3), results[0], strict=True)):
-            site.ledger.tie(site.uniform(labels, axis), site.uniform(made, axis))
+    results = contraction.conv(view)
+    if view.has(3):
+        for axis, (labels, made) in enumerate(zip(view.labels(3), results[0], strict=True)):
+            view.ledger.tie(view.uniform(labels, axis), view.uniform(made, axis))
     return results
 
 
@@ -137,15 +137,15 @@ def fused_conv(site: Site) -> list[Axes]:
     domain=MICROSOFT,
     work=contraction.conv_work,
 )
-def nhwc_conv(site: Site) -> list[Axes]:
+def nhwc_conv(view: NodeView) -> list[Axes]:
     """Input channels, the last axis, contracted; output channels made."""
-    if int(site.attrs.get("group", 1)) > 1:
+    if int(view.attrs.get("group", 1)) > 1:
         raise Unsupported("NhwcConv in groups")
-    count = len(site.shape(0)) - 2
+    count = len(view.shape(0)) - 2
     kernel, space, output = (tuple(f"{x}{i}" for i in range(count)) for x in "ksy")
-    bias = [("m",)] if site.has(2) else []
+    bias = [("m",)] if view.has(2) else []
     return through(
-        site,
+        view,
         [("n", *space, "c"), ("m", *kernel, "c"), *bias],
         [("n", *output, "m")],
         fixes=dict.fromkeys(space, contraction.SPATIAL),
@@ -159,21 +159,21 @@ def nhwc_conv(site: Site) -> list[Axes]:
 def _follow_experts(edit: Edit) -> None:
     """`k` is at most the number of experts that remain."""
     left = int(edit.kept(1, 1).sum())
-    if int(edit.site.attrs.get("k", 1)) > left:
+    if int(edit.view.attrs.get("k", 1)) > left:
         edit.set_attribute("k", left)
 
 
-def _expert_works(site: Site) -> list[list[tuple[int | None, int]]]:
+def _expert_works(view: NodeView) -> list[list[tuple[int | None, int]]]:
     """Every expert on every token: how many are chosen is not a size."""
-    tokens: list[tuple[int | None, int]] = [(0, a) for a in range(len(site.shape(0)) - 1)]
-    return [[*tokens, *((slot, a) for a in range(3))] for slot in (2, 4, 6) if site.has(slot)]
+    tokens: list[tuple[int | None, int]] = [(0, a) for a in range(len(view.shape(0)) - 1)]
+    return [[*tokens, *((slot, a) for a in range(3))] for slot in (2, 4, 6) if view.has(slot)]
 
 
 @rule("MoE", domain=MICROSOFT, follow=_follow_experts, works=_expert_works)
-def experts(site: Site) -> list[Axes]:
+def experts(view: NodeView) -> list[Axes]:
     """Experts go whole (the routing changes), and so do positions within all experts; the hidden axis is contracted."""
-    tokens = range(len(site.shape(0)) - 1)
-    gated = site.shape(2)[1] != site.shape(4)[2]  # gate and value in one weight
+    tokens = range(len(view.shape(0)) - 1)
+    gated = view.shape(2)[1] != view.shape(4)[2]  # gate and value in one weight
     first = "both" if gated else "inner"
     letters: list[Letters] = [
         *([*tokens, "hidden"], ["routed", "expert"]),
@@ -181,39 +181,39 @@ def experts(site: Site) -> list[Axes]:
         *(["expert", "hidden", "inner"], ["expert", "hidden"]),
         *(["expert", "inner", "hidden"], ["expert", "inner"]),
     ]
-    given = [letters[slot] if site.has(slot) else None for slot in range(len(site.node.input))]
-    results = through(site, given, [[*tokens, "hidden"]], mixes=["expert"])
+    given = [letters[slot] if view.has(slot) else None for slot in range(len(view.node.input))]
+    results = through(view, given, [[*tokens, "hidden"]], mixes=["expert"])
     if gated:
-        _tie_gate(site)
+        _tie_gate(view)
     # The hidden axis is contracted though the output has one of the same labels; what the inner axis carries is
     # silenced where it is contracted, since a bias would make something of a zero.
-    site.readings += [MaskedAxis(0, len(tokens), False, factors=(0, 2)), MaskedAxis(4, 2, False)]
+    view.readings += [MaskedAxis(0, len(tokens), False, factors=(0, 2)), MaskedAxis(4, 2, False)]
     return results
 
 
-def _tie_gate(site: Site) -> None:
+def _tie_gate(view: NodeView) -> None:
     """A position within an expert is two rows of its first weight: side by side, or in both halves."""
-    line = site.uniform(site.labels(2)[1], 1)
-    inner = site.uniform(site.labels(4)[2], 2)
-    size = site.shape(4)[2]
+    line = view.uniform(view.labels(2)[1], 1)
+    inner = view.uniform(view.labels(4)[2], 2)
+    size = view.shape(4)[2]
     both = np.broadcast_to(line, (2 * size,))
-    pairs = both.reshape(size, 2) if site.attrs.get("swiglu_fusion") == 1 else both.reshape(2, size).T
-    site.ledger.tie(pairs, np.broadcast_to(inner, (size,))[:, None])
+    pairs = both.reshape(size, 2) if view.attrs.get("swiglu_fusion") == 1 else both.reshape(2, size).T
+    view.ledger.tie(pairs, np.broadcast_to(inner, (size,))[:, None])
 
 
 @rule("QMoE", domain=MICROSOFT, follow=_follow_experts)
-def quantized_experts(site: Site) -> list[Axes]:
+def quantized_experts(view: NodeView) -> list[Axes]:
     """Experts go whole (the routing changes); what is packed in bytes stays."""
-    tokens = range(len(site.shape(0)) - 1)
+    tokens = range(len(view.shape(0)) - 1)
     letters: list[Letters | None] = [[*tokens, "hidden"], ["routed", "expert"]]
     fixes: dict[Letter, str] = {"hidden": "packed in bytes"}
-    for slot in range(2, len(site.node.input)):
-        if not site.has(slot):
+    for slot in range(2, len(view.node.input)):
+        if not view.has(slot):
             letters.append(None)
         elif slot == 14:
             letters.append(["routed", "expert"])
         else:
-            own: list[Letter] = [f"{slot}-{axis}" for axis in range(1, len(site.shape(slot)))]
+            own: list[Letter] = [f"{slot}-{axis}" for axis in range(1, len(view.shape(slot)))]
             fixes |= dict.fromkeys(own, "packed in bytes")
             letters.append(["expert", *own])
-    return through(site, letters, [[*tokens, "hidden"]], mixes=["expert"], fixes=fixes)
+    return through(view, letters, [[*tokens, "hidden"]], mixes=["expert"], fixes=fixes)

@@ -12,9 +12,9 @@ from onnxprune.tracing.labels import Axes, as_field, as_line, is_barrier, varyin
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
+from onnxprune.tracing.rules.node_view import LONG, NodeView
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import LONG, Site
 from onnxprune.typing import Array, Shape
 
 Block = tuple[list[int], list[int]]
@@ -43,16 +43,16 @@ def matching_blocks(old: Shape, new: Shape) -> list[Block]:
     return blocks
 
 
-def _blocks(site: Site) -> list[Block]:
+def _blocks(view: NodeView) -> list[Block]:
     """The blocks of a node that lays positions out.
 
     Numbers that stand for sizes which depend on values need not fit. Then all axes between those that stay are one.
     """
-    old, new = site.shape(0), site.out_shape()
+    old, new = view.shape(0), view.out_shape()
     try:
         return matching_blocks(old, new)
     except Unsupported:
-        before, behind = site.dims(site.node.input[0]), site.dims(site.node.output[0])
+        before, behind = view.dims(view.node.input[0]), view.dims(view.node.output[0])
         if all(map(is_known, (*before, *behind))):
             raise
     most = min(len(old), len(new))
@@ -72,40 +72,40 @@ def _retarget_shape(edit: Edit) -> None:
 
 @rule("Reshape", follow=_retarget_shape)
 @rule("Flatten", "Squeeze", "Unsqueeze")
-def reshape(site: Site) -> list[Axes]:
+def reshape(view: NodeView) -> list[Axes]:
     """Merged axes carry the labels of the labelled one; a split has rows, or positions within rows."""
-    new, axes = site.out_shape(), site.labels(0)
+    new, axes = view.out_shape(), view.labels(0)
     made: list[Array | None] = [None] * len(new)
-    blocks = _blocks(site)
+    blocks = _blocks(view)
     for block in blocks:
         ins, outs = block
-        if not all(is_barrier(axes[a]) for a in ins) and not _is_aligned(site, block):
+        if not all(is_barrier(axes[a]) for a in ins) and not _is_aligned(view, block):
             for axis in ins:
-                site.ledger.fix(axes[axis], site.reason(LAID_OUT))
-            axes = tuple(site.barrier(LAID_OUT) if a in ins else labels for a, labels in enumerate(axes))
+                view.ledger.fix(axes[axis], view.reason(LAID_OUT))
+            axes = tuple(view.barrier(LAID_OUT) if a in ins else labels for a, labels in enumerate(axes))
         if len(ins) == len(outs) == 1 and axes[ins[0]].ndim == 1:
             made[outs[0]] = axes[ins[0]]
             continue
-        lead = _lead(site, axes, ins)
+        lead = _lead(view, axes, ins)
         if lead is None:
-            rows = [axes[a] for a in ins if site.ledger.row_of(axes[a])]
+            rows = [axes[a] for a in ins if view.ledger.row_of(axes[a])]
             for out in outs:
                 made[out] = rows[0] if rows else axes[ins[0]]
             continue
-        for out, labels in _move(site, axes[lead], lead, blocks, block).items():
+        for out, labels in _move(view, axes[lead], lead, blocks, block).items():
             made[out] = labels
-    one = site.barrier("axis of a single position")
+    one = view.barrier("axis of a single position")
     return [tuple(one if labels is None else labels for labels in made)]
 
 
-def _is_aligned(site: Site, block: Block) -> bool:
+def _is_aligned(view: NodeView, block: Block) -> bool:
     """Whether a block holds the same elements at all sizes that the graph can have, not by chance at one.
 
     All elements together are as many before as after. So what lies before the block, in it and behind it agrees if two
     of these do, which is enough where axes are merged. Where they are split, the sizes of the block itself must agree,
     and those that split static axes be static.
     """
-    old, new = site.dims(site.node.input[0]), site.dims(site.node.output[0])
+    old, new = view.dims(view.node.input[0]), view.dims(view.node.output[0])
     ins, outs = block
     inside = old[ins[0] : ins[-1] + 1], new[outs[0] : outs[-1] + 1]
     parts = ((old[: ins[0]], new[: outs[0]]), (old[ins[-1] + 1 :], new[outs[-1] + 1 :]), inside)
@@ -114,18 +114,18 @@ def _is_aligned(site: Site, block: Block) -> bool:
     return sum(agreed) >= 2 and (len(outs) == 1 or (agreed[2] and (made or not static)))
 
 
-def _lead(site: Site, axes: Axes, ins: Sequence[int]) -> int | None:
+def _lead(view: NodeView, axes: Axes, ins: Sequence[int]) -> int | None:
     """The axis of a block whose labels the new axes carry: the outermost labelled one; the others are fixed."""
     labelled = [a for a in ins if not is_barrier(axes[a])]
     for other in labelled[1:]:
-        site.ledger.fix(axes[other], site.reason("merged into an axis whose outer part carries the labels"))
+        view.ledger.fix(axes[other], view.reason("merged into an axis whose outer part carries the labels"))
     return labelled[0] if labelled else None
 
 
-def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Block) -> dict[int, Array]:
+def _move(view: NodeView, labels: Array, axis: int, blocks: Sequence[Block], own: Block) -> dict[int, Array]:
     """Labels of the new axes of block `own`, from those of the old `axis`."""
-    old, new = site.shape(0), site.out_shape()
-    field = _in_order(site, as_field(labels, axis, len(old)), axis, own[0])
+    old, new = view.shape(0), view.out_shape()
+    field = _in_order(view, as_field(labels, axis, len(old)), axis, own[0])
     full, target = [1] * len(old), [1] * len(new)
     for ins, outs in blocks:
         if any(field.shape[a] > 1 for a in ins):
@@ -133,36 +133,36 @@ def _move(site: Site, labels: Array, axis: int, blocks: Sequence[Block], own: Bl
                 full[a] = old[a]
             for a in outs:
                 target[a] = new[a]
-    if site.is_too_long(math.prod(full), field):
-        return dict.fromkeys(own[1], site.barrier(LONG))
+    if view.is_too_long(math.prod(full), field):
+        return dict.fromkeys(own[1], view.barrier(LONG))
     moved = np.broadcast_to(field, full).reshape(target)
     varying = varying_axes(moved)
     moved = moved[tuple(slice(None) if a in varying else slice(0, 1) for a in range(len(new)))]
     outs = own[1]
     cuts = [a for a in outs if a in varying]
-    if len(outs) > 1 and not all(is_known(site.dims(site.node.output[0])[a]) for a in cuts):
-        site.ledger.fix(moved, site.reason(LAID_OUT))
-        return dict.fromkeys(outs, site.barrier(LAID_OUT))
-    key = (site.node.output[0], axis)
+    if len(outs) > 1 and not all(is_known(view.dims(view.node.output[0])[a]) for a in cuts):
+        view.ledger.fix(moved, view.reason(LAID_OUT))
+        return dict.fromkeys(outs, view.barrier(LAID_OUT))
+    key = (view.node.output[0], axis)
     result = {
-        a: site.ledger.row(key, cuts.index(a), site.reason(f"row of a split axis ({axis} to {a})"))
+        a: view.ledger.row(key, cuts.index(a), view.reason(f"row of a split axis ({axis} to {a})"))
         if len(cuts) > 1 and a in cuts
-        else site.barrier("part of a split axis")
+        else view.barrier("part of a split axis")
         for a in outs
     }
     if not cuts:
         return result
     taken = cuts[-1]
     if len(cuts) > 1:
-        taken, moved = _split(site, moved, cuts, key)
+        taken, moved = _split(view, moved, cuts, key)
     elif len(varying) > 1:
-        site.ledger.balance(moved, taken)
+        view.ledger.balance(moved, taken)
     if taken >= 0:
         result[taken] = as_line(moved, taken)
     return result
 
 
-def _in_order(site: Site, field: Array, axis: int, ins: Sequence[int]) -> Array:
+def _in_order(view: NodeView, field: Array, axis: int, ins: Sequence[int]) -> Array:
     """Make rows equal that lie inside of `axis` in a merge.
 
     What remains of a tensor is merged by rank, not by position: only if the rows are the outer axes (or lose the
@@ -172,148 +172,148 @@ def _in_order(site: Site, field: Array, axis: int, ins: Sequence[int]) -> Array:
     if not inner:
         return field
     first = field[tuple(slice(0, 1) if a in inner else slice(None) for a in range(field.ndim))]
-    site.ledger.tie(field, first)
+    view.ledger.tie(field, first)
     return first
 
 
-def _split(site: Site, moved: Array, cuts: list[int], key: tuple[str, int]) -> tuple[int, Array]:
+def _split(view: NodeView, moved: Array, cuts: list[int], key: tuple[str, int]) -> tuple[int, Array]:
     """Which of the axes `cuts` shrinks, and the labels with all inner ones tied; -1 where none may."""
-    choice = site.ledger.choose(key, moved, cuts)
+    choice = view.ledger.choose(key, moved, cuts)
     if choice < 0:
-        site.ledger.fix(moved, site.reason("heads are left whole"))
+        view.ledger.fix(moved, view.reason("heads are left whole"))
         return -1, moved
     taken = cuts[choice]
     first = moved[tuple(slice(0, 1) if a in cuts and a > taken else slice(None) for a in range(moved.ndim))]
-    site.ledger.tie(moved, first)
+    view.ledger.tie(moved, first)
     if varying_axes(first) != [taken]:
-        site.ledger.balance(first, taken)
+        view.ledger.balance(first, taken)
     return taken, first
 
 
 @rule("Transpose")
-def transpose(site: Site) -> list[Axes]:
+def transpose(view: NodeView) -> list[Axes]:
     """Axes permuted."""
-    rank = len(site.shape(0))
-    perm = list(site.attrs.get("perm", range(rank)[::-1]))
-    axes = site.labels(0)
+    rank = len(view.shape(0))
+    perm = list(view.attrs.get("perm", range(rank)[::-1]))
+    axes = view.labels(0)
     return [tuple(axes[p] if axes[p].ndim == 1 else np.transpose(axes[p], perm) for p in perm)]
 
 
-def _broadcast_shape(site: Site, slot: int = 1) -> tuple[Shape, Shape]:
-    new = site.out_shape()
-    old = site.shape(0)
+def _broadcast_shape(view: NodeView, slot: int = 1) -> tuple[Shape, Shape]:
+    new = view.out_shape()
+    old = view.shape(0)
     return (1,) * (len(new) - len(old)) + tuple(old), new
 
 
 @rule("Expand", follow=_retarget_shape)
-def expand(site: Site) -> list[Axes]:
+def expand(view: NodeView) -> list[Axes]:
     """Axes that keep their size are kept; new ones can shrink, the target follows."""
-    old, new = _broadcast_shape(site)
+    old, new = _broadcast_shape(view)
     rank = len(new)
-    axes = [site.barrier("axis of a single position")] * (rank - len(site.shape(0)))
-    axes += [x if x.ndim == 1 else x.reshape((1,) * (rank - x.ndim) + x.shape) for x in site.labels(0)]
-    return [tuple(x if o == n else _made(site, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True)))]
+    axes = [view.barrier("axis of a single position")] * (rank - len(view.shape(0)))
+    axes += [x if x.ndim == 1 else x.reshape((1,) * (rank - x.ndim) + x.shape) for x in view.labels(0)]
+    return [tuple(x if o == n else _made(view, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True)))]
 
 
-def _made(site: Site, axis: int, size: int) -> Array:
+def _made(view: NodeView, axis: int, size: int) -> Array:
     """Labels of an axis that the operator makes: they can go unless the size is dynamic."""
-    if axis in site.facts.dynamic.get(site.node.output[0], ()):
-        return site.barrier("dynamic axis")
-    if site.node.op_type == "Expand" and any(site.ledger.row_of(labels) for labels in site.labels(0)):
-        return site.barrier("copies of a row")
-    if size > site.ledger.longest:
-        return site.barrier(LONG)
-    return site.ledger.fresh(site.node.output[0], axis, size)
+    if axis in view.facts.dynamic.get(view.node.output[0], ()):
+        return view.barrier("dynamic axis")
+    if view.node.op_type == "Expand" and any(view.ledger.row_of(labels) for labels in view.labels(0)):
+        return view.barrier("copies of a row")
+    if size > view.ledger.longest:
+        return view.barrier(LONG)
+    return view.ledger.fresh(view.node.output[0], axis, size)
 
 
 def _retarget_fill(edit: Edit) -> None:
     """The shape follows."""
-    edit.retarget(0, fold=edit.site.constant[0])
+    edit.retarget(0, fold=edit.view.constant[0])
 
 
 @rule("ConstantOfShape", follow=_retarget_fill)
-def constant_of_shape(site: Site) -> list[Axes]:
+def constant_of_shape(view: NodeView) -> list[Axes]:
     """Every axis can shrink, the shape follows."""
     return [
         tuple(
-            _made(site, a, n) if n != 1 else site.barrier("axis of a single position")
-            for a, n in enumerate(site.out_shape())
+            _made(view, a, n) if n != 1 else view.barrier("axis of a single position")
+            for a, n in enumerate(view.out_shape())
         )
     ]
 
 
 @rule("Tile")
-def tile(site: Site) -> list[Axes]:
+def tile(view: NodeView) -> list[Axes]:
     """Copies carry the labels of their origin."""
-    old, new = site.shape(0), site.out_shape()
+    old, new = view.shape(0), view.out_shape()
     made = []
-    for axis, (labels, o, n) in enumerate(zip(site.labels(0), old, new, strict=True)):
-        line = site.uniform(labels, axis)
-        if not is_barrier(line) and axis in site.facts.dynamic.get(site.node.output[0], ()):
-            site.ledger.fix(line, site.reason(COUNTED))
-            line = site.barrier(COUNTED)
+    for axis, (labels, o, n) in enumerate(zip(view.labels(0), old, new, strict=True)):
+        line = view.uniform(labels, axis)
+        if not is_barrier(line) and axis in view.facts.dynamic.get(view.node.output[0], ()):
+            view.ledger.fix(line, view.reason(COUNTED))
+            line = view.barrier(COUNTED)
         elif not is_barrier(line) and o != n:
-            line = site.barrier(LONG) if site.is_too_long(n, line) else np.tile(line, n // o)
+            line = view.barrier(LONG) if view.is_too_long(n, line) else np.tile(line, n // o)
         made.append(line)
         if o == 1 != n:
-            made[-1] = site.barrier("copies")
+            made[-1] = view.barrier("copies")
     return [tuple(made)]
 
 
 @rule("Concat")
-def concat(site: Site) -> list[Axes]:
+def concat(view: NodeView) -> list[Axes]:
     """Joined along `axis`; the other axes are tied."""
-    return concatenated(site, range(len(site.node.input)))
+    return concatenated(view, range(len(view.node.input)))
 
 
-def concatenated(site: Site, slots: Sequence[int]) -> list[Axes]:
+def concatenated(view: NodeView, slots: Sequence[int]) -> list[Axes]:
     """The inputs `slots` joined along the attribute `axis`."""
-    rank = len(site.out_shape())
-    axis = axis_of(site, 1, slots[0])
-    letters: list[Letters | None] = [None] * len(site.node.input)
+    rank = len(view.out_shape())
+    axis = axis_of(view, 1, slots[0])
+    letters: list[Letters | None] = [None] * len(view.node.input)
     for slot in slots:
         letters[slot] = [a if a != axis else f"part{slot}" for a in range(rank)]
-    results = list(through(site, letters, [[a if a != axis else "joined" for a in range(rank)]])[0])
-    parts = [(site.labels(s)[axis], site.shape(s)[axis]) for s in slots if site.shape(s)[axis]]
+    results = list(through(view, letters, [[a if a != axis else "joined" for a in range(rank)]])[0])
+    parts = [(view.labels(s)[axis], view.shape(s)[axis]) for s in slots if view.shape(s)[axis]]
     # Parts of unknown sizes may add up to a known one: where each begins is unknown all the same.
-    if not all(is_known(site.dims(name)[axis]) for name in (site.node.output[0], *(site.node.input[s] for s in slots))):
+    if not all(is_known(view.dims(name)[axis]) for name in (view.node.output[0], *(view.node.input[s] for s in slots))):
         for labels, _ in parts:
-            site.ledger.fix(labels, site.reason(COUNTED))
-        parts = [(site.barrier(COUNTED), size) for _, size in parts]
-    results[axis] = _joined(site, parts, axis)
+            view.ledger.fix(labels, view.reason(COUNTED))
+        parts = [(view.barrier(COUNTED), size) for _, size in parts]
+    results[axis] = _joined(view, parts, axis)
     return [tuple(results)]
 
 
-def _joined(site: Site, parts: list[tuple[Array, int]], axis: int) -> Array:
+def _joined(view: NodeView, parts: list[tuple[Array, int]], axis: int) -> Array:
     if all(is_barrier(x) for x, _ in parts):
         return parts[0][0]
-    if site.is_too_long(site.out_shape()[axis], *(x for x, _ in parts)):
-        return site.barrier(LONG)
+    if view.is_too_long(view.out_shape()[axis], *(x for x, _ in parts)):
+        return view.barrier(LONG)
     if all(x.ndim == 1 for x, _ in parts):
         return np.concatenate([np.broadcast_to(x, (n,)) for x, n in parts])
-    fields = [as_field(x, axis, len(site.out_shape())) for x, _ in parts]
+    fields = [as_field(x, axis, len(view.out_shape())) for x, _ in parts]
     sizes = [n for _, n in parts]
     rows = np.broadcast_shapes(*(tuple(1 if a == axis else s for a, s in enumerate(f.shape)) for f in fields))
-    if site.is_too_long(math.prod(rows) * sum(sizes), *fields):
-        return site.barrier(LONG)
+    if view.is_too_long(math.prod(rows) * sum(sizes), *fields):
+        return view.barrier(LONG)
     wide = [np.broadcast_to(f, (*rows[:axis], n, *rows[axis + 1 :])) for f, n in zip(fields, sizes, strict=True)]
     return np.concatenate(wide, axis)
 
 
-def take(site: Site, axes: Axes, axis: int, positions: Array | range, size: int) -> Axes:
+def take(view: NodeView, axes: Axes, axis: int, positions: Array | range, size: int) -> Axes:
     """The labels after positions of one axis are taken, in their order."""
     made = []
-    if not is_known(site.dims(site.node.input[0])[axis]) and not is_barrier(axes[axis]):
-        site.ledger.fix(axes[axis], site.reason(COUNTED))
-        axes = (*axes[:axis], site.barrier(COUNTED), *axes[axis + 1 :])
+    if not is_known(view.dims(view.node.input[0])[axis]) and not is_barrier(axes[axis]):
+        view.ledger.fix(axes[axis], view.reason(COUNTED))
+        axes = (*axes[:axis], view.barrier(COUNTED), *axes[axis + 1 :])
     for a, labels in enumerate(axes):
         if a == axis:
-            line = site.uniform(labels, a)
+            line = view.uniform(labels, a)
             taken = line if is_barrier(line) else np.broadcast_to(line, (size,))[np.asarray(positions)]
             if taken.size == 1 and size > 1 and not is_barrier(taken):
                 # An axis of one position cannot shrink.
-                site.ledger.fix(taken, site.reason("position taken out of its axis"))
-                taken = site.barrier("position taken out of its axis")
+                view.ledger.fix(taken, view.reason("position taken out of its axis"))
+                taken = view.barrier("position taken out of its axis")
             made.append(taken)
         elif labels.ndim > 1 and labels.shape[axis] > 1:
             made.append(as_line(np.take(labels, np.asarray(positions), axis), a))
@@ -323,26 +323,26 @@ def take(site: Site, axes: Axes, axis: int, positions: Array | range, size: int)
 
 
 @rule("DepthToSpace")
-def depth_to_space(site: Site) -> list[Axes]:
+def depth_to_space(view: NodeView) -> list[Axes]:
     """A channel goes with the block of channels that becomes its pixels."""
-    x, b = site.labels(0), int(site.attrs["blocksize"])
-    channels = site.shape(0)[1]
-    line = np.broadcast_to(site.uniform(x[1], 1), (channels,))
-    block = line.reshape(-1, b * b) if site.attrs.get("mode", "DCR") == "CRD" else line.reshape(b * b, -1).T
-    site.ledger.tie(block, block[:, :1])
+    x, b = view.labels(0), int(view.attrs["blocksize"])
+    channels = view.shape(0)[1]
+    line = np.broadcast_to(view.uniform(x[1], 1), (channels,))
+    block = line.reshape(-1, b * b) if view.attrs.get("mode", "DCR") == "CRD" else line.reshape(b * b, -1).T
+    view.ledger.tie(block, block[:, :1])
     for axis in (2, 3):
-        site.ledger.fix(x[axis], site.reason("pixels"))
-    return [(x[0], block[:, 0], site.barrier("pixels"), site.barrier("pixels"))]
+        view.ledger.fix(x[axis], view.reason("pixels"))
+    return [(x[0], block[:, 0], view.barrier("pixels"), view.barrier("pixels"))]
 
 
 @rule("SpaceToDepth")
-def space_to_depth(site: Site) -> list[Axes]:
+def space_to_depth(view: NodeView) -> list[Axes]:
     """A channel goes with all the pixels of a block that become channels."""
-    x, b = site.labels(0), int(site.attrs["blocksize"])
-    line = np.broadcast_to(site.uniform(x[1], 1), (site.shape(0)[1],))
+    x, b = view.labels(0), int(view.attrs["blocksize"])
+    line = np.broadcast_to(view.uniform(x[1], 1), (view.shape(0)[1],))
     for axis in (2, 3):
-        site.ledger.fix(x[axis], site.reason("pixels"))
-    if site.is_too_long(b * b * len(line), line):
-        return [(x[0], site.barrier(LONG), site.barrier("pixels"), site.barrier("pixels"))]
-    made = np.repeat(line, b * b) if site.attrs.get("mode", "DCR") == "CRD" else np.tile(line, b * b)
-    return [(x[0], made, site.barrier("pixels"), site.barrier("pixels"))]
+        view.ledger.fix(x[axis], view.reason("pixels"))
+    if view.is_too_long(b * b * len(line), line):
+        return [(x[0], view.barrier(LONG), view.barrier("pixels"), view.barrier("pixels"))]
+    made = np.repeat(line, b * b) if view.attrs.get("mode", "DCR") == "CRD" else np.tile(line, b * b)
+    return [(x[0], made, view.barrier("pixels"), view.barrier("pixels"))]

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.tracing.labels import Axes, Constraints, Reason, as_field, as_line, is_barrier
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.site import Letter, MaskedAxis, Site
+from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
 from onnxprune.typing import Array
 
 Letters = Sequence[Letter]
@@ -56,7 +56,7 @@ class _Entry:
 
 
 def through(
-    site: Site,
+    view: NodeView,
     inputs: Sequence[Letters | None],
     outputs: Sequence[Letters],
     *,
@@ -69,7 +69,7 @@ def through(
     """Take the labels of a node's inputs to its outputs by letters.
 
     Args:
-        site: the node.
+        view: the node.
         inputs: a letter per axis of each input, None for an input whose axes play no part.
         outputs: a letter per axis of each output; a letter that no input has is a new axis.
         mixes: letters whose removal changes the values at other positions.
@@ -81,43 +81,43 @@ def through(
     Returns:
         The labels of every output.
     """
-    entries = _entries(site, inputs)
+    entries = _entries(view, inputs)
     produced = {letter for letters in outputs for letter in letters}
     chosen: dict[Letter, _Entry] = {}
     for letter, found in entries.items():
         chosen[letter] = first = min(found, key=_weight)
         for other in found:
-            _tie(site.ledger, first, other)
+            _tie(view.ledger, first, other)
         if fixes and letter in fixes:
-            chosen[letter] = _fixed(site, first, site.reason(fixes[letter]))
+            chosen[letter] = _fixed(view, first, view.reason(fixes[letter]))
         elif inherent and letter in inherent:
-            chosen[letter] = _fixed(site, first, site.reason(inherent[letter], inherent=True))
+            chosen[letter] = _fixed(view, first, view.reason(inherent[letter], inherent=True))
     for letter, twin in (same or {}).items():
         if letter in chosen and twin in chosen:
-            _tie(site.ledger, chosen[letter].renamed(twin), chosen[twin])
-    _read(site, inputs, produced, mixes, zeros or {})
+            _tie(view.ledger, chosen[letter].renamed(twin), chosen[twin])
+    _read(view, inputs, produced, mixes, zeros or {})
     plain = [None if letters is None else list(map(_plain, letters)) for letters in inputs]
-    site.letters = (plain, [list(map(_plain, letters)) for letters in outputs])
+    view.letters = (plain, [list(map(_plain, letters)) for letters in outputs])
     results: list[Axes] = []
     for slot, letters in enumerate(outputs):
-        if not site.node.output[slot]:  # an optional output that is not asked for
+        if not view.node.output[slot]:  # an optional output that is not asked for
             results.append(())
             continue
-        shape = site.out_shape(slot)
+        shape = view.out_shape(slot)
         made = [
-            _output(site, chosen[letter], letter, letters) if letter in chosen else _new(site, size)
+            _output(view, chosen[letter], letter, letters) if letter in chosen else _new(view, size)
             for letter, size in zip(letters, shape, strict=True)
         ]
         results.append(tuple(made))
     return results
 
 
-def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[_Entry]]:
+def _entries(view: NodeView, inputs: Sequence[Letters | None]) -> dict[Letter, list[_Entry]]:
     entries: dict[Letter, list[_Entry]] = {}
     for slot, letters in enumerate(inputs):
         if letters is None:
             continue
-        sizes, axes = site.shape(slot), site.labels(slot)
+        sizes, axes = view.shape(slot), view.labels(slot)
         if len(letters) != len(sizes):
             raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
         plain = [_plain(letter) for letter in letters]
@@ -126,9 +126,9 @@ def _entries(site: Site, inputs: Sequence[Letters | None]) -> dict[Letter, list[
             if size == 1:
                 continue
             if has_copies:
-                labels = _once(site, labels, axis, letters)
+                labels = _once(view, labels, axis, letters)
             if isinstance(letter, Copies) and size == letter.count:
-                site.ledger.fix(labels, site.reason("copies of a single position", inherent=True))
+                view.ledger.fix(labels, view.reason("copies of a single position", inherent=True))
             else:
                 entries.setdefault(plain[axis], []).append(_Entry(labels, plain[axis], plain))
     return entries
@@ -138,7 +138,7 @@ def _plain(letter: Letter) -> Letter:
     return letter.letter if isinstance(letter, Copies) else letter
 
 
-def _once(site: Site, labels: Array, own: int, letters: Letters) -> Array:
+def _once(view: NodeView, labels: Array, own: int, letters: Letters) -> Array:
     """The labels of an input's axis `own` with all copies of a position tied, and one of them left."""
     for axis, letter in enumerate(letters):
         if not isinstance(letter, Copies) or (labels.ndim == 1 and axis != own):
@@ -150,17 +150,17 @@ def _once(site: Site, labels: Array, own: int, letters: Letters) -> Array:
         if size != 1:
             parted = labels.reshape(*labels.shape[:place], letter.count, -1, *labels.shape[place + 1 :])
             first = parted.take([0], place)
-            site.ledger.tie(parted, first)
+            view.ledger.tie(parted, first)
             labels = first.squeeze(place)
     return labels
 
 
-def _fixed(site: Site, entry: _Entry, reason: Reason) -> _Entry:
+def _fixed(view: NodeView, entry: _Entry, reason: Reason) -> _Entry:
     """A barrier in place of the labels, which stay."""
     if is_barrier(entry.labels):
         return entry
-    site.ledger.fix(entry.labels, reason)
-    return _Entry(site.ledger.barrier(reason), entry.letter, (entry.letter,))
+    view.ledger.fix(entry.labels, reason)
+    return _Entry(view.ledger.barrier(reason), entry.letter, (entry.letter,))
 
 
 def _weight(entry: _Entry) -> tuple[bool, int, int]:
@@ -178,14 +178,14 @@ def _tie(ledger: Constraints, one: _Entry, other: _Entry) -> None:
     ledger.tie(one.over(order), other.over(order))
 
 
-def _output(site: Site, entry: _Entry, letter: Letter, letters: Letters) -> Array:
+def _output(view: NodeView, entry: _Entry, letter: Letter, letters: Letters) -> Array:
     if entry.labels.ndim == 1:
         return entry.labels
     gone = tuple(x not in letters for x in entry.letters)
     labels = entry.labels
     if any(g and labels.shape[a] > 1 for a, g in enumerate(gone)):
         first = labels[tuple(slice(0, 1) if g else slice(None) for g in gone)]
-        site.ledger.tie(labels, first)
+        view.ledger.tie(labels, first)
         labels = first
     kept = [x for x, g in zip(entry.letters, gone, strict=True) if not g]
     labels = labels.reshape([s for s, g in zip(labels.shape, gone, strict=True) if not g])
@@ -193,12 +193,12 @@ def _output(site: Site, entry: _Entry, letter: Letter, letters: Letters) -> Arra
     return as_line(_Entry(labels, letter, kept).over(order), order.index(letter)) if len(order) > 1 else labels.ravel()
 
 
-def _new(site: Site, size: int) -> Array:
-    return site.barrier("axis made by the operator" if size != 1 else "axis of a single position")
+def _new(view: NodeView, size: int) -> Array:
+    return view.barrier("axis made by the operator" if size != 1 else "axis of a single position")
 
 
 def _read(
-    site: Site,
+    view: NodeView,
     inputs: Sequence[Letters | None],
     produced: set[Letter],
     mixes: Sequence[Letter],
@@ -214,13 +214,13 @@ def _read(
             mixed = letter in mixes
             if not mixed and letter in produced:
                 continue
-            if site.shape(slot)[axis] == 1 or is_barrier(site.labels(slot)[axis]):
+            if view.shape(slot)[axis] == 1 or is_barrier(view.labels(slot)[axis]):
                 continue
             if mixed:
-                site.readings.append(MaskedAxis(slot, axis, True))
+                view.readings.append(MaskedAxis(slot, axis, True))
             else:
                 summed.setdefault(letter, []).append(MaskedAxis(slot, axis, False, zeros.get(slot)))
     for found in summed.values():
-        active = [r for r in found if not site.constant[r.slot]]
+        active = [r for r in found if not view.constant[r.slot]]
         factors = tuple(r.slot for r in found)
-        site.readings.extend(replace(r, factors=factors) for r in active or found[:1])
+        view.readings.extend(replace(r, factors=factors) for r in active or found[:1])

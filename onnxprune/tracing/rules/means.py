@@ -20,7 +20,7 @@ from onnxprune.model.graph import first_output
 from onnxprune.model.traits import traits_of
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters
-from onnxprune.tracing.rules.site import Average, Letter, Site
+from onnxprune.tracing.rules.node_view import Average, Letter, NodeView
 
 # How far a factor may be from one over the count: 1/C in half precision.
 ROUNDING = 1e-3
@@ -55,58 +55,58 @@ class _Sum:
         return None
 
 
-def average_of(site: Site, slot: int, axes: Sequence[int], gain: float = 1.0) -> Average | None:
+def average_of(view: NodeView, slot: int, axes: Sequence[int], gain: float = 1.0) -> Average | None:
     """Which of the `axes` a node averages over, where it sums over all of them; None if it is a sum.
 
     Args:
-        site: the node.
+        view: the node.
         slot: the input that is summed.
         axes: its axes that are summed over.
         gain: what the sum is multiplied by in the node itself.
     """
-    known = [a for a in axes if isinstance(site.dims(site.node.input[slot])[a], int) and site.shape(slot)[a] > 1]
-    if not known or site.constant[slot]:
+    known = [a for a in axes if isinstance(view.dims(view.node.input[slot])[a], int) and view.shape(slot)[a] > 1]
+    if not known or view.constant[slot]:
         return None
-    op = site.node.op_type
-    sizes = [site.shape(slot)[a] for a in known]
-    for before in _gains_before(site, site.node.input[slot]):
+    op = view.node.op_type
+    sizes = [view.shape(slot)[a] for a in known]
+    for before in _gains_before(view, view.node.input[slot]):
         total = _Sum(gain * before ** _BY_SCALE.get(op, 1.0), _BY_COUNT.get(op, 1.0))
-        found = total.average(sizes) or _behind(site, first_output(site.node), total, sizes)
+        found = total.average(sizes) or _behind(view, first_output(view.node), total, sizes)
         if found is not None:
             return replace(found, slot=slot, axes=tuple(known[a] for a in found.axes), power=total.power)
     return None
 
 
-def averaged_letters(site: Site, inputs: Sequence[Letters], output: Letters, gain: float = 1.0) -> list[Letter]:
+def averaged_letters(view: NodeView, inputs: Sequence[Letters], output: Letters, gain: float = 1.0) -> list[Letter]:
     """The letters that a contraction averages over: one factor is a constant of equal entries, 1/C in all.
 
     Args:
-        site: a sum of products of two factors.
+        view: a sum of products of two factors.
         inputs: the letters of both.
         output: those of the result.
         gain: what the products are multiplied by.
     """
     for weight, data in ((1, 0), (0, 1)) if len(inputs) == 2 else ():
-        filler = site.state.filler(site.node.input[weight])
+        filler = view.state.filler(view.node.input[weight])
         axes = [a for a, letter in enumerate(inputs[data]) if letter not in output and letter in inputs[weight]]
-        found = average_of(site, data, axes, gain * filler) if filler is not None else None
+        found = average_of(view, data, axes, gain * filler) if filler is not None else None
         if found is not None:
-            site.average = replace(found, weight=weight)
+            view.average = replace(found, weight=weight)
             return [inputs[data][a] for a in found.axes]
     return []
 
 
 def follow_count(edit: Edit) -> None:
     """What a mean sums over is scaled by old count / new count."""
-    average = edit.site.average
+    average = edit.view.average
     if average is None:
         return
-    old, new = edit.site.shape(average.slot), edit.new_in[average.slot] or ()
+    old, new = edit.view.shape(average.slot), edit.new_in[average.slot] or ()
     counts = [math.prod(sizes[a] for a in average.axes) for sizes in (old, new)]
     if counts[0] == counts[1]:
         return
     before, after = (max(count - average.less, 1) for count in counts)
-    dtype = helper.tensor_dtype_to_np_dtype(edit.site.facts.dtypes[edit.site.node.input[average.slot]])
+    dtype = helper.tensor_dtype_to_np_dtype(edit.view.facts.dtypes[edit.view.node.input[average.slot]])
     factor = np.asarray((before / after) ** average.power, dtype)
     if average.weight is None:
         edit.multiply_output(factor)
@@ -117,15 +117,15 @@ def follow_count(edit: Edit) -> None:
 # --- what becomes of a sum ---------------------------------------------------------------------------------
 
 
-def _gains_before(site: Site, tensor: str) -> Iterator[float]:
+def _gains_before(view: NodeView, tensor: str) -> Iterator[float]:
     """What all elements of a tensor have been multiplied by: nothing, by the last node, by the last two, ..."""
     gain = 1.0
     yield gain
     for _ in range(FARTHEST):
-        node = site.state.maker(tensor)
+        node = view.state.maker(tensor)
         if node is None:
             return
-        slot, factor = _scaled_by(site, node)
+        slot, factor = _scaled_by(view, node)
         if factor is None:
             return
         tensor = node.input[slot]
@@ -134,7 +134,7 @@ def _gains_before(site: Site, tensor: str) -> Iterator[float]:
             yield gain
 
 
-def _behind(site: Site, tensor: str, total: _Sum, sizes: Sequence[int]) -> Average | None:
+def _behind(view: NodeView, tensor: str, total: _Sum, sizes: Sequence[int]) -> Average | None:
     """What a sum becomes a mean over wherever it is read; None if it is read as a sum, or as several means."""
     found: set[Average] = set()
     pending = [(tensor, total)]
@@ -142,11 +142,11 @@ def _behind(site: Site, tensor: str, total: _Sum, sizes: Sequence[int]) -> Avera
         if not pending:
             return found.pop() if len(found) == 1 else None
         name, here = pending.pop()
-        readers = site.state.readers(name)
-        if site.state.is_output(name) or not readers:
+        readers = view.state.readers(name)
+        if view.state.is_output(name) or not readers:
             return None
         for node in readers:
-            after = _after(site, node, name, here)
+            after = _after(view, node, name, here)
             if after is None:
                 return None
             average = after.average(sizes)
@@ -157,21 +157,21 @@ def _behind(site: Site, tensor: str, total: _Sum, sizes: Sequence[int]) -> Avera
     return None
 
 
-def _after(site: Site, node: onnx.NodeProto, tensor: str, here: _Sum) -> _Sum | None:
+def _after(view: NodeView, node: onnx.NodeProto, tensor: str, here: _Sum) -> _Sum | None:
     """The sum after a node that multiplies it by a constant, moves it or takes its root; None after any other."""
     if node.op_type == "Sqrt" and not node.domain and here.gain > 0:
         return _Sum(math.sqrt(here.gain), here.power / 2)
-    slot, factor = _scaled_by(site, node)
+    slot, factor = _scaled_by(view, node)
     if factor is None or node.input[slot] != tensor or list(node.input).count(tensor) > 1:
         return None
     return _Sum(here.gain * factor, here.power)
 
 
-def _scaled_by(site: Site, node: onnx.NodeProto) -> tuple[int, float | None]:
+def _scaled_by(view: NodeView, node: onnx.NodeProto) -> tuple[int, float | None]:
     """(input, what all its elements are multiplied by) of a node; None for a node that does anything else to it."""
     row = traits_of(node)
     if node.op_type in ("Mul", "Div") and not node.domain:
-        fillers = [site.state.filler(name) for name in node.input]
+        fillers = [view.state.filler(name) for name in node.input]
         if node.op_type == "Mul" and fillers[0] is not None:
             return 1, fillers[0]
         if fillers[1] is None or not fillers[1]:

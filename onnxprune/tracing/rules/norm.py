@@ -7,107 +7,107 @@ import numpy as np
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
+from onnxprune.tracing.rules.node_view import MaskedAxis, NodeView
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import MaskedAxis, Site
 
 
-def axis_of(site: Site, default: int, slot: int = 0) -> int:
+def axis_of(view: NodeView, default: int, slot: int = 0) -> int:
     """The `axis` attribute, counted from the front."""
-    axis = int(site.attrs.get("axis", default))
-    return axis + len(site.shape(slot)) if axis < 0 else axis
+    axis = int(view.attrs.get("axis", default))
+    return axis + len(view.shape(slot)) if axis < 0 else axis
 
 
 @rule("BatchNormalization")
-def batch_normalization(site: Site) -> list[Axes]:
+def batch_normalization(view: NodeView) -> list[Axes]:
     """Per channel: scale, bias, mean and variance follow; while training, the other axes are averaged over."""
-    x: Letters = ["n", "c", *range(len(site.shape(0)) - 2)][: len(site.shape(0))]
-    extra = len(site.node.output) - 1
-    mixes = [a for a in x if a != "c"] if site.attrs.get("training_mode") else ()
-    return through(site, [x, *[("c",)] * 4], [x, *[("c",)] * extra], mixes=mixes)
+    x: Letters = ["n", "c", *range(len(view.shape(0)) - 2)][: len(view.shape(0))]
+    extra = len(view.node.output) - 1
+    mixes = [a for a in x if a != "c"] if view.attrs.get("training_mode") else ()
+    return through(view, [x, *[("c",)] * 4], [x, *[("c",)] * extra], mixes=mixes)
 
 
 @rule("InstanceNormalization")
-def instance_normalization(site: Site) -> list[Axes]:
+def instance_normalization(view: NodeView) -> list[Axes]:
     """Per channel; the other axes are averaged over."""
-    space = range(len(site.shape(0)) - 2)
+    space = range(len(view.shape(0)) - 2)
     x = ("n", "c", *space)
-    return through(site, [x, ("c",), ("c",)], [x], mixes=space)
+    return through(view, [x, ("c",), ("c",)], [x], mixes=space)
 
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-def layer_normalization(site: Site) -> list[Axes]:
+def layer_normalization(view: NodeView) -> list[Axes]:
     """Averaged over `axis` and all behind it: removal changes the statistics."""
-    rank, axis = len(site.shape(0)), axis_of(site, -1)
+    rank, axis = len(view.shape(0)), axis_of(view, -1)
     x = range(rank)
     parameters = [
-        range(rank - len(site.shape(slot)), rank) for slot in range(1, len(site.node.input)) if site.has(slot)
+        range(rank - len(view.shape(slot)), rank) for slot in range(1, len(view.node.input)) if view.has(slot)
     ]
     statistics: Letters = [*range(axis), *(f"one{a}" for a in range(axis, rank))]
-    extra = len(site.node.output) - 1
-    return through(site, [x, *parameters], [x, *[statistics] * extra], mixes=x[axis:])
+    extra = len(view.node.output) - 1
+    return through(view, [x, *parameters], [x, *[statistics] * extra], mixes=x[axis:])
 
 
 def _follow_num_groups(edit: Edit) -> None:
     """`num_groups` becomes the number of rows that remain."""
-    group = int(edit.site.attrs["num_groups"])
+    group = int(edit.view.attrs["num_groups"])
     left = int(edit.kept(0, 1).reshape(group, -1).any(axis=1).sum())
     if left != group:
         edit.set_attribute("num_groups", left)
 
 
 @rule("GroupNormalization", follow=_follow_num_groups)
-def group_normalization(site: Site) -> list[Axes]:
+def group_normalization(view: NodeView) -> list[Axes]:
     """Groups are rows: whole rows go, or the same number within each (then the statistics change)."""
-    ledger, group = site.ledger, int(site.attrs["num_groups"])
-    x, channels = site.labels(0), site.shape(0)[1]
-    line = np.broadcast_to(site.uniform(x[1], 1), (channels,))
+    ledger, group = view.ledger, int(view.attrs["num_groups"])
+    x, channels = view.labels(0), view.shape(0)[1]
+    line = np.broadcast_to(view.uniform(x[1], 1), (channels,))
     rows = line.reshape(group, -1)
-    if group < channels and ledger.choose((site.node.output[0], 0), rows, (0, 1)) == 1:
+    if group < channels and ledger.choose((view.node.output[0], 0), rows, (0, 1)) == 1:
         ledger.balance(rows, 1)
-        site.readings.append(MaskedAxis(0, 1, True))
+        view.readings.append(MaskedAxis(0, 1, True))
     else:
         ledger.tie(rows, rows[:, :1])
     for slot in (1, 2):
-        per_group = site.shape(slot)[0] == group != channels
-        ledger.tie(site.labels(slot)[0], rows[:, 0] if per_group else line)
+        per_group = view.shape(slot)[0] == group != channels
+        ledger.tie(view.labels(slot)[0], rows[:, 0] if per_group else line)
     for axis in range(2, len(x)):
-        ledger.fix(x[axis], site.reason("averaged over"))
+        ledger.fix(x[axis], view.reason("averaged over"))
     return [x]
 
 
 @rule("LRN")
-def lrn(site: Site) -> list[Axes]:
+def lrn(view: NodeView) -> list[Axes]:
     """Normalised by a window over the channels: removal changes the neighbours."""
-    letters = range(len(site.shape(0)))
-    return through(site, [letters], [letters], mixes=[1])
+    letters = range(len(view.shape(0)))
+    return through(view, [letters], [letters], mixes=[1])
 
 
 @rule("LpNormalization")
-def lp_normalization(site: Site) -> list[Axes]:
+def lp_normalization(view: NodeView) -> list[Axes]:
     """Divided by the norm along `axis`: removed positions count as zero."""
-    axis = axis_of(site, -1)
-    letters = range(len(site.shape(0)))
-    site.readings.append(MaskedAxis(0, axis, False))
-    return through(site, [letters], [letters])
+    axis = axis_of(view, -1)
+    letters = range(len(view.shape(0)))
+    view.readings.append(MaskedAxis(0, axis, False))
+    return through(view, [letters], [letters])
 
 
 @rule("MeanVarianceNormalization")
-def mean_variance_normalization(site: Site) -> list[Axes]:
+def mean_variance_normalization(view: NodeView) -> list[Axes]:
     """Averaged over `axes`: removal changes the statistics."""
-    rank = len(site.shape(0))
-    axes = [int(a) % rank for a in site.attrs.get("axes", (0, 2, 3))]
-    return through(site, [range(rank)], [range(rank)], mixes=axes)
+    rank = len(view.shape(0))
+    axes = [int(a) % rank for a in view.attrs.get("axes", (0, 2, 3))]
+    return through(view, [range(rank)], [range(rank)], mixes=axes)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax", since=13)
-def softmax(site: Site) -> list[Axes]:
+def softmax(view: NodeView) -> list[Axes]:
     """Each position on its own across `axis`, which must stay whole."""
-    letters = range(len(site.shape(0)))
-    return through(site, [letters], [letters], fixes={axis_of(site, -1): "softmax axis"})
+    letters = range(len(view.shape(0)))
+    return through(view, [letters], [letters], fixes={axis_of(view, -1): "softmax axis"})
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax", until=12)
-def softmax_flattened(site: Site) -> list[Axes]:
+def softmax_flattened(view: NodeView) -> list[Axes]:
     """Each position on its own in front of `axis`; all axes from there on must stay whole."""
-    letters = range(len(site.shape(0)))
-    return through(site, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(site, 1) :], "softmax axis"))
+    letters = range(len(view.shape(0)))
+    return through(view, [letters], [letters], fixes=dict.fromkeys(letters[axis_of(view, 1) :], "softmax axis"))

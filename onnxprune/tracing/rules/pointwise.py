@@ -5,8 +5,8 @@ from __future__ import annotations
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.letters import Letters, through
+from onnxprune.tracing.rules.node_view import NodeView
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Site
 
 UNARY = (
     "Abs",
@@ -68,43 +68,43 @@ BROADCAST = (
 @rule(*UNARY)
 @rule("BitCast")
 @rule("Binarizer", "LabelEncoder", domain="ai.onnx.ml")
-def unary(site: Site) -> list[Axes]:
+def unary(view: NodeView) -> list[Axes]:
     """Each position on its own."""
-    return [site.labels(0)]
+    return [view.labels(0)]
 
 
 @rule("CastLike")
-def cast_like(site: Site) -> list[Axes]:
+def cast_like(view: NodeView) -> list[Axes]:
     """Each position on its own; of the second input only the type matters."""
-    site.looks_at(1)
-    return [site.labels(0)]
+    view.looks_at(1)
+    return [view.labels(0)]
 
 
 @rule("Dropout")
-def dropout(site: Site) -> list[Axes]:
+def dropout(view: NodeView) -> list[Axes]:
     """Each position on its own (the mask too); what is drawn at random while training depends on the sizes."""
-    training = site.value(2)
-    if site.has(2) and (training is None or training.any()):
+    training = view.value(2)
+    if view.has(2) and (training is None or training.any()):
         raise Unsupported("positions are dropped at random")
-    return [site.labels(0)] * len(site.node.output)
+    return [view.labels(0)] * len(view.node.output)
 
 
 @rule(*BINARY, since=7)
 @rule(*BROADCAST, "SwiGLU")
-def broadcast(site: Site) -> list[Axes]:
+def broadcast(view: NodeView) -> list[Axes]:
     """Inputs tied position by position, broadcast from the right."""
-    rank = len(site.out_shape())
-    letters = [range(rank - len(site.shape(slot)), rank) for slot in range(len(site.node.input))]
-    return through(site, letters, [range(rank)])
+    rank = len(view.out_shape())
+    letters = [range(rank - len(view.shape(slot)), rank) for slot in range(len(view.node.input))]
+    return through(view, letters, [range(rank)])
 
 
 @rule(*BINARY, until=6)
-def broadcast_by_axis(site: Site) -> list[Axes]:
+def broadcast_by_axis(view: NodeView) -> list[Axes]:
     """Inputs tied position by position; the second one is laid along `axis` (before opset 7)."""
-    rank, small = len(site.out_shape()), len(site.shape(1))
-    start = site.attrs.get("axis", rank - small)
+    rank, small = len(view.out_shape()), len(view.shape(1))
+    start = view.attrs.get("axis", rank - small)
     start += rank if start < 0 else 0
     letters: list[Letters] = [range(rank), range(start, start + small)]
-    if site.node.op_type == "PRelu" and small == 1 and rank > 1:
+    if view.node.op_type == "PRelu" and small == 1 and rank > 1:
         letters[1] = [1]
-    return through(site, letters, [range(rank)])
+    return through(view, letters, [range(rank)])

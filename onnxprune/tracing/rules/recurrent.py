@@ -10,8 +10,8 @@ from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Copies, Letters, through
+from onnxprune.tracing.rules.node_view import Encoding, NodeView, Stored
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import Encoding, Site, Stored
 from onnxprune.typing import Array
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -21,33 +21,33 @@ TIME = "time axis of a recurrence"
 DIRECTION = "direction of a recurrence"
 
 
-def _is_given(site: Site, slot: int) -> bool:
+def _is_given(view: NodeView, slot: int) -> bool:
     """Whether an input says anything: states of zeros, which exporters make for many layers at once, do not."""
-    return site.has(slot) and not (slot in STATES and site.state.is_zero(site.node.input[slot]))
+    return view.has(slot) and not (slot in STATES and view.state.is_zero(view.node.input[slot]))
 
 
 def _follow_hidden_size(edit: Edit, before: int = 2) -> None:
     """`hidden_size` becomes the number of hidden units that remain; states of zeros are left out."""
     for slot in STATES:
-        if edit.site.has(slot) and not _is_given(edit.site, slot):
+        if edit.view.has(slot) and not _is_given(edit.view, slot):
             edit.node.input[slot] = ""
-    if "hidden_size" in edit.site.attrs:
+    if "hidden_size" in edit.view.attrs:
         edit.set_attribute("hidden_size", int(edit.kept(2, before).sum()))
 
 
-def _input_work(site: Site) -> list[tuple[int | None, int]]:
+def _input_work(view: NodeView) -> list[tuple[int | None, int]]:
     return [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
 
 
-def _state_work(site: Site) -> list[tuple[int | None, int]]:
+def _state_work(view: NodeView) -> list[tuple[int | None, int]]:
     return [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
 
 
 @rule(*GATES, follow=_follow_hidden_size, works=lambda s: [_input_work(s), _state_work(s)])
-def recurrent(site: Site) -> list[Axes]:
+def recurrent(view: NodeView) -> list[Axes]:
     """Inputs contracted, hidden units made and contracted again; a unit goes with its gates, per direction."""
-    gates = GATES[site.node.op_type]
-    batch_first = bool(site.attrs.get("layout", 0))
+    gates = GATES[view.node.op_type]
+    batch_first = bool(view.attrs.get("layout", 0))
     state: Letters = ("n", "d", "h") if batch_first else ("d", "n", "h")
     given: list[Letters] = [
         ("n", "s", "i") if batch_first else ("s", "n", "i"),
@@ -59,13 +59,13 @@ def recurrent(site: Site) -> list[Axes]:
         state,
         ("d", Copies("h", PEEPHOLES)),
     ]
-    inputs = [letters if _is_given(site, slot) else None for slot, letters in enumerate(given)]
-    _part_directions(site, inputs, 2)
+    inputs = [letters if _is_given(view, slot) else None for slot, letters in enumerate(given)]
+    _part_directions(view, inputs, 2)
     outputs: list[Letters] = [("n", "s", "d", "h") if batch_first else ("s", "d", "n", "h"), state, state]
     return through(
-        site,
+        view,
         inputs,
-        outputs[: len(site.node.output)],
+        outputs[: len(view.node.output)],
         fixes={"s": TIME},
         inherent={"d": DIRECTION},
         same={"h before": "h"},
@@ -82,10 +82,10 @@ def _follow_quantized(edit: Edit) -> None:
     follow=_follow_quantized,
     works=lambda s: [_input_work(s), _state_work(s)],
 )
-def quantized_lstm(site: Site) -> list[Axes]:
+def quantized_lstm(view: NodeView) -> list[Axes]:
     """As `LSTM`, with W and R the other way round; the range of what is read, by which it is quantised, changes."""
     gates, state = GATES["LSTM"], ("d", "n", "h")
-    scale: list[Letters] = [("d", Copies("h", gates)) if len(site.shape(s)) > 1 else ("d",) for s in (8, 9, 10, 11)]
+    scale: list[Letters] = [("d", Copies("h", gates)) if len(view.shape(s)) > 1 else ("d",) for s in (8, 9, 10, 11)]
     given: list[Letters] = [
         ("s", "n", "i"),
         ("d", "i", Copies("h", gates)),
@@ -97,15 +97,15 @@ def quantized_lstm(site: Site) -> list[Axes]:
         ("d", Copies("h", PEEPHOLES)),
         *scale,
     ]
-    inputs = [letters if _is_given(site, slot) else None for slot, letters in enumerate(given)]
+    inputs = [letters if _is_given(view, slot) else None for slot, letters in enumerate(given)]
     for slot, by, zero in ((1, 8, 9), (2, 10, 11)):
-        site.encodings[slot] = _encoding(slot, by, zero)
-    _part_directions(site, inputs, 1)
+        view.encodings[slot] = _encoding(slot, by, zero)
+    _part_directions(view, inputs, 1)
     outputs: list[Letters] = [("s", "d", "n", "h"), state, state]
     return through(
-        site,
+        view,
         inputs,
-        outputs[: len(site.node.output)],
+        outputs[: len(view.node.output)],
         mixes=["h before"],
         fixes={"s": TIME},
         inherent={"d": DIRECTION},
@@ -129,19 +129,19 @@ def _encoding(slot: int, scale: int, zero: int) -> Encoding:
     return Encoding(decode, lambda stored: laid_out(stored, zero, 0), (scale, zero))
 
 
-def _part_directions(site: Site, inputs: Sequence[Letters | None], before: int) -> None:
+def _part_directions(view: NodeView, inputs: Sequence[Letters | None], before: int) -> None:
     """Let every direction lose hidden units of its own, the same number each; R reads them along axis `before`."""
-    directions, hidden = site.shape(2)[0], site.shape(2)[before]
+    directions, hidden = view.shape(2)[0], view.shape(2)[before]
     if directions == 1 or hidden == 1:
         return
-    units = site.ledger.fresh(site.node.input[2], before, directions * hidden).reshape(directions, hidden)
-    site.ledger.balance(units, 1)
+    units = view.ledger.fresh(view.node.input[2], before, directions * hidden).reshape(directions, hidden)
+    view.ledger.balance(units, 1)
     for slot, letters in enumerate(inputs):
-        if letters is None or not site.is_weight(slot):
+        if letters is None or not view.is_weight(slot):
             continue
         for axis, letter in enumerate(letters):
             count = letter.count if isinstance(letter, Copies) else int(letter in ("h", "h before"))
             if count:
                 shape = [directions if x == "d" else 1 for x in letters]
                 shape[axis] = count * hidden
-                site.assign(slot, axis, np.tile(units, count).reshape(shape))
+                view.assign(slot, axis, np.tile(units, count).reshape(shape))

@@ -9,16 +9,16 @@ from typing import TypeVar
 from onnxprune.model import control_flow
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.edit import Edit
-from onnxprune.tracing.rules.site import Site
+from onnxprune.tracing.rules.node_view import NodeView
 
 # The labels of every output; None for one whose shape is not known, which stays whole.
-Trace = Callable[[Site], Sequence[Axes | None]]
+Trace = Callable[[NodeView], Sequence[Axes | None]]
 Tracer = TypeVar("Tracer", bound=Trace)
 Follow = Callable[[Edit], None]
 # Sizes to be multiplied: (slot of an input, axis), or (None, axis) for an axis of the first output.
 Contraction = Sequence[tuple[int | None, int]]
-Work = Callable[[Site], Contraction]
-Works = Callable[[Site], Sequence[Contraction]]
+Work = Callable[[NodeView], Contraction]
+Works = Callable[[NodeView], Sequence[Contraction]]
 
 NEWEST = 1 << 30
 
@@ -71,11 +71,11 @@ def rule(
         >>> import onnxprune
         >>> from onnxprune.tracing import through
         >>> @onnxprune.register_rule("Gate", domain="com.example")
-        ... def gate(site):
+        ... def gate(view):
         ...     '''Each channel with its gate.'''
-        ...     return through(site, [("n", "c", "h", "w"), ("n", "c")], [("n", "c", "h", "w")])
+        ...     return through(view, [("n", "c", "h", "w"), ("n", "c")], [("n", "c", "h", "w")])
     """
-    products = works if work is None else lambda site: [work(site)]
+    products = works if work is None else lambda view: [work(view)]
 
     def decorate(function: Tracer) -> Tracer:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""

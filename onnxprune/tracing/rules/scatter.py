@@ -13,9 +13,9 @@ from onnxprune.tracing.labels import Axes, varying_axes
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.index import by_elements
 from onnxprune.tracing.rules.letters import Letters, through
+from onnxprune.tracing.rules.node_view import COMPUTED, Letter, NodeView
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
-from onnxprune.tracing.rules.site import COMPUTED, Letter, Site
 from onnxprune.typing import Array
 
 
@@ -34,11 +34,11 @@ def _numbers(edit: Edit, axis: int) -> Array:
 # --- element by element --------------------------------------------------------------------------------------
 
 
-def _whole_axis(site: Site) -> Array | None:
+def _whole_axis(view: NodeView) -> Array | None:
     """A constant index that runs through `axis` in order, wherever it stands; None if it is another."""
-    index, axis = site.value(1), axis_of(site, 0)
-    size = site.shape(0)[axis]
-    if index is None or index.ndim != len(site.shape(0)) or index.shape[axis] != size:
+    index, axis = view.value(1), axis_of(view, 0)
+    size = view.shape(0)[axis]
+    if index is None or index.ndim != len(view.shape(0)) or index.shape[axis] != size:
         return None
     order = np.arange(size).reshape([-1 if a == axis else 1 for a in range(index.ndim)])
     return index if (np.where(index < 0, index + size, index) == order).all() else None
@@ -46,37 +46,37 @@ def _whole_axis(site: Site) -> Array | None:
 
 def _follow_elements(edit: Edit) -> None:
     """An index that runs through its axis lists the positions that remain."""
-    index, axis = _whole_axis(edit.site), axis_of(edit.site, 0)
+    index, axis = _whole_axis(edit.view), axis_of(edit.view, 0)
     if index is not None and edit.changed():
         index = np.where(index < 0, index + index.shape[axis], index)
         edit.set_input(1, _numbers(edit, axis)[_remaining(edit, index, index.ndim)].astype(index.dtype), "index")
 
 
 @rule("ScatterElements", "Scatter", follow=_follow_elements)
-def scatter_elements(site: Site) -> list[Axes]:
+def scatter_elements(view: NodeView) -> list[Axes]:
     """Kept across `axis`, which must stay whole unless a constant index runs through it."""
-    if _whole_axis(site) is None:
-        return by_elements(site, [0, 1, 2], None)
-    shape = site.shape(0)
-    _even(site, range(len(shape)))
-    updates: Letters = [a if n == shape[a] else f"x{a}" for a, n in enumerate(site.shape(2))]
+    if _whole_axis(view) is None:
+        return by_elements(view, [0, 1, 2], None)
+    shape = view.shape(0)
+    _even(view, range(len(shape)))
+    updates: Letters = [a if n == shape[a] else f"x{a}" for a, n in enumerate(view.shape(2))]
     part = [a for a, letter in enumerate(updates) if letter != a]
     fixes: dict[Letter, str] = {letter: "indexed in part" for a in part for letter in (a, f"x{a}")}
-    return through(site, [range(len(shape)), None, updates], [range(len(shape))], fixes=fixes)
+    return through(view, [range(len(shape)), None, updates], [range(len(shape))], fixes=fixes)
 
 
-def _even(site: Site, axes: range | list[int]) -> None:
+def _even(view: NodeView, axes: range | list[int]) -> None:
     """Axes of the data whose positions are numbered the same in all rows."""
     for axis in axes:
-        site.uniform(site.labels(0)[axis], axis)
+        view.uniform(view.labels(0)[axis], axis)
 
 
 # --- by coordinates ------------------------------------------------------------------------------------------
 
 
-def _covered(site: Site) -> dict[int, int]:
+def _covered(view: NodeView) -> dict[int, int]:
     """Axis of the data -> the axis of a constant index along which its coordinates run through it."""
-    index, shape = site.value(1), site.shape(0)
+    index, shape = view.value(1), view.shape(0)
     if index is None or not index.size:
         return {}
     along = {axis: varying_axes(index[..., axis]) for axis in range(index.shape[-1])}
@@ -92,26 +92,26 @@ def _covered(site: Site) -> dict[int, int]:
 
 def _follow_coordinates(edit: Edit) -> None:
     """Coordinates of an axis that a constant index runs through are those of the positions that remain."""
-    index, covered = edit.site.value(1), _covered(edit.site)
+    index, covered = edit.view.value(1), _covered(edit.view)
     if index is None or not covered or not edit.changed():
         return
     new = _remaining(edit, index, index.ndim - 1).copy()
     for axis in covered:
-        size = edit.site.shape(0)[axis]
+        size = edit.view.shape(0)[axis]
         new[..., axis] = _numbers(edit, axis)[np.where(new[..., axis] < 0, new[..., axis] + size, new[..., axis])]
     edit.set_input(1, new, "index")
 
 
 @rule("ScatterND", follow=_follow_coordinates)
-def scatter_nd(site: Site) -> list[Axes]:
+def scatter_nd(view: NodeView) -> list[Axes]:
     """Kept behind the indexed axes, which must stay whole unless a constant index runs through them."""
-    x = list(range(len(site.shape(0))))
-    depth, covered = site.shape(1)[-1], _covered(site)
-    block: list[Letter] = [f"i{a}" for a in range(len(site.shape(1)) - 1)]
+    x = list(range(len(view.shape(0))))
+    depth, covered = view.shape(1)[-1], _covered(view)
+    block: list[Letter] = [f"i{a}" for a in range(len(view.shape(1)) - 1)]
     for axis, along in covered.items():
         block[along] = axis
     # A row left out leaves the data as it was, which is not the same as a row of zeros.
     fixes = dict.fromkeys([a for a in [*x[:depth], *block, "depth"] if a not in covered], COMPUTED)
-    _even(site, list(covered))
+    _even(view, list(covered))
     index = None if covered else [*block, "depth"]
-    return through(site, [x, index, [*block, *x[depth:]]], [x], fixes=fixes)
+    return through(view, [x, index, [*block, *x[depth:]]], [x], fixes=fixes)

@@ -67,7 +67,7 @@ def test_sizes_are_those_of_the_smaller_model(name):
         for port in operator.ports:
             if operator.name(port) in facts.shapes and operator.name(port) not in groups.tracing.unshared:
                 checked += 1
-                assert operator.shape(port, at) == facts.shapes[operator.name(port)], (operator.site.name, port)
+                assert operator.shape(port, at) == facts.shapes[operator.name(port)], (operator.view.name, port)
     assert checked or name in ("lstm",)
 
 
@@ -81,7 +81,7 @@ def test_operators_run_alone(name, monkeypatch):
     found = operators(widths, groups.facts)
     points = [(o, at) for o in found for at in (o.base, lengths_at(o, widths, counts))]
     seconds = measure_operators(points, ONE, model.proto)
-    failed = {o.site.node.op_type for (o, _), s in zip(points, seconds, strict=True) if np.isnan(s)}
+    failed = {o.view.node.op_type for (o, _), s in zip(points, seconds, strict=True) if np.isnan(s)}
     assert failed <= ({"Attention"} if name == "fused" else set())
 
 
@@ -96,7 +96,7 @@ def test_groups_of_a_convolution_follow():
             graph = Micrograph()
             operator.place(lengths_at(operator, widths, counts), graph, "p0")
             (node,) = [n for n in graph.nodes if n.name == "p0_0"]
-            assert [a.i for a in node.attribute if a.name == "group"] == wanted[operator.site.node.output[0]]
+            assert [a.i for a in node.attribute if a.name == "group"] == wanted[operator.view.node.output[0]]
 
 
 def test_signatures_tell_operators_apart():

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.errors import GoalMissed
-from onnxprune.tracing import Edit, Site
+from onnxprune.tracing import Edit, NodeView
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules import all_rules, registry
 from onnxprune.tracing.rules.ask import CONTRADICTION
@@ -208,12 +208,12 @@ def fail(*_: Any) -> Any:
     raise Odd("no idea")
 
 
-def short(site: Site) -> list[Axes]:
-    return [site.labels(0)[:1]]
+def short(view: NodeView) -> list[Axes]:
+    return [view.labels(0)[:1]]
 
 
-def twice(site: Site) -> list[Axes]:
-    return [tuple(np.concatenate([x, x]) for x in site.labels(0))]
+def twice(view: NodeView) -> list[Axes]:
+    return [tuple(np.concatenate([x, x]) for x in view.labels(0))]
 
 
 @pytest.mark.usefixtures("own_rules")
@@ -223,10 +223,10 @@ def twice(site: Site) -> list[Axes]:
         (fail, {}, "no idea"),
         (short, {}, "does not fit the inputs"),
         (twice, {}, "does not fit the inputs"),
-        (lambda site: None, {}, CONTRADICTION),
-        (lambda site: [site.labels(0)], {"work": fail}, "no idea"),
-        (lambda site: [site.labels(0)], {"work": lambda site: [(5, 0)]}, "input 5 is missing"),
-        (lambda site: [site.labels(0)], {"work": lambda site: [(0, 9)]}, CONTRADICTION),
+        (lambda view: None, {}, CONTRADICTION),
+        (lambda view: [view.labels(0)], {"work": fail}, "no idea"),
+        (lambda view: [view.labels(0)], {"work": lambda view: [(5, 0)]}, "input 5 is missing"),
+        (lambda view: [view.labels(0)], {"work": lambda view: [(0, 9)]}, CONTRADICTION),
     ],
 )
 def test_a_rule_that_fails_is_a_barrier(trace: Any, more: dict[str, Any], reason: str) -> None:
@@ -248,7 +248,7 @@ def test_a_node_that_cannot_follow_rolls_its_group_back(options: dict[str, Any])
     def follow(edit: Edit) -> None:
         raise Odd("no idea")
 
-    registry.rule("Relu", follow=follow)(lambda site: [site.labels(0)])
+    registry.rule("Relu", follow=follow)(lambda view: [view.labels(0)])
     outcome = prune(between(), options.pop("ratio", None), **options)
     assert [(r.group, "cannot follow: no idea" in r.problem) for r in outcome.rolled_back] == [("w_in", True)]
     assert outcome.verdict is not None
@@ -257,6 +257,6 @@ def test_a_node_that_cannot_follow_rolls_its_group_back(options: dict[str, Any])
 
 @pytest.mark.usefixtures("own_rules")
 def test_nothing_that_can_follow() -> None:
-    registry.rule("Relu", "Tanh", follow=fail)(lambda site: [site.labels(0)])
+    registry.rule("Relu", "Tanh", follow=fail)(lambda view: [view.labels(0)])
     with pytest.raises(GoalMissed, match="no idea"):
         prune(between())

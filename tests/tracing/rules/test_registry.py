@@ -138,9 +138,9 @@ def test_a_later_registration_wins_where_it_overlaps(registry) -> None:
     old = find("", "Relu", 17)
 
     @registry.rule("Relu", since=14)
-    def other(site):
+    def other(view):
         """Another."""
-        return [site.labels(0)]
+        return [view.labels(0)]
 
     found = find("", "Relu", 17)
     assert found is not None
@@ -170,9 +170,9 @@ def test_a_newer_opset_of_a_rule_that_ended(registry) -> None:
     """A rule with an end does not hold behind it."""
 
     @registry.rule("Relu", until=13)
-    def old(site):
+    def old(view):
         """Old."""
-        return [site.labels(0)]
+        return [view.labels(0)]
 
     registry._RULES["", "Relu"] = [r for r in registry._RULES["", "Relu"] if r.trace is old]
     net = Net(17)
@@ -236,9 +236,9 @@ def test_a_rule_for_a_custom_operator(registry) -> None:
     assert group_of(api.trace(double().proto()), "w_in", 1) is None
 
     @onnxprune.register_rule("Double", domain="com.example")
-    def double_rule(site):
+    def double_rule(view):
         """Each position on its own."""
-        return [site.labels(0)]
+        return [view.labels(0)]
 
     # Without a schema nobody knows the shape behind it: the file says it.
     proto = double().proto()
@@ -255,9 +255,9 @@ def test_a_broken_rule_is_caught_and_rolled_back(registry) -> None:
     """Softmax along the labelled axis, as if it were position by position: wrong, and the proof says so."""
 
     @registry.rule("Softmax")
-    def broken(site):
+    def broken(view):
         """Wrong."""
-        return [site.labels(0)]
+        return [view.labels(0)]
 
     def net(also: bool) -> Net:
         made = Net(17)
@@ -282,11 +282,11 @@ def test_a_broken_rule_is_caught_and_rolled_back(registry) -> None:
 
 BROKEN = {
     # A mean over fewer positions is another mean.
-    "ReduceMean": lambda site, through: through(site, [range(3)], [[0, 1, "one"]]),
+    "ReduceMean": lambda view, through: through(view, [range(3)], [[0, 1, "one"]]),
     # Labels stay where they were while the axes move.
-    "Transpose": lambda site, through: [tuple(site.labels(0))],
+    "Transpose": lambda view, through: [tuple(view.labels(0))],
     # Later sums hold what was removed before them.
-    "CumSum": lambda site, through: [site.labels(0)],
+    "CumSum": lambda view, through: [view.labels(0)],
 }
 
 
@@ -304,9 +304,9 @@ def test_rules_that_are_wrong_fail_their_proof(op: str, registry) -> None:
     body = BROKEN[op]
 
     @registry.rule(op)
-    def broken(site):
+    def broken(view):
         """Wrong."""
-        return body(site, through)
+        return body(view, through)
 
     with pytest.raises(GoalMissed, match="every group failed its proof"):
         prune(net.proto())

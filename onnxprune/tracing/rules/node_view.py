@@ -122,7 +122,7 @@ class Encoding:
 
 
 @dataclass
-class Site:
+class NodeView:
     """One node of the traced graph.
 
     Attributes:
