@@ -53,7 +53,7 @@ def removed(groups: Groups, rows: Mapping[str, Sequence[int]]) -> tuple[dict[str
     held: set[str] = set()
     for name, ids in rows.items():
         axis = _axis(groups, name)
-        size = groups.facts.shapes[name][axis]
+        size = groups.static.shapes[name][axis]
         keep = _kept(name, ids, size)
         classes = _classes(groups, name, axis, size)
         if (groups.group_of[classes[~keep]] < 0).any() or (classes[~keep] < 0).any():
@@ -107,7 +107,7 @@ def _locked(groups: Groups, name: str, axis: int) -> UsageError:
 
 
 def _axis(groups: Groups, name: str) -> int:
-    if groups.tracing.is_weight(name) and groups.facts.shapes.get(name):
+    if groups.tracing.is_weight(name) and groups.static.shapes.get(name):
         return 0
     if not any(v.name == name for v in groups.model.proto.graph.output):
         raise UsageError(f"rows: the model has no table and no output called {name!r}")

@@ -107,6 +107,6 @@ def _no_options(request: Request, what: str) -> None:
 
 def _random(request: Request) -> Samples:
     """Random inputs: they say how much passes through a network, but not where what matters to it passes."""
-    facts, rng = infer(request.model, request.sizes), np.random.default_rng(0)
+    static, rng = infer(request.model, request.sizes), np.random.default_rng(0)
     for number in range(request.samples):
-        yield f"random feed {number}", random_feeds(request.model, facts, rng)
+        yield f"random feed {number}", random_feeds(request.model, static, rng)

@@ -51,7 +51,7 @@ class AxisLengths:
     def axes(self, tensor: str) -> tuple[int, ...]:
         """The numbers of all axes of a tensor, or of an entry of the trace's `axes`."""
         tracing = self.groups.tracing
-        shape = tracing.facts.shapes[tracing.weights.get(tensor, tensor)]
+        shape = tracing.static.shapes[tracing.weights.get(tensor, tensor)]
         axes = tracing.axes.get(tensor)
         if axes is None:
             return tuple(self.fixed(n) for n in shape)

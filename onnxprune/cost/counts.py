@@ -81,7 +81,7 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
     """
 
     def shape(name: str, axes: Axes | None) -> Shape:
-        old = tracing.facts.shapes[name]
+        old = tracing.static.shapes[name]
         if remaining is None or axes is None:
             return old
         return tuple(remaining(labels, a, n) for a, (labels, n) in enumerate(zip(axes, old, strict=True)))
@@ -91,7 +91,7 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
     for view, work in contractions(tracing):
         names = view.node.input
         labels = {s: tracing.axes.get(tracing.key(view.node, s)) for s in range(len(names)) if view.has(s)}
-        inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.facts.shapes}
+        inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.static.shapes}
         made = first_output(view.node)
         output = shape(made, tracing.axes[made])
         macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in work)
@@ -161,8 +161,8 @@ def _branch_run(tracing: TraceResult, node: NodeProto) -> str:
     taken = tracing.fed.get(node.output[0])
     if taken is not None:
         return next(iter(taken)) if len(taken) == 1 else ""
-    facts = tracing.facts
-    return "" if node.input[0] in facts.guessed else branch_for(facts.seen.get(node.input[0]))
+    static = tracing.static
+    return "" if node.input[0] in static.guessed else branch_for(static.example_values.get(node.input[0]))
 
 
 def _stored(model: Model) -> int:

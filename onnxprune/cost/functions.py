@@ -228,7 +228,7 @@ def _shrinking(widths: AxisLengths, total: float, keys: Iterable[str], each: Cal
     tracing = widths.groups.tracing
     # A weight that is un-shared counts as one that stays: each use may get a copy of its own.
     names = [key for key in keys if key == tracing.weights[key]]
-    terms = Terms.of(widths, [(each(tracing.facts.dtypes[name]), widths.axes(name)) for name in names])
+    terms = Terms.of(widths, [(each(tracing.static.dtypes[name]), widths.axes(name)) for name in names])
     return Sum(terms, total - float(terms.values(np.zeros(widths.count, np.int64)).sum()))
 
 
@@ -240,7 +240,7 @@ def memory(widths: AxisLengths) -> Peak:
     """
     tracing = widths.groups.tracing
     spans = _spans(tracing)
-    each = {name: item_bits(tracing.facts.dtypes[name]) / 8 / batch_size(tracing) for name in spans}
+    each = {name: item_bits(tracing.static.dtypes[name]) / 8 / batch_size(tracing) for name in spans}
     terms = Terms.of(widths, [(each[name], widths.axes(name)) for name in spans])
     births, deaths = (np.array([span[i] for span in spans.values()], np.int64) for i in (0, 1))
     return Peak(terms, births, deaths)
@@ -248,12 +248,12 @@ def memory(widths: AxisLengths) -> Peak:
 
 def _spans(tracing: TraceResult) -> dict[str, tuple[int, int]]:
     """Activation -> the step that makes it, and the last that needs it; steps are nodes, from 1."""
-    graph, facts, idle = tracing.model.proto.graph, tracing.facts, idle_nodes(tracing)
+    graph, static, idle = tracing.model.proto.graph, tracing.static, idle_nodes(tracing)
     spans: dict[str, tuple[int, int]] = {}
     root: dict[str, str] = {}
 
     def add(name: str, step: int) -> None:
-        if name in facts.shapes and facts.dtypes.get(name, STRING) != STRING:
+        if name in static.shapes and static.dtypes.get(name, STRING) != STRING:
             spans[name], root[name] = (step, step), name
 
     for value in graph.input:

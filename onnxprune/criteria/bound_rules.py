@@ -155,7 +155,7 @@ class BoundedNode:
         own = given[table]
         assert own is not None
         axis = int(attrs.get("axis", 0))  # type: ignore[call-overload]
-        shape = self.walk.groups.facts.shapes[self.node.input[index]]
+        shape = self.walk.groups.static.shapes[self.node.input[index]]
         low, high = self._full(table, own.low), self._full(table, own.high)
         least, most = low.min(axis=axis, keepdims=True), high.max(axis=axis, keepdims=True)
         rows = {index: np.zeros(shape, np.int64)}
@@ -165,7 +165,7 @@ class BoundedNode:
     def _normed(self, traits: Traits, ends: Mapping[int, Bounds]) -> None:
         """A norm: where its scale is zero, what leaves it is its bias."""
         assert traits.norm is not None
-        shape = self.walk.groups.facts.shapes[self.node.output[0]]
+        shape = self.walk.groups.static.shapes[self.node.output[0]]
         scale, bias = ends.get(traits.norm.scale), ends.get(traits.norm.bias) if traits.norm.bias is not None else None
         if scale is None or not scale.is_constant or (bias is not None and not bias.is_constant):
             return
@@ -213,7 +213,7 @@ class BoundedNode:
         name, (least, most) = self.node.output[0], traits.limits
         if not name or traits.limits == (-math.inf, math.inf):
             return
-        rank = len(self.walk.groups.facts.shapes[name])
+        rank = len(self.walk.groups.static.shapes[name])
         known = self.walk.known.get(name)
         wide = np.full((1,) * rank, BIG, np.float32)
         low, high = (known.low, known.high) if known is not None else (-wide, wide)
@@ -240,8 +240,8 @@ class BoundedNode:
         return Bounds(-wide, wide)
 
     def _about(self, slot: int) -> tuple[tuple[int, ...], int]:
-        facts, name = self.walk.groups.facts, self.node.input[slot]
-        return tuple(facts.shapes[name]), facts.dtypes[name]
+        static, name = self.walk.groups.static, self.node.input[slot]
+        return tuple(static.shapes[name]), static.dtypes[name]
 
     def _full(self, slot: int, value: Array) -> Array:
         """A value in the size of the input."""

@@ -91,8 +91,8 @@ class _Walk:
         tracing = self.groups.tracing
         if tracing.is_overridable(name):
             return None
-        if name in tracing.facts.seen and tracing.facts.dtypes.get(name) not in WEIGHT_TYPES:
-            return np.asarray(tracing.facts.seen[name])
+        if name in tracing.static.example_values and tracing.static.dtypes.get(name) not in WEIGHT_TYPES:
+            return np.asarray(tracing.static.example_values[name])
         value = tracing.stored_value(name) if name in tracing.given else None
         if value is None:
             return None
@@ -101,7 +101,7 @@ class _Walk:
 
     def put(self, name: str, low: Array, high: Array) -> None:
         """Note the bounds of a tensor, as few numbers as it takes."""
-        shape = self.groups.facts.shapes.get(name)
+        shape = self.groups.static.shapes.get(name)
         if shape is None or low.dtype.kind not in "fiub":
             return
         with np.errstate(invalid="ignore"):
@@ -117,10 +117,10 @@ class _Walk:
 
     def node(self, node: onnx.NodeProto) -> None:
         """Bound what a node makes."""
-        facts, names = self.groups.facts, [name for name in node.output if name]
+        static, names = self.groups.static, [name for name in node.output if name]
         if control_flow.is_begin(node) or control_flow.is_flat(node) or not names:
             return
-        sizes = [facts.shapes.get(name) for name in (*names, *filter(None, node.input))]
+        sizes = [static.shapes.get(name) for name in (*names, *filter(None, node.input))]
         if any(size is None or np.prod(size, dtype=float) > LARGEST for size in sizes):
             return
         try:

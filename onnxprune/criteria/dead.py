@@ -159,7 +159,7 @@ class Judged:
             other = self.bounds.get(name)
             if other is not None:
                 is_zero = other.known & (np.abs(other.low) <= self.tolerance)
-                unread |= self._where(ids, self.groups.facts.shapes[name], is_zero)
+                unread |= self._where(ids, self.groups.static.shapes[name], is_zero)
         constant = self._constant(number, place, known - unread) if own is not None and known - unread else set()
         return {ZERO: silent, UNREAD: unread, CONSTANT: constant}
 
@@ -179,7 +179,7 @@ class Judged:
         """int64[groups, O]: the class of every output of a layer; -1 for none."""
         assert place.layer is not None
         name = place.view.node.output[0]
-        axes, shape = self.groups.tracing.axes[name], self.groups.facts.shapes[name]
+        axes, shape = self.groups.tracing.axes[name], self.groups.static.shapes[name]
         input_shape = place.view.shape(place.reading.slot)
         spot = place.layer.places(np.broadcast_to(0.0, input_shape), 1, np.random.default_rng(0))
         found = np.full((), -1, np.int64)

@@ -114,7 +114,7 @@ class _Walk:
 
     def of(self, name: str) -> Multiples:
         """What is known of a tensor."""
-        return self.known.get(name) or Multiples.unknown(len(self.groups.facts.shapes[name]))
+        return self.known.get(name) or Multiples.unknown(len(self.groups.static.shapes[name]))
 
     def constant(self, name: str) -> Array | None:
         """The value of a constant; None for anything else."""
@@ -124,13 +124,13 @@ class _Walk:
         if tracing.is_weight(name):
             value = tracing.weight_value(name)
             return None if value is None else in_single(value)
-        seen = tracing.facts.seen.get(name)
-        return seen if tracing.facts.dtypes.get(name) not in WEIGHT_TYPES else None
+        seen = tracing.static.example_values.get(name)
+        return seen if tracing.static.dtypes.get(name) not in WEIGHT_TYPES else None
 
     def node(self, view: NodeView) -> None:
         """Note what is known of a node's outputs."""
         node, traits = view.node, traits_of(view.node)
-        if any(name and name not in self.groups.facts.shapes for name in (*node.input, *node.output)):
+        if any(name and name not in self.groups.static.shapes for name in (*node.input, *node.output)):
             return
         values = {s: self.constant(name) for s, name in enumerate(node.input) if name}
         moving = [s for s, value in values.items() if value is None]

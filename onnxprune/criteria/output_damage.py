@@ -51,7 +51,7 @@ def impacts(
     routes = routes_of(model, runs)
     parameters = Parameters(model, routes)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
-    names = _judged(parameters, groups.facts.dtypes)
+    names = _judged(parameters, groups.static.dtypes)
     wanted = list(resumed(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
@@ -59,7 +59,7 @@ def impacts(
         if all(map(parameters.is_own, weights)):
             at.setdefault(tuple(t.view.node.output[0] for t in layers), []).append(key)
     behind = {made: parameters.after(made) for made in at}
-    fronts = {made: _front(parameters, behind[made], groups.facts.dtypes) for made in at}
+    fronts = {made: _front(parameters, behind[made], groups.static.dtypes) for made in at}
     found: dict[Key, float] = {}
     with ActivationReader(model, runs, [name for front in fronts.values() for name in front], routes=routes) as walk:
         for made, keys in at.items():

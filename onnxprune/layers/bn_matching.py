@@ -46,7 +46,7 @@ def stand_in(groups: Groups, runs: Sequence[Mapping[str, Array]]) -> Groups:
     model = matched(groups.model, runs)
     if model is groups.model:
         return groups
-    found = retrace(replace(groups, model=model), dict(groups.facts.sizes))
+    found = retrace(replace(groups, model=model), dict(groups.static.sizes))
     return found if np.array_equal(found.classes.of, groups.classes.of) else groups
 
 

@@ -44,7 +44,7 @@ def layer_at(view: NodeView, slot: int, node: onnx.NodeProto | None = None) -> L
     of, node = view.node.op_type, node or view.node
     if of not in (*CONVOLUTIONS, *RECURRENT, "Gemm", "MatMul", "Einsum") or slot > 1:
         return None
-    if view.constant[1 - slot] or view.facts.shapes.get(view.node.input[1 - slot]) is None:
+    if view.constant[1 - slot] or view.static.shapes.get(view.node.input[1 - slot]) is None:
         return None
     if of in (*CONVOLUTIONS, *RECURRENT) and slot != 1:
         return None
@@ -58,4 +58,4 @@ def layer_at(view: NodeView, slot: int, node: onnx.NodeProto | None = None) -> L
 
 def _is_stored_float(view: NodeView, slot: int) -> bool:
     name = view.node.input[slot]
-    return view.facts.dtypes.get(name) in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    return view.static.dtypes.get(name) in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)

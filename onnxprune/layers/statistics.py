@@ -120,7 +120,7 @@ class Activations:
 
     def _portions(self, tensors: Sequence[str]) -> Iterator[list[str]]:
         """So many tensors at a time that a run's values of them stay within `TAKEN`."""
-        shapes = self._groups.facts.shapes
+        shapes = self._groups.static.shapes
         given = self._runs[0] if self._runs else {}
         scale = max((v.size / max(1, math.prod(shapes.get(n, ()))) for n, v in given.items()), default=1.0)
         ends = np.cumsum([4 * scale * math.prod(shapes.get(t, ())) for t in tensors]) // TAKEN

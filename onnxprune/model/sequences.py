@@ -23,7 +23,7 @@ from onnxprune.model.graph import constant_value
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 
 MARK = "onnxprune.sequence"
 # Elements that are laid out one by one.
@@ -199,7 +199,7 @@ class _Layout:
     # --- what is known ---
 
     @cached_property
-    def facts(self) -> Facts:
+    def static(self) -> StaticInfo:
         """Static shapes and values; asked for only where a split needs the size of its axis, or a place is computed."""
         return infer(self.model)
 
@@ -218,7 +218,7 @@ class _Layout:
         if name in self.model.initializers and name not in self.model.overridable:
             return np.asarray(self.model.array(name))
         made = self._constants.get(name)
-        value = constant_value(self.model, made) if made else self.facts.values.get(name)
+        value = constant_value(self.model, made) if made else self.static.constant_values.get(name)
         if value is None:
             raise _Unknown
         return value
@@ -234,9 +234,9 @@ class _Layout:
 
     def length(self, tensor: str, axis: int) -> int:
         """The static size of an axis."""
-        shape = self.facts.shapes[tensor]
+        shape = self.static.shapes[tensor]
         axis = range(len(shape))[axis]
-        if axis in self.facts.dynamic.get(tensor, ()):
+        if axis in self.static.dynamic.get(tensor, ()):
             raise _Unknown
         return shape[axis]
 

@@ -135,7 +135,7 @@ def _traced_like(groups: Groups, small: Model) -> Groups:
         heads=groups.heads,
         head_dims=groups.head_dims,
         allow_io_changes=groups.allow_io_changes,
-        sizes=dict(groups.facts.sizes),
+        sizes=dict(groups.static.sizes),
     )
 
 

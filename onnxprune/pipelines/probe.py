@@ -162,7 +162,7 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     cut = Removal(groups, gone)
     if io_changes.changes(cut) or io_changes.row_maps(cut):
         return None
-    return entering(groups.model, cut.behind, groups.facts.dtypes)
+    return entering(groups.model, cut.behind, groups.static.dtypes)
 
 
 class _Walked:

@@ -71,10 +71,10 @@ def _on_other_sides(
     Its checks say at which sizes it ran, and at which it did not.
     """
     graph, stored = groups.model.proto.graph, groups.model.initializers
-    shapes = groups.facts.shapes
+    shapes = groups.static.shapes
     inputs = {v.name: shapes[v.name] for v in graph.input if v.name in shapes and v.name not in stored}
-    for sizes in other_sides(groups.facts, inputs):
-        numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.facts.sizes[s])
+    for sizes in other_sides(groups.static, inputs):
+        numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.static.sizes[s])
         if any(sizes[symbol] != number for symbol, number in given.items() if symbol in sizes):
             verdict = _also(verdict, f"not at {numbers}: another size is given")
             continue

@@ -110,8 +110,8 @@ def layers(cut: Removal, reference: Model, pruned: Model) -> Layers:
         if rule is None or first_output(view.node) in groups.tracing.constants or not _is_layer(cut, view):
             continue
         for name in view.node.output:
-            known = name in groups.tracing.axes and name in groups.facts.shapes
-            if name in shared and known and groups.facts.dtypes.get(name) in _ARRAYS:
+            known = name in groups.tracing.axes and name in groups.static.shapes
+            if name in shared and known and groups.static.dtypes.get(name) in _ARRAYS:
                 found[name] = view
     small = dict(sorted(found.items(), key=lambda item: _bytes(cut, item[0])))
     room, fits = MEMORY, set[str]()
@@ -141,8 +141,8 @@ def _is_layer(cut: Removal, view: NodeView) -> bool:
 
 
 def _bytes(cut: Removal, name: str) -> int:
-    facts = cut.groups.facts
-    return math.prod(facts.shapes[name]) * item_bits(facts.dtypes[name]) // 8
+    static = cut.groups.static
+    return math.prod(static.shapes[name]) * item_bits(static.dtypes[name]) // 8
 
 
 def groups_at(cut: Removal, view: NodeView, slots: Iterable[int] | None = None) -> set[int]:
@@ -176,15 +176,15 @@ def layered(cut: Removal, pruned: Model, tensors: Sequence[str]) -> Layered:
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
-    graph, facts, axes = proto.graph, cut.groups.facts, cut.groups.tracing.axes
+    graph, static, axes = proto.graph, cut.groups.static, cut.groups.tracing.axes
     names, wanted, made = Names(graph), set(tensors), dict[str, str]()
     for node in graph.node:
         for place, name in enumerate(node.output):
             if name in wanted:
                 made[name] = node.output[place] = names.unique(f"onnxprune_made_{name}")
     for name in made:
-        shape = cut.shape(facts.shapes[name], axes[name])
-        graph.input.append(helper.make_tensor_value_info(name, facts.dtypes[name], shape))
+        shape = cut.shape(static.shapes[name], axes[name])
+        graph.input.append(helper.make_tensor_value_info(name, static.dtypes[name], shape))
     outputs = {o.name: made.get(o.name, o.name) for o in graph.output}
     for value in graph.output:
         value.name = outputs[value.name]

@@ -26,7 +26,7 @@ from onnxprune.typing import Array, Shape
 
 
 def masked(groups: Groups, gone: Array) -> Model:
-    """The reference for removing the classes `gone`; it runs at the sizes in `groups.facts` only."""
+    """The reference for removing the classes `gone`; it runs at the sizes in `groups.static` only."""
     proto = onnx.ModelProto()
     proto.CopyFrom(groups.tracing.model.proto)
     del proto.graph.node[:]
@@ -91,7 +91,7 @@ class _Reference:
 
     def _zero(self, tensor: str, mask: Array, given: str) -> str:
         """Put what stands for zero (the tensor `given`, or 0) where `mask` does not hold."""
-        dtype = self.groups.facts.dtypes[tensor]
+        dtype = self.groups.static.dtypes[tensor]
         if dtype in _BYTES:  # ONNX Runtime has no Where for all of them
             wide = self._zero_of(onnx.TensorProto.INT32)
             if given:
@@ -130,7 +130,7 @@ class _Reference:
             self.graph.node.append(node)
         for index, (name, axes) in enumerate(zip(full, outs, strict=True)):
             if name and axes is not None:
-                self._spread(small[index], name, self.groups.facts.shapes[name], axes)
+                self._spread(small[index], name, self.groups.static.shapes[name], axes)
 
     def _pick(self, tensor: str, shape: Shape, axes: Axes) -> str:
         """The remaining positions of a tensor."""

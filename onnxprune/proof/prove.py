@@ -118,7 +118,7 @@ def check(
     if problem := valid(groups.model, pruned, values=not has_long_list(groups)):
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
-    feeds = feeds or random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(seed))
+    feeds = feeds or random_feeds(groups.tracing.model, groups.static, np.random.default_rng(seed))
     proof = _Proof(cut, pruned, io_changes.in_range(cut, feeds), seed, tolerance, checks)
     try:
         verdict = proof.verdict(proof.reference, pruned)
@@ -155,7 +155,7 @@ class _Proof:
             RunError: the reference does not run.
             ModelError: there is none.
         """
-        original, dtypes = self.cut.groups.model, self.cut.groups.facts.dtypes
+        original, dtypes = self.cut.groups.model, self.cut.groups.static.dtypes
         rounds = has_roundings(original, dtypes)
         verdict = self._equal(reference, pruned, lambda m: unsaturated(m, original, dtypes), with_noise=not rounds)
         if verdict.ok or not verdict.runnable or not rounds:
@@ -332,7 +332,7 @@ class _Proof:
 
 def tolerance_of(groups: Groups) -> float:
     """The tolerance for the least precise float type among the model's weights and activations."""
-    dtypes = {groups.facts.dtypes.get(name, 0) for name in groups.tracing.axes}
+    dtypes = {groups.static.dtypes.get(name, 0) for name in groups.tracing.axes}
     return max((TOLERANCES[d] for d in dtypes if d in TOLERANCES), default=TOLERANCES[TensorProto.FLOAT])
 
 

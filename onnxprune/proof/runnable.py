@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import OnnxPruneError, RunError, UsageError
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import Use, candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import choices, random_feeds
@@ -96,21 +96,21 @@ def _tries(groups: Groups, given: Sizes, samples: Sequence[Feeds]) -> Iterator[I
         except UsageError as error:
             logger.debug("a sample does not fit: %s", error.message)
             continue
-        yield Inputs({**groups.facts.sizes, **sizes}, feeds)
+        yield Inputs({**groups.static.sizes, **sizes}, feeds)
     seen: list[Sizes] = []
     for numbers in _sizes(model.proto.graph, given):
         if numbers in seen:
             continue
         seen.append(numbers)
-        facts = infer(flat, numbers)
-        if _is_large(facts):
+        static = infer(flat, numbers)
+        if _is_large(static):
             continue
-        for choice in range(min(MOST_VALUES, choices(flat, facts))):
-            yield Inputs(facts.sizes, random_feeds(flat, facts, np.random.default_rng(0), choice=choice))
+        for choice in range(min(MOST_VALUES, choices(flat, static))):
+            yield Inputs(static.sizes, random_feeds(flat, static, np.random.default_rng(0), choice=choice))
 
 
-def _is_large(facts: Facts) -> bool:
-    return any(math.prod(shape) > LARGEST_TENSOR for shape in facts.shapes.values())
+def _is_large(static: StaticInfo) -> bool:
+    return any(math.prod(shape) > LARGEST_TENSOR for shape in static.shapes.values())
 
 
 def _sizes(graph: onnx.GraphProto, given: Sizes) -> Iterator[dict[str, int]]:

@@ -130,11 +130,11 @@ def _feeds(groups: Groups, trials: Trials) -> Iterator[tuple[Feeds, bool]]:
     for sample in trials.samples:
         _check_range(sample, trials.ranges)
         yield sample, False
-    flat, facts = groups.tracing.model, groups.facts
+    flat, static = groups.tracing.model, groups.static
     free = [symbol for symbol in symbolic_dims(groups.model.proto.graph) if symbol not in trials.sizes]
     for scale in (1, 2) if free else (1,):
-        numbers = {s: n * scale + (scale > 1) if s in free else n for s, n in facts.sizes.items()}
-        known = facts if scale == 1 else infer(flat, numbers)
+        numbers = {s: n * scale + (scale > 1) if s in free else n for s, n in static.sizes.items()}
+        known = static if scale == 1 else infer(flat, numbers)
         for seed in range(trials.seeds):
             rng = np.random.default_rng(seed)
             drawn = random_feeds(flat, known, rng)

@@ -21,9 +21,9 @@ LONGEST_LIST = 1 << 20
 
 def too_large(groups: Groups) -> str:
     """Name what in the graph is too large to be run; a file of some bytes may ask for terabytes."""
-    facts, stored = groups.facts, groups.tracing.model.initializers
-    for name, shape in facts.shapes.items():
-        bits = item_bits(facts.dtypes.get(name) or TensorProto.FLOAT)
+    static, stored = groups.static, groups.tracing.model.initializers
+    for name, shape in static.shapes.items():
+        bits = item_bits(static.dtypes.get(name) or TensorProto.FLOAT)
         if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
             return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
     short = shortage(functions.of_a_run(groups))
@@ -32,7 +32,7 @@ def too_large(groups: Groups) -> str:
 
 def has_long_list(groups: Groups) -> bool:
     """Tell whether the graph makes a list that onnx, which follows values of lists, would unfold in memory."""
-    shapes, stored = groups.facts.shapes, groups.model.initializers
+    shapes, stored = groups.static.shapes, groups.model.initializers
     return any(len(shape) == 1 and shape[0] > LONGEST_LIST and name not in stored for name, shape in shapes.items())
 
 

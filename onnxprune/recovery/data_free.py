@@ -98,7 +98,7 @@ class WeightMeans:
         """Look at the weights as they act."""
         self._cut = cut
         self._tracing = cut.groups.tracing
-        self._facts = cut.groups.facts
+        self._static = cut.groups.static
         self._weights = Weights(cut.groups)
         self._sampled: dict[str, tuple[str, Array] | None] = {}
 
@@ -107,14 +107,14 @@ class WeightMeans:
     def row(self, layer: LinearLayer) -> Array:
         """float64[groups, D]: the mean of what the weight is multiplied with, zeros where it is unknown."""
         if (mean := self.mean(layer.input)) is None:
-            shape = self._facts.shapes[layer.node.input[layer.weight]]
+            shape = self._static.shapes[layer.node.input[layer.weight]]
             return np.zeros(layer.matrix(np.broadcast_to(False, shape)).shape[:2])
         places = layer.places(mean, mean.size, np.random.default_rng(0))
         return np.asarray(layer.rows(mean, places).mean(axis=1, dtype=np.float64))
 
     def mean(self, tensor: str) -> Array | None:
         """The mean of a tensor over all inputs, in its full shape; None where it is unknown."""
-        shape, view = self._facts.shapes.get(tensor), self._view_of(tensor)
+        shape, view = self._static.shapes.get(tensor), self._view_of(tensor)
         sampled = self.sampled(tensor)
         if shape is None or view is None:
             return None
@@ -169,11 +169,11 @@ class WeightMeans:
             return None
         scale, shift = (self._tracing.weight_value(norm.node.input[slot]) for slot in (1, 2))
         name = norm.node.output[0]
-        if scale is None or scale.ndim != 1 or shift is None or name not in self._facts.shapes:
+        if scale is None or scale.ndim != 1 or shift is None or name not in self._static.shapes:
             return None
         values = shift + np.abs(scale) * POINTS[:, None]
-        dtype = helper.tensor_dtype_to_np_dtype(self._facts.dtypes[name])
-        return name, values.reshape(*values.shape, *[1] * (len(self._facts.shapes[name]) - 2)).astype(dtype)
+        dtype = helper.tensor_dtype_to_np_dtype(self._static.dtypes[name])
+        return name, values.reshape(*values.shape, *[1] * (len(self._static.shapes[name]) - 2)).astype(dtype)
 
     # --- filters -----------------------------------------------------------------------------------------
 

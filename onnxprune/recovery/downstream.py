@@ -82,15 +82,15 @@ class Downstream:
 
 def onward(cut: Removal, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
-    facts, axes = cut.groups.facts, cut.groups.tracing.axes
+    static, axes = cut.groups.static, cut.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
     while (reader := parameters.only_reader(tensor)) is not None:
         bounds, lines = _flat(parameters, reader), axes.get(tensor, ())
         if bounds is not None:
             return Downstream(other, tensor, lines, factor, *bounds) if _plain(lines) else None
         made, operand = reader.output[0], _operand(parameters, reader, tensor)
-        step = None if operand else _factor(parameters, reader, tensor, len(facts.shapes.get(made, ())))
-        if operand and not other and facts.shapes.get(operand) == facts.shapes.get(made):
+        step = None if operand else _factor(parameters, reader, tensor, len(static.shapes.get(made, ())))
+        if operand and not other and static.shapes.get(operand) == static.shapes.get(made):
             other = operand
             if reader.op_type in NORMED:
                 break

@@ -36,7 +36,7 @@ def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
 def _before_ids(cut: Removal, other: Model, runs: Runs) -> Iterator[tuple[list[Any], list[Any]]]:
     """The last floats before outputs that are ids, in both models, run by run; none where all outputs are floats."""
     original = cut.groups.tracing.model
-    names = last_floats(original.proto.graph, cut.groups.facts.dtypes)
+    names = last_floats(original.proto.graph, cut.groups.static.dtypes)
     if not names:
         yield from (([], []) for _ in runs)
         return

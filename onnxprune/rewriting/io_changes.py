@@ -42,7 +42,7 @@ def changes(cut: Removal) -> tuple[Change, ...]:
     found = []
     for kind, values in (("input", inputs), ("output", graph.output), ("default", defaults)):
         for name in (v.name for v in values):
-            old, axes = cut.groups.facts.shapes.get(name), _labels(cut, name)
+            old, axes = cut.groups.static.shapes.get(name), _labels(cut, name)
             if old is None or axes is None:
                 continue
             for axis, (before, after) in enumerate(zip(old, cut.shape(old, axes), strict=True)):
@@ -80,9 +80,9 @@ def row_maps(cut: Removal) -> tuple[RowMap, ...]:
     """The new numbers of all rows that could be named, by name."""
     tracing = cut.groups.tracing
     found = []
-    for name in sorted(cut.groups.rows & tracing.axes.keys() & cut.groups.facts.shapes.keys()):
+    for name in sorted(cut.groups.rows & tracing.axes.keys() & cut.groups.static.shapes.keys()):
         source = tracing.id_sources[name]
-        axes, shape = tracing.axes[name], cut.groups.facts.shapes[name]
+        axes, shape = tracing.axes[name], cut.groups.static.shapes[name]
         shrunk = [a for a, labels in enumerate(axes) if cut.removed(labels).any()]
         axis = 0 if tracing.is_weight(name) or not shrunk else shrunk[0]
         kept = np.flatnonzero(cut.kept(axes[axis], axis, shape[axis]))

@@ -113,7 +113,7 @@ class Removal:
         self, view: NodeView, node: onnx.NodeProto, unique: Callable[[str], str], constants: dict[str, Array]
     ) -> Edit:
         """`node`, a copy of the node of `view`, ready to be changed by its rule."""
-        shapes = self.groups.facts.shapes
+        shapes = self.groups.static.shapes
         inputs, outputs = self.around(view)
 
         def new_sizes(names: Sequence[str], labels: Sequence[Axes | None]) -> list[Shape | None]:
@@ -158,7 +158,7 @@ class Removal:
         found = {}
         for key, axes in self.groups.tracing.weights_axes():
             name = self.groups.tracing.weights[key]
-            shape = self.groups.facts.shapes[name]
+            shape = self.groups.static.shapes[name]
             mask = self.mask(shape, axes) if self.is_masked(key) else None
             if mask is not None:
                 found[key] = np.array(np.broadcast_to(mask, shape))

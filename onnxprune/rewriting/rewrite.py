@@ -224,7 +224,7 @@ class Rewriting:
                 new.name = self.unique(f"{node.name}_pruned") if node.name else ""
             if axes is not None and node.op_type == "ConstantOfShape":
                 new.input[0] = self.unique(f"{name}_shape")
-                constants[new.input[0]] = np.array(self.sizes(self.groups.facts.shapes[source], axes), np.int64)
+                constants[new.input[0]] = np.array(self.sizes(self.groups.static.shapes[source], axes), np.int64)
             elif axes is not None:
                 attribute = helper.make_attribute("value", numpy_helper.from_array(self.remains(source, axes)))
                 del new.attribute[:]
@@ -256,7 +256,7 @@ class Rewriting:
         copies = {name: axes for made in versions.values() for name, axes in made.items()}
         for info in (*graph.value_info, *graph.input, *graph.output):
             axes = copies.get(info.name, self.groups.tracing.axes.get(info.name))
-            shape = self.groups.facts.shapes.get(info.name)
+            shape = self.groups.static.shapes.get(info.name)
             if shape is None or not info.type.tensor_type.HasField("shape"):
                 continue
             sizes = stored.get(info.name, shape if axes is None else self.cut.shape(shape, axes))

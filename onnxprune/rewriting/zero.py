@@ -37,7 +37,7 @@ class _Zeroing(Rewriting):
     def remains(self, name: str, axes: Axes) -> Array:
         tracing = self.groups.tracing
         value = tracing.stored_value(name)
-        mask = self.cut.mask(self.groups.facts.shapes[name], axes)
+        mask = self.cut.mask(self.groups.static.shapes[name], axes)
         assert value is not None
         assert mask is not None
         return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))

@@ -97,7 +97,7 @@ def check_zeros(groups: Groups, steps: Collection[ZeroStep]) -> None:
         UsageError: a weight is not there, or has another shape.
     """
     for step in steps:
-        shape = groups.facts.shapes.get(step.tensor)
+        shape = groups.static.shapes.get(step.tensor)
         if not groups.tracing.is_weight(step.tensor) or step.tensor not in groups.tracing.given or shape is None:
             raise UsageError(f"the plan does not fit: the model has no weight {step.tensor!r}", hint=_OTHER)
         if tuple(shape) != step.keep.shape:

@@ -16,7 +16,7 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import memory as footprint
 from onnxprune.runtime import paired_timing
@@ -193,9 +193,9 @@ def feeds_at(model: Model, setting: Setting, sizes: Mapping[str, int]) -> dict[s
     failure: RunError | None = None
     with Deployed(model, setting) as session:
         for numbers, _ in candidate_sizes(symbols, sizes):
-            facts = infer(flat, {**numbers, **sizes})
-            check_fits(f"a run of {model.name}", _least_memory(flat, facts))
-            feeds = random_feeds(flat, facts, np.random.default_rng(0))
+            static = infer(flat, {**numbers, **sizes})
+            check_fits(f"a run of {model.name}", _least_memory(flat, static))
+            feeds = random_feeds(flat, static, np.random.default_rng(0))
             try:
                 session.run(feeds)
                 return feeds
@@ -205,10 +205,10 @@ def feeds_at(model: Model, setting: Setting, sizes: Mapping[str, int]) -> dict[s
     raise RunError(f"{model.name}: {failure.message}", hint="say the shapes of its inputs: --shape input=1x3x224x224")
 
 
-def _least_memory(model: Model, facts: Facts) -> int:
+def _least_memory(model: Model, static: StaticInfo) -> int:
     """Bytes that a run takes at least: the inputs, as they are drawn, and the largest tensor."""
-    drawn = sum(8 * math.prod(facts.shapes.get(value.name, ())) for value in model.proto.graph.input)
-    largest = max((math.prod(shape) for shape in facts.shapes.values()), default=0)
+    drawn = sum(8 * math.prod(static.shapes.get(value.name, ())) for value in model.proto.graph.input)
+    largest = max((math.prod(shape) for shape in static.shapes.values()), default=0)
     return drawn + largest
 
 

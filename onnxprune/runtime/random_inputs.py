@@ -9,7 +9,7 @@ import onnx
 
 from onnxprune.model import Model, control_flow
 from onnxprune.model.graph import MOVES
-from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import dtype_of
 from onnxprune.model.traits import TRAITS
 
@@ -24,26 +24,28 @@ _COMPARISONS = frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrE
 STEPS = 3
 
 
-def random_feeds(model: Model, facts: Facts, rng: np.random.Generator, *, choice: int = 0) -> dict[str, np.ndarray]:
-    """Random inputs of the sizes in `facts`: normal floats, indices below the size of the table that they index.
+def random_feeds(
+    model: Model, static: StaticInfo, rng: np.random.Generator, *, choice: int = 0
+) -> dict[str, np.ndarray]:
+    """Random inputs of the sizes in `static`: normal floats, indices below the size of the table that they index.
 
     Bytes (pixels, quantised numbers) are of any value; masks (booleans, and other integers that index nothing) ones.
 
     Args:
         model: the model, its graph flat.
-        facts: its shapes.
+        static: its shapes.
         rng: the source of random numbers.
         choice: which of the numbers that the graph compares an integer of one entry with is its value (see `choices`).
     """
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
-    limits, counts = _limits(graph, facts), _counts(graph)
-    compared = _compared(graph, facts) if choice else {}
+    limits, counts = _limits(graph, static), _counts(graph)
+    compared = _compared(graph, static) if choice else {}
     feeds = {}
     for value in graph.input:
         if value.name in weights or not value.type.HasField("tensor_type"):
             continue
-        shape = facts.shapes.get(value.name, ())
+        shape = static.shapes.get(value.name, ())
         dtype = dtype_of(value.type.tensor_type.elem_type)
         if value.name in counts:
             feeds[value.name] = np.full(shape, STEPS, dtype)
@@ -67,12 +69,12 @@ def random_feeds(model: Model, facts: Facts, rng: np.random.Generator, *, choice
     return feeds
 
 
-def choices(model: Model, facts: Facts) -> int:
+def choices(model: Model, static: StaticInfo) -> int:
     """How many values `random_feeds` can choose from for integers of one entry that the graph compares with numbers."""
-    return 1 + max(map(len, _compared(model.proto.graph, facts).values()), default=0)
+    return 1 + max(map(len, _compared(model.proto.graph, static).values()), default=0)
 
 
-def _compared(graph: onnx.GraphProto, facts: Facts) -> dict[str, list[int]]:
+def _compared(graph: onnx.GraphProto, static: StaticInfo) -> dict[str, list[int]]:
     """Integer input of one entry -> the numbers around those that the graph compares it with, each once.
 
     Of several numbers (the positions of a mask, whose length the input is) it is the one behind the largest.
@@ -83,8 +85,8 @@ def _compared(graph: onnx.GraphProto, facts: Facts) -> dict[str, list[int]]:
         if node.op_type not in _COMPARISONS or len(node.input) != 2:
             continue
         for own, other in (node.input, node.input[::-1]):
-            name, value = origin.get(own, ""), facts.seen.get(other)
-            is_one = math.prod(facts.shapes.get(name, (0,))) == 1
+            name, value = origin.get(own, ""), static.example_values.get(other)
+            is_one = math.prod(static.shapes.get(name, (0,))) == 1
             if not is_one or value is None or not value.size or value.dtype.kind not in "iuf":
                 continue
             number = int(value.max()) + (value.size > 1)
@@ -102,14 +104,14 @@ def _origins(graph: onnx.GraphProto) -> dict[str, str]:
     return origin
 
 
-def _limits(graph: onnx.GraphProto, facts: Facts) -> dict[str, int]:
+def _limits(graph: onnx.GraphProto, static: StaticInfo) -> dict[str, int]:
     """Integer input -> the smallest table that it indexes."""
     origin = _origins(graph)
     limits: dict[str, int] = {}
     for node in graph.node:
         for index, table in _TABLES.get(node.op_type, ()):
             if len(node.input) > max(index, table) and node.input[index] in origin:
-                shape = facts.shapes.get(node.input[table])
+                shape = static.shapes.get(node.input[table])
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
                 if shape:
                     name = origin[node.input[index]]

@@ -216,7 +216,7 @@ def _obstacle(groups: Groups, name: str, uses: Sequence[tuple[NodeView, int, lis
         return DEFAULT
     if tracing.is_filled(name):
         return "is filled with one number, and not stored"
-    value = tracing.facts.shapes.get(name)
+    value = tracing.static.shapes.get(name)
     if value is None or math.prod(value) < 2:
         return "has a single element"
     reached = {view.node.output[0] for view, _, _ in uses} | {n.output[0] for _, _, chain in uses for n in chain}
@@ -238,10 +238,10 @@ def _contraction(
     tracing: TraceResult, name: str, uses: Sequence[tuple[NodeView, int, list[onnx.NodeProto]]]
 ) -> ContractionWeight | None:
     view, slot, chain = uses[0]
-    shape = tuple(tracing.facts.shapes[name])
+    shape = tuple(tracing.static.shapes[name])
     moves: list[tuple[tuple[int, ...] | None, tuple[int, ...]]] = []
     for node in chain:
-        after = tracing.facts.shapes.get(node.output[0])
+        after = tracing.static.shapes.get(node.output[0])
         if after is None:
             return None
         if node.op_type == "Transpose":
@@ -253,7 +253,7 @@ def _contraction(
     if roles is None:
         return None
     plain = all(node.op_type in {"Transpose", "Identity", *_LAID_OUT} for node in chain)
-    is_float = tracing.facts.dtypes.get(name) in _FLOATS and name not in tracing.encodings and plain
+    is_float = tracing.static.dtypes.get(name) in _FLOATS and name not in tracing.encodings and plain
     return ContractionWeight(
         name, view, slot, len(uses), moves=tuple(moves), roles=roles, shape=shape, is_float=is_float
     )

@@ -42,7 +42,7 @@ def barriers(tracing: TraceResult, classes: Classes) -> tuple[Barrier, ...]:
         if not tracing.holds_parameters(key):
             continue
         name = tracing.weights[key]
-        elements[name] = math.prod(tracing.facts.shapes[tracing.weights[key]])
+        elements[name] = math.prod(tracing.static.shapes[tracing.weights[key]])
         for axis, labels in enumerate(axes):
             flat = labels.reshape(-1)
             ids = classes.of[flat[flat >= 0]]

@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from onnxprune.model import Model, control_flow
 from onnxprune.model.protos import MICROSOFT, copy_except
-from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.traits import Value, operators_where, zero
 from onnxprune.runtime import Session
 from onnxprune.tracing.rules import find
@@ -45,10 +45,10 @@ class Computed:
     inside: AbstractSet[str]
 
 
-def find_computed(model: Model, facts: Facts, stored: Mapping[str, onnx.NodeProto | None]) -> Computed:
+def find_computed(model: Model, static: StaticInfo, stored: Mapping[str, onnx.NodeProto | None]) -> Computed:
     """The weights that the graph computes from those that are `stored`."""
     graph, versions = model.proto.graph, {o.domain: o.version for o in model.proto.opset_import}
-    known = {name: _kind_of_stored(facts, name, maker) for name, maker in stored.items()}
+    known = {name: _kind_of_stored(static, name, maker) for name, maker in stored.items()}
     for name in model.overridable:
         known.pop(name, None)
     constant: list[onnx.NodeProto] = []
@@ -60,14 +60,14 @@ def find_computed(model: Model, facts: Facts, stored: Mapping[str, onnx.NodeProt
             continue
         constant.append(node)
         version = versions.get(node.domain, versions.get("ai.onnx", 1))
-        known.update(dict.fromkeys(filter(None, node.output), _kind(node, version, facts, known)))
+        known.update(dict.fromkeys(filter(None, node.output), _kind(node, version, static, known)))
     makers: dict[str, onnx.NodeProto] = {}
     inside: set[str] = set()
     held = {o.name for o in graph.output} | {name for node in graph.node for name in flow_names(node)}
     for node in reversed(constant):
         names = [name for name in node.output if name]
         outer = {name for name in names if name in held or not inside.issuperset(readers.get(name, ()))}
-        mine = {name for name in outer if known[name] == _OTHER and _is_weight(facts, name)}
+        mine = {name for name in outer if known[name] == _OTHER and _is_weight(static, name)}
         if outer <= mine and not outer & held:
             makers.update(dict.fromkeys(mine, node))
             inside.add(_first(node))
@@ -84,13 +84,13 @@ def _first(node: onnx.NodeProto) -> str:
     return next(filter(None, node.output), "")
 
 
-def _is_weight(facts: Facts, name: str) -> bool:
-    return facts.dtypes.get(name) in _TYPES and 1 < math.prod(facts.shapes.get(name, ())) <= LARGEST
+def _is_weight(static: StaticInfo, name: str) -> bool:
+    return static.dtypes.get(name) in _TYPES and 1 < math.prod(static.shapes.get(name, ())) <= LARGEST
 
 
-def _kind_of_stored(facts: Facts, name: str, maker: onnx.NodeProto | None) -> str:
+def _kind_of_stored(static: StaticInfo, name: str, maker: onnx.NodeProto | None) -> str:
     filled = maker is not None and maker.op_type == "ConstantOfShape"
-    return _FILL if filled or math.prod(facts.shapes.get(name, ())) <= 1 else _WEIGHT
+    return _FILL if filled or math.prod(static.shapes.get(name, ())) <= 1 else _WEIGHT
 
 
 def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
@@ -103,7 +103,7 @@ def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
     return node.op_type not in _RANDOM and not flows
 
 
-def _kind(node: onnx.NodeProto, version: int, facts: Facts, known: Mapping[str, str]) -> str:
+def _kind(node: onnx.NodeProto, version: int, static: StaticInfo, known: Mapping[str, str]) -> str:
     """Whether what a node makes of constants is sliced with the weights in it, has equal elements, or is another."""
     rule = find(node.domain, node.op_type, version)
     if rule is None or not (rule.family in ("pointwise", "layout", "index") or node.op_type.endswith("eLinear")):
@@ -111,13 +111,13 @@ def _kind(node: onnx.NodeProto, version: int, facts: Facts, known: Mapping[str, 
 
     def value(slot: int) -> np.ndarray | None:
         name = node.input[slot] if slot < len(node.input) else ""
-        return facts.values.get(name, np.array(np.nan)) if name else None
+        return static.constant_values.get(name, np.array(np.nan)) if name else None
 
-    return _kind_by_row(node, facts, known, value)
+    return _kind_by_row(node, static, known, value)
 
 
-def _kind_by_row(node: onnx.NodeProto, facts: Facts, known: Mapping[str, str], value: Value) -> str:
-    row, made = zero(node, value), facts.shapes.get(_first(node))
+def _kind_by_row(node: onnx.NodeProto, static: StaticInfo, known: Mapping[str, str], value: Value) -> str:
+    row, made = zero(node, value), static.shapes.get(_first(node))
     data = (*row.factors, *row.terms, *row.parts) if row else range(len(node.input))
     given = [s for s in data if s < len(node.input) and node.input[s]]
     if all(known[node.input[s]] == _FILL for s in given):
@@ -127,7 +127,7 @@ def _kind_by_row(node: onnx.NodeProto, facts: Facts, known: Mapping[str, str], v
 
     def is_whole(slot: int) -> bool:
         """Whether an input is a weight of the size of what is made."""
-        return known[node.input[slot]] == _WEIGHT and facts.shapes.get(node.input[slot]) == made
+        return known[node.input[slot]] == _WEIGHT and static.shapes.get(node.input[slot]) == made
 
     good = (
         (not row.factors or any(is_whole(s) for s in row.factors if s in given)),

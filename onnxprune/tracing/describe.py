@@ -71,7 +71,7 @@ def _nth(values: Callable[[], Sequence[int]], index: int) -> int:
 
 def _member(tracing: TraceResult, key: str, axis: int, positions: int) -> Member:
     name = tracing.weights[key]
-    return Member(name, key, axis, tracing.facts.shapes[name][axis], positions)
+    return Member(name, key, axis, tracing.static.shapes[name][axis], positions)
 
 
 def parameters_of(tracing: TraceResult, members: Sequence[Member]) -> int:
@@ -117,7 +117,7 @@ def _macs(tracing: TraceResult, classes: Classes, parts: Sequence[Part]) -> list
 
 def elements_of(tracing: TraceResult, key: str) -> int:
     """Count the elements of a weight, by its entry of `axes`."""
-    return math.prod(tracing.facts.shapes[tracing.weights[key]])
+    return math.prod(tracing.static.shapes[tracing.weights[key]])
 
 
 # Names that exporters give to tensors that have none: the node that uses them says more.
@@ -153,4 +153,4 @@ def batch_size(tracing: TraceResult) -> int:
         The number for the batch axis of an input; 1 where the batch is fixed.
     """
     symbols = symbolic_dims(tracing.model.proto.graph)
-    return next((tracing.facts.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)
+    return next((tracing.static.sizes[s] for s, use in symbols.items() if use.axis == 0), 1)

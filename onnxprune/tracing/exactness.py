@@ -142,7 +142,7 @@ class _Walk:
             for group in groups - self._quiet(view, made, groups, index) if groups else ():
                 if why := self._why_broken(view, made, group):
                     live.setdefault(group, why)
-                    if self.tracing.facts.dtypes.get(name) != TensorProto.BOOL:
+                    if self.tracing.static.dtypes.get(name) != TensorProto.BOOL:
                         broken.setdefault(group, why)
                 if why := self._why_live(view, made, group, index):
                     live.setdefault(group, why)

@@ -17,7 +17,7 @@ from onnxprune.errors import RunError
 from onnxprune.model import Model, control_flow
 from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, constant_value, first_output
 from onnxprune.model.shapes.constant_fold import fill_value
-from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import is_external
 from onnxprune.tracing.computed_weights import Computed, evaluate, find_computed
 
@@ -31,15 +31,15 @@ LARGEST_UNSHARED = 1 << 16
 
 @dataclass
 class GraphIndex:
-    """A flat graph with its static facts.
+    """A flat graph with what is known of it before it runs.
 
     Attributes:
         model: the model.
-        facts: its static shapes and values.
+        static: its static shapes and values.
     """
 
     model: Model
-    facts: Facts
+    static: StaticInfo
 
     def is_weight(self, tensor: str) -> bool:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
@@ -51,7 +51,7 @@ class GraphIndex:
 
     def branch_taken(self, node: onnx.NodeProto) -> str:
         """The branch that an If takes whatever it is fed; empty if that is not known."""
-        return control_flow.branch_for(self.facts.values.get(node.input[0]))
+        return control_flow.branch_for(self.static.constant_values.get(node.input[0]))
 
     @cached_property
     def _dead(self) -> AbstractSet[str]:
@@ -92,7 +92,7 @@ class GraphIndex:
     @cached_property
     def folded(self) -> Computed:
         """The weights that the graph computes."""
-        return find_computed(self.model, self.facts, self.given)
+        return find_computed(self.model, self.static, self.given)
 
     @cached_property
     def given(self) -> Mapping[str, onnx.NodeProto | None]:
@@ -116,10 +116,10 @@ class GraphIndex:
         return frozenset(name for name in names - self.model.overridable if self._is_uniform(name))
 
     def _is_uniform(self, name: str) -> bool:
-        shape = self.facts.shapes.get(name, ())
+        shape = self.static.shapes.get(name, ())
         if name in self.folded.makers:
             return False
-        if self.facts.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
+        if self.static.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
             return False
         value = self.stored_value(name)
         return value is not None and value.size > 1 and _are_equal(value)
@@ -135,12 +135,12 @@ class GraphIndex:
         return {}
 
     def _filler(self, tensor: str) -> float | None:
-        value = self.facts.values.get(tensor)
-        if self.is_overridable(tensor) or self.facts.dtypes.get(tensor) not in WEIGHT_TYPES:
+        value = self.static.constant_values.get(tensor)
+        if self.is_overridable(tensor) or self.static.dtypes.get(tensor) not in WEIGHT_TYPES:
             return None
         if value is None and tensor in self.given:
             stored = self.model.initializers.get(tensor)
-            is_small = math.prod(self.facts.shapes.get(tensor, ())) <= LARGEST_UNSHARED
+            is_small = math.prod(self.static.shapes.get(tensor, ())) <= LARGEST_UNSHARED
             # What lies in another file is a weight, and is not read to look for a constant.
             is_far = stored is not None and is_external(stored)
             value = self.stored_value(tensor) if is_small and not is_far else None
@@ -168,7 +168,7 @@ class GraphIndex:
         return True
 
     def _is_stored_zero(self, name: str) -> bool:
-        if self.is_overridable(name) or math.prod(self.facts.shapes.get(name, ())) > LARGEST_UNSHARED:
+        if self.is_overridable(name) or math.prod(self.static.shapes.get(name, ())) > LARGEST_UNSHARED:
             return False
         value = self.stored_value(name)
         return value is not None and not value.any()
@@ -192,7 +192,7 @@ class GraphIndex:
         if maker is None:
             return self.model.array(name)
         if self.is_filled(name):
-            return np.broadcast_to(fill_value(maker), self.facts.shapes[name])
+            return np.broadcast_to(fill_value(maker), self.static.shapes[name])
         return constant_value(self.model, maker)
 
     @cached_property

@@ -15,7 +15,7 @@ from onnxprune.model import Model
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.inline import inlined
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.tensors import tensors
 from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.describe import describe, elements_of, parameters_of
@@ -58,9 +58,9 @@ class Groups:
     rows: AbstractSet[str] = frozenset()
 
     @property
-    def facts(self) -> Facts:
+    def static(self) -> StaticInfo:
         """Its static shapes and values."""
-        return self.tracing.facts
+        return self.tracing.static
 
     @cached_property
     def group_of(self) -> Array:
@@ -109,12 +109,12 @@ def trace(
     """
     original = inlined(model)
     model = flattened(original)
-    facts = infer(model, sizes)
+    static = infer(model, sizes)
     longest = _longest(original)
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()
-    opened = _io_axes(model, facts) if allow_io_changes else frozenset()
-    tracer = Tracer(model, facts, Constraints(), opened, frozenset(rows))
+    opened = _io_axes(model, static) if allow_io_changes else frozenset()
+    tracer = Tracer(model, static, Constraints(), opened, frozenset(rows))
     for _ in range(MAX_RETRACES):
         tracer = tracer.again(Constraints(policy, longest=longest), opened)
         tracing, classes = tracer.run()
@@ -159,14 +159,14 @@ def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
     )
 
 
-def _io_axes(model: Model, facts: Facts) -> frozenset[tuple[str, int]]:
+def _io_axes(model: Model, static: StaticInfo) -> frozenset[tuple[str, int]]:
     """The axes of inputs and outputs that could be channels: static, longer than 1, and of an input not the batch."""
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
-    inputs = {v.name for v in graph.input if v.name not in weights and facts.dtypes.get(v.name) in WEIGHT_TYPES}
+    inputs = {v.name for v in graph.input if v.name not in weights and static.dtypes.get(v.name) in WEIGHT_TYPES}
     found: set[tuple[str, int]] = set()
     for name in inputs | {v.name for v in graph.output}:
-        shape, dynamic = facts.shapes.get(name, ()), facts.dynamic.get(name, ())
+        shape, dynamic = static.shapes.get(name, ()), static.dynamic.get(name, ())
         first = 1 if name in inputs and len(shape) > 1 else 0
         found.update((name, a) for a in range(first, len(shape)) if shape[a] > 1 and a not in dynamic)
     return frozenset(found)

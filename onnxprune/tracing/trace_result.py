@@ -35,7 +35,7 @@ class TraceResult(GraphIndex, LabelState):
 
     Attributes:
         model: the traced model.
-        facts: its static shapes and values.
+        static: its static shapes and values.
         ledger: the ties.
         opened: axes of graph inputs and outputs that may shrink.
         rows: tables whose rows may go although computed ids index them.
@@ -62,7 +62,7 @@ class TraceResult(GraphIndex, LabelState):
         name, known = node.input[slot], self.axes.get(self.key(node, slot))
         if known is not None:
             return known
-        shape = self.facts.shapes.get(name)
+        shape = self.static.shapes.get(name)
         if shape is None or not (self.is_weight(name) or name in self.computed):
             raise Unsupported(f"the shape of {name!r} is unknown", name)
         return (self.ledger.barrier(COMPUTED if name in self.computed else UNREAD),) * len(shape)
@@ -145,7 +145,7 @@ class TraceResult(GraphIndex, LabelState):
 
     def _is_for_all(self, view: NodeView, encoding: Encoding) -> bool:
         """Whether one scale and one zero point are those of all elements, wherever they are moved."""
-        shapes = (self.facts.shapes.get(view.node.input[slot], (0, 0)) for slot in encoding.slots if view.has(slot))
+        shapes = (self.static.shapes.get(view.node.input[slot], (0, 0)) for slot in encoding.slots if view.has(slot))
         return all(math.prod(shape) == 1 for shape in shapes)
 
     def has_whole_use(self, name: str) -> bool:
@@ -175,7 +175,7 @@ class TraceResult(GraphIndex, LabelState):
             return np.zeros((), bool)
         view, encoding = self.encodings[name]
         try:
-            return np.broadcast_to(encoding.zero(partial(self._stored, view)), self.facts.shapes[name])
+            return np.broadcast_to(encoding.zero(partial(self._stored, view)), self.static.shapes[name])
         except Exception as error:  # noqa: BLE001 zero points of another shape: nothing runs such a node
             logger.warning("the zero point of %s does not fit: %s", name, error)
             return np.zeros((), bool)
@@ -200,4 +200,4 @@ class TraceResult(GraphIndex, LabelState):
         return frozenset((name, a) for name, a in self.opened if name in self.axes and has_layer(self.axes[name][a]))
 
     def _is_data(self, tensor: str) -> bool:
-        return self.facts.dtypes.get(tensor) in WEIGHT_TYPES
+        return self.static.dtypes.get(tensor) in WEIGHT_TYPES

@@ -43,7 +43,7 @@ class Tracer(TraceResult):
 
     def again(self, ledger: Constraints, opened: AbstractSet[tuple[str, int]]) -> Tracer:
         """A blank trace of the same graph under other policies; what the graph itself says is looked up once."""
-        other = Tracer(self.model, self.facts, ledger, opened, self.rows)
+        other = Tracer(self.model, self.static, ledger, opened, self.rows)
         vars(other).update((name, found) for name, found in vars(self).items() if name in GRAPH_FACTS)
         return other
 
@@ -62,7 +62,7 @@ class Tracer(TraceResult):
 
     def _label_weight(self, key: str, name: str) -> None:
         """Labels of their own for the positions of every axis of a weight."""
-        shape = self.facts.shapes.get(name)
+        shape = self.static.shapes.get(name)
         if shape is None or not self.is_weight(name):
             raise Unsupported(f"the shape of {name!r} is unknown", name)
         one, long = self.ledger.barrier(Reason("axis of a single position")), self.ledger.barrier(TOO_LONG)
@@ -120,7 +120,7 @@ class Tracer(TraceResult):
 
     def _finished(self) -> TraceResult:
         """What was traced, for reading alone; what was found out about the graph on the way comes along."""
-        result = TraceResult(self.model, self.facts, self.ledger)
+        result = TraceResult(self.model, self.static, self.ledger)
         vars(result).update(vars(self))  # lists and caches are shared: nothing is traced after this
         for view, _ in self.views:
             view.state = result
@@ -128,7 +128,7 @@ class Tracer(TraceResult):
 
     def _open(self, name: str) -> None:
         """Labels of its own for every axis of a graph input that may shrink."""
-        shape = self.facts.shapes.get(name, ())
+        shape = self.static.shapes.get(name, ())
         if name in self.axes:
             self.axes[name] = tuple(
                 self.ledger.fresh(name, a, shape[a]) if (name, a) in self.opened else labels
@@ -152,13 +152,13 @@ class Tracer(TraceResult):
         if self._is_computed(node):
             self.computed.update(node.output)
             if found is not None and found.follow is not None:
-                self.views.append((NodeView(node, name, version, self.facts, self.ledger, self, []), found))
+                self.views.append((NodeView(node, name, version, self.static, self.ledger, self, []), found))
             if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
                 self.read.add((node.output[0], 0))
             return
         constants, sources = self.constants, self.sources
         constant = [not i or i in constants or i in sources for i in node.input]
-        view = NodeView(node, name, version, self.facts, self.ledger, self, constant)
+        view = NodeView(node, name, version, self.static, self.ledger, self, constant)
         try:
             if found is None:
                 raise Unsupported(_no_rule(node, version))
@@ -186,13 +186,13 @@ class Tracer(TraceResult):
         if first is not None:
             return first
         text = (self._overridable_option(view, data=True) if why.tensor in node.output else "") or str(why)
-        is_known = all(not name or name in self.facts.shapes for name in node.output)
+        is_known = all(not name or name in self.static.shapes for name in node.output)
         return view.reason(text if is_known else f"{text}: {BEHIND}")
 
     def _note_defaults(self, node: onnx.NodeProto) -> None:
         """Remember results that another value of an input with a default would change."""
         found = [self.defaults[name] for name in node.input if name in self.defaults] if self.defaults else ()
-        if not found or (node.op_type == "Shape" and node.output[0] in self.facts.values):
+        if not found or (node.op_type == "Shape" and node.output[0] in self.static.constant_values):
             return
         stored = all(not i or i in self.constants or i in self.sources for i in node.input)
         self.defaults.update((o, found[0]) for o in node.output if o and (stored or not self._is_data(o)))
@@ -216,7 +216,7 @@ class Tracer(TraceResult):
 
     def _is_computed(self, node: onnx.NodeProto) -> bool:
         """Whether the node computes sizes or indices: their values are known, so no labels need to pass."""
-        seen, dtypes = self.facts.seen, self.facts.dtypes
+        seen, dtypes = self.static.example_values, self.static.dtypes
         return all(o in seen and dtypes.get(o) not in WEIGHT_TYPES for o in node.output)
 
     def _barrier(self, view: NodeView, reason: Reason) -> None:
@@ -228,7 +228,7 @@ class Tracer(TraceResult):
         for name in captured(view.node):
             for labels in self.axes.get(name, ()):
                 self.ledger.fix(labels, reason)
-            if self.is_weight(name) and name in self.facts.shapes and name not in self.axes:
+            if self.is_weight(name) and name in self.static.shapes and name not in self.axes:
                 self._put_barrier(name, reason)
         for name in view.node.output:
             self._put_unknown(name, reason)
@@ -236,14 +236,14 @@ class Tracer(TraceResult):
     def _put_unknown(self, name: str, reason: Reason) -> None:
         """Nothing passes to an output."""
         self._put_barrier(name, reason)
-        if name and name not in self.facts.shapes:
+        if name and name not in self.static.shapes:
             self.shapeless[name] = reason
 
     def _is_float(self, name: str) -> bool:
-        return self.facts.dtypes.get(name) in WEIGHT_TYPES and name in self.facts.shapes
+        return self.static.dtypes.get(name) in WEIGHT_TYPES and name in self.static.shapes
 
     def _put_barrier(self, name: str, reason: Reason) -> None:
-        shape = self.facts.shapes.get(name)
+        shape = self.static.shapes.get(name)
         if shape is not None and name:
             self.axes[name] = (self.ledger.barrier(reason),) * len(shape)
 

@@ -66,7 +66,7 @@ def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) ->
     for seed in range(3):
         counts = drawn(widths, seed)
         small = rewrite(widths.groups, cut_of(widths, counts).gone)
-        again = trace(small, sizes=widths.groups.facts.sizes)
+        again = trace(small, sizes=widths.groups.static.sizes)
         here, there = functions.memory(widths).total(counts), AxisLengths(again, {})
         assert functions.macs(widths).total(counts) == pytest.approx(functions.macs(there).total(nothing(there)))
         assert here == functions.memory(there).total(nothing(there))

@@ -192,7 +192,7 @@ def _is_removable(proto: onnx.ModelProto, one: Planted) -> bool:
     model, draws = groups.tracing.model, []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        feeds = random_feeds(model, groups.facts, rng)
+        feeds = random_feeds(model, groups.static, rng)
         draws.append(
             {n: rng.uniform(*RANGE, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
         )

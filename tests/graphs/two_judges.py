@@ -32,9 +32,9 @@ def far(model: Model, plan: Plan, *, seed: int = 0) -> float:
         return 0.0
     plan = Plan.from_json(plan.to_json())
     small, zeroed = (api.execute(model, plan, zero=zero, verify=False).model for zero in (False, True))
-    facts = infer(flattened(inlined(model)), plan.options.get("sizes"))
-    feeds = random_feeds(flattened(inlined(model)), facts, np.random.default_rng(seed))
-    floats = {facts.dtypes.get(t) for t in (*model.initializers, *facts.shapes)}
+    static = infer(flattened(inlined(model)), plan.options.get("sizes"))
+    feeds = random_feeds(flattened(inlined(model)), static, np.random.default_rng(seed))
+    floats = {static.dtypes.get(t) for t in (*model.initializers, *static.shapes)}
     tolerance = max((TOLERANCES[d] for d in floats if d in TOLERANCES), default=1e-4)
     with Session(zeroed) as reference, Session(small) as session:
         wanted = reference.run(feeds)

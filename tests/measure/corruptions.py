@@ -93,7 +93,7 @@ def is_seen_inside(outcome: api.Outcome, bad: Model) -> bool:
     """Whether any tensor of the main graph changes on the proof's inputs."""
     groups, values = outcome.groups, []
     cut = Removal(groups, outcome.plan.removed(groups))
-    given = random_feeds(groups.tracing.model, groups.facts, np.random.default_rng(0))
+    given = random_feeds(groups.tracing.model, groups.static, np.random.default_rng(0))
     given = feeds(cut, in_range(cut, given))
     for model in (outcome.model, bad):
         names = sorted({o for node in model.proto.graph.node for o in node.output if o})

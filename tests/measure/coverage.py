@@ -212,7 +212,7 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
     original = target.with_name("original.onnx")
     save(model, original)
     try:
-        feeds = random_feeds(model, outcome.groups.facts, np.random.default_rng(5))
+        feeds = random_feeds(model, outcome.groups.static, np.random.default_rng(5))
         before = run(str(original), feeds)
     except Exception:  # noqa: BLE001 - ONNX Runtime's own; at these sizes the original does not run
         sizes = next(
@@ -238,12 +238,12 @@ def compared(model: Any, outcome: Any, target: Path) -> Result:
     return found
 
 
-def runs(path: Path, model: Any, facts: Any) -> bool:
-    """Whether a model runs at the sizes in `facts`."""
+def runs(path: Path, model: Any, static: Any) -> bool:
+    """Whether a model runs at the sizes in `static`."""
     from onnxprune.runtime.random_inputs import random_feeds
 
     try:
-        run(str(path), random_feeds(model, facts, np.random.default_rng(5)))
+        run(str(path), random_feeds(model, static, np.random.default_rng(5)))
     except Exception:  # noqa: BLE001 - ONNX Runtime raises its own unrelated types
         return False
     return True

@@ -40,7 +40,7 @@ def locks(groups: Any) -> Counter[str]:
     found: Counter[str] = Counter()
     for reason, tensors in held.items():
         for tensor, axes in tensors.items():
-            shape = groups.facts.shapes[tensor]
+            shape = groups.static.shapes[tensor]
             free = math.prod(1 - min(1.0, n / shape[a]) for a, n in axes.items())
             found[reason] += round(math.prod(shape) * (1 - free))
     return found
@@ -60,7 +60,7 @@ def locked_axes(groups: Any) -> list[list[Any]]:
         if view.node.op_type not in CONTRACTIONS or view.node.domain not in ("", "ai.onnx"):
             continue
         for slot, name in enumerate(view.node.input):
-            shape = tracing.facts.shapes.get(name)
+            shape = tracing.static.shapes.get(name)
             constant = slot < len(view.constant) and view.constant[slot]
             if not name or not constant or shape is None or len(shape) < 2:
                 continue
@@ -105,7 +105,7 @@ def untouched(groups: Any) -> list[list[Any]]:
         locked.setdefault(row[0], []).append(row)
     found = []
     for name, rows in locked.items():
-        shape = groups.facts.shapes[name]
+        shape = groups.static.shapes[name]
         is_conv = rows[0][1].startswith("Conv")
         open_axes = {a for a, n in enumerate(shape) if n > 1 and not (is_conv and a > 1)}
         if open_axes == {r[2] for r in rows if r[4] >= r[3]}:

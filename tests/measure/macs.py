@@ -52,13 +52,13 @@ def compare(name: str) -> Comparison:
     with shared.materialised(shared.entry(name)) as path:
         model = load(str(path))
         batch = {s: 1 for s, use in symbolic_dims(model.proto.graph).items() if use.axis == 0}
-        facts = infer(model, batch)
+        static = infer(model, batch)
         ours = {layer.name: layer for layer in counts.of(model).layers}
         try:
-            theirs = _profiled(path, {v.name: (facts.shapes[v.name], v) for v in model.proto.graph.input})
+            theirs = _profiled(path, {v.name: (static.shapes[v.name], v) for v in model.proto.graph.input})
         except Exception as error:  # noqa: BLE001 (whatever a stranger's code raises is a graph that it cannot count)
             return Comparison(name, problem=f"onnx-tool fails: {type(error).__name__}")
-    outputs = {n.name: facts.shapes.get(n.output[0], ()) for n in model.proto.graph.node if n.name}
+    outputs = {n.name: static.shapes.get(n.output[0], ()) for n in model.proto.graph.node if n.name}
     same, unknown, other = 0, 0, Counter[str]()
     for node, layer in ours.items():
         if node not in theirs:

@@ -304,7 +304,7 @@ def policies(groups: Groups) -> Iterator[Groups]:
 
 def _traced(groups: Groups, wanted: dict[Any, int]) -> Groups:
     """The groups of the same model under another policy."""
-    tracer = Tracer(groups.tracing.model, groups.facts, Constraints({**groups.policy, **wanted}))
+    tracer = Tracer(groups.tracing.model, groups.static, Constraints({**groups.policy, **wanted}))
     tracing, classes = tracer.run()
     parts, classes = form(tracing, classes)
     return Groups(groups.model, describe(tracing, classes, parts, {}), tracing, classes, tracing.ledger.policy)

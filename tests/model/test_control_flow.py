@@ -209,7 +209,7 @@ def test_a_branch_that_sizes_rule_out_costs_nothing(seq: int, ran: str) -> None:
     assert {layer.weight for layer in found.layers if layer.macs} == {"w1", ran}
     assert found.macs == seq * (4 * 8 + 8 * 6)
     free = onnxprune.trace(a_branch_by_size()).tracing
-    fixed = onnxprune.trace(a_branch_by_size(), sizes=free.facts.sizes).tracing
+    fixed = onnxprune.trace(a_branch_by_size(), sizes=free.static.sizes).tracing
     assert counts.of_trace(free, source).macs == counts.of_trace(fixed, source).macs == counts.of(source).macs
 
 
@@ -220,7 +220,7 @@ def test_branches_of_a_trained_model_cost_the_same_whoever_names_the_sizes(name:
     if not found:
         pytest.skip(shared.ABSENT)
     source = load(str(found[0].path))
-    sizes = onnxprune.trace(source.proto).tracing.facts.sizes
+    sizes = onnxprune.trace(source.proto).tracing.static.sizes
     free, fixed = (onnxprune.trace(source.proto, sizes=given).tracing for given in (None, sizes))
     assert counts.of_trace(free, source).macs == counts.of_trace(fixed, source).macs == counts.of(source).macs
 

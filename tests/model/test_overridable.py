@@ -234,7 +234,7 @@ def test_a_size_of_a_default_with_free_sizes_is_not_known() -> None:
     made = net.add("Reshape", net.make([2, 12], 1), net.add("Concat", net.ints(2, -1), rows, axis=0))
     net.output(made, ["a", "b", "c"])
     groups = api.trace(listed(net.proto(), "table", shape=["rows", 5]))
-    assert groups.facts.dynamic[made] == {1, 2}
+    assert groups.static.dynamic[made] == {1, 2}
     assert groups.prunable[0] == 0
 
 

@@ -238,7 +238,7 @@ def test_random_ids_name_all_rows(way) -> None:
     x = way(net, net.input([3, 3], "ids", INT64))
     net.read(net.add("Gather", net.weight(20, 4, name="table"), x), 2)
     groups = api.trace(net.proto())
-    ids = random_inputs.random_feeds(groups.model, groups.facts, np.random.default_rng(0))["ids"]
+    ids = random_inputs.random_feeds(groups.model, groups.static, np.random.default_rng(0))["ids"]
     assert len(set(ids.flat)) > 3 and ids.max() < 20
 
 

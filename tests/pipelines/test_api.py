@@ -220,7 +220,7 @@ def test_dynamic_dims_stay_dynamic(proto: onnx.ModelProto) -> None:
 
 
 def test_sizes_for_symbols(proto: onnx.ModelProto) -> None:
-    assert onnxprune.trace(proto, sizes={"batch": 9}).facts.sizes == {"batch": 9}
+    assert onnxprune.trace(proto, sizes={"batch": 9}).static.sizes == {"batch": 9}
     outcome = api.run(load(proto), onnxprune.Options(), sizes={"batch": 9})
     assert outcome.verdict is not None
     assert outcome.verdict.ok

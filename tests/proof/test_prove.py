@@ -196,7 +196,7 @@ def test_an_empty_output_proves_nothing() -> None:
     outcome = prune(net.proto())
     assert outcome.verdict is not None
     assert outcome.verdict.ok
-    assert 0 not in outcome.groups.facts.shapes[x]
+    assert 0 not in outcome.groups.static.shapes[x]
 
 
 # --- the comparison ----------------------------------------------------------------------------------------

@@ -277,5 +277,5 @@ def test_bytes_are_fed_in_their_whole_range() -> None:
     x = net.input([64, 64], dtype=TensorProto.INT8)
     net.read(net.add("DequantizeLinear", x, net.const(np.float32(0.1))), 1)
     groups = api.trace(net.proto())
-    value = random_feeds(groups.model, groups.facts, np.random.default_rng(0))["x"]
+    value = random_feeds(groups.model, groups.static, np.random.default_rng(0))["x"]
     assert (value.dtype, value.min(), value.max()) == (np.int8, -128, 127)

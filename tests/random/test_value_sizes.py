@@ -225,10 +225,10 @@ def test_a_stand_in_is_never_static() -> None:
     some = net.add("Compress", rows, net.input([STAND_IN], "mask", dtype=BOOL), axis=0)
     turned = net.add("Transpose", some, perm=[1, 0])
     net.output(net.add("MatMul", some, net.weight(STAND_IN, 3)), ["k", 3], FLOAT)
-    facts = infer(load(net.proto()))
-    assert facts.shapes[some] == (STAND_IN, STAND_IN)
-    assert facts.dynamic[some] == {0}
-    assert facts.dynamic[turned] == {1}
+    static = infer(load(net.proto()))
+    assert static.shapes[some] == (STAND_IN, STAND_IN)
+    assert static.dynamic[some] == {0}
+    assert static.dynamic[turned] == {1}
     group = group_of(api.trace(net.proto()), "w", 1)
     assert group is not None and group.units == STAND_IN
 
@@ -242,11 +242,11 @@ def test_an_unknown_axis_broadcasts_against_any_other() -> None:
     other = net.add("Add", net.input([5, "t"]), net.cast(steps, FLOAT))
     net.output(made, [3, 7], FLOAT)
     net.output(other, [5, "t"], FLOAT)
-    facts = infer(load(net.proto(), check=False))
-    assert facts.shapes[late] == (3, STAND_IN)
-    assert facts.shapes[made] == (3, 7)
-    assert made not in facts.dims
-    assert facts.dynamic[other] == {1}
+    static = infer(load(net.proto(), check=False))
+    assert static.shapes[late] == (3, STAND_IN)
+    assert static.shapes[made] == (3, 7)
+    assert made not in static.dims
+    assert static.dynamic[other] == {1}
 
 
 def test_sizes_that_cannot_be_one_number() -> None:
@@ -257,10 +257,10 @@ def test_sizes_that_cannot_be_one_number() -> None:
     part = net.add("Slice", x, start, end, net.ints(2))
     made = net.add("Conv", part, net.weight(5, 8, 30))
     net.output(made, [1, 5, "t"], FLOAT)
-    facts = infer(load(net.proto(), check=False))
-    assert facts.shapes[part][:2] == (1, 8) and facts.shapes[part][2] > 1
-    assert facts.shapes[made][:2] == (1, 5) and facts.shapes[made][2] > 1
-    assert facts.dynamic[made] == {2}
+    static = infer(load(net.proto(), check=False))
+    assert static.shapes[part][:2] == (1, 8) and static.shapes[part][2] > 1
+    assert static.shapes[made][:2] == (1, 5) and static.shapes[made][2] > 1
+    assert static.dynamic[made] == {2}
 
 
 def test_random_rows() -> None:

@@ -161,8 +161,8 @@ def test_one_sample_is_not_enough():
 def test_repair_of_every_kind_of_net_is_valid_and_no_worse(name: str):
     source = load(str(MODELS / f"{name}.onnx"))
     groups = api.trace_model(source)
-    runs = [random_feeds(source, groups.facts, np.random.default_rng(i)) for i in range(10)]
-    outcome = api.run(source, Options(ratio=0.3), data=runs, sizes=dict(groups.facts.sizes))
+    runs = [random_feeds(source, groups.static, np.random.default_rng(i)) for i in range(10)]
+    outcome = api.run(source, Options(ratio=0.3), data=runs, sizes=dict(groups.static.sizes))
     repair = outcome.repair
     assert outcome.verdict.ok and any(fit.kept and fit.after < fit.before for fit in repair.fits)
     # Random weights on random inputs leave little to fit: what is written is the better of the two.
@@ -201,8 +201,8 @@ def test_a_constant_channel_goes_without_loss_by_its_bias_alone():
 def test_norms_get_the_deviation_back_that_their_outputs_had():
     source = load(str(MODELS / "densenet.onnx"))
     groups = api.trace_model(source)
-    runs = [random_feeds(source, groups.facts, np.random.default_rng(i)) for i in range(10)]
-    outcome = api.run(source, Options(ratio=0.3), sizes=dict(groups.facts.sizes))
+    runs = [random_feeds(source, groups.static, np.random.default_rng(i)) for i in range(10)]
+    outcome = api.run(source, Options(ratio=0.3), sizes=dict(groups.static.sizes))
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
     assert repair.fits and any(fit.kept and fit.after < fit.before for fit in repair.fits)

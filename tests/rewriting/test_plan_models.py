@@ -332,11 +332,11 @@ def test_a_plan_applies_to_another_static_batch(name):
 
 def test_sizes_in_the_plan_are_used_again():
     groups, plan, _ = api.plan_for(load(source("bert")), Options(), sizes={"batch": 3, "sequence": 7})
-    assert dict(groups.facts.sizes) == {"batch": 3, "sequence": 7}
+    assert dict(groups.static.sizes) == {"batch": 3, "sequence": 7}
     back = Plan.from_json(plan.to_json())
     assert back.options["sizes"] == {"batch": 3, "sequence": 7}
-    assert dict(back.trace(load(source("bert"))).facts.sizes) == {"batch": 3, "sequence": 7}
-    assert dict(Plan.from_json(text_of("bert")).trace(load(source("bert"))).facts.sizes)["batch"] != 3
+    assert dict(back.trace(load(source("bert"))).static.sizes) == {"batch": 3, "sequence": 7}
+    assert dict(Plan.from_json(text_of("bert")).trace(load(source("bert"))).static.sizes)["batch"] != 3
 
 
 @pytest.mark.parametrize("options", [{"head_dims": True}, {"heads": False}], ids=["head dims", "no heads"])

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.model.graph import first_output
-from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import dtype_of
 from onnxprune.tracing import Edit, NodeView, TraceResult
 from onnxprune.tracing.rules import Rule
@@ -76,7 +76,7 @@ class Operator:
 
     def shape(self, port: Port, lengths: Sequence[int]) -> Shape:
         """Sizes at a port for some lengths of the letters."""
-        whole = self.view.facts.shapes[self.name(port)]
+        whole = self.view.static.shapes[self.name(port)]
         return tuple(
             n if j < 0 else n // self.letters[j].base * lengths[j] for n, j in zip(whole, self.ports[port], strict=True)
         )
@@ -88,7 +88,7 @@ class Operator:
     @cached_property
     def signature(self) -> dict[str, Any]:
         """What its time depends on, but for lengths and the machine, as plain values."""
-        node, facts = self.view.node, self.view.facts
+        node, static = self.view.node, self.view.static
         attributes = sorted(a.SerializeToString(deterministic=True).hex() for a in node.attribute)
         digest = hashlib.sha256(" ".join(attributes).encode()).hexdigest()[:16]
         return {
@@ -98,9 +98,9 @@ class Operator:
             "tensors": [
                 [
                     port,
-                    int(facts.dtypes.get(self.name(port), 0)),
+                    int(static.dtypes.get(self.name(port), 0)),
                     bool(port >= 0 and self.view.constant[port]),
-                    list(facts.shapes[self.name(port)]),
+                    list(static.shapes[self.name(port)]),
                     list(letters),
                 ]
                 for port, letters in self.ports.items()
@@ -154,7 +154,7 @@ class Operator:
 
     def _given(self, slot: int, lengths: Sequence[int], graph: Micrograph, mark: str) -> str:
         view, shape = self.view, self.shape(slot, lengths)
-        kind = view.facts.dtypes[self.name(slot)]
+        kind = view.static.dtypes[self.name(slot)]
         known = view.state.stored_value(self.name(slot)) if view.is_weight(slot) else view.value(slot)
         if known is None and not view.constant[slot]:
             return graph.input(f"{mark}_given{slot}", shape, kind)
@@ -205,19 +205,19 @@ class Micrograph:
         return {name: made[about] for name, about in self.inputs.items()}
 
 
-def operators(widths: AxisLengths, facts: Facts) -> list[Operator]:
+def operators(widths: AxisLengths, static: StaticInfo) -> list[Operator]:
     """The contractions of a model that change with its groups.
 
     Args:
         widths: lengths as functions of what the groups lose.
-        facts: shapes as they are when the model is timed.
+        static: shapes as they are when the model is timed.
     """
     tracing = widths.groups.tracing
     found = [(view, rule) for view, rule in tracing.views if rule is not None and rule.work is not None]
-    numbers = [_numbers(tracing, widths, view, facts) for view, _ in found]
+    numbers = [_numbers(tracing, widths, view, static) for view, _ in found]
     shrinking = _Shrinking(widths)
     made = (
-        _operator(view, rule, axes, facts, shrinking)
+        _operator(view, rule, axes, static, shrinking)
         for (view, rule), axes in zip(found, numbers, strict=True)
         if axes is not None
     )
@@ -225,14 +225,14 @@ def operators(widths: AxisLengths, facts: Facts) -> list[Operator]:
 
 
 def _numbers(
-    tracing: TraceResult, widths: AxisLengths, view: NodeView, facts: Facts
+    tracing: TraceResult, widths: AxisLengths, view: NodeView, static: StaticInfo
 ) -> dict[Port, tuple[int, ...]] | None:
     """Of every tensor of a node, the numbers of its axes; None if a shape is not known."""
     node = view.node
     keys = {s: tracing.key(node, s) for s, name in enumerate(node.input) if name}
     keys |= {-1 - s: name for s, name in enumerate(node.output) if name}
     names = [*node.input, *node.output]
-    if not all(name in facts.shapes and name in tracing.facts.shapes for name in names if name):
+    if not all(name in static.shapes and name in tracing.static.shapes for name in names if name):
         return None
     return {port: widths.axes(key) for port, key in keys.items()}
 
@@ -264,13 +264,13 @@ class _Shrinking:
 
 
 def _operator(
-    view: NodeView, rule: Rule, axes: Mapping[Port, Sequence[int]], facts: Facts, shrinking: _Shrinking
+    view: NodeView, rule: Rule, axes: Mapping[Port, Sequence[int]], static: StaticInfo, shrinking: _Shrinking
 ) -> Operator:
     sizes: dict[tuple[float, ...], list[int]] = {}
     first: dict[tuple[float, ...], int] = {}
     ports: dict[Port, tuple[int, ...]] = {}
     for port, numbers in axes.items():
-        whole = facts.shapes[view.node.input[port] if port >= 0 else view.node.output[-1 - port]]
+        whole = static.shapes[view.node.input[port] if port >= 0 else view.node.output[-1 - port]]
         letters = []
         for axis, size in zip(numbers, whole, strict=True):
             key = shrinking.key(axis)
@@ -279,6 +279,6 @@ def _operator(
                 sizes.setdefault(key, []).append(size)
             letters.append(-1 if key is None else list(first).index(key))
         ports[port] = tuple(letters)
-    elements = sum(math.prod(facts.shapes[name]) for name in (*view.node.input, *view.node.output) if name)
+    elements = sum(math.prod(static.shapes[name]) for name in (*view.node.input, *view.node.output) if name)
     made = tuple(shrinking.letter(first[key], sizes[key], elements > LARGE) for key in first)
-    return Operator(replace(view, facts=facts), rule, made, ports)
+    return Operator(replace(view, static=static), rule, made, ports)

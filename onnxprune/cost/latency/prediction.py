@@ -17,7 +17,7 @@ from onnxprune.cost.latency.operators import Operator, operators
 from onnxprune.cost.latency.profile import Profile
 from onnxprune.cost.latency.tables import Table, proportional, tables
 from onnxprune.model.graph import first_output
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.runtime import Setting
 from onnxprune.tracing import TraceResult
 from onnxprune.typing import Array
@@ -195,7 +195,7 @@ class Prediction:
     @cached_property
     def _rest(self) -> Sum:
         """What no contraction takes: what stays however small a tensor is, and what goes with its elements."""
-        known = self.widths.groups.tracing.facts.shapes
+        known = self.widths.groups.tracing.static.shapes
         # All axes of a tensor keep their length where its shape is not known.
         axes_of = {tensor: self.widths.axes(tensor) if tensor in known else () for tensor in self.others}
         full = self.widths.lengths(self._nothing)
@@ -234,11 +234,11 @@ def predict(
         progress: is told about every stage.
     """
     groups, tracing = widths.groups, widths.groups.tracing
-    facts = infer(tracing.model, sizes)
-    changing = operators(widths, facts)
+    static = infer(tracing.model, sizes)
+    changing = operators(widths, static)
     is_relative = nodes is None
     if nodes is None:
-        nodes, found = _by_work(tracing, facts), [proportional(operator) for operator in changing]
+        nodes, found = _by_work(tracing, static), [proportional(operator) for operator in changing]
     else:
         found = tables(changing, setting, groups.model.proto, progress)
     base = [float(table(np.array(o.base))) for o, table in zip(changing, found, strict=True)]
@@ -252,12 +252,12 @@ def predict(
     return Prediction(widths, batches, names, shares.tensors, is_relative=is_relative)
 
 
-def _by_work(tracing: TraceResult, facts: Facts) -> Profile:
+def _by_work(tracing: TraceResult, static: StaticInfo) -> Profile:
     """Multiply-accumulates of every contraction, by its first output."""
     found: dict[str, float] = {}
     for view, products in contractions(tracing):
         node = view.node
-        shapes = {s: facts.shapes.get(name) for s, name in [(None, first_output(node)), *enumerate(node.input)]}
+        shapes = {s: static.shapes.get(name) for s, name in [(None, first_output(node)), *enumerate(node.input)]}
         sizes = [[(shapes[slot] or ())[axis:][:1] or (1,) for slot, axis in product] for product in products]
         found[first_output(node)] = float(sum(math.prod(n for (n,) in product) for product in sizes))
     return found

@@ -19,7 +19,7 @@ import numpy as np
 from onnxprune.model.shapes.dynamic import Unknowns
 from onnxprune.model.shapes.entries import Entries
 from onnxprune.model.shapes.polynomials import Dims, is_known
-from onnxprune.model.shapes.scan import Scan, SharedFacts, scan_at
+from onnxprune.model.shapes.scan import Scan, SharedScan, scan_at
 from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 from onnxprune.typing import Shape
 
@@ -30,15 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known before anything runs.
+class StaticInfo:
+    """Shapes and values that are known before a model runs.
 
     Attributes:
         shapes: tensor name -> sizes at the numbers in `sizes`; absent where unknown.
         dtypes: tensor name -> `TensorProto` data type.
-        values: tensor name -> value, only where it depends on nothing that the run alone knows.
-        seen: tensor name -> value at the numbers in `sizes`, the dynamic ones included.
-        guessed: names of `seen` whose value rests on stand-ins for what depends on the values of inputs.
+        constant_values: tensor name -> value, only where it depends on nothing that the run alone knows.
+        example_values: tensor name -> value at the numbers in `sizes`, the dynamic ones included.
+        guessed: names of `example_values` whose value rests on stand-ins for what depends on the values of inputs.
         dims: tensor name -> sizes as polynomials over the symbolic dims, where some are no numbers.
         entries: tensor name -> the same for values.
         sizes: symbolic dim -> the number that stood for it.
@@ -46,8 +46,8 @@ class Facts:
 
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, int]
-    values: Mapping[str, np.ndarray]
-    seen: Mapping[str, np.ndarray]
+    constant_values: Mapping[str, np.ndarray]
+    example_values: Mapping[str, np.ndarray]
     guessed: AbstractSet[str]
     dims: Mapping[str, Dims]
     entries: Mapping[str, Entries | None]
@@ -59,7 +59,7 @@ class Facts:
         return {name: frozenset(a for a, d in enumerate(dims) if not is_known(d)) for name, dims in self.dims.items()}
 
 
-def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
+def infer(model: Model, sizes: Mapping[str, int] | None = None) -> StaticInfo:
     """The static shapes and values of `model`.
 
     Args:
@@ -68,17 +68,17 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> Facts:
             dims that are not named here get defaults.
 
     Returns:
-        The facts; tensors whose shape cannot be known are absent from `shapes`.
+        Shapes and values; tensors whose shape cannot be known are absent from `shapes`.
     """
-    shared = SharedFacts(model)
+    shared = SharedScan(model)
     while True:
         known = len(shared.unsteady) + len(shared.varying)
-        facts = _accepted(shared, dict(sizes or {}))
+        static = _accepted(shared, dict(sizes or {}))
         if len(shared.unsteady) + len(shared.varying) == known:
-            return facts
+            return static
 
 
-def _accepted(shared: SharedFacts, given: dict[str, int]) -> Facts:
+def _accepted(shared: SharedScan, given: dict[str, int]) -> StaticInfo:
     """The scan at the first numbers that the graph accepts."""
     symbols = symbolic_dims(shared.model.proto.graph)
     first: tuple[Scan, Unknowns] | None = None
@@ -93,11 +93,11 @@ def _accepted(shared: SharedFacts, given: dict[str, int]) -> Facts:
     for failure in scan.failures[:3]:
         logger.debug("shape inference: %s", failure)
     values = {name: value for name, value in scan.values.items() if name not in unknowns.values}
-    return Facts(
+    return StaticInfo(
         shapes=scan.shapes,
         dtypes=scan.dtypes,
-        values=values,
-        seen=scan.values,
+        constant_values=values,
+        example_values=scan.values,
         guessed=unknowns.guessed,
         dims=unknowns.dims,
         entries=unknowns.values,

@@ -71,7 +71,7 @@ class Scan:
         self.open.update((name, axis) for axis, n in enumerate(found) if n is None)
 
 
-class SharedFacts:
+class SharedScan:
     """What all scans of a model share: constants, declarations, and the shape functions' answers."""
 
     def __init__(self, model: Model) -> None:
@@ -101,7 +101,7 @@ class SharedFacts:
         self.varying: set[tuple[str, int]] = set()
 
 
-def scan_at(shared: SharedFacts, sizes: Mapping[str, int], symbols: frozenset[str]) -> tuple[Scan, Unknowns]:
+def scan_at(shared: SharedScan, sizes: Mapping[str, int], symbols: frozenset[str]) -> tuple[Scan, Unknowns]:
     """Scan once, at numbers and with symbols."""
     weights, graph = shared.weights, shared.model.proto.graph
     scan = Scan(dict(weights.shapes), dict(weights.dtypes), dict(weights.values), dict(sizes), placing=shared.placing)
@@ -155,7 +155,7 @@ def _put_info(scan: Scan, value: onnx.ValueInfoProto, sizes: Mapping[str, int]) 
 class _Step:
     """Advances a scan by one node."""
 
-    shared: SharedFacts
+    shared: SharedScan
     scan: Scan
     unknowns: Unknowns
     sizes: Mapping[str, int]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from onnxprune.model.shapes.entries import number
-from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.shapes.polynomials import Atom, Dim, Size
 
 # Operators whose result changes its course where two operands are equal.
@@ -23,27 +23,27 @@ Course = tuple[Atom, int]
 Compared = tuple[Atom, Dim]
 
 
-def other_sides(facts: Facts, inputs: Mapping[str, tuple[int, ...]]) -> list[dict[str, int]]:
-    """Sets of numbers at which comparisons of sizes come out otherwise than at those of `facts`.
+def other_sides(static: StaticInfo, inputs: Mapping[str, tuple[int, ...]]) -> list[dict[str, int]]:
+    """Sets of numbers at which comparisons of sizes come out otherwise than at those of `static`.
 
     Args:
-        facts: the shapes of a graph.
-        inputs: the shapes of its inputs at the numbers of `facts`.
+        static: the shapes of a graph.
+        inputs: the shapes of its inputs at the numbers of `static`.
 
     Returns:
         Few sets, each for another course of some comparison; empty where the arithmetic of sizes has none.
     """
-    found = list(_compared(facts))[:MOST_COMPARED]
-    symbols = sorted({s for _, difference in found for s in _symbols(difference)} & set(facts.sizes))
-    met = _courses(found, facts.sizes)
+    found = list(_compared(static))[:MOST_COMPARED]
+    symbols = sorted({s for _, difference in found for s in _symbols(difference)} & set(static.sizes))
+    met = _courses(found, static.sizes)
     largest = LARGEST_INPUT // max(1, sum(map(math.prod, inputs.values())))
     chosen: list[dict[str, int]] = []
     for symbol in symbols:
-        roots = {r + step for _, d in found for r in _roots(d, symbol, facts.sizes) for step in (-1, 0, 1)}
+        roots = {r + step for _, d in found for r in _roots(d, symbol, static.sizes) for step in (-1, 0, 1)}
         for tried in sorted({*_TRIED, *roots}):
-            if not 0 < tried <= facts.sizes[symbol] * max(1, largest) or len(chosen) == MOST_SETS:
+            if not 0 < tried <= static.sizes[symbol] * max(1, largest) or len(chosen) == MOST_SETS:
                 continue
-            numbers = {**facts.sizes, symbol: tried}
+            numbers = {**static.sizes, symbol: tried}
             new = _courses(found, numbers) - met
             if new:
                 met |= new
@@ -51,10 +51,10 @@ def other_sides(facts: Facts, inputs: Mapping[str, tuple[int, ...]]) -> list[dic
     return chosen
 
 
-def _compared(facts: Facts) -> Iterator[Compared]:
+def _compared(static: StaticInfo) -> Iterator[Compared]:
     """(result, difference of the operands) of all that is compared or clamped."""
-    pending: list[Dim] = [d for dims in facts.dims.values() for d in dims]
-    pending += [e for value in facts.entries.values() if value is not None for e in value.flat]
+    pending: list[Dim] = [d for dims in static.dims.values() for d in dims]
+    pending += [e for value in static.entries.values() if value is not None for e in value.flat]
     met: set[Atom] = set()
     while pending:
         size = pending.pop()

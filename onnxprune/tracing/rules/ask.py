@@ -35,7 +35,7 @@ def ask(rule: Rule, view: NodeView) -> Sequence[Axes | None]:
     try:
         made = list(rule.trace(view))
         for name, axes in zip(view.node.output, made, strict=False):
-            shape = view.facts.shapes.get(name)
+            shape = view.static.shapes.get(name)
             if axes is not None and name and shape is not None and not fits(axes, shape):
                 raise Unsupported(f"{CONTRADICTION}: output {name!r} of shape {list(shape)} does not fit the inputs")
         _try_works(rule, view)

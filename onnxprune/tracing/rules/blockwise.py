@@ -53,7 +53,7 @@ def _follow_product(edit: Edit) -> None:
 
 
 def _is_packed(view: NodeView, slot: int) -> bool:
-    return slot == 3 and view.facts.dtypes[view.node.input[slot]] == TensorProto.UINT8
+    return slot == 3 and view.static.dtypes[view.node.input[slot]] == TensorProto.UINT8
 
 
 def _table(view: NodeView, slot: int, value: Array) -> Array:
@@ -137,7 +137,7 @@ def gather_blocks(view: NodeView) -> list[Axes]:
         raise Unsupported("looked up along the axis of its blocks, or of one block only")
     if any(len(view.shape(slot)) != rank for slot in (2, 3) if view.has(slot)):
         raise Unsupported("its blocks have other axes than its table")
-    if _bits(view) < 8 and view.facts.dtypes[view.node.input[0]] == TensorProto.UINT8:
+    if _bits(view) < 8 and view.static.dtypes[view.node.input[0]] == TensorProto.UINT8:
         raise Unsupported(PACKED)
     lines = tie_blocks(view, 0, along, [slot for slot in (2, 3) if view.has(slot)], block)
     view.ledger.fix(lines[axis], view.reason("positions are looked up"))

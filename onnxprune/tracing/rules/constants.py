@@ -22,9 +22,9 @@ def _report_original(edit: Edit) -> None:
     if new is None or old[span] == new[span]:
         return
     output = view.node.output[0]
-    static = view.facts.values.get(output)
-    if static is not None:
-        edit.replace_by(static)
+    constant = view.static.constant_values.get(output)
+    if constant is not None:
+        edit.replace_by(constant)
         return
     changed = {a for a, (o, n) in enumerate(zip(old[span], new[span], strict=True)) if o != n}
     if changed.isdisjoint(_entries_read(view, output, len(old[span]))):
@@ -49,7 +49,7 @@ def _entries_read(view: NodeView, tensor: str, count: int) -> set[int]:
         return everything
     read: set[int] = set()
     for node in view.state.readers(tensor):
-        values = [view.facts.values.get(name) for name in node.input[1:]]
+        values = [view.static.constant_values.get(name) for name in node.input[1:]]
         if node.domain or node.input[0] != tensor or any(v is None for v in values):
             return everything
         if node.op_type in ("Cast", "Identity"):
@@ -82,7 +82,7 @@ def _report_original_count(edit: Edit) -> None:
 @rule("Size", follow=_report_original_count)
 def element_count(view: NodeView) -> list[Axes]:
     """The count as it was; no label passes, and all axes must stay where it is known to the run alone."""
-    if not view.facts.dynamic.get(view.node.input[0]):
+    if not view.static.dynamic.get(view.node.input[0]):
         view.looks_at(0)
         return [()]
     letters = range(len(view.shape(0)))

@@ -23,7 +23,7 @@ def begin(view: NodeView) -> Sequence[Axes | None]:
     counted, states, axes = control_flow.begins(view.node)
     given: list[Axes | None] = []
     for slot, name in enumerate(view.node.output):
-        shape = view.facts.shapes.get(name)
+        shape = view.static.shapes.get(name)
         if slot < counted:
             given.append((view.barrier("counted"),) * len(shape or ()))
         elif shape is None:
@@ -79,7 +79,7 @@ def loop(view: NodeView) -> Sequence[Axes | None]:
 
 def _tied(view: NodeView, slots: Sequence[int], otherwise: str) -> Axes | None:
     """The labels of tensors that stand for one; None where their shapes differ, and all stay whole."""
-    shapes = {view.facts.shapes.get(view.node.input[s]) for s in slots}
+    shapes = {view.static.shapes.get(view.node.input[s]) for s in slots}
     if None in shapes or len(shapes) > 1:
         for slot in slots:
             _fix(view, slot, otherwise)
@@ -98,7 +98,7 @@ def _stacked(view: NodeView, slot: int, axis: int) -> Axes | None:
     """The labels of what all steps give, one after the other along a new axis."""
     of = control_flow.steps(view.node)
     output = view.node.output[slot - of.ends.start]
-    inner, outer = (view.facts.shapes.get(name) for name in (view.node.input[slot], output))
+    inner, outer = (view.static.shapes.get(name) for name in (view.node.input[slot], output))
     if inner is None or outer is None:
         _fix(view, slot, "the number of steps is unknown")
         return None
@@ -110,11 +110,11 @@ def _stacked(view: NodeView, slot: int, axis: int) -> Axes | None:
 
 def _ignore(view: NodeView, slot: int) -> None:
     """A condition or a count has no channels."""
-    if view.has(slot) and view.node.input[slot] in view.facts.shapes:
+    if view.has(slot) and view.node.input[slot] in view.static.shapes:
         view.looks_at(slot)
 
 
 def _fix(view: NodeView, slot: int, why: str) -> None:
-    if view.node.input[slot] in view.facts.shapes:
+    if view.node.input[slot] in view.static.shapes:
         for labels in view.labels(slot):
             view.ledger.fix(labels, view.reason(why))

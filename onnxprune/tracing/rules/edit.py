@@ -97,18 +97,19 @@ class Edit:
             self.set_attribute("shape", [n if t > 0 else t for t, n in zip(target, new, strict=True)])
             return
         shape_name = self.view.node.input[slot]
-        static = self.view.facts.values.get(shape_name)
-        seen = static if static is not None else self.view.facts.seen.get(shape_name)
+        constant = self.view.static.constant_values.get(shape_name)
+        example = constant if constant is not None else self.view.static.example_values.get(shape_name)
         # An Expand target may have fewer axes than its output, which it is aligned with on the right.
-        width = len(old) if seen is None else seen.size
+        width = len(old) if example is None else example.size
         old, new = old[len(old) - width :], new[len(new) - width :]
         # An entry that is not the size itself (0 and -1 of a Reshape, 1 of an Expand) follows without help.
         steady = [
-            o == n or (seen is not None and int(seen[a]) != o) for a, (o, n) in enumerate(zip(old, new, strict=True))
+            o == n or (example is not None and int(example[a]) != o)
+            for a, (o, n) in enumerate(zip(old, new, strict=True))
         ]
-        if static is not None and fold:
-            kept = [int(t) if s else n for t, s, n in zip(static, steady, new, strict=True)]
-            if kept != static.tolist():
+        if constant is not None and fold:
+            kept = [int(t) if s else n for t, s, n in zip(constant, steady, new, strict=True)]
+            if kept != constant.tolist():
                 self.set_input(slot, np.array(kept, np.int64), "shape")
             return
         fractions = [

@@ -194,7 +194,7 @@ COMPUTED_PADS = "padded by what is computed at run time"
 def _listed_in_part(view: NodeView, name: str, slot: int) -> list[int | None] | None:
     """A list as `NodeView.listed` gives it, with None for the entries that the run alone knows."""
     unknown = view.has(slot) and view.value(slot) is None
-    entries = view.facts.entries.get(view.node.input[slot]) if unknown else None
+    entries = view.static.entries.get(view.node.input[slot]) if unknown else None
     if entries is None:
         known = view.listed(name, slot)
         return None if known is None else list(known)

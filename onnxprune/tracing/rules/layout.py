@@ -217,7 +217,7 @@ def expand(view: NodeView) -> list[Axes]:
 
 def _made(view: NodeView, axis: int, size: int) -> Array:
     """Labels of an axis that the operator makes: they can go unless the size is dynamic."""
-    if axis in view.facts.dynamic.get(view.node.output[0], ()):
+    if axis in view.static.dynamic.get(view.node.output[0], ()):
         return view.barrier("dynamic axis")
     if view.node.op_type == "Expand" and any(view.ledger.row_of(labels) for labels in view.labels(0)):
         return view.barrier("copies of a row")
@@ -249,7 +249,7 @@ def tile(view: NodeView) -> list[Axes]:
     made = []
     for axis, (labels, o, n) in enumerate(zip(view.labels(0), old, new, strict=True)):
         line = view.uniform(labels, axis)
-        if not is_barrier(line) and axis in view.facts.dynamic.get(view.node.output[0], ()):
+        if not is_barrier(line) and axis in view.static.dynamic.get(view.node.output[0], ()):
             view.ledger.fix(line, view.reason(COUNTED))
             line = view.barrier(COUNTED)
         elif not is_barrier(line) and o != n:

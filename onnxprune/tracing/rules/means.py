@@ -106,7 +106,7 @@ def follow_count(edit: Edit) -> None:
     if counts[0] == counts[1]:
         return
     before, after = (max(count - average.less, 1) for count in counts)
-    dtype = helper.tensor_dtype_to_np_dtype(edit.view.facts.dtypes[edit.view.node.input[average.slot]])
+    dtype = helper.tensor_dtype_to_np_dtype(edit.view.static.dtypes[edit.view.node.input[average.slot]])
     factor = np.asarray((before / after) ** average.power, dtype)
     if average.weight is None:
         edit.multiply_output(factor)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from onnxprune.model.shapes.infer import Facts
+from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.shapes.polynomials import Dims
 from onnxprune.tracing.labels import Axes, Constraints, Reason
 from onnxprune.tracing.rules.attributes import Attributes, Unsupported
@@ -128,7 +128,7 @@ class NodeView:
     Attributes:
         node: the node.
         version: opset version of the node's domain.
-        facts: static shapes and values.
+        static: static shapes and values.
         ledger: where ties go.
         state: the labels of every tensor; those of weights are made when they are first asked for.
         constant: per input, whether it is computed from weights alone.
@@ -141,7 +141,7 @@ class NodeView:
     node: onnx.NodeProto
     name: str
     version: int
-    facts: Facts
+    static: StaticInfo
     ledger: Constraints
     state: LabelState
     constant: list[bool]
@@ -178,14 +178,14 @@ class NodeView:
         return self._shape_of(made[slot])
 
     def _shape_of(self, tensor: str) -> Shape:
-        shape = self.facts.shapes.get(tensor)
+        shape = self.static.shapes.get(tensor)
         if shape is None:
             raise Unsupported(f"the shape of {tensor!r} is unknown", tensor)
         return shape
 
     def dims(self, tensor: str) -> Dims:
         """Sizes of a tensor, with polynomials where they depend on what the run alone knows."""
-        return self.facts.dims.get(tensor) or self._shape_of(tensor)
+        return self.static.dims.get(tensor) or self._shape_of(tensor)
 
     def value(self, slot: int) -> Array | None:
         """The static value of an input; None where it is omitted, dynamic or large.
@@ -197,7 +197,7 @@ class NodeView:
             return None
         if self.state.is_overridable(self.inputs[slot]):
             raise Unsupported(f"{self.inputs[slot]!r} {OVERRIDABLE}")
-        return self.facts.values.get(self.inputs[slot])
+        return self.static.constant_values.get(self.inputs[slot])
 
     def labels(self, slot: int) -> Axes:
         """The labels of an input that must be there."""

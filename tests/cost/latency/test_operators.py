@@ -57,17 +57,17 @@ def lengths_at(operator, widths, counts):
 def test_sizes_are_those_of_the_smaller_model(name):
     model = load(str(MODELS / f"{name}.onnx"))
     groups, widths = traced(model)
-    found = operators(widths, groups.facts)
+    found = operators(widths, groups.static)
     assert found
     counts, small = removal(groups, widths, 0.5)
-    facts = infer(small, groups.facts.sizes)
+    static = infer(small, groups.static.sizes)
     checked = 0
     for operator in found:
         at = lengths_at(operator, widths, counts)
         for port in operator.ports:
-            if operator.name(port) in facts.shapes and operator.name(port) not in groups.tracing.unshared:
+            if operator.name(port) in static.shapes and operator.name(port) not in groups.tracing.unshared:
                 checked += 1
-                assert operator.shape(port, at) == facts.shapes[operator.name(port)], (operator.view.name, port)
+                assert operator.shape(port, at) == static.shapes[operator.name(port)], (operator.view.name, port)
     assert checked or name in ("lstm",)
 
 
@@ -78,7 +78,7 @@ def test_operators_run_alone(name, monkeypatch):
     model = load(str(MODELS / f"{name}.onnx"))
     groups, widths = traced(model)
     counts, _ = removal(groups, widths, 0.5)
-    found = operators(widths, groups.facts)
+    found = operators(widths, groups.static)
     points = [(o, at) for o in found for at in (o.base, lengths_at(o, widths, counts))]
     seconds = measure_operators(points, ONE, model.proto)
     failed = {o.view.node.op_type for (o, _), s in zip(points, seconds, strict=True) if np.isnan(s)}
@@ -92,7 +92,7 @@ def test_groups_of_a_convolution_follow():
         groups, widths = traced(model)
         counts, small = removal(groups, widths, 0.5)
         wanted = {n.output[0]: [a.i for a in n.attribute if a.name == "group"] for n in small.proto.graph.node}
-        for operator in operators(widths, groups.facts):
+        for operator in operators(widths, groups.static):
             graph = Micrograph()
             operator.place(lengths_at(operator, widths, counts), graph, "p0")
             (node,) = [n for n in graph.nodes if n.name == "p0_0"]
@@ -106,17 +106,17 @@ def test_signatures_tell_operators_apart():
         x = net.add("Conv", x, net.weight(8, 8, kernel, kernel), pads=[kernel // 2] * 4)
     net.output(net.add("Conv", x, net.weight(8, 8, 1, 1)), [1, 8, 6, 6])
     groups, widths = traced(net.model())
-    first, second, third, last = [o.signature for o in operators(widths, groups.facts)]
+    first, second, third, last = [o.signature for o in operators(widths, groups.static)]
     assert first != second  # the input of the first stays
     assert len({str(s) for s in (second, third, last)}) == 3
-    again = operators(widths, groups.facts)[1]
+    again = operators(widths, groups.static)[1]
     assert again.signature == second and len(plan(again)) > 10
 
 
 def test_what_cannot_be_run_alone_is_nan():
     model = load(str(MODELS / "custom_op.onnx"))
     groups, widths = traced(model)
-    found = operators(widths, groups.facts)
+    found = operators(widths, groups.static)
     unknown = onnx.ModelProto()
     unknown.CopyFrom(model.proto)
     unknown.opset_import[0].version = 99

@@ -30,10 +30,10 @@ def test_sizes_are_those_of_the_runtime(case: Case, version: int) -> None:
     made = [o for n in proto.graph.node if (n.domain, n.op_type) in MADE_BY for o in n.output if o]
     del proto.graph.output[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
-    facts = infer(load(proto, check=False))
+    static = infer(load(proto, check=False))
     for name, value in run(proto).items():
-        assert facts.shapes[name] == value.shape
-        assert facts.dtypes[name] == helper.np_dtype_to_tensor_dtype(value.dtype)
+        assert static.shapes[name] == value.shape
+        assert static.dtypes[name] == helper.np_dtype_to_tensor_dtype(value.dtype)
 
 
 @pytest.mark.parametrize("op", sorted(test_fused.WITHOUT_KERNEL))

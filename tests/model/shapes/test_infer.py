@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.model import load
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import dims_of, symbolic_dims
 from tests.graphs.net import INT64, Net
 
 
-def facts_of(net: Net, **sizes: int) -> Facts:
+def static_of(net: Net, **sizes: int) -> StaticInfo:
     proto = net.proto([onnx.ValueInfoProto(name=net.nodes[-1].output[0])] if not net.outputs else net.outputs)
     return infer(load(proto, check=False), sizes)
 
@@ -24,11 +24,11 @@ def test_static_shapes_through_a_network() -> None:
     net = Net()
     x = net.add("Conv", net.input([2, 3, 9, 7]), net.weight(8, 3, 3, 3), strides=[2, 1], pads=[1, 0, 1, 1])
     y = net.add("Flatten", net.add("MaxPool", x, kernel_shape=[2, 2]))
-    facts = facts_of(net)
-    assert facts.shapes[x] == (2, 8, 5, 6)
-    assert facts.shapes[y] == (2, 8 * 4 * 5)
-    assert facts.dynamic == {}
-    assert facts.dtypes[y] == TensorProto.FLOAT
+    static = static_of(net)
+    assert static.shapes[x] == (2, 8, 5, 6)
+    assert static.shapes[y] == (2, 8 * 4 * 5)
+    assert static.dynamic == {}
+    assert static.dtypes[y] == TensorProto.FLOAT
 
 
 def test_symbolic_dims_are_found_with_their_first_use() -> None:
@@ -59,20 +59,20 @@ def test_what_depends_on_symbols_is_dynamic() -> None:
     turned = net.add("Transpose", y, perm=[2, 0, 1])
     flat = net.add("Reshape", y, net.ints(-1, 8))
     constant = net.add("Relu", net.weight(3, 3))
-    facts = facts_of(net)
-    assert facts.dynamic[y] == {0, 1}
-    assert facts.dynamic[turned] == {1, 2}
-    assert facts.dynamic[flat] == {0}
-    assert constant not in facts.dynamic
-    assert facts.shapes[flat] == (facts.sizes["batch"] * facts.sizes["length"], 8)
+    static = static_of(net)
+    assert static.dynamic[y] == {0, 1}
+    assert static.dynamic[turned] == {1, 2}
+    assert static.dynamic[flat] == {0}
+    assert constant not in static.dynamic
+    assert static.shapes[flat] == (static.sizes["batch"] * static.sizes["length"], 8)
 
 
 def test_numbers_can_be_given() -> None:
     net = Net()
     y = net.add("Relu", net.input(["batch", "length", 6]))
-    facts = facts_of(net, batch=7, length=11)
-    assert facts.shapes[y] == (7, 11, 6)
-    assert (facts.sizes["batch"], facts.sizes["length"]) == (7, 11)
+    static = static_of(net, batch=7, length=11)
+    assert static.shapes[y] == (7, 11, 6)
+    assert (static.sizes["batch"], static.sizes["length"]) == (7, 11)
 
 
 def test_a_dim_without_a_name_is_given_by_its_place() -> None:
@@ -91,13 +91,13 @@ def test_targets_that_the_graph_computes(batch: int | str) -> None:
     size = net.add("Div", net.add("Gather", shape, net.ints(2)), net.ints(4))
     target = net.add("Concat", *front, net.ints(4), size, axis=0)
     y = net.add("Reshape", x, target)
-    facts = facts_of(net)
-    number = facts.sizes.get("batch", 2)
-    assert facts.shapes[y] == (number, 5, 4, 6)
-    assert facts.values[size].tolist() == [6]
-    assert facts.seen[target].tolist() == [number, 5, 4, 6]
-    assert (target in facts.values) == (batch == 2)
-    assert facts.dynamic.get(y, frozenset()) == (frozenset({0}) if batch == "batch" else frozenset())
+    static = static_of(net)
+    number = static.sizes.get("batch", 2)
+    assert static.shapes[y] == (number, 5, 4, 6)
+    assert static.constant_values[size].tolist() == [6]
+    assert static.example_values[target].tolist() == [number, 5, 4, 6]
+    assert (target in static.constant_values) == (batch == 2)
+    assert static.dynamic.get(y, frozenset()) == (frozenset({0}) if batch == "batch" else frozenset())
 
 
 def test_sizes_by_floats() -> None:
@@ -109,7 +109,7 @@ def test_sizes_by_floats() -> None:
     wanted = net.cast(net.add("Floor", scaled), TensorProto.INT64)
     sizes = net.add("Concat", net.add("Slice", net.add("Shape", x), net.ints(0), net.ints(2)), wanted, axis=0)
     y = net.add("Resize", x, "", "", sizes)
-    assert facts_of(net).shapes[y] == (2, 3, 12, 12)
+    assert static_of(net).shapes[y] == (2, 3, 12, 12)
 
 
 def test_loops_of_conditions_over_sizes() -> None:
@@ -121,7 +121,7 @@ def test_loops_of_conditions_over_sizes() -> None:
         "Where", net.add("Equal", shape, net.ints(-1)), net.add("ConstantOfShape", net.ints(3), value=one()), shape
     )
     y = net.add("Expand", x, kept)
-    assert facts_of(net).shapes[y] == (2, 5, 8)
+    assert static_of(net).shapes[y] == (2, 5, 8)
 
 
 def one() -> onnx.TensorProto:
@@ -133,9 +133,9 @@ def test_a_value_that_only_the_run_knows_makes_no_static_size() -> None:
     x = net.input([2, 8])
     y = net.add("Reshape", x, net.input([2], "target", dtype=INT64))
     z = net.add("Relu", y)
-    facts = facts_of(net)
-    assert len(facts.shapes[y]) == len(facts.shapes[z]) == 2
-    assert facts.dynamic[y] == facts.dynamic[z] == {0, 1}
+    static = static_of(net)
+    assert len(static.shapes[y]) == len(static.shapes[z]) == 2
+    assert static.dynamic[y] == static.dynamic[z] == {0, 1}
 
 
 def test_declared_shapes_help_behind_unknown_operators() -> None:
@@ -146,18 +146,18 @@ def test_declared_shapes_help_behind_unknown_operators() -> None:
     proto = net.proto([helper.make_tensor_value_info(z, TensorProto.FLOAT, None)])
     assert y not in infer(load(proto, check=False)).shapes
     proto.graph.value_info.append(helper.make_tensor_value_info(y, TensorProto.FLOAT, ["batch", 8]))
-    facts = infer(load(proto, check=False))
-    assert facts.shapes[y] == facts.shapes[z] == (facts.sizes["batch"], 8)
-    assert facts.dynamic[z] == {0}
+    static = infer(load(proto, check=False))
+    assert static.shapes[y] == static.shapes[z] == (static.sizes["batch"], 8)
+    assert static.dynamic[z] == {0}
 
 
 def test_declared_shapes_over_other_symbols_tell_the_other_axes() -> None:
     net = Net()
     y = net.add("Mystery", net.input([2, 8]), domain="com.example")
     proto = net.proto([helper.make_tensor_value_info(y, TensorProto.FLOAT, [2, "unknown"])])
-    facts = infer(load(proto, check=False))
-    assert facts.shapes[y][0] == 2
-    assert facts.dynamic[y] == {1}
+    static = infer(load(proto, check=False))
+    assert static.shapes[y][0] == 2
+    assert static.dynamic[y] == {1}
 
 
 def test_dims_that_are_sums() -> None:
@@ -167,9 +167,9 @@ def test_dims_that_are_sums() -> None:
     mask = net.input(["batch", "past + 1"], "mask")
     net.add("Relu", past)
     y = net.add("Relu", mask)
-    facts = facts_of(net)
-    assert facts.sizes["past + 1"] == facts.sizes["past"] + 1
-    assert facts.dynamic[y] == {0, 1}
+    static = static_of(net)
+    assert static.sizes["past + 1"] == static.sizes["past"] + 1
+    assert static.dynamic[y] == {0, 1}
 
 
 def test_sizes_that_the_graph_refuses_are_left_for_larger_ones() -> None:
@@ -178,9 +178,9 @@ def test_sizes_that_the_graph_refuses_are_left_for_larger_ones() -> None:
     x = net.input(["batch", 1, "height", "width"])
     for _ in range(7):
         x = net.add("Conv", x, net.weight(1, 1, 3, 3), strides=[2, 2])
-    facts = facts_of(net)
-    assert min(facts.shapes[x]) > 0
-    assert facts.sizes["height"] > 64
+    static = static_of(net)
+    assert min(static.shapes[x]) > 0
+    assert static.sizes["height"] > 64
 
 
 def test_two_numbers_that_differ_on_every_symbol() -> None:
@@ -188,9 +188,9 @@ def test_two_numbers_that_differ_on_every_symbol() -> None:
     net = Net()
     x = net.input(["batch", "length", 6])
     y = net.add("Reshape", x, net.ints(-1, 3, 2))
-    facts = facts_of(net)
-    assert facts.sizes["batch"] != facts.sizes["length"]
-    assert facts.dynamic[y] == {0}
+    static = static_of(net)
+    assert static.sizes["batch"] != static.sizes["length"]
+    assert static.dynamic[y] == {0}
 
 
 def test_values_are_those_of_the_runtime() -> None:
@@ -225,12 +225,12 @@ def test_values_are_those_of_the_runtime() -> None:
         "least": net.add("Min", shape, net.ints(4), net.ints(3)),
     }
     outputs = [onnx.ValueInfoProto(name=name) for name in made.values()]
-    facts = infer(load(net.proto(outputs), check=False))
+    static = infer(load(net.proto(outputs), check=False))
     wanted: dict[str, Any] = run(net.proto(outputs))
     for what, name in made.items():
-        assert name in facts.values, what
-        np.testing.assert_array_equal(facts.values[name], wanted[name], err_msg=what)
-        assert facts.values[name].dtype == wanted[name].dtype, what
+        assert name in static.constant_values, what
+        np.testing.assert_array_equal(static.constant_values[name], wanted[name], err_msg=what)
+        assert static.constant_values[name].dtype == wanted[name].dtype, what
 
 
 @pytest.mark.parametrize("symbol", ["a+b", "a-b", "batch-9"])
@@ -238,8 +238,8 @@ def test_a_size_that_is_computed_from_unknown_or_too_small_ones_is_still_a_size(
     net = Net()
     x = net.input(["batch", symbol, 4], name="x")
     net.output(net.add("Relu", x))
-    facts = infer(load(net.proto()))
-    assert min(facts.shapes["x"]) > 0
+    static = infer(load(net.proto()))
+    assert min(static.shapes["x"]) > 0
 
 
 def size_of(net: Net) -> tuple[str, str]:
@@ -266,9 +266,9 @@ def test_what_a_clamp_or_a_comparison_of_a_size_makes_is_dynamic() -> None:
         "largest": net.add("ReduceMax", net.add("Concat", n, net.ints(60), axis=0)),
         "picked": net.add("Gather", net.ints(4, 4, 4, 4, 5), net.add("Min", n, net.ints(4))),
     }
-    facts = facts_of(net)
-    assert {what for what, name in made.items() if name in facts.values} == set()
-    assert all(name in facts.seen for name in made.values())
+    static = static_of(net)
+    assert {what for what, name in made.items() if name in static.constant_values} == set()
+    assert all(name in static.example_values for name in made.values())
 
 
 def scalar(net: Net, value: float) -> str:
@@ -288,10 +288,10 @@ def test_what_does_not_depend_on_a_size_after_all_is_static() -> None:
         "at least": (net.add("Min", net.ints(3), net.add("Add", n, net.ints(3))), [3]),
         "whole": (net.add("Mod", net.add("Mul", n, net.ints(12)), net.ints(4)), [0]),
     }
-    facts = facts_of(net)
+    static = static_of(net)
     for what, (name, wanted) in made.items():
-        assert name in facts.values, what
-        assert facts.values[name].tolist() == wanted, what
+        assert name in static.constant_values, what
+        assert static.constant_values[name].tolist() == wanted, what
 
 
 def test_sizes_that_are_the_same_by_chance_are_dynamic() -> None:
@@ -305,10 +305,10 @@ def test_sizes_that_are_the_same_by_chance_are_dynamic() -> None:
     resized = net.add(
         "Resize", x, "", "", net.add("Concat", net.ints(2, 3, 8), net.add("Div", heights(net, x), net.ints(99)), axis=0)
     )
-    facts = facts_of(net)
-    assert facts.dynamic[small] == {0, 2}
-    assert facts.dynamic[part] == {0, 2}
-    assert 3 in facts.dynamic[resized]
+    static = static_of(net)
+    assert static.dynamic[small] == {0, 2}
+    assert static.dynamic[part] == {0, 2}
+    assert 3 in static.dynamic[resized]
 
 
 def heights(net: Net, x: str) -> str:
@@ -322,7 +322,7 @@ def test_the_rest_of_a_reshape_is_static_where_the_dynamic_sizes_cancel() -> Non
     front = net.add("Slice", shape, net.ints(0), net.ints(2))
     heads = net.add("Reshape", x, net.add("Concat", front, net.ints(12, -1), axis=0))
     merged = net.add("Reshape", net.add("Transpose", heads, perm=[0, 2, 1, 3]), net.ints(-1, 12, 64))
-    facts = facts_of(net)
-    assert facts.dynamic[heads] == {0, 1}
-    assert facts.shapes[heads][2:] == (12, 64)
-    assert facts.dynamic[merged] == {0}
+    static = static_of(net)
+    assert static.dynamic[heads] == {0, 1}
+    assert static.shapes[heads][2:] == (12, 64)
+    assert static.dynamic[merged] == {0}

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 
 from onnxprune.model import load
-from onnxprune.model.shapes.infer import Facts, infer
+from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.thresholds import other_sides
 from tests.graphs.net import Net
 
 
-def facts_of(net: Net, made: str) -> Facts:
+def static_of(net: Net, made: str) -> StaticInfo:
     return infer(load(net.proto([onnx.ValueInfoProto(name=made)]), check=False))
 
 
@@ -20,8 +20,8 @@ def batch(net: Net) -> str:
 
 
 def sides(net: Net, made: str) -> list[int]:
-    facts = facts_of(net, made)
-    return [numbers["batch"] for numbers in other_sides(facts, {"x": facts.shapes["x"]})]
+    static = static_of(net, made)
+    return [numbers["batch"] for numbers in other_sides(static, {"x": static.shapes["x"]})]
 
 
 def test_both_sides_of_a_clamp_are_reached() -> None:

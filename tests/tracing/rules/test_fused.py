@@ -389,8 +389,8 @@ def test_embedded_ids_are_below_the_sizes_of_their_tables() -> None:
     )
     net.output(net.add("MatMul", y[0], net.weight(8, 4)), ("batch", 40, 4), FLOAT)
     model = net.model()
-    facts = infer(model)
-    feeds = random_feeds(model, facts, np.random.default_rng(0))
+    static = infer(model)
+    feeds = random_feeds(model, static, np.random.default_rng(0))
     assert feeds["ids"].max() > 2
     assert feeds["ids"].max() < 90
     assert set(feeds["kinds"].ravel()) == {0, 1}
