@@ -293,15 +293,27 @@ def dead(graph: GraphProto, taken: Callable[[NodeProto], str]) -> frozenset[str]
 # --- one branch at a time --------------------------------------------------------------------------------
 
 
+def body_path(node: NodeProto, attribute: str) -> Path:
+    """Where the file has a body of a flat node."""
+    given = attributes(node)
+    made = NodeProto.FromString(given["node"])
+    return (*((output, name) for output, name in json.loads(given["path"])), (made.output[0], attribute))
+
+
+def route_to(graph: GraphProto, path: Path) -> dict[str, str]:
+    """First output of a flat If -> the branch that leads to the body at `path`; loops on the way are left out."""
+    flat = (node for node in graph.node if node.op_type == "If" and is_flat(node))
+    ways = ((node.output[0], branch, body_path(node, branch)) for node in flat for branch in branches(node))
+    return {output: branch for output, branch, way in ways if path[: len(way)] == way}
+
+
 def open_branches(graph: GraphProto, taken: Callable[[NodeProto], str]) -> list[Path]:
     """Where the branches of a flat graph are that may be taken or not."""
     never = dead(graph, taken)
     found: list[Path] = []
     for node in graph.node:
         if node.op_type == "If" and is_flat(node) and not taken(node) and node.output[0] not in never:
-            path = json.loads(next(a.s for a in node.attribute if a.name == "path"))
-            made = NodeProto.FromString(next(a.s for a in node.attribute if a.name == "node"))
-            found += [(*((o, a) for o, a in path), (made.output[0], branch)) for branch in branches(node)]
+            found += [body_path(node, branch) for branch in branches(node)]
     return found
 
 

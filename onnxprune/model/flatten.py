@@ -17,21 +17,30 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.model.control_flow import BEGIN, DOMAIN, FLAT, Path, attributes, branches, is_begin, is_flat
+from onnxprune.model.control_flow import BEGIN, DOMAIN, FLAT, Path, attributes, body_path, branches, is_begin, is_flat
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
 from onnxprune.model.sequences import flat_sequences, put_back
 
+# Where a file has a tensor: the body that it is in, and its name there.
+Place = tuple[Path, str]
 
-def flattened(model: Model) -> Model:
-    """`model` with its bodies and its sequences laid out; the same object if it has none."""
+
+def flattened(model: Model, named: Mapping[Place, str] | None = None) -> Model:
+    """`model` with its bodies and its sequences laid out; the same object if it has none.
+
+    Args:
+        model: the model.
+        named: names in the flat graph for what bodies define; other names are made up where they are taken.
+    """
     if not any(_has_flow(node) for node in model.proto.graph.node):
         return flat_sequences(model)
     proto = ModelProto()
     copy_except(model.proto, proto, "graph")
     copy_except(model.proto.graph, proto.graph, "node")
-    work = _Flattening(proto.graph, _defined(model.proto.graph), Names(model.proto.graph))
+    named = named or {}
+    work = _Flattening(proto.graph, _defined(model.proto.graph), Names(model.proto.graph, named.values()), named)
     work.nodes(model.proto.graph, {}, ())
     return flat_sequences(replace(model, proto=proto))
 
@@ -79,9 +88,11 @@ class _Flattening:
     graph: GraphProto
     taken: set[str]
     names: Names
+    named: Mapping[Place, str]
 
-    def unique(self, name: str) -> str:
-        """The name itself where no scope that was laid out before has it, else a new one."""
+    def unique(self, path: Path, name: str) -> str:
+        """The name that is asked for, or its own, where no scope that was laid out before has it; else a new one."""
+        name = self.named.get((path, name), name)
         if name in self.taken:
             name = self.names.unique(name)
         self.taken.add(name)
@@ -142,7 +153,7 @@ class _Flattening:
     ) -> tuple[list[str], list[str]]:
         """Lay a body out; the names of what it is given and of what it returns."""
         graph = attribute.g
-        own = {name: self.unique(name) for name in sorted(_defined(graph))}
+        own = {name: self.unique(path, name) for name in sorted(_defined(graph))}
         inner = dict(renamed) | own
         begun = [inner[v.name] for v in graph.input] or [self.names.unique(f"{attribute.name}_begins")]
         skeleton = GraphProto()
@@ -367,9 +378,9 @@ def _stored(graph: GraphProto, body: GraphProto, names: set[str], home: set[str]
             home.add(sparse.values.name)
 
 
-def places(graph: GraphProto) -> dict[str, tuple[Path, str]]:
-    """Where the file has a tensor that a node of a flat graph makes: the body that it is in, and its name there."""
-    found: dict[str, tuple[Path, str]] = {}
+def places(graph: GraphProto) -> dict[str, Place]:
+    """Where the file has a tensor that a node of a flat graph makes, or a body defines."""
+    found: dict[str, Place] = {}
     stack: list[tuple[NodeProto, list[str]]] = [(NodeProto(), [])]
     for node in graph.node:
         if is_begin(node):
@@ -377,13 +388,12 @@ def places(graph: GraphProto) -> dict[str, tuple[Path, str]]:
             continue
         if is_flat(node):
             parts = attributes(node)
-            made, outer = NodeProto.FromString(parts["node"]), json.loads(parts["path"])
             frames = stack[-len(parts["bodies"]) :]
             del stack[-len(parts["bodies"]) :]
             for attribute, (begin, names) in zip(parts["bodies"], frames, strict=True):
-                path = (*((o, a) for o, a in outer), (made.output[0], attribute.decode()))
-                original = json.loads(attributes(begin)["names"])["original"]
-                found.update((name, (path, original.get(name, name))) for name in names)
+                notes = json.loads(attributes(begin)["names"])
+                path, original = body_path(node, attribute.decode()), notes["original"]
+                found.update((name, (path, original.get(name, name))) for name in (*notes["own"], *names))
         stack[-1][1].extend(name for name in node.output if name)
     found.update((name, ((), name)) for name in stack[0][1])
     return found

@@ -27,6 +27,13 @@ from onnxprune.typing import Array, Shape
 
 def masked(groups: Groups, gone: Array) -> Model:
     """The reference for removing the classes `gone`; it runs at the sizes in `groups.static` only."""
+    proto = flat_masked(groups, gone).proto
+    nest(proto.graph)
+    return replace(groups.model, proto=proto)
+
+
+def flat_masked(groups: Groups, gone: Array) -> Model:
+    """The reference with its bodies laid out, as they were traced."""
     proto = onnx.ModelProto()
     proto.CopyFrom(groups.tracing.model.proto)
     del proto.graph.node[:]
@@ -44,8 +51,7 @@ def masked(groups: Groups, gone: Array) -> Model:
         else:
             build.silence(view, new)
             proto.graph.node.append(new)
-    nest(proto.graph)
-    return replace(groups.model, proto=proto)
+    return replace(groups.tracing.model, proto=proto)
 
 
 @dataclass

@@ -12,14 +12,16 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
-from onnxprune.model import Model, control_flow
+from onnxprune.model import Model
+from onnxprune.model.control_flow import Path
 from onnxprune.proof import layerwise as inside
 from onnxprune.proof import stored_weights
 from onnxprune.proof import strength as strengths
 from onnxprune.proof.compare_outputs import differences
+from onnxprune.proof.in_place import Bodies, SameWay
 from onnxprune.proof.layer_run import LayerRun
 from onnxprune.proof.layerwise import Layers
-from onnxprune.proof.masked import masked
+from onnxprune.proof.masked import flat_masked
 from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
 from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
@@ -88,6 +90,21 @@ class Verdict:
     strength: Strength | None = None
     feeds: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
+    def with_branch(self, found: Verdict) -> Verdict:
+        """The verdict together with that on another way through the branches, which holds, too."""
+        errors = {name: max(error, found.outputs[name]) for name, error in self.outputs.items()}
+        layers = {**found.inside, **self.inside}
+        inside = {name: max(error, found.inside.get(name, 0.0)) for name, error in layers.items()}
+        strength = self.strength and found.strength and self.strength.with_run(found.strength)
+        return replace(
+            self,
+            error=max(self.error, found.error),
+            tolerance=max(self.tolerance, found.tolerance),
+            outputs=errors,
+            inside=inside,
+            strength=strength or self.strength or found.strength,
+        )
+
     @property
     def blind(self) -> bool:
         """Whether weights were tried, and no wrong one would have been noticed."""
@@ -119,17 +136,20 @@ def check(
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append("checker and strict shape inference")
     feeds = feeds or random_feeds(groups.tracing.model, groups.static, np.random.default_rng(seed))
-    proof = _Proof(cut, pruned, io_changes.in_range(cut, feeds), seed, tolerance, checks)
+    feeds = io_changes.in_range(cut, feeds)
     try:
-        verdict = proof.verdict(proof.reference, pruned)
+        bodies = Bodies(groups, flat_masked(groups, gone), pruned)
+        copies, others = bodies.usual(feeds, LONGEST_PROOF)
+        proof = _Proof(cut, copies, feeds, seed, tolerance, checks)
+        verdict = proof.verdict()
     except RunError as error:
-        return proof.without_reference(error)
+        return without_reference(cut, feeds, checks, error)
     except ModelError as error:
         return Verdict(False, math.nan, tolerance, error.message, checks=checks)
-    for path in control_flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
+    for path in others:
         if verdict.ok:
-            verdict = proof.in_branch(path, verdict)
-    return proof.with_weights(verdict) if verdict.ok else verdict
+            verdict = proof.in_branch(bodies, path, verdict)
+    return proof.with_weights(pruned, verdict) if verdict.ok else verdict
 
 
 @dataclass(frozen=True)
@@ -137,53 +157,44 @@ class _Proof:
     """A pruned model that is compared with the masked original, both changed in the same way."""
 
     cut: Removal
-    pruned: Model
+    copies: SameWay
     feeds: Mapping[str, np.ndarray]
     seed: int
     tolerance: float
     checks: list[str]
 
-    @cached_property
-    def reference(self) -> Model:
-        """The masked original, which variants copy."""
-        return masked(self.cut.groups, self.cut.gone)
-
-    def verdict(self, reference: Model, pruned: Model) -> Verdict:
-        """Compare two models, both with the same conditions changed or none; without rounding to steps if need be.
+    def verdict(self) -> Verdict:
+        """Compare the models; without rounding to steps if need be.
 
         Raises:
             RunError: the reference does not run.
-            ModelError: there is none.
         """
         original, dtypes = self.cut.groups.model, self.cut.groups.static.dtypes
         rounds = has_roundings(original, dtypes)
-        verdict = self._equal(reference, pruned, lambda m: unsaturated(m, original, dtypes), with_noise=not rounds)
+        verdict = self._equal(lambda model: unsaturated(model, original, dtypes), with_noise=not rounds)
         if verdict.ok or not verdict.runnable or not rounds:
             return verdict
         self.checks.append("without the rounding of activations to steps")
-        smooth = self._equal(reference, pruned, lambda model: unrounded(model, original, dtypes))
+        smooth = self._equal(lambda model: unrounded(model, original, dtypes))
         return verdict if math.isnan(smooth.error) else smooth
 
-    def in_branch(self, path: control_flow.Path, before: Verdict) -> Verdict:
+    def in_branch(self, bodies: Bodies, path: Path, before: Verdict) -> Verdict:
         """Prove the models with conditions changed so that they take a branch that the inputs may not reach.
 
         No inputs of the original may lead there, so nobody knows what the runtime makes of it: it is tried elsewhere.
         """
-        reference, pruned = (control_flow.forced(model, path) for model in (self.reference, self.pruned))
-        if reference is None or pruned is None:
+        copies, reference = bodies.in_branch(path), bodies.forced_reference(path)
+        if copies is None or reference is None:
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
             check_run(reference, self.feeds, LONGEST_PROOF)
-            found = self.verdict(reference, pruned)
+            found = replace(self, copies=copies).verdict()
         except RunError as error:
             logger.debug("%s: %s", where, error.message)
-            return replace(before, checks=[*before.checks, f"{where} does not run on these inputs"])
-        if not found.ok:
-            return replace(found, problem=f"{found.problem}, in the {where}")
-        errors = {name: max(error, found.outputs[name]) for name, error in before.outputs.items()}
-        most = max(before.tolerance, found.tolerance)
-        return replace(before, error=max(before.error, found.error), tolerance=most, outputs=errors)
+            *others, equal = before.checks
+            return replace(before, checks=[*others, f"{where} does not run on these inputs", equal])
+        return before.with_branch(found) if found.ok else replace(found, problem=f"{found.problem}, in the {where}")
 
     @cached_property
     def optimised(self) -> bool:
@@ -196,36 +207,36 @@ class _Proof:
     @cached_property
     def layers(self) -> Layers:
         """What is compared inside."""
-        return inside.layers(self.cut, self.reference, self.pruned)
+        return inside.layers(self.cut, self.copies.reference, self.copies.inner)
 
-    def with_weights(self, verdict: Verdict) -> Verdict:
+    def with_weights(self, pruned: Model, verdict: Verdict) -> Verdict:
         """The verdict after the stored weights were looked at, which no input makes react."""
-        found = stored_weights.weights(self.cut, self.pruned)
+        found = stored_weights.weights(self.cut, pruned)
         if found.problem:
             wrong = {found.wrong: found.groups}
             return replace(verdict, ok=False, problem=found.problem, checks=verdict.checks, wrong=wrong)
         *others, equal = verdict.checks
+        if verdict.inside:
+            others.append(f"{len(verdict.inside)} layers equal to the masked original's")
         return replace(verdict, checks=[*others, f"{found.count} weights bit for bit", equal])
 
-    def _equal(
-        self, reference: Model, pruned: Model, variant: Callable[[Model], Model], *, with_noise: bool = True
-    ) -> Verdict:
-        """Compare the same variant of two models; one variant is in memory at a time."""
-        wanted, names = self._wanted(variant(reference))
-        pruned = variant(pruned)
+    def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
+        """Compare the same variant of the models; one variant is in memory at a time."""
+        wanted, names = self._wanted(variant(self.copies.reference))
         try:
-            found = self._results(pruned, names)
+            found = self._results(variant(self.copies.pruned), names)
         except RunError as error:
             problem = f"the pruned model does not run: {error.message}"
             return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
         across = compare(names, [wanted[n] for n in names], found, dict.fromkeys(names, self.tolerance), self.checks)
         if math.isnan(across.error):
             return across
+        inner = variant(self.copies.inner)
         try:
-            return self._by_layers(pruned, self.layers.tensors, wanted, across, with_noise=with_noise)
+            return self._by_layers(inner, self.layers.tensors, wanted, across, with_noise=with_noise)
         except RunError as error:
             logger.debug("not compared inside: %s", error.message)
-            return self._by_layers(pruned, [], wanted, across, with_noise=with_noise)
+            return self._by_layers(inner, [], wanted, across, with_noise=with_noise)
 
     def _wanted(self, reference: Model) -> tuple[dict[str, object], list[str]]:
         """What the pruned model must give: for its outputs, whose names come too, and for what layers give."""
@@ -241,12 +252,12 @@ class _Proof:
         """The outputs of a variant of the pruned model; itself must run too."""
         feeds = io_changes.feeds(self.cut, self.feeds)
         if RUNS not in self.checks:
-            with Session(self.pruned, limit=LONGEST_PROOF) as session:
+            with Session(self.copies.pruned, limit=LONGEST_PROOF) as session:
                 if session.optimiser_failed and not self._optimiser_fails_on_the_original():
                     raise RunError("ONNX Runtime's optimiser fails on it, and not on the original")
                 found = session.run(feeds, names)
             self.checks.append(RUNS)
-            if model is self.pruned:
+            if model is self.copies.pruned:
                 return found
         with Session(model, limit=LONGEST_PROOF) as session:
             return session.run(feeds, names)
@@ -293,8 +304,6 @@ class _Proof:
             return self._refused(wrong, errors, told)
         most = max(self.tolerance, *(allowed[name] for name in across.outputs))
         checks = list(self.checks)
-        if layers:
-            checks.append(f"{len(layers)} layers equal to the masked original's")
         if any(a > self.tolerance for a in allowed.values()):
             checks.append("what rounding becomes")
         if across.ok:
@@ -318,16 +327,20 @@ class _Proof:
         worst = max(told.error, *(errors[name] for name in wrong))
         return replace(told, ok=False, error=worst, problem=problem, wrong=causes)
 
-    def without_reference(self, error: OnnxPruneError) -> Verdict:
-        """The verdict when the reference does not run: is it the original's fault?"""
-        try:
-            with Session(self.cut.groups.model, limit=LONGEST_PROOF) as session:
-                session.run(self.feeds)
-        except RunError as original:
-            problem = f"the original does not run either, nothing to compare: {original.message}"
-            return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks, runnable=False)
-        problem = f"the masked reference does not run: {error.message}"
-        return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
+
+def without_reference(
+    cut: Removal, feeds: Mapping[str, np.ndarray], checks: Sequence[str], error: OnnxPruneError
+) -> Verdict:
+    """The verdict when the reference does not run: is it the original's fault?"""
+    tolerance = tolerance_of(cut.groups)
+    try:
+        with Session(cut.groups.model, limit=LONGEST_PROOF) as session:
+            session.run(feeds)
+    except RunError as original:
+        problem = f"the original does not run either, nothing to compare: {original.message}"
+        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
+    problem = f"the masked reference does not run: {error.message}"
+    return Verdict(False, math.nan, tolerance, problem, checks=checks)
 
 
 def tolerance_of(groups: Groups) -> float:

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from onnxprune.model import Model
-from onnxprune.model.flatten import flattened, places
 from onnxprune.model.graph import constant_value, first_output
+from onnxprune.proof.in_place import as_traced
 from onnxprune.proof.layerwise import groups_at
 from onnxprune.rewriting import Removal
 from onnxprune.typing import Array
@@ -42,13 +42,12 @@ def weights(cut: Removal, pruned: Model) -> Kept:
     A rule may give a node another input where a weight was (sizes that change, packed zero points), under another name;
     only of weights that are un-shared there are copies that go by other names.
     """
-    tracing, small = cut.groups.tracing, flattened(pruned)
-    before, after = places(tracing.model.proto.graph), places(small.proto.graph)
-    nodes = {after[first_output(n)]: n for n in small.proto.graph.node if first_output(n) in after}
+    tracing, small = cut.groups.tracing, as_traced(cut.groups, pruned)
+    nodes = {first_output(n): n for n in small.proto.graph.node}
     makers = {n.output[0]: n for n in small.proto.graph.node if n.op_type == "Constant"}
     seen = set[tuple[str, str]]()
     for node in tracing.model.proto.graph.node:
-        other = nodes.get(before.get(first_output(node), ((), "")))
+        other = nodes.get(first_output(node))
         if other is None or other.op_type != node.op_type:
             continue
         for slot, (name, now) in enumerate(zip(node.input, other.input, strict=False)):

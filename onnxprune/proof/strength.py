@@ -29,16 +29,32 @@ class Strength:
     """What a proof would notice.
 
     Attributes:
-        noticed: how many of the sampled weights it would find to be wrong.
-        tried: how many were sampled, at most one per group.
         groups: how many groups lost units.
-        unnoticed: the groups whose sample it would not notice.
+        found: the groups of which a wrong weight was tried -> whether the proof finds it to be wrong.
     """
 
-    noticed: int
-    tried: int
     groups: int
-    unnoticed: tuple[str, ...] = ()
+    found: Mapping[str, bool]
+
+    @property
+    def tried(self) -> int:
+        """How many weights were sampled, at most one per group."""
+        return len(self.found)
+
+    @property
+    def noticed(self) -> int:
+        """How many of them the proof finds to be wrong."""
+        return sum(self.found.values())
+
+    @property
+    def unnoticed(self) -> tuple[str, ...]:
+        """The groups whose sample it does not notice."""
+        return tuple(group for group, seen in self.found.items() if not seen)
+
+    def with_run(self, other: Strength) -> Strength:
+        """What one of two runs notices, or both."""
+        groups = [*self.found, *(g for g in other.found if g not in self.found)]
+        return Strength(self.groups, {g: self.found.get(g, False) or other.found.get(g, False) for g in groups})
 
 
 @dataclass(frozen=True)
@@ -173,8 +189,8 @@ def strength(
         errors: how far every tensor was off in a run with all samples wrong.
         allowed: how far a proof lets it be off.
     """
-    unnoticed = tuple(s.group for s in tried if all(errors[name] <= allowed[name] for name in s.reach))
-    return Strength(len(tried) - len(unnoticed), len(tried), len(_weights_of_groups(cut)), unnoticed)
+    seen = {s.group: not all(errors[name] <= allowed[name] for name in s.reach) for s in tried}
+    return Strength(len(_weights_of_groups(cut)), seen)
 
 
 def inputs(tried: Sequence[Sample], *, wrong: bool) -> Iterator[tuple[str, Array]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.cost.counts import LayerCost
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
-    from onnxprune.proof import Verdict
+    from onnxprune.proof import Strength, Verdict
     from onnxprune.recovery import Repair
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
@@ -63,8 +63,13 @@ def verdict(of: Verdict) -> dict[str, Any]:
         "outputs": _numbers(dict(of.outputs)),
         "checks": list(of.checks),
         "inside": _numbers(dict(of.inside)),
-        "strength": None if of.strength is None else asdict(of.strength),
+        "strength": None if of.strength is None else _strength(of.strength),
     }
+
+
+def _strength(of: Strength) -> dict[str, Any]:
+    """What a proof would notice."""
+    return {"noticed": of.noticed, "tried": of.tried, "groups": of.groups, "unnoticed": of.unnoticed}
 
 
 def _numbers(value: Any) -> Any:

@@ -15,13 +15,16 @@ from onnxprune.runtime.session import Session
 from onnxprune.typing import Array
 
 
-def routes_of(model: Model, runs: Sequence[Mapping[str, Array]], *, threads: int = 0) -> list[Route]:
+def routes_of(
+    model: Model, runs: Sequence[Mapping[str, Array]], *, threads: int = 0, limit: float = 0.0
+) -> list[Route]:
     """Find the branches that every run takes in a flat model, of all Ifs outside of loops.
 
     Args:
         model: the model, laid out flat.
         runs: the inputs of every run.
         threads: of one operator; 0 is what ONNX Runtime takes.
+        limit: seconds that a run may take; no limit where 0.
 
     Returns:
         A route per run.
@@ -39,7 +42,8 @@ def routes_of(model: Model, runs: Sequence[Mapping[str, Array]], *, threads: int
             continue
         conditions = list(choices.values())
         given, ways = [runs[i] for i in alike], [dict(routes[i]) for i in alike]
-        for place, values in zip(alike, resumed(model, given, conditions, routes=ways, threads=threads), strict=True):
+        found = resumed(model, given, conditions, routes=ways, threads=threads, limit=limit)
+        for place, values in zip(alike, found, strict=True):
             for name, value in zip(choices, values, strict=True):
                 routes[place][name] = "then_branch" if np.reshape(value, -1)[0] else "else_branch"
     return [*routes]
@@ -71,6 +75,7 @@ def resumed(
     *,
     routes: Sequence[Route] = (),
     threads: int = 0,
+    limit: float = 0.0,
 ) -> Iterator[list[Any]]:
     """Compute outputs from tensors that are held: only what lies between the two runs.
 
@@ -80,6 +85,7 @@ def resumed(
         outputs: the tensors to compute.
         routes: the branches that every run takes; none are met where empty.
         threads: of one operator; 0 is what ONNX Runtime takes.
+        limit: seconds that a run may take; no limit where 0.
 
     Yields:
         Per run, the values of `outputs`.
@@ -98,7 +104,7 @@ def resumed(
                 session = None
                 if made:
                     part = course.part(steps, _unmade(course, steps, given), made)
-                    session = stack.enter_context(Session(part, threads=threads))
+                    session = stack.enter_context(Session(part, threads=threads, limit=limit))
                 ready[key] = session, stored
             session, known = ready[key]
             values: dict[str, Any] = {**given, **known}

@@ -389,7 +389,7 @@ def test_outputs_that_do_not_react_hide_nothing(kind: str) -> None:
     assert result.report.rolled_back == ()
     assert {"w1", "w2"} == {g for g in result.report.plan.masks(proto) if g != "w3"}
     assert len(verdict.inside) == 3
-    assert verdict.strength == prove.Strength(2, 2, 2)
+    assert verdict.strength == prove.Strength(2, {"w1": True, "w2": True})
     for name in ("w1", "w2", "w3"):
         wrong = spoil(result.model, name, lambda v: scaled(v, int(np.abs(v).argmax())))
         refused = onnxprune.verify(proto, wrong, result.plan)
@@ -443,7 +443,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
     verdict = prune(silent()).verdict
     assert verdict is not None
     assert verdict.blind
-    assert verdict.strength == prove.Strength(0, 1, 1, ("w_in",))
+    assert verdict.strength == prove.Strength(1, {"w_in": False})
     assert "notices none of 1 weights made wrong on purpose" in text.proof(verdict)
     assert "equal" not in text.proof(verdict)
     assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
@@ -452,7 +452,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
 def test_a_proof_knows_its_strength() -> None:
     verdict = prune(five_groups()).verdict
     assert verdict is not None
-    assert verdict.strength == prove.Strength(5, 5, 5)
+    assert verdict.strength == prove.Strength(5, {f"a{i}": True for i in range(5)})
     assert "a run notices 5 of 5 weights made wrong on purpose" in text.proof(verdict)
 
 
