@@ -15,7 +15,7 @@ from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.proof import Verdict
-from onnxprune.recovery import Training, TrainingOptions, recover
+from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import SparsifyOptions
@@ -153,7 +153,7 @@ def apply(
         [24, 1, 3, 3]
     """
     _check_plan(plan)
-    how = recover.RecoveryOptions(recovery)
+    how = RecoveryOptions(recovery)
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
     done = execute(load(source, shapes=shapes), plan, recovery=how, **given)
     check_proven(done.groups, done.verdict)
@@ -210,7 +210,7 @@ def prune(
         [('macs', True)]
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
-    how = recover.RecoveryOptions(recovery)
+    how = RecoveryOptions(recovery)
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)

@@ -8,5 +8,7 @@ import numpy as np
 
 Array = np.ndarray
 Shape = tuple[int, ...]
+# Input name -> array: the inputs of one run.
+Feeds = Mapping[str, Array]
 # Graph input -> the least and the largest number that it is ever given.
 Ranges = Mapping[str, tuple[float, float]]

@@ -96,7 +96,7 @@ def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
     """
     from onnxprune import api
     from onnxprune.pipelines.prune import check_proven
-    from onnxprune.recovery.recover import RecoveryOptions as Recovery
+    from onnxprune.recovery import RecoveryOptions as Recovery
 
     done = api.execute(
         source,
@@ -136,7 +136,7 @@ def _report(
             | {"mended": list(before[1].mended), "groups": plain.steps_json(plan)}
             | {"io_changes": plain.io_changes_json(done.io_changes), "rows": plain.rows_json(done.rows)}
             | {"proof": None if done.verdict is None else plain.verdict(done.verdict)}
-            | {"repair": None if done.repair is None else plain.repair_json(done.repair)}
+            | {"repair": None if done.recovery is None else plain.recovery_json(done.recovery)}
             | {"damage": plain.ruin(done.judged)}
         )
         return
@@ -146,6 +146,6 @@ def _report(
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
     if done.verdict is not None:
         lines.append(text.entry("proof", text.proof(done.verdict)))
-    if done.repair is not None:
-        lines.append(text.entry("repair", text.repair_lines(done.repair)))
+    if done.recovery is not None:
+        lines.append(text.entry("repair", text.recovery_lines(done.recovery)))
     tell(lines)

@@ -110,7 +110,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
     from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.pipelines.search import search
-    from onnxprune.recovery.recover import RecoveryOptions as Recovery
+    from onnxprune.recovery import RecoveryOptions as Recovery
 
     run: dict[str, Any] = {
         "samples": args.data.samples,
@@ -209,5 +209,5 @@ def _report(console: Console, outcome: Outcome, found: Found | None, args: Prune
     tell([paths.arrow(args.model, args.written or "(not written)"), "", *text.outcome(outcome)])
     if found:
         tell(["", *search.search_lines(found)])
-    console.detail(text.damage(outcome.repair))
+    console.detail(text.damage(outcome.recovery))
     console.detail(text.stages(outcome.seconds))

@@ -60,7 +60,7 @@ class SensitivityArgs:
         """How to measure."""
         from onnxprune.pipelines import Evaluation
         from onnxprune.pipelines.sensitivity import SensitivityConfig
-        from onnxprune.recovery.recover import RecoveryOptions as Recovery
+        from onnxprune.recovery import RecoveryOptions as Recovery
 
         return SensitivityConfig(
             self.ratios,

@@ -28,8 +28,8 @@ NORM = "BatchNormalization"
 STATISTICS = (3, 4)
 
 
-def seen(groups: Groups, runs: Sequence[Mapping[str, Array]], *, random: bool) -> Groups:
-    """The trace that scores and repairs look at: that of the stand-in, if `runs` are random.
+def matched(groups: Groups, runs: Sequence[Mapping[str, Array]], *, random: bool) -> Groups:
+    """The trace that scores and fits look at: that of the stand-in, if `runs` are random.
 
     Raises:
         RunError: the model does not run.
@@ -43,14 +43,14 @@ def stand_in(groups: Groups, runs: Sequence[Mapping[str, Array]]) -> Groups:
     Raises:
         RunError: the model does not run.
     """
-    model = matched(groups.model, runs)
+    model = with_statistics_of(groups.model, runs)
     if model is groups.model:
         return groups
     found = retrace(replace(groups, model=model), dict(groups.static.sizes))
     return found if np.array_equal(found.classes.of, groups.classes.of) else groups
 
 
-def matched(model: Model, runs: Sequence[Mapping[str, Array]]) -> Model:
+def with_statistics_of(model: Model, runs: Sequence[Mapping[str, Array]]) -> Model:
     """A copy of a model whose BatchNormalization statistics are those of `runs`; the model itself where it has none.
 
     Raises:

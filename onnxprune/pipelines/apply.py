@@ -9,11 +9,11 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.pipelines.prune import Clock, judged_outputs, repaired
+from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict
 from onnxprune.proof.bisect import proven_groups
-from onnxprune.recovery import Repair, recover
+from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
 from onnxprune.rewriting import Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
@@ -32,7 +32,7 @@ class Executed:
         verdict: the proof, if it was asked for.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
-        repair: what calibration data mended; None if there was none.
+        recovery: what was fitted to calibration data; None if there was none.
         judged: how far the outputs on held-out samples agree with the original's; None without real data.
     """
 
@@ -41,7 +41,7 @@ class Executed:
     verdict: Verdict | None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
-    repair: Repair | None = None
+    recovery: RecoveryReport | None = None
     judged: Agreement | None = None
 
 
@@ -53,7 +53,7 @@ def execute(
     verify: bool = True,
     data: Any = None,
     samples: int = 256,
-    recovery: recover.RecoveryOptions | None = None,
+    recovery: RecoveryOptions | None = None,
 ) -> Executed:
     """Carry out a plan.
 
@@ -61,7 +61,7 @@ def execute(
         model: the model that the plan was made for, or another export of the same weights.
         plan: the plan.
         zero: keep the sizes and set what goes to zero.
-        verify: prove the smaller model before it is repaired; one with zeros in it is not proven.
+        verify: prove the smaller model before it is recovered; one with zeros in it is not proven.
         data: calibration inputs, to re-fit what is behind the cut.
         samples: how many of them to use.
         recovery: how to re-fit; by least squares where None.
@@ -71,7 +71,7 @@ def execute(
     """
     if plan.zeros:
         inputs = RunInputs(data, samples)
-        fits = recovery is None or recovery.method != recover.NONE
+        fits = recovery is None or recovery.method != NO_RECOVERY
         done = carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):
             return Executed(done.model, done.groups, done.verdict, judged=done.judged)
@@ -85,11 +85,11 @@ def execute(
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
-    seen, clock = bn_matching.seen(groups, runs, random=is_random(data)), Clock()
-    small, repair = repaired(cut, small, seen, runs, recovery or recover.RecoveryOptions(), clock, verify=verify)
-    judged = judged_outputs(cut, small, repair, runs, random=is_random(data))
+    matched, clock = bn_matching.matched(groups, runs, random=is_random(data)), Clock()
+    small, report = recovered(cut, small, matched, runs, recovery or RecoveryOptions(), clock, verify=verify)
+    judged = judged_outputs(cut, small, report, runs, random=is_random(data))
     changed, kept = interface.changes(cut), interface.row_maps(cut)
-    return Executed(small, groups, verdict, io_changes=changed, rows=kept, repair=repair, judged=judged)
+    return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)
 
 
 def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, samples: int = 256) -> Verdict:

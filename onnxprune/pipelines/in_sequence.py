@@ -13,8 +13,7 @@ from onnxprune.layers import LinearLayer, Moments, Parameters, layer_at
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.pipelines.prune import Progress
-from onnxprune.recovery import ROWS, PairMoments
-from onnxprune.recovery.recover import WIDEST
+from onnxprune.recovery import ROWS, WIDEST, PairMoments
 from onnxprune.rewriting import with_dense, written_back
 from onnxprune.runtime import MEMORY, ActivationReader, routes_of
 from onnxprune.sparsity import (

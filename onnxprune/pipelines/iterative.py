@@ -1,9 +1,9 @@
-"""Iterative pruning: a part of the units goes, the rest is repaired and scored again, until all have gone.
+"""Iterative pruning: a part of the units goes, the rest is recovered and scored again, until all have gone.
 
-Criteria look at the model as it is; after half of a removal, and its repair, other units may be the least important.
-What comes out are scores of the original's units, in the order in which they went: the cut, its proof and the repair at
-the end are of the original, as in one step, so that no repair is built on another. Only what is trained between two
-steps is carried over, as the weights that the next repair begins with.
+Criteria look at the model as it is; after half of a removal, and its recovery, other units may matter least.
+The result are scores of the original's units, in the order in which they went: the cut, its proof and the recovery
+at the end are of the original, as in one step, so that no recovery is built on another. Only what is trained between
+two steps is carried over, as the weights that the next recovery begins with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxprune.autodiff import write_back
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.model import Model
 from onnxprune.pipelines.train import learn_after
-from onnxprune.recovery import Repair, recover
+from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
 from onnxprune.rewriting import Removal, gone, io_changes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
@@ -38,8 +38,8 @@ PARTS: Mapping[str, Callable[[float, float], float]] = {
 }
 
 
-# Repairs what a cut leaves of the original.
-Mend = Callable[[Removal, Model], tuple[Model, Repair | None]]
+# Recovers what a cut leaves of the original.
+Recovering = Callable[[Removal, Model], tuple[Model, RecoveryReport | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +76,16 @@ class CarriedWeights:
         return write_back(small, values)
 
 
-def mending(carried: CarriedWeights | None, mend: Mend) -> Mend:
-    """Let a repair begin with the weights that were carried, if any were."""
-    return mend if carried is None else lambda cut, small: mend(cut, carried.onto(cut, small))
+def carrying(carried: CarriedWeights | None, recovering: Recovering) -> Recovering:
+    """Let a recovery begin with the weights that were carried, if any were."""
+    return recovering if carried is None else lambda cut, small: recovering(cut, carried.onto(cut, small))
 
 
 def scored(
     groups: Groups,
     options: Options,
     runs: Sequence[Mapping[str, Array]],
-    recovery: recover.RecoveryOptions,
+    recovery: RecoveryOptions,
     place: Place | None = None,
     *,
     progress: Callable[[str], None] = logger.info,
@@ -95,8 +95,8 @@ def scored(
     Args:
         groups: the traced original.
         options: what to prune, and in how many steps.
-        runs: calibration inputs; without any, nothing is repaired between two steps.
-        recovery: how to repair between two steps, and how to train.
+        runs: calibration inputs; without any, nothing is recovered between two steps.
+        recovery: how to recover between two steps, and how to train.
         place: where times are measured, if the options ask for any.
         progress: is told about long work.
 
@@ -118,7 +118,7 @@ def scored(
         small = rewrite(groups, cut.gone)
         small = small if carried is None else carried.onto(cut, small)
         if runs and recovery.can_act(data=True):
-            small, _ = recover.repair(cut, small, runs, recovery, progress=progress)
+            small, _ = recover(cut, small, runs, recovery, progress=progress)
         if recovery.train is not None:
             small = learn_after(cut, small, runs, recovery.train, progress=progress)[0]
             carried = CarriedWeights(cut, small)

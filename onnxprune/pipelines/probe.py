@@ -22,7 +22,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.pipelines.user_metric import Evaluation
-from onnxprune.recovery import recover
+from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.rewriting import Plan, Removal, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
@@ -77,7 +77,7 @@ class ProbeContext:
     names: Sequence[str]
     runs: Sequence[Run]
     evaluation: Evaluation | None = None
-    recovery: recover.RecoveryOptions | None = None
+    recovery: RecoveryOptions | None = None
     whole: bool = False
     threads: int = 1
     memory: int = MEMORY
@@ -104,7 +104,7 @@ class _Probe:
         cut = Removal(self.groups, Plan((step,)).removed(self.groups))
         small = rewrite(self.groups, cut.gone)
         if self.setting.recovery is not None:
-            small, _ = recover.repair(cut, small, self.setting.runs, self.setting.recovery)
+            small, _ = recover(cut, small, self.setting.runs, self.setting.recovery)
         if evaluation:
             return {"value": evaluation.of(small)}
         whole = self.setting.whole or self.setting.recovery is not None

@@ -1,4 +1,4 @@
-"""Trace, score, select, rewrite, prove and repair: a loaded model pruned."""
+"""Trace, score, select, rewrite, prove and recover: a loaded model pruned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ from onnxprune.pipelines import iterative
 from onnxprune.pipelines.train import learn_after
 from onnxprune.proof import Verdict, prove, valid
 from onnxprune.proof.bisect import RolledBack, proven_groups, rolled_back_from
-from onnxprune.recovery import Repair, Training, TrainingOptions, data_free, recover
+from onnxprune.recovery import (
+    RecoveryOptions,
+    RecoveryReport,
+    Training,
+    TrainingOptions,
+    judge,
+    recover,
+    recover_without_data,
+)
 from onnxprune.rewriting import Plan, Removal, gone
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
@@ -58,7 +66,7 @@ class Outcome:
         rolled_back: groups that were left whole because their proof failed.
         before: cost of the original.
         after: cost of the smaller model.
-        repair: what calibration data mended; None if there was none.
+        recovery: what was fitted to calibration data; None if there was none.
         training: what gradient steps did after that; None if there were none.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
@@ -75,7 +83,7 @@ class Outcome:
     rolled_back: tuple[RolledBack, ...]
     before: Cost
     after: Cost
-    repair: Repair | None = None
+    recovery: RecoveryReport | None = None
     training: Training | None = None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
@@ -93,16 +101,16 @@ def run(
     sizes: Mapping[str, int] | None = None,
     data: Any = None,
     samples: int = 256,
-    recovery: recover.RecoveryOptions | None = None,
+    recovery: RecoveryOptions | None = None,
     place: Place | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Trace, score, select, rewrite, prove, and repair.
+    """Trace, score, select, rewrite, prove, and recover.
 
     Args:
         model: the model.
         options: what to prune.
-        verify: prove the smaller model before it is repaired; the verdict says where it is not proven.
+        verify: prove the smaller model before recovery; the verdict says where it is not proven.
         sizes: numbers for symbolic dims.
         data: calibration inputs (see `calibration.read`): for criteria that need them, and the layers that lost inputs
             are re-fitted on them.
@@ -122,18 +130,18 @@ def run(
     with clock("tracing"):
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
-        seen, recovery = bn_matching.seen(groups, runs, random=is_random(data)), recovery or recover.RecoveryOptions()
-        scores, carried = iterative.scored(seen, options, runs, recovery, place, progress=clock.progress)
+        matched, recovery = bn_matching.matched(groups, runs, random=is_random(data)), recovery or RecoveryOptions()
+        scores, carried = iterative.scored(matched, options, runs, recovery, place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
     timing = BudgetFitter.of(groups, scores, options, place, clock.progress)
-    mend = partial(repaired, seen=seen, runs=runs, recovery=recovery, clock=clock, verify=verify)
+    recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
 
     def select_with(reserve: Mapping[str, float]) -> Selection:
         with clock("selecting"):
             return timing.fit(reserve)
 
     def finish(selection: Selection) -> _Made:
-        return _made(groups, selection.removed, iterative.mending(carried, mend), clock, proving)
+        return _made(groups, selection.removed, iterative.carrying(carried, recovering), clock, proving)
 
     chosen, made = fit_budgets.fit_finished(select_with, finish, timing.kinds)
     outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
@@ -141,7 +149,7 @@ def run(
         outcome,
         goals=chosen.goals,
         timed=timing.timed(made.removed, made.model, None if made.rolled_back else chosen.damage),
-        judged=judged_outputs(made.cut, made.model, made.repair, runs, random=is_random(data)),
+        judged=judged_outputs(made.cut, made.model, made.recovery, runs, random=is_random(data)),
         seconds=clock.seconds,
     )
     return outcome if recovery.train is None else _trained(outcome, made.cut, runs, recovery.train, clock)
@@ -151,11 +159,11 @@ def _trained(outcome: Outcome, cut: Removal, runs: Sequence[Any], options: Train
     """The outcome with a model that gradient steps brought nearer to the original."""
     with clock("training"):
         model, training = learn_after(cut, outcome.model, runs, options, progress=clock.progress)
-    judged = recover.judged(cut, model, runs)
+    judged = judge(cut, model, runs)
     return replace(outcome, model=model, training=training, judged=judged, seconds=clock.seconds)
 
 
-def check_trainable(recovery: recover.RecoveryOptions | None, data: Any) -> None:
+def check_trainable(recovery: RecoveryOptions | None, data: Any) -> None:
     """Refuse training without real inputs.
 
     Raises:
@@ -167,15 +175,15 @@ def check_trainable(recovery: recover.RecoveryOptions | None, data: Any) -> None
 
 @dataclass(frozen=True)
 class _Made:
-    """A selection carried out, proven and repaired.
+    """A selection carried out, proven and recovered.
 
     Attributes:
         removed: group -> what goes, less the groups that failed their proof.
         cut: the removal.
         model: the smaller model.
-        verdict: its proof before the repair; None if it was not asked for.
+        verdict: its proof before recovery; None if it was not asked for.
         rolled_back: groups that failed their proof.
-        repair: what calibration data mended.
+        recovery: what was fitted to calibration data.
     """
 
     removed: Mapping[str, Array]
@@ -183,21 +191,21 @@ class _Made:
     model: Model
     verdict: Verdict | None
     rolled_back: tuple[RolledBack, ...]
-    repair: Repair | None
+    recovery: RecoveryReport | None
 
 
 def _made(
     groups: Groups,
     removed: Mapping[str, Array],
-    mend: Callable[[Removal, Model], tuple[Model, Repair | None]],
+    recovering: iterative.Recovering,
     clock: Clock,
     proving: Proving | None,
 ) -> _Made:
-    """Carry out a selection, prove it and repair it."""
+    """Carry out a selection, prove it and recover it."""
     left, small, verdict, rolled_back = _proven(groups, removed, clock, proving)
     cut = Removal(groups, gone(groups, left))
-    small, repair = mend(cut, small)
-    return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, repair=repair)
+    small, recovery = recovering(cut, small)
+    return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery)
 
 
 def _outcome(made: _Made, original: Model, plan: Plan, clock: Clock) -> Outcome:
@@ -213,7 +221,7 @@ def _outcome(made: _Made, original: Model, plan: Plan, clock: Clock) -> Outcome:
         rolled_back=made.rolled_back,
         before=before,
         after=after,
-        repair=made.repair,
+        recovery=made.recovery,
         io_changes=interface.changes(made.cut),
         rows=interface.row_maps(made.cut),
     )
@@ -226,39 +234,39 @@ def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None, run
     return groups
 
 
-def repaired(
+def recovered(
     cut: Removal,
     small: Model,
-    seen: Groups,
+    matched: Groups,
     runs: Sequence[Any],
-    recovery: recover.RecoveryOptions,
+    recovery: RecoveryOptions,
     clock: Clock,
     *,
     verify: bool,
-) -> tuple[Model, Repair | None]:
-    """The smaller model after its repair; what it did is known only where there are inputs to judge it by."""
+) -> tuple[Model, RecoveryReport | None]:
+    """The smaller model after its recovery; what that did is known only where there are inputs to judge it by."""
     if not recovery.can_act(data=bool(runs)):
         return small, None
     with clock("repairing"):
-        judged = recover.repair(cut, small, runs, recovery, seen=seen, progress=clock.progress) if runs else None
-        small, repair = judged or (
-            data_free.repair_without_data(cut, small, recovery.method, progress=clock.progress),
-            None,
-        )
+        report = None
+        if runs:
+            small, report = recover(cut, small, runs, recovery, matched=matched, progress=clock.progress)
+        else:
+            small = recover_without_data(cut, small, recovery.method, progress=clock.progress)
         if verify and (problem := valid(cut.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
-    return small, repair
+    return small, report
 
 
 def judged_outputs(
-    cut: Removal, small: Model, repair: Repair | None, runs: Sequence[Any], *, random: bool
+    cut: Removal, small: Model, recovery: RecoveryReport | None, runs: Sequence[Any], *, random: bool
 ) -> Agreement | None:
-    """Compare the outputs of the smaller model with the original's, after all repair; None without real data."""
+    """Compare the outputs of the smaller model with the original's, after all recovery; None without real data."""
     if random:
         return None
-    if repair is not None:
-        return repair.final
-    return recover.judged(cut, small, runs) if runs else None
+    if recovery is not None:
+        return recovery.final
+    return judge(cut, small, runs) if runs else None
 
 
 def _proven(
@@ -321,7 +329,7 @@ def plan_for(
     options = options.settled(data=bool(runs))
     groups = _traced(model, options, sizes, runs)
     scores = iterative.scored(
-        bn_matching.seen(groups, runs, random=is_random(data)), options, runs, recover.RecoveryOptions(), place
+        bn_matching.matched(groups, runs, random=is_random(data)), options, runs, RecoveryOptions(), place
     )[0]
     chosen = BudgetFitter.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals

@@ -23,7 +23,7 @@ from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.pipelines.search_targets import RISING, QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
-from onnxprune.recovery import recover
+from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.compare import agreement
@@ -36,7 +36,7 @@ from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
-# Of so many runs of calibration data one judges; the others serve to choose and to repair.
+# Of so many runs of calibration data one judges; the others serve to choose and to recover.
 JUDGED = 4
 # The search ends where the smallest good budget is known to this share of the original.
 FINE = 0.005
@@ -51,7 +51,7 @@ class SearchConfig:
     Attributes:
         targets: all must hold.
         evaluation: the user's measure; needed where a target is on its value.
-        recovery: how every trial is repaired, where there is data.
+        recovery: how every trial is recovered, where there is data.
         cost: the budget that is searched over: "macs", "params" or "size".
         trials: most models that are tried.
         samples: how many calibration samples to use.
@@ -62,7 +62,7 @@ class SearchConfig:
 
     targets: tuple[QualityConstraint, ...]
     evaluation: Evaluation | None = None
-    recovery: recover.RecoveryOptions = field(default_factory=recover.RecoveryOptions)
+    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
     cost: str = "macs"
     trials: int = 8
     samples: int = 256
@@ -167,7 +167,7 @@ def search(
         options: what to prune, and how budgets are shared out; the one that is searched over is not among them.
         settings: the targets, and how to search.
         data: unlabelled calibration inputs (see `calibration.read`). A quarter of them is held out: it measures the
-            agreement with the original, and neither scores nor repairs see it.
+            agreement with the original, and neither scores nor recovery see it.
         workers: where trials run, as in `jobs.stream`.
         cache: path of a file that keeps every finished trial, so that an interrupted search goes on where it was.
         progress: is told about every trial.
@@ -210,7 +210,7 @@ def search(
 
 
 def _inputs(model: Model, settings: SearchConfig, data: Any) -> tuple[list[Run], list[Run]]:
-    """Runs to choose and repair by, and runs to judge by."""
+    """Runs to choose and recover by, and runs to judge by."""
     if data is None:
         return [], []
     batch = max(1, min(BATCH, settings.samples // (2 * JUDGED)))
@@ -374,7 +374,7 @@ def prepare_trial(setting: TrialContext) -> Callable[[float], Trial]:
         cut = Removal(groups, gone(groups, removed))
         small = rewrite(groups, cut.gone)
         if setting.fitting and settings.recovery.method != "none":
-            small, _ = recover.repair(cut, small, setting.fitting, settings.recovery)
+            small, _ = recover(cut, small, setting.fitting, settings.recovery)
         values = _values(cut, small, setting)
         left = cost.of_trace(groups.tracing, small, cut.size)
         reached = getattr(left, settings.cost) / getattr(before, settings.cost)

@@ -17,7 +17,7 @@ from onnxprune.model import Model, load
 from onnxprune.pipelines import probe
 from onnxprune.pipelines.sensitivity_report import METRICS, Curve, Point, Sensitivity
 from onnxprune.pipelines.user_metric import Evaluation
-from onnxprune.recovery import recover
+from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step
 from onnxprune.runtime import workers as jobs
@@ -49,7 +49,7 @@ class SensitivityConfig:
     samples: int = 256
     sizes: Mapping[str, int] = field(default_factory=dict)
     evaluation: Evaluation | None = None
-    recovery: recover.RecoveryOptions | None = None
+    recovery: RecoveryOptions | None = None
     whole: bool = False
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ def sensitivity(
         tuple(ratios),
         samples,
         evaluation=None if evaluate is None else Evaluation(evaluate),
-        recovery=None if recovery == "none" else recover.RecoveryOptions(recovery),
+        recovery=None if recovery == "none" else RecoveryOptions(recovery),
     )
     model, given = load(source, shapes=shapes), Options(**options)
     return measure_curves(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)

@@ -21,7 +21,7 @@ from onnxprune.model.inline import inlined
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
-from onnxprune.recovery.recover import held_out
+from onnxprune.recovery import held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, check_zeros, stored_sparse, with_zeros
 from onnxprune.rewriting.compare import agreement
 from onnxprune.runtime import Agreement

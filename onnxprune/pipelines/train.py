@@ -30,7 +30,7 @@ from onnxprune.recovery import (
     fine_tune_model,
     from_labels,
     from_teacher,
-    recover,
+    held_out,
 )
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session
@@ -112,7 +112,7 @@ def learn(
     also = [_labels(model, data.labels, loss)] if data.labels is not None and loss != DISTIL else []
     runs = calibration.read(data.data, model, samples=data.samples, sizes=data.sizes, also=also)
     _check_count(runs)
-    parts = recover.held_out(runs)
+    parts = held_out(runs)
     saving = None
     if checkpoint is not None:
         learned = "" if data.teacher is None else data.teacher.digest
@@ -140,7 +140,7 @@ def learn_after(
     Args:
         cut: what was removed, with the traced original.
         small: the smaller model.
-        runs: inputs of the original; those that judge a repair are not trained on.
+        runs: inputs of the original; those that judge a recovery are not trained on.
         options: how to train.
         progress: is told about every judgement.
 
@@ -158,7 +158,7 @@ def learn_after(
         return io_changes.outputs(cut, session.outputs, session.run(feeds))
 
     with contextlib.closing(Teacher(cut.groups.model, threads=options.threads, answers=answers)) as teacher:
-        parts = recover.held_out(runs)
+        parts = held_out(runs)
         objective = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
         return fine_tune_model(small, objective, options, progress=progress)
 

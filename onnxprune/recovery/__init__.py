@@ -1,11 +1,20 @@
 """Give downstream layers back what they lost."""
 
+from onnxprune.recovery.closed_form import (
+    NO_RECOVERY,
+    WIDEST,
+    RecoveryOptions,
+    RecoveryReport,
+    held_out,
+    judge,
+    recover,
+)
+from onnxprune.recovery.data_free import recover_without_data
 from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
-from onnxprune.recovery.recover import Repair
 from onnxprune.recovery.targets import ROWS
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
 from onnxprune.recovery.training_state import Saving, Training
@@ -15,19 +24,26 @@ __all__ = [
     "DISTIL",
     "METHODS",
     "MSE",
+    "NO_RECOVERY",
     "ROWS",
-    "Objective",
+    "WIDEST",
     "Method",
+    "Objective",
     "PairMoments",
-    "Repair",
+    "RecoveryOptions",
+    "RecoveryReport",
     "Saving",
     "Teacher",
     "Training",
     "TrainingOptions",
     "class_axis",
+    "fine_tune_model",
     "from_labels",
     "from_teacher",
+    "held_out",
+    "judge",
     "method",
+    "recover",
+    "recover_without_data",
     "take_over",
-    "fine_tune_model",
 ]

@@ -22,8 +22,8 @@ from onnx import helper
 from onnxprune.layers import CONVOLUTIONS, LinearLayer, Parameters, WeightPart, Weights, linear_layer
 from onnxprune.model import Model
 from onnxprune.model.traits import operators_where
+from onnxprune.recovery.closed_form import RecoveryOptions, targets
 from onnxprune.recovery.fits import METHODS, Method
-from onnxprune.recovery.recover import RecoveryOptions, targets
 from onnxprune.recovery.targets import KeptMask, LayerTarget
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import resumed
@@ -42,7 +42,7 @@ HOMOGENEOUS = operators_where(lambda traits: traits.homogeneous, "")
 SIMILAR = 0.45
 
 
-def repair_without_data(
+def recover_without_data(
     cut: Removal, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info
 ) -> Model:
     """Give the layers behind the cut back what the weights say that they lost.
@@ -66,7 +66,7 @@ def repair_without_data(
 
 
 def _mend(cut: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
-    """Repair one layer; whether there was anything to do."""
+    """RecoveryReport one layer; whether there was anything to do."""
     kept = KeptMask.of(cut, target.view, target.old)
     inputs = kept.inputs[kept.groups]
     if inputs.all():

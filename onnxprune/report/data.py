@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.cost.latency.timer import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Strength, Verdict
-    from onnxprune.recovery import Repair
+    from onnxprune.recovery import RecoveryReport
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.rewriting.plan import Step
@@ -97,14 +97,14 @@ def outcome_json(result: Outcome) -> dict[str, Any]:
         "rows": rows_json(result.rows),
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
-        "repair": None if result.repair is None else repair_json(result.repair),
+        "repair": None if result.recovery is None else recovery_json(result.recovery),
         "training": None if result.training is None else training_data(result.training),
         "damage": ruin(result.judged),
         "seconds": {stage: round(value, 4) for stage, value in result.seconds.items()},
     }
 
 
-def repair_json(of: Repair) -> dict[str, Any]:
+def recovery_json(of: RecoveryReport) -> dict[str, Any]:
     """What calibration data mended, by layer and by group; what could not be measured is null."""
     damage = [{"group": name, "before": b, "after": a} for name, (b, a) in of.damage.items()]
     found: dict[str, Any] = _numbers(asdict(of) | {"damage": damage})

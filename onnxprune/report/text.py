@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Verdict
-    from onnxprune.recovery import Repair
+    from onnxprune.recovery import RecoveryReport
     from onnxprune.report.data import LayerChange
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
@@ -116,8 +116,8 @@ def outcome(result: Outcome) -> list[str]:
         lines.append(entry("time", timed(result.timed)))
     if result.verdict is not None:
         lines.append(entry("proof", proof(result.verdict)))
-    if result.repair is not None:
-        lines.append(entry("repair", repair_lines(result.repair)))
+    if result.recovery is not None:
+        lines.append(entry("repair", recovery_lines(result.recovery)))
     lines += [entry(*said) for said in training_entries(result.training)]
     return lines + locked(result.groups)
 
@@ -127,7 +127,7 @@ def mends(model: Model) -> list[str]:
     return [entry("mended", note) for note in model.mended]
 
 
-def repair_lines(of: Repair) -> str:
+def recovery_lines(of: RecoveryReport) -> str:
     """What calibration data mended."""
     better = sum(fit.kept for fit in of.fits)
     done = f"{better} of {numbers.plural(len(of.fits), 'layer')} re-fitted"
@@ -142,7 +142,7 @@ def repair_lines(of: Repair) -> str:
     return f"{done}, {', '.join(parts)} on held-out samples"
 
 
-def damage(of: Repair | None) -> list[str]:
+def damage(of: RecoveryReport | None) -> list[str]:
     """Per group, what its removal did to the layers that read it; nothing without a repair."""
     rows = [(name, f"{before:.2g}", f"{after:.2g}") for name, (before, after) in of.damage.items()] if of else []
     return table(("relative error behind", "cut", "repaired"), rows, ("cut", "repaired")) if rows else []

@@ -257,7 +257,7 @@ def test_a_bias_that_the_repair_adds_counts(tmp_path: Path) -> None:
     before = cost.of(model).params
     outcome = api.run(model, Options(params=before // 2), data=data)
     (goal,) = outcome.goals
-    assert outcome.repair is not None and outcome.repair.kept
+    assert outcome.recovery is not None and outcome.recovery.kept
     assert any(len(n.input) == 3 for n in outcome.model.proto.graph.node if n.op_type == "Conv")
     assert goal.reached == outcome.after.params == cost.of(outcome.model).params
     assert goal.met

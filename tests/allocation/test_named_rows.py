@@ -187,7 +187,7 @@ def test_repair_maps_the_ids_and_refuses_others() -> None:
     options = Options(ratio=0.5, rows={"table": KEPT})
     model = api.load(language_model(tied=False))
     outcome = api.run(model, options, data=[{"ids": ids_of(FLOW)}] * 4)
-    assert outcome.repair is not None
+    assert outcome.recovery is not None
     with pytest.raises(UsageError, match="not kept"):
         api.run(model, options, data=[{"ids": ids_of([0, 1])}] * 4)
 

@@ -22,7 +22,7 @@ from onnxprune.cli import main, paths
 from onnxprune.errors import ModelError, RunError, Terminated, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Sensitivity
-from onnxprune.recovery.recover import RecoveryOptions as Recovery
+from onnxprune.recovery import RecoveryOptions as Recovery
 from tests.graphs.net import Net, prune
 
 DEEP = 20_000

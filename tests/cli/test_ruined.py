@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.model import load
-from onnxprune.recovery.recover import RecoveryOptions as Recovery
+from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.runtime import Agreement, AgreementAccumulator
 from onnxprune.typing import Array
 from tests.cli.test_cli import MODELS, Run, run
@@ -119,7 +119,7 @@ def samples(count: int = 40) -> list[dict[str, Array]]:
 def test_the_library_tells_and_raises_nothing() -> None:
     spoiled = api.run(load(fragile()), Options(ratio=0.9), data=samples(), recovery=Recovery("none"))
     assert spoiled.judged is not None
-    assert spoiled.repair is None
+    assert spoiled.recovery is None
     assert spoiled.judged.is_known
     assert onnxprune.prune(fragile(), 0.5).report.judged is None
 

@@ -43,7 +43,7 @@ def trained(opset: int = 17) -> Model:
     stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    return load(to_proto(bn_matching.matched(load(model), [{"x": real(256, 1)}])))
+    return load(to_proto(bn_matching.with_statistics_of(load(model), [{"x": real(256, 1)}])))
 
 
 def tapped(model: Model, inputs: np.ndarray, names: list[str]) -> list[np.ndarray]:
@@ -57,7 +57,7 @@ def tapped(model: Model, inputs: np.ndarray, names: list[str]) -> list[np.ndarra
 @pytest.mark.parametrize("opset", [9, 17])
 def test_normalised_channels_have_the_moments_of_training(opset: int) -> None:
     model, inputs = trained(opset), np.random.default_rng(2).standard_normal((64, 3, 8, 8)).astype(np.float32)
-    like = bn_matching.matched(model, [{"x": part} for part in np.split(inputs, 4)])
+    like = bn_matching.with_statistics_of(model, [{"x": part} for part in np.split(inputs, 4)])
     for number, values in enumerate(tapped(like, inputs, ["n0", "n1"])):
         # The variance is that of the runs; epsilon (1e-5), and sums in single precision, are what is left.
         np.testing.assert_allclose(values.mean(axis=(0, 2, 3)), model.array(f"bias{number}"), atol=1e-3)
@@ -67,7 +67,7 @@ def test_normalised_channels_have_the_moments_of_training(opset: int) -> None:
 
 def test_statistics_come_back() -> None:
     model = trained()
-    back = bn_matching.restored(bn_matching.matched(model, [{"x": np.zeros((4, 3, 8, 8), np.float32)}]), model)
+    back = bn_matching.restored(bn_matching.with_statistics_of(model, [{"x": np.zeros((4, 3, 8, 8), np.float32)}]), model)
     assert to_proto(back) == to_proto(model)
 
 
@@ -81,7 +81,7 @@ def test_norms_in_training_are_left_alone() -> None:
     norm = proto.graph.node[1]
     norm.attribute.append(helper.make_attribute("training_mode", 1))
     norm.output.extend(["mean_now", "var_now"])
-    like = bn_matching.matched(load(proto), [{"x": np.zeros((4, 3, 8, 8), np.float32)}])
+    like = bn_matching.with_statistics_of(load(proto), [{"x": np.zeros((4, 3, 8, 8), np.float32)}])
     for name, changed in (("mean0", False), ("mean1", True)):
         assert (not np.array_equal(like.array(name), load(proto).array(name))) is changed
 

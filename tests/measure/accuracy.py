@@ -22,23 +22,24 @@ from onnxprune.allocation import Options
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
-from onnxprune.recovery import data_free, recover
+from onnxprune.recovery import RecoveryOptions, recover, recover_without_data
 from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
+from onnxprune.typing import Feeds
 from tests.graphs import shared
 from tests.measure import labelled
 
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
 
 
-def repaired(cut: Removal, small: Model, runs: Sequence[recover.Runs], seen: Groups, method: str) -> Model:
+def repaired(cut: Removal, small: Model, runs: Sequence[Feeds], matched: Groups, method: str) -> Model:
     """The model after a repair, with data or without."""
     if method == "none":
         return small
     if runs:
-        return recover.repair(cut, small, runs, recover.RecoveryOptions(method), seen=seen)[0]
-    return data_free.repair_without_data(cut, small, method)
+        return recover(cut, small, runs, RecoveryOptions(method), matched=matched)[0]
+    return recover_without_data(cut, small, method)
 
 
 def rows(name: str, given: argparse.Namespace) -> None:
@@ -48,18 +49,18 @@ def rows(name: str, given: argparse.Namespace) -> None:
     inputs = "random" if given.random else data.feeds
     runs = calibration.read(inputs, source, samples=given.samples) if given.samples else []
     groups = trace(source)
-    seen = bn_matching.stand_in(groups, runs) if given.random else groups
+    matched = bn_matching.stand_in(groups, runs) if given.random else groups
     whole = data.accuracy(source)
     print(f"{name}: {whole:.2%}", flush=True)
     for criterion in given.criteria.split(","):
-        scores = criteria.score(seen, criterion, 0, runs)
+        scores = criteria.score(matched, criterion, 0, runs)
         for allocation, share in itertools.product(given.allocation.split(","), map(float, given.removed.split(","))):
             chosen = fit(groups, scores, Options(criterion=criterion, allocation=allocation, macs=f"{100 - share}%"))
             goal, cut = chosen.goals[0], Removal(groups, gone(groups, chosen.removed))
             small = rewrite(groups, cut.gone)
             for method in given.recover.split(","):
                 start = time.perf_counter()
-                model = repaired(cut, small, runs, seen, method)
+                model = repaired(cut, small, runs, matched, method)
                 seconds = time.perf_counter() - start
                 found = data.accuracy(model)
                 removed = 1 - goal.reached / goal.before

@@ -18,7 +18,7 @@ import numpy as np
 from onnxprune import calibration, criteria
 from onnxprune.allocation import Options, select
 from onnxprune.model import Model, load
-from onnxprune.recovery import recover
+from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
@@ -68,9 +68,7 @@ def main() -> None:
             small = rewrite(groups, cut.gone)
             for method in given.recover.split(","):
                 start = time.perf_counter()
-                model = (
-                    small if method == "none" else recover.repair(cut, small, runs, recover.RecoveryOptions(method))[0]
-                )
+                model = small if method == "none" else recover(cut, small, runs, RecoveryOptions(method))[0]
                 found, seconds = logits(model, entry, texts), time.perf_counter() - start
                 same = float((found.argmax(axis=-1) == whole.argmax(axis=-1)).mean())
                 cells = (f"{share:.0f} %", f"{same:.1%}", f"{cost(found, texts):.3f}", f"{seconds:.0f} s")

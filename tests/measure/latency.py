@@ -26,7 +26,7 @@ from onnxprune.allocation import BudgetFitter, Options, select
 from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
-from onnxprune.recovery import recover
+from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.rewriting import Removal, gone
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
@@ -94,7 +94,7 @@ class Subject:
     def damage(self, removed: Mapping[str, Array], small: Model) -> float:
         """Signal to noise in dB of the outputs of the repaired model, on inputs that nothing has seen."""
         cut, part = self.cut(removed), _part(self.inputs)
-        small, _ = recover.repair(cut, small, self.inputs[:part], recover.RecoveryOptions())
+        small, _ = recover(cut, small, self.inputs[:part], RecoveryOptions())
         return agreement(cut, small, self.inputs[part:]).sqnr
 
     def race(self, models: list[Model], *, seconds: float, sessions: int = 6) -> list[float]:

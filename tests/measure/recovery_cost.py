@@ -62,7 +62,7 @@ def main() -> None:
         chosen = fit(groups, scores, Options(criterion="obs", macs=given.macs))
         cut = Removal(groups, gone(groups, chosen.removed))
         small, start = rewrite(groups, cut.gone), time.perf_counter()
-        recover.repair(cut, small, runs)
+        recover(cut, small, runs)
         told("repair (least squares, in sequence)", start)
 
 

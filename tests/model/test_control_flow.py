@@ -479,8 +479,8 @@ def test_the_axis_of_the_steps_stays() -> None:
 def test_repair_reaches_into_bodies() -> None:
     runs = [feeds_of(two_branches(), seed) for seed in range(4)]
     outcome = api.run(load(two_branches()), api.Options(), data=runs)
-    assert outcome.repair is not None
-    assert len(outcome.repair.fits) == 4
+    assert outcome.recovery is not None
+    assert len(outcome.recovery.fits) == 4
     with Session(outcome.model) as session:
         session.run(runs[0])
 

@@ -157,7 +157,7 @@ def test_scores_are_those_of_the_branch_that_runs(made, criterion: str) -> None:
 @pytest.mark.parametrize("made", SAME)
 def test_the_repair_is_that_of_the_branch_that_runs(made) -> None:
     results = {build: api.run(load(build()), api.Options(ratio=0.5), data=feeds()) for build in (inlined, made)}
-    one, two = results[inlined].repair, results[made].repair
+    one, two = results[inlined].recovery, results[made].recovery
     assert one is not None
     assert two is not None
     assert two.kept
@@ -199,18 +199,18 @@ def test_both_branches_are_fitted_where_some_runs_take_each() -> None:
     for i, run in enumerate(runs):
         run["c"] = np.array(i % 2 == 0)
     outcome = api.run(load(on_an_input()), api.Options(ratio=0.5), data=runs)
-    assert outcome.repair is not None
+    assert outcome.recovery is not None
     nodes = {n.output[0]: n.name or n.output[0] for n in flattened(load(on_an_input())).proto.graph.node}
-    assert len(outcome.repair.fits) >= 6, nodes
-    assert outcome.repair.after.error < 0.5 * outcome.repair.before.error
+    assert len(outcome.recovery.fits) >= 6, nodes
+    assert outcome.recovery.after.error < 0.5 * outcome.recovery.before.error
 
 
 def test_a_loop_of_several_steps_is_fitted() -> None:
     outcome = api.run(load(looped(3)), api.Options(ratio=0.3), data=feeds())
-    assert outcome.repair is not None
-    assert outcome.repair.kept
-    assert len(outcome.repair.fits) == 5
-    assert outcome.repair.after.error < 0.6 * outcome.repair.before.error
+    assert outcome.recovery is not None
+    assert outcome.recovery.kept
+    assert len(outcome.recovery.fits) == 5
+    assert outcome.recovery.after.error < 0.6 * outcome.recovery.before.error
 
 
 def test_the_branch_that_is_not_taken_keeps_what_it_shares() -> None:

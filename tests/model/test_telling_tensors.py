@@ -59,7 +59,7 @@ def test_scores_and_repair_are_those_of_the_floats(end: str) -> None:
 
 @pytest.mark.parametrize("end", ["argmax", "threshold", "topk"])
 def test_the_repair_is_judged_and_reported(end: str) -> None:
-    floats, ids = (api.run(load(network(made)), Options(ratio=0.5), data=data()).repair for made in ("floats", end))
+    floats, ids = (api.run(load(network(made)), Options(ratio=0.5), data=data()).recovery for made in ("floats", end))
     assert floats is not None
     assert ids is not None
     assert ids.after.is_known

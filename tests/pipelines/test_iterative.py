@@ -56,7 +56,7 @@ def test_the_plan_is_one_of_the_original_and_proven():
     path = MODELS / "digits.onnx"
     given = {"criterion": "wanda", "data": MODELS / "digits_calibration.npz", "samples": 32}
     result = onnxprune.prune(path, 0.5, steps=2, **given)
-    assert result.report.verdict.ok and result.report.repair.kept
+    assert result.report.verdict.ok and result.report.recovery.kept
     once = onnxprune.prune(path, 0.5, **given)
     counts = [[(step.group, len(step.remove)) for step in r.plan.steps] for r in (result, once)]
     assert counts[0] == counts[1]
@@ -127,7 +127,7 @@ def test_parts_grow_to_the_whole(schedule):
 def test_training_between_the_steps():
     """The plan is one of the original and proven; what was trained in between is where the last training begins."""
     path, data = MODELS / "digits.onnx", MODELS / "digits_calibration.npz"
-    recovery = api.recover.RecoveryOptions(train=TrainingOptions(20, rate=1e-3, batch=32, threads=1))
+    recovery = api.RecoveryOptions(train=TrainingOptions(20, rate=1e-3, batch=32, threads=1))
     options = onnxprune.Options(ratio=0.85, steps=3, step_schedule="cubic", criterion="wanda")
     outcome = api.run(load(path), options, data=data, recovery=recovery)
     assert outcome.verdict is not None and outcome.verdict.ok and outcome.training is not None

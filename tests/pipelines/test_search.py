@@ -25,7 +25,7 @@ from onnxprune.model import load
 from onnxprune.pipelines import Evaluation
 from onnxprune.pipelines.search import SearchConfig, search
 from onnxprune.pipelines.search_targets import QualityConstraint, amount
-from onnxprune.recovery.recover import RecoveryOptions as Recovery
+from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from tests.cli.test_cli import DIGITS, MODELS, run
@@ -83,7 +83,7 @@ def test_accuracy_stays_within_the_drop():
     found = search(load(DIGITS), L2, settings, DATA)
     assert found.met
     assert found.values["value"] >= 0.98 * accuracy(DIGITS)
-    assert found.outcome.repair is not None and found.outcome.verdict.ok
+    assert found.outcome.recovery is not None and found.outcome.verdict.ok
     assert found.outcome.after.macs < 0.6 * found.outcome.before.macs
 
 
@@ -118,10 +118,8 @@ def test_what_judges_is_held_out(monkeypatch):
     from onnxprune.pipelines import search as module
 
     seen = []
-    real = module.recover.repair
-    monkeypatch.setattr(
-        module.recover, "repair", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k)
-    )
+    real = module.recover
+    monkeypatch.setattr(module, "recover", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k))
     fitting, judging = module._inputs(load(DIGITS), SearchConfig((QualityConstraint("sqnr", 1),), samples=64), DATA)
     assert sum(len(r["image"]) for r in judging) == 16 and sum(len(r["image"]) for r in fitting) == 48
     rows = {r.tobytes() for run in judging for r in run["image"]}

@@ -1,4 +1,4 @@
-"""Repair without data: exact where the weights say all, nothing where they say nothing."""
+"""RecoveryReport without data: exact where the weights say all, nothing where they say nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.cli import main
 from onnxprune.model import Model, load, to_proto
-from onnxprune.recovery import METHODS, data_free
-from onnxprune.recovery.recover import RecoveryOptions as Recovery
+from onnxprune.recovery import METHODS, data_free, recover_without_data
+from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import Session
 from onnxprune.tracing import Groups
@@ -213,7 +213,7 @@ def test_nothing_is_done_where_nothing_is_known(first: Callable[[Net], str], act
     outcome = api.run(net.model(), Options(criterion=in_order))
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     told: list[str] = []
-    assert data_free.repair_without_data(cut, outcome.model, method, progress=told.append) is outcome.model
+    assert recover_without_data(cut, outcome.model, method, progress=told.append) is outcome.model
     assert told == ["repaired from the weights alone: 0 of 1 layers"]
     assert [r.message for r in caplog.records if "nothing is repaired" in r.message]
 
@@ -222,7 +222,7 @@ def test_nothing_is_done_where_nothing_is_known(first: Callable[[Net], str], act
 @pytest.mark.parametrize("name", VALID)
 def test_what_comes_out_is_valid(name: str, method: str):
     outcome = api.run(load(str(MODELS / f"{name}.onnx")), Options(ratio=0.5), recovery=Recovery(method))
-    assert outcome.verdict is not None and outcome.verdict.ok and outcome.repair is None
+    assert outcome.verdict is not None and outcome.verdict.ok and outcome.recovery is None
     onnx.checker.check_model(to_proto(outcome.model), full_check=True)
 
 

@@ -191,7 +191,7 @@ def test_statistics_of_norms_stay(original: Model) -> None:
 
 
 def test_pruning_trains_after_the_repair(original: Model) -> None:
-    recovery = api.recover.RecoveryOptions(train=TrainingOptions(40, **QUICK))
+    recovery = api.RecoveryOptions(train=TrainingOptions(40, **QUICK))
     plain = api.run(original, onnxprune.Options(ratio=0.75), data=DATA, verify=False)
     outcome = api.run(original, onnxprune.Options(ratio=0.75), data=DATA, recovery=recovery)
     assert outcome.training is not None and outcome.training.best > 0
@@ -200,7 +200,7 @@ def test_pruning_trains_after_the_repair(original: Model) -> None:
 
 
 def test_pruning_needs_real_inputs_to_train(original: Model) -> None:
-    recovery = api.recover.RecoveryOptions(train=TrainingOptions(4))
+    recovery = api.RecoveryOptions(train=TrainingOptions(4))
     for data in (None, "random"):
         with pytest.raises(UsageError, match="training needs inputs"):
             api.run(original, onnxprune.Options(ratio=0.5), data=data, recovery=recovery)
@@ -213,7 +213,7 @@ def test_inputs_and_outputs_that_shrink_are_paired() -> None:
     net.output(gemm(net, h, 16, 8))
     rng = np.random.default_rng(0)
     data = [{"x": rng.standard_normal((64, 8)).astype(np.float32)}]
-    recovery = api.recover.RecoveryOptions(train=TrainingOptions(10, rate=1e-3))
+    recovery = api.RecoveryOptions(train=TrainingOptions(10, rate=1e-3))
     options = onnxprune.Options(ratio=0.25, allow_io_changes=True)
     outcome = api.run(net.model(), options, data=data, recovery=recovery)
     assert outcome.io_changes and outcome.training is not None

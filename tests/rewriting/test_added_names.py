@@ -16,7 +16,7 @@ from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.masked import masked
 from onnxprune.proof.prove import check
 from onnxprune.proof.quantized import unrounded, unsaturated
-from onnxprune.recovery.recover import RecoveryOptions as Recovery
+from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs.net import Net, prune, run
 from tests.model.test_control_flow import model, two_branches, weight

@@ -168,6 +168,6 @@ def test_repair_feeds_each_model_its_own_inputs() -> None:
     rng = np.random.default_rng(0)
     runs = {"features": rng.standard_normal((64, 6)).astype(np.float32)}
     outcome = api.run(api.load(mlp()), api.Options(allow_io_changes=True), data=[runs] * 4)
-    assert outcome.repair is not None
-    assert outcome.repair.fits
+    assert outcome.recovery is not None
+    assert outcome.recovery.fits
     assert valid(outcome.groups.model, outcome.model) == ""

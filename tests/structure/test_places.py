@@ -152,10 +152,10 @@ def test_a_recovery_method_is_a_function(tmp_path: Path) -> None:
     (source,) = examples("A recovery method")
     loaded(source, tmp_path)
     asked = {"criterion": "l2", "data": str(ROOT / "models" / "digits_calibration.npz"), "samples": 48}
-    repair = onnxprune.prune(DIGITS, 0.5, recovery="gain", **asked).report.repair
+    repair = onnxprune.prune(DIGITS, 0.5, recovery="gain", **asked).report.recovery
     assert repair is not None and repair.method == "gain" and repair.kept
     assert all(fit.after < fit.before for fit in repair.fits if fit.kept) and any(fit.kept for fit in repair.fits)
-    assert onnxprune.prune(DIGITS, 0.5, recovery="gain", criterion="l2").report.repair is None, "it needs data"
+    assert onnxprune.prune(DIGITS, 0.5, recovery="gain", criterion="l2").report.recovery is None, "it needs data"
     with pytest.raises(UsageError, match="no way to recover is called 'loss'"):
         onnxprune.prune(DIGITS, 0.5, recovery="loss", **asked)
 

@@ -1,4 +1,4 @@
-"""Repair by least squares: what it must restore, and what it must leave alone."""
+"""RecoveryReport by least squares: what it must restore, and what it must leave alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model import load, to_proto
-from onnxprune.recovery import fits, recover
+from onnxprune.recovery import RecoveryOptions, RecoveryReport, fits, recover
 from onnxprune.recovery.downstream import onward
+from onnxprune.recovery.targets import Fit
 from onnxprune.report import data as report
 from onnxprune.report import text
 from onnxprune.rewriting import Removal
+from onnxprune.runtime import Agreement
 from onnxprune.runtime.random_inputs import random_feeds
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -87,7 +89,7 @@ def test_redundant_channels_go_without_loss(form: str, bias: bool):
     errors = [float(np.square(outputs(m, fresh) - wanted).mean() / wanted.var()) for m in (plain.model, mended.model)]
     # The ridge of 1 % pulls towards the sliced weights: what is left of the error is about its square.
     assert errors[0] > 0.05 and errors[1] < 0.01 * errors[0]
-    repair = mended.report.repair
+    repair = mended.report.recovery
     assert repair.kept and repair.after.error < 0.01 * repair.before.error and [f.kept for f in repair.fits] == [True]
     ((group, (cut, fitted)),) = repair.damage.items()
     assert group == mended.plan.steps[0].group and fitted < 0.01 * cut
@@ -116,7 +118,7 @@ def test_a_fit_that_does_not_help_is_left_out(monkeypatch):
         return -evidence.sliced, np.ones(evidence.sliced.shape[::2])
 
     monkeypatch.setitem(fits.METHODS, "least-squares", fits.Method("least-squares", worse))
-    mended, repair = recover.repair(cut, outcome.model, [{"x": part} for part in np.split(data, 4)])
+    mended, repair = recover(cut, outcome.model, [{"x": part} for part in np.split(data, 4)])
     assert [fit.kept for fit in repair.fits] == [False] and not repair.kept
     assert mended is outcome.model
 
@@ -127,18 +129,18 @@ def test_classes_are_judged_by_the_floats_before_them():
     model.graph.node.append(helper.make_node("ArgMax", ["y"], ["class"], axis=1, keepdims=0))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n"]))
     outcome = onnxprune.prune(model, 0.5, data=[{"x": part} for part in np.split(data, 4)]).report
-    repair = outcome.repair
+    repair = outcome.recovery
     assert repair is not None and repair.kept and all(fit.kept for fit in repair.fits)
     assert repair.after.error < 1e-4 < repair.before.error and repair.after.top1 == 1
 
 
 def test_where_no_output_tells_the_layers_do():
     """Nothing is claimed of outputs that cannot be compared: the text says so, and JSON has no numbers."""
-    unknown = recover.Agreement(math.nan, math.nan, math.nan, None)
-    fitted = recover.Fit(node="Gemm_2", before=0.25, after=1e-6, kept=True, groups=("w1",))
-    repair = recover.Repair(fits=(fitted,), before=unknown, after=unknown, kept=True)
-    assert "1 of 1 layer re-fitted, no output tells what that is worth" in text.repair_lines(repair)
-    told = json.dumps(report.repair_json(repair), allow_nan=False)
+    unknown = Agreement(math.nan, math.nan, math.nan, None)
+    fitted = Fit(node="Gemm_2", before=0.25, after=1e-6, kept=True, groups=("w1",))
+    repair = RecoveryReport(fits=(fitted,), before=unknown, after=unknown, kept=True)
+    assert "1 of 1 layer re-fitted, no output tells what that is worth" in text.recovery_lines(repair)
+    told = json.dumps(report.recovery_json(repair), allow_nan=False)
     assert json.loads(told)["after"]["error"] is None
 
 
@@ -152,7 +154,7 @@ def test_one_sample_is_not_enough():
     model, data = redundant("Gemm", bias=True)
     with pytest.raises(UsageError, match="one batch is not enough"):
         onnxprune.prune(model, 0.5, data=[{"x": data[:1]}])
-    assert onnxprune.prune(model, 0.5, data=[{"x": data[:8]}]).report.repair is not None
+    assert onnxprune.prune(model, 0.5, data=[{"x": data[:8]}]).report.recovery is not None
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_repair_of_every_kind_of_net_is_valid_and_no_worse(name: str):
     groups = api.trace_model(source)
     runs = [random_feeds(source, groups.static, np.random.default_rng(i)) for i in range(10)]
     outcome = api.run(source, Options(ratio=0.3), data=runs, sizes=dict(groups.static.sizes))
-    repair = outcome.repair
+    repair = outcome.recovery
     assert outcome.verdict.ok and any(fit.kept and fit.after < fit.before for fit in repair.fits)
     # Random weights on random inputs leave little to fit: what is written is the better of the two.
     assert repair.kept == (repair.after.error < repair.before.error)
@@ -177,7 +179,7 @@ def test_every_method_lowers_the_error(method: str):
     outcome = api.run(source, Options())
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(data, 16)]
-    _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method=method))
+    _, repair = recover(cut, outcome.model, runs, RecoveryOptions(method=method))
     assert repair.kept and repair.after.error < repair.before.error
     exact = method in ("merge", "least-squares", "one-pass")  # copies of channels are combinations of those that remain
     assert (repair.after.error < 0.01 * repair.before.error) == exact
@@ -194,7 +196,7 @@ def test_a_constant_channel_goes_without_loss_by_its_bias_alone():
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     assert not cut.masks()["w1"][:, :2].any()
     runs = [{"x": rng.standard_normal((8, 6)).astype(np.float32)} for _ in range(8)]
-    _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="bias"))
+    _, repair = recover(cut, outcome.model, runs, RecoveryOptions(method="bias"))
     assert repair.before.error > 1e-3 and repair.after.error < 1e-10
 
 
@@ -204,7 +206,7 @@ def test_norms_get_the_deviation_back_that_their_outputs_had():
     runs = [random_feeds(source, groups.static, np.random.default_rng(i)) for i in range(10)]
     outcome = api.run(source, Options(ratio=0.3), sizes=dict(groups.static.sizes))
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
-    _, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
+    _, repair = recover(cut, outcome.model, runs, RecoveryOptions(method="batchnorm"))
     assert repair.fits and any(fit.kept and fit.after < fit.before for fit in repair.fits)
 
 
@@ -227,7 +229,7 @@ def test_every_norm_is_fitted_to_what_those_before_it_then_give():
     outcome = api.run(source, Options(ratio=0.4))
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     runs = [{"x": part} for part in np.split(rng.standard_normal((1024, 12)).astype(np.float32), 32)]
-    mended, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(method="batchnorm"))
+    mended, repair = recover(cut, outcome.model, runs, RecoveryOptions(method="batchnorm"))
     assert repair.kept and [fit.kept for fit in repair.fits[1:]] == [True, True]  # no input of the first is gone
 
     def given(model: onnx.ModelProto) -> np.ndarray:
@@ -270,7 +272,7 @@ def test_a_branch_makes_up_for_what_the_stream_lost(activation: str, scaled: boo
     runs = [{"x": part} for part in np.split(data, 16)]
     errors = {}
     for looks in (False, True):
-        mended, repair = recover.repair(cut, outcome.model, runs, recover.RecoveryOptions(onward=looks))
+        mended, repair = recover(cut, outcome.model, runs, RecoveryOptions(onward=looks))
         assert repair.kept
         fresh = {"x": np.random.default_rng(1).standard_normal((256, 12)).astype(np.float32)}
         errors[looks] = float(np.square(outputs(to_proto(mended), fresh) - outputs(model, fresh)).sum())

@@ -26,7 +26,7 @@ from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
 from onnxprune.tracing import Groups, NodeView
-from onnxprune.typing import Array
+from onnxprune.typing import Feeds
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +34,13 @@ logger = logging.getLogger(__name__)
 JUDGES, HELD_OUT = 0.2, 0.1
 # Widest layer (D of its weight) that is fitted: the solve is cubic in it.
 WIDEST = 6144
-# Input name -> array, of one run.
-Runs = Mapping[str, Array]
 # The choice of no recovery.
-NONE = "none"
+NO_RECOVERY = "none"
 
 
 @dataclass(frozen=True)
 class RecoveryOptions:
-    """How to repair.
+    """How to recover what a removal cost.
 
     Attributes:
         method: name of one of `fits.METHODS`, or "none".
@@ -59,7 +57,7 @@ class RecoveryOptions:
     train: TrainingOptions | None = None
 
     def __post_init__(self) -> None:
-        known = (NONE, *METHODS)
+        known = (NO_RECOVERY, *METHODS)
         if self.method not in known:
             raise UsageError(f"no way to recover is called {self.method!r}", hint=f"known: {', '.join(known)}")
 
@@ -70,18 +68,18 @@ class RecoveryOptions:
 
     def can_act(self, *, data: bool) -> bool:
         """Whether there is a method, and the data that it needs."""
-        return self.method != NONE and (data or not self.how.needs_data)
+        return self.method != NO_RECOVERY and (data or not self.how.needs_data)
 
 
 @dataclass(frozen=True)
-class Repair:
-    """What the repair did.
+class RecoveryReport:
+    """What recovery did.
 
     Attributes:
         fits: every layer behind a cut that could be fitted.
         before: agreement with the original on held-out samples, as the model was cut.
-        after: the same after the repair.
-        kept: whether the repaired model is the better one, and so was kept; where no output tells, if any fit is.
+        after: the same after recovery.
+        kept: whether the recovered model is the better one, and so was kept; where no output tells, if any fit is.
         method: how it was done.
     """
 
@@ -112,15 +110,15 @@ class Repair:
         }
 
 
-def repair(
+def recover(
     cut: Removal,
     pruned: Model,
-    runs: Sequence[Runs],
+    runs: Sequence[Feeds],
     options: RecoveryOptions | None = None,
     *,
-    seen: Groups | None = None,
+    matched: Groups | None = None,
     progress: Callable[[str], None] = logger.info,
-) -> tuple[Model, Repair]:
+) -> tuple[Model, RecoveryReport]:
     """Re-fit the layers of `pruned` behind what was cut.
 
     Time is that of two runs of every sample through either model, and of the fits; memory is `options.memory` for
@@ -130,20 +128,21 @@ def repair(
         cut: what was removed, with the traced original.
         pruned: the smaller model.
         runs: calibration inputs, at least two; some of them judge what is kept.
-        options: how to repair.
-        seen: the trace of a stand-in for the original that takes `runs` for real inputs (see `layers/bn_matching.py`).
+        options: how to recover.
+        matched: the trace of a stand-in for the original that takes `runs` for real inputs
+            (see `layers/bn_matching.py`).
         progress: is told about every layer.
 
     Returns:
-        The repaired model (the pruned one if that is no worse), and what was done.
+        The recovered model (the pruned one if that is no worse), and what was done.
 
     Raises:
         UsageError: there are fewer than two runs.
     """
     options = options or RecoveryOptions()
-    if seen is not None and seen is not cut.groups:
-        like = rewrite(seen, cut.gone)
-        fitted, done = repair(Removal(seen, cut.gone), like, runs, options, progress=progress)
+    if matched is not None and matched is not cut.groups:
+        like = rewrite(matched, cut.gone)
+        fitted, done = recover(Removal(matched, cut.gone), like, runs, options, progress=progress)
         return bn_matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
@@ -170,16 +169,29 @@ def repair(
     model = nested(parameters.finished()) if has_bodies else parameters.finished()
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
-    return model if kept else pruned, Repair(tuple(fits), sliced, after, kept, options.method)
+    return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method)
 
 
-def judged(cut: Removal, pruned: Model, runs: Sequence[Runs]) -> Agreement:
-    """The agreement of a model that is not repaired, on the samples that a repair would hold out."""
+def judge(cut: Removal, pruned: Model, runs: Sequence[Feeds]) -> Agreement:
+    """Compare a model that is not recovered with the original, on the samples that a recovery would hold out.
+
+    Args:
+        cut: what was removed, with the traced original.
+        pruned: the smaller model.
+        runs: calibration inputs.
+
+    Returns:
+        The agreement of their outputs.
+    """
     return agreement(cut, pruned, held_out(runs)[1])
 
 
-def held_out(runs: Sequence[Runs]) -> tuple[Sequence[Runs], Sequence[Runs]]:
-    """The runs without those that judge a result, and these; one run serves as both."""
+def held_out(runs: Sequence[Feeds]) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
+    """Divide calibration inputs.
+
+    Returns:
+        The runs without those that judge a result, and these; one run serves as both.
+    """
     return _split(runs, HELD_OUT)
 
 
@@ -192,7 +204,7 @@ def _pairs(target: Target, whole: ActivationReader, left: ActivationReader | Non
         yield [([old[n] for n in olds], [] if after is None else [new[n] for n in news]) for old, new in pairs]
 
 
-def _split(runs: Sequence[Runs], share: float) -> tuple[Sequence[Runs], Sequence[Runs]]:
+def _split(runs: Sequence[Feeds], share: float) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
     """The runs without some at even steps, and these; one run serves as both."""
     if len(runs) == 1:
         return runs, runs
