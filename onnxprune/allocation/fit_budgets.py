@@ -15,7 +15,7 @@ from onnxprune.allocation.selection import BudgetResult, Question, Selection, qu
 from onnxprune.allocation.strategies import Problem, within
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
@@ -108,9 +108,9 @@ def fit(
             return selection
         if any(np.array_equal(selection.counts, other.counts) for other in tried):
             break
-        cut = Removal(groups, gone(groups, selection.removed))
+        cut = Removal(groups, removed_classes(groups, selection.removed))
         try:
-            small = rewrite(groups, cut.gone)
+            small = rewrite(groups, cut.removed_classes)
         except ModelError:  # the proof finds the group that no node can follow, and rolls it back
             return selection
         written = reached(selection.goals, small, cut, kinds)

@@ -64,14 +64,14 @@ def removed(groups: Groups, rows: Mapping[str, Sequence[int]]) -> tuple[dict[str
             if index < 0:
                 continue
             group = groups.groups[index]
-            gone = np.flatnonzero(np.isin(group.classes, classes[~keep]))
+            removed = np.flatnonzero(np.isin(group.classes, classes[~keep]))
             if len(group.cells) > 1:
                 raise UsageError(f"rows: the rows of {name!r} must lose equal shares, see group {group.name!r}")
-            if group.name in held and not np.array_equal(found.get(group.name, gone[:0]), gone):
+            if group.name in held and not np.array_equal(found.get(group.name, removed[:0]), removed):
                 raise UsageError(f"rows: {name!r} is tied to rows that are named otherwise")
             held.add(group.name)
-            if len(gone):
-                found[group.name] = gone
+            if len(removed):
+                found[group.name] = removed
     _check_shared_ids(groups, rows)
     return found, frozenset(held)
 

@@ -32,11 +32,11 @@ class AxisLengths:
     _known: dict[tuple[int, int], int] = field(default_factory=lambda: {(-1, 1): ONE}, init=False, repr=False)
     _held: list[Array] = field(default_factory=list, init=False, repr=False)
     _full: list[int] = field(default_factory=lambda: [1], init=False, repr=False)
-    _gone: list[dict[int, Array]] = field(init=False, repr=False)
+    _lost: list[dict[int, Array]] = field(init=False, repr=False)
     _last: tuple[tuple[bytes, int], Array] = field(default=((b"", 0), np.ones(1, np.int64)), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._gone = [{} for _ in self.groups.groups]
+        self._lost = [{} for _ in self.groups.groups]
 
     @property
     def count(self) -> int:
@@ -75,14 +75,14 @@ class AxisLengths:
         """int64[axes]: the lengths that remain if every group loses `counts` units, int[groups]; not to be changed."""
         key = (counts.tobytes(), len(self._full))
         if key != self._last[0]:  # searches ask for the same counts over and over
-            axis, group, start, gone = self._flat
-            lost = np.bincount(axis, gone[start + counts[group]], minlength=len(self._full))
+            axis, group, start, removed = self._flat
+            lost = np.bincount(axis, removed[start + counts[group]], minlength=len(self._full))
             self._last = key, np.array(self._full, np.int64) - lost.astype(np.int64)
         return self._last[1]
 
     def along(self, group: int) -> tuple[Array, Array]:
         """(int[k] the axes that shrink with a group, int64[units + 1, k] how many positions of each go)."""
-        changes = self._gone[group]
+        changes = self._lost[group]
         if not changes:
             return np.empty(0, np.int64), np.zeros((self.units(group) + 1, 0), np.int64)
         return np.array(list(changes)), np.stack(list(changes.values()), axis=1)
@@ -101,8 +101,8 @@ class AxisLengths:
             return self.fixed(size)
         number, owners = self._new(size), self.groups.group_of[classes]
         for group in np.unique(owners[steps >= 0]):
-            gone = np.bincount(steps[(owners == group) & (steps >= 0)], minlength=self.units(group)).cumsum()
-            self._gone[group][number] = np.concatenate([[0], gone])
+            removed = np.bincount(steps[(owners == group) & (steps >= 0)], minlength=self.units(group)).cumsum()
+            self._lost[group][number] = np.concatenate([[0], removed])
         return number
 
     @cached_property
@@ -118,10 +118,12 @@ class AxisLengths:
     @cached_property
     def _flat(self) -> tuple[Array, Array, Array, Array]:
         """All pairs of an axis and a group that shortens it: axis, group, and where its numbers start in the last."""
-        pairs = [(axis, group, gone) for group, changes in enumerate(self._gone) for axis, gone in changes.items()]
-        starts = np.cumsum([0, *(len(gone) for _, _, gone in pairs)])[:-1]
+        pairs = [
+            (axis, group, removed) for group, changes in enumerate(self._lost) for axis, removed in changes.items()
+        ]
+        starts = np.cumsum([0, *(len(lost) for _, _, lost in pairs)])[:-1]
         axes, groups = (np.array([p[i] for p in pairs], np.int64) for i in (0, 1))
-        return axes, groups, starts, np.concatenate([np.empty(0, np.int64), *(gone for _, _, gone in pairs)])
+        return axes, groups, starts, np.concatenate([np.empty(0, np.int64), *(lost for _, _, lost in pairs)])
 
 
 def units_in_order(group: Group, scores: Array) -> Array:

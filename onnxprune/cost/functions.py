@@ -48,14 +48,14 @@ class _Touched:
         axes: the axes that are their factors, each once.
         factors: int[terms, most], indices into `axes`.
         shrinking: indices into `axes` of those that the group shortens.
-        gone: int[units + 1, shrinking], by how much.
+        removed: int[units + 1, shrinking], by how much.
     """
 
     terms: Array
     axes: Array
     factors: Array
     shrinking: Array
-    gone: Array
+    removed: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Terms:
         """(int[k] the terms that a group changes, float64[menu, k] their values if it loses `menu` units)."""
         touched = self._touched(group)
         lengths = np.repeat(self.widths.lengths(counts)[touched.axes][None].astype(np.float64), len(menu), axis=0)
-        lengths[:, touched.shrinking] += touched.gone[counts[group]] - touched.gone[menu]
+        lengths[:, touched.shrinking] += touched.removed[counts[group]] - touched.removed[menu]
         # Factor by factor: a product over a short last axis is far slower.
         values = np.repeat(self.weights[touched.terms][None], len(menu), axis=0)
         for factor in touched.factors.T:
@@ -103,13 +103,13 @@ class Terms:
 
     def _touched(self, group: int) -> _Touched:
         if group not in self._known:
-            shrinking, gone = self.widths.along(group)
+            shrinking, removed = self.widths.along(group)
             terms = np.flatnonzero(np.isin(self.factors, shrinking).any(axis=1))
             axes, factors = np.unique(self.factors[terms], return_inverse=True)
             here = np.isin(shrinking, axes)
             places = np.searchsorted(axes, shrinking[here])
             shape = (len(terms), self.factors.shape[1])
-            self._known[group] = _Touched(terms, axes, factors.reshape(shape), places, gone[:, here])
+            self._known[group] = _Touched(terms, axes, factors.reshape(shape), places, removed[:, here])
         return self._known[group]
 
 

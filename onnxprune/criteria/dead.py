@@ -274,7 +274,7 @@ class Judged:
     def folds(self, removed: Collection[int]) -> Mapping[str, Fold]:
         """What every layer takes over if the classes `removed` go."""
         found = {}
-        gone = np.array(sorted(removed), np.int64)
+        removed_ids = np.array(sorted(removed), np.int64)
         for number, place in enumerate(self.places):
             if place.layer is None or not place.folds:
                 continue
@@ -282,8 +282,8 @@ class Judged:
             constant = np.zeros(entries.shape)
             partner, factor = np.zeros(entries.shape, np.int64), np.zeros(entries.shape)
             if number in self.constants:
-                constant = np.where(np.isin(entries, gone), np.nan_to_num(self.constants[number]), 0.0)
-            for class_id in np.intersect1d(np.unique(entries), gone).tolist():
+                constant = np.where(np.isin(entries, removed_ids), np.nan_to_num(self.constants[number]), 0.0)
+            for class_id in np.intersect1d(np.unique(entries), removed_ids).tolist():
                 if class_id in self.partners and number in self.open.get(class_id, ()):
                     mine, its = entries == class_id, entries == self.partners[class_id]
                     for group in range(len(entries)):

@@ -77,11 +77,11 @@ def execute(
             return Executed(done.model, done.groups, done.verdict, judged=done.judged)
         model = done.model
     groups = plan.trace(model)
-    away = plan.removed(groups)
+    removed = plan.removed(groups)
     if zero:
-        return Executed(zeroed(groups, away), groups, None)
-    small = rewrite(groups, away)
-    cut = Removal(groups, away)
+        return Executed(zeroed(groups, removed), groups, None)
+    small = rewrite(groups, removed)
+    cut = Removal(groups, removed)
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None

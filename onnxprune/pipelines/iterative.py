@@ -21,7 +21,7 @@ from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.model import Model
 from onnxprune.pipelines.train import learn_after
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
-from onnxprune.rewriting import Removal, gone, io_changes
+from onnxprune.rewriting import Removal, io_changes, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Group, Groups, trace
@@ -114,8 +114,8 @@ def scored(
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")
         first = {g.name: _first(g, scores, len(removed[g.name]), part, step / options.steps) for g in going}
-        cut = Removal(groups, gone(groups, first))
-        small = rewrite(groups, cut.gone)
+        cut = Removal(groups, removed_classes(groups, first))
+        small = rewrite(groups, cut.removed_classes)
         small = small if carried is None else carried.onto(cut, small)
         if runs and recovery.can_act(data=True):
             small, _ = recover(cut, small, runs, recovery, progress=progress)
@@ -124,7 +124,7 @@ def scored(
             carried = CarriedWeights(cut, small)
         inner = _traced_like(groups, small)
         fresh = _score(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)
-        scores = _taken_over(groups, cut.gone, scores, inner, fresh)
+        scores = _taken_over(groups, cut.removed_classes, scores, inner, fresh)
     return scores, carried
 
 
@@ -153,11 +153,11 @@ def _first(group: Group, scores: Array, count: int, part: Callable[[float, float
     return np.asarray(order[: int(units * part(done, units / len(order)))].reshape(-1))
 
 
-def _taken_over(groups: Groups, away: Array, scores: Array, inner: Groups, fresh: Array) -> Array:
+def _taken_over(groups: Groups, removed: Array, scores: Array, inner: Groups, fresh: Array) -> Array:
     """The scores, with fresh ones for what is left, behind all of the same group that went."""
     scores, found = scores.copy(), {g.name: g for g in inner.groups}
     for group in groups.groups:
-        left, went = group.classes[~away[group.classes]], group.classes[away[group.classes]]
+        left, went = group.classes[~removed[group.classes]], group.classes[removed[group.classes]]
         now = found.get(group.name)
         if now is None or len(now.classes) != len(left):  # it is no such group any more: the former scores stay
             continue

@@ -102,7 +102,7 @@ class _Probe:
         if step is None:
             return {"value": evaluation.of(self.groups.model)} if evaluation else {}
         cut = Removal(self.groups, Plan((step,)).removed(self.groups))
-        small = rewrite(self.groups, cut.gone)
+        small = rewrite(self.groups, cut.removed_classes)
         if self.setting.recovery is not None:
             small, _ = recover(cut, small, self.setting.runs, self.setting.recovery)
         if evaluation:
@@ -157,9 +157,9 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
 
     None where a cut changes inputs or outputs of the model, or something that is read is no array that can be held.
     """
-    gone = np.zeros(groups.classes.count, bool)
-    gone[group.classes] = True
-    cut = Removal(groups, gone)
+    removed = np.zeros(groups.classes.count, bool)
+    removed[group.classes] = True
+    cut = Removal(groups, removed)
     if io_changes.changes(cut) or io_changes.row_maps(cut):
         return None
     return entering(groups.model, cut.behind, groups.static.dtypes)

@@ -34,7 +34,7 @@ from onnxprune.recovery import (
     recover,
     recover_without_data,
 )
-from onnxprune.rewriting import Plan, Removal, gone
+from onnxprune.rewriting import Plan, Removal, removed_classes
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
@@ -203,7 +203,7 @@ def _made(
 ) -> _Made:
     """Carry out a selection, prove it and recover it."""
     left, small, verdict, rolled_back = _proven(groups, removed, clock, proving)
-    cut = Removal(groups, gone(groups, left))
+    cut = Removal(groups, removed_classes(groups, left))
     small, recovery = recovering(cut, small)
     return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery)
 
@@ -278,7 +278,7 @@ def _proven(
     """The smaller model, its proof, and what was chosen less the groups that failed it."""
     try:
         with clock("rewriting"):
-            small = rewrite(groups, gone(groups, chosen))
+            small = rewrite(groups, removed_classes(groups, chosen))
     except ModelError as error:
         if proving is None:
             raise
@@ -287,7 +287,7 @@ def _proven(
     if proving is None:
         return chosen, small, None, ()
     with clock("proving"):
-        traced, verdict = proving(groups, lambda g: gone(g, chosen), small)
+        traced, verdict = proving(groups, lambda g: removed_classes(g, chosen), small)
         if not verdict.ok and verdict.runnable:
             return rolled_back_from(traced, chosen, verdict)
     return chosen, small, verdict, ()

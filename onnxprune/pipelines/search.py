@@ -24,7 +24,7 @@ from onnxprune.pipelines.prune import Outcome
 from onnxprune.pipelines.search_targets import RISING, QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import RecoveryOptions, recover
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
@@ -371,8 +371,8 @@ def prepare_trial(setting: TrialContext) -> Callable[[float], Trial]:
         started = time.perf_counter()
         options = _with_budget(setting.options, settings, share)
         removed = fit_budgets.fit(groups, setting.scores, options).removed
-        cut = Removal(groups, gone(groups, removed))
-        small = rewrite(groups, cut.gone)
+        cut = Removal(groups, removed_classes(groups, removed))
+        small = rewrite(groups, cut.removed_classes)
         if setting.fitting and settings.recovery.method != "none":
             small, _ = recover(cut, small, setting.fitting, settings.recovery)
         values = _values(cut, small, setting)

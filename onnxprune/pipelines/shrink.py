@@ -24,7 +24,7 @@ from onnxprune.model.protos import graphs, keep
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.proof import Trials, Verdict, equals
 from onnxprune.recovery import take_over
-from onnxprune.rewriting import Plan, Removal, gone
+from onnxprune.rewriting import Plan, Removal, removed_classes
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.rewrite import nested, rewritten
 from onnxprune.tracing import Groups, trace
@@ -232,7 +232,7 @@ class _Shrinking:
     def _without(self, groups: Groups, dead: Dead) -> tuple[Model, Collection[str]]:
         """The model without the dead units, and the layers that could not take over what these gave."""
         with self.clock("rewriting"):
-            cut = Removal(groups, gone(groups, dead.removed))
+            cut = Removal(groups, removed_classes(groups, dead.removed))
             small, failed = take_over(cut, rewritten(cut), dead.folds)
             return nested(small), failed
 

@@ -13,7 +13,7 @@ from onnxprune.model.shapes.thresholds import other_sides
 from onnxprune.proof import prove
 from onnxprune.proof.prove import Verdict
 from onnxprune.proof.runnable import hint, inputs_that_run
-from onnxprune.rewriting import gone
+from onnxprune.rewriting import removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import retrace
@@ -98,9 +98,9 @@ def _also(verdict: Verdict, said: str) -> Verdict:
 
 def _attempt(groups: Groups, chosen: Mapping[str, Array], feeds: Mapping[str, Array] | None) -> Verdict:
     """The proof of some of the groups alone, on `feeds` where they are given."""
-    away = gone(groups, chosen)
+    mask = removed_classes(groups, chosen)
     try:
-        return replace(prove.check(groups, away, rewrite(groups, away), feeds=feeds), feeds=feeds)
+        return replace(prove.check(groups, mask, rewrite(groups, mask), feeds=feeds), feeds=feeds)
     except ModelError as error:
         return Verdict(False, math.nan, prove.tolerance_of(groups), error.message)
 
@@ -120,7 +120,7 @@ def rolled_back_from(
         found = _attempt(groups, left, verdict.feeds) if left else found
     if not left:
         raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
-    return left, rewrite(groups, gone(groups, left)), found, tuple(failed)
+    return left, rewrite(groups, removed_classes(groups, left)), found, tuple(failed)
 
 
 def _named(verdict: Verdict, chosen: Mapping[str, Array]) -> list[RolledBack]:

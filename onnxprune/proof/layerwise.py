@@ -151,9 +151,9 @@ def groups_at(cut: Removal, view: NodeView, slots: Iterable[int] | None = None) 
     chosen = [*inputs, *outputs] if slots is None else [inputs[s] for s in slots]
     found = set[int]()
     for labels in (labels for axes in chosen if axes for labels in axes):
-        gone = cut.removed(labels)
-        if gone.any():
-            found.update(np.unique(cut.groups.group_of[cut.groups.classes.of[labels[gone]]]).tolist())
+        removed = cut.removed(labels)
+        if removed.any():
+            found.update(np.unique(cut.groups.group_of[cut.groups.classes.of[labels[removed]]]).tolist())
     return found - {-1}
 
 

@@ -25,20 +25,20 @@ from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
 
 
-def masked(groups: Groups, gone: Array) -> Model:
-    """The reference for removing the classes `gone`; it runs at the sizes in `groups.static` only."""
-    proto = flat_masked(groups, gone).proto
+def masked(groups: Groups, removed: Array) -> Model:
+    """The reference for removing the classes `removed`; it runs at the sizes in `groups.static` only."""
+    proto = flat_masked(groups, removed).proto
     nest(proto.graph)
     return replace(groups.model, proto=proto)
 
 
-def flat_masked(groups: Groups, gone: Array) -> Model:
+def flat_masked(groups: Groups, removed: Array) -> Model:
     """The reference with its bodies laid out, as they were traced."""
     proto = onnx.ModelProto()
     proto.CopyFrom(groups.tracing.model.proto)
     del proto.graph.node[:]
     del proto.graph.value_info[:]
-    build = _Reference(groups, Removal(groups, gone), proto.graph)
+    build = _Reference(groups, Removal(groups, removed), proto.graph)
     views = groups.tracing.by_output
     for node in groups.tracing.model.proto.graph.node:
         view, rule = views.get(first_output(node), (None, None))
@@ -141,15 +141,15 @@ class _Reference:
     def _pick(self, tensor: str, shape: Shape, axes: Axes) -> str:
         """The remaining positions of a tensor."""
         for axis, labels in _fields_first(axes):
-            gone = self.cut.removed(labels)
-            if not gone.any():
+            removed = self.cut.removed(labels)
+            if not removed.any():
                 continue
-            if gone.ndim == 1:
-                index = self.constant(np.flatnonzero(~gone), "kept")
+            if removed.ndim == 1:
+                index = self.constant(np.flatnonzero(~removed), "kept")
                 tensor = self.add("Gather", [tensor, index], axis=axis)
-                shape = (*shape[:axis], int((~gone).sum()), *shape[axis + 1 :])
+                shape = (*shape[:axis], int((~removed).sum()), *shape[axis + 1 :])
             else:
-                tensor, shape = self._by_rows(tensor, shape, axis, gone, spread=False)
+                tensor, shape = self._by_rows(tensor, shape, axis, removed, spread=False)
         return tensor
 
     def _spread(self, tensor: str, output: str, shape: Shape, axes: Axes) -> None:
@@ -157,21 +157,21 @@ class _Reference:
         cut = [(a, x) for a, x in _fields_first(axes) if self.cut.removed(x).any()]
         now = self.cut.shape(shape, axes)
         for axis, labels in reversed(cut):
-            gone = self.cut.removed(labels)
-            if gone.ndim == 1:
-                index = self.constant(np.maximum(np.cumsum(~gone) - 1, 0), "place")
+            removed = self.cut.removed(labels)
+            if removed.ndim == 1:
+                index = self.constant(np.maximum(np.cumsum(~removed) - 1, 0), "place")
                 tensor = self.add("Gather", [tensor, index], axis=axis)
                 now = (*now[:axis], shape[axis], *now[axis + 1 :])
             else:
-                tensor, now = self._by_rows(tensor, now, axis, gone, spread=True)
+                tensor, now = self._by_rows(tensor, now, axis, removed, spread=True)
         self.add("Identity", [tensor], output)
 
-    def _by_rows(self, tensor: str, shape: Shape, axis: int, gone: Array, *, spread: bool) -> tuple[str, Shape]:
+    def _by_rows(self, tensor: str, shape: Shape, axis: int, removed: Array, *, spread: bool) -> tuple[str, Shape]:
         """Pick or spread positions of `axis` that differ from row to row, through a flat index."""
-        rows = [a for a in range(len(shape)) if a != axis and gone.shape[a] > 1]
+        rows = [a for a in range(len(shape)) if a != axis and removed.shape[a] > 1]
         rest = [a for a in range(len(shape)) if a != axis and a not in rows]
         order = [*rows, axis, *rest]
-        table = np.transpose(gone, order).reshape(-1, gone.shape[axis])
+        table = np.transpose(removed, order).reshape(-1, removed.shape[axis])
         width = table.shape[1] if not spread else int((~table[0]).sum())
         offsets = np.arange(len(table))[:, None] * width
         if spread:

@@ -112,20 +112,20 @@ class Verdict:
 
 
 def check(
-    groups: Groups, gone: Array, pruned: Model, *, seed: int = 0, feeds: Mapping[str, np.ndarray] | None = None
+    groups: Groups, removed: Array, pruned: Model, *, seed: int = 0, feeds: Mapping[str, np.ndarray] | None = None
 ) -> Verdict:
-    """Prove `pruned` against the original that `groups` was traced from, without the classes `gone`.
+    """Prove `pruned` against the original that `groups` was traced from, without the classes `removed`.
 
     Args:
         groups: the traced original.
-        gone: bool[classes], what was removed.
+        removed: bool[classes], what was removed.
         pruned: the smaller model.
         seed: of the random inputs.
         feeds: other inputs, of the sizes of the trace.
     """
     tolerance = tolerance_of(groups)
     checks: list[str] = []
-    cut = Removal(groups, gone)
+    cut = Removal(groups, removed)
     if problem := io_changes.problem(cut, pruned):
         return Verdict(False, math.nan, tolerance, problem)
     changed = io_changes.changes(cut)
@@ -138,7 +138,7 @@ def check(
     feeds = feeds or random_feeds(groups.tracing.model, groups.static, np.random.default_rng(seed))
     feeds = io_changes.in_range(cut, feeds)
     try:
-        bodies = Bodies(groups, flat_masked(groups, gone), pruned)
+        bodies = Bodies(groups, flat_masked(groups, removed), pruned)
         copies, others = bodies.usual(feeds, LONGEST_PROOF)
         proof = _Proof(cut, copies, feeds, seed, tolerance, checks)
         verdict = proof.verdict()

@@ -101,8 +101,8 @@ def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
 def _weights_of_groups(cut: Removal) -> dict[str, list[str]]:
     """Group that loses units -> the weights that it cuts."""
     tracing, groups = cut.groups.tracing, cut.groups.groups
-    away = [group for group in groups if cut.gone[group.classes].any()]
-    return {g.name: sorted({m.tensor for m in g.members if not tracing.is_filled(m.tensor)}) for g in away}
+    shrinking = [group for group in groups if cut.removed_classes[group.classes].any()]
+    return {g.name: sorted({m.tensor for m in g.members if not tracing.is_filled(m.tensor)}) for g in shrinking}
 
 
 def _stored(model: Model) -> dict[str, _Value]:

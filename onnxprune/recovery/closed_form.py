@@ -141,8 +141,8 @@ def recover(
     """
     options = options or RecoveryOptions()
     if matched is not None and matched is not cut.groups:
-        like = rewrite(matched, cut.gone)
-        fitted, done = recover(Removal(matched, cut.gone), like, runs, options, progress=progress)
+        like = rewrite(matched, cut.removed_classes)
+        fitted, done = recover(Removal(matched, cut.removed_classes), like, runs, options, progress=progress)
         return bn_matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")

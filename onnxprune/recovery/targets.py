@@ -156,8 +156,8 @@ class KeptMask:
 def _lost(cut: Removal, tensor: str) -> tuple[str, ...]:
     """The groups whose units a tensor lost."""
     groups, labels = cut.groups, cut.groups.tracing.axes.get(tensor, ())
-    gone = [line[cut.removed(line)] for line in labels]
-    owners = {int(i) for part in gone for i in groups.group_of[groups.classes.of[part]]}
+    removed = [line[cut.removed(line)] for line in labels]
+    owners = {int(i) for part in removed for i in groups.group_of[groups.classes.of[part]]}
     return tuple(groups.groups[i].name for i in sorted(owners) if i >= 0)
 
 

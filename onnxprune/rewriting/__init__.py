@@ -1,7 +1,7 @@
 """Carry a decision out on a graph, and write it down."""
 
 from onnxprune.rewriting.plan import Plan
-from onnxprune.rewriting.removal import Removal, gone
+from onnxprune.rewriting.removal import Removal, removed_classes
 from onnxprune.rewriting.zero import zeroed
 from onnxprune.rewriting.zero_elements import (
     ZeroStep,
@@ -17,7 +17,7 @@ __all__ = [
     "Removal",
     "ZeroStep",
     "check_zeros",
-    "gone",
+    "removed_classes",
     "stored_sparse",
     "with_dense",
     "with_zeros",

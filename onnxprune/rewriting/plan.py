@@ -92,7 +92,7 @@ class Plan:
         if self.origin is not None and self.origin is not groups:
             return _detailed(self, self.origin).removed(groups)
         known = {g.name: g for g in groups.groups}
-        gone = np.zeros(groups.classes.count, bool)
+        removed = np.zeros(groups.classes.count, bool)
         seen: set[str] = set()
         for step in self.steps:
             if step.group in seen:
@@ -103,8 +103,8 @@ class Plan:
                 if group is None:
                     raise UsageError(f"the plan does not fit: the model has no group {step.group!r}", hint=_OTHER)
                 _check_fit(step, group, groups)
-                gone[group.classes[list(step.remove)]] = True
-        return gone
+                removed[group.classes[list(step.remove)]] = True
+        return removed
 
     def masks(self, source: Any) -> dict[str, np.ndarray]:
         """A boolean keep mask in the original shape for every initializer of `source` that shrinks.

@@ -20,19 +20,19 @@ from onnxprune.typing import Array, Shape
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """What goes, seen from every tensor.
+    """A removal, seen from every tensor.
 
     Attributes:
         groups: the traced model.
-        gone: bool[classes].
+        removed_classes: bool[classes].
     """
 
     groups: Groups
-    gone: Array
+    removed_classes: Array
 
     @cached_property
-    def _gone_label(self) -> Array:
-        return np.append(self.gone[self.groups.classes.of], False)  # a barrier, clipped to -1, stays
+    def _is_removed(self) -> Array:
+        return np.append(self.removed_classes[self.groups.classes.of], False)  # a barrier, clipped to -1, stays
 
     @cached_property
     def _cache(self) -> dict[int, tuple[Array, Array]]:
@@ -42,7 +42,7 @@ class Removal:
         """bool, in the shape of `labels`: the positions that go."""
         known = self._cache.get(id(labels))
         if known is None or known[0] is not labels:
-            known = self._cache[id(labels)] = (labels, self._gone_label[np.maximum(labels, -1)])
+            known = self._cache[id(labels)] = (labels, self._is_removed[np.maximum(labels, -1)])
         return known[1]
 
     @cached_property
@@ -63,12 +63,12 @@ class Removal:
 
     def size(self, labels: Array, axis: int, size: int) -> int:
         """The length of `axis` that remains of `size`."""
-        gone = self.removed(labels)
-        if not gone.any():
+        removed = self.removed(labels)
+        if not removed.any():
             return size
-        if gone.ndim == 1:
-            return size - int(gone.sum())
-        return size - int(np.moveaxis(gone, axis, -1).reshape(-1, size)[0].sum())
+        if removed.ndim == 1:
+            return size - int(removed.sum())
+        return size - int(np.moveaxis(removed, axis, -1).reshape(-1, size)[0].sum())
 
     def shape(self, shape: Shape, axes: Axes) -> Shape:
         """The sizes that remain."""
@@ -76,18 +76,19 @@ class Removal:
 
     def kept(self, labels: Array, axis: int, size: int) -> Array:
         """bool[size]: the positions of `axis` that remain in the first row."""
-        gone = self.removed(labels)
-        if gone.ndim > 1:
-            gone = np.moveaxis(gone, axis, -1).reshape(-1, gone.shape[axis])[0]
-        return np.broadcast_to(~gone, (size,))
+        removed = self.removed(labels)
+        if removed.ndim > 1:
+            removed = np.moveaxis(removed, axis, -1).reshape(-1, removed.shape[axis])[0]
+        return np.broadcast_to(~removed, (size,))
 
     def mask(self, shape: Shape, axes: Axes) -> Array | None:
         """bool, broadcastable to `shape`: the elements that remain; None if all do."""
         mask: Array | None = None
         for axis, labels in enumerate(axes):
-            gone = self.removed(labels)
-            if gone.any():
-                keep = ~(gone if gone.ndim > 1 else gone.reshape([-1 if a == axis else 1 for a in range(len(shape))]))
+            removed = self.removed(labels)
+            if removed.any():
+                line = [-1 if a == axis else 1 for a in range(len(shape))]
+                keep = ~(removed if removed.ndim > 1 else removed.reshape(line))
                 mask = keep if mask is None else mask & keep
         return mask
 
@@ -167,8 +168,8 @@ class Removal:
 
     def positions(self, member: Member, group: int) -> list[Any]:
         """The positions of a member's axis that go with its group; a list per row where rows differ."""
-        gone, owner = self._owned(member.key, member.axis)
-        mine = gone & (owner == group)
+        removed, owner = self._owned(member.key, member.axis)
+        mine = removed & (owner == group)
         if mine.ndim == 1:
             return list(np.flatnonzero(mine).tolist())
         rows = np.moveaxis(mine, member.axis, -1).reshape(-1, mine.shape[member.axis])
@@ -188,10 +189,18 @@ class Removal:
         return {}
 
 
-def gone(groups: Groups, removed: Mapping[str, Array]) -> Array:
-    """bool[classes]: what goes if `removed` (group name -> indices into its classes) does."""
-    away = np.zeros(groups.classes.count, bool)
+def removed_classes(groups: Groups, removed: Mapping[str, Array]) -> Array:
+    """Mask the classes of removed units.
+
+    Args:
+        groups: the traced model.
+        removed: group name -> indices into the classes of the group.
+
+    Returns:
+        bool[classes].
+    """
+    mask = np.zeros(groups.classes.count, bool)
     for group in groups.groups:
         if group.name in removed:
-            away[group.classes[removed[group.name]]] = True
-    return away
+            mask[group.classes[removed[group.name]]] = True
+    return mask

@@ -26,13 +26,13 @@ from onnxprune.typing import Array, Shape
 Versions = Mapping[str, Mapping[str, Axes | None]]
 
 
-def rewrite(groups: Groups, gone: Array) -> Model:
-    """The model without the classes `gone`.
+def rewrite(groups: Groups, removed: Array) -> Model:
+    """The model without the classes `removed`.
 
     Weights of a model with external data stay on disk and are sliced when they are written. Everything that does
     not shrink comes out as it went in.
     """
-    return nested(rewritten(Removal(groups, gone)))
+    return nested(rewritten(Removal(groups, removed)))
 
 
 def rewritten(cut: Removal) -> Model:

@@ -16,19 +16,19 @@ from onnxprune.tracing.rules.registry import Follow
 from onnxprune.typing import Array, Shape
 
 
-def zeroed(groups: Groups, gone: Array) -> Model:
+def zeroed(groups: Groups, removed: Array) -> Model:
     """Set the weights of removed units to zero: those that `Removal.masks` names.
 
     A constant that several nodes share and that they cut differently gets a copy per use.
 
     Args:
         groups: what was traced of the model.
-        gone: bool[classes], the classes that are removed.
+        removed: bool[classes], the classes that are removed.
 
     Returns:
         The model in its original size.
     """
-    return nested(_Zeroing(groups.tracing.model, Removal(groups, gone)).run(), tidied=False)
+    return nested(_Zeroing(groups.tracing.model, Removal(groups, removed)).run(), tidied=False)
 
 
 class _Zeroing(Rewriting):

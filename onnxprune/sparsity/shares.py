@@ -30,7 +30,7 @@ def shares_by_damage(damage: Mapping[str, Array], share: float, floor: float) ->
     ordered = {name: np.sort(values, axis=None) for name, values in damage.items()}
     total = sum(values.size for values in ordered.values())
 
-    def gone(threshold: float) -> dict[str, int]:
+    def zeros_below(threshold: float) -> dict[str, int]:
         return {
             name: min(int(np.searchsorted(values, threshold)), int((1 - floor) * values.size))
             for name, values in ordered.items()
@@ -39,5 +39,7 @@ def shares_by_damage(damage: Mapping[str, Array], share: float, floor: float) ->
     low, high = -80.0, 1.0  # logarithms of a damage, of which none exceeds one
     for _ in range(STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if sum(gone(float(np.exp(middle))).values()) <= share * total else (low, middle)
-    return {name: count / ordered[name].size for name, count in gone(float(np.exp(low))).items()}
+        low, high = (
+            (middle, high) if sum(zeros_below(float(np.exp(middle))).values()) <= share * total else (low, middle)
+        )
+    return {name: count / ordered[name].size for name, count in zeros_below(float(np.exp(low))).items()}

@@ -137,9 +137,9 @@ def test_the_shrink_page_works(workplace, capsys):
         assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
     exec(compile(last, "<shrink.md>", "exec"), known)
     shrunk = known["result"].report  # type: ignore[attr-defined]
-    gone = [(part.group, part.cause, part.units) for part in shrunk.removed]
-    assert sum(units for group, _, units in gone if group == "fc.weight") == 6
-    assert 0 < sum(units for group, _, units in gone if group == "conv.weight") < 8
+    removed = [(part.group, part.cause, part.units) for part in shrunk.removed]
+    assert sum(units for group, _, units in removed if group == "fc.weight") == 6
+    assert 0 < sum(units for group, _, units in removed if group == "conv.weight") < 8
     assert "sees zeros at the border" in str(shrunk.stays["conv.weight"])
 
 

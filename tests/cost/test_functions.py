@@ -17,7 +17,7 @@ from onnxprune.cost import counts as cost
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.criteria import score
 from onnxprune.model import Model, file_size, load, save
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
@@ -36,7 +36,7 @@ def cut_of(widths: AxisLengths, counts: Array) -> Removal:
     removed = {
         g.name: widths.order[g.name][:n].reshape(-1) for g, n in zip(widths.groups.groups, counts, strict=True) if n
     }
-    return Removal(widths.groups, gone(widths.groups, removed))
+    return Removal(widths.groups, removed_classes(widths.groups, removed))
 
 
 def drawn(widths: AxisLengths, seed: int) -> Array:
@@ -65,7 +65,7 @@ def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) ->
     widths = widths_of(trace(model))
     for seed in range(3):
         counts = drawn(widths, seed)
-        small = rewrite(widths.groups, cut_of(widths, counts).gone)
+        small = rewrite(widths.groups, cut_of(widths, counts).removed_classes)
         again = trace(small, sizes=widths.groups.static.sizes)
         here, there = functions.memory(widths).total(counts), AxisLengths(again, {})
         assert functions.macs(widths).total(counts) == pytest.approx(functions.macs(there).total(nothing(there)))
@@ -78,7 +78,7 @@ def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> 
     widths = widths_of(trace(load(proto)))
     counts = drawn(widths, seed)
     cut = cut_of(widths, counts)
-    small = rewrite(widths.groups, cut.gone)
+    small = rewrite(widths.groups, cut.removed_classes)
     left = cost.of_trace(widths.groups.tracing, small, cut.size)
     assert functions.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
     tracing = widths.groups.tracing
@@ -125,7 +125,7 @@ def test_units_that_cut_different_numbers_of_positions() -> None:
     for seed in range(6):
         counts = drawn(widths, seed)
         cut = cut_of(widths, counts)
-        left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
+        left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.removed_classes), cut.size)
         assert functions.macs(widths).total(counts) == left.macs
         assert functions.params(widths).total(counts) == left.params
 
@@ -168,7 +168,7 @@ def test_costs_take_part_in_no_trace() -> None:
     one, two = trace(model), trace(model)
     functions.memory(widths_of(one))
     counts = drawn(widths_of(two), 1)
-    small = [rewrite(g, cut_of(widths_of(g), counts).gone).proto.SerializeToString() for g in (one, two)]
+    small = [rewrite(g, cut_of(widths_of(g), counts).removed_classes).proto.SerializeToString() for g in (one, two)]
     assert small[0] == small[1]
     assert api.trace(model).classes.count == one.classes.count
 
@@ -182,5 +182,5 @@ def test_masks_of_weights_are_no_parameters() -> None:
     widths = widths_of(trace(load(net.proto())))
     counts = np.array([2], np.int64)
     cut = cut_of(widths, counts)
-    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.gone), cut.size)
+    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.removed_classes), cut.size)
     assert functions.params(widths).total(counts) == left.params == 4 * 4 + 2 * 4 * 3

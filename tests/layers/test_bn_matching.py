@@ -67,7 +67,9 @@ def test_normalised_channels_have_the_moments_of_training(opset: int) -> None:
 
 def test_statistics_come_back() -> None:
     model = trained()
-    back = bn_matching.restored(bn_matching.with_statistics_of(model, [{"x": np.zeros((4, 3, 8, 8), np.float32)}]), model)
+    back = bn_matching.restored(
+        bn_matching.with_statistics_of(model, [{"x": np.zeros((4, 3, 8, 8), np.float32)}]), model
+    )
     assert to_proto(back) == to_proto(model)
 
 

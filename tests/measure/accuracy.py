@@ -23,7 +23,7 @@ from onnxprune.allocation.fit_budgets import fit
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load
 from onnxprune.recovery import RecoveryOptions, recover, recover_without_data
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Feeds
@@ -56,8 +56,8 @@ def rows(name: str, given: argparse.Namespace) -> None:
         scores = criteria.score(matched, criterion, 0, runs)
         for allocation, share in itertools.product(given.allocation.split(","), map(float, given.removed.split(","))):
             chosen = fit(groups, scores, Options(criterion=criterion, allocation=allocation, macs=f"{100 - share}%"))
-            goal, cut = chosen.goals[0], Removal(groups, gone(groups, chosen.removed))
-            small = rewrite(groups, cut.gone)
+            goal, cut = chosen.goals[0], Removal(groups, removed_classes(groups, chosen.removed))
+            small = rewrite(groups, cut.removed_classes)
             for method in given.recover.split(","):
                 start = time.perf_counter()
                 model = repaired(cut, small, runs, matched, method)

@@ -19,7 +19,7 @@ from onnxprune import calibration, criteria
 from onnxprune.allocation import Options, select
 from onnxprune.model import Model, load
 from onnxprune.recovery import RecoveryOptions, recover
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tracing import trace
@@ -64,8 +64,8 @@ def main() -> None:
         scores = criteria.score(groups, criterion, 0, runs)
         for share in map(float, given.removed.split(",")):
             chosen = select(groups, scores, Options(criterion=criterion, ratio=share / 100, only=inside))
-            cut = Removal(groups, gone(groups, chosen.removed))
-            small = rewrite(groups, cut.gone)
+            cut = Removal(groups, removed_classes(groups, chosen.removed))
+            small = rewrite(groups, cut.removed_classes)
             for method in given.recover.split(","):
                 start = time.perf_counter()
                 model = small if method == "none" else recover(cut, small, runs, RecoveryOptions(method))[0]

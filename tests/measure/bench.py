@@ -79,8 +79,8 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     from onnxprune import criteria
     from onnxprune.allocation import Options, select
     from onnxprune.model import load
-    from onnxprune.rewriting import gone
     from onnxprune.rewriting import plan as plans
+    from onnxprune.rewriting import removed_classes
     from onnxprune.rewriting.rewrite import rewrite
     from onnxprune.tracing import trace
 
@@ -97,7 +97,7 @@ def prune_once(source: Path | onnx.ModelProto, ratio: float = 0.5) -> dict[str, 
     chosen, costs["planning"] = timed(planned)
 
     def rewritten() -> Any:
-        small = rewrite(groups, gone(groups, chosen))
+        small = rewrite(groups, removed_classes(groups, chosen))
         for make in small.values.values():  # what the writer would otherwise slice
             make()
         return small

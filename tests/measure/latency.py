@@ -27,7 +27,7 @@ from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.recovery import RecoveryOptions, recover
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting, paired_timing
@@ -89,7 +89,7 @@ class Subject:
         return found.total(np.array(counts, np.int64)) / found.total(np.zeros(len(counts), np.int64))
 
     def cut(self, removed: Mapping[str, Array]) -> Removal:
-        return Removal(self.groups, gone(self.groups, removed))
+        return Removal(self.groups, removed_classes(self.groups, removed))
 
     def damage(self, removed: Mapping[str, Array], small: Model) -> float:
         """Signal to noise in dB of the outputs of the repaired model, on inputs that nothing has seen."""
@@ -134,7 +134,7 @@ def same_time(subject: Subject, share: float, options: Callable[[float], Options
                 low, found = middle, removed
             else:
                 high = middle
-        (measured,) = subject.race([rewrite(subject.groups, gone(subject.groups, found))], seconds=0.5)
+        (measured,) = subject.race([rewrite(subject.groups, removed_classes(subject.groups, found))], seconds=0.5)
         if abs(measured / share - 1) < error:
             best, error, result = found, abs(measured / share - 1), measured
         if error < CLOSE:
@@ -161,14 +161,14 @@ def measure(subject: Subject, target: float, rows: Rows) -> None:
     selection = replace(subject.timing, options=options).fit()
     (goal,) = selection.goals
     took = time.perf_counter() - start
-    small = rewrite(subject.groups, subject.cut(selection.removed).gone)
+    small = rewrite(subject.groups, subject.cut(selection.removed).removed_classes)
     (fresh,) = subject.race([small], seconds=2.0)
 
     curves = {}
     for how in (1, "auto"):
         curves[how] = [subject.chosen(replace(subject.timing.options, ratio=float(r), round_to=how)) for r in RATIOS]
     removed = [*curves[1], *curves["auto"]]
-    made = [rewrite(subject.groups, subject.cut(r).gone) for r in removed]
+    made = [rewrite(subject.groups, subject.cut(r).removed_classes) for r in removed]
     measured = np.array(subject.race(made, seconds=0.3, sessions=3))
     expected = np.array([subject.expected(r) for r in removed])
     fit = 1 - np.square(measured - expected).sum() / np.square(measured - measured.mean()).sum()
@@ -193,7 +193,9 @@ def measure(subject: Subject, target: float, rows: Rows) -> None:
     cells = [f"{fresh:.1%}: {subject.damage(selection.removed, small):.1f}"]
     for how in others.values():
         found, share = same_time(subject, fresh, how)
-        cells.append(f"{share:.1%}: {subject.damage(found, rewrite(subject.groups, subject.cut(found).gone)):.1f}")
+        cells.append(
+            f"{share:.1%}: {subject.damage(found, rewrite(subject.groups, subject.cut(found).removed_classes)):.1f}"
+        )
     rows.damage.append(f"{about} {' | '.join(cells)} |")
     print(rows.damage[-1], flush=True)
 

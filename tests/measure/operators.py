@@ -317,17 +317,17 @@ def _compare(groups: Groups, sandwich: Sandwich, *, everything: bool) -> tuple[s
     except GoalMissed:
         return NOT_RUNNABLE, "units cannot be halved", True
     mine = {g.name for g in (groups.groups if everything else _mine(groups))}
-    gone = np.zeros(groups.classes.count, bool)
+    removed = np.zeros(groups.classes.count, bool)
     exact = True
     for group in groups.groups:
         if group.name in mine and group.name in chosen:
-            gone[group.classes[chosen[group.name]]] = True
+            removed[group.classes[chosen[group.name]]] = True
             exact &= group.exact
-    if not gone.any():
+    if not removed.any():
         return NOT_RUNNABLE, "units cannot be halved", exact
     original = sandwich.proto()
     try:
-        small, reference = rewrite(groups, gone), masked(groups, gone)
+        small, reference = rewrite(groups, removed), masked(groups, removed)
     except OnnxPruneError as error:
         return WRONG, error.message, exact
     if problem := valid(groups.model, small):

@@ -20,7 +20,7 @@ from onnxprune.allocation import Options
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.model import load
 from onnxprune.recovery import recover
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
 from onnxprune.tracing import trace
@@ -60,8 +60,8 @@ def main() -> None:
         scores = criteria.score(groups, "obs", 0, runs)
         told("scores (`obs`)", start)
         chosen = fit(groups, scores, Options(criterion="obs", macs=given.macs))
-        cut = Removal(groups, gone(groups, chosen.removed))
-        small, start = rewrite(groups, cut.gone), time.perf_counter()
+        cut = Removal(groups, removed_classes(groups, chosen.removed))
+        small, start = rewrite(groups, cut.removed_classes), time.perf_counter()
         recover(cut, small, runs)
         told("repair (least squares, in sequence)", start)
 

@@ -17,7 +17,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.pipelines.iterative import PARTS, CarriedWeights
 from onnxprune.recovery import TrainingOptions
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -83,8 +83,8 @@ def cut_of(ratio: float) -> tuple[Removal, Model]:
     """Digits, and what is left of it without the first units of every group."""
     groups = api.trace(MODELS / "digits.onnx")
     removed = {g.name: np.arange(int(len(g.classes) * ratio)) for g in groups.groups}
-    cut = Removal(groups, gone(groups, removed))
-    return cut, rewrite(groups, cut.gone)
+    cut = Removal(groups, removed_classes(groups, removed))
+    return cut, rewrite(groups, cut.removed_classes)
 
 
 def test_weights_are_carried_to_a_later_cut():
@@ -100,7 +100,7 @@ def test_weights_are_carried_to_a_later_cut():
     again = carried.onto(early, first)
     assert all(np.array_equal(again.array(n), a) for n, a in changed.items())
     whole = write_back(early.groups.model, {n: spread(early, n, a) for n, a in changed.items()})
-    wanted = rewrite(api.trace(whole), late.gone)
+    wanted = rewrite(api.trace(whole), late.removed_classes)
     found = carried.onto(late, second)
     assert all(np.array_equal(found.array(n), wanted.array(n)) for n in wanted.initializers)
 

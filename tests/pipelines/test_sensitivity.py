@@ -25,7 +25,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Curve, Point, Sensitivity, sensitivity_report
 from onnxprune.pipelines.sensitivity import SensitivityConfig, measure_curves
-from onnxprune.rewriting import Removal, gone
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import trace
@@ -299,7 +299,7 @@ def test_fronts_are_in_front_of_what_changes():
     groups = trace(load(str(MODELS / "resnet.onnx")))
     for group in groups.groups:
         front = frontier(groups, group)
-        away = gone(groups, {group.name: np.arange(len(group.classes) // 2)})
+        away = removed_classes(groups, {group.name: np.arange(len(group.classes) // 2)})
         small, cut = rewrite(groups, away), Removal(groups, away)
         assert front and cut.behind.isdisjoint(front)
         nodes = Course(small, {}).before([o.name for o in small.proto.graph.output], front)

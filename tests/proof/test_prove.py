@@ -276,8 +276,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = pipeline.rewrite
 
-    def spoiled(groups: Any, gone: np.ndarray) -> Any:
-        model = real(groups, gone)
+    def spoiled(groups: Any, removed: np.ndarray) -> Any:
+        model = real(groups, removed)
         before = {t.name: tuple(t.dims) for t in groups.model.proto.graph.initializer}
         for tensor in model.proto.graph.initializer:
             if tensor.name in names and tuple(tensor.dims) != before[tensor.name]:

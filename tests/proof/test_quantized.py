@@ -122,10 +122,10 @@ def test_zeros_of_packed_weights(bits: int, zeros: str) -> None:
     zeroed = api.execute(model, plan, zero=True).model
     for name, value in run(api.execute(model, plan).model).items():
         np.testing.assert_allclose(run(zeroed)[name], value, atol=1e-5 * np.abs(value).max())
-    gone = ~plan.masks(model)["c_w"]
+    removed = ~plan.masks(model)["c_w"]
     real = api.trace(zeroed).tracing.weight_value("c_w").reshape(6, 5, -1)
-    assert not real[gone[..., 0]].any()
-    assert real[~gone[..., 0]].any(axis=-1).all()
+    assert not real[removed[..., 0]].any()
+    assert real[~removed[..., 0]].any(axis=-1).all()
 
 
 def test_a_last_block_that_is_not_full() -> None:

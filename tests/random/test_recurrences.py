@@ -145,10 +145,10 @@ def time_first(proto: onnx.ModelProto) -> onnx.ModelProto:
 @given(recurrences(batch_first=True))
 def test_random_recurrences_of_the_other_layout(proto: onnx.ModelProto) -> None:
     outcome = api.run(load(proto), Options(ratio=0.5), verify=False)
-    gone = outcome.plan.removed(outcome.groups)
-    assert gone.any()
+    removed = outcome.plan.removed(outcome.groups)
+    assert removed.any()
     assert valid(outcome.groups.model, outcome.model) == ""
-    wanted = run(time_first(masked(outcome.groups, gone).proto))
+    wanted = run(time_first(masked(outcome.groups, removed).proto))
     found = run(time_first(outcome.model.proto))
     for name, value in wanted.items():
         assert difference(value, found[name]) <= 1e-5

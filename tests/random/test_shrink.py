@@ -46,12 +46,12 @@ def check(proto: onnx.ModelProto, seed: int) -> int:
 
 def assert_found(found: shrink.Shrunk, units: list[Planted]) -> None:
     """Every planted unit is among those that went; of a unit and its multiple one of the two."""
-    gone = defaultdict[str, set[int]](set)
+    removed = defaultdict[str, set[int]](set)
     for part in found.removed:
-        gone[part.group].update(part.positions)
+        removed[part.group].update(part.positions)
     whole = {p.group: sum(q.units for q in found.removed if q.group == p.group) for p in found.removed}
     kept = {group.name: group.units - whole.get(group.name, 0) for group in found.groups.groups}
-    missed = [u for u in units if not {u.index, u.twin} & gone[u.group] and kept[u.group] > 1]
+    missed = [u for u in units if not {u.index, u.twin} & removed[u.group] and kept[u.group] > 1]
     assert not missed, f"missed {missed}; {found.removed}; {found.stays}"
 
 

@@ -117,8 +117,8 @@ def test_details_are_those_of_the_trace(name):
 
 def test_what_goes_has_the_lowest_scores():
     for step in Plan.from_json(text_of("digits")).steps:
-        gone = [step.scores[i] for i in step.remove]
-        assert max(gone) <= min(s for i, s in enumerate(step.scores) if i not in step.remove)
+        removed = [step.scores[i] for i in step.remove]
+        assert max(removed) <= min(s for i, s in enumerate(step.scores) if i not in step.remove)
 
 
 @pytest.mark.parametrize("name", ["digits", "resnext", "bert"])

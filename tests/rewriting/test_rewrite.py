@@ -349,9 +349,9 @@ def test_replaced_weights_come_along(change: Callable[[Groups, np.ndarray], Mode
         parameters.store(name, parameters.value(name) + 1)
     changed = parameters.finished()
     groups = trace(changed)
-    gone = np.zeros(groups.classes.count, bool)
-    gone[groups.groups[0].classes[0]] = True
-    found, wanted = change(groups, gone), change(trace(load(to_proto(changed))), gone)
+    removed = np.zeros(groups.classes.count, bool)
+    removed[groups.groups[0].classes[0]] = True
+    found, wanted = change(groups, removed), change(trace(load(to_proto(changed))), removed)
     assert len(names) > 4 and found.initializers.keys() == wanted.initializers.keys()
     for name in wanted.initializers:
         np.testing.assert_array_equal(found.array(name), wanted.array(name), err_msg=name)

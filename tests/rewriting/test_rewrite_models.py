@@ -439,10 +439,10 @@ def test_uses_that_stay_whole_share_one_tensor(cut):
 
 def test_uses_that_are_cut_alike_share_one_tensor():
     groups = api.trace(norms())
-    gone = np.zeros(groups.classes.count, bool)
+    removed = np.zeros(groups.classes.count, bool)
     for group in groups.groups:
-        gone[group.classes[:3]] = True
-    after = rewrite(groups, gone).proto
+        removed[group.classes[:3]] = True
+    after = rewrite(groups, removed).proto
     assert set(biases(after).values()) == {"ones"}
     assert shapes_of(after)["ones"] == (5,)
 

@@ -159,7 +159,6 @@ UNDOCUMENTED = frozenset(
         "onnxprune.model.files.to_graph",
         "onnxprune.model.files.to_proto",
         "onnxprune.pipelines.sensitivity.sensitivity",
-        "onnxprune.rewriting.removal.gone",
         "onnxprune.tracing.groups.trace",
         "onnxprune.tracing.rules.registry.all_rules",
         "onnxprune.tracing.rules.registry.find",

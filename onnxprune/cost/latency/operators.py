@@ -248,8 +248,8 @@ class _Shrinking:
         self.shares = np.array(probes) / np.maximum(self.full, 1)
         self._steps: dict[int, int] = {}
         for group in range(widths.count):
-            axes, gone = widths.along(group)
-            for axis, step in zip(axes, np.gcd.reduce(np.diff(gone, axis=0), axis=0), strict=True):
+            axes, removed = widths.along(group)
+            for axis, step in zip(axes, np.gcd.reduce(np.diff(removed, axis=0), axis=0), strict=True):
                 self._steps[axis] = math.gcd(self._steps.get(axis, 0), int(step))
 
     def key(self, axis: int) -> tuple[float, ...] | None:

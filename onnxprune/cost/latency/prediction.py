@@ -112,13 +112,13 @@ class Prediction:
 
     def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
         """(int[k] the operators that a group changes, float64[menu, k] what they take if it loses `menu` units)."""
-        axes, gone = self.widths.along(group)
+        axes, removed = self.widths.along(group)
         if group not in self._known:
             self._known[group] = [part for batch in self.batches if (part := batch.touched(axes))]
         others = counts.copy()
         others[group] = 0
         lengths = np.repeat(self.widths.lengths(others)[None], len(menu), axis=0)
-        lengths[:, axes] -= gone[menu]
+        lengths[:, axes] -= removed[menu]
         parts = self._known[group]
         numbers = np.concatenate([np.empty(0, np.int64), *(part.numbers for part in parts)])
         found = [np.empty((len(menu), 0)), *(part.seconds(lengths[:, part.axes]) for part in parts)]

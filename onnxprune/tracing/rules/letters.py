@@ -181,14 +181,14 @@ def _tie(ledger: Constraints, one: _Entry, other: _Entry) -> None:
 def _output(view: NodeView, entry: _Entry, letter: Letter, letters: Letters) -> Array:
     if entry.labels.ndim == 1:
         return entry.labels
-    gone = tuple(x not in letters for x in entry.letters)
+    absent = tuple(x not in letters for x in entry.letters)
     labels = entry.labels
-    if any(g and labels.shape[a] > 1 for a, g in enumerate(gone)):
-        first = labels[tuple(slice(0, 1) if g else slice(None) for g in gone)]
+    if any(g and labels.shape[a] > 1 for a, g in enumerate(absent)):
+        first = labels[tuple(slice(0, 1) if g else slice(None) for g in absent)]
         view.ledger.tie(labels, first)
         labels = first
-    kept = [x for x, g in zip(entry.letters, gone, strict=True) if not g]
-    labels = labels.reshape([s for s, g in zip(labels.shape, gone, strict=True) if not g])
+    kept = [x for x, g in zip(entry.letters, absent, strict=True) if not g]
+    labels = labels.reshape([s for s, g in zip(labels.shape, absent, strict=True) if not g])
     order = list(letters)
     return as_line(_Entry(labels, letter, kept).over(order), order.index(letter)) if len(order) > 1 else labels.ravel()
 

@@ -20,7 +20,7 @@ from onnxprune.cost.latency.profiler import measure_operators
 from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.model import load
 from onnxprune.model.shapes.infer import infer
-from onnxprune.rewriting import gone
+from onnxprune.rewriting import removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting
 from onnxprune.tracing import trace
@@ -45,7 +45,7 @@ def removal(groups, widths, share):
     counts = np.array([int(share * widths.units(i)) for i in range(widths.count)], np.int64)
     names = [g.name for g in groups.groups]
     removed = {n: widths.order[n][:c].reshape(-1) for n, c in zip(names, counts, strict=True) if c}
-    return counts, rewrite(groups, gone(groups, removed))
+    return counts, rewrite(groups, removed_classes(groups, removed))
 
 
 def lengths_at(operator, widths, counts):

@@ -338,8 +338,8 @@ def test_operator_without_kernel(op: str) -> None:
     shapes = shapes_of(outcome.model)
     assert shapes["w_in"] == (3, 4)
     assert shapes["w_out"] == (made[-1] // 2, 4)
-    gone = outcome.plan.removed(outcome.groups)
-    reference = masked(outcome.groups, gone)
+    removed = outcome.plan.removed(outcome.groups)
+    reference = masked(outcome.groups, removed)
     wanted, found = (run(expanded(m.proto))[net.outputs[0].name] for m in (reference, outcome.model))
     whole = run(expanded(net.proto()))[net.outputs[0].name]
     assert np.abs(wanted - found).max() < 1e-5 * np.abs(wanted).max()
@@ -359,9 +359,9 @@ def test_rows_of_a_gate(fusion: int, pairs: list[int]) -> None:
     group = group_of(groups, "second", 2)
     assert group is not None
     assert group.units == 6
-    gone = np.zeros(groups.classes.count, bool)
-    gone[group.cells[0][0]] = True
-    masks = Removal(groups, gone).masks()
+    removed = np.zeros(groups.classes.count, bool)
+    removed[group.cells[0][0]] = True
+    masks = Removal(groups, removed).masks()
     assert np.flatnonzero(~masks["first"][0, :, 0]).tolist() == pairs
     if not fusion:
         assert np.flatnonzero(~masks["third"][0, :, 0]).tolist() == [0]

@@ -360,6 +360,6 @@ def test_packed_heads(parts: int) -> None:
     node = next(n for n in outcome.model.proto.graph.node if n.op_type == "MultiHeadAttention")
     assert [a.i for a in node.attribute if a.name == "num_heads"] == [2]
     weight = "w_in" if parts == 3 else "w_kv"
-    gone = np.flatnonzero(~outcome.plan.masks(net.proto())[weight][0]).reshape(2, parts, SIZE)
+    removed = np.flatnonzero(~outcome.plan.masks(net.proto())[weight][0]).reshape(2, parts, SIZE)
     heads = np.flatnonzero(~outcome.plan.masks(net.proto())["w_out"][:, 0]).reshape(2, SIZE)
-    assert (gone // (parts * SIZE) == (heads // SIZE)[:, None]).all()
+    assert (removed // (parts * SIZE) == (heads // SIZE)[:, None]).all()
