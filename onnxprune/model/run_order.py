@@ -154,7 +154,7 @@ class Course:
             if len(step.nodes) > 1:
                 made = {o for node in step.nodes for o in node.output}
                 graph.value_info.extend(info for info in source.value_info if info.name in made)
-                _show(graph, first, [name for name in outputs if name in step.inner])
+                show(graph, first, [name for name in outputs if name in step.inner])
         read = {name for node in graph.node for name in reads(node)}.union(outputs)
         graph.initializer.extend(t for t in source.initializer if t.name in read)
         graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in read)
@@ -175,7 +175,7 @@ def _passes_tensors(nodes: Sequence[NodeProto]) -> bool:
     return all(o.type.WhichOneof("value") in ("tensor_type", None) for body in bodies for o in body.output)
 
 
-def _show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
+def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
     """Let a loop, the last node of a graph, give `names` of its body too, as arrays of all steps.
 
     Args:

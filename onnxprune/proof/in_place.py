@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from onnxprune.model import Model, control_flow
 from onnxprune.model.control_flow import Path
-from onnxprune.model.flatten import closed, flattened, places
+from onnxprune.model.flatten import closed, flattened, places, rename
 from onnxprune.model.protos import copy_except
-from onnxprune.model.run_order import Course, Route
+from onnxprune.model.run_order import INSIDE, Course, Route, show
+from onnxprune.proof.layerwise import tapped
+from onnxprune.rewriting import Removal
 from onnxprune.runtime import routes_of
 from onnxprune.tracing import Groups
 
@@ -29,21 +33,74 @@ def as_traced(groups: Groups, model: Model) -> Model:
     return flattened(model, names)
 
 
-def in_place(flat: Model, route: Route) -> Model:
+def in_place(flat: Model, route: Route, shown: Collection[str] = ()) -> Model:
     """A flat model with the nodes of the branches that are taken in place of their Ifs; other bodies are put back.
 
     Args:
         flat: the model; one without bodies is changed in place.
         route: first output of an If -> the branch that is taken.
+        shown: tensors that bodies of loops make, which the model then gives, too, as arrays of all steps.
     """
     if not any(map(control_flow.is_begin, flat.proto.graph.node)):
         return closed(flat)
+    proto = _without_nodes(flat)
+    for step in Course(flat, route).steps:
+        first = len(proto.graph.node)
+        proto.graph.node.extend(step.nodes)
+        show(proto.graph, first, [name for name in shown if name in step.inner])
+    return closed(replace(flat, proto=proto))
+
+
+def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProto]) -> Model:
+    """A model like that of `in_place`, in which the nodes of a step stand in front of every loop, too.
+
+    Args:
+        flat: the model.
+        route: first output of an If -> the branch that is taken.
+        given: what the bodies of loops are given in a step, which become inputs.
+    """
+    proto = _without_nodes(flat)
+    for step in Course(flat, route).steps:
+        begin, *body = step.nodes[:-1] or step.nodes
+        if begin.output[0] in given:
+            proto.graph.input.extend(given[name] for name in begin.output)
+            proto.graph.node.extend(map(_without_own_names, body))
+            proto.graph.node.extend(_apart(step.nodes))
+        else:
+            proto.graph.node.extend(step.nodes)
+    return closed(replace(flat, proto=proto))
+
+
+def _without_nodes(flat: Model) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     copy_except(flat.proto, proto, "graph")
     copy_except(flat.proto.graph, proto.graph, "node")
-    for step in Course(flat, route).steps:
-        proto.graph.node.extend(step.nodes)
-    return closed(replace(flat, proto=proto))
+    return proto
+
+
+def _apart(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Copies of the nodes of a flat loop under other names than those of a step that is laid out."""
+    other = {name: f"{name}{INSIDE}" for node in nodes[:-1] for name in node.output if name}
+    for index, node in enumerate(nodes):
+        new = _without_own_names(node)
+        rename(new, other)
+        if index == 0:
+            body = next(a for a in new.attribute if a.name == "body")
+            graph = onnx.GraphProto.FromString(body.s)
+            for value, name in zip(graph.input, new.output, strict=True):
+                value.name = name
+            body.s = graph.SerializeToString()
+        yield new
+
+
+def _without_own_names(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A copy of a node; of a `Begin`, one whose body keeps the flat graph's names and leaves its weights outside."""
+    new = onnx.NodeProto()
+    new.CopyFrom(node)
+    if control_flow.is_begin(new):
+        names = next(a for a in new.attribute if a.name == "names")
+        names.s = json.dumps({"original": {}, "own": []}).encode()
+    return new
 
 
 @dataclass(frozen=True)
@@ -51,14 +108,61 @@ class SameWay:
     """Models that must be equal, all on the same way through the branches.
 
     Attributes:
-        reference: the masked original, with the branches that it takes in place of their Ifs.
+        cut: what goes.
+        masked: the masked original, flat.
         pruned: the smaller model, as it is written but for conditions.
-        inner: the smaller model with the same branches in place.
+        flat: the smaller model, flat, under the names of the trace.
+        route: first output of an If -> the branch that is taken.
+        into_loops: look at a step of every loop.
     """
 
-    reference: Model
+    cut: Removal
+    masked: Model
     pruned: Model
-    inner: Model
+    flat: Model
+    route: Route
+    into_loops: bool = True
+
+    def reference(self, tensors: Sequence[str]) -> Model:
+        """The masked original, with the branches that it takes in place, and more tensors as outputs."""
+        return tapped(in_place(self.masked, self.route, self.stacked.intersection(tensors)), tensors)
+
+    @cached_property
+    def inner(self) -> Model:
+        """The smaller model, with the same branches in place, and with the steps of loops that are looked at."""
+        return with_steps(self.flat, self.route, self._given) if self._given else in_place(self.flat, self.route)
+
+    @cached_property
+    def stacked(self) -> frozenset[str]:
+        """The tensors that loops of the masked original make in every step."""
+        return Course(self.masked, self.route).stacked if self.into_loops else frozenset()
+
+    @property
+    def given(self) -> list[str]:
+        """What the bodies of loops are given in a step: inputs of `inner` that the masked original makes."""
+        return list(self._given)
+
+    @cached_property
+    def common(self) -> frozenset[str]:
+        """The tensors that can be had of either model."""
+        inner = {o for node in self.inner.proto.graph.node for o in node.output if o}
+        return Course(self.masked, self.route).known & inner
+
+    @cached_property
+    def _given(self) -> dict[str, onnx.ValueInfoProto]:
+        dtypes, found = self.cut.groups.static.dtypes, {}
+        for node in filter(control_flow.is_begin, self.flat.proto.graph.node):
+            if not (self.stacked & dtypes.keys()).issuperset(node.output):
+                continue
+            for name in node.output:
+                found[name] = helper.make_tensor_value_info(name, dtypes[name], None)
+        return found
+
+    @property
+    def leaves_loops(self) -> bool:
+        """Whether there is a loop that is not looked into."""
+        loops = (step.nodes[0] for step in Course(self.flat, self.route).steps if step.inner)
+        return any(begin.output[0] not in self._given for begin in loops)
 
 
 @dataclass(frozen=True)
@@ -66,36 +170,29 @@ class Bodies:
     """The two models of a proof, and what becomes of them on a way through their branches.
 
     Attributes:
-        groups: the traced original.
+        cut: what goes.
         masked: the masked original, flat.
         pruned: the smaller model.
     """
 
-    groups: Groups
+    cut: Removal
     masked: Model
     pruned: Model
 
     @cached_property
     def _flat(self) -> Model:
-        return as_traced(self.groups, self.pruned)
+        return as_traced(self.cut.groups, self.pruned)
+
+    @cached_property
+    def _ifs(self) -> list[onnx.NodeProto]:
+        """The Ifs that give tensors alone: a sequence needs a later opset to be handed on."""
+        dtypes = self.cut.groups.static.dtypes
+        flat = (node for node in self._graph.node if node.op_type == "If" and control_flow.is_flat(node))
+        return [node for node in flat if all(o in dtypes for o in node.output if o)]
 
     @property
     def _graph(self) -> onnx.GraphProto:
-        return self.groups.tracing.model.proto.graph
-
-    @cached_property
-    def _known(self) -> dict[str, str]:
-        """First output of an If that always takes the same branch -> the branch."""
-        taken = self.groups.tracing.branch_taken
-        flat = (node for node in self._graph.node if node.op_type == "If" and control_flow.is_flat(node))
-        return {node.output[0]: branch for node in flat if (branch := taken(node))}
-
-    @cached_property
-    def _tensors(self) -> frozenset[str]:
-        """First outputs of the Ifs that give tensors alone: a sequence needs a later opset to be handed on."""
-        dtypes = self.groups.static.dtypes
-        flat = (node for node in self._graph.node if node.op_type == "If" and control_flow.is_flat(node))
-        return frozenset(node.output[0] for node in flat if all(o in dtypes for o in node.output if o))
+        return self.cut.groups.tracing.model.proto.graph
 
     def usual(self, feeds: Mapping[str, np.ndarray], limit: float) -> tuple[SameWay, list[Path]]:
         """The models as they are, and the other branches that may be taken.
@@ -108,18 +205,19 @@ class Bodies:
             RunError: the masked original does not run.
         """
         (route,) = routes_of(self.masked, [feeds], limit=limit)
-        ways = control_flow.open_branches(self._graph, self.groups.tracing.branch_taken)
+        ways = control_flow.open_branches(self._graph, self.cut.groups.tracing.branch_taken)
         found = [path for path in ways if not control_flow.route_to(self._graph, path).items() <= route.items()]
-        return self._copies(self.pruned, route), found
+        return self._along(self.pruned, route), found
 
     def in_branch(self, path: Path) -> SameWay | None:
         """The models that take the branch at `path`; None where the smaller one does not have it."""
         pruned = control_flow.forced(self.pruned, path)
-        return None if pruned is None else self._copies(pruned, control_flow.route_to(self._graph, path))
+        return None if pruned is None else self._along(pruned, control_flow.route_to(self._graph, path))
 
-    def _copies(self, pruned: Model, route: Route) -> SameWay:
-        route = {name: branch for name, branch in {**self._known, **route}.items() if name in self._tensors}
-        return SameWay(in_place(self.masked, route), pruned, in_place(self._flat, route))
+    def _along(self, pruned: Model, route: Route) -> SameWay:
+        taken = self.cut.groups.tracing.branch_taken
+        ways = {node.output[0]: route.get(node.output[0]) or taken(node) for node in self._ifs}
+        return SameWay(self.cut, self.masked, pruned, self._flat, {name: way for name, way in ways.items() if way})
 
     def forced_reference(self, path: Path) -> Model | None:
         """The masked original as it was written, but for the conditions on the way to a branch."""

@@ -39,7 +39,7 @@ class LayerRun:
     @cached_property
     def given(self) -> dict[str, np.ndarray]:
         """Its inputs, without the sampled weights."""
-        layers = {name: np.asarray(self.wanted[name]) for name in self.layered.made}
+        layers = {name: np.asarray(self.wanted[name]) for name in (*self.layered.made, *self.layered.given)}
         return {**io_changes.feeds(self.cut, self.feeds), **layers}
 
     def run(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> list[object]:

@@ -9,7 +9,7 @@ layer is named at once, and if all layers are equal, then so is what they make t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +27,8 @@ from onnxprune.tracing import NodeView
 
 # Bytes of all tensors together that are compared inside.
 MEMORY = 1 << 30
+# Steps of a loop that are reckoned with.
+MANY_STEPS = 64
 # Types that go in and out of the runtime as arrays.
 _ARRAYS = frozenset(
     (
@@ -43,11 +45,13 @@ class Layered:
     Attributes:
         model: the model; beside its own inputs it has one per tensor of `made`, under the tensor's name.
         made: tensor -> the output that holds what its layer gives.
+        given: more inputs that the masked original makes.
         outputs: graph output -> the output that holds it.
     """
 
     model: Model
     made: Mapping[str, str]
+    given: Sequence[str]
     outputs: Mapping[str, str]
 
     @property
@@ -96,15 +100,15 @@ class Layers:
         return {name: node for node in graph.node for name in node.output if name}
 
 
-def layers(cut: Removal, reference: Model, pruned: Model) -> Layers:
+def layers(cut: Removal, shared: Collection[str], stacked: Collection[str]) -> Layers:
     """The layers whose results both models have: those that were cut, and those that read what was.
 
     Args:
         cut: what goes.
-        reference: the masked original.
-        pruned: the smaller model.
+        shared: the tensors that can be had of either model.
+        stacked: tensors that are made in every step of a loop, and kept of all.
     """
-    groups, shared = cut.groups, _made(reference) & _made(pruned)
+    groups = cut.groups
     found: dict[str, NodeView] = {}
     for view, rule in groups.tracing.views:
         if rule is None or first_output(view.node) in groups.tracing.constants or not _is_layer(cut, view):
@@ -113,18 +117,13 @@ def layers(cut: Removal, reference: Model, pruned: Model) -> Layers:
             known = name in groups.tracing.axes and name in groups.static.shapes
             if name in shared and known and groups.static.dtypes.get(name) in _ARRAYS:
                 found[name] = view
-    small = dict(sorted(found.items(), key=lambda item: _bytes(cut, item[0])))
+    sizes = {name: _bytes(cut, name) * (MANY_STEPS if name in stacked else 1) for name in found}
     room, fits = MEMORY, set[str]()
-    for name in small:
-        room -= _bytes(cut, name)
+    for name in sorted(found, key=sizes.__getitem__):
+        room -= sizes[name]
         if room >= 0:
             fits.add(name)
     return Layers(cut, {n: s for n, s in found.items() if n in fits}, len(found) - len(fits))
-
-
-def _made(model: Model) -> set[str]:
-    """What the nodes of the main graph give."""
-    return {name for node in model.proto.graph.node for name in node.output if name}
 
 
 def _is_layer(cut: Removal, view: NodeView) -> bool:
@@ -166,28 +165,29 @@ def tapped(model: Model, tensors: Sequence[str]) -> Model:
     return replace(model, proto=proto)
 
 
-def layered(cut: Removal, pruned: Model, tensors: Sequence[str]) -> Layered:
+def layered(cut: Removal, pruned: Model, tensors: Sequence[str], given: Sequence[str]) -> Layered:
     """`pruned` with every layer reading the masked original's values, which become inputs.
 
     Args:
         cut: what went.
         pruned: the smaller model.
         tensors: what the layers give.
+        given: its inputs that the masked original makes.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
-    graph, static, axes = proto.graph, cut.groups.static, cut.groups.tracing.axes
+    graph, static = proto.graph, cut.groups.static
     names, wanted, made = Names(graph), set(tensors), dict[str, str]()
     for node in graph.node:
         for place, name in enumerate(node.output):
             if name in wanted:
                 made[name] = node.output[place] = names.unique(f"onnxprune_made_{name}")
-    for name in made:
-        shape = cut.shape(static.shapes[name], axes[name])
-        graph.input.append(helper.make_tensor_value_info(name, static.dtypes[name], shape))
+    for name in made:  # a size may depend on values, and be another one than that of the trace
+        sizes = [None] * len(static.shapes[name])
+        graph.input.append(helper.make_tensor_value_info(name, static.dtypes[name], sizes))
     outputs = {o.name: made.get(o.name, o.name) for o in graph.output}
     for value in graph.output:
         value.name = outputs[value.name]
     graph.output.extend(onnx.ValueInfoProto(name=made[name]) for name in made if name not in outputs)
     keep(graph.value_info, lambda info: info.name not in made)
-    return Layered(replace(pruned, proto=proto), made, outputs)
+    return Layered(replace(pruned, proto=proto), made, given, outputs)

@@ -56,6 +56,7 @@ LONGEST_PROOF = 300.0
 # What was looked at, as the checks of a verdict say it.
 RUNS = "run in ONNX Runtime"
 UNOPTIMISED = "the original without ONNX Runtime's optimiser, which fails on it"
+WHOLE_LOOPS = "a loop as a whole"
 # Groups that a problem names.
 MOST_NAMED = 3
 
@@ -138,9 +139,9 @@ def check(
     feeds = feeds or random_feeds(groups.tracing.model, groups.static, np.random.default_rng(seed))
     feeds = io_changes.in_range(cut, feeds)
     try:
-        bodies = Bodies(groups, flat_masked(groups, removed), pruned)
-        copies, others = bodies.usual(feeds, LONGEST_PROOF)
-        proof = _Proof(cut, copies, feeds, seed, tolerance, checks)
+        bodies = Bodies(cut, flat_masked(groups, removed), pruned)
+        way, others = bodies.usual(feeds, LONGEST_PROOF)
+        proof = _Proof(cut, way, feeds, seed, tolerance, checks)
         verdict = proof.verdict()
     except RunError as error:
         return without_reference(cut, feeds, checks, error)
@@ -157,18 +158,29 @@ class _Proof:
     """A pruned model that is compared with the masked original, both changed in the same way."""
 
     cut: Removal
-    copies: SameWay
+    way: SameWay
     feeds: Mapping[str, np.ndarray]
     seed: int
     tolerance: float
     checks: list[str]
 
     def verdict(self) -> Verdict:
-        """Compare the models; without rounding to steps if need be.
+        """Compare the models; loops as a whole, and without rounding to steps, if need be.
 
         Raises:
             RunError: the reference does not run.
         """
+        if self.way.given:
+            try:
+                return self._verdict()
+            except RunError as error:
+                logger.debug("not compared inside of loops: %s", error.message)
+        return replace(self, way=replace(self.way, into_loops=False))._verdict()
+
+    def _verdict(self) -> Verdict:
+        """The same for loops that are looked into, or not."""
+        if self.way.leaves_loops and WHOLE_LOOPS not in self.checks:
+            self.checks.append(WHOLE_LOOPS)
         original, dtypes = self.cut.groups.model, self.cut.groups.static.dtypes
         rounds = has_roundings(original, dtypes)
         verdict = self._equal(lambda model: unsaturated(model, original, dtypes), with_noise=not rounds)
@@ -183,13 +195,13 @@ class _Proof:
 
         No inputs of the original may lead there, so nobody knows what the runtime makes of it: it is tried elsewhere.
         """
-        copies, reference = bodies.in_branch(path), bodies.forced_reference(path)
-        if copies is None or reference is None:
+        way, reference = bodies.in_branch(path), bodies.forced_reference(path)
+        if way is None or reference is None:
             return before
         where = f"{path[-1][1]} of If {path[-1][0]!r}"
         try:
             check_run(reference, self.feeds, LONGEST_PROOF)
-            found = replace(self, copies=copies).verdict()
+            found = replace(self, way=way).verdict()
         except RunError as error:
             logger.debug("%s: %s", where, error.message)
             *others, equal = before.checks
@@ -207,7 +219,7 @@ class _Proof:
     @cached_property
     def layers(self) -> Layers:
         """What is compared inside."""
-        return inside.layers(self.cut, self.copies.reference, self.copies.inner)
+        return inside.layers(self.cut, self.way.common, self.way.stacked)
 
     def with_weights(self, pruned: Model, verdict: Verdict) -> Verdict:
         """The verdict after the stored weights were looked at, which no input makes react."""
@@ -222,42 +234,49 @@ class _Proof:
 
     def _equal(self, variant: Callable[[Model], Model], *, with_noise: bool = True) -> Verdict:
         """Compare the same variant of the models; one variant is in memory at a time."""
-        wanted, names = self._wanted(variant(self.copies.reference))
+        wanted, names = self._wanted(variant)
         try:
-            found = self._results(variant(self.copies.pruned), names)
+            found = self._results(variant(self.way.pruned), names)
         except RunError as error:
             problem = f"the pruned model does not run: {error.message}"
             return Verdict(False, math.nan, self.tolerance, problem, checks=self.checks)
         across = compare(names, [wanted[n] for n in names], found, dict.fromkeys(names, self.tolerance), self.checks)
         if math.isnan(across.error):
             return across
-        inner = variant(self.copies.inner)
+        inner = variant(self.way.inner)
         try:
             return self._by_layers(inner, self.layers.tensors, wanted, across, with_noise=with_noise)
         except RunError as error:
+            if self.way.given:
+                raise
             logger.debug("not compared inside: %s", error.message)
             return self._by_layers(inner, [], wanted, across, with_noise=with_noise)
 
-    def _wanted(self, reference: Model) -> tuple[dict[str, object], list[str]]:
-        """What the pruned model must give: for its outputs, whose names come too, and for what layers give."""
-        names = [o.name for o in reference.proto.graph.output]
-        tensors = [*names, *(t for t in self.layers.tensors if t not in names)]
-        with Session(inside.tapped(reference, tensors), optimised=self.optimised, limit=LONGEST_PROOF) as session:
+    def _wanted(self, variant: Callable[[Model], Model]) -> tuple[dict[str, object], list[str]]:
+        """What the pruned model must give: for its outputs, whose names come too, and for what is looked at inside."""
+        names = [o.name for o in self.way.pruned.proto.graph.output]
+        tensors = list(dict.fromkeys([*names, *self.layers.tensors, *self.way.given]))
+        model = variant(self.way.reference(tensors))
+        with Session(model, optimised=self.optimised, limit=LONGEST_PROOF) as session:
             if session.optimiser_failed and UNOPTIMISED not in self.checks:
                 self.checks.append(UNOPTIMISED)
-            values = io_changes.outputs(self.cut, tensors, session.run(self.feeds, tensors))
-        return dict(zip(tensors, values, strict=True)), names
+            found = dict(zip(tensors, session.run(self.feeds, tensors), strict=True))
+        for name in self.way.stacked & found.keys():
+            if not len(found[name]):
+                raise RunError("a loop makes no step on these inputs")
+            found[name] = found[name][-1]
+        return dict(zip(tensors, io_changes.outputs(self.cut, tensors, list(found.values())), strict=True)), names
 
     def _results(self, model: Model, names: Sequence[str]) -> list[object]:
         """The outputs of a variant of the pruned model; itself must run too."""
         feeds = io_changes.feeds(self.cut, self.feeds)
         if RUNS not in self.checks:
-            with Session(self.copies.pruned, limit=LONGEST_PROOF) as session:
+            with Session(self.way.pruned, limit=LONGEST_PROOF) as session:
                 if session.optimiser_failed and not self._optimiser_fails_on_the_original():
                     raise RunError("ONNX Runtime's optimiser fails on it, and not on the original")
                 found = session.run(feeds, names)
             self.checks.append(RUNS)
-            if model is self.copies.pruned:
+            if model is self.way.pruned:
                 return found
         with Session(model, limit=LONGEST_PROOF) as session:
             return session.run(feeds, names)
@@ -278,7 +297,7 @@ class _Proof:
             across: the verdict on the outputs from end to end.
             with_noise: allow what rounding becomes in a layer.
         """
-        layered = inside.layered(self.cut, pruned, tensors)
+        layered = inside.layered(self.cut, pruned, tensors, self.way.given)
         samples = strengths.samples(self.cut, layered, self.seed)
         run = LayerRun(self.cut, self.feeds, wanted, layered, samples)
         with Session(run.model, optimised=self.optimised, limit=LONGEST_PROOF) as session:

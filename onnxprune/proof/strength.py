@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.model import Model
-from onnxprune.model.graph import constant_value
+from onnxprune.model import Model, Names
+from onnxprune.model.graph import captured, constant_value
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 from onnxprune.proof.layerwise import Layered
@@ -64,6 +64,7 @@ class Sample:
     Attributes:
         group: name of the group.
         weight: name of the weight in the pruned model.
+        given: the input that stands for it in front of all nodes but those of bodies.
         right: its values.
         wrong: the same with one of them changed.
         reach: what is compared and made from it.
@@ -71,6 +72,7 @@ class Sample:
 
     group: str
     weight: str
+    given: str
     right: Array
     wrong: Array
     reach: frozenset[str]
@@ -80,7 +82,7 @@ def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
     """One weight per group where possible; no two of them reach the same tensor, so that all are wrong in one run."""
     rng = np.random.default_rng([seed, 2])
     candidates, values = _weights_of_groups(cut), _stored(pruned.model)
-    reach, taken, used = _Reach(pruned), set[str](), set[str]()
+    reach, taken, used, names = _Reach(pruned), set[str](), set[str](), Names(pruned.model.proto.graph)
     found = []
     for group, weights in candidates.items():
         known = [w for w in weights if w in values and w not in used]
@@ -93,7 +95,8 @@ def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
             if right is not None and wrong is not None:
                 taken |= ends
                 used.add(weight)
-                found.append(Sample(group, weight, right, wrong, ends))
+                given = names.unique(f"onnxprune_weight_{weight}")
+                found.append(Sample(group, weight, given, right=right, wrong=wrong, reach=ends))
                 break
     return found
 
@@ -140,17 +143,21 @@ def _changed(value: Array, rng: np.random.Generator) -> Array | None:
 
 
 class _Reach:
-    """What is compared and made from a tensor."""
+    """What is compared and made from a weight where it is read outside of bodies."""
 
     def __init__(self, of: Layered) -> None:
+        self.direct: dict[str, list[onnx.NodeProto]] = {}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         for node in of.model.proto.graph.node:
+            for name in set(node.input):
+                self.direct.setdefault(name, []).append(node)
             for name in set(reads(node)):
                 self.readers.setdefault(name, []).append(node)
         self.ends = {held: name for name, held in of.ends.items()}
 
-    def of(self, tensor: str) -> frozenset[str]:
-        found, met, pending = set[str](), {tensor}, [tensor]
+    def of(self, weight: str) -> frozenset[str]:
+        pending = [o for node in self.direct.get(weight, ()) for o in node.output if o]
+        found, met = set[str](), set(pending)
         while pending:
             name = pending.pop()
             if name in self.ends:
@@ -163,17 +170,20 @@ class _Reach:
 
 
 def with_weights_as_inputs(model: Model, weights: Sequence[Sample]) -> Model:
-    """`model` with the sampled weights as inputs."""
+    """`model` with the sampled weights as inputs; bodies still read what is stored."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    graph, names = proto.graph, {s.weight for s in weights}
-    keep(graph.initializer, lambda tensor: tensor.name not in names)
-    keep(graph.node, lambda node: not (node.op_type == "Constant" and node.output[0] in names))
-    listed = {value.name for value in graph.input}
+    graph, given = proto.graph, {s.weight: s.given for s in weights}
+    inside = {name for node in graph.node for name in captured(node)}
+    for node in graph.node:
+        node.input[:] = [given.get(name, name) for name in node.input]
+    unread = given.keys() - inside
+    keep(graph.initializer, lambda tensor: tensor.name not in unread)
+    keep(graph.input, lambda value: value.name not in unread)
+    keep(graph.node, lambda node: not (node.op_type == "Constant" and node.output[0] in unread))
     graph.input.extend(
-        helper.make_tensor_value_info(s.weight, helper.np_dtype_to_tensor_dtype(s.right.dtype), s.right.shape)
+        helper.make_tensor_value_info(s.given, helper.np_dtype_to_tensor_dtype(s.right.dtype), s.right.shape)
         for s in weights
-        if s.weight not in listed
     )
     return replace(model, proto=proto)
 
@@ -195,4 +205,4 @@ def strength(
 
 def inputs(tried: Sequence[Sample], *, wrong: bool) -> Iterator[tuple[str, Array]]:
     """The sampled weights as inputs."""
-    return ((s.weight, s.wrong if wrong else s.right) for s in tried)
+    return ((s.given, s.wrong if wrong else s.right) for s in tried)

@@ -14,7 +14,7 @@ from onnxprune.model import load, protos
 from onnxprune.proof import in_place
 from tests.graphs.branches import in_branches
 from tests.graphs.net import Net, prune
-from tests.model.test_control_flow import into, model, two_branches, weight
+from tests.model.test_control_flow import into, model, recurrent, two_branches, weight
 
 
 def layers(seed: int) -> onnx.ModelProto:
@@ -125,3 +125,130 @@ def test_the_flat_models_have_the_names_of_the_trace() -> None:
     again = in_place.as_traced(outcome.groups, load(other))
     made = [o for n in again.proto.graph.node for o in n.output]
     assert len(made) == len(set(made))
+
+
+# --- loops -----------------------------------------------------------------------------------------------------
+
+
+def own_weights() -> onnx.ModelProto:
+    """A loop whose weights lie in its body, behind one that has weights of the same names."""
+    body = """(int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {
+      on = Identity(go)  p = MatMul(h, u)  s = Tanh(p)  q = MatMul(s, v)  next = Tanh(q)
+    }"""
+    proto = model(
+        f"""(float[3, 4] x) => (float[3, 2] y) {{
+          yes = Constant <value = bool {{1}}> ()
+          start = MatMul(x, w)
+          first = Loop (three, yes, start) <body = one {body}>
+          last = Loop (three, yes, first) <body = other {body}>
+          y = MatMul(last, out)
+        }}""",
+        *(numpy_helper.from_array(np.array(3, np.int64), "three"), weight("w", 4, 6), weight("out", 6, 2)),
+    )
+    into(proto, "first", "body", weight("u", 6, 8), weight("v", 8, 6))
+    return into(proto, "last", "body", weight("u", 6, 10), weight("v", 10, 6))
+
+
+def branch_in_a_loop() -> onnx.ModelProto:
+    """A branch in front of a layer, in a loop whose count is an input."""
+    return model(
+        """(float[3, 4] x, bool c, int64 trip) => (float[3, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          start = MatMul(x, w)
+          last = Loop (trip, yes, start) <body = one
+            (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {
+              on = Identity(go)
+              p = MatMul(h, u)
+              s = If (c) <then_branch = then () => (float[3, 8] t) { t = Tanh(p) },
+                          else_branch = other () => (float[3, 8] e) { e = MatMul(p, square) }>
+              next = MatMul(s, v)
+            }>
+          y = MatMul(last, out)
+        }""",
+        *(weight("w", 4, 6), weight("u", 6, 8), weight("v", 8, 6), weight("square", 8, 8), weight("out", 6, 2)),
+    )
+
+
+def scanned() -> onnx.ModelProto:
+    """h = tanh(x_t W + h U), from the last x to the first; every step gives h V."""
+    return model(
+        """(float[3, 7, 4] x) => (float[7, 3, 2] y, float[3, 2] z) {
+          last, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_input_directions = [1], body = body
+            (float[3, 6] h, float[3, 4] part) => (float[3, 6] next, float[3, 5] step) {
+              p = MatMul(part, w)  q = MatMul(h, u)  s = Add(p, q)  next = Tanh(s)  step = MatMul(next, v)
+            }> (zeros, x)
+          y = MatMul(all, read)
+          z = MatMul(last, out)
+        }""",
+        *(weight("w", 4, 6), weight("u", 6, 6), weight("v", 6, 5), weight("read", 5, 2), weight("out", 6, 2)),
+        numpy_helper.from_array(np.zeros((3, 6), np.float32), "zeros"),
+    )
+
+
+LOOPS = {
+    "Loop": (recurrent(), ("w", "u", "v"), 1),
+    "Loop, given count": (recurrent("trip"), ("w", "u", "v"), 1),
+    "Scan": (scanned(), ("w", "u", "v"), 1),
+    "own weights": (own_weights(), ("u", "v"), 2),
+    "branch": (branch_in_a_loop(), ("u", "v"), 1),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_weights_of_loops_count_for_the_strength(name: str) -> None:
+    proto, weights, loops = LOOPS[name]
+    verdict = prune(proto).verdict
+    assert verdict is not None
+    assert "a loop as a whole" not in verdict.checks
+    assert verdict.strength is not None
+    assert (verdict.strength.noticed, verdict.strength.tried) == (verdict.strength.groups,) * 2
+    assert len(verdict.inside) >= len(weights) * loops
+
+
+@pytest.mark.parametrize("change", [scale_largest, swap_rows])
+@pytest.mark.parametrize(("name", "weight_name"), [(n, w) for n, (_, names, _) in LOOPS.items() for w in names])
+def test_a_wrong_weight_of_a_loop_is_refused_by_the_layer_that_reads_it(
+    name: str, weight_name: str, change: Callable[[np.ndarray], None]
+) -> None:
+    proto, _, loops = LOOPS[name]
+    result = onnxprune.prune(proto, 0.5)
+    for place in range(loops):
+        wrong = spoiled(result.model, weight_name, place, change)
+        verdict = onnxprune.verify(proto, wrong, result.plan)
+        assert not verdict.ok
+        assert "MatMul" in verdict.problem
+        assert "differs from the masked original" in verdict.problem, verdict.problem
+        assert "a loop as a whole" not in verdict.checks
+
+
+def test_a_loop_that_makes_no_step_is_compared_as_a_whole() -> None:
+    """A count of zero leaves nothing to look into; the proof says so."""
+    proto = recurrent("none")
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), "none"))
+    verdict = prune(proto).verdict
+    assert verdict is not None
+    assert verdict.ok
+    assert "a loop as a whole" in verdict.checks
+
+
+def test_a_loop_whose_state_grows_is_compared_as_a_whole() -> None:
+    """What its steps are given cannot be had as one array."""
+    proto = model(
+        """(float[3, 4] x) => (float[3, 2] y, float[L, 3, 8] all) {
+          yes = Constant <value = bool {1}> ()
+          start = MatMul(x, w)
+          none = Unsqueeze(start, zero)
+          last, all = Loop (three, yes, start, none) <body = one
+            (int64 i, bool go, float[3, 8] h, float[K, 3, 8] seen) => (bool on, float[3, 8] next, float[M, 3, 8] more) {
+              on = Identity(go)  p = MatMul(h, u)  q = Tanh(p)  next = MatMul(q, v)
+              part = Unsqueeze(next, zero)  more = Concat <axis = 0>(seen, part)
+            }>
+          y = MatMul(last, out)
+        }""",
+        *(numpy_helper.from_array(np.array(3, np.int64), "three"), numpy_helper.from_array(np.array([0]), "zero")),
+        *(weight("w", 4, 8), weight("u", 8, 12), weight("v", 12, 8), weight("out", 8, 2)),
+    )
+    verdict = prune(proto).verdict
+    assert verdict is not None
+    assert verdict.ok
+    assert "a loop as a whole" in verdict.checks

@@ -520,3 +520,25 @@ def test_zeros_that_rounding_fills(seed: int) -> None:
     outcome = prune(net.proto(), 0.9)
     assert outcome.rolled_back == ()
     assert array_of(outcome.model, "scale").shape == (1,)
+
+
+def selected() -> onnx.ModelProto:
+    """Layers on the rows that a mask selects: how many there are depends on values."""
+    net = Net(17)
+    x = net.add("MatMul", net.input([40, 16]), net.weight(16, 24, name="w1"))
+    chosen = net.add(
+        "Compress", net.add("Relu", x), net.add("Greater", net.input([40]), net.const(np.float32(0))), axis=0
+    )
+    x = net.add("Relu", net.add("MatMul", chosen, net.weight(24, 20, name="w2")))
+    net.output(net.add("Softmax", net.add("MatMul", x, net.weight(20, 4, name="w3", scale=3e3)), axis=1))
+    return net.proto()
+
+
+def test_layers_behind_a_size_that_depends_on_values_are_compared() -> None:
+    result = onnxprune.prune(selected(), 0.5)
+    verdict = result.report.verdict
+    assert verdict is not None
+    assert len(verdict.inside) == 3
+    assert verdict.strength == prove.Strength(2, {"w1": True, "w2": True})
+    wrong = spoil(result.model, "w3", lambda v: scaled(v, int(np.abs(v).argmax())))
+    assert "of MatMul" in onnxprune.verify(selected(), wrong, result.plan).problem
