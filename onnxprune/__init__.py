@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
+    from onnxprune.recovery import TrainingOptions
     from onnxprune.rewriting import Plan
     from onnxprune.tracing import Groups
     from onnxprune.tracing.rules.registry import rule as register_rule
@@ -40,6 +41,7 @@ _HOMES = {
     "sparsify": "onnxprune.api",
     "trace": "onnxprune.api",
     "TrainResult": "onnxprune.api",
+    "TrainingOptions": "onnxprune.recovery",
     "train": "onnxprune.api",
     "verify": "onnxprune.api",
     "register_criterion": "onnxprune.criteria",
@@ -59,6 +61,7 @@ __all__ = [
     "ShrinkResult",
     "SparsifyResult",
     "TrainResult",
+    "TrainingOptions",
     "apply",
     "make_plan",
     "prune",

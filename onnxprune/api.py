@@ -171,6 +171,7 @@ def prune(
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
+    train: TrainingOptions | None = None,
     place: Place | None = None,
     **options: Any,
 ) -> PruneResult:
@@ -190,6 +191,7 @@ def prune(
         samples: how many calibration samples to use.
         recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
             "merge" do something without data, too.
+        train: gradient steps towards the original's outputs after the repair, and how; none if None.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
         options: the other fields of `RecoveryOptions`.
@@ -210,7 +212,7 @@ def prune(
         [('macs', True)]
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
-    how = RecoveryOptions(recovery)
+    how = RecoveryOptions(recovery, train=train)
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)

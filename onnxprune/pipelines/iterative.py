@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
 from onnxprune.rewriting import Removal, io_changes, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing import Group, Groups, trace
+from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,14 @@ logger = logging.getLogger(__name__)
 # gone by then. Cubic: Zhu and Gupta, "To prune, or not to prune", 2017, section 3.
 PARTS: Mapping[str, Callable[[float, float], float]] = {
     "linear": lambda done, _: done,
-    "cubic": lambda done, _: 1 - (1 - done) ** 3,
+    "cubic": lambda done, _: cubic(done),
     "geometric": lambda done, share: (1 - (1 - share) ** done) / share if 0 < share < 1 else done,
 }
+
+
+def cubic(done: float) -> float:
+    """The share that is gone when a share of the steps is done, of a course that slows down with the third power."""
+    return 1 - (1 - min(done, 1.0)) ** 3
 
 
 # Recovers what a cut leaves of the original.
@@ -103,18 +109,14 @@ def scored(
     Returns:
         float64[classes], and the model that was trained last; None if none was.
     """
-    scores = _score(groups, options, runs, progress)
+    scores = first_scores(groups, options, runs, progress)
     if options.steps == 1:
         return scores, None
-    # How many units of every group go is settled by the first scores; the steps say which.
-    removed = BudgetFitter.of(groups, scores, options, place, progress).fit().removed
-    named, _ = named_rows.removed(groups, options.rows)
-    going = [g for g in groups.groups if g.name in removed and g.name not in named]  # named rows have no order
+    going = units_to_go(groups, scores, options, place, progress)
     part, carried = PARTS[options.step_schedule], None
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")
-        first = {g.name: _first(g, scores, len(removed[g.name]), part, step / options.steps) for g in going}
-        cut = Removal(groups, removed_classes(groups, first))
+        cut = Removal(groups, going.first(scores, partial(part, step / options.steps)))
         small = rewrite(groups, cut.removed_classes)
         small = small if carried is None else carried.onto(cut, small)
         if runs and recovery.can_act(data=True):
@@ -123,7 +125,7 @@ def scored(
             small = learn_after(cut, small, runs, recovery.train, progress=progress)[0]
             carried = CarriedWeights(cut, small)
         inner = _traced_like(groups, small)
-        fresh = _score(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)
+        fresh = first_scores(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)
         scores = _taken_over(groups, cut.removed_classes, scores, inner, fresh)
     return scores, carried
 
@@ -139,18 +141,52 @@ def _traced_like(groups: Groups, small: Model) -> Groups:
     )
 
 
-def _score(
+def first_scores(
     groups: Groups, options: Options, runs: Sequence[Mapping[str, Array]], progress: Callable[[str], None]
 ) -> Array:
+    """Scores of all classes by the criterion of the options, float64[classes]."""
     given = (options.criterion, options.seed, runs, options.aggregate)
     return criteria.score(groups, *given, compared=options.strategy != "uniform", progress=progress)
 
 
-def _first(group: Group, scores: Array, count: int, part: Callable[[float, float], float], done: float) -> Array:
-    """What goes first of the `count` classes that a group loses, when a share of the steps is done."""
-    order = units_in_order(group, scores)
-    units = count / order.shape[1]
-    return np.asarray(order[: int(units * part(done, units / len(order)))].reshape(-1))
+@dataclass(frozen=True, eq=False)
+class UnitsToGo:
+    """How many units of every group go in the end; which ones is open.
+
+    Attributes:
+        groups: the traced original.
+        counts: group -> how many of its units go; groups whose rows are named have no order, and are not there.
+    """
+
+    groups: Groups
+    counts: Mapping[str, int]
+
+    def first(self, scores: Array, part: Callable[[float], float]) -> Array:
+        """Choose the units that go first.
+
+        Args:
+            scores: float64[classes].
+            part: from the share of a group's units that go in the end to the share of these that are gone.
+
+        Returns:
+            bool[classes].
+        """
+        first = {}
+        for group in self.groups.groups:
+            if (count := self.counts.get(group.name, 0)) > 0:
+                order = units_in_order(group, scores)
+                first[group.name] = order[: int(count * part(count / len(order)) + 1e-9)].reshape(-1)
+        return removed_classes(self.groups, first)
+
+
+def units_to_go(
+    groups: Groups, scores: Array, options: Options, place: Place | None, progress: Callable[[str], None]
+) -> UnitsToGo:
+    """Settle by the first scores how many units of every group go, so that all budgets hold."""
+    removed = BudgetFitter.of(groups, scores, options, place, progress).fit().removed
+    named, _ = named_rows.removed(groups, options.rows)
+    going = [g for g in groups.groups if g.name in removed and g.name not in named]
+    return UnitsToGo(groups, {g.name: len(removed[g.name]) * g.units // len(g.classes) for g in going})
 
 
 def _taken_over(groups: Groups, removed: Array, scores: Array, inner: Groups, fresh: Array) -> Array:

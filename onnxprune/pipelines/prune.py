@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from onnxprune import calibration
 from onnxprune.allocation import BudgetFitter, BudgetResult, Options, Selection, fit_budgets
@@ -21,7 +21,7 @@ from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.model.run_order import counted
 from onnxprune.model.shapes.symbols import check_sizes
-from onnxprune.pipelines import iterative
+from onnxprune.pipelines import dynamic_units, iterative
 from onnxprune.pipelines.train import learn_after
 from onnxprune.proof import Verdict, prove, valid
 from onnxprune.proof.bisect import RolledBack, proven_groups, rolled_back_from
@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 
 Progress = Callable[[str], None]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 # The proof of a model, from the traced original, and what of a trace is removed.
 Proving = Callable[[Groups, Callable[[Groups], Array], Model], tuple[Groups, Verdict]]
 
@@ -68,6 +70,7 @@ class Outcome:
         after: cost of the smaller model.
         recovery: what was fitted to calibration data; None if there was none.
         training: what gradient steps did after that; None if there were none.
+        chosen: what gradient steps did in which the units were chosen; None if they were chosen before.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
@@ -85,6 +88,7 @@ class Outcome:
     after: Cost
     recovery: RecoveryReport | None = None
     training: Training | None = None
+    chosen: Training | None = None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
     goals: tuple[BudgetResult, ...] = ()
@@ -131,32 +135,33 @@ def run(
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         matched, recovery = bn_matching.matched(groups, runs, random=is_random(data)), recovery or RecoveryOptions()
-        scores, carried = iterative.scored(matched, options, runs, recovery, place, progress=clock.progress)
+        found = dynamic_units.scored(matched, options, runs, recovery, place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
-    timing = BudgetFitter.of(groups, scores, options, place, clock.progress)
+    timing = BudgetFitter.of(groups, found.scores, options, place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
-
-    def select_with(reserve: Mapping[str, float]) -> Selection:
-        with clock("selecting"):
-            return timing.fit(reserve)
-
-    def finish(selection: Selection) -> _Made:
-        return _made(groups, selection.removed, iterative.carrying(carried, recovering), clock, proving)
-
-    chosen, made = fit_budgets.fit_finished(select_with, finish, timing.kinds)
-    outcome = _outcome(made, model, plans.make(groups, made.removed, scores, options.as_json(), sizes), clock)
+    finish = partial(
+        _made, groups, recovering=iterative.carrying(found.carried, recovering), clock=clock, proving=proving
+    )
+    chosen, made = fit_budgets.fit_finished(clock.around("selecting", timing.fit), finish, timing.kinds)
+    dynamic_units.check_trained(found, made.cut, made.removed, proving)
+    outcome = _outcome(made, model, plans.make(groups, made.removed, found.scores, options.as_json(), sizes), clock)
     outcome = replace(
         outcome,
         goals=chosen.goals,
         timed=timing.timed(made.removed, made.model, None if made.rolled_back else chosen.damage),
         judged=judged_outputs(made.cut, made.model, made.recovery, runs, random=is_random(data)),
+        chosen=found.training,
         seconds=clock.seconds,
     )
-    return outcome if recovery.train is None else _trained(outcome, made.cut, runs, recovery.train, clock)
+    return _trained(outcome, made.cut, runs, found.left, clock)
 
 
-def _trained(outcome: Outcome, cut: Removal, runs: Sequence[Any], options: TrainingOptions, clock: Clock) -> Outcome:
-    """The outcome with a model that gradient steps brought nearer to the original."""
+def _trained(
+    outcome: Outcome, cut: Removal, runs: Sequence[Any], options: TrainingOptions | None, clock: Clock
+) -> Outcome:
+    """The outcome with a model that gradient steps, if any are to be made, brought nearer to the original."""
+    if options is None:
+        return outcome
     with clock("training"):
         model, training = learn_after(cut, outcome.model, runs, options, progress=clock.progress)
     judged = judge(cut, model, runs)
@@ -195,14 +200,10 @@ class _Made:
 
 
 def _made(
-    groups: Groups,
-    removed: Mapping[str, Array],
-    recovering: iterative.Recovering,
-    clock: Clock,
-    proving: Proving | None,
+    groups: Groups, selection: Selection, *, recovering: iterative.Recovering, clock: Clock, proving: Proving | None
 ) -> _Made:
     """Carry out a selection, prove it and recover it."""
-    left, small, verdict, rolled_back = _proven(groups, removed, clock, proving)
+    left, small, verdict, rolled_back = _proven(groups, selection.removed, clock, proving)
     cut = Removal(groups, removed_classes(groups, left))
     small, recovery = recovering(cut, small)
     return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery)
@@ -349,3 +350,12 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def around(self, stage: str, function: Callable[[Given], Made]) -> Callable[[Given], Made]:
+        """A function of one argument whose calls are timed as `stage`."""
+
+        def timed(given: Given) -> Made:
+            with self(stage):
+                return function(given)
+
+        return timed

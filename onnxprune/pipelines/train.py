@@ -21,9 +21,11 @@ from onnxprune.recovery import (
     CROSS_ENTROPY,
     DISTIL,
     MSE,
+    Masks,
     Objective,
     Saving,
     Teacher,
+    Thinning,
     Training,
     TrainingOptions,
     class_axis,
@@ -107,6 +109,8 @@ def learn(
         RunError: the loss is not finite, or the runtime fails.
         UsageError: the data, the teacher or the labels do not fit the model.
     """
+    if options.while_training:
+        raise UsageError(f"{options.while_training} is for `prune` and `sparsify`: training alone removes nothing")
     loss = data.loss_of(options)
     progress("reading the data")
     also = [_labels(model, data.labels, loss)] if data.labels is not None and loss != DISTIL else []
@@ -133,6 +137,7 @@ def learn_after(
     runs: Sequence[Feeds],
     options: TrainingOptions,
     *,
+    masks: Masks | Thinning | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Training]:
     """Train a smaller model towards the outputs of the original that it was cut from.
@@ -142,6 +147,7 @@ def learn_after(
         small: the smaller model.
         runs: inputs of the original; those that judge a recovery are not trained on.
         options: how to train.
+        masks: elements that stay zero, or what makes the model sparser while it trains.
         progress: is told about every judgement.
 
     Returns:
@@ -160,7 +166,7 @@ def learn_after(
     with contextlib.closing(Teacher(cut.groups.model, threads=options.threads, answers=answers)) as teacher:
         parts = held_out(runs)
         objective = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
-        return fine_tune_model(small, objective, options, progress=progress)
+        return fine_tune_model(small, objective, options, masks=masks, progress=progress)
 
 
 def _check_count(runs: Sequence[Feeds]) -> None:

@@ -16,6 +16,7 @@ from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
 from onnxprune.recovery.targets import ROWS
+from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
 from onnxprune.recovery.training_state import Saving, Training
 
@@ -25,6 +26,7 @@ __all__ = [
     "METHODS",
     "MSE",
     "NO_RECOVERY",
+    "Masks",
     "ROWS",
     "WIDEST",
     "Method",
@@ -34,6 +36,7 @@ __all__ = [
     "RecoveryReport",
     "Saving",
     "Teacher",
+    "Thinning",
     "Training",
     "TrainingOptions",
     "class_axis",

@@ -21,6 +21,7 @@ from onnxprune.model import Model
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.student import Student
+from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.recovery.training_state import Judgement, Saving, Training, TrainingState
 from onnxprune.runtime import Setting
@@ -46,7 +47,7 @@ def fine_tune_model(
     objective: Objective,
     options: TrainingOptions,
     *,
-    masks: Mapping[str, Array] | None = None,
+    masks: Masks | Thinning | None = None,
     saving: Saving | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Training]:
@@ -56,8 +57,10 @@ def fine_tune_model(
         model: the model; it is not changed.
         objective: what it learns from.
         options: how to train.
-        masks: initializer -> boolean array, false for elements that are zero and stay so.
-        saving: where the run is kept; nowhere if None.
+        masks: initializer -> boolean array, false for elements that are zero and stay so; or what makes the model
+            sparser while it trains: then "before" is the loss with the zeros of the end, as they are chosen at first,
+            and the best weights are of those behind the step at which the masks are held.
+        saving: where the run is kept; nowhere if None. A run that makes the model sparser is not kept.
         progress: is told about every judgement.
 
     Returns:
@@ -78,8 +81,9 @@ def fine_tune_model(
         freeze_blocked=options.freeze_blocked,
     )
     try:
-        student.mask(masks or {})
-        state = _Run(student, objective, options, saving, progress).finished()
+        thinning = masks if isinstance(masks, Thinning) else None
+        student.mask({} if isinstance(masks, Thinning) else masks or {})
+        state = _Run(student, objective, options, saving, progress=progress, thinning=thinning).finished()
         best = student.trained(state.best) if state.best_step or student.kept else model
     finally:
         student.close()
@@ -115,10 +119,13 @@ class _Run:
         objective: Objective,
         options: TrainingOptions,
         saving: Saving | None,
+        *,
         progress: Callable[[str], None],
+        thinning: Thinning | None,
     ) -> None:
+        assert saving is None or thinning is None
         self.student, self.objective, self.options = student, objective, options
-        self.saving, self.progress = saving, progress
+        self.saving, self.progress, self.thinning = saving, progress, thinning
         together = max(1, min(options.batch // objective.fitting.per_batch, objective.fitting.per_epoch))
         self.accumulate = options.accumulate or together
         self.belongs_to = "" if saving is None else _digest(saving.belongs_to, options, objective.name, student.kept)
@@ -132,7 +139,10 @@ class _Run:
         written = begun[0]
         try:
             while state.step < self.options.steps and not self._is_stalled(state, every):
+                self._choose(state.step)
                 self._step(state)
+                if self.thinning is not None and state.step == self.thinning.until:
+                    self._hold(state, self.thinning)
                 if state.step % every == 0 or state.step == self.options.steps:
                     self._judge(state)
                     self._tell(state, begun)
@@ -150,6 +160,8 @@ class _Run:
 
     def _begun(self) -> TrainingState:
         weights = self.student.weights
+        if self.thinning is not None:
+            self.student.mask(self.thinning.target(weights), loose=True)
         before = self._held(weights)
         if not math.isfinite(before):
             raise RunError(
@@ -200,6 +212,28 @@ class _Run:
                 break
         return found
 
+    # --- zeros --------------------------------------------------------------------------------------------
+
+    def _choose(self, step: int) -> None:
+        """Choose the zeros of a step."""
+        if self.thinning is not None and step < self.thinning.until:
+            masks = self.thinning.chosen(step, self.student.weights)
+            if masks is not None:
+                self.student.mask(masks, loose=True)
+
+    def _hold(self, state: TrainingState, thinning: Thinning) -> None:
+        """Choose the zeros of the end: from here on weights can be the best."""
+        self.student.mask(thinning.target(state.weights))
+        if state.average:
+            self.student.silence(state.average)
+        candidate = state.average or state.weights
+        state.best, state.best_step = {n: a.copy() for n, a in candidate.items()}, state.step
+        state.best_loss = self._held(candidate)
+
+    def _is_open(self, state: TrainingState) -> bool:
+        """Whether the zeros may still change."""
+        return self.thinning is not None and state.step < self.thinning.until
+
     # --- steps --------------------------------------------------------------------------------------------
 
     def _gradients(self, step: int) -> tuple[float, dict[str, Array]]:
@@ -221,7 +255,11 @@ class _Run:
         state.is_whole = False
         state.step += 1
         if math.isfinite(loss):
+            if self.thinning is not None and self._is_open(state):
+                self.thinning.observe(state.weights, gradients)
             state.optimizer.update(state.weights, gradients, rate)
+            if self.thinning is not None and self._is_open(state):
+                self.thinning.shrink(state.step, state.weights, rate)
             self.student.silence(state.weights)
             for name, mean in state.average.items():
                 mean += (1 - self.options.average) * (state.weights[name] - mean)
@@ -246,13 +284,13 @@ class _Run:
         held = self._held(candidate)
         state.course.append(Judgement(state.step, state.total / state.counted if state.counted else math.nan, held))
         state.total, state.counted = 0.0, 0
-        if held < state.best_loss:
+        if held < state.best_loss and not self._is_open(state):
             state.best_loss, state.best_step = held, state.step
             for name, array in candidate.items():
                 state.best[name][...] = array
 
     def _is_stalled(self, state: TrainingState, every: int) -> bool:
-        return 0 < self.options.patience * every <= state.step - state.best_step
+        return 0 < self.options.patience * every <= state.step - state.best_step and not self._is_open(state)
 
     def _tell(self, state: TrainingState, begun: tuple[float, int]) -> None:
         now = state.course[-1]

@@ -23,7 +23,8 @@ class Student:
     Attributes:
         model: the model as it began.
         weights: name -> present elements of the weights that are trained.
-        kept: weight -> boolean array, false for elements that are zero and stay so.
+        kept: weight -> boolean array, false for elements that are zero.
+        is_loose: whether these are zero for the model alone, and have values that go on learning.
         blocked: weight -> why it has no gradient.
     """
 
@@ -64,13 +65,16 @@ class Student:
         self.blocked = graph.frozen
         self.weights: Weights = {n: graph.parameters[n].copy() for n in graph.gradients}
         self.kept: Mapping[str, Array] = {}
+        self.is_loose = False
 
-    def mask(self, kept: Mapping[str, Array]) -> None:
+    def mask(self, kept: Mapping[str, Array], *, loose: bool = False) -> None:
         """Keep elements at zero from now on.
 
         Args:
             kept: initializer -> boolean array of its shape, false for zeros; initializers that are not trained may be
                 there too.
+            loose: the elements are zero for the model alone: their values stay, and learn from the gradient that they
+                would have.
 
         Raises:
             UsageError: an initializer is unknown, or a mask has another shape.
@@ -84,24 +88,32 @@ class Student:
                     f"masks: {name!r} has shape {list(tensor.dims)}, its mask is {mask.dtype} {list(mask.shape)}",
                     hint="a mask is a boolean array of the initializer's shape, true for what is kept",
                 )
-        self.kept = {name: mask for name, mask in kept.items() if name in self.weights}
+        self.kept, self.is_loose = {name: mask for name, mask in kept.items() if name in self.weights}, loose
         self.silence(self.weights)
 
     def silence(self, arrays: Mapping[str, Array]) -> None:
-        """Set what is masked to zero, in place."""
+        """Set what is masked, and not loosely, to zero, in place."""
+        if self.is_loose:
+            return
         for name, mask in self.kept.items():
             arrays[name][~mask] = 0
 
     def gradients(self, feeds: Feeds) -> StepResult:
         """Loss and gradients of a batch at the present weights."""
-        found = self._session(feeds).evaluate(feeds, self.weights)
+        found = self._session(feeds).evaluate(feeds, self._seen(self.weights))
         self.silence(found.gradients)
         return found
 
     def loss(self, feeds: Feeds, weights: Mapping[str, Array] | None = None) -> float:
         """The loss of a batch, at weights rounded to the types that the model stores."""
-        given = self.weights if weights is None else weights
+        given = self._seen(self.weights if weights is None else weights)
         return self._session(feeds).loss(feeds, {name: self._rounded(name, a) for name, a in given.items()})
+
+    def _seen(self, weights: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The weights as the model computes with them."""
+        if not self.is_loose:
+            return weights
+        return {n: np.where(self.kept[n], a, a.dtype.type(0)) if n in self.kept else a for n, a in weights.items()}
 
     def _rounded(self, name: str, array: Array) -> Array:
         tensor = self.model.initializers.get(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from onnxprune.autodiff import OPTIMIZERS, SCHEDULES, Loss, Optimizer, ParameterGroup, Schedule, scheduled
 from onnxprune.errors import UsageError
-from onnxprune.names import LOSSES, TEMPERATURES
+from onnxprune.names import LOSSES, TEMPERATURES, WHILE_TRAINING
 from onnxprune.recovery.augment import AUGMENTATIONS
 
 # A run ends early if so many of its 25 judgements in a row were no better than the best; fewer would end those that
@@ -39,9 +39,19 @@ class TrainingOptions:
         average: share of the running mean of weights that is kept at every step, and judged; 0 for none.
         augment: transforms of pictures: flip, shift, colour, mixup.
         temperature: divides logits of a distillation; None takes outputs as they are.
+        while_training: how what goes is chosen while training (see `names.WHILE_TRAINING`); it is before that if empty.
+        every: steps between two such choices; as many as make some fifteen of them if None.
         patience: judgements without a better one that end the run; 0 for none.
         seed: of the order of samples, and of transforms.
         threads: of an operator; 0 is all cores.
+
+    Example:
+        >>> import onnxprune
+        >>> options = onnxprune.TrainingOptions(4, rate=1e-3, batch=32)
+        >>> data = "models/digits_calibration.npz"
+        >>> result = onnxprune.prune("models/digits.onnx", 0.5, data=data, samples=64, train=options)
+        >>> result.report.training.steps
+        4
     """
 
     steps: int
@@ -60,6 +70,8 @@ class TrainingOptions:
     average: float = 0.0
     augment: Sequence[str] = ()
     temperature: float | None = None
+    while_training: str = ""
+    every: int | None = None
     patience: int = PATIENCE
     seed: int = 0
     threads: int = 0
@@ -69,12 +81,13 @@ class TrainingOptions:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             *([("loss", self.loss, LOSSES)] if isinstance(self.loss, str) else ()),
+            *([("way to choose while training", self.while_training, WHILE_TRAINING)] if self.while_training else ()),
             *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
         ):
             if value not in known:
                 raise UsageError(f"no {what} is called {value!r}", hint=f"choose from {', '.join(known)}")
-        if self.steps < 1 or self.batch < 1 or (self.accumulate or 1) < 1:
-            raise UsageError("steps, batch and accumulate must be at least 1")
+        if self.steps < 1 or self.batch < 1 or min(1 if n is None else n for n in (self.accumulate, self.every)) < 1:
+            raise UsageError("steps, batch, accumulate and every must be at least 1")
         if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
             raise UsageError(f"a learning rate must be above 0, not {self.rate:g}")
         low, high = TEMPERATURES

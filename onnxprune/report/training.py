@@ -22,6 +22,14 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def choosing_entries(of: Training | None) -> list[tuple[str, str]]:
+    """What was chosen while training, before the model was cut: names of lines, and what there is to say."""
+    if of is None:
+        return []
+    said = f"in {of.steps} steps, learning rate {of.rate:g}"
+    return [("chosen", f"{said}; held out {of.before:.4g} with the first choice, {of.after:.4g} with the last one")]
+
+
 def training_entries(of: Training | None) -> list[tuple[str, str]]:
     """What training did, in the order in which it was done: names of lines, and what there is to say."""
     if of is None:

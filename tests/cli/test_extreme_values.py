@@ -38,6 +38,7 @@ TRAINED = ("--steps", "2", "--rate", "1e-3")
 # What an option needs to have an effect.
 NEEDS = {
     "--threads": ("--time",),
+    "--every": ("--while-training", "soft", "--train", "4", "--rate", "1e-3"),
     "--max-ratio": ("--macs", "60%"),
     "--max-drop": ("--eval", "echo {model} 1"),
     "--max-trials": ("--min-sqnr", "1", "--no-cache"),

@@ -60,12 +60,24 @@ def test_prune_and_train(run: Run, tmp_path: Path) -> None:
     assert ran.json["training"]["after"] <= ran.json["training"]["before"]
 
 
+def test_prune_while_training(run: Run, tmp_path: Path) -> None:
+    options = ("--macs", "40%", "--data", DATA, "--train", 10, "--rate", "3e-4", "--batch", 32, "--every", 2)
+    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", *options, "--while-training", "soft", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["choosing"]["steps"] == ran.json["training"]["steps"] == 5 and ran.json["proof"]["ok"]
+    said = run("prune", DIGITS, "-o", tmp_path / "again.onnx", *options, "--while-training", "soft")
+    assert said.code == 0 and "chosen   in 5 steps, learning rate 0.0003; held out" in said.out
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
         (("--train", 5), "--train has no effect: there is no data"),
         (("--data", DATA, "--augment", "flip"), "--augment has no effect: nothing is trained"),
         (("--data", "random", "--train", 5), "training needs inputs"),
+        (("--data", DATA, "--while-training", "soft"), "--while-training has no effect: nothing is trained"),
+        (("--data", DATA, "--train", 5, "--every", 2), "--every has no effect: nothing is chosen while training"),
+        (("--data", DATA, "--train", 9, "--while-training", "soft", "--steps", 3), "or in 3 rounds"),
         (("--data", DATA, "--train", 5, "--augment", "spin"), "'spin' is none of flip, shift"),
     ],
 )

@@ -20,6 +20,7 @@ OPEN = frozenset(
         "onnxprune.layers.bn_matching",
         "onnxprune.layers.effective",
         "onnxprune.layers.readers",
+        "onnxprune.layers.unit_reads",
         "onnxprune.model.control_flow",
         "onnxprune.model.flatten",
         "onnxprune.model.graph",
@@ -93,7 +94,7 @@ LONG_CODE: dict[str, int] = {"onnxprune.pipelines.sensitivity.measure_curves": 5
 MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.api.apply": 8,
     "onnxprune.api.make_plan": 7,
-    "onnxprune.api.prune": 10,
+    "onnxprune.api.prune": 11,
     "onnxprune.api.sparsify": 7,
     "onnxprune.api.train": 8,
     "onnxprune.criteria.score": 7,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from onnxprune.cli.options.execution import threads
 from onnxprune.cli.options.group import TRAINING, Option, group, titled
 from onnxprune.cli.types import Pair, Words
-from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES, TEMPERATURES
+from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES, TEMPERATURES, WHILE_TRAINING
 
 if TYPE_CHECKING:
     from onnxprune.recovery import TrainingOptions
@@ -40,8 +41,14 @@ class Learning:
         return TrainingOptions(self.steps, **self.given)
 
 
-def _learning(training_steps: int | None, rates: tuple[tuple[str, float], ...] = (), **given: Any) -> Learning:
-    return Learning(training_steps, given | ({"rates": dict(rates)} if rates else {}))
+def _learning(
+    training_steps: int | None,
+    rates: tuple[tuple[str, float], ...] = (),
+    while_training: str | None = None,
+    **given: Any,
+) -> Learning:
+    more = ({"rates": dict(rates)} if rates else {}) | ({"while_training": while_training} if while_training else {})
+    return Learning(training_steps, given | more)
 
 
 _RATE = click.option(
@@ -182,7 +189,33 @@ _AFTER: tuple[Option, ...] = (
     _TEMPERATURE,
 )
 
+_EVERY = click.option(
+    "--every",
+    metavar="K",
+    type=click.IntRange(1, MOST_STEPS),
+    default=None,
+    help="Steps between two choices of --while-training; as many as make some fifteen choices by default.",
+)
+
+
+def _while_training(ways: Sequence[str], text: str) -> Option:
+    return click.option("--while-training", type=click.Choice(ways), default=None, help=text)
+
+
 # All of it; the command gets `learning`.
 learning = group("learning", _learning, titled(TRAINING, *_ALL))
 # Training after a repair; the command gets `learning`, with no steps where it is not asked for.
-learning_after = group("learning", _learning, titled(TRAINING, *_AFTER))
+learning_after = group(
+    "learning",
+    _learning,
+    titled(
+        TRAINING,
+        *_AFTER,
+        _while_training(
+            WHILE_TRAINING,
+            "Choose in the first half of the steps which units go, not before: soft masks ever more of them, chosen "
+            "again every K steps, and what went may return.",
+        ),
+        _EVERY,
+    ),
+)
