@@ -208,7 +208,7 @@ def train_masked(
     return ScoredUnits(reordered(going, scores, thinning.scores), CarriedWeights(nothing, model), done, left)
 
 
-def scored(
+def scored_units(
     groups: Groups,
     options: Options,
     runs: Runs,

@@ -135,7 +135,7 @@ def run(
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         matched, recovery = bn_matching.matched(groups, runs, random=is_random(data)), recovery or RecoveryOptions()
-        found = dynamic_units.scored(matched, options, runs, recovery, place, progress=clock.progress)
+        found = dynamic_units.scored_units(matched, options, runs, recovery, place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
     timing = BudgetFitter.of(groups, found.scores, options, place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
