@@ -106,7 +106,7 @@ def test_commands_of_the_training_page_work(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     lines = [line for block in blocks(ROOT / "docs" / "training.md", "console") for line in block.splitlines()]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
     said = re.search(r"repaired on (\S+) %, trained on (\S+) %.*three of them are right on (\S+) %", page, re.DOTALL)
