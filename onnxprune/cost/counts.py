@@ -88,13 +88,13 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
 
     batch = batch_size(tracing)
     layers = []
-    for view, work in contractions(tracing):
+    for view, products in contractions(tracing):
         names = view.node.input
         labels = {s: tracing.axes.get(tracing.key(view.node, s)) for s in range(len(names)) if view.has(s)}
         inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.static.shapes}
         made = first_output(view.node)
         output = shape(made, tracing.axes[made])
-        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in work)
+        macs = sum(math.prod((output if s is None else inputs[s])[a] for s, a in p) for p in products)
         scales = {s for encoding in view.encodings.values() for s in encoding.slots}
         weights = [s for s in inputs if labels[s] is not None and view.constant[s] and s not in scales]
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
@@ -114,8 +114,8 @@ def contractions(tracing: TraceResult) -> Iterator[tuple[NodeView, Sequence[Cont
     """
     idle = idle_nodes(tracing)
     for view, rule in tracing.views:
-        if rule is not None and rule.work is not None:
-            yield view, () if first_output(view.node) in idle else rule.work(view)
+        if rule is not None and rule.contractions is not None:
+            yield view, () if first_output(view.node) in idle else rule.contractions(view)
 
 
 def idle_nodes(tracing: TraceResult) -> frozenset[str]:
@@ -138,7 +138,7 @@ class Branches:
 
 def branches_taken(tracing: TraceResult) -> list[Branches]:
     """The branches that the given data take, of every If with layers in one of them."""
-    layers = {first_output(view.node) for view, rule in tracing.views if rule is not None and rule.work is not None}
+    layers = {first_output(view.node) for view, rule in tracing.views if rule is not None and rule.contractions}
     found = []
     for node in tracing.model.proto.graph.node:
         if not is_flat(node) or node.output[0] not in tracing.fed:

@@ -1,4 +1,4 @@
-"""Exact costs as functions of how many units every group loses: parameters, bytes, work, memory, units."""
+"""Exact costs as functions of how many units every group loses: parameters, bytes, MACs, memory, units."""
 
 from __future__ import annotations
 

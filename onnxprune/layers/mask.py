@@ -43,7 +43,7 @@ def mask_of(groups: Groups) -> Mask:
     weights, elements, zeros, rows = Weights(groups), 0, 0, 0
     met: set[str] = set()
     for view, rule in groups.tracing.views:
-        for slot in range(len(view.node.input)) if rule is not None and rule.work is not None else ():
+        for slot in range(len(view.node.input)) if rule is not None and rule.contractions is not None else ():
             name = view.node.input[slot]
             if not view.is_weight(slot) or name in met or len(view.shape(slot)) < 2:
                 continue

@@ -74,7 +74,7 @@ def making_axes(weights: Weights) -> Iterator[tuple[WeightPart, int, Array]]:
     """(part, axis, value) of the axes of contractions' weights that make units, each once."""
     making: dict[int, set[int]] = {}
     for view, rule in weights.groups.tracing.views:
-        if rule is not None and rule.work is not None:
+        if rule is not None and rule.contractions is not None:
             for slot in _operands(weights, view):
                 part = weights.used(view, slot)
                 assert part is not None

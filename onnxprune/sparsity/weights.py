@@ -170,7 +170,7 @@ def contraction_weights(groups: Groups) -> tuple[list[ContractionWeight], dict[s
 def _operands(tracing: TraceResult) -> Iterator[tuple[NodeView, int]]:
     """Every constant input of a contraction that is summed over together with an activation."""
     for view, rule in tracing.views:
-        if rule is None or rule.work is None or all(view.constant):
+        if rule is None or rule.contractions is None or all(view.constant):
             continue
         for slot in range(len(view.node.input)):
             if view.has(slot) and view.constant[slot] and _is_summed(view, slot):

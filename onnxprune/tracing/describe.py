@@ -37,7 +37,7 @@ def describe(
             members=members[i],
             approximate=why.get(i, ""),
             params=parameters_of(tracing, members[i]),
-            work=partial(_nth, macs, i),
+            count_macs=partial(_nth, macs, i),
             io=tuple(io[i]),
         )
         for i, part in enumerate(parts)
@@ -85,7 +85,7 @@ def parameters_of(tracing: TraceResult, members: Sequence[Member]) -> int:
 
 
 def _macs(tracing: TraceResult, classes: Classes, parts: Sequence[Part]) -> list[int]:
-    """Work of the contractions that depends on each part."""
+    """Multiply-accumulates of the contractions that depend on each part."""
     part_of = _part_of(classes, parts)
     known: dict[int, dict[int, float]] = {}
 
@@ -99,9 +99,9 @@ def _macs(tracing: TraceResult, classes: Classes, parts: Sequence[Part]) -> list
 
     macs = [0.0] * len(parts)
     for view, rule in tracing.views:
-        if rule is None or rule.work is None:
+        if rule is None or rule.contractions is None:
             continue
-        for product in rule.work(view):
+        for product in rule.contractions(view):
             total, kept = 1, dict[int, float]()
             for slot, axis in product:
                 total *= (view.out_shape() if slot is None else view.shape(slot))[axis]

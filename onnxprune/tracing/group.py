@@ -43,7 +43,7 @@ class Group:
         approximate: why the smaller model is not the original with the weights of removed units set to zero; empty
             where it is.
         params: weight elements that any unit of the group holds.
-        work: counts `macs`.
+        count_macs: counts `macs`.
         io: axes of graph inputs and outputs that shrink with it: (tensor, axis).
     """
 
@@ -53,7 +53,7 @@ class Group:
     members: tuple[Member, ...]
     approximate: str
     params: int
-    work: Callable[[], int] = field(repr=False, compare=False)
+    count_macs: Callable[[], int] = field(repr=False, compare=False)
     io: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -64,7 +64,7 @@ class Group:
     @property
     def macs(self) -> int:
         """Multiply-accumulates that depend on the group, for one sample; counted when they are asked for."""
-        return self.work()
+        return self.count_macs()
 
     @property
     def units(self) -> int:

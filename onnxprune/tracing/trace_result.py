@@ -189,7 +189,7 @@ class TraceResult(GraphIndex, LabelState):
         """The opened axes with a layer behind them: some position of theirs is one of a contraction's weight."""
         hit = np.zeros(classes.count, bool)
         for view, rule in self.views:
-            for slot in range(len(view.node.input)) if rule is not None and rule.work else ():
+            for slot in range(len(view.node.input)) if rule is not None and rule.contractions else ():
                 if view.has(slot) and view.constant[slot]:
                     for labels in self.axes.get(self.key(view.node, slot), ()):
                         hit[classes.of[labels[labels >= 0]]] = True

@@ -213,7 +213,7 @@ def operators(widths: AxisLengths, static: StaticInfo) -> list[Operator]:
         static: shapes as they are when the model is timed.
     """
     tracing = widths.groups.tracing
-    found = [(view, rule) for view, rule in tracing.views if rule is not None and rule.work is not None]
+    found = [(view, rule) for view, rule in tracing.views if rule is not None and rule.contractions is not None]
     numbers = [_numbers(tracing, widths, view, static) for view, _ in found]
     shrinking = _Shrinking(widths)
     made = (

@@ -238,7 +238,7 @@ def predict(
     changing = operators(widths, static)
     is_relative = nodes is None
     if nodes is None:
-        nodes, found = _by_work(tracing, static), [proportional(operator) for operator in changing]
+        nodes, found = _by_macs(tracing, static), [proportional(operator) for operator in changing]
     else:
         found = tables(changing, setting, groups.model.proto, progress)
     base = [float(table(np.array(o.base))) for o, table in zip(changing, found, strict=True)]
@@ -252,7 +252,7 @@ def predict(
     return Prediction(widths, batches, names, shares.tensors, is_relative=is_relative)
 
 
-def _by_work(tracing: TraceResult, static: StaticInfo) -> Profile:
+def _by_macs(tracing: TraceResult, static: StaticInfo) -> Profile:
     """Multiply-accumulates of every contraction, by its first output."""
     found: dict[str, float] = {}
     for view, products in contractions(tracing):

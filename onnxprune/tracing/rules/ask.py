@@ -27,7 +27,7 @@ CONTRADICTION = "cannot be followed"
 def ask(rule: Rule, view: NodeView) -> Sequence[Axes | None]:
     """Ask a rule for the labels of every output of a node; None for an output that stays whole.
 
-    The products that the rule counts as work are tried here, so that nobody who counts them later meets an error.
+    The sizes of the rule's contractions are looked up here, so that nobody who counts them later meets an error.
 
     Raises:
         Unsupported: the node becomes a barrier.
@@ -38,7 +38,7 @@ def ask(rule: Rule, view: NodeView) -> Sequence[Axes | None]:
             shape = view.static.shapes.get(name)
             if axes is not None and name and shape is not None and not fits(axes, shape):
                 raise Unsupported(f"{CONTRADICTION}: output {name!r} of shape {list(shape)} does not fit the inputs")
-        _try_works(rule, view)
+        _try_contractions(rule, view)
     except Unsupported:
         raise
     except Exception as error:
@@ -70,11 +70,11 @@ def _fits(labels: Array, axis: int, shape: Shape) -> bool:
     return labels.ndim == len(shape) and all(n in (1, size) for n, size in zip(labels.shape, shape, strict=True))
 
 
-def _try_works(rule: Rule, view: NodeView) -> None:
-    """Look up every size that the rule counts as work."""
-    if rule.work is None:
+def _try_contractions(rule: Rule, view: NodeView) -> None:
+    """Look up every size of the rule's contractions."""
+    if rule.contractions is None:
         return
-    for product in rule.work(view):
+    for product in rule.contractions(view):
         for slot, axis in product:
             if slot is None and not view.node.output[0]:
                 raise Unsupported("its first output is not asked for")

@@ -16,7 +16,7 @@ from onnxprune.tracing.rules.registry import Contraction, rule
 from onnxprune.typing import Array
 
 
-def _standard_works(view: NodeView) -> list[Contraction]:
+def _standard_contractions(view: NodeView) -> list[Contraction]:
     return heads.products(view, heads.axes_of(view, 0), [(1, len(view.shape(1)) - 2), (4, 2)])
 
 
@@ -36,7 +36,7 @@ def _follow_standard(edit: Edit) -> None:
         heads.keep_scale(edit, view.shape(0)[3], size)
 
 
-@rule("Attention", since=23, follow=_follow_standard, works=_standard_works)
+@rule("Attention", since=23, follow=_follow_standard, contractions=_standard_contractions)
 def attention(view: NodeView) -> list[Axes]:
     """Heads go whole, or positions within each; a key's head with the queries' that attend to it."""
     plain = len(view.shape(0)) == 3

@@ -67,7 +67,7 @@ def _table(view: NodeView, slot: int, value: Array) -> Array:
     "MatMulNBits",
     domain=MICROSOFT,
     follow=_follow_product,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
 )
 def matmul_nbits(view: NodeView) -> list[Axes]:
     """As `MatMul` with a packed weight: its rows are made, its blocks of columns are contracted."""

@@ -35,7 +35,7 @@ def _groups(view: NodeView) -> int:
     return int(view.attrs.get("group", 1))
 
 
-def conv_work(view: NodeView) -> list[tuple[int | None, int]]:
+def conv_contraction(view: NodeView) -> list[tuple[int | None, int]]:
     """Every output position, by every weight of its kernel."""
     return [(None, a) for a in range(len(view.out_shape()))] + [(1, a) for a in range(1, len(view.shape(1)))]
 
@@ -67,7 +67,7 @@ PLAIN = Slots()
 @rule(
     "Conv",
     follow=follow_group,
-    work=conv_work,
+    contraction=conv_contraction,
 )
 def conv(view: NodeView) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
@@ -77,7 +77,7 @@ def conv(view: NodeView) -> list[Axes]:
 @rule(
     "ConvTranspose",
     follow=follow_group,
-    work=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
+    contraction=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_transpose(view: NodeView) -> list[Axes]:
     """Input channels contracted, output channels made; groups as rows or within each."""
@@ -170,7 +170,7 @@ def _rows(line: Array, group: int, size: int) -> Array:
     return np.broadcast_to(line, (size,)).reshape(group, -1)
 
 
-@rule("Gemm", follow=follow_count, work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
+@rule("Gemm", follow=follow_count, contraction=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def gemm(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
     inputs, output = _gemm_letters(view)
@@ -184,7 +184,7 @@ def gemm(view: NodeView) -> list[Axes]:
 @rule(
     "MatMul",
     follow=follow_count,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
 )
 def matmul(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
@@ -247,7 +247,7 @@ def _equation(view: NodeView) -> tuple[list[list[Letter]], list[Letter]]:
     return inputs, expand(right, width)
 
 
-def _einsum_work(view: NodeView) -> list[tuple[int | None, int]]:
+def _einsum_contraction(view: NodeView) -> list[tuple[int | None, int]]:
     inputs, _ = _equation(view)
     seen: dict[Letter, tuple[int | None, int]] = {}
     for slot, letters in enumerate(inputs):
@@ -257,7 +257,7 @@ def _einsum_work(view: NodeView) -> list[tuple[int | None, int]]:
     return list(seen.values())
 
 
-@rule("Einsum", follow=follow_count, work=_einsum_work)
+@rule("Einsum", follow=follow_count, contraction=_einsum_contraction)
 def einsum(view: NodeView) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
     inputs, output = _equation(view)

@@ -89,7 +89,7 @@ def _factor(view: NodeView, slot: int, last: tuple[str, str]) -> list[Letter]:
     "TransposeMatMul",
     domain=MICROSOFT,
     follow=follow_count,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, _factor(s, 0, ("m", "k")).index("k"))],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, _factor(s, 0, ("m", "k")).index("k"))],
 )
 def fused_matmul(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
@@ -105,7 +105,7 @@ def fused_matmul(view: NodeView) -> list[Axes]:
 @rule(
     "GemmFastGelu",
     domain=MICROSOFT,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, 0)],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, 0)],
 )
 def gemm_fast_gelu(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer axes kept."""
@@ -118,11 +118,11 @@ rule(
     "FusedGemm",
     domain=MICROSOFT,
     follow=follow_count,
-    work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)],
+    contraction=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)],
 )(contraction.gemm)
 
 
-@rule("FusedConv", domain=MICROSOFT, follow=contraction.follow_group, work=contraction.conv_work)
+@rule("FusedConv", domain=MICROSOFT, follow=contraction.follow_group, contraction=contraction.conv_contraction)
 def fused_conv(view: NodeView) -> list[Axes]:
     """A convolution and an activation; what is added in between is tied to the output."""
     results = contraction.conv(view)
@@ -135,7 +135,7 @@ def fused_conv(view: NodeView) -> list[Axes]:
 @rule(
     "NhwcConv",
     domain=MICROSOFT,
-    work=contraction.conv_work,
+    contraction=contraction.conv_contraction,
 )
 def nhwc_conv(view: NodeView) -> list[Axes]:
     """Input channels, the last axis, contracted; output channels made."""
@@ -163,13 +163,13 @@ def _follow_experts(edit: Edit) -> None:
         edit.set_attribute("k", left)
 
 
-def _expert_works(view: NodeView) -> list[list[tuple[int | None, int]]]:
+def _expert_contractions(view: NodeView) -> list[list[tuple[int | None, int]]]:
     """Every expert on every token: how many are chosen is not a size."""
     tokens: list[tuple[int | None, int]] = [(0, a) for a in range(len(view.shape(0)) - 1)]
     return [[*tokens, *((slot, a) for a in range(3))] for slot in (2, 4, 6) if view.has(slot)]
 
 
-@rule("MoE", domain=MICROSOFT, follow=_follow_experts, works=_expert_works)
+@rule("MoE", domain=MICROSOFT, follow=_follow_experts, contractions=_expert_contractions)
 def experts(view: NodeView) -> list[Axes]:
     """Experts go whole (the routing changes), and so do positions within all experts; the hidden axis is contracted."""
     tokens = range(len(view.shape(0)) - 1)

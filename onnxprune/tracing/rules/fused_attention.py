@@ -39,7 +39,7 @@ def _several(view: NodeView, line: Array, counts: Sequence[int], widths: Sequenc
     ]
 
 
-def _merged_works(view: NodeView) -> list[Contraction]:
+def _merged_contractions(view: NodeView) -> list[Contraction]:
     """The projection, and the scores and their use, as wide as the values."""
     output = heads.axes_of(view, 0)[:2]
     wide: Contraction = [(None, a) for a in range(3)]
@@ -58,7 +58,7 @@ def _follow_merged(edit: Edit) -> None:
     heads.keep_scale(edit, widths[0] // count, left[0][1])
 
 
-@rule("Attention", domain=MICROSOFT, follow=_follow_merged, works=_merged_works)
+@rule("Attention", domain=MICROSOFT, follow=_follow_merged, contractions=_merged_contractions)
 def merged_attention(view: NodeView) -> list[Axes]:
     """Input contracted; heads of the merged weight go whole, or positions within each."""
     count, widths = int(view.attrs.get("num_heads", 0)), _widths(view)
@@ -86,7 +86,7 @@ def merged_attention(view: NodeView) -> list[Axes]:
     return axes
 
 
-def _multi_head_works(view: NodeView) -> list[Contraction]:
+def _multi_head_contractions(view: NodeView) -> list[Contraction]:
     query: Contraction = heads.axes_of(view, 0) if len(view.shape(0)) == 3 else [(None, a) for a in range(3)]
     slot = 1 if view.has(1) else 0
     position = 2 if len(view.shape(slot)) == 4 else 1
@@ -105,7 +105,7 @@ def _follow_multi_head(edit: Edit) -> None:
     heads.keep_scale(edit, view.shape(0)[2] // count, size)
 
 
-@rule("MultiHeadAttention", domain=MICROSOFT, follow=_follow_multi_head, works=_multi_head_works)
+@rule("MultiHeadAttention", domain=MICROSOFT, follow=_follow_multi_head, contractions=_multi_head_contractions)
 def multi_head_attention(view: NodeView) -> list[Axes]:
     """Heads go whole, or positions within each."""
     count = int(view.attrs.get("num_heads", 0))
@@ -166,7 +166,7 @@ def _grouped_widths(view: NodeView) -> list[int]:
     return [count * (view.shape(0)[2] // max(1, sum(counts))) for count in counts]
 
 
-def _grouped_works(view: NodeView) -> list[Contraction]:
+def _grouped_contractions(view: NodeView) -> list[Contraction]:
     query: Contraction = heads.axes_of(view, 0) if view.has(1) else [(None, a) for a in range(3)]
     return heads.products(view, query, [(1 if view.has(1) else 0, 1), (3, 2)])
 
@@ -182,7 +182,7 @@ def _follow_grouped(edit: Edit) -> None:
         edit.set_attribute(name, heads.left_of(edit, slot, count, part)[0])
 
 
-@rule("GroupQueryAttention", domain=MICROSOFT, follow=_follow_grouped, works=_grouped_works)
+@rule("GroupQueryAttention", domain=MICROSOFT, follow=_follow_grouped, contractions=_grouped_contractions)
 def grouped_query_attention(view: NodeView) -> list[Axes]:
     """Heads of keys and values go whole, with the queries' that attend to them."""
     counts = _grouped_counts(view)

@@ -160,7 +160,7 @@ def dynamic(view: NodeView) -> list[Axes]:
 @rule(
     "QLinearConv",
     follow=lambda edit: follow_group(edit, 3),
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(3, a) for a in range(1, len(s.shape(3)))],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(3, a) for a in range(1, len(s.shape(3)))],
 )
 def qlinear_conv(view: NodeView) -> list[Axes]:
     """As `Conv`; the weight's scales and zero points follow the output channels."""
@@ -173,7 +173,7 @@ def qlinear_conv(view: NodeView) -> list[Axes]:
 @rule(
     "ConvInteger",
     follow=follow_group,
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_integer(view: NodeView) -> list[Axes]:
     """As `Conv`; the weight's zero points follow the output channels."""
@@ -204,11 +204,11 @@ def _product(
     return results
 
 
-def _work(view: NodeView) -> list[tuple[int | None, int]]:
+def _contraction(view: NodeView) -> list[tuple[int | None, int]]:
     return [(None, a) for a in range(len(view.out_shape()))] + [(0, len(view.shape(0)) - 1)]
 
 
-@rule("QLinearMatMul", work=_work)
+@rule("QLinearMatMul", contraction=_contraction)
 def qlinear_matmul(view: NodeView) -> list[Axes]:
     """As `MatMul`; scales and zero points of the second factor follow its columns."""
     note(view, 0, (1,), 2)
@@ -216,7 +216,7 @@ def qlinear_matmul(view: NodeView) -> list[Axes]:
     return _product(view, (0, 3), (1, 2, 6, 7), (4, 5), (2, 5))
 
 
-@rule("MatMulInteger", work=_work)
+@rule("MatMulInteger", contraction=_contraction)
 def matmul_integer(view: NodeView) -> list[Axes]:
     """As `MatMul`; zero points of the second factor follow its columns."""
     note(view, 0, (), 2)
@@ -224,7 +224,7 @@ def matmul_integer(view: NodeView) -> list[Axes]:
     return _product(view, (0, 1), (2,), (3,), (2, 3))
 
 
-@rule("MatMulIntegerToFloat", domain=MICROSOFT, work=_work)
+@rule("MatMulIntegerToFloat", domain=MICROSOFT, contraction=_contraction)
 def matmul_integer_to_float(view: NodeView) -> list[Axes]:
     """As `MatMul`; scales and zero points of the second factor and the bias follow its columns."""
     note(view, 0, (2,), 4)
@@ -232,7 +232,7 @@ def matmul_integer_to_float(view: NodeView) -> list[Axes]:
     return _product(view, (0, 1), (2, 4), (3, 5, 6), (4, 5))
 
 
-@rule("DynamicQuantizeMatMul", domain=MICROSOFT, work=_work)
+@rule("DynamicQuantizeMatMul", domain=MICROSOFT, contraction=_contraction)
 def dynamic_matmul(view: NodeView) -> list[Axes]:
     """As `MatMul`; the first factor is quantised by the range of all its elements."""
     note(view, 1, (2,), 3, axis=len(view.shape(1)) - 1)
@@ -240,7 +240,7 @@ def dynamic_matmul(view: NodeView) -> list[Axes]:
     return _product(view, (0, 1), (), (2, 3, 4), (None, 3))
 
 
-@rule("QGemm", domain=MICROSOFT, work=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
+@rule("QGemm", domain=MICROSOFT, contraction=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def qgemm(view: NodeView) -> list[Axes]:
     """As `Gemm`; scales and zero points of the second factor follow its columns."""
     _single(view, 1, 2, 7, 8)

@@ -35,15 +35,15 @@ def _follow_hidden_size(edit: Edit, before: int = 2) -> None:
         edit.set_attribute("hidden_size", int(edit.kept(2, before).sum()))
 
 
-def _input_work(view: NodeView) -> list[tuple[int | None, int]]:
+def _input_contraction(view: NodeView) -> list[tuple[int | None, int]]:
     return [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
 
 
-def _state_work(view: NodeView) -> list[tuple[int | None, int]]:
+def _state_contraction(view: NodeView) -> list[tuple[int | None, int]]:
     return [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
 
 
-@rule(*GATES, follow=_follow_hidden_size, works=lambda s: [_input_work(s), _state_work(s)])
+@rule(*GATES, follow=_follow_hidden_size, contractions=lambda s: [_input_contraction(s), _state_contraction(s)])
 def recurrent(view: NodeView) -> list[Axes]:
     """Inputs contracted, hidden units made and contracted again; a unit goes with its gates, per direction."""
     gates = GATES[view.node.op_type]
@@ -80,7 +80,7 @@ def _follow_quantized(edit: Edit) -> None:
     "DynamicQuantizeLSTM",
     domain=MICROSOFT,
     follow=_follow_quantized,
-    works=lambda s: [_input_work(s), _state_work(s)],
+    contractions=lambda s: [_input_contraction(s), _state_contraction(s)],
 )
 def quantized_lstm(view: NodeView) -> list[Axes]:
     """As `LSTM`, with W and R the other way round; the range of what is read, by which it is quantised, changes."""

@@ -17,8 +17,8 @@ Tracer = TypeVar("Tracer", bound=Trace)
 Follow = Callable[[Edit], None]
 # Sizes to be multiplied: (slot of an input, axis), or (None, axis) for an axis of the first output.
 Contraction = Sequence[tuple[int | None, int]]
-Work = Callable[[NodeView], Contraction]
-Works = Callable[[NodeView], Sequence[Contraction]]
+ContractionOf = Callable[[NodeView], Contraction]
+Contractions = Callable[[NodeView], Sequence[Contraction]]
 
 NEWEST = 1 << 30
 
@@ -34,7 +34,7 @@ class Rule:
         until: last opset version that it holds for.
         trace: takes the labels of the inputs to the outputs.
         follow: edits what the node carries outside of its parameters when sizes change.
-        work: the products whose sum is the node's multiply-accumulates; None for what is no contraction.
+        contractions: the products whose sum is the node's multiply-accumulates; None for what is no contraction.
         family: name of the family that the rule belongs to, for the table of operators.
         summary: how labels go through, in one line.
     """
@@ -45,7 +45,7 @@ class Rule:
     until: int
     trace: Trace
     follow: Follow | None
-    work: Works | None
+    contractions: Contractions | None
     family: str
     summary: str
 
@@ -59,13 +59,13 @@ def rule(
     since: int = 1,
     until: int = NEWEST,
     follow: Follow | None = None,
-    work: Work | None = None,
-    works: Works | None = None,
+    contraction: ContractionOf | None = None,
+    contractions: Contractions | None = None,
 ) -> Callable[[Tracer], Tracer]:
     """Register the decorated function as the rule of `ops`; its docstring's first line is the summary.
 
     Where a rule for the same operator holds in part of the opset range already, the new one takes its place there.
-    `work` is for operators whose multiply-accumulates are a single product.
+    `contraction` is for operators whose multiply-accumulates are a single product.
 
     Example:
         >>> import onnxprune
@@ -75,7 +75,7 @@ def rule(
         ...     '''Each channel with its gate.'''
         ...     return through(view, [("n", "c", "h", "w"), ("n", "c")], [("n", "c", "h", "w")])
     """
-    products = works if work is None else lambda view: [work(view)]
+    products = contractions if contraction is None else lambda view: [contraction(view)]
 
     def decorate(function: Tracer) -> Tracer:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""

@@ -92,7 +92,7 @@ def causal_convolution(view: NodeView) -> list[Axes]:
 
 @rule(
     "DeformConv",
-    work=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
+    contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def deformable_convolution(view: NodeView) -> list[Axes]:
     """Input channels contracted, output channels made; offsets and spatial axes must stay whole."""
