@@ -194,7 +194,7 @@ class BoundedNode:
         if view is None or rule is None or not outputs or slot >= len(inputs) or inputs[slot] is None:
             return
         entering, leaving = list(inputs[slot] or ()), list(outputs[0])
-        summed = {reading.axis for reading in view.readings if reading.slot == slot}
+        summed = {masked_axis.axis for masked_axis in view.masked_axes if masked_axis.slot == slot}
         low = self._full(slot, np.where(own.known, own.low, 0).astype(own.low.dtype))
         found = self.run({s: low if s == slot else self._full(s, b.low) for s, b in ends.items()})[0]
         is_known = np.zeros((1,) * found.ndim, bool)

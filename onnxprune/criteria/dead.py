@@ -144,8 +144,8 @@ class Judged:
     def _at(self, number: int, place: Summation) -> Mapping[str, set[int]]:
         """Cause -> the classes that it holds of at a place."""
         own = self.bounds.get(place.tensor)
-        shape = place.view.shape(place.reading.slot)
-        if place.reading.mixed:
+        shape = place.view.shape(place.masked_axis.slot)
+        if place.masked_axis.averaged:
             known = set() if own is None else self._where(place.ids, shape, own.known)
             self._stay(known, f"constant, but {place.name} depends on how many positions there are")
             return {}
@@ -180,7 +180,7 @@ class Judged:
         assert place.layer is not None
         name = place.view.node.output[0]
         axes, shape = self.groups.tracing.axes[name], self.groups.static.shapes[name]
-        input_shape = place.view.shape(place.reading.slot)
+        input_shape = place.view.shape(place.masked_axis.slot)
         spot = place.layer.places(np.broadcast_to(0.0, input_shape), 1, np.random.default_rng(0))
         found = np.full((), -1, np.int64)
         for axis, labels in enumerate(axes):
@@ -189,7 +189,7 @@ class Judged:
 
     def _is_silent(self, own: Bounds, place: Summation) -> Array:
         """bool: the elements that add nothing to the sum."""
-        zero = place.reading.zero
+        zero = place.masked_axis.zero
         at: Array = np.zeros(())
         if zero is not None and place.view.has(zero):
             bounds = self.bounds.get(place.view.node.input[zero])
@@ -213,7 +213,7 @@ class Judged:
         drawn = tuple(layer.drawn)
         same = own.low.min(axis=drawn, keepdims=True) == own.low.max(axis=drawn, keepdims=True)
         known = own.known.all(axis=drawn, keepdims=True) & same
-        shape = place.view.shape(place.reading.slot)
+        shape = place.view.shape(place.masked_axis.slot)
         uniform = ids & self._where(place.ids, shape, known)
         self._stay(ids - uniform, f"constant, but not the same at all positions that {place.name} reads")
         if not uniform:
@@ -260,7 +260,7 @@ class Judged:
         if number not in self.entries:
             place = self.places[number]
             assert place.layer is not None
-            shape = place.view.shape(place.reading.slot)
+            shape = place.view.shape(place.masked_axis.slot)
             spread = np.broadcast_to(place.ids, shape)
             names, numbers = np.unique(spread, return_inverse=True)
             layer = place.layer
@@ -306,7 +306,7 @@ def _add_multiples(judged: Judged, known: Mapping[str, Multiples]) -> None:
         classes = [c for c in place.classes.tolist() if number in judged.open.get(c, ())]
         found = None
         if place.layer is not None and place.folds and place.tensor in known:
-            found = rows(place.layer, known[place.tensor], place.view.shape(place.reading.slot))
+            found = rows(place.layer, known[place.tensor], place.view.shape(place.masked_axis.slot))
         if found is None:
             bad.update(classes)
             continue

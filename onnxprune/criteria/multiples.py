@@ -280,7 +280,7 @@ class _Walk:
             return
         entering, leaving = list(inputs[0]), list(outputs[0])
         wide = [a for a, n in enumerate(known.ids.shape) if n > 1]
-        summed = {reading.axis for reading in view.readings}
+        summed = {masked_axis.axis for masked_axis in view.masked_axes}
         if any(entering[a] not in leaving or entering.count(entering[a]) > 1 or a in summed for a in wide):
             return
         if not passes:

@@ -20,7 +20,7 @@ class Summation:
 
     Attributes:
         view: the node that reads.
-        reading: the axis.
+        masked_axis: the axis.
         ids: int64, the class of every label of the axis, with as many axes as the tensor; -1 where it has no group.
         layer: the node as a layer that reads the tensor; None where it is none.
         folds: whether the layer can take over what it loses.
@@ -28,7 +28,7 @@ class Summation:
     """
 
     view: NodeView
-    reading: MaskedAxis
+    masked_axis: MaskedAxis
     ids: Array
     layer: LinearLayer | None
     folds: bool
@@ -37,12 +37,12 @@ class Summation:
     @property
     def tensor(self) -> str:
         """The tensor that is read."""
-        return self.view.node.input[self.reading.slot]
+        return self.view.node.input[self.masked_axis.slot]
 
     @property
     def tensors(self) -> set[str]:
         """The tensors whose bounds matter."""
-        zero = self.reading.zero
+        zero = self.masked_axis.zero
         names = {self.tensor, *(name for name, _, _ in self.others)}
         return names if zero is None or not self.view.has(zero) else names | {self.view.node.input[zero]}
 
@@ -62,17 +62,17 @@ def places_of(groups: Groups, closed: Collection[str]) -> Iterator[Summation]:
     """Every reading of an axis that some group cuts, in graph order."""
     parameters = Parameters(groups.tracing.model)
     for view, rule in groups.tracing.views:
-        for reading in view.readings if rule is not None and not traits_of(view.node).joins else ():
-            labels = view.labels(reading.slot)[reading.axis]
-            ids = as_field(classes_in_groups(groups, labels), reading.axis, len(view.shape(reading.slot)))
+        for masked_axis in view.masked_axes if rule is not None and not traits_of(view.node).joins else ():
+            labels = view.labels(masked_axis.slot)[masked_axis.axis]
+            ids = as_field(classes_in_groups(groups, labels), masked_axis.axis, len(view.shape(masked_axis.slot)))
             if (ids < 0).all():
                 continue
-            layer = None if reading.mixed else linear_layer(view)
-            layer = layer if layer is not None and reading.slot == 1 - layer.weight else None
+            layer = None if masked_axis.averaged else linear_layer(view)
+            layer = layer if layer is not None and masked_axis.slot == 1 - layer.weight else None
             own = layer is not None and parameters.is_own(layer.node.input[layer.weight])
             folds = own and view.node.output[0] not in closed
-            others = list(_factors(groups, view, reading))
-            yield Summation(view=view, reading=reading, ids=ids, layer=layer, folds=folds, others=others)
+            others = list(_factors(groups, view, masked_axis))
+            yield Summation(view=view, masked_axis=masked_axis, ids=ids, layer=layer, folds=folds, others=others)
 
 
 def classes_in_groups(groups: Groups, labels: Array) -> Array:
@@ -81,16 +81,16 @@ def classes_in_groups(groups: Groups, labels: Array) -> Array:
     return np.where((ids >= 0) & (groups.group_of[np.maximum(ids, 0)] >= 0), ids, -1)
 
 
-def _factors(groups: Groups, view: NodeView, reading: MaskedAxis) -> Iterator[tuple[str, int, Array]]:
+def _factors(groups: Groups, view: NodeView, masked_axis: MaskedAxis) -> Iterator[tuple[str, int, Array]]:
     """What an axis is multiplied with before it is summed over: each along the axis of the same letter."""
     inputs = view.letters[0]
-    own = inputs[reading.slot] if reading.slot < len(inputs) else None
-    if own is None or reading.factors is None:
+    own = inputs[masked_axis.slot] if masked_axis.slot < len(inputs) else None
+    if own is None or masked_axis.factors is None:
         return
-    for slot in reading.factors:
+    for slot in masked_axis.factors:
         letters = inputs[slot] if slot < len(inputs) else None
-        if slot == reading.slot or letters is None or letters.count(own[reading.axis]) != 1:
+        if slot == masked_axis.slot or letters is None or letters.count(own[masked_axis.axis]) != 1:
             continue
-        axis = letters.index(own[reading.axis])
+        axis = letters.index(own[masked_axis.axis])
         ids = as_field(classes_in_groups(groups, view.labels(slot)[axis]), axis, len(view.shape(slot)))
         yield view.node.input[slot], axis, ids

@@ -53,20 +53,20 @@ def readers(weights: Weights) -> list[Reader]:
     """Every read of an axis that some group cuts, in graph order."""
     found = []
     for view, _ in weights.groups.tracing.views:
-        for reading in view.readings:
-            labels = view.labels(reading.slot)[reading.axis]
-            if reading.mixed or not weights.in_groups(labels) or view.constant[reading.slot]:
+        for masked_axis in view.masked_axes:
+            labels = view.labels(masked_axis.slot)[masked_axis.axis]
+            if masked_axis.averaged or not weights.in_groups(labels) or view.constant[masked_axis.slot]:
                 continue
-            tensor, rank = view.node.input[reading.slot], len(view.shape(reading.slot))
-            field = as_field(labels, reading.axis, rank)
-            operands = [s for s in _operands(weights, view) if s != reading.slot]
+            tensor, rank = view.node.input[masked_axis.slot], len(view.shape(masked_axis.slot))
+            field = as_field(labels, masked_axis.axis, rank)
+            operands = [s for s in _operands(weights, view) if s != masked_axis.slot]
             read = [(part, axis) for s in operands for part, axis in _summed(weights, view, s, labels)]
             for part, axis in read:
                 along = as_field(part.axes[axis], axis, len(part.axes))
-                found.append(Reader(first_output(view.node), tensor, reading.axis, field, part, along))
+                found.append(Reader(first_output(view.node), tensor, masked_axis.axis, field, part, along))
             # A weight without such an axis (depthwise) goes with the unit: nothing is summed over.
             if not operands:
-                found.append(Reader(first_output(view.node), tensor, reading.axis, field))
+                found.append(Reader(first_output(view.node), tensor, masked_axis.axis, field))
     return found
 
 

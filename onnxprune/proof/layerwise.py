@@ -134,7 +134,7 @@ def _is_layer(cut: Removal, view: NodeView) -> bool:
         lines = inputs[slot] if slot < len(inputs) else None
         return lines is not None and any(cut.removed(lines[a]).any() for a in axes if a < len(lines))
 
-    if any(is_cut(r.slot, [r.axis]) for r in view.readings):
+    if any(is_cut(r.slot, [r.axis]) for r in view.masked_axes):
         return True
     return any(view.has(s) and view.is_weight(s) and is_cut(s, range(len(x or ()))) for s, x in enumerate(inputs))
 

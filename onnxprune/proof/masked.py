@@ -21,7 +21,7 @@ from onnxprune.model.graph import first_output
 from onnxprune.rewriting import Removal
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.registry import Follow
+from onnxprune.tracing.rules.registry import Resize
 from onnxprune.typing import Array, Shape
 
 
@@ -44,10 +44,10 @@ def flat_masked(groups: Groups, removed: Array) -> Model:
         view, rule = views.get(first_output(node), (None, None))
         new = onnx.NodeProto()
         new.CopyFrom(node)
-        if view is None or not view.readings:
+        if view is None or not view.masked_axes:
             proto.graph.node.append(new)
-        elif any(r.mixed and build.is_cut(view, r.slot, r.axis) for r in view.readings):
-            build.on_remaining(view, new, rule.follow if rule else None)
+        elif any(r.averaged and build.is_cut(view, r.slot, r.axis) for r in view.masked_axes):
+            build.on_remaining(view, new, rule.resize if rule else None)
         else:
             build.silence(view, new)
             proto.graph.node.append(new)
@@ -87,9 +87,9 @@ class _Reference:
 
     def silence(self, view: NodeView, node: onnx.NodeProto) -> None:
         """Put zeros in at the removed positions of every contracted axis."""
-        for slot, zero in {(r.slot, r.zero) for r in view.readings if not r.mixed}:
+        for slot, zero in {(r.slot, r.zero) for r in view.masked_axes if not r.averaged}:
             shape, axes = view.shape(slot), view.labels(slot)
-            read = {r.axis for r in view.readings if r.slot == slot}
+            read = {r.axis for r in view.masked_axes if r.slot == slot}
             whole = self.cut.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
             if whole is not None:
                 given = view.node.input[zero] if zero is not None and view.has(zero) else ""
@@ -118,7 +118,7 @@ class _Reference:
     def _version(self) -> int:
         return max(o.version for o in self.groups.model.proto.opset_import if o.domain in ("", "ai.onnx"))
 
-    def on_remaining(self, view: NodeView, node: onnx.NodeProto, follow: Follow | None) -> None:
+    def on_remaining(self, view: NodeView, node: onnx.NodeProto, resize: Resize | None) -> None:
         """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
         inputs, outs = self.cut.around(view)
         for slot, axes in enumerate(inputs):
@@ -127,9 +127,9 @@ class _Reference:
         full = list(node.output)
         small = [self.name("part") if o and outs[i] is not None else o for i, o in enumerate(full)]
         node.output[:] = small
-        if follow is not None:
+        if resize is not None:
             constants: dict[str, Array] = {}
-            edit = self.cut.followed(view, follow, node, self.name, constants)
+            edit = self.cut.resized(view, resize, node, self.name, constants)
             self.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
             self.graph.node.extend([*edit.before, node, *edit.after])
         else:

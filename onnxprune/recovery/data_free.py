@@ -234,7 +234,7 @@ class WeightMeans:
         """The classes of the positions that a layer sums over; None where these lie along several axes."""
         view, slot = self._tracing.by_output[layer.node.output[0]][0], 1 - layer.weight
         axes = self._tracing.axes.get(layer.input, ())
-        lines = [axes[r.axis] for r in view.readings if axes and r.slot == slot and not r.mixed]
+        lines = [axes[r.axis] for r in view.masked_axes if axes and r.slot == slot and not r.averaged]
         return self._weights.classes(lines[0]) if len(lines) == 1 and lines[0].ndim == 1 else None
 
     def _activations(self, view: NodeView) -> list[str]:

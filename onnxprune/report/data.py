@@ -301,8 +301,8 @@ def opsets(rule: Rule) -> str:
 
 
 def follows(rule: Rule) -> str:
-    """What the rule edits beside the weights: the first line of the docstring of its `follow`."""
-    text = (rule.follow.__doc__ or "its sizes").strip() if rule.follow else ""
+    """What the rule edits beside the weights: the first line of the docstring of its `resize`."""
+    text = (rule.resize.__doc__ or "its sizes").strip() if rule.resize else ""
     return text.splitlines()[0].rstrip(".").replace("`", "") if text else ""
 
 

@@ -13,8 +13,8 @@ import onnx
 from onnxprune.model.graph import captured
 from onnxprune.tracing import Edit, Groups, Member, NodeView
 from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.ask import make_follow
-from onnxprune.tracing.rules.registry import Follow
+from onnxprune.tracing.rules.ask import resize_node
+from onnxprune.tracing.rules.registry import Resize
 from onnxprune.typing import Array, Shape
 
 
@@ -129,21 +129,21 @@ class Removal:
         new_in, new_out = new_sizes(view.node.input, inputs), new_sizes(view.node.output, outputs)
         return Edit(view, node, new_in, new_out, kept, unique, constants)
 
-    def followed(
+    def resized(
         self,
         view: NodeView,
-        follow: Follow,
+        resize: Resize,
         node: onnx.NodeProto,
         unique: Callable[[str], str],
         constants: dict[str, Array],
     ) -> Edit:
-        """`node` after its rule has made it follow.
+        """`node` after its rule has fitted it to the new sizes.
 
         Raises:
             ModelError: the rule, which may be a user's, fails.
         """
         edit = self.edit(view, node, unique, constants)
-        make_follow(follow, edit)
+        resize_node(resize, edit)
         return edit
 
     def is_masked(self, key: str) -> bool:

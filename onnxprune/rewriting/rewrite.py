@@ -1,4 +1,4 @@
-"""From a plan to the smaller model: slice every weight by its labels, let nodes follow, drop what is dead."""
+"""From a plan to the smaller model: slice every weight by its labels, resize nodes, drop dead ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from onnxprune.model.protos import copy_except
 from onnxprune.rewriting.removal import Removal
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.registry import Follow
+from onnxprune.tracing.rules.registry import Resize
 from onnxprune.typing import Array, Shape
 
 # Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one.
@@ -198,9 +198,9 @@ class Rewriting:
             for slot, name in enumerate(node.input):
                 if name in self.groups.tracing.unshared:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
-            if rule is not None and rule.follow is not None and self._is_touched(view):
+            if rule is not None and rule.resize is not None and self._is_touched(view):
                 del graph.node[-1]
-                graph.node.extend(self._followed(view, rule.follow, new, constants))
+                graph.node.extend(self._resized(view, rule.resize, new, constants))
         for name, value in constants.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
 
@@ -240,11 +240,11 @@ class Rewriting:
         names = (*node.input, *captured(node), *(tracing.key(node, slot) for slot in range(len(node.input))))
         return any(self.cut.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
 
-    def _followed(
-        self, view: NodeView, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+    def _resized(
+        self, view: NodeView, resize: Resize, new: onnx.NodeProto, constants: dict[str, Array]
     ) -> Sequence[onnx.NodeProto]:
         """The nodes that stand for the copy `new` of a node whose sizes change."""
-        edit = self.cut.followed(view, follow, new, self.unique, constants)
+        edit = self.cut.resized(view, resize, new, self.unique, constants)
         return [*edit.before, edit.node, *edit.after]
 
     # --- the rest ----------------------------------------------------------------------------------------

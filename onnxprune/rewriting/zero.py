@@ -12,7 +12,7 @@ from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.rewrite import Rewriting, Versions, nested
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.registry import Follow
+from onnxprune.tracing.rules.registry import Resize
 from onnxprune.typing import Array, Shape
 
 
@@ -52,8 +52,8 @@ class _Zeroing(Rewriting):
         # What stands for zero is stored in the weights that scales belong to.
         return key not in tracing.scales and super().is_cut(key)
 
-    def _followed(
-        self, view: NodeView, follow: Follow, new: onnx.NodeProto, constants: dict[str, Array]
+    def _resized(
+        self, view: NodeView, resize: Resize, new: onnx.NodeProto, constants: dict[str, Array]
     ) -> Sequence[onnx.NodeProto]:
         return [new]
 

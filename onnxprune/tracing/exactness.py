@@ -128,8 +128,8 @@ class _Walk:
 
     def node(self, view: NodeView) -> None:
         """Judge what a node sums over, and say where its outputs are live."""
-        for reading in view.readings:
-            self._judge(view, reading)
+        for masked_axis in view.masked_axes:
+            self._judge(view, masked_axis)
         sources = _handed_on(view)
         made_of = [frozenset[int]().union(*map(self.groups, self.tracing.axes.get(o, ()))) for o in view.node.output]
         row = None if sources or not any(made_of) else zero(view.node, _value_of(view))
@@ -179,13 +179,13 @@ class _Walk:
             found -= self.groups(labels) - (self.groups(own[letter]) if letter in own else frozenset())
         return found
 
-    def _judge(self, view: NodeView, reading: MaskedAxis) -> None:
-        slots = (reading.slot,) if reading.factors is None else reading.factors
-        groups = self.groups(view.labels(reading.slot)[reading.axis]) - self.reasons.keys()
-        if not reading.mixed and not any(self.broken.get(view.inputs[s]) for s in slots):
+    def _judge(self, view: NodeView, masked_axis: MaskedAxis) -> None:
+        slots = (masked_axis.slot,) if masked_axis.factors is None else masked_axis.factors
+        groups = self.groups(view.labels(masked_axis.slot)[masked_axis.axis]) - self.reasons.keys()
+        if not masked_axis.averaged and not any(self.broken.get(view.inputs[s]) for s in slots):
             groups = groups.difference(*(self.zeros(view, s) for s in slots))
         for group in groups:
-            if reading.mixed:
+            if masked_axis.averaged:
                 self.reasons[group] = f"{_named(view)} depends on how many positions there are"
                 continue
             factors = [s for s in slots if self.carries(view, s, group)]

@@ -151,7 +151,7 @@ class Tracer(TraceResult):
         self._note_defaults(node)
         if self._is_computed(node):
             self.computed.update(node.output)
-            if found is not None and found.follow is not None:
+            if found is not None and found.resize is not None:
                 self.views.append((NodeView(node, name, version, self.static, self.ledger, self, []), found))
             if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
                 self.read.add((node.output[0], 0))

@@ -197,23 +197,23 @@ def _is_removable(proto: onnx.ModelProto, one: Planted) -> bool:
             {n: rng.uniform(*RANGE, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
         )
     for view, _ in groups.tracing.views:
-        for reading in view.readings:
-            labels = view.labels(reading.slot)[reading.axis]
+        for masked_axis in view.masked_axes:
+            labels = view.labels(masked_axis.slot)[masked_axis.axis]
             ids = as_field(
                 np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1),
-                reading.axis,
-                len(view.shape(reading.slot)),
+                masked_axis.axis,
+                len(view.shape(masked_axis.slot)),
             )
             if not (ids == unit).any():
                 continue
             layer = linear_layer(view)
-            if reading.mixed:
+            if masked_axis.averaged:
                 return False
             if one.way == "unread":
                 if layer is None:
                     return False
                 continue
-            tensor = view.node.input[reading.slot]
+            tensor = view.node.input[masked_axis.slot]
             values = [np.asarray(v[0]) for v in resumed(model, draws, [tensor])]
             if not _gives_nothing_new(values, ids, unit, twin if one.way == "multiple" else -1, layer):
                 return False

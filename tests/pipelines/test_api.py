@@ -259,15 +259,15 @@ def test_one_string_instead_of_a_list_of_globs(proto: onnx.ModelProto) -> None:
 
 
 def test_a_rewrite_that_breaks_is_a_failed_proof(proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule's `follow` that raises is rolled back and reported, not a traceback."""
+    """A rule's `resize` that raises is rolled back and reported, not a traceback."""
     from onnxprune.tracing.rules import registry
 
     monkeypatch.setattr(registry, "_RULES", {k: list(v) for k, v in registry._RULES.items()})
 
-    def follow(edit: Any) -> None:
+    def resize(edit: Any) -> None:
         raise ValueError("a bug in a rule")
 
-    @registry.rule("Relu", follow=follow)
+    @registry.rule("Relu", resize=resize)
     def relu(view: Any) -> Any:
         """Broken when it follows."""
         return [view.labels(0)]

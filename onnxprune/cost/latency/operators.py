@@ -19,7 +19,7 @@ from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import dtype_of
 from onnxprune.tracing import Edit, NodeView, TraceResult
 from onnxprune.tracing.rules import Rule
-from onnxprune.tracing.rules.ask import make_follow
+from onnxprune.tracing.rules.ask import resize_node
 from onnxprune.typing import Array, Shape
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.
@@ -119,8 +119,8 @@ class Operator:
         node = onnx.NodeProto()
         node.CopyFrom(self.view.node)
         edit = self._edit(node, lengths, mark)
-        if self.rule.follow is not None:
-            make_follow(self.rule.follow, edit)
+        if self.rule.resize is not None:
+            resize_node(self.rule.resize, edit)
         self._set_group(edit, lengths)
         renamed = {name: f"{mark}_out{i}" for i, name in enumerate(self.view.node.output) if name}
         for slot, name in enumerate(node.input):

@@ -16,7 +16,7 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.node_view import NodeView
-from onnxprune.tracing.rules.registry import Follow, Rule
+from onnxprune.tracing.rules.registry import Resize, Rule
 from onnxprune.typing import Array, Shape
 
 logger = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ def ask(rule: Rule, view: NodeView) -> Sequence[Axes | None]:
     return made
 
 
-def make_follow(follow: Follow, edit: Edit) -> None:
-    """Let a node follow what was cut around it.
+def resize_node(resize: Resize, edit: Edit) -> None:
+    """Fit a node to the new sizes around it.
 
     Raises:
         ModelError: the rule, which may be a user's, fails; a proof rolls the group back.
     """
     try:
-        follow(edit)
+        resize(edit)
     except Exception as error:
         raise ModelError(f"{edit.view.node.op_type} {edit.view.name!r} cannot follow: {error}") from error
 

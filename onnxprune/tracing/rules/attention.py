@@ -20,7 +20,7 @@ def _standard_contractions(view: NodeView) -> list[Contraction]:
     return heads.products(view, heads.axes_of(view, 0), [(1, len(view.shape(1)) - 2), (4, 2)])
 
 
-def _follow_standard(edit: Edit) -> None:
+def _resize_standard(edit: Edit) -> None:
     """The numbers of heads follow, and the scale stays."""
     view = edit.view
     size = (edit.new_in[0] or view.shape(0))[-1]
@@ -36,7 +36,7 @@ def _follow_standard(edit: Edit) -> None:
         heads.keep_scale(edit, view.shape(0)[3], size)
 
 
-@rule("Attention", since=23, follow=_follow_standard, contractions=_standard_contractions)
+@rule("Attention", since=23, resize=_resize_standard, contractions=_standard_contractions)
 def attention(view: NodeView) -> list[Axes]:
     """Heads go whole, or positions within each; a key's head with the queries' that attend to it."""
     plain = len(view.shape(0)) == 3
@@ -61,7 +61,7 @@ def attention(view: NodeView) -> list[Axes]:
 _PLACED = (("is_causal", 0), ("left_window_size", -1), ("right_window_size", -1))
 
 
-def _follow_linear(edit: Edit) -> None:
+def _resize_linear(edit: Edit) -> None:
     """The numbers of heads follow, and the scale stays."""
     for name, slot in (("q_num_heads", 0), ("kv_num_heads", 1)):
         count = int(edit.view.attrs[name])
@@ -70,7 +70,7 @@ def _follow_linear(edit: Edit) -> None:
     heads.keep_scale(edit, edit.view.shape(1)[2] // count, size, zero_is_none=True)
 
 
-@rule("LinearAttention", follow=_follow_linear)
+@rule("LinearAttention", resize=_resize_linear)
 def linear_attention(view: NodeView) -> list[Axes]:
     """Heads go whole, or positions within each; a key's head with the queries' that read its state."""
     counts = [int(view.attrs.get(n, 0)) for n in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
@@ -137,7 +137,7 @@ def _tie_places(view: NodeView, slot: int, places: Sequence[tuple[Array, int]]) 
             view.ledger.tie(view.uniform(view.labels(slot)[axis], axis), view.uniform(labels, own))
 
 
-def _follow_rotary(edit: Edit, cos: int) -> None:
+def _resize_rotary(edit: Edit, cos: int) -> None:
     """The number of heads and of rotated positions follow."""
     view = edit.view
     count, _ = _rotary_counts(view, cos)
@@ -147,13 +147,13 @@ def _follow_rotary(edit: Edit, cos: int) -> None:
         edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept(cos, len(view.shape(cos)) - 1).sum()))
 
 
-@rule("RotaryEmbedding", since=23, follow=lambda edit: _follow_rotary(edit, 1))
+@rule("RotaryEmbedding", since=23, resize=lambda edit: _resize_rotary(edit, 1))
 def rotary(view: NodeView) -> list[Axes]:
     """Heads go whole, or the same pairs of positions within all of them."""
     return _rotated(view, 1, 3)
 
 
-@rule("RotaryEmbedding", domain=MICROSOFT, follow=lambda edit: _follow_rotary(edit, 2))
+@rule("RotaryEmbedding", domain=MICROSOFT, resize=lambda edit: _resize_rotary(edit, 2))
 def fused_rotary(view: NodeView) -> list[Axes]:
     """Heads go whole, or the same pairs of positions within all of them."""
     return _rotated(view, 2, 1)

@@ -38,7 +38,7 @@ def _bits(view: NodeView) -> int:
     return bits
 
 
-def _follow_product(edit: Edit) -> None:
+def _resize_product(edit: Edit) -> None:
     """`K` and `N` follow, and so do scales and zero points that are not laid out in rows and blocks."""
     rows, blocks = edit.kept(1, 0), edit.kept(1, 1)
     edit.set_attribute("N", int(rows.sum()))
@@ -66,7 +66,7 @@ def _table(view: NodeView, slot: int, value: Array) -> Array:
 @rule(
     "MatMulNBits",
     domain=MICROSOFT,
-    follow=_follow_product,
+    resize=_resize_product,
     contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
 )
 def matmul_nbits(view: NodeView) -> list[Axes]:
@@ -85,7 +85,7 @@ def matmul_nbits(view: NodeView) -> list[Axes]:
     if view.has(5):
         ledger.tie(view.labels(5)[0], rows)
     view.encodings[1] = Encoding(lambda stored: _product_values(view, stored), lambda s: _zero_bytes(view, s), (2, 3))
-    view.readings.append(MaskedAxis(0, rank - 1, False, factors=(0, 1)))
+    view.masked_axes.append(MaskedAxis(0, rank - 1, False, factors=(0, 1)))
     return [(*lines[:-1], rows)]
 
 

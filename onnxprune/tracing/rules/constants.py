@@ -63,7 +63,7 @@ def _entries_read(view: NodeView, tensor: str, count: int) -> set[int]:
     return read
 
 
-@rule("Shape", follow=_report_original)
+@rule("Shape", resize=_report_original)
 def shape(view: NodeView) -> list[Axes]:
     """The sizes as they were; no label passes."""
     view.looks_at(0)
@@ -79,7 +79,7 @@ def _report_original_count(edit: Edit) -> None:
         edit.replace_by(np.array(np.prod(old), np.int64))
 
 
-@rule("Size", follow=_report_original_count)
+@rule("Size", resize=_report_original_count)
 def element_count(view: NodeView) -> list[Axes]:
     """The count as it was; no label passes, and all axes must stay where it is known to the run alone."""
     if not view.static.dynamic.get(view.node.input[0]):

@@ -12,7 +12,7 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
-from onnxprune.tracing.rules.means import average_of, averaged_letters, follow_count
+from onnxprune.tracing.rules.means import average_of, averaged_letters, resize_count
 from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
 from onnxprune.tracing.rules.registry import rule
 from onnxprune.typing import Array
@@ -21,10 +21,10 @@ KERNEL = "spatial axis of a kernel"
 SPATIAL = "spatial axis of a convolution"
 
 
-def follow_group(edit: Edit, weight: int = 1) -> None:
+def resize_group(edit: Edit, weight: int = 1) -> None:
     """`group` becomes the number of rows that remain."""
     group = _groups(edit.view)
-    follow_count(edit)
+    resize_count(edit)
     if group > 1:
         left = int(edit.kept(weight, 0).reshape(group, -1).any(axis=1).sum())
         if left != group:
@@ -66,7 +66,7 @@ PLAIN = Slots()
 
 @rule(
     "Conv",
-    follow=follow_group,
+    resize=resize_group,
     contraction=conv_contraction,
 )
 def conv(view: NodeView) -> list[Axes]:
@@ -76,7 +76,7 @@ def conv(view: NodeView) -> list[Axes]:
 
 @rule(
     "ConvTranspose",
-    follow=follow_group,
+    resize=resize_group,
     contraction=lambda s: [(0, a) for a in range(len(s.shape(0)))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_transpose(view: NodeView) -> list[Axes]:
@@ -94,15 +94,15 @@ def convolved(view: NodeView, slots: Slots, *, transposed: bool = False) -> list
     inputs[slots.w] = (*("cm" if transposed else "mc"), *kernel)
     for slot in slots.per_channel(view):
         inputs[slot] = ("m",)
-    mixes: list[Letter] = []
+    averages: list[Letter] = []
     if slots == PLAIN and not transposed:
         sizes = view.shape(slots.w)[2:]
-        mixes = averaged_letters(view, [("n", "c", *space), ("m", "c", *kernel)], ("n", "m"), math.prod(sizes))
+        averages = averaged_letters(view, [("n", "c", *space), ("m", "c", *kernel)], ("n", "m"), math.prod(sizes))
     return through(
         view,
         inputs,
         [("n", "m", *output)],
-        mixes=mixes,
+        averages=averages,
         fixes=dict.fromkeys(set(space) - set(output), SPATIAL),
         inherent=dict.fromkeys(kernel, KERNEL),
         zeros={} if slots.zero is None else {slots.x: slots.zero},
@@ -162,7 +162,7 @@ def _grouped(view: NodeView, slots: Slots, *, transposed: bool) -> list[Axes]:
     made = (inner if transposed else outer).reshape(-1)
     for slot in slots.per_channel(view):
         ledger.tie(view.labels(slot)[0], made)
-    view.readings.append(MaskedAxis(slots.x, 1, False, slots.zero, (slots.x, slots.w)))
+    view.masked_axes.append(MaskedAxis(slots.x, 1, False, slots.zero, (slots.x, slots.w)))
     return [(x[0], made, *space)]
 
 
@@ -170,26 +170,26 @@ def _rows(line: Array, group: int, size: int) -> Array:
     return np.broadcast_to(line, (size,)).reshape(group, -1)
 
 
-@rule("Gemm", follow=follow_count, contraction=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
+@rule("Gemm", resize=resize_count, contraction=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)])
 def gemm(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer axes kept, C broadcast."""
     inputs, output = _gemm_letters(view)
-    mixes = averaged_letters(view, inputs, output, view.attrs.get("alpha", 1.0))
+    averages = averaged_letters(view, inputs, output, view.attrs.get("alpha", 1.0))
     if view.has(2):
         bias: list[Letter] = ["m", "n"]
         inputs.append(bias[2 - len(view.shape(2)) :])
-    return through(view, inputs, [output], mixes=mixes)
+    return through(view, inputs, [output], averages=averages)
 
 
 @rule(
     "MatMul",
-    follow=follow_count,
+    resize=resize_count,
     contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, len(s.shape(0)) - 1)],
 )
 def matmul(view: NodeView) -> list[Axes]:
     """Inner axis contracted, outer and batch axes kept."""
     a, b, out, batch = product_letters(view, 0, 1)
-    results = through(view, [a, b], [out], mixes=averaged_letters(view, [a, b], out))
+    results = through(view, [a, b], [out], averages=averaged_letters(view, [a, b], out))
     note_heads(view, [a, b], batch)
     return results
 
@@ -257,19 +257,19 @@ def _einsum_contraction(view: NodeView) -> list[tuple[int | None, int]]:
     return list(seen.values())
 
 
-@rule("Einsum", follow=follow_count, contraction=_einsum_contraction)
+@rule("Einsum", resize=resize_count, contraction=_einsum_contraction)
 def einsum(view: NodeView) -> list[Axes]:
     """By the equation: shared letters tied, letters without output contracted."""
     inputs, output = _equation(view)
     for slot, term in enumerate(inputs):
         if len(set(term)) < len(term) and any(labels.ndim > 1 for labels in view.labels(slot)):
             raise Unsupported("an Einsum term repeats a letter")
-    mixes = averaged_letters(view, inputs, output)
+    averages = averaged_letters(view, inputs, output)
     if len(inputs) == 1:
         axes = [a for a, letter in enumerate(inputs[0]) if letter not in output]
         view.average = average_of(view, 0, axes)
-        mixes = [inputs[0][a] for a in view.average.axes] if view.average is not None else []
-    results = through(view, inputs, [output], mixes=mixes)
+        averages = [inputs[0][a] for a in view.average.axes] if view.average is not None else []
+    results = through(view, inputs, [output], averages=averages)
     if len(inputs) == 2:
         shared = [x for x in inputs[0] if x in inputs[1] and x in output]
         note_heads(view, inputs, shared)

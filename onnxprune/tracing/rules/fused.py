@@ -10,7 +10,7 @@ from onnxprune.tracing.rules import contraction
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Letters, through
-from onnxprune.tracing.rules.means import averaged_letters, follow_count
+from onnxprune.tracing.rules.means import averaged_letters, resize_count
 from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
 from onnxprune.tracing.rules.registry import rule
 
@@ -57,7 +57,7 @@ def skip_normalization(view: NodeView) -> list[Axes]:
     ]
     statistics: Letters = [*x[:-1], "one"]
     outputs = [x, statistics, statistics, x]
-    return through(view, given, outputs[: len(view.node.output)], mixes=x[-1:])
+    return through(view, given, outputs[: len(view.node.output)], averages=x[-1:])
 
 
 @rule("EmbedLayerNormalization", domain=MICROSOFT)
@@ -68,7 +68,7 @@ def embed_normalization(view: NodeView) -> list[Axes]:
     given = [letters[slot] if view.has(slot) else None for slot in range(len(view.node.input))]
     outputs: list[Letters] = [("b", "s", "c"), ("b",), ("b", "s", "c")]
     fixes: dict[Letter, str] = dict.fromkeys(("word", "place", "kind"), "positions are looked up")
-    return through(view, given, outputs[: len(view.node.output)], mixes=column, fixes=fixes)
+    return through(view, given, outputs[: len(view.node.output)], averages=column, fixes=fixes)
 
 
 # --- contractions ----------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def _factor(view: NodeView, slot: int, last: tuple[str, str]) -> list[Letter]:
     "FusedMatMul",
     "TransposeMatMul",
     domain=MICROSOFT,
-    follow=follow_count,
+    resize=resize_count,
     contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(0, _factor(s, 0, ("m", "k")).index("k"))],
 )
 def fused_matmul(view: NodeView) -> list[Axes]:
@@ -96,8 +96,8 @@ def fused_matmul(view: NodeView) -> list[Axes]:
     a, b = _factor(view, 0, ("m", "k")), _factor(view, 1, ("k", "n"))
     batch: list[Letter] = [*range(2 - max(len(a), len(b)), 0)]
     output = [*batch, *("m" if "m" in a else ""), *("n" if "n" in b else "")]
-    mixes = averaged_letters(view, [a, b], output, view.attrs.get("alpha", 1.0))
-    results = through(view, [a, b], [output], mixes=mixes)
+    averages = averaged_letters(view, [a, b], output, view.attrs.get("alpha", 1.0))
+    results = through(view, [a, b], [output], averages=averages)
     contraction.note_heads(view, [a, b], batch)
     return results
 
@@ -117,12 +117,12 @@ def gemm_fast_gelu(view: NodeView) -> list[Axes]:
 rule(
     "FusedGemm",
     domain=MICROSOFT,
-    follow=follow_count,
+    resize=resize_count,
     contraction=lambda s: [(None, 0), (None, 1), (0, 0 if s.attrs.get("transA") else 1)],
 )(contraction.gemm)
 
 
-@rule("FusedConv", domain=MICROSOFT, follow=contraction.follow_group, contraction=contraction.conv_contraction)
+@rule("FusedConv", domain=MICROSOFT, resize=contraction.resize_group, contraction=contraction.conv_contraction)
 def fused_conv(view: NodeView) -> list[Axes]:
     """A convolution and an activation; what is added in between is tied to the output."""
     results = contraction.conv(view)
@@ -156,7 +156,7 @@ def nhwc_conv(view: NodeView) -> list[Axes]:
 # --- mixtures of experts ---------------------------------------------------------------------------------
 
 
-def _follow_experts(edit: Edit) -> None:
+def _resize_experts(edit: Edit) -> None:
     """`k` is at most the number of experts that remain."""
     left = int(edit.kept(1, 1).sum())
     if int(edit.view.attrs.get("k", 1)) > left:
@@ -169,7 +169,7 @@ def _expert_contractions(view: NodeView) -> list[list[tuple[int | None, int]]]:
     return [[*tokens, *((slot, a) for a in range(3))] for slot in (2, 4, 6) if view.has(slot)]
 
 
-@rule("MoE", domain=MICROSOFT, follow=_follow_experts, contractions=_expert_contractions)
+@rule("MoE", domain=MICROSOFT, resize=_resize_experts, contractions=_expert_contractions)
 def experts(view: NodeView) -> list[Axes]:
     """Experts go whole (the routing changes), and so do positions within all experts; the hidden axis is contracted."""
     tokens = range(len(view.shape(0)) - 1)
@@ -182,12 +182,12 @@ def experts(view: NodeView) -> list[Axes]:
         *(["expert", "inner", "hidden"], ["expert", "inner"]),
     ]
     given = [letters[slot] if view.has(slot) else None for slot in range(len(view.node.input))]
-    results = through(view, given, [[*tokens, "hidden"]], mixes=["expert"])
+    results = through(view, given, [[*tokens, "hidden"]], averages=["expert"])
     if gated:
         _tie_gate(view)
     # The hidden axis is contracted though the output has one of the same labels; what the inner axis carries is
     # silenced where it is contracted, since a bias would make something of a zero.
-    view.readings += [MaskedAxis(0, len(tokens), False, factors=(0, 2)), MaskedAxis(4, 2, False)]
+    view.masked_axes += [MaskedAxis(0, len(tokens), False, factors=(0, 2)), MaskedAxis(4, 2, False)]
     return results
 
 
@@ -201,7 +201,7 @@ def _tie_gate(view: NodeView) -> None:
     view.ledger.tie(pairs, np.broadcast_to(inner, (size,))[:, None])
 
 
-@rule("QMoE", domain=MICROSOFT, follow=_follow_experts)
+@rule("QMoE", domain=MICROSOFT, resize=_resize_experts)
 def quantized_experts(view: NodeView) -> list[Axes]:
     """Experts go whole (the routing changes); what is packed in bytes stays."""
     tokens = range(len(view.shape(0)) - 1)
@@ -216,4 +216,4 @@ def quantized_experts(view: NodeView) -> list[Axes]:
             own: list[Letter] = [f"{slot}-{axis}" for axis in range(1, len(view.shape(slot)))]
             fixes |= dict.fromkeys(own, "packed in bytes")
             letters.append(["expert", *own])
-    return through(view, letters, [[*tokens, "hidden"]], mixes=["expert"], fixes=fixes)
+    return through(view, letters, [[*tokens, "hidden"]], averages=["expert"], fixes=fixes)

@@ -46,7 +46,7 @@ def _merged_contractions(view: NodeView) -> list[Contraction]:
     return [[*output, (1, 0), (1, 1)], *heads.products(view, wide, [(0, 1), (4, 3)])]
 
 
-def _follow_merged(edit: Edit) -> None:
+def _resize_merged(edit: Edit) -> None:
     """The number of heads and the widths follow, and the scale stays."""
     view = edit.view
     count, widths = int(view.attrs["num_heads"]), _widths(view)
@@ -58,7 +58,7 @@ def _follow_merged(edit: Edit) -> None:
     heads.keep_scale(edit, widths[0] // count, left[0][1])
 
 
-@rule("Attention", domain=MICROSOFT, follow=_follow_merged, contractions=_merged_contractions)
+@rule("Attention", domain=MICROSOFT, resize=_resize_merged, contractions=_merged_contractions)
 def merged_attention(view: NodeView) -> list[Axes]:
     """Input contracted; heads of the merged weight go whole, or positions within each."""
     count, widths = int(view.attrs.get("num_heads", 0)), _widths(view)
@@ -93,7 +93,7 @@ def _multi_head_contractions(view: NodeView) -> list[Contraction]:
     return heads.products(view, query, [(slot, position), (6, 2)])
 
 
-def _follow_multi_head(edit: Edit) -> None:
+def _resize_multi_head(edit: Edit) -> None:
     """The number of heads follows, and the scale stays."""
     view = edit.view
     count = int(view.attrs["num_heads"])
@@ -105,7 +105,7 @@ def _follow_multi_head(edit: Edit) -> None:
     heads.keep_scale(edit, view.shape(0)[2] // count, size)
 
 
-@rule("MultiHeadAttention", domain=MICROSOFT, follow=_follow_multi_head, contractions=_multi_head_contractions)
+@rule("MultiHeadAttention", domain=MICROSOFT, resize=_resize_multi_head, contractions=_multi_head_contractions)
 def multi_head_attention(view: NodeView) -> list[Axes]:
     """Heads go whole, or positions within each."""
     count = int(view.attrs.get("num_heads", 0))
@@ -171,7 +171,7 @@ def _grouped_contractions(view: NodeView) -> list[Contraction]:
     return heads.products(view, query, [(1 if view.has(1) else 0, 1), (3, 2)])
 
 
-def _follow_grouped(edit: Edit) -> None:
+def _resize_grouped(edit: Edit) -> None:
     """The numbers of heads follow."""
     view = edit.view
     counts = _grouped_counts(view)
@@ -182,7 +182,7 @@ def _follow_grouped(edit: Edit) -> None:
         edit.set_attribute(name, heads.left_of(edit, slot, count, part)[0])
 
 
-@rule("GroupQueryAttention", domain=MICROSOFT, follow=_follow_grouped, contractions=_grouped_contractions)
+@rule("GroupQueryAttention", domain=MICROSOFT, resize=_resize_grouped, contractions=_grouped_contractions)
 def grouped_query_attention(view: NodeView) -> list[Axes]:
     """Heads of keys and values go whole, with the queries' that attend to them."""
     counts = _grouped_counts(view)

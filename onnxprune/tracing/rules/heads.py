@@ -183,21 +183,21 @@ def around(
         fixes["s"] = ORDERED
     given = [letters if view.has(slot) else None for slot, letters in enumerate(inputs)]
     results = through(view, given[: len(view.node.input)], outputs[: len(view.node.output)], fixes=fixes)
-    view.readings[:] = [replace(r, factors=_factors(given, r)) for r in view.readings]
+    view.masked_axes[:] = [replace(r, factors=_factors(given, r)) for r in view.masked_axes]
     return results
 
 
-def _factors(inputs: Sequence[Letters | None], reading: MaskedAxis) -> tuple[int, ...] | None:
+def _factors(inputs: Sequence[Letters | None], masked_axis: MaskedAxis) -> tuple[int, ...] | None:
     """Queries and keys are multiplied along the positions within a head; values reach outputs of their own alone."""
-    letters = inputs[reading.slot] or ()
-    role = str(letters[reading.axis]).removeprefix("past ").split(" ")[0]
+    letters = inputs[masked_axis.slot] or ()
+    role = str(letters[masked_axis.axis]).removeprefix("past ").split(" ")[0]
     if role == "v":
         return ()
     other = {"q": "k dim", "k": "q dim"}.get(role)
     if other is None:
-        return reading.factors
+        return masked_axis.factors
     others = (slot for slot, given in enumerate(inputs) if given and {other, other.replace("dim", "head")} & {*given})
-    return (reading.slot, *others)
+    return (masked_axis.slot, *others)
 
 
 def letters_of(view: NodeView, slot: int, name: str, position: str) -> Letters:

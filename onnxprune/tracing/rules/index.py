@@ -47,7 +47,7 @@ def _axes(view: NodeView) -> list[int] | None:
     return None if axes is None else [a % len(view.shape(0)) for a in axes]
 
 
-def _follow_slice(edit: Edit) -> None:
+def _resize_slice(edit: Edit) -> None:
     """Bounds count the positions that remain in front of them; a step that no longer fits becomes a Gather."""
     view = edit.view
     bounds = [b for b in _bounds(view) if b is not None]
@@ -77,7 +77,7 @@ def _follow_slice(edit: Edit) -> None:
             edit.set_listed("steps", 4, [b[3] for b in full])
 
 
-@rule("Slice", follow=_follow_slice)
+@rule("Slice", resize=_resize_slice)
 def slice_(view: NodeView) -> list[Axes]:
     """Static bounds take positions and follow; axes with computed bounds must stay whole."""
     shape, axes = view.shape(0), view.labels(0)
@@ -99,7 +99,7 @@ def _sizes(view: NodeView) -> list[int]:
     return [view.out_shape(i)[axis] for i in range(len(view.node.output))]
 
 
-def _follow_split(edit: Edit) -> None:
+def _resize_split(edit: Edit) -> None:
     """The sizes of the parts follow."""
     axis = axis_of(edit.view, 0)
     if not any(axis in edit.changed(i) for i in range(len(edit.node.output))):
@@ -117,7 +117,7 @@ def _follow_split(edit: Edit) -> None:
             edit.set_input(1, np.array(sizes, np.int64), "split")
 
 
-@rule("Split", follow=_follow_split)
+@rule("Split", resize=_resize_split)
 def split(view: NodeView) -> list[Axes]:
     """Each output takes its part; sizes follow. An axis whose parts have computed sizes must stay whole."""
     axis, axes = axis_of(view, 0), view.labels(0)
@@ -129,7 +129,7 @@ def split(view: NodeView) -> list[Axes]:
     return [take(view, axes, axis, range(end - n, end), size) for n, end in zip(_sizes(view), ends, strict=True)]
 
 
-def _follow_gather(edit: Edit) -> None:
+def _resize_gather(edit: Edit) -> None:
     """Constant indices count the positions that remain; whoever feeds the ids of named rows maps them."""
     view, axis = edit.view, axis_of(edit.view, 0)
     kept = edit.kept(0, axis)
@@ -147,7 +147,7 @@ def _positions(view: NodeView, index: Array | None, axis: int) -> Array:
     return np.where(index < 0, index + view.shape(0)[axis], index)
 
 
-@rule("Gather", follow=_follow_gather)
+@rule("Gather", resize=_resize_gather)
 def gather(view: NodeView) -> list[Axes]:
     """Constant indices take positions and follow; an axis with computed indices must stay whole."""
     axis, rank = axis_of(view, 0), len(view.shape(0))
@@ -212,7 +212,7 @@ def _pads(view: NodeView) -> dict[int, tuple[int | None, int | None]]:
     return {a: (pads[i], pads[i + len(axes)]) for i, a in enumerate(axes) if (pads[i], pads[i + len(axes)]) != (0, 0)}
 
 
-def _follow_pads(edit: Edit) -> None:
+def _resize_pads(edit: Edit) -> None:
     """Pads count the added positions that remain."""
     view = edit.view
     pads = dict.fromkeys(range(len(view.shape(0))), (0, 0)) | _pads(view)
@@ -233,7 +233,7 @@ def _follow_pads(edit: Edit) -> None:
             edit.set_input(3, np.array(sorted(new), np.int64), "axes")
 
 
-@rule("Pad", follow=_follow_pads)
+@rule("Pad", resize=_resize_pads)
 def pad(view: NodeView) -> list[Axes]:
     """Positions that are added along a labelled axis can go too; copied or cropped ones must stay."""
     axes = list(view.labels(0))

@@ -70,7 +70,7 @@ def _retarget_shape(edit: Edit) -> None:
     edit.retarget(1)
 
 
-@rule("Reshape", follow=_retarget_shape)
+@rule("Reshape", resize=_retarget_shape)
 @rule("Flatten", "Squeeze", "Unsqueeze")
 def reshape(view: NodeView) -> list[Axes]:
     """Merged axes carry the labels of the labelled one; a split has rows, or positions within rows."""
@@ -205,7 +205,7 @@ def _broadcast_shape(view: NodeView, slot: int = 1) -> tuple[Shape, Shape]:
     return (1,) * (len(new) - len(old)) + tuple(old), new
 
 
-@rule("Expand", follow=_retarget_shape)
+@rule("Expand", resize=_retarget_shape)
 def expand(view: NodeView) -> list[Axes]:
     """Axes that keep their size are kept; new ones can shrink, the target follows."""
     old, new = _broadcast_shape(view)
@@ -231,7 +231,7 @@ def _retarget_fill(edit: Edit) -> None:
     edit.retarget(0, fold=edit.view.constant[0])
 
 
-@rule("ConstantOfShape", follow=_retarget_fill)
+@rule("ConstantOfShape", resize=_retarget_fill)
 def constant_of_shape(view: NodeView) -> list[Axes]:
     """Every axis can shrink, the shape follows."""
     return [

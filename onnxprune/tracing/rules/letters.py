@@ -2,7 +2,7 @@
 
 A rule names every axis of every input and output by a *letter*, as `einsum` does. Axes with the same letter
 are tied; a letter that is only in inputs is contracted (a removed position contributes nothing); letters in
-`mixes` change the values at the other positions; letters in `fixes` must stay whole. An axis that holds the
+`averages` change the values at the other positions; letters in `fixes` must stay whole. An axis that holds the
 positions of a letter several times over (the gates of an LSTM) is named by `Copies`.
 """
 
@@ -60,7 +60,7 @@ def through(
     inputs: Sequence[Letters | None],
     outputs: Sequence[Letters],
     *,
-    mixes: Sequence[Letter] = (),
+    averages: Sequence[Letter] = (),
     fixes: Mapping[Letter, str] | None = None,
     inherent: Mapping[Letter, str] | None = None,
     same: Mapping[Letter, Letter] | None = None,
@@ -72,7 +72,7 @@ def through(
         view: the node.
         inputs: a letter per axis of each input, None for an input whose axes play no part.
         outputs: a letter per axis of each output; a letter that no input has is a new axis.
-        mixes: letters whose removal changes the values at other positions.
+        averages: letters whose removal changes the values at other positions.
         fixes: letter -> the reason why it must stay whole.
         inherent: the same, for what no model can shrink (the spatial axes of a kernel).
         same: letters that stand for the same positions (what a recurrence reads is what it made before).
@@ -95,7 +95,7 @@ def through(
     for letter, twin in (same or {}).items():
         if letter in chosen and twin in chosen:
             _tie(view.ledger, chosen[letter].renamed(twin), chosen[twin])
-    _read(view, inputs, produced, mixes, zeros or {})
+    _read(view, inputs, produced, averages, zeros or {})
     plain = [None if letters is None else list(map(_plain, letters)) for letters in inputs]
     view.letters = (plain, [list(map(_plain, letters)) for letters in outputs])
     results: list[Axes] = []
@@ -201,7 +201,7 @@ def _read(
     view: NodeView,
     inputs: Sequence[Letters | None],
     produced: set[Letter],
-    mixes: Sequence[Letter],
+    averages: Sequence[Letter],
     zeros: Mapping[int, int],
 ) -> None:
     """Note which inputs the masked reference must silence: contracted letters, and mixed ones.
@@ -211,16 +211,16 @@ def _read(
     summed: dict[Letter, list[MaskedAxis]] = {}
     for slot, letters in enumerate(inputs):
         for axis, letter in enumerate(map(_plain, letters or ())):
-            mixed = letter in mixes
-            if not mixed and letter in produced:
+            averaged = letter in averages
+            if not averaged and letter in produced:
                 continue
             if view.shape(slot)[axis] == 1 or is_barrier(view.labels(slot)[axis]):
                 continue
-            if mixed:
-                view.readings.append(MaskedAxis(slot, axis, True))
+            if averaged:
+                view.masked_axes.append(MaskedAxis(slot, axis, True))
             else:
                 summed.setdefault(letter, []).append(MaskedAxis(slot, axis, False, zeros.get(slot)))
     for found in summed.values():
         active = [r for r in found if not view.constant[r.slot]]
         factors = tuple(r.slot for r in found)
-        view.readings.extend(replace(r, factors=factors) for r in active or found[:1])
+        view.masked_axes.extend(replace(r, factors=factors) for r in active or found[:1])

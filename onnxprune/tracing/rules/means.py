@@ -1,6 +1,6 @@
 """Means that are written as sums: a sum over an axis of C positions, divided by C in front of it or behind.
 
-A mean over what remains divides by what remains. So the node that sums is a mean (`through(mixes=...)`) wherever
+A mean over what remains divides by what remains. So the node that sums is a mean (`through(averages=...)`) wherever
 everything that becomes of its result is divided by the number of positions, and after a cut its sum is scaled by old
 count / new count: whatever divides it, a constant or a size that the graph computes, stays as it is.
 """
@@ -96,7 +96,7 @@ def averaged_letters(view: NodeView, inputs: Sequence[Letters], output: Letters,
     return []
 
 
-def follow_count(edit: Edit) -> None:
+def resize_count(edit: Edit) -> None:
     """What a mean sums over is scaled by old count / new count."""
     average = edit.view.average
     if average is None:

@@ -70,7 +70,7 @@ class MaskedAxis:
     Attributes:
         slot: index of the input.
         axis: its axis.
-        mixed: the node is computed on the remaining positions only; otherwise zeros are put in.
+        averaged: the node is computed on the remaining positions only; otherwise zeros are put in.
         zero: the input that holds what stands for zero (a zero point); 0 if there is none.
         factors: the inputs that are multiplied before they are summed over; the input alone where None. Empty where
             removed positions reach other removed positions only.
@@ -78,7 +78,7 @@ class MaskedAxis:
 
     slot: int
     axis: int
-    mixed: bool
+    averaged: bool
     zero: int | None = None
     factors: tuple[int, ...] | None = None
 
@@ -132,7 +132,7 @@ class NodeView:
         ledger: where ties go.
         state: the labels of every tensor; those of weights are made when they are first asked for.
         constant: per input, whether it is computed from weights alone.
-        readings: filled by rules, for the masked reference.
+        masked_axes: filled by rules, for the masked reference.
         encodings: filled by rules, by input: what the numbers of a quantised weight mean.
         average: filled by rules: what a sum is a mean over; None where it is no mean.
         letters: filled by `through`: a letter per axis of every input (None where they play no part) and output.
@@ -145,7 +145,7 @@ class NodeView:
     ledger: Constraints
     state: LabelState
     constant: list[bool]
-    readings: list[MaskedAxis] = field(default_factory=list)
+    masked_axes: list[MaskedAxis] = field(default_factory=list)
     encodings: dict[int, Encoding] = field(default_factory=dict)
     average: Average | None = None
     letters: tuple[Sequence[list[Letter] | None], Sequence[list[Letter]]] = ((), ())

@@ -22,8 +22,8 @@ def batch_normalization(view: NodeView) -> list[Axes]:
     """Per channel: scale, bias, mean and variance follow; while training, the other axes are averaged over."""
     x: Letters = ["n", "c", *range(len(view.shape(0)) - 2)][: len(view.shape(0))]
     extra = len(view.node.output) - 1
-    mixes = [a for a in x if a != "c"] if view.attrs.get("training_mode") else ()
-    return through(view, [x, *[("c",)] * 4], [x, *[("c",)] * extra], mixes=mixes)
+    averages = [a for a in x if a != "c"] if view.attrs.get("training_mode") else ()
+    return through(view, [x, *[("c",)] * 4], [x, *[("c",)] * extra], averages=averages)
 
 
 @rule("InstanceNormalization")
@@ -31,7 +31,7 @@ def instance_normalization(view: NodeView) -> list[Axes]:
     """Per channel; the other axes are averaged over."""
     space = range(len(view.shape(0)) - 2)
     x = ("n", "c", *space)
-    return through(view, [x, ("c",), ("c",)], [x], mixes=space)
+    return through(view, [x, ("c",), ("c",)], [x], averages=space)
 
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
@@ -44,10 +44,10 @@ def layer_normalization(view: NodeView) -> list[Axes]:
     ]
     statistics: Letters = [*range(axis), *(f"one{a}" for a in range(axis, rank))]
     extra = len(view.node.output) - 1
-    return through(view, [x, *parameters], [x, *[statistics] * extra], mixes=x[axis:])
+    return through(view, [x, *parameters], [x, *[statistics] * extra], averages=x[axis:])
 
 
-def _follow_num_groups(edit: Edit) -> None:
+def _resize_num_groups(edit: Edit) -> None:
     """`num_groups` becomes the number of rows that remain."""
     group = int(edit.view.attrs["num_groups"])
     left = int(edit.kept(0, 1).reshape(group, -1).any(axis=1).sum())
@@ -55,7 +55,7 @@ def _follow_num_groups(edit: Edit) -> None:
         edit.set_attribute("num_groups", left)
 
 
-@rule("GroupNormalization", follow=_follow_num_groups)
+@rule("GroupNormalization", resize=_resize_num_groups)
 def group_normalization(view: NodeView) -> list[Axes]:
     """Groups are rows: whole rows go, or the same number within each (then the statistics change)."""
     ledger, group = view.ledger, int(view.attrs["num_groups"])
@@ -64,7 +64,7 @@ def group_normalization(view: NodeView) -> list[Axes]:
     rows = line.reshape(group, -1)
     if group < channels and ledger.choose((view.node.output[0], 0), rows, (0, 1)) == 1:
         ledger.balance(rows, 1)
-        view.readings.append(MaskedAxis(0, 1, True))
+        view.masked_axes.append(MaskedAxis(0, 1, True))
     else:
         ledger.tie(rows, rows[:, :1])
     for slot in (1, 2):
@@ -79,7 +79,7 @@ def group_normalization(view: NodeView) -> list[Axes]:
 def lrn(view: NodeView) -> list[Axes]:
     """Normalised by a window over the channels: removal changes the neighbours."""
     letters = range(len(view.shape(0)))
-    return through(view, [letters], [letters], mixes=[1])
+    return through(view, [letters], [letters], averages=[1])
 
 
 @rule("LpNormalization")
@@ -87,7 +87,7 @@ def lp_normalization(view: NodeView) -> list[Axes]:
     """Divided by the norm along `axis`: removed positions count as zero."""
     axis = axis_of(view, -1)
     letters = range(len(view.shape(0)))
-    view.readings.append(MaskedAxis(0, axis, False))
+    view.masked_axes.append(MaskedAxis(0, axis, False))
     return through(view, [letters], [letters])
 
 
@@ -96,7 +96,7 @@ def mean_variance_normalization(view: NodeView) -> list[Axes]:
     """Averaged over `axes`: removal changes the statistics."""
     rank = len(view.shape(0))
     axes = [int(a) % rank for a in view.attrs.get("axes", (0, 2, 3))]
-    return through(view, [range(rank)], [range(rank)], mixes=axes)
+    return through(view, [range(rank)], [range(rank)], averages=axes)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax", since=13)

@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
-from onnxprune.tracing.rules.contraction import Slots, convolved, follow_group, note_heads, product_letters
+from onnxprune.tracing.rules.contraction import Slots, convolved, note_heads, product_letters, resize_group
 from onnxprune.tracing.rules.layout import concatenated
 from onnxprune.tracing.rules.letters import Letters, through
 from onnxprune.tracing.rules.node_view import Encoding, Letter, MaskedAxis, NodeView, Stored
@@ -144,7 +144,7 @@ def tie_to_blocks(view: NodeView, line: Array, size: int, blocks: Array, count: 
 
 def _whole_range(view: NodeView, slot: int) -> None:
     """Its scale comes from the range of all elements, of which 0 is one: what goes must be 0."""
-    view.readings.extend(MaskedAxis(slot, axis, False) for axis in range(len(view.shape(slot))))
+    view.masked_axes.extend(MaskedAxis(slot, axis, False) for axis in range(len(view.shape(slot))))
 
 
 @rule("DynamicQuantizeLinear")
@@ -159,7 +159,7 @@ def dynamic(view: NodeView) -> list[Axes]:
 
 @rule(
     "QLinearConv",
-    follow=lambda edit: follow_group(edit, 3),
+    resize=lambda edit: resize_group(edit, 3),
     contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(3, a) for a in range(1, len(s.shape(3)))],
 )
 def qlinear_conv(view: NodeView) -> list[Axes]:
@@ -172,7 +172,7 @@ def qlinear_conv(view: NodeView) -> list[Axes]:
 
 @rule(
     "ConvInteger",
-    follow=follow_group,
+    resize=resize_group,
     contraction=lambda s: [(None, a) for a in range(len(s.out_shape()))] + [(1, a) for a in range(1, len(s.shape(1)))],
 )
 def conv_integer(view: NodeView) -> list[Axes]:

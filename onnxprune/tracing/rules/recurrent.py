@@ -26,7 +26,7 @@ def _is_given(view: NodeView, slot: int) -> bool:
     return view.has(slot) and not (slot in STATES and view.state.is_zero(view.node.input[slot]))
 
 
-def _follow_hidden_size(edit: Edit, before: int = 2) -> None:
+def _resize_hidden_size(edit: Edit, before: int = 2) -> None:
     """`hidden_size` becomes the number of hidden units that remain; states of zeros are left out."""
     for slot in STATES:
         if edit.view.has(slot) and not _is_given(edit.view, slot):
@@ -43,7 +43,7 @@ def _state_contraction(view: NodeView) -> list[tuple[int | None, int]]:
     return [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
 
 
-@rule(*GATES, follow=_follow_hidden_size, contractions=lambda s: [_input_contraction(s), _state_contraction(s)])
+@rule(*GATES, resize=_resize_hidden_size, contractions=lambda s: [_input_contraction(s), _state_contraction(s)])
 def recurrent(view: NodeView) -> list[Axes]:
     """Inputs contracted, hidden units made and contracted again; a unit goes with its gates, per direction."""
     gates = GATES[view.node.op_type]
@@ -72,14 +72,14 @@ def recurrent(view: NodeView) -> list[Axes]:
     )
 
 
-def _follow_quantized(edit: Edit) -> None:
-    _follow_hidden_size(edit, before=1)
+def _resize_quantized(edit: Edit) -> None:
+    _resize_hidden_size(edit, before=1)
 
 
 @rule(
     "DynamicQuantizeLSTM",
     domain=MICROSOFT,
-    follow=_follow_quantized,
+    resize=_resize_quantized,
     contractions=lambda s: [_input_contraction(s), _state_contraction(s)],
 )
 def quantized_lstm(view: NodeView) -> list[Axes]:
@@ -106,7 +106,7 @@ def quantized_lstm(view: NodeView) -> list[Axes]:
         view,
         inputs,
         outputs[: len(view.node.output)],
-        mixes=["h before"],
+        averages=["h before"],
         fixes={"s": TIME},
         inherent={"d": DIRECTION},
         same={"h before": "h"},

@@ -10,7 +10,7 @@ from onnxprune.tracing.labels import Axes
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import through
-from onnxprune.tracing.rules.means import average_of, follow_count
+from onnxprune.tracing.rules.means import average_of, resize_count
 from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
 from onnxprune.tracing.rules.norm import axis_of
 from onnxprune.tracing.rules.registry import rule
@@ -20,7 +20,7 @@ ZERO_IS_NEUTRAL = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 ZERO_COUNTS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
 
 
-@rule(*ZERO_IS_NEUTRAL, *ZERO_COUNTS, follow=follow_count)
+@rule(*ZERO_IS_NEUTRAL, *ZERO_COUNTS, resize=resize_count)
 def reduce(view: NodeView) -> list[Axes]:
     """Reduced axes are summed over (exact) or averaged over (approximate, as is a sum x 1/C); the others are kept."""
     rank = len(view.shape(0))
@@ -32,11 +32,11 @@ def reduce(view: NodeView) -> list[Axes]:
         output: list[Letter] = [f"one{a}" if a in axes else a for a in range(rank)]
     else:
         output = [a for a in range(rank) if a not in axes]
-    mixes: Sequence[Letter] = axes
+    averages: Sequence[Letter] = axes
     if view.node.op_type in ZERO_IS_NEUTRAL and not view.constant[0]:
         view.average = average_of(view, 0, axes)
-        mixes = view.average.axes if view.average is not None else ()
-    return through(view, [range(rank)], [output], mixes=mixes)
+        averages = view.average.axes if view.average is not None else ()
+    return through(view, [range(rank)], [output], averages=averages)
 
 
 @rule("ArgMax", "ArgMin")
@@ -62,7 +62,7 @@ def cumulative_sum(view: NodeView) -> list[Axes]:
     """Kept across and along the axis: removed positions count as zero."""
     letters = range(len(view.shape(0)))
     listed = view.listed("axis", 1)
-    view.readings.append(MaskedAxis(0, (listed or [0])[0] % len(letters), False))
+    view.masked_axes.append(MaskedAxis(0, (listed or [0])[0] % len(letters), False))
     return through(view, [letters], [letters])
 
 
@@ -77,7 +77,7 @@ def pool(view: NodeView) -> list[Axes]:
     return through(view, [("n", "c", *space)], outputs, fixes=fixes)
 
 
-def _follow_sizes(edit: Edit) -> None:
+def _resize_sizes(edit: Edit) -> None:
     """The `sizes` input follows."""
     if not edit.view.has(3):
         return
@@ -111,7 +111,7 @@ def _resampled(view: NodeView) -> set[int]:
     return found
 
 
-@rule("Resize", "Upsample", follow=_follow_sizes)
+@rule("Resize", "Upsample", resize=_resize_sizes)
 def resize(view: NodeView) -> list[Axes]:
     """Axes that are not resampled are kept; resampled ones must stay whole."""
     letters, resampled = range(len(view.shape(0))), _resampled(view)

@@ -14,7 +14,7 @@ from onnxprune.tracing.rules.node_view import NodeView
 # The labels of every output; None for one whose shape is not known, which stays whole.
 Trace = Callable[[NodeView], Sequence[Axes | None]]
 Tracer = TypeVar("Tracer", bound=Trace)
-Follow = Callable[[Edit], None]
+Resize = Callable[[Edit], None]
 # Sizes to be multiplied: (slot of an input, axis), or (None, axis) for an axis of the first output.
 Contraction = Sequence[tuple[int | None, int]]
 ContractionOf = Callable[[NodeView], Contraction]
@@ -33,7 +33,7 @@ class Rule:
         since: first opset version that the rule holds for.
         until: last opset version that it holds for.
         trace: takes the labels of the inputs to the outputs.
-        follow: edits what the node carries outside of its parameters when sizes change.
+        resize: edits what the node carries outside of its parameters when sizes change.
         contractions: the products whose sum is the node's multiply-accumulates; None for what is no contraction.
         family: name of the family that the rule belongs to, for the table of operators.
         summary: how labels go through, in one line.
@@ -44,7 +44,7 @@ class Rule:
     since: int
     until: int
     trace: Trace
-    follow: Follow | None
+    resize: Resize | None
     contractions: Contractions | None
     family: str
     summary: str
@@ -58,7 +58,7 @@ def rule(
     domain: str = "",
     since: int = 1,
     until: int = NEWEST,
-    follow: Follow | None = None,
+    resize: Resize | None = None,
     contraction: ContractionOf | None = None,
     contractions: Contractions | None = None,
 ) -> Callable[[Tracer], Tracer]:
@@ -85,7 +85,7 @@ def rule(
             older = [replace(r, until=min(r.until, since - 1)) for r in known]
             newer = [replace(r, since=max(r.since, until + 1)) for r in known]
             known[:] = [r for r in (*older, *newer) if r.since <= r.until]
-            known.append(Rule(domain, op, since, until, function, follow, products, family, summary))
+            known.append(Rule(domain, op, since, until, function, resize, products, family, summary))
         return function
 
     return decorate

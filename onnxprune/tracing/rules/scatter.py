@@ -44,7 +44,7 @@ def _whole_axis(view: NodeView) -> Array | None:
     return index if (np.where(index < 0, index + size, index) == order).all() else None
 
 
-def _follow_elements(edit: Edit) -> None:
+def _resize_elements(edit: Edit) -> None:
     """An index that runs through its axis lists the positions that remain."""
     index, axis = _whole_axis(edit.view), axis_of(edit.view, 0)
     if index is not None and edit.changed():
@@ -52,7 +52,7 @@ def _follow_elements(edit: Edit) -> None:
         edit.set_input(1, _numbers(edit, axis)[_remaining(edit, index, index.ndim)].astype(index.dtype), "index")
 
 
-@rule("ScatterElements", "Scatter", follow=_follow_elements)
+@rule("ScatterElements", "Scatter", resize=_resize_elements)
 def scatter_elements(view: NodeView) -> list[Axes]:
     """Kept across `axis`, which must stay whole unless a constant index runs through it."""
     if _whole_axis(view) is None:
@@ -90,7 +90,7 @@ def _covered(view: NodeView) -> dict[int, int]:
     return found
 
 
-def _follow_coordinates(edit: Edit) -> None:
+def _resize_coordinates(edit: Edit) -> None:
     """Coordinates of an axis that a constant index runs through are those of the positions that remain."""
     index, covered = edit.view.value(1), _covered(edit.view)
     if index is None or not covered or not edit.changed():
@@ -102,7 +102,7 @@ def _follow_coordinates(edit: Edit) -> None:
     edit.set_input(1, new, "index")
 
 
-@rule("ScatterND", follow=_follow_coordinates)
+@rule("ScatterND", resize=_resize_coordinates)
 def scatter_nd(view: NodeView) -> list[Axes]:
     """Kept behind the indexed axes, which must stay whole unless a constant index runs through them."""
     x = list(range(len(view.shape(0))))

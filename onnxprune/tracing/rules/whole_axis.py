@@ -18,7 +18,7 @@ def cumulative_product(view: NodeView) -> list[Axes]:
     """Kept across and along the axis: removal changes the products behind it."""
     letters = range(len(view.shape(0)))
     listed = view.listed("axis", 1)
-    return through(view, [letters], [letters], mixes=[(listed or [0])[0] % len(letters)])
+    return through(view, [letters], [letters], averages=[(listed or [0])[0] % len(letters)])
 
 
 @rule("Det")
@@ -65,7 +65,7 @@ def loss(view: NodeView) -> list[Axes]:
     outputs = made[: len(view.node.output)]
     weight = [("c",)] if view.has(2) else []
     return through(
-        view, [scores, samples, *weight], outputs, mixes=() if alone else samples, fixes={"c": "classes of a loss"}
+        view, [scores, samples, *weight], outputs, averages=() if alone else samples, fixes={"c": "classes of a loss"}
     )
 
 
@@ -112,14 +112,14 @@ def deformable_convolution(view: NodeView) -> list[Axes]:
     return through(view, inputs, [("n", "m", *(f"o{i}" for i in range(count)))], fixes=fixes)
 
 
-def _follow_batch(edit: Edit) -> None:
+def _resize_batch(edit: Edit) -> None:
     """The batch in `size` follows."""
     size = edit.view.value(1)
     if size is not None and 0 in edit.changed():
         edit.set_input(1, np.array([(edit.new_out[0] or ())[0], *size[1:]], np.int64), "size")
 
 
-@rule("AffineGrid", follow=_follow_batch)
+@rule("AffineGrid", resize=_resize_batch)
 def affine_grid(view: NodeView) -> list[Axes]:
     """The batch axis is kept; matrices must stay whole."""
     fixes: dict[Letter, str] = dict.fromkeys("rc", "axis of an affine matrix")

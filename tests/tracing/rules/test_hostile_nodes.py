@@ -224,9 +224,9 @@ def twice(view: NodeView) -> list[Axes]:
         (short, {}, "does not fit the inputs"),
         (twice, {}, "does not fit the inputs"),
         (lambda view: None, {}, CONTRADICTION),
-        (lambda view: [view.labels(0)], {"work": fail}, "no idea"),
-        (lambda view: [view.labels(0)], {"work": lambda view: [(5, 0)]}, "input 5 is missing"),
-        (lambda view: [view.labels(0)], {"work": lambda view: [(0, 9)]}, CONTRADICTION),
+        (lambda view: [view.labels(0)], {"contraction": fail}, "no idea"),
+        (lambda view: [view.labels(0)], {"contraction": lambda view: [(5, 0)]}, "input 5 is missing"),
+        (lambda view: [view.labels(0)], {"contraction": lambda view: [(0, 9)]}, CONTRADICTION),
     ],
 )
 def test_a_rule_that_fails_is_a_barrier(trace: Any, more: dict[str, Any], reason: str) -> None:
@@ -245,10 +245,10 @@ def between() -> onnx.ModelProto:
 @pytest.mark.usefixtures("own_rules")
 @pytest.mark.parametrize("options", [{"ratio": 0.5}, {"params": "70%"}, {"size": "80%"}])
 def test_a_node_that_cannot_follow_rolls_its_group_back(options: dict[str, Any]) -> None:
-    def follow(edit: Edit) -> None:
+    def resize(edit: Edit) -> None:
         raise Odd("no idea")
 
-    registry.rule("Relu", follow=follow)(lambda view: [view.labels(0)])
+    registry.rule("Relu", resize=resize)(lambda view: [view.labels(0)])
     outcome = prune(between(), options.pop("ratio", None), **options)
     assert [(r.group, "cannot follow: no idea" in r.problem) for r in outcome.rolled_back] == [("w_in", True)]
     assert outcome.verdict is not None
@@ -257,6 +257,6 @@ def test_a_node_that_cannot_follow_rolls_its_group_back(options: dict[str, Any])
 
 @pytest.mark.usefixtures("own_rules")
 def test_nothing_that_can_follow() -> None:
-    registry.rule("Relu", "Tanh", follow=fail)(lambda view: [view.labels(0)])
+    registry.rule("Relu", "Tanh", resize=fail)(lambda view: [view.labels(0)])
     with pytest.raises(GoalMissed, match="no idea"):
         prune(between())
