@@ -17,6 +17,7 @@ COMMANDS = {
     "prune": "Make a model smaller, and prove the result.",
     "shrink": "Remove what is dead, without loss.",
     "sparsify": "Set single weights to zero, and prove the result.",
+    "run": "Carry out a recipe of several steps.",
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",
     "verify": "Prove that a pruned model equals the masked original.",
@@ -27,6 +28,9 @@ COMMANDS = {
     "criteria": "List what can make a unit important.",
     "ops": "List the operators that channels are followed through.",
 }
+
+# Commands that make one model of another, which may be the steps of a recipe.
+STEPS = ("prune", "shrink", "sparsify", "train")
 
 
 class LazyGroup(click.Group):

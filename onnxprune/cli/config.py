@@ -12,26 +12,26 @@ import click
 from onnxprune.cli import paths
 from onnxprune.errors import UsageError
 
+# The tables of the steps of `onnxprune run`, and what names the command of one.
+STEP, VERB = "step", "run"
+
 
 def read(path: str, commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:
     """The options in a file, for click's `default_map`.
 
     Args:
-        path: a file with one table per command, or a `pyproject.toml` with these under `[tool.onnxprune]`.
+        path: a file with one table per command, or a `pyproject.toml` with these under `[tool.onnxprune]`. The steps of
+            `onnxprune run` may stand in it, too, and are left out.
         commands: the commands by name.
 
     Raises:
         UsageError: the file cannot be read, or says something unknown.
     """
-    try:
-        content = tomllib.loads(paths.read_text(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
-    place = "$"
-    if isinstance(content.get("tool"), dict):
-        content, place = content["tool"].get("onnxprune", {}), "$.tool.onnxprune"
+    content, place = _content(path)
     found: dict[str, dict[str, Any]] = {}
     for name, table in content.items():
+        if name == STEP:
+            continue
         if name not in commands or not isinstance(table, dict):
             raise UsageError(
                 f"unknown command {name!r} @ {place}.{name} in {path}",
@@ -39,6 +39,46 @@ def read(path: str, commands: Mapping[str, click.Command]) -> dict[str, dict[str
             )
         found[name] = _options(table, commands[name], f"{place}.{name}", path)
     return found
+
+
+def read_steps(path: str, commands: Mapping[str, click.Command]) -> list[tuple[str, dict[str, Any]]]:
+    """The `[[step]]` tables in a file: (command, its options as click's `default_map` has them), in their order.
+
+    Args:
+        path: a file, as for `read`.
+        commands: the commands that may be steps, by name.
+
+    Raises:
+        UsageError: the file cannot be read, has no step, or says something unknown.
+    """
+    content, place = _content(path)
+    tables = content.get(STEP, [])
+    if not isinstance(tables, list) or not tables:
+        raise UsageError(f"{path} has no steps", hint=f'write [[{STEP}]] and {VERB} = "prune" into it')
+    found = []
+    for number, table in enumerate(tables):
+        where = f"{place}.{STEP}[{number}]"
+        name = table.get(VERB) if isinstance(table, dict) else None
+        if not isinstance(name, str) or name not in commands:
+            said = f"unknown command {name!r}" if name is not None else "no command"
+            raise UsageError(f"{said} @ {where}.{VERB} in {path}", hint=f"known: {', '.join(commands)}")
+        given = {key: value for key, value in table.items() if key != VERB}
+        found.append((name, _options(given, commands[name], where, path)))
+    return found
+
+
+def _content(path: str) -> tuple[dict[str, Any], str]:
+    """The tables of a file, and where they lie in it."""
+    try:
+        content = tomllib.loads(paths.read_text(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    if not isinstance(content.get("tool"), dict):
+        return content, "$"
+    own = content["tool"].get("onnxprune", {})
+    if not isinstance(own, dict):
+        raise UsageError(f"$.tool.onnxprune in {path} is no table", hint="write [tool.onnxprune.prune]")
+    return own, "$.tool.onnxprune"
 
 
 def options_of(command: click.Command) -> dict[str, click.Option]:

@@ -93,7 +93,8 @@ class Sparsified:
         left: weights of contractions that could not be changed -> why.
         verdict: the proof of the zeros, before any fit; None if it was not asked for.
         masked: agreement with the original on held-out samples with the zeros alone; None without a fit.
-        judged: the same of `model`; None without data.
+        judged: the same after the fit; None without data. The samples that judge take no part in this fit; where it is
+            kept, zeros and fit are made once more with all samples, so that none is wasted.
         sizes: bytes of the file before and after.
         speed: the time of a run before and after; None if it was not measured.
         eligible: for 2:4, what TensorRT may do with every layer.
@@ -146,6 +147,8 @@ def sparsified(
 ) -> Sparsified:
     """Choose zeros, prove them, and fit the elements that stay.
 
+    A tenth of the samples judges whether the fit is kept; if it is, all of them serve for the fit that stays.
+
     Args:
         model: the model.
         options: how many zeros there shall be, and how they are chosen.
@@ -167,11 +170,15 @@ def sparsified(
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
     with clock("choosing"):
         changed, chosen = sweep.run(sweep.shares())
-    pairs = list(zip(weights, chosen, strict=True))
-    steps = [ZeroStep(w.name, c.keep, str(options.zeros)) for w, c in pairs]
     with clock("judging"):
-        plain = _with_functions(model, groups, with_zeros(groups, steps))
+        plain = _with_functions(model, groups, with_zeros(groups, _steps(weights, chosen, options)))
         judged = _judged(groups, plain, _with_functions(model, groups, changed) if sweep.fits else None, held)
+    if judged.fit and len(runs) > len(fitting):
+        with clock("choosing with all samples"):
+            changed, chosen = replace(sweep, runs=runs).run(sweep.shares())
+            plain = _with_functions(model, groups, with_zeros(groups, _steps(weights, chosen, options)))
+            judged = replace(judged, model=_with_functions(model, groups, changed))
+    steps = _steps(weights, chosen, options)
     with clock("storing"):
         final, sparse = _stored(model, judged.model, [w.name for w in weights], options.storage, runs[:1])
     with clock("proving"):
@@ -183,7 +190,9 @@ def sparsified(
         model=final,
         plan=Plan((), options=options.as_json() | {"sizes": dict(inputs.sizes)}, zeros=tuple(steps), origin=groups),
         groups=groups,
-        weights=tuple(_told(groups, w, c, fit=judged.fit, sparse=w.name in sparse) for w, c in pairs),
+        weights=tuple(
+            _told(groups, w, c, fit=judged.fit, sparse=w.name in sparse) for w, c in zip(weights, chosen, strict=True)
+        ),
         left=left,
         verdict=verdict,
         masked=judged.masked if sweep.fits else None,
@@ -209,6 +218,12 @@ def _weights(groups: Groups, options: SparsifyOptions) -> tuple[list[Contraction
     if not weights and options.masks is None:
         raise GoalMissed("nothing to change: --keep leaves no weight", hint="narrow its globs")
     return weights, left
+
+
+def _steps(
+    weights: Sequence[ContractionWeight], chosen: Sequence[ChosenZeros], options: SparsifyOptions
+) -> list[ZeroStep]:
+    return [ZeroStep(w.name, c.keep, str(options.zeros)) for w, c in zip(weights, chosen, strict=True)]
 
 
 def _with_functions(source: Model, groups: Groups, changed: Model) -> Model:

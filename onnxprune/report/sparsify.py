@@ -80,14 +80,15 @@ def _fit_lines(done: Sparsified) -> list[str]:
         return []
     fitted = sum(w.refitted for w in done.weights)
     if done.masked is None or not fitted:
-        return [text.entry("outputs", f"{_agreement(done.judged)} on held-out samples")]
-    before, after = _agreement(done.masked), _agreement(done.judged)
+        return [text.entry("outputs", f"{agreement_text(done.judged)} on held-out samples")]
+    before, after = agreement_text(done.masked), agreement_text(done.judged)
     return [
         text.entry("re-fit", f"{fitted} of {len(done.weights)} weights; {before} with zeros alone, {after} re-fitted")
     ]
 
 
-def _agreement(of: Agreement) -> str:
+def agreement_text(of: Agreement) -> str:
+    """How outputs agree, in a few words."""
     if not of.is_known:
         return "no output that can be compared"
     same = "" if of.top1 is None else f", same class {of.top1:.0%}"
@@ -132,10 +133,10 @@ def sparsify_data(done: Sparsified, *, nonzeros: tuple[int, int]) -> dict[str, A
         "weights": [_weight(w) for w in done.weights],
         "left": [{"tensor": name, "why": why} for name, why in done.left.items()],
         "proof": None if done.verdict is None else plain.verdict(done.verdict),
-        "masked": _agreement_data(done.masked),
-        "outputs": _agreement_data(done.judged),
+        "masked": agreement_data(done.masked),
+        "outputs": agreement_data(done.judged),
         "damage": plain.ruin(done.judged),
-        "speed": None if done.speed is None else _speed_data(done.speed),
+        "speed": None if done.speed is None else speed_data(done.speed),
         "tensorrt": [asdict(layer) for layer in done.eligible],
         "seconds": {stage: round(value, 4) for stage, value in done.seconds.items()},
     }
@@ -145,14 +146,16 @@ def _weight(of: SparseWeight) -> dict[str, Any]:
     return asdict(of) | {"shape": list(of.shape), "elements": of.elements}
 
 
-def _agreement_data(of: Agreement | None) -> dict[str, Any] | None:
+def agreement_data(of: Agreement | None) -> dict[str, Any] | None:
+    """How outputs agree, as plain data; None where nothing is known."""
     if of is None or not of.is_known:
         return None
     found = asdict(of)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
 
 
-def _speed_data(of: Speed) -> dict[str, Any]:
+def speed_data(of: Speed) -> dict[str, Any]:
+    """The time of a run before and after, as plain data."""
     return {
         "before": of.before,
         "after": of.after,

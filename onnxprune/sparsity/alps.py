@@ -21,9 +21,10 @@ from onnxprune.sparsity.support import refitted
 
 # The first weight of the multipliers, and how often it may grow.
 FIRST, ROUNDS = 0.03, 200
-# Steps before it grows, and by what factor where more than so large a share of the mask has changed since.
+# Steps before it grows, and by what factor where more than so large a share of the mask has changed since. The source
+# has 1.3, 1.2 and 1.1: slower growth lost 0.01 and 0.02 nats less on a small language model (docs/sparsity.md).
 STEPS = 3
-GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+GROWTH = ((0.1, 1.15), (0.005, 1.1), (0.0, 1.05))
 
 
 @masking("alps", needs_data=True, refits=True, source="Meng et al. 2024, arXiv:2406.07831")

@@ -127,6 +127,18 @@ def test_commands_of_the_sparsity_page_work(workplace, capsys):
     assert 100 * shrunk == pytest.approx(float(told[1]), abs=1)
 
 
+def test_the_steps_of_the_recipe_page_work(workplace, capsys):
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = ROOT / "docs" / "recipe.md"
+    (steps,) = [block for block in blocks(page, "toml") if "[[step]]" in block]
+    (command,) = [line for block in blocks(page, "console") for line in block.splitlines() if " run " in line]
+    Path("steps.toml").write_text(steps, encoding="utf-8")
+    assert main([*command.removeprefix("$ onnxprune ").split(), "--json"]) == 0, capsys.readouterr().err
+    told = json.loads(capsys.readouterr().out)
+    assert [step["verb"] for step in told["steps"]] == ["original", "prune", "train", "sparsify"]
+    assert not told["damage"]["ruined"] and not Path("small.onnx.steps").exists()
+
+
 def test_the_shrink_page_works(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "shrink.md"

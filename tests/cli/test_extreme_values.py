@@ -75,6 +75,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
     from onnxprune.cli import main
 
     assert main(["prune", model, "-o", small, "--plan-out", plan, "-q"]) == 0
+    recipe = folder / "r.toml"
+    recipe.write_text('[[step]]\nrun = "prune"\n')
     return {
         "inspect": [model],
         "init": [model, "-o", "-"],
@@ -87,6 +89,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
         "bench": [model, "--seconds", "0", "--runs", "1", "--threads", "1"],
         "shrink": [model, "-o", str(folder / "k.onnx"), "--force", "--data", data],
         "sparsify": [model, "-o", str(folder / "z.onnx"), "--force", "--data", data, "--no-time"],
+        "run": [str(recipe), model, "--dry-run", "--no-time", "--data", data],
         "train": [model, "-o", str(folder / "t.onnx"), "--force", "--data", data, "--teacher", model, *TRAINED],
     }
 

@@ -1,0 +1,239 @@
+"""`onnxprune run`: carry out the steps of a recipe, one after the other."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.output import Console
+from onnxprune.errors import OnnxPruneError, UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.cli.steps import RecipeStep
+    from onnxprune.model import Model
+    from onnxprune.pipelines.recipe_result import RecipeResult, StepReport
+
+# What stands behind the name of the output for the folder of finished steps, and its file of results.
+STEPS, JOURNAL = ".steps", "journal.jsonl"
+# Options of `run` that every step is given.
+PASSED_ON = ("data", "samples", "preprocess", "tokenizer", "provider", "threads")
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """What `run` is asked for."""
+
+    recipe: str
+    model: str
+    output: str | None
+    sizes: Sizes
+    data: Data
+    place: Where
+    time: bool
+    accept_damage: bool
+    resume: bool
+    keep_steps: bool
+    dry_run: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def written(self) -> str | None:
+        """Where the model goes; None in a dry run."""
+        return None if self.dry_run else self.output
+
+    @property
+    def folder(self) -> Path | None:
+        """Where finished steps are kept until all are done; None if the model goes to no file."""
+        return None if self.written in (None, paths.PIPE) else Path(f"{self.written}{STEPS}")
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.output is None and not self.dry_run:
+            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
+        paths.check_one_pipe(self.recipe, self.model)
+        paths.check_one_result(self.output, as_json=self.as_json)
+        if self.written is not None:
+            paths.check_target(self.written, inputs=[self.recipe, self.model], force=self.force)
+        if self.folder is None:
+            for name, given in (("--resume", self.resume), ("--keep-steps", self.keep_steps)):
+                if given:
+                    raise UsageError(f"{name} needs a file", hint="name one with -o; the steps lie beside it")
+        elif self.folder.exists() and not self.resume and not self.force:
+            raise UsageError(
+                f"{self.folder} holds the steps of a run that was interrupted",
+                hint="--resume goes on with them, --force begins again",
+            )
+
+
+@click.command(cls=Titled)
+@heeded
+@click.argument("recipe")
+@click.argument("model")
+@click.option("-o", "--output", metavar="FILE", help="Where the last model goes; - is standard output.")
+@data
+@sizes
+@click.option("--time/--no-time", default=True, help="Time the last model against MODEL, by default.")
+@place
+@shared.accept_damage
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run: its steps lie beside the output.")
+@click.option("--keep-steps", is_flag=True, help="Leave the model of every step in the folder OUTPUT.steps.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@shared.force
+@shared.as_json
+@shared.conversation
+@request(RunArgs)
+def run(console: Console, args: RunArgs) -> None:
+    """Carry out the steps of RECIPE on MODEL, one after the other.
+
+    RECIPE is a TOML file with a table [[step]] for each: run = "prune" names the command, what else stands in it are
+    options of the command as on its command line. --data and the like are given to all steps that take them; a step
+    that trains, and says nothing else, learns the outputs of MODEL. Every step proves what it makes, and the last
+    model is compared with MODEL.
+    """
+    args.check()
+    console.progress("loading")
+    source = args.sizes.load(args.model)
+    with _folder(args) as folder:
+        first = _first(source, args, folder)
+        result, final = _carried_out(console, source, args, first=first, folder=folder)
+        if args.written is not None:
+            from onnxprune.model import save
+
+            console.progress("writing")
+            save(final, args.written, force=args.force)
+    with missed_budgets.damage_last(console, result.judged, accepted=args.accept_damage):
+        _report(console, result, args)
+
+
+@contextmanager
+def _folder(args: RunArgs) -> Iterator[Path]:
+    """The folder of the steps; it stays where the run is interrupted after a step was finished."""
+    if args.folder is None:
+        with TemporaryDirectory(prefix="onnxprune-run-") as name:
+            yield Path(name)
+        return
+    if args.folder.exists() and not args.resume:
+        _remove(args.folder)
+    try:
+        args.folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {args.folder}: {error.strerror or error}") from error
+    try:
+        yield args.folder
+    except BaseException as error:
+        if not (args.folder / JOURNAL).exists() and not any(args.folder.glob("*.checkpoint")):
+            _remove(args.folder)
+        elif isinstance(error, OnnxPruneError):
+            raise type(error)(error.message, hint=_go_on(error.hint)) from error
+        raise
+    if not args.keep_steps:
+        _remove(args.folder)
+
+
+def _go_on(hint: str) -> str:
+    """A hint, and how finished steps are used."""
+    kept = "the steps that are finished are kept: --resume goes on from there"
+    return f"{hint}; {kept}" if hint else kept
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder of an older run.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise UsageError(f"{folder} is no folder of steps", hint="move it away")
+    strangers = [p.name for p in folder.iterdir() if p.name != JOURNAL and not p.name[:1].isdigit()]
+    if strangers:
+        raise UsageError(f"{folder} holds other files: {', '.join(sorted(strangers)[:3])}", hint="move it away")
+    shutil.rmtree(folder)
+
+
+def _first(source: Model, args: RunArgs, folder: Path) -> str:
+    """The file with the model that the recipe begins with."""
+    if args.model != paths.PIPE and not args.sizes.shapes:
+        return args.model
+    from onnxprune.model import save
+
+    target = folder / "0-original.onnx"
+    save(source, target, force=True)
+    return str(target)
+
+
+def _carried_out(
+    console: Console, source: Model, args: RunArgs, *, first: str, folder: Path
+) -> tuple[RecipeResult, Model]:
+    """Carry out all steps that are not finished, and judge the last model."""
+    from onnxprune.cli.steps import steps_of
+    from onnxprune.model import load
+    from onnxprune.pipelines.recipe_result import RecipeResult, StepReport, agreement_of, cost_of
+    from onnxprune.pipelines.sparsify import RunInputs
+    from onnxprune.runtime.journal import Journal
+    from onnxprune.sparsity import measured_speed
+
+    steps = steps_of(args.recipe, _common(args), teacher=first)
+    journal = Journal(folder / JOURNAL)
+    results, key, current, resumed = [StepReport("", cost_of(source, args.sizes.numbers))], source.digest, first, 0
+    for step in steps:
+        key, target = step.key(key), folder / step.file
+        found = StepReport.from_json(journal.get(key)) if target.exists() else None
+        resumed += found is not None
+        if found is None:
+            found = _step(console, step, args, source=current, target=target)
+            journal.put(key, found.as_json(), {"step": step.number, "verb": step.verb})
+        results.append(found)
+        current = str(target)
+    final = load(current)
+    console.progress("comparing")
+    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
+    speed = measured_speed(source, final, args.place.settled(args.sizes.numbers)) if args.time else None
+    return RecipeResult(results, resumed, agreement_of(source, final, inputs), speed), final
+
+
+def _step(console: Console, step: RecipeStep, args: RunArgs, *, source: str, target: Path) -> StepReport:
+    from onnxprune.cli.steps import carry_out
+    from onnxprune.model import load
+    from onnxprune.pipelines.recipe_result import StepReport, cost_of
+
+    begun = time.monotonic()
+    report = carry_out(step, console, source=source, target=target, recipe=args.recipe)
+    seconds = time.monotonic() - begun
+    return StepReport(step.verb, cost_of(load(str(target)), args.sizes.numbers), seconds, report)
+
+
+def _common(args: RunArgs) -> dict[str, Any]:
+    """Options that every step is given, as click's `default_map` has them."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    given = {n: context.params[n] for n in PASSED_ON if context.get_parameter_source(n) is not default}
+    numbers = {"sizes": [f"{name}={number}" for name, number in args.sizes.numbers.items()]}
+    return given | {name: value for name, value in numbers.items() if value}
+
+
+def _report(console: Console, result: RecipeResult, args: RunArgs) -> None:
+    from onnxprune.report import data as plain
+    from onnxprune.report import recipe as report
+
+    if args.as_json:
+        files = {"recipe": args.recipe, "model": args.model, "output": args.written}
+        console.put_json(plain.header("run") | files | report.recipe_data(result))
+        return
+    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.recipe_lines(result)])
