@@ -109,8 +109,8 @@ def _write(done: Sparsified, output: str, args: SparsifyArgs) -> None:
 
 
 def _report(console: Console, source: Model, done: Sparsified, args: SparsifyArgs) -> None:
+    from onnxprune.cost import count_nonzeros
     from onnxprune.model import load
-    from onnxprune.pipelines.sparsify import count_nonzeros
     from onnxprune.report import data as plain
     from onnxprune.report import sparsify as report
     from onnxprune.report import text

@@ -1,4 +1,4 @@
-"""The steps of a recipe: commands that are carried out one after the other, each on the model that the last one made."""
+"""The steps of a recipe: commands, one after the other, each on the model that the last one made."""
 
 from __future__ import annotations
 

@@ -2,5 +2,6 @@
 
 from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.cost.counts import Cost
+from onnxprune.cost.nonzeros import count_nonzeros
 
-__all__ = ["Cost", "AxisLengths"]
+__all__ = ["Cost", "AxisLengths", "count_nonzeros"]

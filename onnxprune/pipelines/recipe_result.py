@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from onnxprune.calibration import is_random
-from onnxprune.cost import counts
+from onnxprune.cost import count_nonzeros, counts
 from onnxprune.model import Model, file_size
-from onnxprune.pipelines.sparsify import RunInputs, count_nonzeros
-from onnxprune.recovery.recover import held_out
+from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.recovery import held_out
 from onnxprune.rewriting import Removal
 from onnxprune.rewriting.compare import agreement
 from onnxprune.runtime import Agreement

@@ -16,8 +16,6 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
-from onnxprune.model.flatten import flattened
-from onnxprune.model.inline import inlined
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
@@ -168,16 +166,8 @@ def sparsified(
         groups = trace_model(model, sizes=inputs.sizes)
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
-    with clock("choosing"):
-        changed, chosen = sweep.run(sweep.shares())
-    with clock("judging"):
-        plain = _with_functions(model, groups, with_zeros(groups, _steps(weights, chosen, options)))
-        judged = _judged(groups, plain, _with_functions(model, groups, changed) if sweep.fits else None, held)
-    if judged.fit and len(runs) > len(fitting):
-        with clock("choosing with all samples"):
-            changed, chosen = replace(sweep, runs=runs).run(sweep.shares())
-            plain = _with_functions(model, groups, with_zeros(groups, _steps(weights, chosen, options)))
-            judged = replace(judged, model=_with_functions(model, groups, changed))
+    found = _fitted(model, sweep, held, clock)
+    chosen, plain, judged = found.chosen, found.plain, found.judged
     steps = _steps(weights, chosen, options)
     with clock("storing"):
         final, sparse = _stored(model, judged.model, [w.name for w in weights], options.storage, runs[:1])
@@ -266,26 +256,6 @@ def carried_out(
     return done
 
 
-def count_nonzeros(groups: Groups, model: Model) -> int:
-    """Count the parameters that are not zero, as a model stores them.
-
-    Args:
-        groups: the traced original, which says what the parameters are.
-        model: the original, or what zeros made of it.
-
-    Returns:
-        The number of elements that do not stand for zero.
-    """
-    flat, tracing = flattened(inlined(model)), groups.tracing
-    names = {tracing.weights[key] for key, _ in tracing.weights_axes() if tracing.holds_parameters(key)}
-    total = 0
-    for name in names & tracing.given.keys():
-        value = flat.array(name) if name in flat.stored else tracing.stored_value(name)
-        assert value is not None
-        total += int(np.count_nonzero(value != tracing.stored_zero(name).astype(value.dtype)))
-    return total
-
-
 @dataclass(frozen=True)
 class _Judged:
     """The model that is kept, and how it agrees with the original on held-out samples.
@@ -301,6 +271,48 @@ class _Judged:
     fit: bool
     masked: Agreement | None = None
     final: Agreement | None = None
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The zeros, and the models with them.
+
+    Attributes:
+        chosen: the zeros of every weight.
+        plain: the model with zeros alone.
+        judged: the model that is kept.
+    """
+
+    chosen: Sequence[ChosenZeros]
+    plain: Model
+    judged: _Judged
+
+
+def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock) -> _Fitted:
+    """Choose the zeros, fit what stays and judge it; a fit that is kept is made again, with the samples that judged.
+
+    Args:
+        model: the model.
+        sweep: with the samples that are fitted to.
+        held: the samples that judge; the same where there is only one.
+        clock: is told about every stage.
+    """
+    groups = sweep.groups
+
+    def chosen(sweep: Sweep) -> tuple[Sequence[ChosenZeros], Model, Model]:
+        changed, found = sweep.run(sweep.shares())
+        zeros = with_zeros(groups, _steps(sweep.weights, found, sweep.options))
+        return found, _with_functions(model, groups, zeros), _with_functions(model, groups, changed)
+
+    with clock("choosing"):
+        found, plain, changed = chosen(sweep)
+    with clock("judging"):
+        judged = _judged(groups, plain, changed if sweep.fits else None, held)
+    if not judged.fit or held is sweep.runs:
+        return _Fitted(found, plain, judged)
+    with clock("choosing with all samples"):
+        found, plain, changed = chosen(replace(sweep, runs=[*sweep.runs, *held]))
+    return _Fitted(found, plain, replace(judged, model=changed))
 
 
 def _judged(groups: Groups, plain: Model, fitted: Model | None, held: Runs) -> _Judged:

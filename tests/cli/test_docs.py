@@ -136,7 +136,7 @@ def test_the_steps_of_the_recipe_page_work(workplace, capsys):
     assert main([*command.removeprefix("$ onnxprune ").split(), "--json"]) == 0, capsys.readouterr().err
     told = json.loads(capsys.readouterr().out)
     assert [step["verb"] for step in told["steps"]] == ["original", "prune", "train", "sparsify"]
-    assert not told["damage"]["ruined"] and not Path("small.onnx.steps").exists()
+    assert not told["damage"]["ruined"] and not Path("pairs.onnx.steps").exists()
 
 
 def test_the_shrink_page_works(workplace, capsys):

@@ -1,4 +1,4 @@
-"""`onnxprune run`: a recipe gives what its commands give one by one, goes on after a kill, and refuses what is wrong."""
+"""`onnxprune run` gives what its commands give one by one, goes on after a kill, and refuses what is wrong."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from onnx import numpy_helper
 
 import onnxprune
+from onnxprune.cost import count_nonzeros
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load, save, to_proto
-from onnxprune.pipelines.sparsify import RunInputs, carried_out, count_nonzeros, sparsified
+from onnxprune.pipelines.sparsify import RunInputs, carried_out, sparsified
 from onnxprune.proof import prove_zeros
 from onnxprune.proof.zeros import Claim, masked_original
 from onnxprune.rewriting import Plan, ZeroStep, with_zeros
