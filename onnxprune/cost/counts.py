@@ -100,7 +100,9 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
         main = max(weights, key=lambda s: math.prod(inputs[s]), default=None)
         params = sum(math.prod(inputs[s]) for s in weights)
         name, sizes = ("", output) if main is None else (names[main], inputs[main])
-        layers.append(LayerCost(view.name, view.node.op_type, name, sizes, params, macs // batch))
+        layers.append(
+            LayerCost(name=view.name, op=view.node.op_type, weight=name, shape=sizes, params=params, macs=macs // batch)
+        )
     filled = {tracing.weights[k]: x for k, x in tracing.weights_axes() if tracing.is_filled(tracing.weights[k])}
     params = _stored(model) + sum(math.prod(shape(name, axes)) for name, axes in filled.items())
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))

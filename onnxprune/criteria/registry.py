@@ -91,7 +91,16 @@ def criterion(
 
     def decorate(function: Score) -> Score:
         summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".") if function.__doc__ else ""
-        KNOWN[name] = CriterionSpec(name, function, summary, source, needs_data, aggregate, normalize, accumulates)
+        KNOWN[name] = CriterionSpec(
+            name=name,
+            score=function,
+            summary=summary,
+            source=source,
+            needs_data=needs_data,
+            aggregate=aggregate,
+            normalize=normalize,
+            accumulates=accumulates,
+        )
         return function
 
     return decorate

@@ -134,8 +134,17 @@ def convolution_of(view: NodeView, node: onnx.NodeProto) -> Convolution | None:
         pads = [r - p for r, p in zip(reach * 2, given, strict=True)]
         pads = [p + (extra[i - count] if i >= count else 0) for i, p in enumerate(pads)]
     else:
-        pads = _pads(mode, given, view.shape(0)[2:], kernel, strides, dilations)
-    return Convolution(node, 1, 1.0, 2, int(attrs.get("group", 1)), kernel, strides, dilations, tuple(pads), transposed)
+        pads = _pads(mode, given, sizes=view.shape(0)[2:], kernel=kernel, strides=strides, dilations=dilations)
+    return Convolution(
+        node,
+        bias=2,
+        group=int(attrs.get("group", 1)),
+        kernel=kernel,
+        strides=strides,
+        dilations=dilations,
+        pads=tuple(pads),
+        transposed=transposed,
+    )
 
 
 def _pads(

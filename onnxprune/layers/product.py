@@ -115,4 +115,4 @@ def product_of(view: NodeView, node: onnx.NodeProto, weight: int) -> Product | N
     is_gemm = view.node.op_type == "Gemm"
     bias = 2 if is_gemm and view.attrs.get("beta", 1.0) == 1.0 and weight == 1 else None
     scale = float(view.attrs.get("alpha", 1.0)) if is_gemm else 1.0
-    return Product(node, weight, scale, bias, tuple(entering), tuple(factor), tuple(leaving))
+    return Product(node, weight, scale, bias, entering=tuple(entering), factor=tuple(factor), leaving=tuple(leaving))

@@ -63,7 +63,16 @@ def readers(weights: Weights) -> list[Reader]:
             read = [(part, axis) for s in operands for part, axis in _summed(weights, view, s, labels)]
             for part, axis in read:
                 along = as_field(part.axes[axis], axis, len(part.axes))
-                found.append(Reader(first_output(view.node), tensor, masked_axis.axis, field, part, along))
+                found.append(
+                    Reader(
+                        made=first_output(view.node),
+                        tensor=tensor,
+                        axis=masked_axis.axis,
+                        field=field,
+                        part=part,
+                        weight_field=along,
+                    )
+                )
             # A weight without such an axis (depthwise) goes with the unit: nothing is summed over.
             if not operands:
                 found.append(Reader(first_output(view.node), tensor, masked_axis.axis, field))

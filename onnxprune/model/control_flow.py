@@ -76,12 +76,12 @@ def steps(node: NodeProto) -> Steps:
     given = attributes(node)
     axes = given.get("axes") or [0] * len(parts)
     return Steps(
-        range(start, start + states),
-        range(ends, ends + states),
-        parts,
-        tuple(axes),
-        given.get("whole", b"").decode(),
-        given.get("along", 0),
+        states=range(start, start + states),
+        ends=range(ends, ends + states),
+        parts=parts,
+        axes=tuple(axes),
+        whole=given.get("whole", b"").decode(),
+        along=given.get("along", 0),
     )
 
 

@@ -86,7 +86,9 @@ def execute(
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
     matched, clock = bn_matching.matched(groups, runs, random=is_random(data)), Clock()
-    small, report = recovered(cut, small, matched, runs, recovery or RecoveryOptions(), clock, verify=verify)
+    small, report = recovered(
+        cut, small, matched=matched, runs=runs, recovery=recovery or RecoveryOptions(), clock=clock, verify=verify
+    )
     judged = judged_outputs(cut, small, report, runs, random=is_random(data))
     changed, kept = interface.changes(cut), interface.row_maps(cut)
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)

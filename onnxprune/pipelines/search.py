@@ -5,31 +5,32 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onnxprune import calibration
-from onnxprune.allocation import Options, fit_budgets
+from onnxprune.allocation import Options
 from onnxprune.allocation.timed import needs_tables
 from onnxprune.calibration import BATCH
 from onnxprune.calibration.batches import Run, digest
-from onnxprune.cost import counts as cost
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative, prune
 from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.prune import Outcome
-from onnxprune.pipelines.search_targets import RISING, QualityConstraint
+from onnxprune.pipelines.search_targets import RISING
+from onnxprune.pipelines.search_trials import (
+    SearchConfig,
+    Trial,
+    TrialContext,
+    measure_values,
+    prepare_trial,
+    with_budget,
+)
 from onnxprune.pipelines.user_metric import Evaluation
-from onnxprune.recovery import RecoveryOptions, recover
-from onnxprune.rewriting import Removal, removed_classes
-from onnxprune.rewriting import plan as plans
-from onnxprune.rewriting.compare import agreement
-from onnxprune.rewriting.rewrite import rewrite
+from onnxprune.rewriting import Removal
 from onnxprune.runtime import workers as jobs
-from onnxprune.runtime.bench import Place
 from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.tracing import trace
 from onnxprune.typing import Array
@@ -42,60 +43,6 @@ JUDGED = 4
 FINE = 0.005
 # Part of every key of a trial that is kept: raise it when the same trial would be another.
 TRIAL = 1
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """How to search.
-
-    Attributes:
-        targets: all must hold.
-        evaluation: the user's measure; needed where a target is on its value.
-        recovery: how every trial is recovered, where there is data.
-        cost: the budget that is searched over: "macs", "params" or "size".
-        trials: most models that are tried.
-        samples: how many calibration samples to use.
-        sizes: numbers for symbolic dims.
-        verify: prove the model that is found.
-        place: where the model that is found is timed; it is not where None.
-    """
-
-    targets: tuple[QualityConstraint, ...]
-    evaluation: Evaluation | None = None
-    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
-    cost: str = "macs"
-    trials: int = 8
-    samples: int = 256
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    verify: bool = True
-    place: Place | None = None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One model that was tried.
-
-    Attributes:
-        share: its budget, as a share of what the original has.
-        reached: what the model has, as such a share; more than its budget only where less cannot be reached.
-        params: elements of its weights.
-        macs: multiply-accumulates for one sample.
-        size: bytes of its weights.
-        values: by metric, on held-out inputs or of the evaluation.
-        good: whether all targets hold.
-        seconds: wall time.
-        plan: what was removed, as JSON.
-    """
-
-    share: float
-    reached: float
-    params: int
-    macs: int
-    size: int
-    values: Mapping[str, float]
-    good: bool
-    seconds: float
-    plan: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -183,30 +130,44 @@ def search(
     progress("tracing")
     groups = trace(model, **options.policy, sizes=settings.sizes)
     progress("scoring")
-    budgeted = _with_budget(options, settings, 1.0)  # how scores are made depends on there being one
+    budgeted = with_budget(options, settings, 1.0)  # how scores are made depends on there being one
     scores = iterative.scored(groups, budgeted, fitting, settings.recovery, progress=progress)[0]
     progress("measuring the original")
     kept = _Kept(Journal(cache), _about(model, options, settings, scores, [fitting, judging]))
     whole = kept.whole(settings.evaluation, model) if settings.evaluation else {}
-    setting = TrialContext(PicklableModel(model), options, settings, scores, fitting, judging, whole)
+    setting = TrialContext(
+        model=PicklableModel(model),
+        options=options,
+        settings=settings,
+        scores=scores,
+        fitting=fitting,
+        judging=judging,
+        whole=whole,
+    )
     trials, known = _searched(setting, kept, workers, progress)
-    best = _smallest(trials, settings.cost)
-    progress(f"making the model of {best.share:.1%} of the {settings.cost}")
+    outcome = _pruned(setting, _smallest(trials, settings.cost).share, progress)
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
+    values = measure_values(cut, outcome.model, setting)
+    return Found(outcome=outcome, values=values, trials=tuple(trials), whole=whole, settings=settings, known=known)
+
+
+def _pruned(setting: TrialContext, share: float, progress: Callable[[str], None]) -> Outcome:
+    """The model under the budget that was found, proven and timed as the settings say."""
+    settings = setting.settings
+    progress(f"making the model of {share:.1%} of the {settings.cost}")
     outcome = prune.run(
-        model,
-        _with_budget(options, settings, best.share),
+        setting.model.model,
+        with_budget(setting.options, settings, share),
         verify=settings.verify,
         sizes=settings.sizes or None,
-        data=fitting or None,
+        data=setting.fitting or None,
         samples=settings.samples,
         recovery=settings.recovery,
         place=settings.place,
         progress=progress,
     )
-    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     # What was searched over is no budget that anybody gave.
-    outcome = replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
-    return Found(outcome, _values(cut, outcome.model, setting), tuple(trials), whole, settings, known)
+    return replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
 
 
 def _inputs(model: Model, settings: SearchConfig, data: Any) -> tuple[list[Run], list[Run]]:
@@ -262,11 +223,6 @@ def _smallest(trials: Sequence[Trial], kind: str) -> Trial:
     )
 
 
-def _with_budget(options: Options, settings: SearchConfig, share: float) -> Options:
-    budget: dict[str, Any] = {settings.cost: f"{100 * share:.6f}%"}
-    return replace(options, **budget)
-
-
 # --- the search ------------------------------------------------------------------------------------------------
 
 
@@ -294,23 +250,6 @@ def _searched(
         if any(t.good and t.reached > t.share for t in tried):
             break
     return trials, known
-
-
-@dataclass(frozen=True)
-class TrialContext:
-    """What all trials have in common."""
-
-    model: PicklableModel
-    options: Options
-    settings: SearchConfig
-    scores: Array
-    fitting: Sequence[Run]
-    judging: Sequence[Run]
-    whole: Mapping[str, float]
-
-    def holds(self, values: Mapping[str, float]) -> bool:
-        """Whether a model with these values is good enough."""
-        return all(target.holds(values, self.whole) for target in self.settings.targets)
 
 
 @dataclass(frozen=True)
@@ -359,39 +298,3 @@ def _about(
         "cost": settings.cost,
         "trial": TRIAL,
     }
-
-
-def prepare_trial(setting: TrialContext) -> Callable[[float], Trial]:
-    """What tries one budget: a share of the original's cost -> the trial."""
-    settings = setting.settings
-    groups = trace(setting.model.model, **setting.options.policy, sizes=settings.sizes)
-    before = cost.of_trace(groups.tracing, setting.model.model)
-
-    def attempt(share: float) -> Trial:
-        started = time.perf_counter()
-        options = _with_budget(setting.options, settings, share)
-        removed = fit_budgets.fit(groups, setting.scores, options).removed
-        cut = Removal(groups, removed_classes(groups, removed))
-        small = rewrite(groups, cut.removed_classes)
-        if setting.fitting and settings.recovery.method != "none":
-            small, _ = recover(cut, small, setting.fitting, settings.recovery)
-        values = _values(cut, small, setting)
-        left = cost.of_trace(groups.tracing, small, cut.size)
-        reached = getattr(left, settings.cost) / getattr(before, settings.cost)
-        plan = plans.make(groups, removed, setting.scores, options.as_json(), settings.sizes or None).to_json()
-        seconds = time.perf_counter() - started
-        costs = left.params, left.macs, left.size
-        return Trial(share, reached, *costs, values, setting.holds(values), seconds, plan)
-
-    return attempt
-
-
-def _values(cut: Removal, model: Model, setting: TrialContext) -> dict[str, float]:
-    values: dict[str, float] = {}
-    if setting.judging:
-        found = asdict(agreement(cut, model, setting.judging))
-        known = {name: value for name, value in found.items() if isinstance(value, int | float)}
-        values = {name: float(value) for name, value in known.items() if math.isfinite(value)}
-    if setting.settings.evaluation:
-        values["value"] = setting.settings.evaluation.of(model)
-    return values

@@ -137,31 +137,31 @@ def measure_curves(
     names = tuple(dict.fromkeys(step.group for step in steps))
     chosen = BudgetFitter.of(groups, scores, options, None, progress).fit().removed
     setting = probe.ProbeContext(
-        probe.PicklableModel(model),
-        options.policy | {"sizes": dict(settings.sizes)},
-        names,
-        runs,
-        settings.evaluation,
-        settings.recovery,
-        settings.whole,
+        model=probe.PicklableModel(model),
+        policy=options.policy | {"sizes": dict(settings.sizes)},
+        names=names,
+        runs=runs,
+        evaluation=settings.evaluation,
+        recovery=settings.recovery,
+        whole=settings.whole,
         memory=probe.MEMORY // (workers if isinstance(workers, int) else 1),
     )
     about = _about(model, options, settings, runs)
     wanted: list[Step | None] = [*([None] if settings.evaluation else []), *steps]
     journal, started = Journal(cache), time.perf_counter()
-    found, new = _measured(setting, wanted, about, journal, workers, progress)
+    found, new = _measured(setting, wanted, about=about, journal=journal, workers=workers, progress=progress)
     values = found[-len(steps) :]
     if metric not in values[0]:
         raise UsageError(f"metric {metric!r} is for outputs [samples, classes]", hint=f"use {', '.join(values[0])}")
     return Sensitivity(
-        tuple(_curves(groups, steps, values)),
-        metric,
-        tuple(settings.ratios),
-        {"value": found[0]["value"]} if settings.evaluation else {},
-        {g.name: len(chosen[g.name]) / len(g.classes) for g in groups.groups if g.name in chosen},
-        about | {"criterion": options.as_json()["criterion"], "samples": _count(runs)},
-        time.perf_counter() - started,
-        new,
+        curves=tuple(_curves(groups, steps, values)),
+        metric=metric,
+        ratios=tuple(settings.ratios),
+        whole={"value": found[0]["value"]} if settings.evaluation else {},
+        chosen={g.name: len(chosen[g.name]) / len(g.classes) for g in groups.groups if g.name in chosen},
+        about=about | {"criterion": options.as_json()["criterion"], "samples": _count(runs)},
+        seconds=time.perf_counter() - started,
+        measured=new,
     )
 
 
@@ -183,13 +183,13 @@ def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[flo
         for name, indices in select(groups, scores, replace(options, ratio=ratio)).removed.items():
             group = known[name]
             step = Step(
-                name,
-                tuple(indices.tolist()),
-                len(group.classes),
-                group.units,
-                group.kind,
-                group.exact,
-                plans.layout(groups, group),
+                group=name,
+                remove=tuple(indices.tolist()),
+                size=len(group.classes),
+                units=group.units,
+                kind=group.kind,
+                exact=group.exact,
+                layout=plans.layout(groups, group),
                 approximate=group.approximate,
             )
             found.setdefault(name, {})[len(indices)] = step

@@ -141,7 +141,7 @@ def check(
     try:
         bodies = Bodies(cut, flat_masked(groups, removed), pruned)
         way, others = bodies.usual(feeds, LONGEST_PROOF)
-        proof = _Proof(cut, way, feeds, seed, tolerance, checks)
+        proof = _Proof(cut, way=way, feeds=feeds, seed=seed, tolerance=tolerance, checks=checks)
         verdict = proof.verdict()
     except RunError as error:
         return without_reference(cut, feeds, checks, error)
@@ -383,10 +383,17 @@ def compare(
     wrong = [name for name in names if not errors[name] <= allowed[name]]
     problem = ""
     if not any(np.asarray(a, object).size for a in wanted):
-        return Verdict(False, math.nan, max(allowed.values(), default=0.0), "all outputs are empty", errors, checks)
+        return Verdict(
+            ok=False,
+            error=math.nan,
+            tolerance=max(allowed.values(), default=0.0),
+            problem="all outputs are empty",
+            outputs=errors,
+            checks=checks,
+        )
     if wrong:
         problem = f"output {wrong[0]!r} differs from the masked original by {errors[wrong[0]]:.1e} (relative)"
     else:
         checks = [*checks, "equal to the masked original"]
     worst, most = max(errors.values(), default=0.0), max(allowed.values(), default=0.0)
-    return Verdict(not wrong, worst, most, problem, errors, checks)
+    return Verdict(ok=not wrong, error=worst, tolerance=most, problem=problem, outputs=errors, checks=checks)

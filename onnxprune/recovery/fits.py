@@ -100,7 +100,9 @@ class PairMoments:
         x, y = (v - m[:, None].astype(v.dtype) for v, m in zip((x, y), means, strict=True))
         count, turned = x.shape[1], x.transpose(0, 2, 1)
         second, cross = ((turned @ v).astype(np.float64) / count for v in (x, y))
-        return cls(count, means[0], means[1], second, cross, np.square(y, dtype=np.float64).mean(axis=1))
+        return cls(
+            count=count, x=means[0], y=means[1], xx=second, xy=cross, yy=np.square(y, dtype=np.float64).mean(axis=1)
+        )
 
     def __add__(self, other: PairMoments) -> PairMoments:
         """The moments of both sets of rows. Source: Chan, Golub and LeVeque, 1983."""
@@ -113,12 +115,12 @@ class PairMoments:
             return np.asarray((1 - share) * a + share * b)
 
         return PairMoments(
-            count,
-            self.x + share * x,
-            self.y + share * y,
-            mixed(self.xx, other.xx) + apart * x[:, :, None] * x[:, None, :],
-            mixed(self.xy, other.xy) + apart * x[:, :, None] * y[:, None, :],
-            mixed(self.yy, other.yy) + apart * np.square(y),
+            count=count,
+            x=self.x + share * x,
+            y=self.y + share * y,
+            xx=mixed(self.xx, other.xx) + apart * x[:, :, None] * x[:, None, :],
+            xy=mixed(self.xy, other.xy) + apart * x[:, :, None] * y[:, None, :],
+            yy=mixed(self.yy, other.yy) + apart * np.square(y),
         )
 
 

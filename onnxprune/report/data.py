@@ -247,12 +247,12 @@ def _by_name(layers: Iterable[LayerCost]) -> dict[tuple[str, int], LayerCost]:
 def _change(name: str, old: LayerCost | None, new: LayerCost | None) -> LayerChange:
     one = old or new
     return LayerChange(
-        name,
-        one.op if one else "",
-        tuple(old.shape) if old else None,
-        tuple(new.shape) if new else None,
-        (old.params if old else 0, new.params if new else 0),
-        (old.macs if old else 0, new.macs if new else 0),
+        name=name,
+        op=one.op if one else "",
+        before=tuple(old.shape) if old else None,
+        after=tuple(new.shape) if new else None,
+        params=(old.params if old else 0, new.params if new else 0),
+        macs=(old.macs if old else 0, new.macs if new else 0),
     )
 
 

@@ -8,8 +8,9 @@ from onnxprune.report import numbers
 from onnxprune.report.text import entry, table
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.search import Found, Trial
+    from onnxprune.pipelines.search import Found
     from onnxprune.pipelines.search_targets import QualityConstraint
+    from onnxprune.pipelines.search_trials import Trial
 
 
 def search_lines(of: Found) -> list[str]:

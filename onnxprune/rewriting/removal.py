@@ -127,7 +127,7 @@ class Removal:
             return np.ones(size, bool) if axes is None else self.kept(axes[axis], axis, size)
 
         new_in, new_out = new_sizes(view.node.input, inputs), new_sizes(view.node.output, outputs)
-        return Edit(view, node, new_in, new_out, kept, unique, constants)
+        return Edit(view, node, new_in=new_in, new_out=new_out, kept=kept, unique=unique, constants=constants)
 
     def resized(
         self,

@@ -152,13 +152,28 @@ class Tracer(TraceResult):
         if self._is_computed(node):
             self.computed.update(node.output)
             if found is not None and found.resize is not None:
-                self.views.append((NodeView(node, name, version, self.static, self.ledger, self, []), found))
+                self.views.append(
+                    (
+                        NodeView(
+                            node,
+                            name=name,
+                            version=version,
+                            static=self.static,
+                            ledger=self.ledger,
+                            state=self,
+                            constant=[],
+                        ),
+                        found,
+                    )
+                )
             if node.op_type == "Shape":  # it reports the original sizes whatever happens to its input
                 self.read.add((node.output[0], 0))
             return
         constants, sources = self.constants, self.sources
         constant = [not i or i in constants or i in sources for i in node.input]
-        view = NodeView(node, name, version, self.static, self.ledger, self, constant)
+        view = NodeView(
+            node, name=name, version=version, static=self.static, ledger=self.ledger, state=self, constant=constant
+        )
         try:
             if found is None:
                 raise Unsupported(_no_rule(node, version))

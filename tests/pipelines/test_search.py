@@ -23,8 +23,9 @@ from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Evaluation
-from onnxprune.pipelines.search import SearchConfig, search
+from onnxprune.pipelines.search import search
 from onnxprune.pipelines.search_targets import QualityConstraint, amount
+from onnxprune.pipelines.search_trials import SearchConfig
 from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
@@ -116,10 +117,13 @@ def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run,
 
 def test_what_judges_is_held_out(monkeypatch):
     from onnxprune.pipelines import search as module
+    from onnxprune.pipelines import search_trials
 
     seen = []
-    real = module.recover
-    monkeypatch.setattr(module, "recover", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k))
+    real = search_trials.recover
+    monkeypatch.setattr(
+        search_trials, "recover", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k)
+    )
     fitting, judging = module._inputs(load(DIGITS), SearchConfig((QualityConstraint("sqnr", 1),), samples=64), DATA)
     assert sum(len(r["image"]) for r in judging) == 16 and sum(len(r["image"]) for r in fitting) == 48
     rows = {r.tobytes() for run in judging for r in run["image"]}

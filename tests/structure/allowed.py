@@ -40,6 +40,7 @@ OPEN = frozenset(
         "onnxprune.pipelines.prune",
         "onnxprune.pipelines.recipe_result",
         "onnxprune.pipelines.search",
+        "onnxprune.pipelines.search_trials",
         "onnxprune.pipelines.search_targets",
         "onnxprune.pipelines.sensitivity",
         "onnxprune.pipelines.sparsify",
@@ -109,40 +110,6 @@ MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.pipelines.sensitivity.sensitivity": 11,
     "onnxprune.runtime.subgraph.rerun": 7,
     "onnxprune.tracing.rules.letters.through": 8,
-}
-
-# Calls with more than five positional arguments.
-MANY_POSITIONAL: dict[str, int] = {
-    "onnxprune.cost.counts: LayerCost": 6,
-    "onnxprune.cost.latency.operators: Edit": 7,
-    "onnxprune.criteria.registry: CriterionSpec": 8,
-    "onnxprune.layers.convolution: Convolution": 10,
-    "onnxprune.layers.convolution: _pads": 6,
-    "onnxprune.layers.product: Product": 7,
-    "onnxprune.layers.readers: Reader": 6,
-    "onnxprune.model.control_flow: Steps": 6,
-    "onnxprune.pipelines.apply: recovered": 6,
-    "onnxprune.pipelines.search: Found": 6,
-    "onnxprune.pipelines.search: Trial": 7,
-    "onnxprune.pipelines.search: TrialContext": 7,
-    "onnxprune.pipelines.sensitivity: Sensitivity": 8,
-    "onnxprune.pipelines.sensitivity: Step": 7,
-    "onnxprune.pipelines.sensitivity: _measured": 6,
-    "onnxprune.pipelines.sensitivity: probe.ProbeContext": 7,
-    "onnxprune.proof.prove: Verdict": 6,
-    "onnxprune.proof.prove: _Proof": 6,
-    "onnxprune.recovery.fits: PairMoments": 6,
-    "onnxprune.recovery.fits: cls": 6,
-    "onnxprune.report.data: LayerChange": 6,
-    "onnxprune.rewriting.removal: Edit": 7,
-    "onnxprune.rewriting.rewrite: copy_except": 6,
-    "onnxprune.tracing.rules.blockwise: tie_to_blocks": 6,
-    "onnxprune.tracing.rules.constants: rule": 7,
-    "onnxprune.tracing.rules.fused_attention: heads.keep_whole": 8,
-    "onnxprune.tracing.rules.quantized: tie_to_blocks": 6,
-    "onnxprune.tracing.rules.reduce: rule": 6,
-    "onnxprune.tracing.rules.registry: Rule": 9,
-    "onnxprune.tracing.tracer: NodeView": 7,
 }
 
 # Functions of faces whose docstring lacks Args, Returns or Raises.

@@ -14,8 +14,9 @@ from onnxprune.cli.options.group import SEARCH, Option, group, titled
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.search import Found, SearchConfig
+    from onnxprune.pipelines.search import Found
     from onnxprune.pipelines.search_targets import QualityConstraint
+    from onnxprune.pipelines.search_trials import SearchConfig
 
 _TARGETS: tuple[Option, ...] = (
     click.option(
@@ -89,7 +90,7 @@ class SearchRequest:
     def settings(self, **given: Any) -> SearchConfig:
         """How to search; the arguments are the other fields of `SearchConfig`."""
         from onnxprune.pipelines import Evaluation
-        from onnxprune.pipelines.search import SearchConfig
+        from onnxprune.pipelines.search_trials import SearchConfig
 
         evaluation = None if self.evaluate is None else Evaluation(self.evaluate)
         return SearchConfig(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)

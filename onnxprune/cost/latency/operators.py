@@ -144,7 +144,15 @@ class Operator:
             new = outputs[0] if slot is None else inputs[slot]
             return np.arange(whole[axis]) < (whole if new is None else new)[axis]
 
-        return Edit(self.view, node, inputs, outputs, kept, lambda name: f"{mark}_{name}", {})
+        return Edit(
+            self.view,
+            node,
+            new_in=inputs,
+            new_out=outputs,
+            kept=kept,
+            unique=lambda name: f"{mark}_{name}",
+            constants={},
+        )
 
     def _set_group(self, edit: Edit, lengths: Sequence[int]) -> None:
         """Which rows go is not known here: the number of groups follows from the sizes."""

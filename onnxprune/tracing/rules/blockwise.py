@@ -78,7 +78,7 @@ def matmul_nbits(view: NodeView) -> list[Axes]:
     size, count = view.shape(0)[-1], view.shape(1)[1]
     if view.has(4):
         ledger.fix(lines[-1], view.reason("columns belong to groups by an index"))
-    tie_to_blocks(view, lines[-1], size, blocks, count, block)
+    tie_to_blocks(view, lines[-1], size=size, blocks=blocks, count=count, block=block)
     for slot in (2, 3):
         if view.has(slot):
             _parameters(view, slot, rows, blocks)

@@ -130,7 +130,7 @@ def tie_blocks(view: NodeView, slot: int, axis: int, parameters: Sequence[int], 
             if a != axis:
                 view.ledger.tie(lines[a], line)
             elif count > 1:
-                tie_to_blocks(view, lines[a], size, line, count, block)
+                tie_to_blocks(view, lines[a], size=size, blocks=line, count=count, block=block)
     return tuple(lines)
 
 

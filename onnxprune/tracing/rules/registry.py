@@ -85,7 +85,19 @@ def rule(
             older = [replace(r, until=min(r.until, since - 1)) for r in known]
             newer = [replace(r, since=max(r.since, until + 1)) for r in known]
             known[:] = [r for r in (*older, *newer) if r.since <= r.until]
-            known.append(Rule(domain, op, since, until, function, resize, products, family, summary))
+            known.append(
+                Rule(
+                    domain=domain,
+                    op=op,
+                    since=since,
+                    until=until,
+                    trace=function,
+                    resize=resize,
+                    contractions=products,
+                    family=family,
+                    summary=summary,
+                )
+            )
         return function
 
     return decorate
