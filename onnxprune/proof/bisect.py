@@ -11,9 +11,10 @@ from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.model import Model
 from onnxprune.model.shapes.thresholds import other_sides
 from onnxprune.proof import prove
-from onnxprune.proof.prove import Verdict
 from onnxprune.proof.runnable import hint, inputs_that_run
-from onnxprune.rewriting import removed_classes
+from onnxprune.proof.smaller_inputs import is_as_sized, smaller_inputs, with_inputs
+from onnxprune.proof.verdict import Verdict
+from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import retrace
@@ -40,7 +41,8 @@ def proven_groups(
 ) -> tuple[Groups, Verdict]:
     """The proof, and the trace it was made with: other inputs are tried if the original does not run on these.
 
-    Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides.
+    Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides. Where it fixes
+    large inputs that nothing else in it asks for, smaller ones are taken.
 
     Args:
         groups: the traced original.
@@ -50,6 +52,9 @@ def proven_groups(
         samples: the user's own inputs; the proof runs on them where the original does not on random ones.
     """
     given = given or {}
+    smaller = _at_smaller_inputs(groups, gone_of, small, given)
+    if smaller is not None:
+        return groups, smaller
     verdict = prove.check(groups, gone_of(groups), small)
     if verdict.ok:
         return _on_other_sides(groups, gone_of, small, verdict, given)
@@ -61,6 +66,27 @@ def proven_groups(
     other = retrace(groups, inputs.sizes)
     found = prove.check(other, gone_of(other), small, feeds=inputs.feeds)
     return other, replace(found, feeds=inputs.feeds)
+
+
+def _at_smaller_inputs(
+    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, given: Mapping[str, int]
+) -> Verdict | None:
+    """The proof at smaller sizes of the inputs; None where there are none, or it fails there."""
+    cut = Removal(groups, gone_of(groups))
+    found = smaller_inputs(cut)
+    if found is None or prove.as_declared(cut, small)[1] or not is_as_sized(cut, small):
+        return None
+    other, sizes = found
+    resized = with_inputs(small, sizes)
+    verdict = prove.check(other, gone_of(other), resized)
+    if verdict.ok:
+        verdict = _on_other_sides(other, gone_of, resized, verdict, given)[1]
+    if not verdict.ok:
+        logger.debug("not proven at smaller sizes of the inputs: %s", verdict.problem)
+        return None
+    *others, equal = verdict.checks
+    said = (f"at {name}: {'x'.join(map(str, shape))}" for name, shape in sizes.items())
+    return replace(verdict, checks=[*others, *said, equal])
 
 
 def _on_other_sides(

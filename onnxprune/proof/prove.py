@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,6 @@ from onnxprune.model.control_flow import Path
 from onnxprune.proof import layerwise as inside
 from onnxprune.proof import stored_weights
 from onnxprune.proof import strength as strengths
-from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.in_place import Bodies, SameWay
 from onnxprune.proof.layer_run import LayerRun
 from onnxprune.proof.layerwise import Layers
@@ -25,6 +24,7 @@ from onnxprune.proof.masked import flat_masked
 from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
 from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
+from onnxprune.proof.verdict import Verdict, compare
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session, check_run
 from onnxprune.runtime.random_inputs import random_feeds
@@ -61,57 +61,6 @@ WHOLE_LOOPS = "a loop as a whole"
 MOST_NAMED = 3
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a proof.
-
-    Attributes:
-        ok: the pruned model is valid, runs, and equals the masked original.
-        error: largest relative difference over all outputs; NaN if nothing could be compared.
-        tolerance: the largest difference that was allowed on any output.
-        problem: what is wrong; empty if nothing is.
-        outputs: relative difference per output.
-        checks: what was looked at, in order.
-        runnable: whether the original itself runs on the inputs that were tried.
-        inside: relative difference per tensor that a layer gives, from the masked original's values in front of it.
-        wrong: what differs, in graph order -> the groups that may be the cause; empty where none is known.
-        strength: how many of a sample of wrong weights would have been noticed; None where none were tried.
-        feeds: the inputs of its runs; None where they are drawn at random.
-    """
-
-    ok: bool
-    error: float
-    tolerance: float
-    problem: str = ""
-    outputs: Mapping[str, float] = field(default_factory=dict)
-    checks: Sequence[str] = ()
-    runnable: bool = True
-    inside: Mapping[str, float] = field(default_factory=dict)
-    wrong: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    strength: Strength | None = None
-    feeds: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
-
-    def with_branch(self, found: Verdict) -> Verdict:
-        """The verdict together with that on another way through the branches, which holds, too."""
-        errors = {name: max(error, found.outputs[name]) for name, error in self.outputs.items()}
-        layers = {**found.inside, **self.inside}
-        inside = {name: max(error, found.inside.get(name, 0.0)) for name, error in layers.items()}
-        strength = self.strength and found.strength and self.strength.with_run(found.strength)
-        return replace(
-            self,
-            error=max(self.error, found.error),
-            tolerance=max(self.tolerance, found.tolerance),
-            outputs=errors,
-            inside=inside,
-            strength=strength or self.strength or found.strength,
-        )
-
-    @property
-    def blind(self) -> bool:
-        """Whether weights were tried, and no wrong one would have been noticed."""
-        return self.strength is not None and self.strength.tried > 0 and not self.strength.noticed
-
-
 def check(
     groups: Groups, removed: Array, pruned: Model, *, seed: int = 0, feeds: Mapping[str, np.ndarray] | None = None
 ) -> Verdict:
@@ -125,17 +74,12 @@ def check(
         feeds: other inputs, of the sizes of the trace.
     """
     tolerance = tolerance_of(groups)
-    checks: list[str] = []
     cut = Removal(groups, removed)
-    if problem := io_changes.problem(cut, pruned):
-        return Verdict(False, math.nan, tolerance, problem)
-    changed = io_changes.changes(cut)
-    checks.append("inputs and outputs as planned" if changed else "inputs and outputs as before")
+    checks, problem = as_declared(cut, pruned)
+    if problem:
+        return Verdict(False, math.nan, tolerance, problem, checks=checks)
     if problem := too_large(groups):
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
-    if problem := valid(groups.model, pruned, values=not has_long_list(groups)):
-        return Verdict(False, math.nan, tolerance, problem, checks=checks)
-    checks.append("checker and strict shape inference")
     feeds = feeds or random_feeds(groups.tracing.model, groups.static, np.random.default_rng(seed))
     feeds = io_changes.in_range(cut, feeds)
     try:
@@ -151,6 +95,21 @@ def check(
         if verdict.ok:
             verdict = proof.in_branch(bodies, path, verdict)
     return proof.with_weights(pruned, verdict) if verdict.ok else verdict
+
+
+def as_declared(cut: Removal, pruned: Model) -> tuple[list[str], str]:
+    """What a model says of itself, without a run: what was looked at, and what is wrong.
+
+    Args:
+        cut: what goes.
+        pruned: the smaller model.
+    """
+    if problem := io_changes.problem(cut, pruned):
+        return [], problem
+    checks = [f"inputs and outputs as {'planned' if io_changes.changes(cut) else 'before'}"]
+    if problem := valid(cut.groups.model, pruned, values=not has_long_list(cut.groups)):
+        return checks, problem
+    return [*checks, "checker and strict shape inference"], ""
 
 
 @dataclass(frozen=True)
@@ -366,34 +325,3 @@ def tolerance_of(groups: Groups) -> float:
     """The tolerance for the least precise float type among the model's weights and activations."""
     dtypes = {groups.static.dtypes.get(name, 0) for name in groups.tracing.axes}
     return max((TOLERANCES[d] for d in dtypes if d in TOLERANCES), default=TOLERANCES[TensorProto.FLOAT])
-
-
-def compare(
-    names: Sequence[str],
-    wanted: Sequence[object],
-    found: Sequence[object],
-    allowed: Mapping[str, float],
-    checks: Sequence[str],
-) -> Verdict:
-    """Compare outputs: floats by relative difference, everything else by the share of unequal elements.
-
-    An integer output is computed from floats (an argmax), so the same share may differ as floats may by their size.
-    """
-    errors = differences(names, wanted, found)
-    wrong = [name for name in names if not errors[name] <= allowed[name]]
-    problem = ""
-    if not any(np.asarray(a, object).size for a in wanted):
-        return Verdict(
-            ok=False,
-            error=math.nan,
-            tolerance=max(allowed.values(), default=0.0),
-            problem="all outputs are empty",
-            outputs=errors,
-            checks=checks,
-        )
-    if wrong:
-        problem = f"output {wrong[0]!r} differs from the masked original by {errors[wrong[0]]:.1e} (relative)"
-    else:
-        checks = [*checks, "equal to the masked original"]
-    worst, most = max(errors.values(), default=0.0), max(allowed.values(), default=0.0)
-    return Verdict(ok=not wrong, error=worst, tolerance=most, problem=problem, outputs=errors, checks=checks)

@@ -14,9 +14,10 @@ from onnxprune.model.shapes.infer import infer
 from onnxprune.model.shapes.symbols import symbolic_dims
 from onnxprune.proof.compare_outputs import difference, differences
 from onnxprune.proof.layer_run import NUDGES
-from onnxprune.proof.prove import NOISE_CAP, NOISE_MARGIN, Verdict, tolerance_of
+from onnxprune.proof.prove import NOISE_CAP, NOISE_MARGIN, tolerance_of
 from onnxprune.proof.runnable import hint, inputs_that_run
 from onnxprune.proof.validity import has_long_list, too_large, valid
+from onnxprune.proof.verdict import Verdict
 from onnxprune.runtime import Session
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.tracing import Groups

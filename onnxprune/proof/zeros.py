@@ -15,9 +15,10 @@ from onnxprune.model import Model, Names
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.proof.compare_outputs import differences
-from onnxprune.proof.prove import LONGEST_PROOF, Verdict, tolerance_of
+from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
 from onnxprune.proof.runnable import hint, inputs_that_run
 from onnxprune.proof.validity import valid
+from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import ZeroStep, with_dense
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Session

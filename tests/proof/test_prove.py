@@ -19,7 +19,9 @@ from onnxprune.pipelines import prune as pipeline
 from onnxprune.proof import Verdict, bisect, prove
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.proof.masked import masked
-from onnxprune.proof.prove import compare, tolerance_of
+from onnxprune.proof.prove import tolerance_of
+from onnxprune.proof.strength import Strength
+from onnxprune.proof.verdict import compare
 from onnxprune.report import data, text
 from tests.graphs.net import Net, array_of, prune, run, with_arrays
 
@@ -389,7 +391,7 @@ def test_outputs_that_do_not_react_hide_nothing(kind: str) -> None:
     assert result.report.rolled_back == ()
     assert {"w1", "w2"} == {g for g in result.report.plan.masks(proto) if g != "w3"}
     assert len(verdict.inside) == 3
-    assert verdict.strength == prove.Strength(2, {"w1": True, "w2": True})
+    assert verdict.strength == Strength(2, {"w1": True, "w2": True})
     for name in ("w1", "w2", "w3"):
         wrong = spoil(result.model, name, lambda v: scaled(v, int(np.abs(v).argmax())))
         refused = onnxprune.verify(proto, wrong, result.plan)
@@ -443,7 +445,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
     verdict = prune(silent()).verdict
     assert verdict is not None
     assert verdict.blind
-    assert verdict.strength == prove.Strength(1, {"w_in": False})
+    assert verdict.strength == Strength(1, {"w_in": False})
     assert "notices none of 1 weights made wrong on purpose" in text.proof(verdict)
     assert "equal" not in text.proof(verdict)
     assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
@@ -452,7 +454,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
 def test_a_proof_knows_its_strength() -> None:
     verdict = prune(five_groups()).verdict
     assert verdict is not None
-    assert verdict.strength == prove.Strength(5, {f"a{i}": True for i in range(5)})
+    assert verdict.strength == Strength(5, {f"a{i}": True for i in range(5)})
     assert "a run notices 5 of 5 weights made wrong on purpose" in text.proof(verdict)
 
 
@@ -539,6 +541,6 @@ def test_layers_behind_a_size_that_depends_on_values_are_compared() -> None:
     verdict = result.report.verdict
     assert verdict is not None
     assert len(verdict.inside) == 3
-    assert verdict.strength == prove.Strength(2, {"w1": True, "w2": True})
+    assert verdict.strength == Strength(2, {"w1": True, "w2": True})
     wrong = spoil(result.model, "w3", lambda v: scaled(v, int(np.abs(v).argmax())))
     assert "of MatMul" in onnxprune.verify(selected(), wrong, result.plan).problem
