@@ -23,6 +23,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     fpgm,
     lamp,
     magnitude,
+    movement,
     obs,
     random,
     taylor,

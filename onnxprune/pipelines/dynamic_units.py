@@ -1,10 +1,7 @@
-"""Units that are chosen while the model trains: what is masked may return, until it is cut.
+"""Units that are chosen while the model trains, by masks or by penalties, and cut then.
 
 The first scores say how many units of every group go, so that all budgets hold as they would in one step; training says
-which. Masks grow with the cube of the steps that are left (Zhu and Gupta, "To prune, or not to prune", 2017, section 3)
-and are loose: elements through which a masked unit is read are zero for the model alone, and keep learning (He et al.,
-"Soft Filter Pruning", 2018, where what went is trained on, too). Then the units are cut, and the trained weights are
-where the repair begins.
+which. Then the units are cut, and the trained weights are where recovery begins.
 """
 
 from __future__ import annotations
@@ -15,18 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune import criteria
 from onnxprune.allocation import Options
-from onnxprune.autodiff import write_back
 from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.layers.unit_reads import unit_reads
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative
-from onnxprune.pipelines.iterative import CarriedWeights, UnitsToGo, cubic, first_scores, units_to_go
+from onnxprune.pipelines.iterative import CarriedWeights, UnitsToGo, first_scores, units_to_go
 from onnxprune.pipelines.train import learn_after
+from onnxprune.pipelines.unit_masks import SoftMasks, UnitCourse
+from onnxprune.pipelines.unit_penalties import GroupLasso, GrowingPenalty, Slimming
 from onnxprune.proof import Verdict
-from onnxprune.recovery import Masks, RecoveryOptions, Thinning, Training, TrainingOptions
+from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
@@ -41,104 +37,14 @@ Runs = Sequence[Mapping[str, Array]]
 Proving = Callable[[Groups, Callable[[Groups], Array], Model], tuple[Groups, Verdict]]
 # Share of the steps in which units are chosen; the others train what is left of the model.
 OPEN = 0.5
-# Share of those by which as many are masked as will go, and how often they are chosen unless the options say.
-FULL, TIMES = 0.7, 15
-# What is kept of what gradients said before, when units are chosen.
-MEMORY = 0.5
 
-# From sums of weight times gradient over the elements that read a unit (the slope of the loss along a factor on the
-# unit), and of their squares, to what is added up between two choices.
-ACCUMULATED: Mapping[str, Callable[[Array, Array], Array]] = {
-    "taylor": lambda slope, squares: np.square(slope),
-    "fisher": lambda slope, squares: squares,
+# Ways to choose units while training.
+WAYS: Mapping[str, Callable[[UnitsToGo, Array, Options, TrainingOptions], UnitCourse]] = {
+    "soft": SoftMasks,
+    "group-lasso": GroupLasso,
+    "slimming": Slimming,
+    "growing": GrowingPenalty,
 }
-# What chooses where the criterion would need the data to be run through the model again.
-WITHOUT_RUNS = "taylor"
-
-
-class UnitThinning(Thinning):
-    """Masks on units, chosen again and again."""
-
-    def __init__(self, going: UnitsToGo, scores: Array, options: Options, training: TrainingOptions) -> None:
-        """Prepare a course.
-
-        Args:
-            going: how many units of every group go in the end.
-            scores: the first scores, float64[classes].
-            options: with the criterion.
-            training: with the steps, and how often units are chosen.
-
-        Raises:
-            UsageError: no weight reads a unit that goes.
-        """
-        self.going, self.groups, self.scores, self.options = going, going.groups, scores, options
-        self.until = training.steps
-        self.every = training.every or max(1, training.steps // TIMES)
-        self.reads = unit_reads(self.groups, self.groups.model.initializers)
-        if not any((~read.kept(self.gone())).any() for read in self.reads):
-            raise UsageError("no weight reads the units that go, so they cannot be masked while training")
-        self.how = accumulated(options.criterion)
-        self.is_settled = False
-        self._masked = np.zeros(len(scores), bool)
-        self._seen, self._weight = np.zeros_like(scores), 0.0
-
-    def target(self, weights: Mapping[str, Array]) -> Masks:
-        """Masks on as many units as go in the end."""
-        return self._masks(self.gone())
-
-    def chosen(self, step: int, weights: Mapping[str, Array]) -> Masks | None:
-        """New masks every so many steps."""
-        if step % self.every or self.is_settled:
-            return None
-        self._score(weights)
-        share = cubic(step / (FULL * self.until))
-        self.is_settled = share >= 1
-        return self._masks(self.gone(share))
-
-    def gone(self, share: float = 1.0) -> Array:
-        """bool[classes]: what is masked when a share of what goes is."""
-        return self.going.first(self.scores, lambda _: share)
-
-    def observe(self, weights: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
-        """Add up what the gradients say of units."""
-        if not self.how or self.is_settled:
-            return
-        slope, squares = np.zeros_like(self.scores), np.zeros_like(self.scores)
-        for read in self.reads:
-            if read.name in gradients:
-                product = weights[read.name] * gradients[read.name]
-                slope += read.sums(product, len(slope))
-                squares += read.sums(np.square(product), len(slope))
-        useful = ~self._masked | (slope < 0)  # what is masked is worth something if its return makes the loss less
-        self._seen += ACCUMULATED[self.how](slope, squares) * useful
-        self._weight += 1
-
-    def _score(self, weights: Mapping[str, Array]) -> None:
-        """Score the units by what is known by now."""
-        if self.how:
-            if self._weight:
-                self.scores = self._seen / self._weight
-                self._seen, self._weight = self._seen * MEMORY, self._weight * MEMORY
-            return
-        found = retrace(replace(self.groups, model=write_back(self.groups.model, weights)), self.groups.static.sizes)
-        if np.array_equal(found.classes.of, self.groups.classes.of):
-            self.scores = criteria.score(
-                found, self.options.criterion, self.options.seed, aggregate=self.options.aggregate, compared=False
-            )
-
-    def _masks(self, gone: Array) -> Masks:
-        masks, self._masked = dict[str, Array](), gone
-        for read in self.reads:
-            kept = read.kept(gone)
-            masks[read.name] = masks[read.name] & kept if read.name in masks else kept
-        return masks
-
-
-def accumulated(criterion: object) -> str:
-    """What of `ACCUMULATED` chooses units while training; empty where the criterion looks at the weights alone."""
-    if isinstance(criterion, str) and criterion in ACCUMULATED:
-        return criterion
-    return WITHOUT_RUNS if criteria.known(criterion).needs_data else ""  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +79,11 @@ def _phases(training: TrainingOptions, options: Options) -> tuple[TrainingOption
     first = round(training.steps * OPEN)
     if first < 2 or training.steps - first < 1:
         raise UsageError("units cannot be chosen while training in so few steps", hint="give --train at least 4")
+    if training.while_training not in WAYS:
+        raise UsageError(
+            f"--while-training: {training.while_training} is for single weights (`sparsify`)",
+            hint=f"units: {', '.join(WAYS)}",
+        )
     return replace(training, steps=first), replace(training, steps=training.steps - first, while_training="")
 
 
@@ -202,10 +113,10 @@ def train_masked(
     first, left = _phases(training, options)
     scores = first_scores(groups, options, runs, progress)
     going = units_to_go(groups, scores, options, place, progress)
-    thinning = UnitThinning(going, scores, options, first)
+    course = WAYS[training.while_training](going, scores, options, first)
     nothing = Removal(groups, np.zeros(groups.classes.count, bool))
-    model, done = learn_after(nothing, groups.model, runs, first, masks=thinning, progress=progress)
-    return ScoredUnits(reordered(going, scores, thinning.scores), CarriedWeights(nothing, model), done, left)
+    model, done = learn_after(nothing, groups.model, runs, first, masks=course, progress=progress)
+    return ScoredUnits(reordered(going, scores, course.scores), CarriedWeights(nothing, model), done, left)
 
 
 def scored_units(

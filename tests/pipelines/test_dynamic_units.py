@@ -15,11 +15,12 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.autodiff import write_back
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.layers.unit_reads import unit_reads
+from onnxprune.layers.unit_axes import unit_reads
 from onnxprune.model import Model, load
 from onnxprune.pipelines import dynamic_units
-from onnxprune.pipelines.dynamic_units import UnitThinning, reordered
+from onnxprune.pipelines.dynamic_units import reordered
 from onnxprune.pipelines.iterative import CarriedWeights, units_to_go
+from onnxprune.pipelines.unit_masks import SoftMasks
 from onnxprune.recovery import Masks, RecoveryOptions, Thinning, TrainingOptions
 from onnxprune.rewriting import Removal
 from onnxprune.rewriting.rewrite import rewrite
@@ -46,13 +47,13 @@ def pair() -> Model:
     return load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
 
 
-def thinning(criterion: str, steps: int = 20, every: int = 1) -> UnitThinning:
+def thinning(criterion: str, steps: int = 20, every: int = 1) -> SoftMasks:
     """Of the pair: half of the units go, at first the first ones."""
     groups = api.trace(pair())
     options, scores = Options(ratio=0.5, criterion=criterion), np.zeros(groups.classes.count)
     scores[groups.groups[0].classes] = np.arange(8) + 1.0
     going = units_to_go(groups, scores, options, None, lambda said: None)
-    return UnitThinning(going, scores, options, TrainingOptions(steps, while_training="soft", every=every))
+    return SoftMasks(going, scores, options, TrainingOptions(steps, while_training="soft", every=every))
 
 
 def test_what_is_masked_gives_nothing() -> None:
@@ -124,6 +125,17 @@ def test_gradients_choose_and_what_went_may_return(criterion: str) -> None:
     assert course.gone()[course.groups.groups[0].classes][2:4].all(), "theirs makes it more"
 
 
+def test_movement_is_summed_up() -> None:
+    course = thinning("movement", steps=100, every=10)
+    weights = {n: course.groups.model.array(n) for n in ("w1", "w2")}
+    ones, classes = np.sign(weights["w2"]), course.groups.groups[0].classes
+    wanted = -np.abs(weights["w2"]).sum(axis=1) * np.array([1, 2, 3, 4, -1, -2, -3, -4])
+    for step in (10, 20, 30):
+        course.observe(weights, {"w2": ones * np.array([1, 2, 3, 4, -1, -2, -3, -4])[:, None]})
+        course.chosen(step, weights)
+        assert np.allclose(course.scores[classes], wanted)
+
+
 def test_the_slope_is_that_of_a_factor_on_the_unit() -> None:
     groups = api.trace(pair())
     (read,) = unit_reads(groups, groups.model.initializers)
@@ -177,7 +189,7 @@ def test_loose_masks_learn_and_are_held_in_the_end() -> None:
     assert done.before > 0, "the loss with the zeros of the end"
 
 
-@pytest.mark.parametrize("criterion", ["auto", "l2", "fisher"])
+@pytest.mark.parametrize("criterion", ["auto", "l2", "fisher", "movement"])
 def test_pruned_while_training(criterion: str) -> None:
     recovery = RecoveryOptions(train=TrainingOptions(40, while_training="soft", patience=0, **QUICK))
     options = Options(macs="40%", criterion=criterion)

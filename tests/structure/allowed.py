@@ -20,7 +20,7 @@ OPEN = frozenset(
         "onnxprune.layers.bn_matching",
         "onnxprune.layers.effective",
         "onnxprune.layers.readers",
-        "onnxprune.layers.unit_reads",
+        "onnxprune.layers.unit_axes",
         "onnxprune.model.control_flow",
         "onnxprune.model.flatten",
         "onnxprune.model.graph",

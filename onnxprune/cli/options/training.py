@@ -214,7 +214,7 @@ learning_after = group(
         _while_training(
             WHILE_TRAINING,
             "Choose in the first half of the steps which units go, not before: soft masks ever more of them, chosen "
-            "again every K steps, and what went may return.",
+            "again every K steps, and what went may return; the others draw units to zero, as strongly as is needed.",
         ),
         _EVERY,
     ),
