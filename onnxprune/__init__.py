@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
+    from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
     from onnxprune.recovery import TrainingOptions
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CompressResult": "onnxprune.pipelines.compress_source",
     "PruneResult": "onnxprune.api",
     "ShrinkResult": "onnxprune.pipelines.shrink_source",
     "apply": "onnxprune.api",
+    "compress": "onnxprune.pipelines.compress_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
     "shrink": "onnxprune.pipelines.shrink_source",
@@ -53,6 +56,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompressResult",
     "Groups",
     "Options",
     "Plan",
@@ -63,6 +67,7 @@ __all__ = [
     "TrainResult",
     "TrainingOptions",
     "apply",
+    "compress",
     "make_plan",
     "prune",
     "register_criterion",

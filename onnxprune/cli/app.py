@@ -16,6 +16,7 @@ COMMANDS = {
     "init": "Write a recipe: all options for a model, as a file.",
     "prune": "Make a model smaller, and prove the result.",
     "shrink": "Remove what is dead, without loss.",
+    "compress": "Take out what the function does not need: the outputs stay.",
     "sparsify": "Set single weights to zero, and prove the result.",
     "run": "Carry out a recipe of several steps.",
     "plan": "Write what would be removed as JSON, to look at or edit.",

@@ -48,11 +48,7 @@ class SparsifyArgs(shared.Results):
 @zeros
 @sizes
 @shared.verify
-@click.option(
-    "--time/--no-time",
-    default=True,
-    help="Measure whether the zeros make a run faster, by default; --no-time skips it.",
-)
+@shared.time
 @place
 @data
 @shared.accept_damage

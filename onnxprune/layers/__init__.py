@@ -1,15 +1,18 @@
 """View a weighted node as y = xW + b, whatever the operator."""
 
+from onnxprune.layers.affine import Affine, affine_of
 from onnxprune.layers.convolution import CONVOLUTIONS, Convolution
 from onnxprune.layers.effective import WeightPart, Weights
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.parameters import NORMS, Parameters
+from onnxprune.layers.product import Product
 from onnxprune.layers.recognize import layer_at, linear_layer
 from onnxprune.layers.statistics import Activations, Moments
 
 __all__ = [
     "Activations",
+    "Affine",
     "CONVOLUTIONS",
     "Convolution",
     "LinearLayer",
@@ -17,8 +20,10 @@ __all__ = [
     "Moments",
     "NORMS",
     "Parameters",
+    "Product",
     "WeightPart",
     "Weights",
+    "affine_of",
     "layer_at",
     "linear_layer",
     "mask_of",

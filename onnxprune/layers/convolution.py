@@ -59,6 +59,15 @@ class Convolution(LinearLayer):
         """A value per output, with the axes of the output."""
         return values.reshape(1, -1, *[1] * len(self.kernel))
 
+    def laid_in(self, values: Array, shape: Sequence[int]) -> Array:
+        """A value per input channel, with the axes of the input."""
+        return values.reshape(1, -1, *[1] * len(self.kernel))
+
+    @property
+    def inner_axis(self) -> int:
+        """The axis of the weight that lies along the inputs of one group."""
+        return 0 if self.transposed else 1
+
     @property
     def sees_whole_windows(self) -> bool:
         """Whether there is no padding, and nothing is spread out."""

@@ -66,6 +66,20 @@ class LinearLayer(ABC):
             shape: that of the weight.
         """
 
+    @abstractmethod
+    def laid_in(self, values: Array, shape: Sequence[int]) -> Array:
+        """A value per input channel [groups, channels], with the axes of the input; size 1 along the others.
+
+        Args:
+            values: a value per group and channel of it.
+            shape: that of the weight.
+        """
+
+    @property
+    @abstractmethod
+    def inner_axis(self) -> int:
+        """The axis of the weight that lies along the inputs of one group."""
+
     @property
     @abstractmethod
     def sees_whole_windows(self) -> bool:

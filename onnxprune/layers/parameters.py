@@ -108,7 +108,7 @@ class Parameters:
         """Replace a stored tensor by one of the same shape; what no run reaches keeps the one that it had."""
         if name in self._elsewhere:
             self._elsewhere.remove(name)
-            self._moved[name] = self._add(f"{name}_fitted", np.asarray(self.value(name)))
+            self._moved[name] = self.add(f"{name}_fitted", np.asarray(self.value(name)))
             for node in self._ran:
                 node.input[:] = [self._moved[name] if i == name else i for i in node.input]
         name = self._moved.get(name, name)
@@ -144,9 +144,10 @@ class Parameters:
         dtype = helper.tensor_dtype_to_np_dtype(self._stored[node.input[layer.weight]].data_type)
         while len(node.input) <= slot:
             node.input.append("")
-        node.input[slot] = self._add(f"{node.output[0]}_bias", amount.astype(dtype))
+        node.input[slot] = self.add(f"{node.output[0]}_bias", amount.astype(dtype))
 
-    def _add(self, wish: str, value: Array) -> str:
+    def add(self, wish: str, value: Array) -> str:
+        """Store a new tensor that one node will use; its name, `wish` where that is free."""
         graph = self.proto.graph
         name = Names(graph).unique(wish)
         tensor = numpy_helper.from_array(value, name)

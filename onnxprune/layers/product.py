@@ -53,11 +53,31 @@ class Product(LinearLayer):
     def laid_out(self, values: Array, shape: Sequence[int]) -> Array:
         """A value per output, with the axes of the output."""
         batch, _, _, outer = self._split()
-        own = [*batch, *outer]
+        return self._along(values, shape, [*batch, *outer], self.leaving)
+
+    def laid_in(self, values: Array, shape: Sequence[int]) -> Array:
+        """A value per input channel, with the axes of the input."""
+        batch, _, inner, _ = self._split()
+        return self._along(values, shape, [*batch, *inner], self.entering)
+
+    def _along(self, values: Array, shape: Sequence[int], own: Sequence[Letter], term: Sequence[Letter]) -> Array:
+        """Values by the letters `own`, with the axes of `term`."""
         turned = values.reshape([shape[self.factor.index(x)] for x in own])
-        order = [x for x in self.leaving if x in own]
-        sizes = [shape[self.factor.index(x)] if x in own else 1 for x in self.leaving]
+        order = [x for x in term if x in own]
+        sizes = [shape[self.factor.index(x)] if x in own else 1 for x in term]
         return turned.transpose([own.index(x) for x in order]).reshape(sizes)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the last axis of the input becomes the last axis of the output, and all others stay in place."""
+        batch, free, inner, outer = self._split()
+        single = len(inner) == len(outer) == 1 and not batch
+        return single and self.entering == (*free, *inner) and self.leaving == (*free, *outer)
+
+    @property
+    def inner_axis(self) -> int:
+        """The axis of the weight that lies along the inputs."""
+        return self.factor.index(self._split()[2][0])
 
     @property
     def sees_whole_windows(self) -> bool:

@@ -35,12 +35,14 @@ class Trials:
         samples: inputs of the user.
         sizes: numbers for symbolic dims that the user fixed.
         seeds: how many random inputs there are of every set of sizes.
+        as_written: the runtime tidies up neither graph, so that its optimiser is judged too.
     """
 
     ranges: Ranges = field(default_factory=dict)
     samples: Sequence[Feeds] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     seeds: int = 3
+    as_written: bool = False
 
 
 def equals(groups: Groups, small: Model, trials: Trials, *, tolerance: float = 0.0) -> Verdict:
@@ -61,17 +63,36 @@ def equals(groups: Groups, small: Model, trials: Trials, *, tolerance: float = 0
     allowed = max(tolerance, tolerance_of(groups))
     if problem := too_large(groups):
         return Verdict(False, math.nan, allowed, problem, runnable=False)
-    if problem := valid(groups.model, small, values=not has_long_list(groups)):
+    problem = _changed_face(groups.model, small) or valid(groups.model, small, values=not has_long_list(groups))
+    if problem:
         return Verdict(False, math.nan, allowed, problem)
     checks = ["inputs and outputs as before", "checker and strict shape inference"]
     verdict = Verdict(True, 0.0, allowed, checks=checks)
     try:
-        with Session(groups.model) as original, Session(small) as other:
+        tidied = not trials.as_written
+        with Session(groups.model, optimised=tidied) as original, Session(small, optimised=tidied) as other:
             return _ran(groups, trials, verdict, original, other)
     except UsageError:
         raise
     except OnnxPruneError as error:
         return replace(verdict, ok=False, error=math.nan, problem=error.message)
+
+
+def _changed_face(original: Model, small: Model) -> str:
+    """The first input or output that has another name, type or size; empty without any."""
+    for kind in ("input", "output"):
+        old, new = (_face(model, kind) for model in (original, small))
+        if old != new:
+            name = next(name for name in (*old, *new) if old.get(name) != new.get(name))
+            return f"{kind} {name!r} is another than before"
+    return ""
+
+
+def _face(model: Model, kind: str) -> dict[str, bytes]:
+    """Inputs that are not stored, or outputs: name -> type and sizes."""
+    listed = model.proto.graph.input if kind == "input" else model.proto.graph.output
+    stored = model.stored - model.overridable if kind == "input" else ()
+    return {v.name: v.type.SerializeToString(deterministic=True) for v in listed if v.name not in stored}
 
 
 def _ran(groups: Groups, trials: Trials, verdict: Verdict, original: Session, other: Session) -> Verdict:

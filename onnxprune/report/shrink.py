@@ -26,11 +26,11 @@ def lines(of: Shrunk) -> list[str]:
     made += _removed(of) if of.removed else ["no unit is dead"]
     made += [*_dead(of.dead), *_stays(of.stays), *_range(of.ranges), *_mask(of.mask)]
     if of.verdict is not None:
-        made.append(entry("proof", _proof(of.verdict)))
+        made.append(entry("proof", proof_of_equality(of.verdict)))
     return made + locked(of.groups)
 
 
-def _proof(of: Verdict) -> str:
+def proof_of_equality(of: Verdict) -> str:
     """What was proven, and on what."""
     if not of.ok:
         return f"failed: {of.problem}"

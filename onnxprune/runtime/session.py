@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,35 +83,45 @@ class Session:
         Raises:
             RunError: the runtime refuses it.
         """
-        import onnxruntime as ort
-
-        self.limit, options = limit, _options(threads)
-        # The graph as it is written, without fusions: what is proved is the model, not the optimiser.
-        level = ort.GraphOptimizationLevel
         tidied = optimised and len(model.proto.graph.node) <= LARGEST_TIDIED
-        options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
-        # Not even float weights quantised, for being next to what is.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self.limit = limit
         try:
-            self._open(model, options, [CPU])
+            self._open(model, self.options(threads, tidied=tidied), [CPU])
         except RunError as refused:
             if not tidied:
                 raise
-            options.graph_optimization_level = level.ORT_DISABLE_ALL
             try:
-                self._open(model, options, [CPU])
+                self._open(model, self.options(threads, tidied=False), [CPU])
             except RunError:
                 raise refused from None
             self.optimiser_failed = True
 
-    def _open(self, model: Model | Path, options: Any, providers: Sequence[str]) -> None:
+    @staticmethod
+    def options(threads: int, *, tidied: bool) -> Any:
+        """Options of a session that runs the graph as it is written, tidied up or not, without fusions.
+
+        What is proved is the model, not the optimiser.
+        """
+        import onnxruntime as ort
+
+        options, level = _options(threads), ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
+        # Not even float weights quantised, for being next to what is.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        return options
+
+    def _open(
+        self, model: Model | Path, options: Any, providers: Sequence[str], *, without: Collection[str] = ()
+    ) -> None:
         import onnxruntime as ort
 
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         try:
             source = self._source(model)
             with killable() if self._folder is None else contextlib.nullcontext():
-                self._session = ort.InferenceSession(source, options, providers=list(providers))
+                self._session = ort.InferenceSession(
+                    source, options, providers=list(providers), disabled_optimizers=list(without) or None
+                )
         except Exception as error:
             self.close()
             raise RunError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error

@@ -88,6 +88,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
         "diff": [model, model],
         "bench": [model, "--seconds", "0", "--runs", "1", "--threads", "1"],
         "shrink": [model, "-o", str(folder / "k.onnx"), "--force", "--data", data],
+        "compress": [model, "-o", str(folder / "c.onnx"), "--force", "--data", data, "--no-time"],
         "sparsify": [model, "-o", str(folder / "z.onnx"), "--force", "--data", data, "--no-time"],
         "run": [str(recipe), model, "--dry-run", "--no-time", "--data", data],
         "train": [model, "-o", str(folder / "t.onnx"), "--force", "--data", data, "--teacher", model, *TRAINED],

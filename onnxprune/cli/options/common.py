@@ -76,4 +76,10 @@ accept_damage = titled(
     ),
 )
 
+time = click.option(
+    "--time/--no-time",
+    default=True,
+    help="Measure whether a run got faster, by default; --no-time skips it.",
+)
+
 verify = click.option("--verify/--no-verify", default=True, help="Prove the result, by default; --no-verify skips it.")

@@ -86,7 +86,7 @@ def group(name: str, parse: Callable[..., object], *options: Option) -> Option:
     return add
 
 
-def request(kind: type) -> Option:
+def request(kind: Callable[..., object]) -> Option:
     """Hand the command all of its arguments as one object.
 
     Args:

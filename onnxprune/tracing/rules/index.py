@@ -261,7 +261,7 @@ def _spread(view: NodeView, labels: Array, axis: int, padded: int) -> Array:
 
 
 @rule("Compress")
-def compress(view: NodeView) -> list[Axes]:
+def compressed_positions(view: NodeView) -> list[Axes]:
     """Kept across `axis`, which must stay whole, as must its condition; without one, nothing passes."""
     if "axis" not in view.attrs:
         raise Unsupported(SELECTED)

@@ -1,0 +1,298 @@
+"""Constants folded into the contractions beside them, and contractions merged, so that the function stays the same.
+
+A contraction is y = x W + b. A node behind it that computes s y + t makes it x (W s) + (s b + t); one in front of it,
+that gives s x + t, makes it x (s W) + (b + t W). Two contractions in a row, (x V + c) W + b, are x (V W) + (c W + b),
+which is taken where it has fewer numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.layers import Affine, Convolution, Parameters, affine_of, linear_layer
+from onnxprune.model import Model
+from onnxprune.model.graph import first_output
+from onnxprune.model.protos import keep
+from onnxprune.rewriting.contraction import Contraction, ContractionBias, merged_product, stored_bias, taken_in
+from onnxprune.rewriting.rewrite import nested
+from onnxprune.tracing import Groups, Site, trace
+from onnxprune.typing import Array
+
+# Rounds; every one of them takes out a node at least.
+MOST_ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class FoldedNode:
+    """A node that went.
+
+    Attributes:
+        kind: "constant" for a node that scales and shifts, "product" for a contraction.
+        node: its name.
+        into: the contraction that does its work.
+    """
+
+    kind: str
+    node: str
+    into: str
+
+
+def folded(model: Model, sizes: Mapping[str, int] | None = None) -> tuple[Model, tuple[FoldedNode, ...]]:
+    """Fold constants into contractions and merge contractions, again and again until nothing changes.
+
+    Args:
+        model: the model.
+        sizes: numbers for symbolic dims.
+
+    Returns:
+        The model, itself where nothing is to be done, and what went.
+    """
+    done: list[FoldedNode] = []
+    for _ in range(MOST_ROUNDS):
+        folding = _Folding(trace(model, sizes=sizes))
+        folding.run()
+        if not folding.done:
+            break
+        model = nested(folding.parameters.finished())
+        done += folding.done
+    return model, tuple(done)
+
+
+@dataclass
+class _Folding:
+    """One round: no node takes part in two changes.
+
+    Attributes:
+        groups: the traced model.
+        done: what went.
+        touched: first outputs of the nodes that took part.
+    """
+
+    groups: Groups
+    done: list[FoldedNode] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """A copy of the flat model, in which nodes and weights change."""
+        return Parameters(self.groups.tracing.model)
+
+    @cached_property
+    def _nodes(self) -> Mapping[str, onnx.NodeProto]:
+        """First output in the trace -> the node of the copy."""
+        return {name: node for node in self.parameters.proto.graph.node if (name := first_output(node))}
+
+    @cached_property
+    def _sites(self) -> Mapping[str, Site]:
+        return {name: site for site, _ in self.groups.tracing.sites if (name := first_output(site.node))}
+
+    def run(self) -> None:
+        """Change whatever can be changed in one round."""
+        for site, rule in self.groups.tracing.sites:
+            if rule is None or self._is_touched(site.node):
+                continue
+            found = self._contraction(site)
+            if found is not None and not self._is_touched(found.end):
+                _ = self._fold_behind(found) or self._merge(found)
+            elif found is None and (affine := affine_of(self.groups.tracing, site)) is not None:
+                self._fold_in_front(site, affine)
+        keep(self.parameters.proto.graph.node, lambda node: any(node.output))
+
+    # --- what there is --------------------------------------------------------------------------------------
+
+    def _is_touched(self, *nodes: onnx.NodeProto) -> bool:
+        return any(first_output(node) in self.touched for node in nodes)
+
+    def _only_reader(self, tensor: str) -> Site | None:
+        """The node that alone reads a tensor."""
+        readers = self.groups.tracing.readers(tensor)
+        if len(readers) != 1 or self.groups.tracing.is_output(tensor) or self._is_touched(readers[0]):
+            return None
+        return self._sites.get(first_output(readers[0]))
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a tensor is stored for one node alone."""
+        tracing = self.groups.tracing
+        kept = tracing.is_overridable(name) or tracing.is_output(name)
+        return self.parameters.is_stored(name) and len(tracing.readers(name)) == 1 and not kept
+
+    def _contraction(self, site: Site) -> Contraction | None:
+        layer = linear_layer(site, self._nodes.get(first_output(site.node)))
+        if layer is None or not self._is_own(name := layer.node.input[layer.weight]):
+            return None
+        value = self.parameters.value(name)
+        found = Contraction(site, layer, layer.matrix(value.astype(np.float64)), value.shape, None)
+        if layer.bias is None and site.node.op_type == "Gemm" and site.has(2):
+            return None
+        if layer.bias is not None and site.has(layer.bias):
+            bias = self._bias_inside(found, site, layer.bias)
+            return None if bias is None else replace(found, bias=bias)
+        if layer.bias is not None:
+            return replace(found, bias=ContractionBias(layer.node, layer.bias, np.zeros(found.outputs), False))
+        return replace(found, bias=self._bias_behind(found))
+
+    def _bias_inside(self, of: Contraction, site: Site, slot: int) -> ContractionBias | None:
+        """The bias that the node itself adds; None where it is not stored, or differs along other axes."""
+        tracing, name = self.groups.tracing, site.node.input[slot]
+        if not site.is_weight(slot) or tracing.is_overridable(name) or (value := tracing.stored_value(name)) is None:
+            return None
+        line = value.reshape(-1) if isinstance(of.layer, Convolution) else of.line(value)
+        return None if line is None else ContractionBias(of.layer.node, slot, line.astype(np.float64), True)
+
+    def _bias_behind(self, of: Contraction) -> ContractionBias | None:
+        """The constant that a node behind a contraction adds, if nothing else reads that."""
+        reader = self._only_reader(of.layer.node.output[0])
+        affine = affine_of(self.groups.tracing, reader) if reader is not None and reader.node.op_type == "Add" else None
+        line = None if affine is None else of.line(affine.shift)
+        if reader is None or line is None:
+            return None
+        slot = 1 - list(reader.node.input).index(of.layer.node.output[0])
+        return ContractionBias(self._nodes[first_output(reader.node)], slot, line, True)
+
+    # --- changes ----------------------------------------------------------------------------------------------
+
+    def _fold_behind(self, of: Contraction) -> bool:
+        """Let a contraction do what the node behind it does; whether there is one."""
+        made = of.end.output[0]
+        reader = self._only_reader(made)
+        affine = affine_of(self.groups.tracing, reader) if reader is not None else None
+        if reader is None or affine is None or affine.input != made:
+            return False
+        scale, shift = of.line(affine.scale), of.line(affine.shift)
+        if scale is None or shift is None:
+            return False
+        weight = of.weight * scale.reshape(len(of.weight), 1, -1)
+        node = self._nodes[first_output(reader.node)]
+        if of.bias is None and shift.any():
+            return self._leave_shift(of, node, weight, shift)
+        values = np.zeros(of.outputs) if of.bias is None else of.bias.values * scale + shift
+        if not self._put(of, weight, values, affine.elements):
+            return False
+        of.end.output[0] = node.output[0]
+        self._note("constant", reader, of)
+        del node.output[:]
+        return True
+
+    def _leave_shift(self, of: Contraction, node: onnx.NodeProto, weight: Array, shift: Array) -> bool:
+        """Behind a contraction that adds nothing, leave an Add where a node scaled and shifted."""
+        if node.op_type != "BatchNormalization" or not self._put(of, weight, np.zeros(of.outputs), 0):
+            return False
+        name = self.parameters.add(f"{node.output[0]}_shift", self._cast(of, of.layer.laid_out(shift, of.shape)))
+        node.op_type = "Add"
+        del node.attribute[:]
+        node.input[:] = [node.input[0], name]
+        self.touched |= {first_output(node), first_output(of.site.node)}
+        self.done.append(FoldedNode("constant", node.name or node.output[0], of.site.name))
+        return True
+
+    def _fold_in_front(self, site: Site, affine: Affine) -> None:
+        """Let all contractions that read what a node scales and shifts do it themselves.
+
+        Of other nodes than BatchNormalization only those that a graph input enters: a runtime knows activations and
+        norms by the constants at their ends.
+        """
+        tracing, made = self.groups.tracing, site.node.output[0]
+        shapes = tracing.facts.shapes
+        if tracing.is_output(made) or shapes.get(affine.input) != shapes.get(made):
+            return
+        if site.node.op_type != "BatchNormalization" and not self._enters(affine.input):
+            return
+        readers = [self._sites.get(first_output(node)) for node in tracing.readers(made)]
+        found = [self._contraction(reader) if reader is not None else None for reader in readers]
+        changes = []
+        for of in found:
+            change = None if of is None or self._is_touched(of.site.node, of.end) else taken_in(of, made, affine)
+            if of is None or change is None:
+                return
+            changes.append((of, *change))
+        room = affine.elements
+        for of, _, values in changes:
+            room -= of.outputs if of.bias is not None and not of.bias.is_stored and values.any() else 0
+        if room < 0 or not all(self._fits(of, weight, values) for of, weight, values in changes):
+            return
+        for of, weight, values in changes:
+            self._put(of, weight, values, of.outputs)
+            of.layer.node.input[1 - of.layer.weight] = affine.input
+            self.touched |= {first_output(of.site.node), first_output(of.end)}
+        if changes:
+            self._note("constant", site, changes[0][0])
+            del self._nodes[first_output(site.node)].output[:]
+
+    def _enters(self, tensor: str) -> bool:
+        """Whether a tensor is a graph input, perhaps scaled and shifted."""
+        site = self._sites.get(tensor)
+        while site is not None and (affine := affine_of(self.groups.tracing, site)) is not None:
+            tensor, site = affine.input, self._sites.get(affine.input)
+        return site is None and not self.groups.tracing.is_weight(tensor)
+
+    def _merge(self, first: Contraction) -> bool:
+        """Merge a contraction with the one that alone reads it, where that has fewer numbers."""
+        reader = self._only_reader(first.end.output[0])
+        second = self._contraction(reader) if reader is not None else None
+        if reader is None or second is None or self._is_touched(second.end):
+            return False
+        if second.layer.input != first.end.output[0] or type(first.layer) is not type(second.layer):
+            return False
+        merged = merged_product(first, second)
+        if merged is None:
+            return False
+        kept, shape, weight, values = merged
+        before = first.weight.size + second.weight.size + sum(stored_bias(c) for c in (first, second))
+        if weight.size + (len(values) if values.any() else 0) >= before or not self._fits(kept, weight, values):
+            return False
+        layer = kept.layer
+        stored = self._cast(kept, layer.tensor(weight, shape))
+        layer.node.input[layer.weight] = self.parameters.add(f"{layer.node.input[layer.weight]}_merged", stored)
+        self._put_bias(kept, values)
+        made, gone = second.end.output[0], first if kept is second else second
+        self._note("product", gone.site, kept)
+        self.touched |= {first_output(first.end), first_output(gone.end)}
+        for node in (gone.layer.node, gone.end):
+            del node.output[:]
+        layer.node.input[1 - layer.weight] = first.layer.input
+        kept.end.output[0] = made
+        return True
+
+    # --- storing ----------------------------------------------------------------------------------------------
+
+    def _note(self, kind: str, gone: Site, into: Contraction) -> None:
+        self.done.append(FoldedNode(kind, gone.name, into.site.name))
+        self.touched |= {first_output(node) for node in (gone.node, into.site.node, into.end)}
+
+    def _cast(self, of: Contraction, values: Array) -> Array:
+        return values.astype(self.parameters.value(of.layer.node.input[of.layer.weight]).dtype)
+
+    def _fits(self, of: Contraction, *values: Array) -> bool:
+        """Whether numbers are finite in the type of the weight."""
+        with np.errstate(over="ignore"):
+            return all(bool(np.isfinite(self._cast(of, value)).all()) for value in values)
+
+    def _put(self, of: Contraction, weight: Array, values: Array, room: int) -> bool:
+        """Store a weight and a bias, which may take so many elements more; whether that is possible."""
+        grows = of.bias is not None and not of.bias.is_stored and values.any() and of.outputs > room
+        if grows or not self._fits(of, weight, values):
+            return False
+        name = of.layer.node.input[of.layer.weight]
+        self.parameters.store(name, of.layer.tensor(weight, of.shape))
+        self._put_bias(of, values)
+        return True
+
+    def _put_bias(self, of: Contraction, values: Array) -> None:
+        bias = of.bias
+        if bias is None or not (bias.is_stored or values.any()):
+            return
+        node, slot = bias.node, bias.slot
+        laid = of.layer.laid_out(values, of.shape)
+        name = node.input[slot] if bias.is_stored else ""
+        if name and self._is_own(name) and self.parameters.value(name).size == values.size:
+            self.parameters.store(name, laid.reshape(self.parameters.value(name).shape))
+            return
+        while len(node.input) <= slot:
+            node.input.append("")
+        own = laid.reshape(-1) if node is of.layer.node else laid
+        node.input[slot] = self.parameters.add(f"{first_output(of.site.node)}_bias", self._cast(of, own))

@@ -1,0 +1,72 @@
+"""`onnxprune compress`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from onnxprune.cli import main
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(MODELS / "preact_resnet.onnx", "model.onnx")
+    return tmp_path
+
+
+def compress(*words: str) -> int:
+    return main(["compress", "model.onnx", "--no-time", *words])
+
+
+def test_it_writes_a_smaller_file_and_tells_how(workplace, capsys):
+    assert compress("-o", "s.onnx", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["after"]["file"] == Path("s.onnx").stat().st_size < Path("model.onnx").stat().st_size
+    assert told["proof"]["ok"] and told["after"]["nodes"] < told["before"]["nodes"]
+    assert {fold["kind"] for fold in told["folded"]} == {"constant"}
+    assert compress("-o", "t.onnx") == 0
+    out = capsys.readouterr().out
+    assert "\nexact    constants and products folded: 7 nodes" in out and "equal to the original's outputs" in out
+    assert Path("s.onnx").read_bytes() == Path("t.onnx").read_bytes()
+
+
+def test_time_is_measured_and_said(workplace, capsys):
+    assert main(["compress", "model.onnx", "-o", "s.onnx", "--threads", "1"]) == 0
+    assert "ONNX Runtime CPU, 1 thread)" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(workplace):
+    assert compress("--dry-run") == 0
+    assert [p.name for p in workplace.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ([], 2, "no output"),
+        (["-o", "model.onnx"], 2, "is the input"),
+        (["-o", "-", "--json"], 2, "cannot both go to standard output"),
+        (["-o", "no/such/folder.onnx"], 2, "no such folder"),
+        (["-o", "s.onnx", "--threads", "1"], 2, "--threads has no effect"),
+        (["-o", "s.onnx", "--samples", "5"], 2, "--samples has no effect"),
+        (["-o", "s.onnx", "--data", "none.npz"], 2, "none.npz"),
+        (["-o", "s.onnx", "--sizes", "zzz=3"], 2, "zzz"),
+    ],
+)
+def test_bad_requests_end_with_one_error_and_write_nothing(workplace, capsys, words, code, says):
+    assert compress(*words) == code
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error
+    assert [p.name for p in workplace.iterdir()] == ["model.onnx"]
+
+
+def test_a_damaged_model_is_refused(workplace, capsys):
+    Path("model.onnx").write_bytes(Path("model.onnx").read_bytes()[:5000])
+    assert compress("-o", "s.onnx") in (2, 3)
+    assert "Traceback" not in capsys.readouterr().err and not Path("s.onnx").exists()
