@@ -31,7 +31,7 @@ COMMANDS = {
 }
 
 # Commands that make one model of another, which may be the steps of a recipe.
-STEPS = ("prune", "shrink", "sparsify", "train")
+STEPS = ("prune", "shrink", "compress", "sparsify", "train")
 
 
 class LazyGroup(click.Group):

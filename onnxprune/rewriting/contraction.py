@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.layers import Affine, Convolution, LinearLayer, Product
-from onnxprune.tracing import Site
+from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
 
@@ -37,14 +37,14 @@ class Contraction:
     """A contraction with a stored weight of its own.
 
     Attributes:
-        site: the traced node.
+        view: the traced node.
         layer: the node that is changed, as a layer.
         weight: float64[groups, D, O].
         shape: of the stored weight.
         bias: None where nothing may be added.
     """
 
-    site: Site
+    view: NodeView
     layer: LinearLayer
     weight: Array
     shape: tuple[int, ...]

@@ -20,7 +20,7 @@ from onnxprune.model.graph import first_output
 from onnxprune.model.protos import keep
 from onnxprune.rewriting.contraction import Contraction, ContractionBias, merged_product, stored_bias, taken_in
 from onnxprune.rewriting.rewrite import nested
-from onnxprune.tracing import Groups, Site, trace
+from onnxprune.tracing import Groups, NodeView, trace
 from onnxprune.typing import Array
 
 # Rounds; every one of them takes out a node at least.
@@ -88,19 +88,19 @@ class _Folding:
         return {name: node for node in self.parameters.proto.graph.node if (name := first_output(node))}
 
     @cached_property
-    def _sites(self) -> Mapping[str, Site]:
-        return {name: site for site, _ in self.groups.tracing.sites if (name := first_output(site.node))}
+    def _views(self) -> Mapping[str, NodeView]:
+        return {name: view for view, _ in self.groups.tracing.views if (name := first_output(view.node))}
 
     def run(self) -> None:
         """Change whatever can be changed in one round."""
-        for site, rule in self.groups.tracing.sites:
-            if rule is None or self._is_touched(site.node):
+        for view, rule in self.groups.tracing.views:
+            if rule is None or self._is_touched(view.node):
                 continue
-            found = self._contraction(site)
+            found = self._contraction(view)
             if found is not None and not self._is_touched(found.end):
                 _ = self._fold_behind(found) or self._merge(found)
-            elif found is None and (affine := affine_of(self.groups.tracing, site)) is not None:
-                self._fold_in_front(site, affine)
+            elif found is None and (affine := affine_of(self.groups.tracing, view)) is not None:
+                self._fold_in_front(view, affine)
         keep(self.parameters.proto.graph.node, lambda node: any(node.output))
 
     # --- what there is --------------------------------------------------------------------------------------
@@ -108,12 +108,12 @@ class _Folding:
     def _is_touched(self, *nodes: onnx.NodeProto) -> bool:
         return any(first_output(node) in self.touched for node in nodes)
 
-    def _only_reader(self, tensor: str) -> Site | None:
+    def _only_reader(self, tensor: str) -> NodeView | None:
         """The node that alone reads a tensor."""
         readers = self.groups.tracing.readers(tensor)
         if len(readers) != 1 or self.groups.tracing.is_output(tensor) or self._is_touched(readers[0]):
             return None
-        return self._sites.get(first_output(readers[0]))
+        return self._views.get(first_output(readers[0]))
 
     def _is_own(self, name: str) -> bool:
         """Whether a tensor is stored for one node alone."""
@@ -121,25 +121,25 @@ class _Folding:
         kept = tracing.is_overridable(name) or tracing.is_output(name)
         return self.parameters.is_stored(name) and len(tracing.readers(name)) == 1 and not kept
 
-    def _contraction(self, site: Site) -> Contraction | None:
-        layer = linear_layer(site, self._nodes.get(first_output(site.node)))
+    def _contraction(self, view: NodeView) -> Contraction | None:
+        layer = linear_layer(view, self._nodes.get(first_output(view.node)))
         if layer is None or not self._is_own(name := layer.node.input[layer.weight]):
             return None
         value = self.parameters.value(name)
-        found = Contraction(site, layer, layer.matrix(value.astype(np.float64)), value.shape, None)
-        if layer.bias is None and site.node.op_type == "Gemm" and site.has(2):
+        found = Contraction(view, layer, layer.matrix(value.astype(np.float64)), value.shape, None)
+        if layer.bias is None and view.node.op_type == "Gemm" and view.has(2):
             return None
-        if layer.bias is not None and site.has(layer.bias):
-            bias = self._bias_inside(found, site, layer.bias)
+        if layer.bias is not None and view.has(layer.bias):
+            bias = self._bias_inside(found, view, layer.bias)
             return None if bias is None else replace(found, bias=bias)
         if layer.bias is not None:
             return replace(found, bias=ContractionBias(layer.node, layer.bias, np.zeros(found.outputs), False))
         return replace(found, bias=self._bias_behind(found))
 
-    def _bias_inside(self, of: Contraction, site: Site, slot: int) -> ContractionBias | None:
+    def _bias_inside(self, of: Contraction, view: NodeView, slot: int) -> ContractionBias | None:
         """The bias that the node itself adds; None where it is not stored, or differs along other axes."""
-        tracing, name = self.groups.tracing, site.node.input[slot]
-        if not site.is_weight(slot) or tracing.is_overridable(name) or (value := tracing.stored_value(name)) is None:
+        tracing, name = self.groups.tracing, view.node.input[slot]
+        if not view.is_weight(slot) or tracing.is_overridable(name) or (value := tracing.stored_value(name)) is None:
             return None
         line = value.reshape(-1) if isinstance(of.layer, Convolution) else of.line(value)
         return None if line is None else ContractionBias(of.layer.node, slot, line.astype(np.float64), True)
@@ -186,27 +186,27 @@ class _Folding:
         node.op_type = "Add"
         del node.attribute[:]
         node.input[:] = [node.input[0], name]
-        self.touched |= {first_output(node), first_output(of.site.node)}
-        self.done.append(FoldedNode("constant", node.name or node.output[0], of.site.name))
+        self.touched |= {first_output(node), first_output(of.view.node)}
+        self.done.append(FoldedNode("constant", node.name or node.output[0], of.view.name))
         return True
 
-    def _fold_in_front(self, site: Site, affine: Affine) -> None:
+    def _fold_in_front(self, view: NodeView, affine: Affine) -> None:
         """Let all contractions that read what a node scales and shifts do it themselves.
 
         Of other nodes than BatchNormalization only those that a graph input enters: a runtime knows activations and
         norms by the constants at their ends.
         """
-        tracing, made = self.groups.tracing, site.node.output[0]
-        shapes = tracing.facts.shapes
+        tracing, made = self.groups.tracing, view.node.output[0]
+        shapes = tracing.static.shapes
         if tracing.is_output(made) or shapes.get(affine.input) != shapes.get(made):
             return
-        if site.node.op_type != "BatchNormalization" and not self._enters(affine.input):
+        if view.node.op_type != "BatchNormalization" and not self._enters(affine.input):
             return
-        readers = [self._sites.get(first_output(node)) for node in tracing.readers(made)]
+        readers = [self._views.get(first_output(node)) for node in tracing.readers(made)]
         found = [self._contraction(reader) if reader is not None else None for reader in readers]
         changes = []
         for of in found:
-            change = None if of is None or self._is_touched(of.site.node, of.end) else taken_in(of, made, affine)
+            change = None if of is None or self._is_touched(of.view.node, of.end) else taken_in(of, made, affine)
             if of is None or change is None:
                 return
             changes.append((of, *change))
@@ -218,17 +218,17 @@ class _Folding:
         for of, weight, values in changes:
             self._put(of, weight, values, of.outputs)
             of.layer.node.input[1 - of.layer.weight] = affine.input
-            self.touched |= {first_output(of.site.node), first_output(of.end)}
+            self.touched |= {first_output(of.view.node), first_output(of.end)}
         if changes:
-            self._note("constant", site, changes[0][0])
-            del self._nodes[first_output(site.node)].output[:]
+            self._note("constant", view, changes[0][0])
+            del self._nodes[first_output(view.node)].output[:]
 
     def _enters(self, tensor: str) -> bool:
         """Whether a tensor is a graph input, perhaps scaled and shifted."""
-        site = self._sites.get(tensor)
-        while site is not None and (affine := affine_of(self.groups.tracing, site)) is not None:
-            tensor, site = affine.input, self._sites.get(affine.input)
-        return site is None and not self.groups.tracing.is_weight(tensor)
+        view = self._views.get(tensor)
+        while view is not None and (affine := affine_of(self.groups.tracing, view)) is not None:
+            tensor, view = affine.input, self._views.get(affine.input)
+        return view is None and not self.groups.tracing.is_weight(tensor)
 
     def _merge(self, first: Contraction) -> bool:
         """Merge a contraction with the one that alone reads it, where that has fewer numbers."""
@@ -250,7 +250,7 @@ class _Folding:
         layer.node.input[layer.weight] = self.parameters.add(f"{layer.node.input[layer.weight]}_merged", stored)
         self._put_bias(kept, values)
         made, gone = second.end.output[0], first if kept is second else second
-        self._note("product", gone.site, kept)
+        self._note("product", gone.view, kept)
         self.touched |= {first_output(first.end), first_output(gone.end)}
         for node in (gone.layer.node, gone.end):
             del node.output[:]
@@ -260,9 +260,9 @@ class _Folding:
 
     # --- storing ----------------------------------------------------------------------------------------------
 
-    def _note(self, kind: str, gone: Site, into: Contraction) -> None:
-        self.done.append(FoldedNode(kind, gone.name, into.site.name))
-        self.touched |= {first_output(node) for node in (gone.node, into.site.node, into.end)}
+    def _note(self, kind: str, gone: NodeView, into: Contraction) -> None:
+        self.done.append(FoldedNode(kind, gone.name, into.view.name))
+        self.touched |= {first_output(node) for node in (gone.node, into.view.node, into.end)}
 
     def _cast(self, of: Contraction, values: Array) -> Array:
         return values.astype(self.parameters.value(of.layer.node.input[of.layer.weight]).dtype)
@@ -295,4 +295,4 @@ class _Folding:
         while len(node.input) <= slot:
             node.input.append("")
         own = laid.reshape(-1) if node is of.layer.node else laid
-        node.input[slot] = self.parameters.add(f"{first_output(of.site.node)}_bias", self._cast(of, own))
+        node.input[slot] = self.parameters.add(f"{first_output(of.view.node)}_bias", self._cast(of, own))

@@ -30,8 +30,8 @@ def add_superfluous(proto: onnx.ModelProto, rng: np.random.Generator) -> tuple[o
     outputs = {value.name for value in made.graph.output}
     for place, node in enumerate(nodes):
         made.graph.node.append(node)
-        shape = tracing.facts.shapes.get(node.output[0])
-        is_float = tracing.facts.dtypes.get(node.output[0]) == onnx.TensorProto.FLOAT
+        shape = tracing.static.shapes.get(node.output[0])
+        is_float = tracing.static.dtypes.get(node.output[0]) == onnx.TensorProto.FLOAT
         if shape is None or not is_float or node.output[0] in outputs or not shape or rng.random() < 0.5:
             continue
         kind = str(rng.choice(["identity", "scale", "shift", "norm"] if node.op_type in CONTRACTIONS else ["identity"]))
