@@ -1,9 +1,9 @@
-"""Budgets that hold for the model as it is written: what was expected is corrected by what turned out."""
+"""Selections that meet their budgets once the model is written: expected costs are corrected by measured ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol, TypeVar
 
@@ -70,7 +70,7 @@ def fit_finished(
         selection = select_with(reserve)
         finished = finish(selection)
         goals = reached(selection.goals, finished.model, finished.cut, kinds)
-        reserve = {new.kind: new.reached - old.reached for old, new in zip(selection.goals, goals, strict=True)}
+        reserve = _errors(selection, replace(selection, goals=goals))
         if finished.rolled_back or not selection.met or all(goal.met for goal in goals):
             break
     return replace(selection, goals=goals), finished
@@ -100,38 +100,99 @@ def fit(
     Returns:
         The selection, its goals with what was reached; if not all are met, that is as little as can be reached.
     """
-    reserve = reserve or {}
-    overshoot, tried = dict(reserve), list[Selection]()
+    fitting = _Fitting(groups, scores, options, kinds=kinds, reserve=reserve or {}, multiples=multiples)
+    overshoot, tried = fitting.reserve, list[Selection]()
     for _ in range(CORRECTIONS):
-        selection = select(groups, scores, options, kinds=kinds, overshoot=overshoot, multiples=multiples)
-        if not any(kinds[goal.kind].measured for goal in selection.goals):
-            return selection
-        if any(np.array_equal(selection.counts, other.counts) for other in tried):
+        expected = fitting.select(overshoot)
+        if not any(kinds[goal.kind].measured for goal in expected.goals):
+            return expected
+        if any(np.array_equal(expected.counts, measured.counts) for measured in tried):
             break
-        cut = Removal(groups, removed_classes(groups, selection.removed))
         try:
-            small = rewrite(groups, cut.removed_classes)
+            measured, small = fitting.measure(expected)
         except ModelError:  # the proof finds the group that no node can follow, and rolls it back
-            return selection
-        written = reached(selection.goals, small, cut, kinds)
-        goals = tuple(replace(goal, reached=goal.reached + reserve.get(goal.kind, 0.0)) for goal in written)
-        tried.append(replace(selection, goals=goals))
-        errors = {new.kind: new.reached - old.reached for old, new in zip(selection.goals, goals, strict=True)}
-        if not any(errors.values()) or _is_close(tried[-1], kinds):
+            return expected
+        tried.append(measured)
+        if not any(_errors(expected, measured).values()) or _is_close(measured, kinds):
             break
-        for goal in goals:
-            kind = kinds[goal.kind]
-            if not kind.noise:
-                overshoot[goal.kind] = overshoot.get(goal.kind, 0.0) + errors[goal.kind]
-                continue
-            if kind.correct:
-                kind.correct(small, selection.counts)
-            asked = question(groups, scores, options, kinds=kinds, multiples=multiples)
-            overshoot[goal.kind] = goal.most - _aim(asked, goal, kind.noise, tried)
+        overshoot = fitting.correct(overshoot, expected, tried, small)
     best = reduce(lambda best, new: new if _is_better(new, best, kinds) else best, tried)
-    asked = question(groups, scores, options, kinds=kinds, multiples=multiples)
+    asked = fitting.question()
     told = (replace(g, why=_why(asked, best, g, tried)) if kinds[g.kind].noise else g for g in best.goals)
     return replace(best, goals=tuple(told))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """A model that is fitted to budgets: units are selected, removed and measured.
+
+    Attributes:
+        groups: the traced model.
+        scores: float64[classes].
+        options: what to prune.
+        kinds: the kinds of budgets, by their names.
+        reserve: kind -> how much the model will gain after it was cut.
+        multiples: group name -> what its width is rounded to, instead of what the options say.
+    """
+
+    groups: Groups
+    scores: Array
+    options: Options
+    kinds: Mapping[str, BudgetKind]
+    reserve: Mapping[str, float]
+    multiples: Mapping[str, int] | None
+
+    def select(self, overshoot: Mapping[str, float]) -> Selection:
+        """Select units, for models that cost more by `overshoot` than is expected."""
+        return select(
+            self.groups, self.scores, self.options, kinds=self.kinds, overshoot=overshoot, multiples=self.multiples
+        )
+
+    def question(self) -> Question:
+        """The budgets as functions of how many units every group loses, corrected by what was measured."""
+        return question(self.groups, self.scores, self.options, kinds=self.kinds, multiples=self.multiples)
+
+    def measure(self, expected: Selection) -> tuple[Selection, Model]:
+        """Carry a selection out.
+
+        Returns:
+            (the selection with the costs that were measured, and what is reserved; the smaller model).
+
+        Raises:
+            ModelError: a node cannot take the sizes that are left.
+        """
+        cut = Removal(self.groups, removed_classes(self.groups, expected.removed))
+        small = rewrite(self.groups, cut.removed_classes)
+        written = reached(expected.goals, small, cut, self.kinds)
+        goals = (replace(goal, reached=goal.reached + self.reserve.get(goal.kind, 0.0)) for goal in written)
+        return replace(expected, goals=tuple(goals)), small
+
+    def correct(
+        self, overshoot: Mapping[str, float], expected: Selection, tried: Sequence[Selection], small: Model
+    ) -> dict[str, float]:
+        """Correct the overshoot of every kind by what the last selection was measured to cost.
+
+        Args:
+            overshoot: kind -> what the last selection reckoned with.
+            expected: the last selection with the costs that were expected.
+            tried: all selections with the costs that were measured.
+            small: the model of the last selection.
+        """
+        corrected, errors = dict(overshoot), _errors(expected, tried[-1])
+        for goal in tried[-1].goals:
+            kind = self.kinds[goal.kind]
+            if not kind.noise:
+                corrected[goal.kind] = corrected.get(goal.kind, 0.0) + errors[goal.kind]
+                continue
+            if kind.correct:
+                kind.correct(small, expected.counts)
+            corrected[goal.kind] = goal.most - _aim(self.question(), goal, kind.noise, tried)
+        return corrected
+
+
+def _errors(expected: Selection, measured: Selection) -> dict[str, float]:
+    """Kind -> how much more was measured than was expected."""
+    return {new.kind: new.reached - old.reached for old, new in zip(expected.goals, measured.goals, strict=True)}
 
 
 def _aim(asked: Question, goal: BudgetResult, noise: float, tried: Sequence[Selection]) -> float:

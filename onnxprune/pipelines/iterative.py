@@ -197,6 +197,10 @@ def _taken_over(groups: Groups, removed: Array, scores: Array, inner: Groups, fr
         now = found.get(group.name)
         if now is None or len(now.classes) != len(left):  # it is no such group any more: the former scores stay
             continue
-        values = fresh[now.classes]
-        scores[left] = values if not len(went) else values - min(values.min(), 0) + scores[went].max()
+        scores[left] = fresh[now.classes] if not len(went) else _placed_behind(scores[went], fresh[now.classes])
     return scores
+
+
+def _placed_behind(gone: Array, fresh: Array) -> Array:
+    """Fresh scores in their order, none below the largest of the units that went before."""
+    return gone.max() + fresh - min(fresh.min(), 0)

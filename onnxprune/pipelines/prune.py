@@ -135,25 +135,27 @@ def run(
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         matched, recovery = bn_matching.matched(groups, runs, random=is_random(data)), recovery or RecoveryOptions()
-        found = dynamic_units.scored_units(matched, options, runs, recovery, place, progress=clock.progress)
+        scored = dynamic_units.scored_units(matched, options, runs, recovery, place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
-    timing = BudgetFitter.of(groups, found.scores, options, place, clock.progress)
+    fitter = BudgetFitter.of(groups, scored.scores, options, place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
     finish = partial(
-        _made, groups, recovering=iterative.carrying(found.carried, recovering), clock=clock, proving=proving
+        _carry_out, groups, recovering=iterative.carrying(scored.carried, recovering), clock=clock, proving=proving
     )
-    chosen, made = fit_budgets.fit_finished(clock.around("selecting", timing.fit), finish, timing.kinds)
-    dynamic_units.check_trained(found, made.cut, made.removed, proving)
-    outcome = _outcome(made, model, plans.make(groups, made.removed, found.scores, options.as_json(), sizes), clock)
+    selection, candidate = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
+    dynamic_units.check_trained(scored, candidate.cut, candidate.removed, proving)
+    outcome = _outcome(
+        candidate, model, plans.make(groups, candidate.removed, scored.scores, options.as_json(), sizes), clock
+    )
     outcome = replace(
         outcome,
-        goals=chosen.goals,
-        timed=timing.timed(made.removed, made.model, None if made.rolled_back else chosen.damage),
-        judged=judged_outputs(made.cut, made.model, made.recovery, runs, random=is_random(data)),
-        chosen=found.training,
+        goals=selection.goals,
+        timed=fitter.timed(candidate.removed, candidate.model, None if candidate.rolled_back else selection.damage),
+        judged=judged_outputs(candidate.cut, candidate.model, candidate.recovery, runs, random=is_random(data)),
+        chosen=scored.training,
         seconds=clock.seconds,
     )
-    return _trained(outcome, made.cut, runs, found.left, clock)
+    return _trained(outcome, candidate.cut, runs, scored.left, clock)
 
 
 def _trained(
@@ -179,7 +181,7 @@ def check_trainable(recovery: RecoveryOptions | None, data: Any) -> None:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Candidate:
     """A selection carried out, proven and recovered.
 
     Attributes:
@@ -199,32 +201,32 @@ class _Made:
     recovery: RecoveryReport | None
 
 
-def _made(
+def _carry_out(
     groups: Groups, selection: Selection, *, recovering: iterative.Recovering, clock: Clock, proving: Proving | None
-) -> _Made:
+) -> _Candidate:
     """Carry out a selection, prove it and recover it."""
     left, small, verdict, rolled_back = _proven(groups, selection.removed, clock, proving)
     cut = Removal(groups, removed_classes(groups, left))
     small, recovery = recovering(cut, small)
-    return _Made(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery)
+    return _Candidate(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery)
 
 
-def _outcome(made: _Made, original: Model, plan: Plan, clock: Clock) -> Outcome:
-    """What was made, with what it costs."""
+def _outcome(candidate: _Candidate, original: Model, plan: Plan, clock: Clock) -> Outcome:
+    """The result of a candidate, with what it costs."""
     with clock("counting"):
-        before = counts.of_trace(made.cut.groups.tracing, original)
-        after = counts.of_trace(made.cut.groups.tracing, made.model, made.cut.size)
+        before = counts.of_trace(candidate.cut.groups.tracing, original)
+        after = counts.of_trace(candidate.cut.groups.tracing, candidate.model, candidate.cut.size)
     return Outcome(
-        model=made.model,
+        model=candidate.model,
         plan=plan,
-        groups=made.cut.groups,
-        verdict=made.verdict,
-        rolled_back=made.rolled_back,
+        groups=candidate.cut.groups,
+        verdict=candidate.verdict,
+        rolled_back=candidate.rolled_back,
         before=before,
         after=after,
-        recovery=made.recovery,
-        io_changes=interface.changes(made.cut),
-        rows=interface.row_maps(made.cut),
+        recovery=candidate.recovery,
+        io_changes=interface.changes(candidate.cut),
+        rows=interface.row_maps(candidate.cut),
     )
 
 
