@@ -203,4 +203,4 @@ def _taken_over(groups: Groups, removed: Array, scores: Array, inner: Groups, fr
 
 def _placed_behind(gone: Array, fresh: Array) -> Array:
     """Fresh scores in their order, none below the largest of the units that went before."""
-    return gone.max() + fresh - min(fresh.min(), 0)
+    return np.asarray(fresh - min(fresh.min(), 0) + gone.max())
