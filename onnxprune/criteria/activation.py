@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import Moments
+from onnxprune.layers import ActivationMoments
 from onnxprune.typing import Array
 
 
@@ -22,7 +22,7 @@ def activation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -
     return read(evidence, combine, lambda moments: moments.mean_absolute)
 
 
-def read(evidence: Evidence, combine: Combine, statistic: Callable[[Moments], Array]) -> Array:
+def read(evidence: Evidence, combine: Combine, statistic: Callable[[ActivationMoments], Array]) -> Array:
     """The mean of a statistic over a class' positions, in every activation that is read, and these combined.
 
     A group that was not measured is ranked by the norms of all that it holds.

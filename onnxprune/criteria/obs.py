@@ -28,7 +28,7 @@ from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
-from onnxprune.runtime import ActivationReader, SpillBuffer, routes_of
+from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
 from onnxprune.tracing import Group, Groups, NodeView
 from onnxprune.tracing.labels import as_field
 from onnxprune.typing import Array
@@ -165,16 +165,18 @@ def _moment(
     values: Iterator[Array], layer: LinearLayer, size: int, most: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
-    count, total = 0, np.zeros(size)
-    second = np.zeros((size, size) if size <= WIDEST else size)
+    found: PairMoments | None = None
+    diagonal = Moments((1, size))
     for x in values:
-        rows = layer.rows(x, layer.places(x, most, rng))[0]
-        count += len(rows)
-        total += rows.sum(axis=0, dtype=np.float64)
-        second += rows.T @ rows if second.ndim == 2 else np.square(rows).sum(axis=0, dtype=np.float64)
-    mean = total / count
-    centred = second / count - (np.outer(mean, mean) if second.ndim == 2 else np.square(mean))
-    return mean, centred.astype(np.float32)
+        rows = layer.rows(x, layer.places(x, most, rng))[:1]
+        if size > WIDEST:
+            diagonal.add(rows[0])
+            continue
+        part = PairMoments.of(rows, rows[..., :0], shifted=True)
+        found = part if found is None else found + part
+    if found is None:
+        return diagonal.mean[0], diagonal.variance[0].astype(np.float32)
+    return found.x[0], found.xx[0].astype(np.float32)
 
 
 # --- greedy removal --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
 from onnxprune.criteria.magnitude import Elementwise, norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import Moments
+from onnxprune.layers import ActivationMoments
 from onnxprune.typing import Array
 
 
@@ -24,7 +24,7 @@ def wanda(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Arr
 
 
 def consumed(
-    evidence: Evidence, combine: Combine, elementwise: Elementwise, statistic: Callable[[Moments], Array]
+    evidence: Evidence, combine: Combine, elementwise: Elementwise, statistic: Callable[[ActivationMoments], Array]
 ) -> Array:
     """`elementwise(weight) * statistic(input)` summed over the weights of every consumer, and these combined.
 
@@ -43,7 +43,9 @@ def consumed(
     return first_known(evidence.groups, combine, weighed, plain, lambda: norms(weights))
 
 
-def _members(evidence: Evidence, elementwise: Elementwise, statistic: Callable[[Moments], Array]) -> Iterator[Member]:
+def _members(
+    evidence: Evidence, elementwise: Elementwise, statistic: Callable[[ActivationMoments], Array]
+) -> Iterator[Member]:
     for reader, moments in evidence.activations.measured():
         value = None if reader.part is None else evidence.weights.value(reader.part)
         if value is None or reader.weight_field is None:

@@ -8,16 +8,16 @@ from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.product import Product
 from onnxprune.layers.recognize import layer_at, linear_layer
-from onnxprune.layers.statistics import Activations, Moments
+from onnxprune.layers.statistics import ActivationMoments, Activations
 
 __all__ = [
+    "ActivationMoments",
     "Activations",
     "Affine",
     "CONVOLUTIONS",
     "Convolution",
     "LinearLayer",
     "Mask",
-    "Moments",
     "NORMS",
     "Parameters",
     "Product",

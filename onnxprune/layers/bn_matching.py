@@ -18,7 +18,7 @@ import onnx
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, flattened
-from onnxprune.runtime import ActivationReader, routes_of
+from onnxprune.runtime import ActivationReader, Moments, routes_of
 from onnxprune.tracing import Groups
 from onnxprune.tracing.groups import retrace
 from onnxprune.typing import Array
@@ -65,8 +65,8 @@ def with_statistics_of(model: Model, runs: Sequence[Mapping[str, Array]]) -> Mod
     with ActivationReader(parameters.model, runs, [norm.input[0] for norm in norms], routes=routes) as walk:
         for norm in norms:
             moments = _moments(at[norm.input[0]] for visits in walk.visits([norm.input[0]]) for at in visits)
-            for slot, value in zip(STATISTICS, moments, strict=True):
-                parameters.store(norm.input[slot], value)
+            for slot, value in zip(STATISTICS, (moments.mean, moments.variance), strict=True):
+                parameters.store(norm.input[slot], value.reshape(-1))
     return closed(parameters.finished())
 
 
@@ -89,13 +89,13 @@ def _norms(parameters: Parameters) -> Iterator[onnx.NodeProto]:
             yield node
 
 
-def _moments(values: Iterable[Array]) -> tuple[Array, Array]:
-    """Mean and variance of every channel (axis 1) over all other axes of all arrays."""
-    count, total, squares = 0, np.zeros(()), np.zeros(())
+def _moments(values: Iterable[Array]) -> Moments:
+    """Moments of every channel (axis 1) over all other axes of all arrays."""
+    found: Moments | None = None
     for value in values:
-        axes = tuple(a for a in range(value.ndim) if a != 1)
-        count += value.size // value.shape[1]
-        total = total + value.sum(axis=axes, dtype=np.float64)
-        squares = squares + np.square(value, dtype=np.float64).sum(axis=axes)
-    mean = total / count
-    return mean, np.maximum(squares / count - np.square(mean), 0.0)
+        if found is None:
+            shape = (1, value.shape[1], *[1] * (value.ndim - 2))
+            found = Moments(shape, np.float64)
+        found.add(value)
+    assert found is not None, "a norm that no run reaches has no moments"
+    return found

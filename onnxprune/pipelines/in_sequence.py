@@ -9,13 +9,13 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.layers import LinearLayer, Moments, Parameters, layer_at
+from onnxprune.layers import LinearLayer, Parameters, layer_at
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.pipelines.prune import Progress
-from onnxprune.recovery import ROWS, WIDEST, PairMoments
+from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense, written_back
-from onnxprune.runtime import MEMORY, ActivationReader, routes_of
+from onnxprune.runtime import MEMORY, ActivationReader, Moments, PairMoments, routes_of
 from onnxprune.sparsity import (
     METHODS,
     ContractionWeight,

@@ -13,7 +13,7 @@ from onnxprune.recovery.data_free import recover_without_data
 from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fine_tune import fine_tune_model
-from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
+from onnxprune.recovery.fits import METHODS, Method, method
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
 from onnxprune.recovery.targets import ROWS
 from onnxprune.recovery.thinning import Masks, Thinning
@@ -31,7 +31,6 @@ __all__ = [
     "WIDEST",
     "Method",
     "Objective",
-    "PairMoments",
     "RecoveryOptions",
     "RecoveryReport",
     "Saving",

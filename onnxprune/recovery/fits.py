@@ -24,6 +24,7 @@ from typing import Self
 
 import numpy as np
 
+from onnxprune.runtime import PairMoments
 from onnxprune.typing import Array
 
 # Ridge weights, relative to the mean of the moment's diagonal, that are tried; held-out samples choose.
@@ -71,57 +72,6 @@ class Rows:
         found, wanted = self.nearest(*fitted)
         spread = float(np.square(self.y - self.y.mean(axis=1, keepdims=True), dtype=np.float64).sum())
         return float(np.square(wanted - found, dtype=np.float64).sum()) / max(spread, 1e-30)
-
-
-@dataclass(frozen=True, eq=False)
-class PairMoments:
-    """Means, and centred moments, of inputs x [groups, n, D] and outputs y [groups, n, O].
-
-    Attributes:
-        count: number of rows.
-        x: means of the inputs, [groups, D].
-        y: means of the outputs, [groups, O].
-        xx: products of two inputs, [groups, D, D].
-        xy: products of an input and an output, [groups, D, O].
-        yy: squares of the outputs, [groups, O].
-    """
-
-    count: int
-    x: Array
-    y: Array
-    xx: Array
-    xy: Array
-    yy: Array
-
-    @classmethod
-    def of(cls, x: Array, y: Array, *, shifted: bool) -> Self:
-        """Moments of rows, about zero where nothing can be shifted; products are in the rows' own precision."""
-        means = [v.mean(axis=1, dtype=np.float64) * shifted for v in (x, y)]
-        x, y = (v - m[:, None].astype(v.dtype) for v, m in zip((x, y), means, strict=True))
-        count, turned = x.shape[1], x.transpose(0, 2, 1)
-        second, cross = ((turned @ v).astype(np.float64) / count for v in (x, y))
-        return cls(
-            count=count, x=means[0], y=means[1], xx=second, xy=cross, yy=np.square(y, dtype=np.float64).mean(axis=1)
-        )
-
-    def __add__(self, other: PairMoments) -> PairMoments:
-        """The moments of both sets of rows. Source: Chan, Golub and LeVeque, 1983."""
-        count = self.count + other.count
-        share = other.count / count
-        x, y = other.x - self.x, other.y - self.y
-        apart = share * (1 - share)
-
-        def mixed(a: Array, b: Array) -> Array:
-            return np.asarray((1 - share) * a + share * b)
-
-        return PairMoments(
-            count=count,
-            x=self.x + share * x,
-            y=self.y + share * y,
-            xx=mixed(self.xx, other.xx) + apart * x[:, :, None] * x[:, None, :],
-            xy=mixed(self.xy, other.xy) + apart * x[:, :, None] * y[:, None, :],
-            yy=mixed(self.yy, other.yy) + apart * np.square(y),
-        )
 
 
 @dataclass(frozen=True, eq=False)

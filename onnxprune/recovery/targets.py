@@ -14,7 +14,7 @@ from onnxprune.layers import NORMS, LinearLayer, Parameters
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import resumed
+from onnxprune.runtime import PairMoments, resumed
 from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
@@ -67,7 +67,7 @@ class LayerFit(ABC):
     def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
         """At most so many rows of a run, from the values of the taps in the original and in the pruned model."""
 
-    def channels(self, rows: fits.Rows) -> fits.PairMoments | None:
+    def channels(self, rows: fits.Rows) -> PairMoments | None:
         """Moments of channels, where the method asks for them."""
         return None
 
@@ -114,7 +114,7 @@ def fit_layer(
         return
     fitting, judging = map(fits.Rows.joined, found)
     del found
-    moments = fits.PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
+    moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
     evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
     before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
     fitted, after = fits.best(task.method, evidence, fitting, judging, dampings)
@@ -250,12 +250,12 @@ class _LinearFit(LayerFit):
         y, room = self.target.aim(self.cut, x_old @ self.factor, olds, news, places)
         return fits.Rows(x, y, room, x_old if self.method.merges else None)
 
-    def channels(self, rows: fits.Rows) -> fits.PairMoments | None:
+    def channels(self, rows: fits.Rows) -> PairMoments | None:
         """Moments of the pruned layer's channels and the original's."""
         if rows.whole is None:
             return None
         pruned, original = self.target.new.channels(rows.x), self.target.old.channels(rows.whole)
-        return fits.PairMoments.of(pruned, original, shifted=self.shifted)
+        return PairMoments.of(pruned, original, shifted=self.shifted)
 
     def write(self, fitted: fits.Fitted) -> None:
         """Store weight and bias in the layout of the node."""

@@ -2,6 +2,7 @@
 
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
+from onnxprune.runtime.moments import Moments, PairMoments
 from onnxprune.runtime.session import Deployed, Session, Setting
 from onnxprune.runtime.single_node import NodeRunner, in_single
 from onnxprune.runtime.subgraph import entering, rerun, resumed, routes_of
@@ -14,6 +15,8 @@ __all__ = [
     "Deployed",
     "NodeRunner",
     "MEMORY",
+    "Moments",
+    "PairMoments",
     "Session",
     "Setting",
     "SpillBuffer",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.runtime.moments import Moments
 from onnxprune.typing import Array
 
 # What stands for an output that is no number: sums of its square still are numbers.
@@ -77,22 +78,11 @@ class Agreement:
         return not math.isnan(self.error)
 
 
-class _Moments:
-    """Samples of an output, added up over all runs: a batch of one has no deviation of its own."""
-
-    def __init__(self) -> None:
-        self._count, self._sum, self._squares = 0, np.zeros(()), 0.0
-
-    def add(self, samples: Array) -> None:
-        self._count += len(samples)
-        self._sum = self._sum + samples.sum(axis=0)
-        self._squares += float(np.square(samples).sum())
-
-    def spread(self) -> float:
-        """Squared deviation from the mean sample; of a single one, from the mean of its entries."""
-        if self._count > 1:
-            return self._squares - float(np.square(self._sum).sum()) / self._count
-        return self._squares - float(self._sum.sum()) ** 2 / self._sum.size
+def _spread(moments: Moments) -> float:
+    """Squared deviation of samples from their mean; of a single one, from the mean of its entries."""
+    if moments.count > 1:
+        return float(moments.variance.sum()) * moments.count
+    return float(np.square(moments.mean - moments.mean.mean()).sum())
 
 
 class _Output:
@@ -101,7 +91,7 @@ class _Output:
     def __init__(self, name: str) -> None:
         self.name = name
         self.wrong = self.energy = 0.0
-        self.moments: dict[tuple[int, ...], _Moments] = {}
+        self.moments: dict[tuple[int, ...], Moments] = {}
         self.cosines: list[Array] = []
         self.same: list[Array] = []
         self.apart: list[Array] = []
@@ -125,7 +115,7 @@ class _Output:
             self.scores.append(np.stack([a.reshape(-1), b.reshape(-1)])[:, known.reshape(-1)])
         self.wrong += float(np.square(a - b).sum())
         self.energy += float(np.square(a).sum())
-        self.moments.setdefault(a.shape[1:], _Moments()).add(a if a.ndim else a[None])
+        self.moments.setdefault(a.shape[1:], Moments((1, *a.shape[1:]))).add(a if a.ndim else a[None])
         self.cosines.append(_cosine(a, b))
 
     def correlation(self) -> float | None:
@@ -171,7 +161,7 @@ def _agreement(outputs: Sequence[_Output]) -> Agreement:
     """That of several outputs together."""
     if not outputs:
         return Agreement(math.nan, math.nan, math.nan, None)
-    signal = sum(m.spread() for o in outputs for m in o.moments.values())
+    signal = sum(_spread(m) for o in outputs for m in o.moments.values())
     wrong, energy = (sum(x) for x in zip(*((o.wrong, o.energy) for o in outputs), strict=True))
     same, apart, cosines = ([x for o in outputs for x in getattr(o, kind)] for kind in ("same", "apart", "cosines"))
     correlation = outputs[0].correlation() if len(outputs) == 1 else None

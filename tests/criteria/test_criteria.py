@@ -16,7 +16,7 @@ from onnxprune.allocation import Options, select
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS, normalized
 from onnxprune.errors import UsageError
-from onnxprune.layers import Moments, statistics
+from onnxprune.layers import statistics
 from onnxprune.tracing import Groups
 from tests.graphs.net import Net, array_of, run
 
@@ -372,32 +372,6 @@ def test_the_command_line_offers_what_there_is() -> None:
 
 
 # --- statistics ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(1, 7, 1, 1), (1, 1, 5, 1), (1, 7, 5, 1), (1, 1, 1, 3)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
-def test_moments(shape: tuple[int, ...], dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streamed in parts of any size, they are those of all values together; the mean is large on purpose."""
-    monkeypatch.setattr(statistics, "SLAB", 250)
-    rng = np.random.default_rng(0)
-    runs = [(rng.standard_normal((n, 7, 5, 3)) + 30 * (n > 1)).astype(dtype) for n in (4, 1, 3)]
-    for x in runs:
-        x[0, 0] = 0
-    moments = Moments(shape)
-    assert [moments.add(x) for x in runs] == [True] * 3
-    x = np.concatenate(runs).astype(np.float64)
-    away = tuple(a for a, n in enumerate(shape) if n == 1)
-    close = {"rtol": 1e-5}
-    np.testing.assert_allclose(moments.mean, x.mean(away, keepdims=True), **close)
-    np.testing.assert_allclose(moments.mean_absolute, np.abs(x).mean(away, keepdims=True), **close)
-    np.testing.assert_allclose(moments.variance, x.var(away, keepdims=True), **close)
-    np.testing.assert_allclose(moments.zeros, (x == 0).mean(away, keepdims=True), **close)
-    np.testing.assert_allclose(moments.norm, np.sqrt(np.square(x).mean(away, keepdims=True)), **close)
-
-
-def test_activations_of_other_sizes_are_left_out() -> None:
-    assert not Moments((1, 4)).add(np.zeros((3, 5), np.float32))
-    assert not Moments((1, 4)).add(np.zeros((4,), np.float32))
 
 
 @pytest.mark.parametrize("taken", [1, 1 << 28])
