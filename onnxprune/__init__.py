@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxprune.recovery import TrainingOptions
     from onnxprune.rewriting import Plan
     from onnxprune.tracing import Groups
-    from onnxprune.tracing.rules.registry import rule as register_rule
+    from onnxprune.tracing import rule as register_rule
 
 __version__ = "0.1.0"
 

@@ -11,8 +11,7 @@ import numpy as np
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import most_of
-from onnxprune.cost import AxisLengths
-from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.tracing import Groups
 
 # Field of `Options` that can keep groups larger than they must be -> the value with which it does not.

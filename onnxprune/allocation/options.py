@@ -14,8 +14,7 @@ from onnxprune import criteria
 from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.allocation.kinds import KINDS
 from onnxprune.allocation.strategies import STRATEGIES
-from onnxprune.criteria import AGGREGATIONS
-from onnxprune.criteria.normalize import NORMALIZATIONS
+from onnxprune.criteria import AGGREGATIONS, NORMALIZATIONS
 from onnxprune.errors import UsageError
 from onnxprune.names import STEP_SCHEDULES
 

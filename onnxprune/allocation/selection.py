@@ -14,10 +14,9 @@ from onnxprune.allocation.amount import Amount
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate, within
-from onnxprune.cost import AxisLengths
-from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.cost.functions import CostFunction, Units
-from onnxprune.criteria.normalize import accumulated, normalized
+from onnxprune.criteria import accumulated, normalized
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array

@@ -12,8 +12,7 @@ from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, menu_of
-from onnxprune.cost import AxisLengths
-from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.cost.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
 from onnxprune.runtime.bench import Place

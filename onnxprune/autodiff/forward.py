@@ -21,8 +21,7 @@ from onnxprune.autodiff.parameters import default_parameters
 from onnxprune.autodiff.registry import find_vjp, has_zero_gradient
 from onnxprune.autodiff.standard import converted, written_out
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
-from onnxprune.model.inline import inlined
+from onnxprune.model import Model, inlined
 from onnxprune.model.protos import SMALL, keep
 from onnxprune.model.traits import operators_where
 from onnxprune.runtime import Session

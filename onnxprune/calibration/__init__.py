@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnxprune.calibration.batches import BATCH, Run, runs_of
+from onnxprune.calibration.batches import BATCH, Run, digest, runs_of
 from onnxprune.calibration.dispatch import is_code, is_random, samples_of
 from onnxprune.calibration.input_spec import InputSpec, batch_dims, is_batch, wanted_by
 from onnxprune.calibration.preprocess import Preprocess
@@ -75,4 +75,16 @@ def is_batched(model: Model, runs: Sequence[Feeds]) -> bool:
     return bool(dims) and all(is_batch(run, dims, wanted) for run in runs)
 
 
-__all__ = ["BATCH", "Feeds", "Preprocess", "Source", "InputSpec", "fixed_batch", "is_batched", "is_random", "read"]
+__all__ = [
+    "BATCH",
+    "Feeds",
+    "InputSpec",
+    "Preprocess",
+    "Run",
+    "Source",
+    "digest",
+    "fixed_batch",
+    "is_batched",
+    "is_random",
+    "read",
+]

@@ -103,7 +103,14 @@ def _joined(parts: list[Run]) -> Run:
 
 
 def digest(runs: Sequence[Mapping[str, np.ndarray]]) -> str:
-    """The hash of everything in the runs, in their order."""
+    """Hash calibration runs.
+
+    Args:
+        runs: input name -> array, run by run.
+
+    Returns:
+        SHA-256 of names, types, shapes and contents in their order, as hexadecimal digits.
+    """
     content = hashlib.sha256()
     for run in runs:
         for name in sorted(run):

@@ -13,7 +13,7 @@ from onnxprune.calibration import arrays, images, polygraphy, script, text
 from onnxprune.calibration.source import Request, Samples, Source
 from onnxprune.errors import UsageError
 from onnxprune.model.shapes.infer import infer
-from onnxprune.runtime.random_inputs import random_feeds
+from onnxprune.runtime import random_feeds
 
 Reader = Callable[[Path, Request], Samples]
 

@@ -23,11 +23,11 @@ def ops(console: Console, glob: str, as_json: bool) -> None:
     nature, the reason is listed too.
     """
     from onnxprune.report import data, text
+    from onnxprune.tracing import UNTRACEABLE
     from onnxprune.tracing.rules import all_rules
-    from onnxprune.tracing.rules.untraceable import WHOLE
 
     rules = [r for r in all_rules() if any(fnmatchcase(x, glob.lower()) for x in (r.op.lower(), r.family))]
-    whole = {op: why for op, why in sorted(WHOLE.items()) if fnmatchcase(op.lower(), glob.lower())}
+    whole = {op: why for op, why in sorted(UNTRACEABLE.items()) if fnmatchcase(op.lower(), glob.lower())}
     if not rules and not whole:
         raise UsageError(f"no operator or family matches {glob!r}", hint="`onnxprune ops` lists all")
     if as_json:

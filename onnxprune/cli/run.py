@@ -185,7 +185,7 @@ def _carried_out(
     from onnxprune.model import load
     from onnxprune.pipelines.recipe_result import RecipeResult, StepReport, agreement_of, cost_of
     from onnxprune.pipelines.sparsify import RunInputs
-    from onnxprune.runtime.journal import Journal
+    from onnxprune.runtime import Journal
     from onnxprune.sparsity import measured_speed
 
     steps = steps_of(args.recipe, _common(args), teacher=first)

@@ -48,7 +48,7 @@ class RecipeStep:
         Args:
             before: that of the model it begins with.
         """
-        from onnxprune.runtime.journal import key_of
+        from onnxprune.runtime import key_of
 
         return key_of(
             before=before,

@@ -127,13 +127,16 @@ class AxisLengths:
 
 
 def units_in_order(group: Group, scores: Array) -> Array:
-    """int[units, share]: the units of a group, least important first, as indices into `group.classes`.
+    """Order the units of a group, least important first.
 
     Of several cells a unit takes the next share of every cell, so that all rows stay equal.
 
     Args:
         group: the group.
         scores: float64[classes].
+
+    Returns:
+        int[units, share]: indices into `group.classes`.
     """
     columns, first = [], 0
     for cell in group.cells:

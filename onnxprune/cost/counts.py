@@ -9,16 +9,13 @@ from functools import partial
 
 from onnx import NodeProto
 
-from onnxprune.model import Model
+from onnxprune.model import Model, inlined
 from onnxprune.model.control_flow import branch_for, branches, dead, is_flat
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES, first_output
-from onnxprune.model.inline import inlined
 from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import infer
-from onnxprune.tracing import NodeView, Tracer, TraceResult, batch_size
-from onnxprune.tracing.labels import Axes, Constraints
-from onnxprune.tracing.rules.registry import Contraction
+from onnxprune.tracing import Axes, Constraints, Contraction, NodeView, Tracer, TraceResult, batch_size
 from onnxprune.typing import Array, Shape
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.model import Model
+from onnxprune.model import Model, inlined
 from onnxprune.model.flatten import flattened
-from onnxprune.model.inline import inlined
 from onnxprune.tracing import Groups
 
 

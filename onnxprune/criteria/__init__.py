@@ -31,6 +31,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
 )
 from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
+from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, Runs, logger
 from onnxprune.errors import UsageError
 from onnxprune.tracing import Group, Groups
@@ -182,15 +183,18 @@ def _not_finite(groups: Groups, group: Group) -> list[str]:
 __all__ = [
     "AGGREGATIONS",
     "CAUSES",
-    "RANGE",
     "Criterion",
     "Dead",
     "Fold",
     "Judged",
+    "NORMALIZATIONS",
+    "RANGE",
+    "accumulated",
     "judge",
     "known",
     "listed",
     "names",
+    "normalized",
     "register_criterion",
     "score",
 ]

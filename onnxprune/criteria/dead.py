@@ -22,8 +22,7 @@ from onnxprune.criteria.bound_rules import Bounds
 from onnxprune.criteria.bounds import bounds_of
 from onnxprune.criteria.multiples import Multiples, multiples_of, rows
 from onnxprune.criteria.places import Summation, classes_in_groups, places_of
-from onnxprune.tracing import Group, Groups
-from onnxprune.tracing.labels import as_field
+from onnxprune.tracing import Group, Groups, as_field
 from onnxprune.typing import Array, Ranges
 
 ZERO, CONSTANT, UNREAD, MULTIPLE, RANGE = "zero", "constant", "unread", "multiple", "range"

@@ -14,8 +14,8 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers.readers import making_axes
-from onnxprune.tracing.labels import as_field
+from onnxprune.layers import making_axes
+from onnxprune.tracing import as_field
 from onnxprune.typing import Array
 
 # Rows of the table of distances that are in memory at a time.

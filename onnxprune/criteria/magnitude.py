@@ -13,8 +13,7 @@ import numpy as np
 from onnxprune.criteria.aggregate import Combine, Member, by_class, combined
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import WeightPart, Weights
-from onnxprune.tracing import Groups
-from onnxprune.tracing.labels import as_field
+from onnxprune.tracing import Groups, as_field
 from onnxprune.typing import Array
 
 # Tensors are read in slabs of so many elements: what is computed on the way stays in the cache.

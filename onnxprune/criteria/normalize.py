@@ -22,18 +22,29 @@ NORMALIZATIONS = {name: text for name, (text, _) in _DIVISORS.items()} | {
 
 
 def normalized(scores: Array, how: str) -> Array:
-    """The scores of one group's units, comparable with those of other groups."""
+    """Make the scores of one group's units comparable with those of other groups.
+
+    Args:
+        scores: float64[units].
+        how: one of `NORMALIZATIONS`.
+
+    Returns:
+        float64[units].
+    """
     if how == "standard":
         return (scores - scores.mean()) / max(float(scores.std()), _TINY)
     return scores / max(_DIVISORS[how][1](scores), _TINY)
 
 
 def accumulated(scores: Array, accumulates: bool) -> Array:
-    """float64[units + 1]: the damage that one group has taken when 0, 1, ... of its units are gone.
+    """Add up the damage that a group takes while its units are removed.
 
     Args:
-        scores: of its units, in the order in which they go.
+        scores: float64[units], of its units, in the order in which they are removed.
         accumulates: a score is that damage itself; otherwise the shares of the scores in their sum add up to it.
+
+    Returns:
+        float64[units + 1]: the damage after 0, 1, ... units were removed.
     """
     if not accumulates:
         shares = scores - min(0.0, float(scores.min(initial=0.0)))

@@ -29,8 +29,7 @@ from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.run_order import tappable
 from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
-from onnxprune.tracing import Group, Groups, NodeView
-from onnxprune.tracing.labels import as_field
+from onnxprune.tracing import Group, Groups, NodeView, as_field
 from onnxprune.typing import Array
 
 DAMPING = 1e-2

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.layers import Parameters, linear_layer
-from onnxprune.model.telling_tensors import last_floats, unsqueezed
+from onnxprune.model import last_floats, unsqueezed
 from onnxprune.runtime import ActivationReader, AgreementAccumulator, entering, rerun, resumed, routes_of
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array

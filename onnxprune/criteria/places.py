@@ -9,8 +9,7 @@ import numpy as np
 
 from onnxprune.layers import LinearLayer, Parameters, linear_layer
 from onnxprune.model.traits import traits_of
-from onnxprune.tracing import Groups, MaskedAxis, NodeView
-from onnxprune.tracing.labels import as_field
+from onnxprune.tracing import Groups, MaskedAxis, NodeView, as_field
 from onnxprune.typing import Array
 
 

@@ -2,18 +2,21 @@
 
 from onnxprune.layers.affine import Affine, affine_of
 from onnxprune.layers.convolution import CONVOLUTIONS, Convolution
-from onnxprune.layers.effective import WeightPart, Weights
+from onnxprune.layers.effective import WEIGHT_CARRIERS, WeightPart, Weights
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.product import Product
+from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer
 from onnxprune.layers.statistics import ActivationMoments, Activations
+from onnxprune.layers.unit_axes import UnitAxis, norm_scales, unit_reads
 
 __all__ = [
     "ActivationMoments",
     "Activations",
     "Affine",
+    "WEIGHT_CARRIERS",
     "CONVOLUTIONS",
     "Convolution",
     "LinearLayer",
@@ -21,10 +24,14 @@ __all__ = [
     "NORMS",
     "Parameters",
     "Product",
+    "UnitAxis",
     "WeightPart",
     "Weights",
     "affine_of",
     "layer_at",
     "linear_layer",
+    "making_axes",
     "mask_of",
+    "norm_scales",
+    "unit_reads",
 ]

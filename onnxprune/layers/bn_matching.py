@@ -19,8 +19,7 @@ from onnxprune.layers.parameters import Parameters
 from onnxprune.model import Model
 from onnxprune.model.flatten import closed, flattened
 from onnxprune.runtime import ActivationReader, Moments, routes_of
-from onnxprune.tracing import Groups
-from onnxprune.tracing.groups import retrace
+from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Array
 
 NORM = "BatchNormalization"

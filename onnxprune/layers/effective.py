@@ -16,14 +16,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.model.traits import operators_where
-from onnxprune.tracing import Groups, NodeView
-from onnxprune.tracing.labels import Axes
+from onnxprune.tracing import Axes, Groups, NodeView
 from onnxprune.typing import Array
 
 # Contractions that a norm behind them folds into: data, weight and, if there is a third input, a bias.
 FOLDING = operators_where(lambda t: t.weight == 1 and t.bias in (2, None) and t.zero_point is None, "")
 # Operators through which a weight comes as it is, or as what it stands for.
-CARRIERS = operators_where(lambda t: t.retypes or t.decodes or (t.same and t.moves))
+WEIGHT_CARRIERS = operators_where(lambda t: t.retypes or t.decodes or (t.same and t.moves))
 Use = tuple[str, int]  # the first output of a node, and the slot of an input
 
 
@@ -69,7 +68,7 @@ class Weights:
             met.append(use)
             found = self._plain.get(self._tracing.key(view.node, slot))
             maker = self._makers.get(view.node.input[slot])
-            if found is not None or maker is None or maker.node.op_type not in CARRIERS:
+            if found is not None or maker is None or maker.node.op_type not in WEIGHT_CARRIERS:
                 break
             view, slot = maker, 0
         self._used.update(dict.fromkeys(met, found))

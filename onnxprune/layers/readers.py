@@ -9,8 +9,7 @@ import numpy as np
 
 from onnxprune.layers.effective import WeightPart, Weights
 from onnxprune.model.graph import first_output
-from onnxprune.tracing import NodeView
-from onnxprune.tracing.labels import as_field
+from onnxprune.tracing import NodeView, as_field
 from onnxprune.typing import Array
 
 
@@ -80,7 +79,14 @@ def readers(weights: Weights) -> list[Reader]:
 
 
 def making_axes(weights: Weights) -> Iterator[tuple[WeightPart, int, Array]]:
-    """(part, axis, value) of the axes of contractions' weights that make units, each once."""
+    """Find the axes of contractions' weights that make units, each once.
+
+    Args:
+        weights: the weights of a traced model as they act.
+
+    Yields:
+        (part of a weight, axis, value of the weight).
+    """
     making: dict[int, set[int]] = {}
     for view, rule in weights.groups.tracing.views:
         if rule is not None and rule.contractions is not None:

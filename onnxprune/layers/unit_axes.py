@@ -9,8 +9,7 @@ import numpy as np
 
 from onnxprune.layers.effective import Weights
 from onnxprune.layers.readers import readers
-from onnxprune.tracing import Groups
-from onnxprune.tracing.labels import as_field
+from onnxprune.tracing import Groups, as_field
 from onnxprune.typing import Array
 
 
@@ -79,7 +78,15 @@ def unit_axes(groups: Groups, names: Collection[str]) -> list[UnitAxis]:
 
 
 def norm_scales(groups: Groups, names: Collection[str]) -> list[tuple[UnitAxis, UnitAxis]]:
-    """Find scale and shift of every BatchNormalization whose channels are units; arguments as of `unit_axes`."""
+    """Find scale and shift of every BatchNormalization whose channels are units.
+
+    Args:
+        groups: the traced model.
+        names: the weights that may count, as for `unit_axes`.
+
+    Returns:
+        Pairs (scale, shift), in graph order.
+    """
     axes = {axis.name: axis for axis in unit_axes(groups, names) if len(axis.shape) == 1}
     nodes = (view.node for view, _ in groups.tracing.views if view.node.op_type == "BatchNormalization")
     pairs = (tuple(node.input[1:3]) for node in nodes)

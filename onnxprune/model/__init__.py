@@ -1,7 +1,25 @@
 """Load, look into, check, change and save an ONNX model without running it."""
 
 from onnxprune.model.files import check_target, file_size, load, same_kind, save, to_graph, to_proto
+from onnxprune.model.inline import inlined
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
+from onnxprune.model.shapes.thresholds import other_sides
+from onnxprune.model.telling_tensors import TELLS_SIZES, last_floats, unsqueezed
 
-__all__ = ["Model", "Names", "check_target", "file_size", "load", "same_kind", "save", "to_graph", "to_proto"]
+__all__ = [
+    "Model",
+    "Names",
+    "TELLS_SIZES",
+    "check_target",
+    "file_size",
+    "inlined",
+    "last_floats",
+    "load",
+    "other_sides",
+    "same_kind",
+    "save",
+    "to_graph",
+    "to_proto",
+    "unsqueezed",
+]

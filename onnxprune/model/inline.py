@@ -18,7 +18,17 @@ LARGEST_EXPANSION = 1 << 20
 
 
 def inlined(model: Model) -> Model:
-    """`model` with the local functions that its graph calls written out; the same object if it calls none."""
+    """Write out the local functions that a graph calls.
+
+    Args:
+        model: the model.
+
+    Returns:
+        A model without calls; the same object if there are none.
+
+    Raises:
+        ModelError: the functions call each other so often that the graph would be too long.
+    """
     proto = model.proto
     known = {(f.domain, f.name) for f in proto.functions}
     if not known or not any((n.domain, n.op_type) in known for n in proto.graph.node):

@@ -13,9 +13,10 @@ from functools import cached_property
 import onnx
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
-from onnxprune.model import Model, control_flow
+from onnxprune.model import control_flow
 from onnxprune.model.flatten import closed, handed_on, rename
 from onnxprune.model.graph import captured
+from onnxprune.model.model import Model
 from onnxprune.typing import Array
 
 # First output of a flat If -> the branch that is taken.

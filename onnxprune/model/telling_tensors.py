@@ -14,15 +14,18 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProt
 # What leaves little of a difference between large numbers; shapes and types are those of its input.
 SQUEEZING = operators_where(lambda traits: traits.squeezes, "")
 # What is computed of a tensor by these is no matter of its values.
-SIZES = operators_where(lambda traits: traits.tells_sizes, "")
+TELLS_SIZES = operators_where(lambda traits: traits.tells_sizes, "")
 
 
 def last_floats(graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> list[str]:
-    """The last tensors of floats before the outputs that are ids, counts or truths: ArgMax, TopK, thresholds.
+    """Find the last tensors of floats before outputs that are ids, counts or truths: ArgMax, TopK, thresholds.
 
     Args:
         graph: the graph, flat if it has bodies.
         dtypes: the element types of its tensors, as far as they are known.
+
+    Returns:
+        Names of tensors.
     """
     ids = [o.name for o in graph.output if dtypes.get(o.name, FLOATS[0]) not in FLOATS]
     makers = _makers(graph)
@@ -30,7 +33,7 @@ def last_floats(graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> list[str]:
     met, pending = set(ids), list(ids)
     while pending:
         node = makers.get(pending.pop())
-        for name in reads(node) if node is not None and node.op_type not in SIZES else ():
+        for name in reads(node) if node is not None and node.op_type not in TELLS_SIZES else ():
             if dtypes.get(name) in FLOATS and name in makers and makers[name].input:
                 found[name] = None
             elif name not in met and dtypes.get(name) not in FLOATS:
@@ -40,7 +43,15 @@ def last_floats(graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> list[str]:
 
 
 def unsqueezed(graph: onnx.GraphProto, names: Sequence[str]) -> list[str]:
-    """`names`, but for a tensor that comes from a Softmax (or the like) what goes into that."""
+    """Replace tensors that come from a Softmax, or the like, by what enters it.
+
+    Args:
+        graph: the graph, flat if it has bodies.
+        names: names of tensors.
+
+    Returns:
+        Names of tensors, each once.
+    """
     makers = _makers(graph)
     found: dict[str, None] = {}
     for name in names:

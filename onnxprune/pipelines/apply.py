@@ -11,8 +11,7 @@ from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
-from onnxprune.proof import Verdict
-from onnxprune.proof.bisect import proven_groups
+from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
 from onnxprune.rewriting import Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.allocation import Options
-from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.cost import units_in_order
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative
@@ -26,8 +26,7 @@ from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing import Groups
-from onnxprune.tracing.groups import retrace
+from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import numpy as np
 from onnxprune import criteria
 from onnxprune.allocation import BudgetFitter, Options, named_rows
 from onnxprune.autodiff import write_back
-from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.cost import units_in_order
 from onnxprune.model import Model
 from onnxprune.pipelines.train import learn_after
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover

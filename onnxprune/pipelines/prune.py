@@ -23,8 +23,7 @@ from onnxprune.model.run_order import counted
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import dynamic_units, iterative
 from onnxprune.pipelines.train import learn_after
-from onnxprune.proof import Verdict, prove, valid
-from onnxprune.proof.bisect import RolledBack, proven_groups, rolled_back_from
+from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
 from onnxprune.recovery import (
     RecoveryOptions,
     RecoveryReport,
@@ -41,9 +40,8 @@ from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Agreement, routes_of
 from onnxprune.runtime.bench import Place
-from onnxprune.tracing import Groups
+from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.tracing import trace as trace_model
-from onnxprune.tracing.rules.ask import CONTRADICTION
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from onnxprune.cost import count_nonzeros, counts
 from onnxprune.model import Model, file_size
 from onnxprune.pipelines.sparsify import RunInputs
 from onnxprune.recovery import held_out
-from onnxprune.rewriting import Removal
-from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting import Removal, agreement
 from onnxprune.runtime import Agreement
 from onnxprune.sparsity import Speed
 from onnxprune.tracing import trace

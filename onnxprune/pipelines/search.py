@@ -12,8 +12,7 @@ from typing import Any
 from onnxprune import calibration
 from onnxprune.allocation import Options
 from onnxprune.allocation.timed import needs_tables
-from onnxprune.calibration import BATCH
-from onnxprune.calibration.batches import Run, digest
+from onnxprune.calibration import BATCH, Run, digest
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative, prune
@@ -30,8 +29,8 @@ from onnxprune.pipelines.search_trials import (
 )
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.rewriting import Removal
+from onnxprune.runtime import Journal, key_of
 from onnxprune.runtime import workers as jobs
-from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.tracing import trace
 from onnxprune.typing import Array
 

@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from onnxprune.allocation import Options, fit_budgets
-from onnxprune.calibration.batches import Run
+from onnxprune.calibration import Run
 from onnxprune.cost import counts as cost
 from onnxprune.model import Model
 from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.search_targets import QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import RecoveryOptions, recover
-from onnxprune.rewriting import Removal, removed_classes
+from onnxprune.rewriting import Removal, agreement, removed_classes
 from onnxprune.rewriting import plan as plans
-from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import trace

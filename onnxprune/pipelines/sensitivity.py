@@ -11,7 +11,7 @@ from typing import Any
 
 from onnxprune import calibration, criteria
 from onnxprune.allocation import KINDS, BudgetFitter, Options, select
-from onnxprune.calibration.batches import digest
+from onnxprune.calibration import digest
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.pipelines import probe
@@ -20,8 +20,8 @@ from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step
+from onnxprune.runtime import Journal, key_of
 from onnxprune.runtime import workers as jobs
-from onnxprune.runtime.journal import Journal, key_of
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 

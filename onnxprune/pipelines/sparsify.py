@@ -20,8 +20,7 @@ from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import held_out
-from onnxprune.rewriting import Plan, Removal, ZeroStep, check_zeros, stored_sparse, with_zeros
-from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
 from onnxprune.runtime import Agreement
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (

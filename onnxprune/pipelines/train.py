@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration
-from onnxprune.calibration import Feeds, InputSpec
-from onnxprune.calibration.batches import digest
+from onnxprune.calibration import Feeds, InputSpec, digest
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import dims_of

@@ -15,10 +15,10 @@ from onnxprune import criteria
 from onnxprune.allocation import Options
 from onnxprune.autodiff import write_back
 from onnxprune.errors import UsageError
-from onnxprune.layers.unit_axes import unit_reads
+from onnxprune.layers import unit_reads
 from onnxprune.pipelines.iterative import UnitsToGo, cubic
 from onnxprune.recovery import Masks, Thinning, TrainingOptions
-from onnxprune.tracing.groups import retrace
+from onnxprune.tracing import retrace
 from onnxprune.typing import Array
 
 # Share of the steps by which as many units are masked as will go, and how often they are chosen unless options say.

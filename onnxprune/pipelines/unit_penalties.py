@@ -18,7 +18,8 @@ import numpy as np
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
-from onnxprune.layers.unit_axes import UnitAxis, norm_scales, unit_axes
+from onnxprune.layers import UnitAxis, norm_scales
+from onnxprune.layers.unit_axes import unit_axes
 from onnxprune.pipelines.iterative import UnitsToGo
 from onnxprune.pipelines.unit_masks import FULL, UnitCourse
 from onnxprune.recovery import Masks, TrainingOptions

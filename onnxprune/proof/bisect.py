@@ -8,16 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxprune.errors import GoalMissed, ModelError
-from onnxprune.model import Model
-from onnxprune.model.shapes.thresholds import other_sides
+from onnxprune.model import Model, other_sides
 from onnxprune.proof import prove
 from onnxprune.proof.runnable import hint, inputs_that_run
 from onnxprune.proof.smaller_inputs import is_as_sized, smaller_inputs, with_inputs
 from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.tracing import Groups
-from onnxprune.tracing.groups import retrace
+from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -39,7 +37,7 @@ def proven_groups(
     given: Mapping[str, int] | None = None,
     samples: Sequence[Mapping[str, Array]] = (),
 ) -> tuple[Groups, Verdict]:
-    """The proof, and the trace it was made with: other inputs are tried if the original does not run on these.
+    """Prove a smaller model, at other inputs if the original does not run on those of the trace.
 
     Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides. Where it fixes
     large inputs that nothing else in it asks for, smaller ones are taken.
@@ -50,6 +48,9 @@ def proven_groups(
         small: the smaller model.
         given: numbers for symbolic dims that the user fixed.
         samples: the user's own inputs; the proof runs on them where the original does not on random ones.
+
+    Returns:
+        (the trace that the proof was made with, the proof).
     """
     given = given or {}
     smaller = _at_smaller_inputs(groups, gone_of, small, given)
@@ -134,7 +135,19 @@ def _attempt(groups: Groups, chosen: Mapping[str, Array], feeds: Mapping[str, Ar
 def rolled_back_from(
     groups: Groups, chosen: Mapping[str, Array], verdict: Verdict
 ) -> tuple[dict[str, Array], Model, Verdict, tuple[RolledBack, ...]]:
-    """Leave out the groups whose proof fails: those that the proof names, else they are found by halving."""
+    """Leave out the groups whose proof fails: those that the proof names, else they are found by halving.
+
+    Args:
+        groups: the traced original.
+        chosen: group name -> indices of the classes that are removed.
+        verdict: the proof that failed.
+
+    Returns:
+        (what is still removed, the model without it, its proof, the groups that were left out).
+
+    Raises:
+        GoalMissed: every group failed its proof.
+    """
     failed: list[RolledBack] = []
     left, found = dict(chosen), verdict
     while left and not found.ok:

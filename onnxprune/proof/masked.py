@@ -19,9 +19,7 @@ from onnxprune.model import Model, Names
 from onnxprune.model.flatten import nest
 from onnxprune.model.graph import first_output
 from onnxprune.rewriting import Removal
-from onnxprune.tracing import Groups, NodeView
-from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.registry import Resize
+from onnxprune.tracing import Axes, Groups, NodeView, Resize
 from onnxprune.typing import Array, Shape
 
 

@@ -26,8 +26,7 @@ from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.proof.verdict import Verdict, compare
 from onnxprune.rewriting import Removal, io_changes
-from onnxprune.runtime import Session, check_run
-from onnxprune.runtime.random_inputs import random_feeds
+from onnxprune.runtime import Session, check_run, random_feeds
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 

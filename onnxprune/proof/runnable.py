@@ -14,8 +14,7 @@ import onnx
 from onnxprune.errors import OnnxPruneError, RunError, UsageError
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import Use, candidate_sizes, dims_of, sizes_of, symbolic_dims
-from onnxprune.runtime import Session
-from onnxprune.runtime.random_inputs import choices, random_feeds
+from onnxprune.runtime import Session, count_choices, random_feeds
 from onnxprune.tracing import Groups
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def _tries(groups: Groups, given: Sizes, samples: Sequence[Feeds]) -> Iterator[I
         static = infer(flat, numbers)
         if _is_large(static):
             continue
-        for choice in range(min(MOST_VALUES, choices(flat, static))):
+        for choice in range(min(MOST_VALUES, count_choices(flat, static))):
             yield Inputs(static.sizes, random_feeds(flat, static, np.random.default_rng(0), choice=choice))
 
 

@@ -11,8 +11,7 @@ import onnx
 from onnxprune.model import Model, control_flow
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.rewriting import Removal, io_changes
-from onnxprune.tracing import Groups
-from onnxprune.tracing.groups import retrace
+from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Shape
 
 # Elements of all tensors together below which a run takes less than a trace.

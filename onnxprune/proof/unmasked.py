@@ -18,8 +18,7 @@ from onnxprune.proof.prove import NOISE_CAP, NOISE_MARGIN, tolerance_of
 from onnxprune.proof.runnable import hint, inputs_that_run
 from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.proof.verdict import Verdict
-from onnxprune.runtime import Session
-from onnxprune.runtime.random_inputs import random_feeds
+from onnxprune.runtime import Session, random_feeds
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array, Ranges
 

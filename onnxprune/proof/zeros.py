@@ -11,9 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import RunError
-from onnxprune.model import Model, Names
+from onnxprune.model import Model, Names, inlined
 from onnxprune.model.flatten import flattened
-from onnxprune.model.inline import inlined
 from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
 from onnxprune.proof.runnable import hint, inputs_that_run

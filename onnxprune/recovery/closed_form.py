@@ -21,8 +21,7 @@ from onnxprune.recovery.downstream import onward
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
 from onnxprune.recovery.training_options import TrainingOptions
-from onnxprune.rewriting import Removal, io_changes
-from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
 from onnxprune.tracing import Groups, NodeView

@@ -27,8 +27,7 @@ from onnxprune.recovery.fits import METHODS, Method
 from onnxprune.recovery.targets import KeptMask, LayerTarget
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import resumed
-from onnxprune.tracing import NodeView
-from onnxprune.tracing.rules.pointwise import BINARY, UNARY
+from onnxprune.tracing import BINARY, UNARY, NodeView
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ import onnx
 from onnxprune.layers import LinearLayer, Parameters
 from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.rewriting import Removal
-from onnxprune.tracing.labels import Axes
+from onnxprune.tracing import Axes
 from onnxprune.typing import Array
 
 # Sums of their first two inputs; some of them give the sum to a norm.

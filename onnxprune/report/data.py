@@ -280,13 +280,13 @@ def difference_json(before: Cost, after: Cost, layers: Sequence[LayerChange]) ->
 
 def operator(rule: Rule) -> dict[str, Any]:
     """How one operator is traced."""
-    from onnxprune.tracing.rules.registry import NEWEST
+    from onnxprune.tracing import NEWEST_OPSET
 
     return {
         "op": rule.op,
         "domain": rule.domain,
         "since": rule.since,
-        "until": None if rule.until >= NEWEST else rule.until,
+        "until": None if rule.until >= NEWEST_OPSET else rule.until,
         "family": rule.family,
         "summary": rule.summary,
         "follows": follows(rule),
@@ -295,9 +295,9 @@ def operator(rule: Rule) -> dict[str, Any]:
 
 def opsets(rule: Rule) -> str:
     """The opset versions that a rule holds for: `7-12`, `13+`."""
-    from onnxprune.tracing.rules.registry import NEWEST
+    from onnxprune.tracing import NEWEST_OPSET
 
-    return f"{rule.since}+" if rule.until >= NEWEST else f"{rule.since}-{rule.until}"
+    return f"{rule.since}+" if rule.until >= NEWEST_OPSET else f"{rule.since}-{rule.until}"
 
 
 def follows(rule: Rule) -> str:

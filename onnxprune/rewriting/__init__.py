@@ -1,5 +1,6 @@
 """Carry a decision out on a graph, and write it down."""
 
+from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
 from onnxprune.rewriting.zero import zeroed
@@ -16,6 +17,7 @@ __all__ = [
     "Plan",
     "Removal",
     "ZeroStep",
+    "agreement",
     "check_zeros",
     "removed_classes",
     "stored_sparse",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from onnxprune.model import Model
+from onnxprune.model import Model, last_floats
 from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course, Route
-from onnxprune.model.telling_tensors import last_floats
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Removal
 from onnxprune.runtime import Agreement, AgreementAccumulator, Session, resumed, routes_of
@@ -18,9 +17,17 @@ Runs = Sequence[Mapping[str, Array]]
 
 
 def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
-    """Compare the original with what `cut` makes of it on `runs`, inputs for the original.
+    """Compare the outputs of the original with those of a smaller model.
 
     Outputs that are ids are judged by the last floats before them.
+
+    Args:
+        cut: what was removed, with the traced original.
+        other: the smaller model.
+        runs: inputs for the original.
+
+    Returns:
+        How far the outputs agree.
 
     Raises:
         RunError: the runtime fails.

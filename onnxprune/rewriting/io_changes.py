@@ -12,7 +12,7 @@ import onnx
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.rewriting.removal import Removal
-from onnxprune.tracing.labels import Axes
+from onnxprune.tracing import Axes
 
 
 @dataclass(frozen=True)

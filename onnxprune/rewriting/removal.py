@@ -11,10 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.graph import captured
-from onnxprune.tracing import Edit, Groups, Member, NodeView
-from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.ask import resize_node
-from onnxprune.tracing.rules.registry import Resize
+from onnxprune.tracing import Axes, Edit, Groups, Member, NodeView, Resize, resize_node
 from onnxprune.typing import Array, Shape
 
 

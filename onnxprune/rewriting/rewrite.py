@@ -17,9 +17,7 @@ from onnxprune.model.flatten import closed, settle
 from onnxprune.model.graph import captured, first_output, remove_dead
 from onnxprune.model.protos import copy_except
 from onnxprune.rewriting.removal import Removal
-from onnxprune.tracing import Groups, NodeView
-from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.registry import Resize
+from onnxprune.tracing import Axes, Groups, NodeView, Resize
 from onnxprune.typing import Array, Shape
 
 # Weight -> its copies (new name -> labels, None for whole): uses that are cut alike share one.

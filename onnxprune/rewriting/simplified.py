@@ -11,18 +11,17 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.helper import get_attribute_value as get_attribute
 
-from onnxprune.model import Model, file_size
+from onnxprune.model import Model, file_size, inlined
 from onnxprune.model.graph import first_output, remove_dead
-from onnxprune.model.inline import inlined
 from onnxprune.model.protos import copy_except, graphs, keep
-from onnxprune.runtime.offline import CONSTANTS, optimised_offline
+from onnxprune.runtime import CONSTANT_FOLDING, optimised_offline
 from onnxprune.typing import Array
 
 # What is always left out: fusions that store weights under other names (`fold` does the same, for more operators, and
 # keeps the names), and the one that puts a product into the form of a matrix, with a Reshape on either side.
 NEVER = ("ConvBNFusion", "ConvMulFusion", "ConvAddFusion", "MatMulBatchNormFusion", "MatMulAddFusion")
 # What is left out besides, one attempt after the other: a computed constant may be larger than what computes it.
-ATTEMPTS: tuple[tuple[str, ...], ...] = ((), (CONSTANTS,))
+ATTEMPTS: tuple[tuple[str, ...], ...] = ((), (CONSTANT_FOLDING,))
 
 
 def simplified(model: Model) -> Model:

@@ -10,9 +10,7 @@ import onnx
 from onnxprune.model import Model
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.rewrite import Rewriting, Versions, nested
-from onnxprune.tracing import Groups, NodeView
-from onnxprune.tracing.labels import Axes
-from onnxprune.tracing.rules.registry import Resize
+from onnxprune.tracing import Axes, Groups, NodeView, Resize
 from onnxprune.typing import Array, Shape
 
 

@@ -2,8 +2,11 @@
 
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
+from onnxprune.runtime.journal import Journal, cache_folder, key_of
 from onnxprune.runtime.moments import Moments, PairMoments
-from onnxprune.runtime.session import Deployed, Session, Setting
+from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
+from onnxprune.runtime.random_inputs import count_choices, random_feeds
+from onnxprune.runtime.session import CPU_PROVIDER, Deployed, Session, Setting, cores, runtime_version
 from onnxprune.runtime.single_node import NodeRunner, in_single
 from onnxprune.runtime.subgraph import entering, rerun, resumed, routes_of
 from onnxprune.runtime.trial import check_run
@@ -12,18 +15,28 @@ __all__ = [
     "ActivationReader",
     "Agreement",
     "AgreementAccumulator",
+    "CONSTANT_FOLDING",
+    "CPU_PROVIDER",
     "Deployed",
-    "NodeRunner",
+    "Journal",
     "MEMORY",
     "Moments",
+    "NodeRunner",
     "PairMoments",
     "Session",
     "Setting",
     "SpillBuffer",
+    "cache_folder",
     "check_run",
+    "count_choices",
+    "cores",
     "entering",
     "in_single",
+    "key_of",
+    "optimised_offline",
+    "random_feeds",
     "rerun",
     "resumed",
     "routes_of",
+    "runtime_version",
 ]

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import RunError, UsageError
-from onnxprune.model import Model, load, save
+from onnxprune.model import Model, inlined, load, save
 from onnxprune.model.flatten import flattened
-from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import memory as footprint

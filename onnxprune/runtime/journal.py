@@ -14,12 +14,23 @@ from onnxprune.errors import UsageError
 
 
 def key_of(**parts: Any) -> str:
-    """A short name for the content of `parts`, plain values."""
+    """Make a short name for the content of plain values.
+
+    Args:
+        parts: what the name stands for: values that JSON can hold.
+
+    Returns:
+        24 hexadecimal digits.
+    """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def cache_folder() -> Path:
-    """Where results are kept between runs: ONNXPRUNE_CACHE, or `onnxprune` in the platform's folder for caches."""
+    """Find the folder in which results are kept between runs.
+
+    Returns:
+        ONNXPRUNE_CACHE, or `onnxprune` in the platform's folder for caches.
+    """
     given = os.environ.get("ONNXPRUNE_CACHE")
     if given:
         return Path(given)

@@ -10,10 +10,10 @@ import onnx
 
 from onnxprune.errors import RunError
 from onnxprune.model import Model
-from onnxprune.runtime.session import CPU, LARGEST_TIDIED, Session
+from onnxprune.runtime.session import CPU_PROVIDER, LARGEST_TIDIED, Session
 
 # The optimisation that computes what depends on constants alone.
-CONSTANTS = "ConstantFolding"
+CONSTANT_FOLDING = "ConstantFolding"
 
 
 class _Offline(Session):
@@ -22,7 +22,7 @@ class _Offline(Session):
     def __init__(self, model: Model, target: Path, without: Collection[str]) -> None:
         options = self.options(0, tidied=True)
         options.optimized_model_filepath = str(target)
-        self._open(model, options, [CPU], without=without)
+        self._open(model, options, [CPU_PROVIDER], without=without)
 
 
 def optimised_offline(model: Model, without: Collection[str] = ()) -> onnx.ModelProto | None:

@@ -27,7 +27,7 @@ STEPS = 3
 def random_feeds(
     model: Model, static: StaticInfo, rng: np.random.Generator, *, choice: int = 0
 ) -> dict[str, np.ndarray]:
-    """Random inputs of the sizes in `static`: normal floats, indices below the size of the table that they index.
+    """Draw inputs of the sizes in `static`: normal floats, indices below the size of the table that they index.
 
     Bytes (pixels, quantised numbers) are of any value; masks (booleans, and other integers that index nothing) ones.
 
@@ -35,7 +35,11 @@ def random_feeds(
         model: the model, its graph flat.
         static: its shapes.
         rng: the source of random numbers.
-        choice: which of the numbers that the graph compares an integer of one entry with is its value (see `choices`).
+        choice: which of the numbers that the graph compares an integer of one entry with is its value: one of
+            `count_choices`.
+
+    Returns:
+        Input name -> array.
     """
     graph = model.proto.graph
     weights = {t.name for t in graph.initializer}
@@ -69,8 +73,16 @@ def random_feeds(
     return feeds
 
 
-def choices(model: Model, static: StaticInfo) -> int:
-    """How many values `random_feeds` can choose from for integers of one entry that the graph compares with numbers."""
+def count_choices(model: Model, static: StaticInfo) -> int:
+    """Count the values that `random_feeds` can choose from for integers that the graph compares with numbers.
+
+    Args:
+        model: the model, its graph flat.
+        static: its shapes.
+
+    Returns:
+        At least 1.
+    """
     return 1 + max(map(len, _compared(model.proto.graph, static).values()), default=0)
 
 

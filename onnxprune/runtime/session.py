@@ -29,7 +29,7 @@ LARGEST_TIDIED = 10_000
 # Nodes; above this, sizes without a name get one, see `_name_sizes`.
 LARGEST_UNNAMED = 2000
 
-CPU = "CPUExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
 _ARRAY = re.compile(r"tensor\((bool|string|float|float16|double|u?int(8|16|32|64))\)")
 
 
@@ -45,7 +45,7 @@ class Setting:
         UsageError: the installed runtime has no such provider.
     """
 
-    provider: str = CPU
+    provider: str = CPU_PROVIDER
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -59,7 +59,11 @@ class Setting:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Count the cores that this process may use.
+
+    Returns:
+        At least 1.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -86,12 +90,12 @@ class Session:
         tidied = optimised and len(model.proto.graph.node) <= LARGEST_TIDIED
         self.limit = limit
         try:
-            self._open(model, self.options(threads, tidied=tidied), [CPU])
+            self._open(model, self.options(threads, tidied=tidied), [CPU_PROVIDER])
         except RunError as refused:
             if not tidied:
                 raise
             try:
-                self._open(model, self.options(threads, tidied=False), [CPU])
+                self._open(model, self.options(threads, tidied=False), [CPU_PROVIDER])
             except RunError:
                 raise refused from None
             self.optimiser_failed = True
@@ -206,7 +210,7 @@ class Deployed(Session):
             options.enable_profiling, options.profile_file_prefix = True, profile
         if optimised_to:
             options.optimized_model_filepath = optimised_to
-        self._open(model, options, list(dict.fromkeys((setting.provider, CPU))))
+        self._open(model, options, list(dict.fromkeys((setting.provider, CPU_PROVIDER))))
 
     def finish_profile(self) -> Path:
         """Stop timing operators; the file with the times."""
@@ -267,8 +271,12 @@ def _first_line(error: Exception) -> str:
     return next((line for line in lines if line.strip()), type(error).__name__)
 
 
-def version() -> str:
-    """That of ONNX Runtime."""
+def runtime_version() -> str:
+    """Look up the version of ONNX Runtime.
+
+    Returns:
+        A version, as in "1.20.1".
+    """
     import onnxruntime as ort
 
     return str(ort.__version__)

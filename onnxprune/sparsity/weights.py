@@ -15,8 +15,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.layers import LinearLayer, layer_at
-from onnxprune.layers.effective import CARRIERS
+from onnxprune.layers import WEIGHT_CARRIERS, LinearLayer, layer_at
 from onnxprune.model.graph import captured
 from onnxprune.model.traits import TRAITS
 from onnxprune.tracing import Groups, Letter, NodeView, TraceResult
@@ -24,7 +23,7 @@ from onnxprune.typing import Array
 
 # Operators that change the layout of a weight and nothing else, and those that round it to where zero stays zero.
 _LAID_OUT = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
-_CARRIERS = CARRIERS | {"QuantizeLinear"}
+_CARRIERS = WEIGHT_CARRIERS | {"QuantizeLinear"}
 # Rules call the axes of a kernel k0, k1, ...
 _KERNEL = re.compile(r"k\d+")
 # Their letter for what a recurrence reads of what it made before.

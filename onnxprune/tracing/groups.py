@@ -11,10 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.model import Model
+from onnxprune.model import Model, inlined
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
-from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.tensors import tensors
 from onnxprune.tracing.barriers import Barrier, barriers
@@ -148,7 +147,15 @@ def _longest(model: Model) -> int:
 
 
 def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
-    """The same model under the same options, at other numbers for its symbolic dims."""
+    """Trace the same model under the same options, at other numbers for its symbolic dims.
+
+    Args:
+        groups: the traced model.
+        sizes: symbolic dim -> number.
+
+    Returns:
+        The trace at these numbers.
+    """
     return trace(
         groups.model,
         heads=groups.heads,

@@ -255,7 +255,16 @@ def _first_along(labels: Array, other: Sequence[int]) -> Array:
 
 
 def as_field(labels: Array, axis: int, rank: int) -> Array:
-    """`labels` of `axis` with as many axes as the tensor: a line is laid along its axis."""
+    """Give labels as many axes as their tensor has: a line is laid along its axis.
+
+    Args:
+        labels: the labels of an axis.
+        axis: the axis.
+        rank: how many axes the tensor has.
+
+    Returns:
+        int[..., size, ...], with 1 on all other axes if `labels` is a line.
+    """
     if labels.ndim == rank and rank != 1:
         return labels
     shape = [1] * rank

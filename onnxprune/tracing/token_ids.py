@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.model import TELLS_SIZES
 from onnxprune.model.graph import MOVES
-from onnxprune.model.telling_tensors import SIZES
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Flow:
         if any(tensor in (*inner.input, *inner.output) for inner in _inner_nodes(self.graph.node)):
             yield f"a subgraph reads the ids {tensor!r}"
         for node, slot in self.readers.get(tensor, ()):
-            if node.op_type in SIZES and not node.domain:
+            if node.op_type in TELLS_SIZES and not node.domain:
                 continue
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
             if node.op_type == "Gather" and slot == 1:

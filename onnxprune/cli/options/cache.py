@@ -21,7 +21,7 @@ class Cache:
         """The file for work of a kind on the model of a digest; None keeps nothing."""
         if self.is_off or self.file is not None:
             return self.file
-        from onnxprune.runtime.journal import cache_folder
+        from onnxprune.runtime import cache_folder
 
         return str(cache_folder() / kind / f"{digest.removeprefix('sha256:')[:24]}.jsonl")
 

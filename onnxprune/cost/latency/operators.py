@@ -17,9 +17,8 @@ from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import dtype_of
-from onnxprune.tracing import Edit, NodeView, TraceResult
+from onnxprune.tracing import Edit, NodeView, TraceResult, resize_node
 from onnxprune.tracing.rules import Rule
-from onnxprune.tracing.rules.ask import resize_node
 from onnxprune.typing import Array, Shape
 
 # Axes whose lengths stay in proportion under this many random removals shrink together.

@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune.runtime import Setting
-from onnxprune.runtime.journal import cache_folder
-from onnxprune.runtime.session import cores, version
+from onnxprune.runtime import Setting, cache_folder, cores, runtime_version
 from onnxprune.system import replacing
 
 FORMAT, VERSION = "onnxprune-latency", 1
@@ -48,7 +46,7 @@ def _about(setting: Setting) -> dict[str, Any]:
     # "All cores" are others in another container on the same machine.
     threads = setting.threads or f"all of {cores()}"
     place = {"provider": setting.provider, "threads": threads, "processor": processor()}
-    return {"version": VERSION, "runtime": version(), **place}
+    return {"version": VERSION, "runtime": runtime_version(), **place}
 
 
 def read_table(name: str, lengths: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], float] | None:

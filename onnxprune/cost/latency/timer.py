@@ -14,9 +14,9 @@ from onnxprune.cost.latency.prediction import Prediction, predict
 from onnxprune.cost.latency.profile import Profile, profile
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
+from onnxprune.runtime import CPU_PROVIDER
 from onnxprune.runtime.bench import Place, entrant, feeds_at, feeds_of
 from onnxprune.runtime.paired_timing import SESSIONS, TimeRatio, race
-from onnxprune.runtime.session import CPU
 from onnxprune.typing import Array
 
 # Of timed runs, for every model in a comparison.
@@ -95,7 +95,7 @@ class Timer:
 
     @cached_property
     def _profile(self) -> Profile | None:
-        if self.place.setting.provider != CPU:
+        if self.place.setting.provider != CPU_PROVIDER:
             return None  # the profiler times what is launched, not what runs
         self.progress("timing the nodes of the model")
         return profile(self.model, self.feeds, self.place.setting)

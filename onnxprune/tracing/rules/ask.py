@@ -50,6 +50,10 @@ def ask(rule: Rule, view: NodeView) -> Sequence[Axes | None]:
 def resize_node(resize: Resize, edit: Edit) -> None:
     """Fit a node to the new sizes around it.
 
+    Args:
+        resize: the part of a rule that edits nodes.
+        edit: a copy of the node, and the sizes around it.
+
     Raises:
         ModelError: the rule, which may be a user's, fails; a proof rolls the group back.
     """

@@ -20,7 +20,7 @@ Contraction = Sequence[tuple[int | None, int]]
 ContractionOf = Callable[[NodeView], Contraction]
 Contractions = Callable[[NodeView], Sequence[Contraction]]
 
-NEWEST = 1 << 30
+NEWEST_OPSET = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def rule(
     *ops: str,
     domain: str = "",
     since: int = 1,
-    until: int = NEWEST,
+    until: int = NEWEST_OPSET,
     resize: Resize | None = None,
     contraction: ContractionOf | None = None,
     contractions: Contractions | None = None,

@@ -16,9 +16,9 @@ _BY_REASON = {
     "made of numbers alone": "BlackmanWindow HammingWindow HannWindow MelWeightMatrix",
 }
 
-WHOLE: Mapping[str, str] = {op: reason for reason, ops in _BY_REASON.items() for op in ops.split()}
+UNTRACEABLE: Mapping[str, str] = {op: reason for reason, ops in _BY_REASON.items() for op in ops.split()}
 
 
 def why_whole(domain: str, op: str) -> str | None:
     """Why an operator of the standard domain has no rule; None if nothing is known against one."""
-    return WHOLE.get(op) if domain in ("", "ai.onnx") else None
+    return UNTRACEABLE.get(op) if domain in ("", "ai.onnx") else None
