@@ -26,7 +26,7 @@ from onnxprune.criteria.aggregate import Combine, combined
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import LinearLayer, linear_layer
+from onnxprune.layers import LinearLayer, inverse, linear_layer
 from onnxprune.model.run_order import tappable
 from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
 from onnxprune.tracing import Group, Groups, NodeView, as_field
@@ -42,6 +42,8 @@ ROWS = 16384
 WIDEST = 5120
 # Removals in a group happen in at most so many rounds.
 ROUNDS = 96
+# Rows that are gone are taken out of the matrices when they are this share of them: every round costs their square.
+CROWDED = 0.125
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +195,12 @@ class _Surgery:
         energy = (self._weight * (moment @ self._weight if moment.ndim == 2 else moment[:, None] * self._weight)).sum()
         self._energy = max(float(energy), 1e-30)
         if moment.ndim == 2:
-            self._inverse: Array = np.linalg.inv(moment + ridge * np.eye(len(moment)))
+            self._inverse: Array = inverse(moment + ridge * np.eye(len(moment)))
         else:
             self._inverse = 1 / (moment + ridge)
         self._columns = _columns(reader.owner, classes)
+        self._rows = np.arange(len(self._weight))  # of the layer, that the matrices still hold
+        self._gone = np.zeros(len(self._weight), bool)
 
     def costs(self, units: Array) -> Array:
         """Damage of removing each of `units` next, as a share of the layer's output energy."""
@@ -221,14 +225,30 @@ class _Surgery:
         width = self._weight.shape[1]
         self._weight -= left @ solved[:, :width]
         self._inverse -= left @ solved[:, width:]
+        self._gone[columns] = True
+        if self._gone.sum() > CROWDED * len(self._gone):
+            self._compact()
+            return
         self._weight[columns] = 0
         self._inverse[columns] = self._inverse[:, columns] = 0
         self._inverse[columns, columns] = 1
 
+    def _compact(self) -> None:
+        """Leave out the rows that are gone."""
+        kept = np.flatnonzero(~self._gone)
+        places = np.full(len(self._gone) + 1, -1)  # the last is that of no row
+        places[kept] = np.arange(len(kept))
+        self._weight, self._inverse = self._weight[kept], self._inverse[np.ix_(kept, kept)]
+        self._columns, self._rows = places[self._columns], self._rows[kept]
+        self._gone = np.zeros(len(kept), bool)
+
     def trial(self, store: SpillBuffer) -> DamageTrial:
         """The layer as it is re-fitted now."""
-        shift = (np.asarray(self._reader.weight) - self._weight).T @ self._reader.mean
-        return DamageTrial(self._reader.view, store.put(self._weight.astype(np.float32)), shift)
+        whole = np.asarray(self._reader.weight)
+        weight = np.zeros(whole.shape)
+        weight[self._rows] = self._weight
+        shift = (whole - weight).T @ self._reader.mean
+        return DamageTrial(self._reader.view, store.put(weight.astype(np.float32)), shift)
 
 
 def _columns(owner: Array, classes: Array) -> Array:

@@ -6,6 +6,7 @@ from onnxprune.layers.effective import WEIGHT_CARRIERS, WeightPart, Weights
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.parameters import NORMS, Parameters
+from onnxprune.layers.positive_definite import inverse
 from onnxprune.layers.product import Product
 from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer
@@ -28,6 +29,7 @@ __all__ = [
     "WeightPart",
     "Weights",
     "affine_of",
+    "inverse",
     "layer_at",
     "linear_layer",
     "making_axes",

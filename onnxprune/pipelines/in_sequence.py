@@ -89,16 +89,34 @@ class Sweep:
         layer = weight.layer
         return layer is not None and weight.uses == 1 and layer.input in self._reached and weight.width <= WIDEST
 
-    def shares(self) -> dict[str, float]:
-        """Name of a weight -> the share of its elements that become zero."""
+    def shares(self, share: float | None = None) -> dict[str, float]:
+        """The share of the elements of every weight that become zero.
+
+        Args:
+            share: of all, in place of that of the options.
+
+        Returns:
+            Name of a weight -> its share, in graph order.
+        """
         options = self.options
+        share = options.share if share is None else share
         own = {weight.name: options.share_of(weight) for weight in self.weights}
-        shares = {name: options.share if share is None else share for name, share in own.items()}
+        shares = {name: share if other is None else other for name, other in own.items()}
         if options.per == "global":
-            shares |= shares_by_damage(self._damage([n for n in own if own[n] is None]), options.share, options.floor)
+            damage = {name: self._damage[name] for name in own if own[name] is None}
+            shares |= shares_by_damage(damage, share, options.floor)
         return shares
 
-    def _damage(self, names: Sequence[str]) -> dict[str, Array]:
+    def by_size(self, weight: ContractionWeight, share: float) -> Array:
+        """bool[groups, D, O], true where elements stay if `share` of a weight goes by the size of its elements."""
+        value = self.groups.tracing.weight_value(weight.name)
+        assert value is not None
+        matrix = weight.matrix(value)
+        kept = self.options.zeros.keep(np.abs(matrix), share, channels=weight.channels)
+        return np.asarray(kept & (matrix != 0))
+
+    @cached_property
+    def _damage(self) -> dict[str, Array]:
         """Name of a weight -> what its elements are worth to the output of its layer, each relative to all."""
         damage: dict[str, Array] = {}
         taps = [w.layer.input for w in self.weights if w.layer is not None and self.is_measured(w)]
@@ -110,7 +128,7 @@ class Sweep:
                 if self.is_measured(weight) and (moments := self._inputs(weight, reader)).count:
                     squares *= np.square(moments.norm).transpose(0, 2, 1).astype(np.float32)
                 damage[weight.name] = squares / max(float(squares.sum()), 1e-30)
-        return {name: damage[name] for name in names}
+        return damage
 
     def _inputs(self, weight: ContractionWeight, reader: ActivationReader) -> Moments:
         """Moments of every input of a weight in the original."""

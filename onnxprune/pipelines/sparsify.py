@@ -18,6 +18,7 @@ from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.prune import Clock, Progress
+from onnxprune.pipelines.zero_budget import share_for
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
@@ -165,7 +166,7 @@ def sparsified(
         groups = trace_model(model, sizes=inputs.sizes)
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
-    found = _fitted(model, sweep, held, clock)
+    found = _fitted(model, _within_budgets(model, sweep, clock), held, clock)
     chosen, plain, judged = found.chosen, found.plain, found.judged
     steps = _steps(weights, chosen, options)
     with clock("storing"):
@@ -285,6 +286,15 @@ class _Fitted:
     chosen: Sequence[ChosenZeros]
     plain: Model
     judged: _Judged
+
+
+def _within_budgets(model: Model, sweep: Sweep, clock: Clock) -> Sweep:
+    """The sweep with the share of zeros that its budgets ask for."""
+    with clock("fitting the budgets"):
+        share = share_for(model, sweep)
+    if share is None:
+        return sweep
+    return replace(sweep, options=replace(sweep.options, sparsity=share, params=None, size=None))
 
 
 def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock) -> _Fitted:

@@ -24,6 +24,7 @@ from typing import Self
 
 import numpy as np
 
+from onnxprune.layers import inverse
 from onnxprune.runtime import PairMoments
 from onnxprune.typing import Array
 
@@ -250,6 +251,6 @@ def _inverse(second: Array, damping: float) -> tuple[Array, Array]:
     added = damping * np.maximum(np.trace(second, axis1=1, axis2=2) / size, 1e-12)[:, None, None]
     damped = second + added * np.eye(size)
     try:
-        return np.linalg.inv(damped), added
+        return inverse(damped), added
     except np.linalg.LinAlgError:
         return np.linalg.pinv(damped, hermitian=True), added

@@ -7,6 +7,7 @@ from onnxprune.rewriting.zero import zeroed
 from onnxprune.rewriting.zero_elements import (
     ZeroStep,
     check_zeros,
+    sparse_bytes,
     stored_sparse,
     with_dense,
     with_zeros,
@@ -20,6 +21,7 @@ __all__ = [
     "agreement",
     "check_zeros",
     "removed_classes",
+    "sparse_bytes",
     "stored_sparse",
     "with_dense",
     "with_zeros",

@@ -199,7 +199,16 @@ def stored_sparse(model: Model, names: Collection[str]) -> tuple[Model, tuple[st
 
 
 def sparse_bytes(elements: int, nonzeros: int, itemsize: int) -> int:
-    """Bytes of a weight that is stored sparse, or dense where that takes fewer."""
+    """Count the bytes of a weight that is stored sparse, or dense where that takes fewer.
+
+    Args:
+        elements: all of them.
+        nonzeros: those that are stored.
+        itemsize: bytes of one.
+
+    Returns:
+        Bytes, without its name.
+    """
     return min(elements * itemsize, nonzeros * (itemsize + PLACE) + FRAME)
 
 

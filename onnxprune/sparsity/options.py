@@ -39,6 +39,8 @@ class SparsifyOptions:
         only: globs of the weights or nodes that alone get zeros.
         ratios: glob -> another share for the weights that match; the last match wins.
         floor: share of its elements that every weight keeps, whatever the others do.
+        params: budget on the parameters that are not zero, in place of a share: a number, "50%" or "2M".
+        size: budget on the bytes of the file, with sparse storage: "50%" or "20MB".
         recover: fit the elements that stay to the outputs that the original gave; None for as the method does it.
         in_sequence: look at the inputs that the already changed model gives, not at those of the original.
         storage: "dense"; "sparse" where that makes the file smaller; "auto" where it makes it much smaller.
@@ -54,6 +56,8 @@ class SparsifyOptions:
     only: Sequence[str] = ()
     ratios: Mapping[str, float] = field(default_factory=dict)
     floor: float = 0.05
+    params: str | float | None = None
+    size: str | float | None = None
     recover: bool | None = None
     in_sequence: bool = True
     storage: str = "dense"
@@ -68,17 +72,31 @@ class SparsifyOptions:
             raise UsageError(f"--per: {self.per!r} is none of {', '.join(COMPARISONS)}")
         if self.storage not in STORAGES:
             raise UsageError(f"--storage: {self.storage!r} is none of {', '.join(STORAGES)}")
-        if self.how_many_fixed and (self.sparsity is not None or self.ratios or self.per == "global"):
+        if self.budgets and self.sparsity is not None:
+            raise UsageError(
+                f"--sparsity and --{min(self.budgets)} both say how many zeros there are", hint="leave out one of them"
+            )
+        if self.size is not None and self.storage == "dense":
+            raise UsageError(
+                "--size: zeros make a file smaller only where they are stored sparse", hint="add --storage sparse"
+            )
+        if self.how_many_fixed and (self.budgets or self.sparsity is not None or self.ratios or self.per == "global"):
             said = self.method if self.is_threshold else self.pattern
             raise UsageError(
                 f"{said} says how many zeros there are",
-                hint="leave out --sparsity, --ratio or --per global, or take another pattern and method",
+                hint="leave out --sparsity, --ratio, --per global and budgets, or take another pattern and method",
             )
 
     @property
     def share(self) -> float:
         """The share that is asked for, where no budget and no ratio of a weight says another."""
         return HALF if self.sparsity is None else self.sparsity
+
+    @property
+    def budgets(self) -> dict[str, str | float]:
+        """Kind of budget -> the amount that is allowed, as it was given."""
+        given = {"params": self.params, "size": self.size}
+        return {kind: amount for kind, amount in given.items() if amount is not None}
 
     @property
     def zeros(self) -> Pattern:
@@ -114,7 +132,7 @@ class SparsifyOptions:
 
     def as_json(self) -> dict[str, Any]:
         """How a plan was made, for the plan."""
-        shown = ("sparsity", "method", "pattern", "per", "storage", "seed")
+        shown = ("sparsity", "params", "size", "method", "pattern", "per", "storage", "seed")
         return {name: getattr(self, name) for name in shown}
 
 

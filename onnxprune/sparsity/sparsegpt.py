@@ -13,14 +13,15 @@ import itertools
 
 import numpy as np
 
+from onnxprune.layers import inverse
 from onnxprune.sparsity.registry import LayerEvidence, Masked, masking
 
 
 @masking("sparsegpt", needs_data=True, refits=True, source="Frantar and Alistarh 2023, arXiv:2301.00774")
 def sparsegpt(evidence: LayerEvidence) -> Masked:
     """Elements whose removal later inputs make up for best, input by input."""
-    inverse = np.linalg.inv(evidence.hessian)
-    factor = np.swapaxes(np.linalg.cholesky((inverse + np.swapaxes(inverse, 1, 2)) / 2), 1, 2)
+    found = inverse(evidence.hessian)
+    factor = np.swapaxes(np.linalg.cholesky((found + np.swapaxes(found, 1, 2)) / 2), 1, 2)
     diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :, None]
     weight, keep = evidence.dense.copy(), evidence.weight != 0
     for start, end in itertools.pairwise(evidence.bounds):

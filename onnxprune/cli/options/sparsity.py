@@ -23,6 +23,16 @@ _AMOUNT: tuple[Option, ...] = (
         help="Share of the elements of every weight that become zero: 0.5 or 50%; half if nothing says how many.",
     ),
     click.option(
+        "--params",
+        metavar="AMOUNT",
+        help="Most parameters that are not zero, in place of a share: 50% or 2M.",
+    ),
+    click.option(
+        "--size",
+        metavar="AMOUNT",
+        help="Most bytes of the file, 50% or 20MB; with --storage sparse or auto.",
+    ),
+    click.option(
         "--per",
         type=click.Choice(COMPARISONS),
         default="output",
