@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, defs, helper
 from onnxprune.errors import ModelError
 from onnxprune.model.external import locate
 from onnxprune.model.node_order import cycle
+from onnxprune.model.protos import skeleton
 from onnxprune.model.tensors import byte_size, check_stored, is_external, nodes, tensors
 from onnxprune.model.traps import refuse_traps
 from onnxprune.system import killable
@@ -56,7 +57,8 @@ def check_model(proto: ModelProto, folder: Path | None, name: str) -> None:
             locate(tensor, folder, sizes)
     _check_sparse(proto, name)
     _check_declared(proto, name)
-    stand_in = _without_weights(proto, name)
+    _check_initializers(proto, name)
+    stand_in = _without_weights(proto)
     if external:  # what is left of it; the checker would look for the file
         for tensor in filter(is_external, tensors(stand_in)):
             tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
@@ -134,24 +136,32 @@ def _check_sparse(proto: ModelProto, name: str) -> None:
             raise ModelError(f"{name}: sparse initializer '{weight}': {error}") from error
 
 
-def _without_weights(proto: ModelProto, name: str) -> ModelProto:
-    """A copy whose weights became inputs: as valid as the model, and quick to check, whatever its size."""
-    graph = proto.graph
-    bare = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
-    bare.graph.name = graph.name
-    bare.graph.input.MergeFrom(graph.input)
-    bare.graph.output.MergeFrom(graph.output)
-    given = {value.name: value.type.tensor_type for value in graph.input}
+def _check_initializers(proto: ModelProto, name: str) -> None:
+    """Refuses initializers without a name, two of one name, and those of other ranks than their graph inputs."""
+    given = {value.name: value.type.tensor_type for value in proto.graph.input}
     seen: set[str] = set()
-    weights = [(t.name, t.data_type, t.dims) for t in graph.initializer]
-    weights += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
-    for weight, data_type, dims in weights:
+    for weight, _, dims in _weights(proto):
         if weight in seen or not weight:
             raise ModelError(f"{name}: initializer '{weight}' " + ("is defined twice" if weight else "has no name"))
         seen.add(weight)
         if weight in given and given[weight].HasField("shape") and len(given[weight].shape.dim) != len(dims):
             raise ModelError(f"{name}: initializer '{weight}' has {len(dims)} axes, but not as a graph input")
-        if weight not in given:
+
+
+def _weights(proto: ModelProto) -> list[tuple[str, int, Sequence[int]]]:
+    """(name, data type, sizes) of every initializer."""
+    plain = [(t.name, t.data_type, t.dims) for t in proto.graph.initializer]
+    return plain + [(s.values.name, s.values.data_type, s.dims) for s in proto.graph.sparse_initializer]
+
+
+def _without_weights(proto: ModelProto) -> ModelProto:
+    """A copy whose weights became inputs: as valid as the model, and quick to check, whatever its size."""
+    bare = skeleton(proto, "node", "sparse_initializer", "value_info", "quantization_annotation")
+    for unchecked in ("metadata_props", "training_info"):
+        bare.ClearField(unchecked)
+    graph, listed = proto.graph, {value.name for value in proto.graph.input}
+    for weight, data_type, dims in _weights(proto):
+        if weight not in listed:
             bare.graph.input.append(helper.make_tensor_value_info(weight, data_type, dims))
     for node in graph.node:
         plain = node.op_type == "Constant" and len(node.attribute) == len(node.output) == 1
