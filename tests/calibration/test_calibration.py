@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import calibration
 from onnxprune.cli import main
-from onnxprune.errors import RunError, UsageError
+from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -197,98 +193,6 @@ def test_test_data_without_the_names_of_the_model_is_in_its_order(tmp_path: Path
     (tmp_path / "test_data_set_0" / "input_1.pb").write_bytes(b"\xff")
     with pytest.raises(UsageError, match=r"input_1\.pb holds no tensor"):
         calibration.read(tmp_path, model(inputs=("a", "b")))
-
-
-# --- Polygraphy -------------------------------------------------------------------------------------------
-
-# What `polygraphy.json.save_json([{"x": np.arange(6, dtype=np.float32).reshape(2, 3)}], path)` of 0.53.6 writes.
-SAVED = """[
-    {
-        "x": {
-            "array": "k05VTVBZAQB2AHsnZGVzY3InOiAnPGY0JywgJ2ZvcnRyYW5fb3JkZXInOiBGYWxzZSwgJ3NoYXBlJzogKDIsIDMpLCB9ICAg\
-ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIAoAAAAAAACAPwAAAEAAAEBAAACAQAAAoEA=",
-            "polygraphy_class": "ndarray"
-        }
-    }
-]"""
-
-
-def encoded(array: np.ndarray, *, allow_pickle: bool = False) -> dict[str, str]:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=allow_pickle)
-    return {"array": base64.b64encode(file.getvalue()).decode(), "polygraphy_class": "ndarray"}
-
-
-def test_polygraphy_json(tmp_path: Path):
-    (tmp_path / "inputs.json").write_text(SAVED)
-    assert np.array_equal(together(calibration.read(tmp_path / "inputs.json", model())), DATA[:2])
-
-
-def test_folder_of_polygraphy_json(tmp_path: Path):
-    for i in range(3):
-        (tmp_path / f"{i:010}.json").write_text(json.dumps({"x": encoded(DATA[i : i + 1])}))
-    assert np.array_equal(together(calibration.read(tmp_path, model())), DATA[:3])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is not JSON"),
-        ("[1]", r"inputs\.json\[0\] is no feed"),
-        (json.dumps({"lst": [], "polygraphy_class": "RunResults"}), "is no feed"),
-        (json.dumps([{"x": {"tensor": "", "polygraphy_class": "Tensor"}}]), r"\[0\]\['x'\] is no array in Polygraphy"),
-        (json.dumps([{"x": {"array": "not base64!"}}]), "holds no array"),
-        (json.dumps([{"x": encoded(np.array([{}]), allow_pickle=True)}]), "holds no array: it holds Python objects"),
-        (json.dumps([{"y": encoded(DATA)}]), "input 'x' is missing"),
-    ],
-)
-def test_json_that_does_not_fit(tmp_path: Path, text: str, message: str):
-    (tmp_path / "inputs.json").write_text(text)
-    with pytest.raises(UsageError, match=message):
-        calibration.read(tmp_path / "inputs.json", model())
-
-
-# --- the user's own code ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_inputs.py").write_text(
-        "import numpy as np\n"
-        "def feeds():\n    for i in range(5):\n        yield {'x': np.full((2, 3), i, np.float32)}\n"
-        "def broken():\n    yield {'x': np.ones((1, 3), np.float32)}\n    raise KeyError('no such row')\n"
-        "def rows():\n    return [[1, 2, 3]]\n"
-        "number = 3\n"
-    )
-    (tmp_path / "my_bad.py").write_text("import no_such_package\n")
-    yield
-    for name in ("my_inputs", "my_bad"):
-        sys.modules.pop(name, None)
-
-
-@pytest.mark.usefixtures("own_code")
-def test_function_in_the_working_folder():
-    before = list(sys.path)
-    runs = calibration.read("my_inputs:feeds", model(), samples=7)
-    assert together(runs)[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3] and sys.path == before
-
-
-@pytest.mark.usefixtures("own_code")
-@pytest.mark.parametrize(
-    ("spec", "kind", "message"),
-    [
-        ("my_missing:feeds", UsageError, "no module is called 'my_missing'"),
-        ("my_inputs:nothing", UsageError, "has no function 'nothing'"),
-        ("my_inputs:number", UsageError, "has no function 'number'"),
-        ("my_inputs:rows", UsageError, "feed 0 of my_inputs:rows is a list, not a mapping"),
-        ("my_inputs:broken", RunError, "my_inputs:broken failed: KeyError: 'no such row'"),
-        ("my_bad:feeds", RunError, "my_bad:feeds failed: ModuleNotFoundError: No module named 'no_such_package'"),
-    ],
-)
-def test_functions_that_fail(spec: str, kind: type[Exception], message: str):
-    with pytest.raises(kind, match=message):
-        calibration.read(spec, model())
 
 
 # --- random -----------------------------------------------------------------------------------------------
