@@ -48,6 +48,9 @@ TOLERANCES: Mapping[int, float] = {
 # A layer alone adds up little rounding: its tolerance is that of the outputs, divided by SHARPER.
 SHARPER = 10.0
 NOISE_MARGIN = 10.0
+# A result in float16 is good to a step of 2^-10 at most, and what reads it is nudged by one: that hides little else.
+HALF_LAYER = 1.5e-3
+HALF_MARGIN = 2.0
 NOISE_CAP = 100.0
 
 # Seconds of one run at the small sizes of a proof: a loop may be written to go on for ever.
@@ -174,6 +177,16 @@ class _Proof:
         """
         return all(node.op_type != "QuantizeLinear" for node in self.cut.groups.tracing.model.proto.graph.node)
 
+    @property
+    def is_half(self) -> bool:
+        """Whether float16 is the least precise type."""
+        return self.tolerance == TOLERANCES[TensorProto.FLOAT16]
+
+    @property
+    def layer_tolerance(self) -> float:
+        """The largest difference that is allowed on what a layer gives."""
+        return HALF_LAYER if self.is_half else self.tolerance / SHARPER
+
     @cached_property
     def layers(self) -> Layers:
         """What is compared inside."""
@@ -260,13 +273,15 @@ class _Proof:
         run = LayerRun(self.cut, self.feeds, wanted, layered, samples)
         with Session(run.model, optimised=self.optimised, limit=LONGEST_PROOF) as session:
             errors = run.errors(session, run.given)
-            own = {n: self.tolerance / SHARPER if n in layered.made else self.tolerance for n in errors}
+            own = {n: self.layer_tolerance if n in layered.made else self.tolerance for n in errors}
             allowed = dict(own)
-            if with_noise and any(not errors[n] <= allowed[n] for n in errors):
+            beyond = [name for name in errors if not errors[name] <= own[name]]
+            if with_noise and beyond:
                 noise = run.noise(session, self.seed)
-                for name in errors:
+                margin = HALF_MARGIN if self.is_half else NOISE_MARGIN
+                for name in beyond:
                     most = math.inf if name in layered.made else NOISE_CAP * self.tolerance
-                    allowed[name] = min(max(own[name], NOISE_MARGIN * noise[name]), most)
+                    allowed[name] = min(max(own[name], margin * noise[name]), most)
             noticed = run.strength(session, allowed) if samples else None
         return self._judged(errors, allowed, across, noticed)
 

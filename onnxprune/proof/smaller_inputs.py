@@ -14,8 +14,8 @@ from onnxprune.rewriting import Removal, io_changes
 from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Shape
 
-# Elements of all tensors together below which a run takes less than a trace.
-LARGE_RUN = 1 << 24
+# Elements of all tensors together below which the runs of a proof take less than another trace.
+LARGE_RUN = 1 << 26
 # Sizes from which an axis counts as large, multiples that networks with many halvings take, and what is tried.
 LARGE_AXIS = 160
 MULTIPLE = 128

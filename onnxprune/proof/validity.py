@@ -22,11 +22,14 @@ LONGEST_LIST = 1 << 20
 def too_large(groups: Groups) -> str:
     """Name what in the graph is too large to be run; a file of some bytes may ask for terabytes."""
     static, stored = groups.static, groups.tracing.model.initializers
+    whole = 0
     for name, shape in static.shapes.items():
-        bits = item_bits(static.dtypes.get(name) or TensorProto.FLOAT)
-        if math.prod(shape) * bits > 8 * LARGEST_RUN and name not in stored:
+        size = math.prod(shape) * item_bits(static.dtypes.get(name) or TensorProto.FLOAT) // 8
+        if size > LARGEST_RUN and name not in stored:
             return f"tensor {name!r} of shape {list(shape)} is too large to be run: smaller --sizes may help"
-    short = shortage(functions.of_a_run(groups))
+        whole += size
+    # All tensors together are more than a run holds at any time; that is counted where they do not fit.
+    short = shortage(functions.RUN_COPIES * whole) and shortage(functions.of_a_run(groups))
     return f"a run {short}: smaller --sizes may help" if short else ""
 
 

@@ -112,6 +112,8 @@ class Session:
         options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
         # Not even float weights quantised, for being next to what is.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # Threads that wait for work must not take the time of others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
     def _open(

@@ -544,3 +544,37 @@ def test_layers_behind_a_size_that_depends_on_values_are_compared() -> None:
     assert verdict.strength == Strength(2, {"w1": True, "w2": True})
     wrong = spoil(result.model, "w3", lambda v: scaled(v, int(np.abs(v).argmax())))
     assert "of MatMul" in onnxprune.verify(selected(), wrong, result.plan).problem
+
+
+def halves() -> onnx.ModelProto:
+    """Wide layers of numbers of half precision, and functions between them that are more than one operator."""
+    net = Net(18, dtype=np.float16)
+    x = net.input([8, 64])
+    for index, (n, m) in enumerate(((64, 300), (300, 300), (300, 300), (300, 16))):
+        x = net.add(
+            "MatMul", net.add("Mul", x, net.add("Sigmoid", x)) if index else x, net.weight(n, m, name=f"w{index}")
+        )
+    net.output(x, [8, 16])
+    return net.proto()
+
+
+def test_half_precision_hides_no_more_than_a_step() -> None:
+    """A small weight of 300 that is wrong by half of itself is of the size of some roundings in float16."""
+    proto = halves()
+    result = onnxprune.prune(proto, 0.5)
+    verdict = result.report.verdict
+    assert verdict is not None
+    assert verdict.ok
+    assert result.report.rolled_back == ()
+    assert 1e-4 < max(verdict.inside.values()) < prove.HALF_LAYER
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(12):
+        name = f"w{rng.integers(0, 4)}"
+        size = np.abs(array_of(result.model, name)).astype(np.float32)
+        place = int(rng.choice(np.flatnonzero((size > 0.2 * size.mean()) & (size < 0.6 * size.mean()))))
+        wrong = spoil(result.model, name, lambda v, place=place: scaled(v, place))
+        refused = onnxprune.verify(proto, wrong, result.plan)
+        assert not refused.ok
+        found += "differs" in refused.problem
+    assert found >= 10
