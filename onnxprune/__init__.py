@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.compress_source import CompressResult, compress
+    from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
     from onnxprune.recovery import TrainingOptions
@@ -34,9 +35,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "CompressResult": "onnxprune.pipelines.compress_source",
     "PruneResult": "onnxprune.api",
+    "DropResult": "onnxprune.pipelines.drop_source",
     "ShrinkResult": "onnxprune.pipelines.shrink_source",
     "apply": "onnxprune.api",
     "compress": "onnxprune.pipelines.compress_source",
+    "drop": "onnxprune.pipelines.drop_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
     "shrink": "onnxprune.pipelines.shrink_source",
@@ -57,6 +60,7 @@ _HOMES = {
 
 __all__ = [
     "CompressResult",
+    "DropResult",
     "Groups",
     "Options",
     "Plan",
@@ -68,6 +72,7 @@ __all__ = [
     "TrainingOptions",
     "apply",
     "compress",
+    "drop",
     "make_plan",
     "prune",
     "register_criterion",

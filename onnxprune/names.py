@@ -43,3 +43,8 @@ COMPARISONS = ("output", "layer", "global")
 STORAGES = ("dense", "sparse", "auto")
 # The lowest and the highest temperature of a distillation.
 TEMPERATURES = (0.01, 1000.0)
+# What decides which blocks are dropped (`pipelines/block_choice.py`), what counts as a block, and the budgets that
+# dropping meets.
+BLOCK_CRITERIA = ("divergence", "influence", "parameters", "random")
+BLOCK_UNITS = ("auto", "blocks", "branches", "runs", "all")
+BLOCK_BUDGETS = ("macs", "params", "size")

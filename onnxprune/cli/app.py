@@ -18,6 +18,7 @@ COMMANDS = {
     "shrink": "Remove what is dead, without loss.",
     "compress": "Take out what the function does not need: the outputs stay.",
     "sparsify": "Set single weights to zero, and prove the result.",
+    "drop": "Take whole layers and blocks out, and prove the result.",
     "run": "Carry out a recipe of several steps.",
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",

@@ -73,7 +73,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
-    if not steps.zeros and not any(step.remove for step in steps.steps):
+    if not steps.zeros and not steps.bypasses and not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):
         paths.check_row_map(args.output, inputs=[args.model, args.plan], force=args.force)
@@ -124,6 +124,7 @@ def _report(
     from onnxprune.cost import counts
     from onnxprune.report import data as plain
     from onnxprune.report import text
+    from onnxprune.report.drop import bypass_lines, io_lines, proof_line
     from onnxprune.report.sparsify import zeros_lines
 
     done = after[1]
@@ -142,10 +143,11 @@ def _report(
         return
     tell = console.say if after[0] == paths.PIPE else console.put
     lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.mends(before[1])]
-    lines += [*(text.removal(plan) if plan.steps else ()), *zeros_lines(plan)]
-    lines += [*text.io_changes(done.io_changes), *text.rows(done.rows)]
+    lines += [*(text.removal(plan) if plan.steps else ()), *zeros_lines(plan), *bypass_lines(plan)]
+    lines += [*text.io_changes(done.io_changes), *text.rows(done.rows), *io_lines(done.io_renames)]
     if done.verdict is not None:
-        lines.append(text.entry("proof", text.proof(done.verdict)))
+        told = proof_line(done.verdict) if plan.bypasses else text.proof(done.verdict)
+        lines.append(text.entry("proof", told))
     if done.recovery is not None:
         lines.append(text.entry("repair", text.recovery_lines(done.recovery)))
     tell(lines)

@@ -30,6 +30,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     wanda,
 )
 from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
+from onnxprune.criteria.blocks import block_influence, block_params
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, Runs, logger
@@ -190,6 +191,8 @@ __all__ = [
     "NORMALIZATIONS",
     "RANGE",
     "accumulated",
+    "block_influence",
+    "block_params",
     "judge",
     "known",
     "listed",

@@ -11,6 +11,7 @@ from onnxprune.layers.product import Product
 from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer
 from onnxprune.layers.statistics import ActivationMoments, Activations
+from onnxprune.layers.stream import channel_axis
 from onnxprune.layers.unit_axes import UnitAxis, norm_scales, unit_reads
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Weights",
     "affine_of",
     "inverse",
+    "channel_axis",
     "layer_at",
     "linear_layer",
     "making_axes",

@@ -9,11 +9,13 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
+from onnxprune.pipelines.drop import DropInputs, drop_blocks, prove_dropped
+from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
-from onnxprune.rewriting import Plan, Removal, zeroed
+from onnxprune.rewriting import IoRename, Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
@@ -31,6 +33,7 @@ class Executed:
         verdict: the proof, if it was asked for.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
+        io_renames: inputs and outputs that went with blocks, or have another name.
         recovery: what was fitted to calibration data; None if there was none.
         judged: how far the outputs on held-out samples agree with the original's; None without real data.
     """
@@ -40,6 +43,7 @@ class Executed:
     verdict: Verdict | None
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
+    io_renames: tuple[IoRename, ...] = ()
     recovery: RecoveryReport | None = None
     judged: Agreement | None = None
 
@@ -75,6 +79,14 @@ def execute(
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):
             return Executed(done.model, done.groups, done.verdict, judged=done.judged)
         model = done.model
+    if plan.bypasses:
+        dropped = drop_blocks(model, *_as_asked(plan, data, samples, recovery, verify=verify), plan=plan)
+        failed = [v for v in (dropped.verdict, dropped.repaired_verdict) if v is not None and not v.ok]
+        if failed or not any(step.remove for step in plan.steps):
+            verdict = failed[0] if failed else dropped.verdict
+            renames = dropped.io_renames
+            return Executed(dropped.model, dropped.groups, verdict, io_renames=renames, judged=dropped.judged)
+        model = dropped.model
     groups = plan.trace(model)
     removed = plan.removed(groups)
     if zero:
@@ -93,6 +105,16 @@ def execute(
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)
 
 
+def _as_asked(
+    plan: Plan, data: Any, samples: int, recovery: RecoveryOptions | None, *, verify: bool
+) -> tuple[DropOptions, DropInputs]:
+    """How blocks are taken out: as the plan was made, with these inputs."""
+    fits = data is not None and (recovery is None or recovery.method != NO_RECOVERY)
+    allow = bool(plan.options.get("allow_io_changes", False))
+    inputs = DropInputs(data, samples, plan.options.get("sizes") or {}, verify)
+    return DropOptions(recover=fits, allow_io_changes=allow), inputs
+
+
 def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, samples: int = 256) -> Verdict:
     """Prove that `pruned` is what `plan` makes of `original`.
 
@@ -105,4 +127,6 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
     """
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, original, samples=samples, sizes=sizes)
+    if plan.bypasses:
+        return prove_dropped(plan.trace(original), pruned, plan, samples=runs[:1])
     return proven_groups(plan.trace(original), plan.removed, pruned, given=sizes, samples=runs[:1])[1]

@@ -1,6 +1,7 @@
 """Show that a rewritten model is valid and equals the masked original."""
 
 from onnxprune.proof.bisect import RolledBack, proven_groups, rolled_back_from
+from onnxprune.proof.bypassed import BypassClaim, prove_bypassed
 from onnxprune.proof.strength import Strength
 from onnxprune.proof.unmasked import Trials, equals
 from onnxprune.proof.validity import valid
@@ -10,6 +11,7 @@ from onnxprune.proof.zeros import Claim, prove_zeros, same_outputs
 __all__ = [
     "Claim",
     "RolledBack",
+    "BypassClaim",
     "Strength",
     "Trials",
     "Verdict",
@@ -17,6 +19,7 @@ __all__ = [
     "prove_zeros",
     "proven_groups",
     "rolled_back_from",
+    "prove_bypassed",
     "same_outputs",
     "valid",
 ]

@@ -8,6 +8,7 @@ from onnxprune.recovery.closed_form import (
     held_out,
     judge,
     recover,
+    split_runs,
 )
 from onnxprune.recovery.data_free import recover_without_data
 from onnxprune.recovery.distill import Teacher
@@ -15,6 +16,8 @@ from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, method
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
+from onnxprune.recovery.spans import StandIn, spans_of
+from onnxprune.recovery.stand_in import with_stand_ins
 from onnxprune.recovery.targets import ROWS
 from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
@@ -34,6 +37,7 @@ __all__ = [
     "RecoveryOptions",
     "RecoveryReport",
     "Saving",
+    "StandIn",
     "Teacher",
     "Thinning",
     "Training",
@@ -47,5 +51,8 @@ __all__ = [
     "method",
     "recover",
     "recover_without_data",
+    "spans_of",
+    "split_runs",
     "take_over",
+    "with_stand_ins",
 ]

@@ -147,10 +147,10 @@ def recover(
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original, has_bodies = cut.groups.tracing.model, cut.groups.tracing.model is not cut.groups.model
     runs, held = held_out(runs)
-    fitting, judging = _split(runs, JUDGES)
+    fitting, judging = split_runs(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
     routes = routes_of(original, runs)
-    parameters = Parameters(rewritten(cut) if has_bodies else pruned, routes)
+    parameters = Parameters(cut.laid_out or rewritten(cut) if has_bodies else pruned, routes)
     found = _ready(list(targets(cut, parameters, options)), options, parameters)
     fits: list[Fit] = []
     given = [io_changes.feeds(cut, feeds) for feeds in runs]
@@ -165,7 +165,7 @@ def recover(
             pairs = _pairs(target, whole, left if follows else None)
             task = target.task(cut, parameters, options.how)
             fits += fit_layer(target.view, task, pairs, train, options.dampings)
-    model = nested(parameters.finished()) if has_bodies else parameters.finished()
+    model = parameters.finished() if cut.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(cut, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method)
@@ -191,7 +191,7 @@ def held_out(runs: Sequence[Feeds]) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
     Returns:
         The runs without those that judge a result, and these; one run serves as both.
     """
-    return _split(runs, HELD_OUT)
+    return split_runs(runs, HELD_OUT)
 
 
 def _pairs(target: Target, whole: ActivationReader, left: ActivationReader | None) -> Iterator[list[Pair]]:
@@ -203,8 +203,16 @@ def _pairs(target: Target, whole: ActivationReader, left: ActivationReader | Non
         yield [([old[n] for n in olds], [] if after is None else [new[n] for n in news]) for old, new in pairs]
 
 
-def _split(runs: Sequence[Feeds], share: float) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
-    """The runs without some at even steps, and these; one run serves as both."""
+def split_runs(runs: Sequence[Feeds], share: float) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
+    """Split runs in two.
+
+    Args:
+        runs: the runs.
+        share: how many of them judge.
+
+    Returns:
+        The runs without some at even steps, and these; one run serves as both.
+    """
     if len(runs) == 1:
         return runs, runs
     count = max(1, round(len(runs) * share))

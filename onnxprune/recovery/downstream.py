@@ -85,11 +85,11 @@ def onward(cut: Removal, parameters: Parameters, layer: LinearLayer) -> Downstre
     static, axes = cut.groups.static, cut.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
     while (reader := parameters.only_reader(tensor)) is not None:
-        bounds, lines = _flat(parameters, reader), axes.get(tensor, ())
+        bounds, lines = flat_bounds(parameters, reader), axes.get(tensor, ())
         if bounds is not None:
             return Downstream(other, tensor, lines, factor, *bounds) if _plain(lines) else None
         made, operand = reader.output[0], _operand(parameters, reader, tensor)
-        step = None if operand else _factor(parameters, reader, tensor, len(static.shapes.get(made, ())))
+        step = None if operand else factor_of(parameters, reader, tensor, len(static.shapes.get(made, ())))
         if operand and not other and static.shapes.get(operand) == static.shapes.get(made):
             other = operand
             if reader.op_type in NORMED:
@@ -118,8 +118,16 @@ def _operand(parameters: Parameters, reader: onnx.NodeProto, tensor: str) -> str
     return others[0] if is_sum else ""
 
 
-def _flat(parameters: Parameters, reader: onnx.NodeProto) -> tuple[float, float] | None:
-    """The bounds of an activation that is flat somewhere."""
+def flat_bounds(parameters: Parameters, reader: onnx.NodeProto) -> tuple[float, float] | None:
+    """Find the bounds of an activation that is flat somewhere.
+
+    Args:
+        parameters: the model.
+        reader: a node.
+
+    Returns:
+        At and below the first the node gives one number, and at and above the second; None for other nodes.
+    """
     if reader.op_type != "Clip":
         return FLAT.get(reader.op_type)
     given = {a.name: a.f for a in reader.attribute}
@@ -131,8 +139,18 @@ def _flat(parameters: Parameters, reader: onnx.NodeProto) -> tuple[float, float]
     return given.get("min", -math.inf), given.get("max", math.inf)
 
 
-def _factor(parameters: Parameters, reader: onnx.NodeProto, tensor: str, rank: int) -> Array | None:
-    """What a node multiplies `tensor` with, beside adding a constant; None if it does anything else."""
+def factor_of(parameters: Parameters, reader: onnx.NodeProto, tensor: str, rank: int) -> Array | None:
+    """Find what a node multiplies `tensor` with, beside adding a constant.
+
+    Args:
+        parameters: the model.
+        reader: the node.
+        tensor: one of its inputs.
+        rank: that of its output.
+
+    Returns:
+        The factor, broadcastable to the output; None if the node does anything else.
+    """
     of, rest = reader.op_type, [n for n in reader.input if n != tensor]
     if (reader.input[0] == tensor and (of in SAME or of in LAID_OUT)) or (
         of == "Add" and parameters.is_constant(rest[0])

@@ -1,5 +1,7 @@
 """Carry a decision out on a graph, and write it down."""
 
+from onnxprune.rewriting.bypass import Bypass, BypassStep, blocks_of, bypassed, shortened
+from onnxprune.rewriting.bypass_io import IoRename, with_fewer_io
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
@@ -15,15 +17,22 @@ from onnxprune.rewriting.zero_elements import (
 )
 
 __all__ = [
+    "Bypass",
+    "BypassStep",
+    "IoRename",
     "Plan",
     "Removal",
     "ZeroStep",
     "agreement",
+    "blocks_of",
+    "bypassed",
     "check_zeros",
     "removed_classes",
     "sparse_bytes",
+    "shortened",
     "stored_sparse",
     "with_dense",
+    "with_fewer_io",
     "with_zeros",
     "written_back",
     "zeroed",

@@ -33,10 +33,11 @@ def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
         RunError: the runtime fails.
     """
     with Session(cut.groups.model) as one, Session(other) as two:
-        tally = AgreementAccumulator(one.outputs)
+        names = [name for name in one.outputs if name in two.outputs]
+        tally = AgreementAccumulator(names)
         for feeds, (old, new) in zip(runs, _before_ids(cut, other, runs), strict=True):
-            wanted = io_changes.outputs(cut, one.outputs, one.run(feeds))
-            tally.add([*wanted, *old], [*two.run(io_changes.feeds(cut, feeds), one.outputs), *new])
+            wanted = io_changes.outputs(cut, names, one.run(feeds, names))
+            tally.add([*wanted, *old], [*two.run(io_changes.feeds(cut, feeds), names), *new])
     return tally.agreement()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.rewriting import plan_json
+from onnxprune.rewriting.bypass import BypassStep
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.zero_elements import ZeroStep
 from onnxprune.tracing import Group, Groups, trace
@@ -65,6 +66,7 @@ class Plan:
         options: how it was made.
         barriers: what was locked, and why.
         zeros: elements of weights that become zero, one step for each weight.
+        bypasses: blocks that are taken out.
         origin: the trace that a plan was just made from; `source`, `barriers` and the members of the steps are
             filled in from it when the plan is written.
 
@@ -81,6 +83,7 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     barriers: tuple[Mapping[str, Any], ...] = ()
     zeros: tuple[ZeroStep, ...] = ()
+    bypasses: tuple[BypassStep, ...] = ()
     origin: Groups | None = field(default=None, repr=False, compare=False)
 
     def removed(self, groups: Groups) -> Array:
@@ -130,8 +133,9 @@ class Plan:
         """The plan as text: one line per value that a person may edit."""
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
-        steps, zeros = [step.fields() for step in self.steps], [step.as_json() for step in self.zeros]
-        return plan_json.to_text(self.source, self.options, steps, self.barriers, zeros)
+        steps = [step.fields() for step in self.steps]
+        others = [*(zero.as_json() for zero in self.zeros), *(bypass.as_json() for bypass in self.bypasses)]
+        return plan_json.to_text(self.source, self.options, steps, self.barriers, others)
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
@@ -142,8 +146,15 @@ class Plan:
         """
         raw = plan_json.parse(text)
         steps = tuple(Step(**fields) for fields in raw["steps"])
-        zeros = tuple(ZeroStep.from_json(step, f"$.steps[{i}]") for i, step in enumerate(raw["zeros"]))
-        return Plan(steps, raw["source"], raw["options"], raw["barriers"], zeros)
+        others = [(step, f"$.steps[{i}]") for i, step in enumerate(raw["others"])]
+        return Plan(
+            steps,
+            raw["source"],
+            raw["options"],
+            raw["barriers"],
+            zeros=tuple(ZeroStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.ZERO),
+            bypasses=tuple(BypassStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.BYPASS),
+        )
 
 
 def make(

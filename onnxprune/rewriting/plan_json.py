@@ -11,8 +11,11 @@ from onnxprune.errors import UsageError
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
-# The kind of a step that sets elements of a weight to zero; steps that remove units are those of groups.
-ZERO = "zero"
+# The kinds of steps that set elements of a weight to zero, and that take a block out; steps that remove units are those
+# of groups.
+ZERO, BYPASS = "zero", "bypass"
+# What a step of a kind is of: no two are of the same.
+_OF = {ZERO: "tensor", BYPASS: "block"}
 _WRITES = "`onnxprune plan` writes one"
 # A list of numbers as `json` indents it: one line is easier to read and to edit.
 _NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")
@@ -23,12 +26,12 @@ def to_text(
     options: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     barriers: Sequence[Mapping[str, Any]],
-    zeros: Sequence[Mapping[str, Any]] = (),
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Write a plan as text, one line per value that a person may edit; `steps` as `parse` returns them."""
     head = {"format": FORMAT, "version": VERSION, "source": dict(source), "options": dict(options)}
     groups = [{"name" if name == "group" else name: value for name, value in step.items()} for step in steps]
-    body = head | {"groups": groups, "barriers": list(barriers)} | ({"steps": list(zeros)} if zeros else {})
+    body = head | {"groups": groups, "barriers": list(barriers)} | ({"steps": list(others)} if others else {})
     text = json.dumps(body, indent=1)
     return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
@@ -57,17 +60,20 @@ def parse(text: str | bytes) -> dict[str, Any]:
         "options": raw.get("options", {}),
         "steps": [_step(step, f"$.groups[{i}]") for i, step in enumerate(raw.get("groups", []))],
         "barriers": tuple(raw.get("barriers", [])),
-        "zeros": tuple(raw.get("steps", [])),
+        "others": tuple(raw.get("steps", [])),
     }
 
 
 def _check_kinds(steps: Sequence[Any]) -> None:
-    """Steps other than those of groups, each of a known kind, and of a tensor of its own."""
+    """Steps other than those of groups, each of a known kind, and of a tensor or block of its own."""
     for i, step in enumerate(steps):
         expect(isinstance(step, dict), "must be an object", f"$.steps[{i}]")
-        expect(step.get("kind") == ZERO, f"{step.get('kind')!r} is not known, only {ZERO!r}", f"$.steps[{i}].kind")
-    names = [str(step.get("tensor")) for step in steps]
-    expect(len({*names}) == len(names), "a tensor is in it twice", "$.steps")
+        kind = step.get("kind")
+        known = isinstance(kind, str) and kind in _OF
+        expect(known, f"{kind!r} is not known, only {' and '.join(map(repr, _OF))}", f"$.steps[{i}].kind")
+    for kind, what in _OF.items():
+        names = [str(step.get(what)) for step in steps if step["kind"] == kind]
+        expect(len({*names}) == len(names), f"a {what} is in it twice", "$.steps")
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.model import Model
 from onnxprune.model.graph import captured
 from onnxprune.tracing import Axes, Edit, Groups, Member, NodeView, Resize, resize_node
 from onnxprune.typing import Array, Shape
@@ -22,10 +23,12 @@ class Removal:
     Attributes:
         groups: the traced model.
         removed_classes: bool[classes].
+        laid_out: what came of it, with its bodies laid out, where more was done to it than to take units out.
     """
 
     groups: Groups
     removed_classes: Array
+    laid_out: Model | None = None
 
     @cached_property
     def _is_removed(self) -> Array:

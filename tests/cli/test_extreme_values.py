@@ -71,6 +71,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
     net.output(net.add("MatMul", x, net.weight(8, 4, name="w2")), ["batch", 4])
     model, small, plan, data = (str(folder / name) for name in ("m.onnx", "s.onnx", "p.json", "d.npz"))
     onnx.save(net.proto(), model)
+    skip = Net()
+    x = skip.add("Relu", skip.add("MatMul", skip.input(["batch", 6], name="x"), skip.weight(6, 8, name="w1")))
+    inner = skip.add("Relu", skip.add("MatMul", x, skip.weight(8, 5)))
+    x = skip.add("Add", x, skip.add("MatMul", inner, skip.weight(5, 8)))
+    skip.output(skip.add("MatMul", x, skip.weight(8, 4)), ["batch", 4])
+    skipped = str(folder / "r.onnx")
+    onnx.save(skip.proto(), skipped)
     np.savez(data, x=np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32))
     from onnxprune.cli import main
 
@@ -91,6 +98,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
         "compress": [model, "-o", str(folder / "c.onnx"), "--force", "--data", data, "--no-time"],
         "sparsify": [model, "-o", str(folder / "z.onnx"), "--force", "--data", data, "--no-time"],
         "run": [str(recipe), model, "--dry-run", "--no-time", "--data", data],
+        "drop": [skipped, "--dry-run", "--data", data, "--accept-damage"],
         "train": [model, "-o", str(folder / "t.onnx"), "--force", "--data", data, "--teacher", model, *TRAINED],
     }
 

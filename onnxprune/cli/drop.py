@@ -1,0 +1,159 @@
+"""`onnxprune drop`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.options import common as shared
+from onnxprune.cli.options.blocks import dropping
+from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.output import Console
+from onnxprune.errors import GoalMissed, UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.pipelines.drop_options import DropOptions
+    from onnxprune.pipelines.dropped import Dropped
+
+
+@dataclass(frozen=True)
+class DropArgs(shared.Results):
+    """What `drop` is asked for."""
+
+    options: DropOptions
+    list_only: bool
+    sizes: Sizes
+    verify: bool
+    data: Data
+    accept_damage: bool
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        if self.list_only:
+            return
+        self.check_results("small.onnx")
+        paths.check_distinct(self.output, self.plan_out)
+        if self.options.is_open:
+            raise UsageError(
+                "nothing says what to drop",
+                hint="add --count 1, --ratio 25%, --params 80% or --blocks NAME; --list shows what there is",
+            )
+
+
+@click.command(cls=Titled)
+@heeded
+@click.argument("model")
+@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@dropping
+@click.option("--list", "list_only", is_flag=True, help="Show the blocks with what they cost, and do nothing else.")
+@sizes
+@shared.verify
+@data
+@shared.accept_damage
+@click.option("--plan-out", metavar="FILE", help="Also write the plan: which blocks were dropped, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@shared.force
+@shared.as_json
+@shared.conversation
+@request(DropArgs)
+def drop(console: Console, args: DropArgs) -> None:
+    """Take whole layers and blocks out of MODEL, and prove the result.
+
+    MODEL is a file, or - for standard input. A block is whatever has one input and one output of the same shape, as a
+    layer of a transformer. Before any repair, the result equals the original in which what enters a block also leaves
+    it. With --data, the blocks are chosen by what the outputs lose, a map is fitted that stands for each, and the
+    layers behind are re-fitted.
+    """
+    args.check()
+    console.progress("loading")
+    source = args.sizes.load(args.model)
+    if args.list_only:
+        _list(console, source, args)
+        return
+    if args.written is not None:
+        paths.check_output(source, args.written, force=args.force)
+    done = _dropped(console, source, args)
+    if args.written is not None:
+        console.progress("writing")
+        _write(done, args.written, args)
+    with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
+        _report(console, done, args)
+        _check(done)
+
+
+def _list(console: Console, source: Model, args: DropArgs) -> None:
+    from onnxprune.pipelines.drop import list_blocks
+    from onnxprune.report import data as plain
+    from onnxprune.report import drop as report
+
+    blocks = list_blocks(source, args.options, args.sizes.numbers)
+    if args.as_json:
+        console.put_json(plain.header("blocks") | {"model": args.model, "blocks": report.blocks_data(blocks)})
+        return
+    console.put(report.block_lines(blocks))
+
+
+def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:
+    """Choose the blocks and take them out.
+
+    Raises:
+        GoalMissed: a proof failed.
+    """
+    from onnxprune.pipelines.drop import DropInputs, drop_blocks
+    from onnxprune.pipelines.prune import check_proven
+
+    inputs = DropInputs(args.data.source, args.data.samples, args.sizes.numbers, args.verify)
+    done = drop_blocks(source, args.options, inputs, progress=console.progress)
+    check_proven(done.groups, done.verdict)
+    check_proven(done.groups, done.repaired_verdict)
+    return done
+
+
+def _write(done: Dropped, output: str, args: DropArgs) -> None:
+    """Write the model and its plan, or nothing."""
+    from onnxprune.model import save
+
+    texts = {} if args.plan_out is None else {args.plan_out: done.plan.to_json()}
+    with paths.staged(texts):
+        save(done.model, output, force=args.force)
+
+
+def _report(console: Console, done: Dropped, args: DropArgs) -> None:
+    from onnxprune.report import data as plain
+    from onnxprune.report import drop as report
+    from onnxprune.report import text
+
+    if args.as_json:
+        files = {"model": args.model, "output": args.written}
+        console.put_json(plain.header("report") | files | report.drop_data(done))
+        return
+    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.drop_lines(done)])
+    if args.data.source is None:
+        console.say(
+            "hint: nothing was fitted, and the blocks were not looked at; --data FILE, a few hundred inputs without"
+            " labels, chooses better ones and undoes much of the damage"
+        )
+    console.detail(text.stages(done.seconds))
+
+
+def _check(done: Dropped) -> None:
+    """Say which budgets were missed.
+
+    Raises:
+        GoalMissed: one was.
+    """
+    from onnxprune.report import text
+
+    missed = [goal for goal in done.goals if not goal.met]
+    if missed:
+        kept = [f"{scored.block.name}: {scored.why}" for scored in done.blocks if scored.why]
+        hint = "; ".join(kept[:3]) or "no other block can go: `onnxprune prune` removes channels"
+        raise GoalMissed("; ".join(text.missed(goal) for goal in missed), hint=hint)

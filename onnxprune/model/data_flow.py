@@ -1,0 +1,208 @@
+"""Which nodes compute what the outputs depend on: a flat graph less what only sizes and constants say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnx import NodeProto
+
+from onnxprune.model.graph import WEIGHT_TYPES
+from onnxprune.model.model import Model
+from onnxprune.model.run_order import NO_ROUTE, Course, CourseStep
+from onnxprune.model.shapes.infer import StaticInfo
+from onnxprune.model.traits import traits_of
+from onnxprune.typing import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class DataFlow:
+    """The steps of a flat graph, and the tensors between them that hold data.
+
+    A tensor holds data if its values depend on those of a graph input; the size of a tensor does not count as its
+    value.
+
+    Attributes:
+        model: the model, laid out flat.
+        static: its shapes and types.
+    """
+
+    model: Model
+    static: StaticInfo
+
+    @cached_property
+    def steps(self) -> Sequence[CourseStep]:
+        """What runs, in order; a node with bodies is one step."""
+        return Course(self.model, NO_ROUTE).steps
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """The graph inputs."""
+        return frozenset(v.name for v in self.model.proto.graph.input) - self.model.stored
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """The graph outputs."""
+        return frozenset(v.name for v in self.model.proto.graph.output)
+
+    @cached_property
+    def data(self) -> frozenset[str]:
+        """The tensors that hold data."""
+        found = set(self.inputs)
+        for step in self.steps:
+            if not _tells_sizes(step) and not found.isdisjoint(step.reads):
+                found.update(o for o in step.output if o)
+        return frozenset(found)
+
+    @cached_property
+    def maker(self) -> Mapping[str, int]:
+        """Tensor -> the place of the step that makes it; graph inputs are not in it."""
+        return {o: i for i, step in enumerate(self.steps) for o in step.output if o}
+
+    @cached_property
+    def readers(self) -> Mapping[str, Sequence[int]]:
+        """Tensor -> the places of the steps that read it, for whatever reason."""
+        found: dict[str, list[int]] = {}
+        for i, step in enumerate(self.steps):
+            for name in step.reads:
+                found.setdefault(name, []).append(i)
+        return found
+
+    @cached_property
+    def data_reads(self) -> Sequence[Sequence[str]]:
+        """For every step, the tensors that hold data and whose values it reads."""
+        return [[] if _tells_sizes(step) else sorted(self.data.intersection(step.reads)) for step in self.steps]
+
+    @cached_property
+    def ancestors(self) -> Sequence[int]:
+        """For every step, the places of the steps whose data it depends on, and its own, as bits of a number."""
+        found: list[int] = []
+        for i, names in enumerate(self.data_reads):
+            bits = 1 << i
+            for name in names:
+                if name in self.maker:
+                    bits |= found[self.maker[name]]
+            found.append(bits)
+        return found
+
+    def node(self, tensor: str) -> NodeProto | None:
+        """The node that makes a tensor; None for graph inputs, and for steps that have bodies."""
+        place = self.maker.get(tensor)
+        if place is None or len(self.steps[place].nodes) > 1:
+            return None
+        return self.steps[place].nodes[0]
+
+    def depends(self, tensor: str, on: str) -> bool:
+        """Whether the data of a tensor depend on those of another one, which a step makes or the graph is given."""
+        place, other = self.maker.get(tensor), self.maker.get(on)
+        if place is None:
+            return tensor == on
+        if other is None:
+            return any(on in self.data_reads[i] for i in self.places(self.ancestors[place]))
+        return bool(self.ancestors[place] >> other & 1)
+
+    @staticmethod
+    def places(bits: int) -> Iterator[int]:
+        """The places that a number stands for, in order."""
+        while bits:
+            low = bits & -bits
+            yield low.bit_length() - 1
+            bits ^= low
+
+    def between(self, entry: str, exit: str) -> list[int]:
+        """The steps on the ways of data from one tensor to another, in order."""
+        first = self.maker.get(entry, -1)
+        reached, found = {entry}, list[int]()
+        ways = self.ancestors[self.maker[exit]] >> (first + 1) << (first + 1)
+        for i in self.places(ways):
+            if not reached.isdisjoint(self.data_reads[i]):
+                reached.update(o for o in self.steps[i].output if o)
+                found.append(i)
+        return found
+
+    def dims(self, tensor: str) -> object:
+        """The sizes of a tensor, with symbols where the run tells them; None where they are not known."""
+        return self.static.dims.get(tensor, self.static.shapes.get(tensor))
+
+    def is_float(self, tensor: str) -> bool:
+        """Whether a tensor holds floats."""
+        dtype = self.static.dtypes.get(tensor)
+        return dtype is not None and dtype in _FLOATS
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two tensors have equal sizes and types."""
+        dims = self.dims(one)
+        return dims is not None and dims == self.dims(other) and self._dtype(one) == self._dtype(other)
+
+    def _dtype(self, tensor: str) -> int | None:
+        return self.static.dtypes.get(tensor)
+
+    @cached_property
+    def heavy(self) -> frozenset[int]:
+        """The steps that multiply data with a matrix, or with more: of every loop, those that have such a node."""
+        known = self.model.stored.union(o for i, s in enumerate(self.steps) if not self.data_reads[i] for o in s.output)
+        constants = known - self.data
+        places = (i for i, names in enumerate(self.data_reads) if names)
+        return frozenset(i for i in places if any(self._is_heavy(node, constants) for node in self.steps[i].nodes))
+
+    def _is_heavy(self, node: NodeProto, constants: frozenset[str]) -> bool:
+        matrices = (name in constants and self._is_matrix(name) for name in node.input)
+        return not traits_of(node).elementwise and any(matrices)
+
+    def _is_matrix(self, tensor: str) -> bool:
+        shape: Shape | None = self.static.shapes.get(tensor)
+        return shape is not None and sum(n > 1 for n in shape) > 1 and self.static.dtypes.get(tensor) in WEIGHT_TYPES
+
+    @cached_property
+    def constants_read(self) -> Sequence[frozenset[str]]:
+        """For every step, the stored tensors that it reads, or that what it reads is computed from without data."""
+        stored, found = self.model.stored, dict[str, frozenset[str]]()
+        result: list[frozenset[str]] = []
+        for step in self.steps:
+            names = frozenset[str]().union(*(found.get(n, frozenset({n} & stored)) for n in step.reads))
+            result.append(names)
+            if self.data.isdisjoint(step.output):
+                made = {n for n in step.output if n} if not step.reads else set()
+                found.update((o, names | made) for o in step.output if o)
+        return result
+
+    def leaving(self, places: Collection[int], exit: str) -> Iterator[tuple[str, int | None]]:
+        """What steps make that others read, whatever for, and the graph hands out, but for `exit`.
+
+        Args:
+            places: the steps.
+            exit: a tensor that others may read.
+
+        Yields:
+            A tensor, and the place of a step that reads it; None for a graph output.
+        """
+        inside = set(places)
+        for i in sorted(inside):
+            for name in self.steps[i].output:
+                if not name or name == exit:
+                    continue
+                if name in self.outputs:
+                    yield name, None
+                yield from ((name, at) for at in self.readers.get(name, ()) if not self._stays(at, inside))
+
+    def _stays(self, place: int, inside: set[int]) -> bool:
+        """Whether all that a step outside makes of sizes ends inside."""
+        waiting, seen = [place], set(inside)
+        while waiting:
+            if (at := waiting.pop()) in seen:
+                continue
+            seen.add(at)
+            made = self.steps[at].output
+            if not self.outputs.isdisjoint(made) or not self.data.isdisjoint(made):
+                return False
+            waiting += [reader for name in made for reader in self.readers.get(name, ())]
+        return True
+
+
+# Floats in which a stream of activations is handed on.
+_FLOATS = frozenset((1, 10, 11, 16))
+
+
+def _tells_sizes(step: CourseStep) -> bool:
+    return traits_of(step.nodes[-1]).tells_sizes

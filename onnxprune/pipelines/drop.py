@@ -1,0 +1,394 @@
+"""Take whole blocks out of a loaded model, prove the result, and repair it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune import calibration
+from onnxprune.allocation import BudgetResult
+from onnxprune.calibration import is_random
+from onnxprune.cost import Cost, counts
+from onnxprune.errors import GoalMissed
+from onnxprune.model import Model, file_size
+from onnxprune.model.blocks import GraphBlock, find_blocks
+from onnxprune.model.data_flow import DataFlow
+from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
+from onnxprune.pipelines.drop_options import DropOptions, named_blocks
+from onnxprune.pipelines.dropped import Dropped, ScoredBlock
+from onnxprune.pipelines.prune import Clock, Progress
+from onnxprune.proof import BypassClaim, Verdict, prove_bypassed
+from onnxprune.recovery import RecoveryReport, StandIn, held_out, recover, spans_of, split_runs, with_stand_ins
+from onnxprune.rewriting import Bypass, BypassStep, IoRename, Plan, blocks_of, bypassed, shortened, with_fewer_io
+from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.rewrite import nested
+from onnxprune.runtime import Agreement
+from onnxprune.tracing import Groups
+from onnxprune.tracing import trace as trace_model
+from onnxprune.typing import Array
+
+Runs = Sequence[Mapping[str, Array]]
+# Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
+LEAST_RUNS, LARGEST_BATCH = 8, 32
+
+
+@dataclass(frozen=True)
+class DropInputs:
+    """What the model is run on, and how it is looked at.
+
+    Attributes:
+        data: calibration inputs (see `calibration.read`); None for none.
+        samples: how many of them to use.
+        sizes: numbers for symbolic dims.
+        verify: prove the result.
+    """
+
+    data: Any = None
+    samples: int = 256
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    verify: bool = True
+
+    def read(self, model: Model) -> Runs:
+        """The calibration runs."""
+        if self.data is None:
+            return []
+        batch = max(1, min(LARGEST_BATCH, self.samples // LEAST_RUNS))
+        return calibration.read(self.data, model, samples=self.samples, batch=batch, sizes=self.sizes)
+
+
+def list_blocks(model: Model, options: DropOptions, sizes: Mapping[str, int] | None = None) -> tuple[ScoredBlock, ...]:
+    """List what could be dropped.
+
+    Args:
+        model: the model.
+        options: which blocks stay, and what may change.
+        sizes: numbers for symbolic dims.
+
+    Returns:
+        All blocks, in graph order, with what they cost and why some must stay.
+    """
+    groups = trace_model(model, sizes=sizes)
+    blocks = find_blocks(DataFlow(groups.tracing.model, groups.static))
+    costs = BlockCosts.of(groups, counts.of_trace(groups.tracing, model))
+    return tuple(_scored(costs, block, options) for block in blocks)
+
+
+def _scored(costs: BlockCosts, block: GraphBlock, options: DropOptions) -> ScoredBlock:
+    return ScoredBlock(block, costs.params(block), costs.macs(block), why=options.why_kept(block))
+
+
+def drop_blocks(
+    model: Model,
+    options: DropOptions,
+    inputs: DropInputs | None = None,
+    *,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+) -> Dropped:
+    """Choose blocks, take them out, prove the result, and repair it.
+
+    Args:
+        model: the model.
+        options: which blocks, or how many.
+        inputs: calibration inputs, which choose and repair.
+        plan: the blocks to take out, in place of a choice.
+        progress: is told about every stage.
+
+    Returns:
+        The smaller model and what was done.
+
+    Raises:
+        UsageError: a glob or the plan names no block, or one that must stay.
+        GoalMissed: there is no block, or the budgets cannot be met.
+    """
+    inputs, clock = inputs or DropInputs(), Clock(progress)
+    work = _dropping(model, options, inputs, clock)
+    chosen, scores, criterion = work.chosen(plan)
+    while True:
+        made = work.made(chosen)
+        goals = work.goals(made.model, made.after)
+        if all(goal.met for goal in goals) or not (more := work.next(chosen, scores)):
+            break
+        chosen = more
+    return Dropped(
+        model=made.model,
+        plan=work.plan(chosen, made.stand_ins),
+        groups=work.groups,
+        blocks=tuple(replace(work.scored(b), score=scores.get(b.name), dropped=b in chosen) for b in work.blocks),
+        before=work.costs.total,
+        after=made.after,
+        sizes=(file_size(model), file_size(made.model)),
+        verdict=made.verdict,
+        repaired_verdict=made.repaired_verdict,
+        stand_ins=made.stand_ins,
+        repair=made.repair,
+        bare=made.bare,
+        judged=None if is_random(inputs.data) else made.judged,
+        io_renames=made.io_renames,
+        goals=goals,
+        criterion=criterion,
+        seconds=clock.seconds,
+    )
+
+
+def _dropping(model: Model, options: DropOptions, inputs: DropInputs, clock: Clock) -> _Dropping:
+    """What is worked on: the traced model with its blocks."""
+    runs = inputs.read(model)
+    with clock("tracing"):
+        groups = trace_model(model, sizes=inputs.sizes)
+        return _Dropping(
+            groups=groups,
+            model=model,
+            blocks=find_blocks(DataFlow(groups.tracing.model, groups.static)),
+            options=options,
+            inputs=inputs,
+            runs=runs,
+            costs=BlockCosts.of(groups, counts.of_trace(groups.tracing, model)),
+            clock=clock,
+        )
+
+
+def prove_dropped(groups: Groups, small: Model, plan: Plan, *, samples: Runs = ()) -> Verdict:
+    """Prove that a model, not repaired, is the original without the blocks of a plan.
+
+    Args:
+        groups: the traced original.
+        small: the smaller model.
+        plan: with the blocks.
+        samples: inputs of the user, which are run beside random ones.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        UsageError: the plan does not fit.
+    """
+    blocks = blocks_of(plan.bypasses, find_blocks(DataFlow(groups.tracing.model, groups.static)))
+    _, renames = with_fewer_io(shortened(bypassed(groups, blocks), blocks), blocks)
+    sizes = plan.options.get("sizes")
+    return prove_bypassed(groups, BypassClaim(blocks, small, renames), sizes=sizes, samples=samples)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Blocks taken out, proven and repaired; see `Dropped`."""
+
+    model: Model
+    after: Cost
+    verdict: Verdict | None
+    repaired_verdict: Verdict | None
+    stand_ins: tuple[StandIn, ...]
+    repair: RecoveryReport | None
+    bare: Agreement | None
+    judged: Agreement | None
+    io_renames: tuple[IoRename, ...]
+
+
+@dataclass(frozen=True)
+class _Dropping:
+    """What is worked on.
+
+    Attributes:
+        groups: the traced original.
+        model: the original.
+        blocks: its blocks.
+        options: which go.
+        inputs: what the models are run on.
+        runs: the calibration inputs.
+        costs: what blocks cost.
+        clock: times the stages.
+    """
+
+    groups: Groups
+    model: Model
+    blocks: Sequence[GraphBlock]
+    options: DropOptions
+    inputs: DropInputs
+    runs: Runs
+    costs: BlockCosts
+    clock: Clock
+
+    def scored(self, block: GraphBlock) -> ScoredBlock:
+        """A block with what it costs."""
+        return _scored(self.costs, block, self.options)
+
+    # --- the choice --------------------------------------------------------------------------------------
+
+    def chosen(self, plan: Plan | None) -> tuple[list[GraphBlock], Mapping[str, float], str]:
+        """The blocks that go, what all are worth, and by which criterion."""
+        if plan is not None:
+            return blocks_of(plan.bypasses, self.blocks), {}, ""
+        if self.options.blocks:
+            return self._some(named_blocks(self.options, self.blocks)), {}, ""
+        eligible = self.options.eligible(self.blocks)
+        if not eligible:
+            raise GoalMissed("nothing to drop: no block may go", hint=self._why_none())
+        criterion = self.options.criterion
+        if criterion == "auto":
+            criterion = "divergence" if self.runs else "parameters"
+        with self.clock("choosing"):
+            choice = BlockChoice(
+                groups=self.groups,
+                eligible=eligible,
+                criterion=criterion,
+                runs=self._scoring_runs(),
+                options=self.options,
+                divergence=self.divergence,
+            )
+            found, scores = choice.run(self.costs, self.limits(), progress=self.clock.progress)
+        return sorted(found, key=self.blocks.index), scores, criterion
+
+    def _some(self, blocks: list[GraphBlock]) -> list[GraphBlock]:
+        if not blocks:
+            raise GoalMissed("nothing to drop: every block that is named must stay", hint=self._why_none())
+        return blocks
+
+    def _why_none(self) -> str:
+        if not self.blocks:
+            return "no part of the graph has one input and one output of the same shape"
+        kept = [f"{b.name}: {self.options.why_kept(b)}" for b in self.blocks if self.options.why_kept(b)]
+        return "; ".join(kept[:3]) or f"there are others than {self.options.units}: see --list and --units"
+
+    def _scoring_runs(self) -> Runs:
+        return held_out(self.runs)[0] if self.runs else []
+
+    def next(self, chosen: Sequence[GraphBlock], scores: Mapping[str, float]) -> list[GraphBlock]:
+        """The blocks that go, and one more; none if there is no other."""
+        others = [b for b in self.options.eligible(self.blocks) if not any(b.overlaps(c) for c in chosen)]
+        if not others or not self.options.budgets:
+            return []
+        least = min(others, key=lambda block: scores.get(block.name, math.inf))
+        return sorted([*chosen, least], key=self.blocks.index)
+
+    def limits(self) -> dict[str, float]:
+        """Kind of budget -> the most that is allowed."""
+        originals = {
+            "params": self.costs.total.params,
+            "macs": self.costs.total.macs,
+            "size": file_size(self.model),
+        }
+        return {kind: amount.limit(originals[kind]) for kind, amount in self.options.budgets.items()}  # type: ignore[union-attr]
+
+    def goals(self, model: Model, after: Cost) -> tuple[BudgetResult, ...]:
+        """The budgets, and what a model reaches."""
+        total = self.costs.total
+        now = {"params": after.params, "macs": after.macs, "size": file_size(model)}
+        old = {"params": total.params, "macs": total.macs, "size": file_size(self.model)}
+        return tuple(BudgetResult(k, most, reached=now[k], before=old[k]) for k, most in self.limits().items())
+
+    # --- carried out -------------------------------------------------------------------------------------
+
+    def made(self, chosen: Sequence[GraphBlock]) -> _Made:
+        """Take blocks out, prove the result, and repair it."""
+        cut, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
+        with self.clock("rewriting"):
+            small, renames = self.finished(flat, chosen)
+        claim = BypassClaim(chosen, small, renames)
+        verdict = self._proven(claim)
+        if verdict is not None and not verdict.ok:
+            return self._result(small, verdict=verdict, io_renames=renames)
+        if not self.runs:
+            return self._result(small, verdict=verdict, io_renames=renames)
+        fitting, held = held_out(self.runs)
+        with self.clock("judging"):
+            bare = agreement(cut, self.whole(flat), held)
+        if not self.options.recover:
+            return self._result(small, verdict=verdict, io_renames=renames, bare=bare, judged=bare)
+        with self.clock("repairing"):
+            fitted, stands = self.stood_in(cut, flat, fitting, self._allowed(chosen))
+            behind = Bypass.of(self.groups, chosen, fitted)
+            fitted, repaired = recover(behind, fitted, self.runs, progress=self.clock.progress)
+        with self.clock("judging"):
+            judged = agreement(cut, self.whole(fitted), held)
+        if not self._is_better(judged, bare):
+            return self._result(small, verdict=verdict, io_renames=renames, bare=bare, judged=bare)
+        final, renames = self.finished(fitted, chosen)
+        stated = {stand.exit: stand.applied for stand in stands}
+        proven = self._proven(BypassClaim(chosen, final, renames, fitted, stated))
+        return self._result(
+            final,
+            verdict=verdict,
+            repaired_verdict=proven,
+            stand_ins=tuple(stands),
+            repair=repaired,
+            bare=bare,
+            judged=judged,
+            io_renames=renames,
+        )
+
+    def _result(self, model: Model, **rest: Any) -> _Made:
+        empty: dict[str, Any] = dict.fromkeys(("verdict", "repaired_verdict", "repair", "bare", "judged"))
+        with self.clock("counting"):
+            after = counts.of(model, self.inputs.sizes)
+        return _Made(**{**empty, "stand_ins": (), "io_renames": (), **rest, "model": model, "after": after})
+
+    def _proven(self, claim: BypassClaim) -> Verdict | None:
+        if not self.inputs.verify:
+            return None
+        with self.clock("proving"):
+            return prove_bypassed(self.groups, claim, sizes=self.inputs.sizes, samples=self.runs[:1])
+
+    def finished(self, flat: Model, chosen: Sequence[GraphBlock]) -> tuple[Model, tuple[IoRename, ...]]:
+        """The model as it is handed out, and what became of its inputs and outputs."""
+        return with_fewer_io(shortened(_copied(flat), chosen), chosen)
+
+    def whole(self, flat: Model) -> Model:
+        """A flat model that can be run."""
+        return nested(_copied(flat), tidied=False)
+
+    @staticmethod
+    def _is_better(one: Agreement, other: Agreement) -> bool:
+        return not other.is_known or _distance(one) < _distance(other)
+
+    def stood_in(
+        self, cut: Bypass, flat: Model, runs: Runs, allowed: Callable[[str, int], bool]
+    ) -> tuple[Model, list[StandIn]]:
+        """A flat model with stand-ins for its blocks, chosen on some of the runs."""
+        judges = split_runs(runs, 0.2)[1]
+
+        def distance(other: Model) -> float:
+            return _distance(agreement(cut, self.whole(other), judges))
+
+        return with_stand_ins(self.groups, flat, spans_of(cut.blocks), runs, distance=distance, allowed=allowed)
+
+    def _allowed(self, chosen: Sequence[GraphBlock]) -> Callable[[str, int], bool]:
+        """Whether a form fits into what the budgets leave, and is far smaller than what was dropped."""
+        limits, gone = self.limits(), sum(map(self.costs.params, chosen))
+        slack = limits.get("params", math.inf) - (self.costs.total.params - gone)
+        slack = min(slack, (limits.get("size", math.inf) - file_size(self.model)) / 4 + gone)
+        return lambda form, params: params <= min(slack, gone / 2)
+
+    def divergence(self, chosen: Sequence[GraphBlock], runs: Runs) -> float:
+        """How far the outputs are from the original's without some blocks, stand-ins in their places."""
+        chosen = sorted(chosen, key=self.blocks.index)
+        cut, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
+        if self.options.recover:
+            flat, _ = self.stood_in(cut, flat, runs, self._allowed(chosen))
+        return _distance(agreement(cut, self.whole(flat), split_runs(runs, 0.2)[1]))
+
+    def plan(self, chosen: Sequence[GraphBlock], stands: Sequence[StandIn]) -> Plan:
+        """What was dropped."""
+        forms = {name: stand.form for stand in stands for name in stand.blocks}
+        steps = tuple(
+            BypassStep(b.name, b.kind, b.entry, b.exit, weights=b.weights, form=forms.get(b.name, "none"))
+            for b in chosen
+        )
+        options = self.options.as_json() | {"sizes": dict(self.inputs.sizes)}
+        return Plan((), options=options, bypasses=steps, origin=self.groups)
+
+
+def _copied(model: Model) -> Model:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    return replace(model, proto=proto)
+
+
+def _distance(found: Agreement) -> float:
+    """One number for how far outputs are apart; infinite where they are no numbers."""
+    distance = found.kl if found.kl is not None else found.error
+    return distance if np.isfinite(distance) else math.inf

@@ -1,0 +1,89 @@
+"""Drop blocks of any source of a model, and give back the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.model import load, same_kind
+from onnxprune.model.shapes.symbols import check_sizes
+from onnxprune.names import BLOCK_BUDGETS
+from onnxprune.pipelines.drop import DropInputs, drop_blocks
+from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.pipelines.dropped import Dropped
+from onnxprune.pipelines.prune import check_proven
+from onnxprune.rewriting import Plan
+
+
+@dataclass(frozen=True)
+class DropResult:
+    """What `drop` returns.
+
+    Attributes:
+        model: the smaller model, of the kind that was given (a ModelProto for a path or bytes).
+        plan: which blocks were dropped.
+        report: all blocks and what they are worth, costs before and after, what was fitted, and the proofs.
+
+    Example:
+        >>> import onnxprune
+        >>> result = onnxprune.drop("models/digits.onnx", count=1)
+        >>> [scored.block.name for scored in result.report.dropped], result.report.verdict.ok
+        (['residual'], True)
+    """
+
+    model: Any
+    plan: Plan
+    report: Dropped
+
+
+def drop(
+    source: Any,
+    *,
+    verify: bool = True,
+    sizes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
+    data: Any = None,
+    samples: int = 256,
+    **options: Any,
+) -> DropResult:
+    """Take whole layers and blocks out, and prove the result.
+
+    Args:
+        source: path, bytes, ModelProto or graphsurgeon Graph.
+        verify: prove the result, before and after the repair.
+        sizes: numbers for symbolic dims.
+        shapes: of inputs, as for `prune`.
+        data: unlabelled calibration inputs (see `calibration.read`), which choose the blocks and repair the model.
+        samples: how many of them to use.
+        options: how much goes, one of `blocks` (globs), `count`, `ratio`, or budgets `params`, `macs`, `size`; and
+            the other fields of `DropOptions`: criterion, units, keep, recover, allow_io_changes, seed.
+
+    Returns:
+        The smaller model, the plan and the report.
+
+    Raises:
+        UsageError: an option is out of range, or a name is that of no block.
+        ModelError: the model is invalid.
+        GoalMissed: no block may go, a budget cannot be met, or the result is not proven.
+
+    Example:
+        >>> import onnxprune
+        >>> data = "models/digits_calibration.npz"
+        >>> report = onnxprune.drop("models/digits.onnx", params="60%", data=data, samples=64).report
+        >>> report.stand_ins[0].form, report.judged.error < report.bare.error
+        ('map', True)
+    """
+    budgets = {kind: options.pop(kind) for kind in BLOCK_BUDGETS if kind in options}
+    chosen = DropOptions(budgets=budgets, **options)
+    if chosen.is_open:
+        raise UsageError("nothing says what to drop", hint="give one of blocks, count, ratio, params, macs, size")
+    model = load(source, shapes=shapes)
+    check_sizes(model.proto.graph, sizes or {})
+    done = drop_blocks(model, chosen, DropInputs(data, samples, dict(sizes or {}), verify))
+    check_proven(done.groups, done.verdict)
+    check_proven(done.groups, done.repaired_verdict)
+    if missed := [goal.kind for goal in done.goals if not goal.met]:
+        raise GoalMissed(f"the budget on {missed[0]} cannot be met", hint="no other block can go")
+    return DropResult(same_kind(done.model, source), done.plan, done)

@@ -1,0 +1,94 @@
+"""Inputs and outputs of blocks that were taken out: they go, and numbered ones of others close the gap.
+
+A cache of keys and values has an input and an output for each layer, numbered in their names. Without layer 1, layers
+2 and 3 become 1 and 2 there, so that whoever runs the model counts from 0 to one less than before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from onnxprune.model import Model
+from onnxprune.model.blocks import GraphBlock
+from onnxprune.model.flatten import rename
+from onnxprune.model.protos import keep
+from onnxprune.model.run_order import reads
+
+
+@dataclass(frozen=True)
+class IoRename:
+    """What became of an input or output.
+
+    Attributes:
+        kind: "input" or "output".
+        name: in the original.
+        now: in the smaller model; empty where it went.
+    """
+
+    kind: str
+    name: str
+    now: str
+
+
+def with_fewer_io(model: Model, blocks: Sequence[GraphBlock]) -> tuple[Model, tuple[IoRename, ...]]:
+    """Take the inputs out that only the blocks read, and number what is left again.
+
+    Args:
+        model: the smaller model, whose graph has lost the blocks and their outputs.
+        blocks: what was taken out.
+
+    Returns:
+        The model, and what became of every input and output that went or has another name now.
+    """
+    gone_outputs = [name for block in blocks for name in block.outputs]
+    if not gone_outputs:
+        return model, ()
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    graph = proto.graph
+    read = {name for node in graph.node for name in reads(node)} | {v.name for v in graph.output}
+    gone_inputs = [name for block in blocks for name in block.inputs if name not in read]
+    keep(graph.input, lambda value: value.name not in gone_inputs)
+    inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
+    renamed = _closed_gaps(gone_inputs, inputs) | _closed_gaps(gone_outputs, outputs)
+    if len({renamed.get(n, n) for n in (*inputs, *outputs)}) < len({*inputs, *outputs}):
+        renamed = {}
+    for node in graph.node:
+        rename(node, renamed)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+    told = [IoRename("input", name, "") for name in gone_inputs]
+    told += [IoRename("output", name, "") for name in gone_outputs]
+    told += [IoRename("input", name, renamed[name]) for name in inputs if name in renamed]
+    told += [IoRename("output", name, renamed[name]) for name in outputs if name in renamed]
+    return replace(model, proto=proto), tuple(told)
+
+
+def _closed_gaps(gone: Collection[str], left: Collection[str]) -> dict[str, str]:
+    """Name -> new name, for the names that are those that went but for a higher number in them."""
+    found: dict[str, str] = {}
+    families: dict[tuple[str, str], list[int]] = {}
+    for name in gone:
+        for before, number, after in _numbers(name):
+            families.setdefault((before, after), []).append(number)
+    for name in left:
+        for before, number, after in _numbers(name):
+            lower = sum(other < number for other in families.get((before, after), ()))
+            if lower and name not in found:
+                found[name] = f"{before}{number - lower}{after}"
+    return found
+
+
+def _numbers(name: str) -> Iterator[tuple[str, int, str]]:
+    """Every number in a name, with what stands before and behind it."""
+    for match in re.finditer(r"\d{1,9}", name):
+        yield name[: match.start()], int(match[0]), name[match.end() :]
+
+
+def mapped(renames: Collection[IoRename], kind: str) -> Mapping[str, str]:
+    """Original name -> name in the smaller model, of the inputs or outputs that are named otherwise, or are gone."""
+    return {change.name: change.now for change in renames if change.kind == kind}
