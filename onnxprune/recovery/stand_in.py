@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.layers import PairMoments, Parameters
+from onnxprune.layers import Parameters
 from onnxprune.model import Model
 from onnxprune.recovery.closed_form import JUDGES, split_runs
 from onnxprune.recovery.fits import DAMPINGS, METHODS, FitProblem, Fitted, Rows, best
 from onnxprune.recovery.spans import FOLD, MAP, NOTHING, SCALE, Span, StandIn
 from onnxprune.recovery.stand_in_forms import StandInFit, stand_in_fits
 from onnxprune.recovery.targets import ROWS
-from onnxprune.runtime import ActivationReader, routes_of
+from onnxprune.runtime import ActivationReader, PairMoments, routes_of
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
