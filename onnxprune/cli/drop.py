@@ -106,7 +106,8 @@ def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:
     Raises:
         GoalMissed: a proof failed.
     """
-    from onnxprune.pipelines.drop import DropInputs, drop_blocks
+    from onnxprune.pipelines.drop import drop_blocks
+    from onnxprune.pipelines.drop_options import DropInputs
     from onnxprune.pipelines.prune import check_proven
 
     inputs = DropInputs(args.data.source, args.data.samples, args.sizes.numbers, args.verify)

@@ -9,8 +9,8 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.pipelines.drop import DropInputs, drop_blocks, prove_dropped
-from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.pipelines.drop import drop_blocks, prove_dropped
+from onnxprune.pipelines.drop_options import DropInputs, DropOptions
 from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict, proven_groups

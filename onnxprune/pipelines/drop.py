@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
-from onnxprune import calibration
 from onnxprune.allocation import BudgetResult
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
@@ -19,13 +18,22 @@ from onnxprune.model import Model, file_size
 from onnxprune.model.blocks import GraphBlock, find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
-from onnxprune.pipelines.drop_options import DropOptions, named_blocks
+from onnxprune.pipelines.drop_options import DropInputs, DropOptions, named_blocks
 from onnxprune.pipelines.dropped import Dropped, ScoredBlock
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.proof import BypassClaim, Verdict, prove_bypassed
 from onnxprune.recovery import RecoveryReport, StandIn, held_out, recover, spans_of, split_runs, with_stand_ins
-from onnxprune.rewriting import Bypass, BypassStep, IoRename, Plan, blocks_of, bypassed, shortened, with_fewer_io
-from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting import (
+    Bypass,
+    BypassStep,
+    IoRename,
+    Plan,
+    agreement,
+    blocks_of,
+    bypassed,
+    shortened,
+    with_fewer_io,
+)
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Agreement
 from onnxprune.tracing import Groups
@@ -33,32 +41,6 @@ from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
 
 Runs = Sequence[Mapping[str, Array]]
-# Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
-LEAST_RUNS, LARGEST_BATCH = 8, 32
-
-
-@dataclass(frozen=True)
-class DropInputs:
-    """What the model is run on, and how it is looked at.
-
-    Attributes:
-        data: calibration inputs (see `calibration.read`); None for none.
-        samples: how many of them to use.
-        sizes: numbers for symbolic dims.
-        verify: prove the result.
-    """
-
-    data: Any = None
-    samples: int = 256
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    verify: bool = True
-
-    def read(self, model: Model) -> Runs:
-        """The calibration runs."""
-        if self.data is None:
-            return []
-        batch = max(1, min(LARGEST_BATCH, self.samples // LEAST_RUNS))
-        return calibration.read(self.data, model, samples=self.samples, batch=batch, sizes=self.sizes)
 
 
 def list_blocks(model: Model, options: DropOptions, sizes: Mapping[str, int] | None = None) -> tuple[ScoredBlock, ...]:

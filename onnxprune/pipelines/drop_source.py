@@ -10,8 +10,8 @@ from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import BLOCK_BUDGETS
-from onnxprune.pipelines.drop import DropInputs, drop_blocks
-from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.pipelines.drop import drop_blocks
+from onnxprune.pipelines.drop_options import DropInputs, DropOptions
 from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.rewriting import Plan

@@ -12,8 +12,8 @@ import pytest
 import onnxprune
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.pipelines.drop import DropInputs, drop_blocks, list_blocks
-from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.pipelines.drop import drop_blocks, list_blocks
+from onnxprune.pipelines.drop_options import DropInputs, DropOptions
 from onnxprune.pipelines.dropped import Dropped
 from tests.graphs.net import Net, feeds_of, run
 
