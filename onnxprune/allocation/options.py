@@ -1,4 +1,4 @@
-"""What to prune: everything that a person may ask for."""
+"""The options of pruning: everything that a user may ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which units go: what is open, the menu of every group, and what budgets and ratios make of them."""
+"""Select the units to remove: which may go, in which numbers, and how budgets and ratios decide between them."""
 
 from __future__ import annotations
 

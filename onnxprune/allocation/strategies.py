@@ -1,4 +1,4 @@
-"""From budgets to how many units every group loses.
+"""Strategies of allocation: from budgets and scores to how many units every group loses.
 
 A strategy lays a path from nothing to all that may go, or as far as is needed, along which every cost falls. The first
 point of the path at which all limits hold is searched by bisection; then units are given back while the limits still

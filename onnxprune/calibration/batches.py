@@ -1,4 +1,4 @@
-"""Samples put together, and cut apart, into runs of one size."""
+"""Batches: samples joined, and split again, into runs of one size."""
 
 from __future__ import annotations
 

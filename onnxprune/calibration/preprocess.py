@@ -1,4 +1,4 @@
-"""How images become inputs: the numbers, where they come from, and whether they make sense."""
+"""Preprocessing of images: the numbers, where they come from, and whether they make sense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source of calibration samples, as its readers see it: a path or object, how many samples, which preprocessing."""
+"""Sources of calibration samples, as readers see them: a path or object, how many samples, which preprocessing."""
 
 from __future__ import annotations
 

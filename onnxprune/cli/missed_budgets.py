@@ -1,4 +1,4 @@
-"""Budgets that were missed: what was reached, and what holds the rest."""
+"""The error for missed budgets: what was reached, and which options block the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that do nothing unless another is given too: what has no effect is refused, not ignored."""
+"""Options that need another option: alone they would have no effect, so they are refused."""
 
 from __future__ import annotations
 

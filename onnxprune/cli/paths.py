@@ -1,4 +1,4 @@
-"""What commands read and write: early checks of targets, text files, pipes."""
+"""Paths that commands read and write: early checks of targets, text files, pipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe: all options of a command as a TOML file, with what is known of a model in comments."""
+"""Recipes: all options of a command as a TOML file, with comments about a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onnxprune shrink`."""
+"""`onnxprune shrink`: remove dead units without loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onnxprune sparsify`."""
+"""`onnxprune sparsify`: set weights to zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths of axes as functions of how many units every group loses: no tracing and no rewriting while searching."""
+"""Lengths of all axes as functions of how many units every group loses, without tracing or rewriting again."""
 
 from __future__ import annotations
 

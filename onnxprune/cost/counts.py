@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates and bytes, per layer and in total."""
+"""Costs of a model: parameters, multiply-accumulates and bytes, per layer and in total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Criteria: from a traced model, and inputs where they are needed, to a score per class of labels; the lowest go first.
+"""Score units of a traced model: float64 per class of labels; the lowest scores are removed first.
 
 One file per idea; what they share is `effective` (weights as they act), `readers` (where contractions read a unit),
 `activations` (statistics of what they read), `combine` (coupled members to one score) and `between` (scores of

@@ -1,4 +1,4 @@
-"""How large a unit's activation is where contractions read it.
+"""Magnitude of a unit's activation where contractions read it.
 
 Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", 2017, section 2.2.
 """

@@ -1,4 +1,4 @@
-"""How the scores of a unit's coupled members become one: choices that have nothing to do with what is measured."""
+"""Aggregation of the scores of a unit's coupled weights into one, whatever the criterion measures."""
 
 from __future__ import annotations
 

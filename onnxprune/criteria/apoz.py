@@ -1,4 +1,4 @@
-"""How often a unit's activation is not zero.
+"""Average percentage of zeros in a unit's activation.
 
 Source: Hu et al., "Network Trimming: A Data-Driven Neuron Pruning Approach", 2016: average percentage of zeros.
 """

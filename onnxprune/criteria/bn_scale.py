@@ -1,4 +1,4 @@
-"""The scale of BatchNormalization: what a channel is multiplied with.
+"""Scale of BatchNormalization: the factor that a channel is multiplied by.
 
 Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", 2017. The scale is lost where
 an exporter folded it into the layer in front: a group in which not every unit has one is ranked by the norm of the

@@ -1,4 +1,4 @@
-"""What becomes of bounds in one node, by its traits: see `bounds.py`."""
+"""Interval bounds of the outputs of one node, by its traits; see `bounds.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units whose removal is exact: what reads them gets nothing from them, a constant, or a multiple of another unit.
+"""Units that can be removed without loss: their readers get nothing, a constant, or a multiple of another unit.
 
 A unit is judged at every place where a node sums over it. What it gives to that sum is
 

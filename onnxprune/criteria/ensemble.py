@@ -1,4 +1,4 @@
-"""Several criteria at once: what all find unimportant goes first.
+"""Ensembles of criteria: units that all find unimportant are removed first.
 
 The mean of the units' ranks, over the whole model and between 0 and 1, after the scores of each criterion were made
 comparable between groups in its own way (rank aggregation by Borda, 1781).

@@ -1,4 +1,4 @@
-"""Curvature of the outputs along a unit's weights: what they move, on average, to second order.
+"""Fisher information: the curvature of the outputs along a unit's weights.
 
     fisher:  sum over the unit's weights of E[dw^2] * w^2
 

@@ -1,4 +1,4 @@
-"""How much a unit's activation fluctuates: what does not can be put into a bias.
+"""Fluctuation of a unit's activation: a steady one can be replaced by a bias.
 
 Source: An et al., "Fluctuation-based Adaptive Structured Pruning for Large Language Models", 2024, eq. 4: the variance
 of an input times the squared norm of the weights that read it; compared between groups in standard deviations.

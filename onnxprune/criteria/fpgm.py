@@ -1,4 +1,4 @@
-"""Distance from the geometric median: a filter in the middle of the others can be replaced by them.
+"""Distance from the geometric median: a filter in the middle of the others is replaceable by them.
 
 Source: He et al., "Filter Pruning via Geometric Median for Deep Neural Networks Acceleration", 2019, eq. 4: the sum of
 the distances from all other filters of the layer; here between the units of a group, for every layer that makes them.

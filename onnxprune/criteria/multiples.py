@@ -1,4 +1,4 @@
-"""Which positions of a tensor are multiples of each other, whatever the inputs are.
+"""Positions of a tensor that are multiples of each other, whatever the inputs are.
 
 An element of a tensor is `scale * F_id`, with the same F for all elements of an id. Ids and scales are laid along those
 axes only on which something is known; F may be anything along the others. They go through the graph by traits:

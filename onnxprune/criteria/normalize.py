@@ -1,4 +1,4 @@
-"""How scores of different groups are made comparable, for a ranking over the whole model."""
+"""Normalisation of scores, so that groups can be compared in a ranking over the whole model."""
 
 from __future__ import annotations
 

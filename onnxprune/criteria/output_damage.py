@@ -1,4 +1,4 @@
-"""What a re-fit of layers, with inputs of theirs gone, does to the outputs of the whole model."""
+"""Damage to the outputs of the whole model when layers lose inputs and are fitted again."""
 
 from __future__ import annotations
 

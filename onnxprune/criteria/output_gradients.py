@@ -1,4 +1,4 @@
-"""Gradients of what a model puts out, without labels, for criteria that look at them.
+"""Gradients of a model's outputs, without labels, for criteria.
 
 Which loss, when nobody says what is right? The distance to the model's own outputs has no slope at the model itself.
 What counts is how far the outputs would move: for outputs y and a small change d of an activation or a weight, the

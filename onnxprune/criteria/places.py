@@ -1,4 +1,4 @@
-"""Where units are summed over: the places at which a removed unit must give nothing, and what it is multiplied with."""
+"""Nodes that sum over units: there a removed unit must contribute nothing; and the other factors of the sum."""
 
 from __future__ import annotations
 

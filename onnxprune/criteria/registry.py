@@ -1,4 +1,4 @@
-"""The registry of criteria, and what a criterion is given."""
+"""The registry of criteria, and the evidence that a criterion is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the outputs would move, to first order, if a unit went: by its activations, or by its weights.
+"""First-order change of the outputs when a unit is removed, by its activations or by its weights.
 
     taylor:         mean over samples of (sum over the unit's activations of a * da)^2
     taylor-weight:  sum over the unit's weights of |w * dw|

@@ -1,4 +1,4 @@
-"""Weights times the norm of the activations that they are multiplied with.
+"""Weights times the norm of their inputs.
 
 Source: Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2024, eq. 1: |W_ij| * ||x_j||,
 here summed over all weights that read a unit, in every consumer.

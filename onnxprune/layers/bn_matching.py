@@ -1,4 +1,4 @@
-"""Calibration without data: what BatchNormalization knows of the data that a network was trained on.
+"""Stand-ins for missing data: BatchNormalization statistics matched to random inputs.
 
 Random numbers pass through a network with other means and deviations than the data that it was trained on.
 BatchNormalization keeps those: in a stand-in whose running statistics are the ones of random inputs, every normalised

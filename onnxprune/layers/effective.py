@@ -1,4 +1,4 @@
-"""Weights as they act: what an exporter folded, shared or copied makes no difference to what a criterion sees.
+"""Effective weights: the same for a criterion whether an exporter folded, shared or copied them.
 
 A BatchNormalization behind a contraction y = W x + b is part of it: with s = scale / sqrt(variance + epsilon) the
 contraction acts as W' = s W (per output channel) and b' = s (b - mean) + shift. W' stands in the place of W, b' in the

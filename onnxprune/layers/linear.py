@@ -1,4 +1,4 @@
-"""Contractions with a weight, seen as matrix products: rows of inputs times a matrix, whatever the operator.
+"""Contractions with a weight as matrix products: rows of inputs times a matrix, whatever the operator.
 
 A layer computes y = x W + b for every row x of its input: a position of a product, or a patch of a convolution. Rows
 are [groups, n, D], the weight is [groups, D, O]; all but grouped convolutions and products with a batch of weights

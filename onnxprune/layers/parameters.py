@@ -1,4 +1,4 @@
-"""A model whose parameters are being replaced, one after the other."""
+"""A model whose parameters are replaced one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where contractions read a unit's activations, and which axes of their weights make units."""
+"""Readers of units: where contractions read a unit's activations, and which axes of their weights make units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of what contractions read, on calibration inputs: streamed, nothing is kept but the accumulators."""
+"""Statistics of the activations that contractions read, on calibration inputs; streamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""If, Loop and Scan in a flat graph (see `model/flatten.py`): what their nodes mean.
+"""Semantics of If, Loop and Scan in a flat graph (see `model/flatten.py`).
 
 The nodes of a body stand between a `Begin`, whose outputs are what the body is given, and the node that the body
 belongs to, which gets the outputs of its bodies as inputs.

@@ -1,4 +1,4 @@
-"""Who makes and reads what, and which tensors are weights: what a graph says before anything is labelled."""
+"""Producers, consumers and weights of a graph, before anything is labelled."""
 
 from __future__ import annotations
 

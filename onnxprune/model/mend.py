@@ -1,4 +1,4 @@
-"""What ONNX Runtime accepts and ONNX's checker refuses, put right where there is one way only to do that."""
+"""Repair of files that ONNX Runtime accepts and ONNX's checker refuses, where there is only one way to do it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a model does not have, for what is added to it."""
+"""Fresh names for what is added to a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes of a file in the order in which they can run, wherever they are: in the graph, in bodies, in functions."""
+"""Topological order of nodes: in the graph, in bodies and in functions."""
 
 from __future__ import annotations
 

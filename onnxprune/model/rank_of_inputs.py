@@ -1,4 +1,4 @@
-"""The shape of an input that declares none, as far as the nodes that read it leave no doubt."""
+"""Ranks of inputs that declare no shape, as far as the nodes that read them leave no doubt."""
 
 from __future__ import annotations
 

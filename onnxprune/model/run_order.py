@@ -1,4 +1,4 @@
-"""How runs go through a flat graph (see `model/flatten.py`): which branches they take, and what runs in which order.
+"""Order of execution in a flat graph (see `model/flatten.py`): branches that are taken, and what runs when.
 
 An If whose condition is known is gone: the nodes of the branch that is taken run like any others, those of the other
 branch do not run. A loop runs in one go; what its body makes in every step can be had as one array of all steps.

@@ -1,4 +1,4 @@
-"""The tensors that tell how good the outputs of a model are: an output itself, or what an id or a share was made of."""
+"""The last tensors of floats before outputs that are ids or truths: they tell how good the outputs are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model is valid: ONNX's checker on the graph alone, our own checks of the tensors."""
+"""Validity of a model: ONNX's checker on the graph alone, our own checks of the tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights changed one after the other, each on the inputs that the already changed model gives."""
+"""Zeros chosen weight by weight, each on the inputs that the already changed model gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One group cut, and what that does to the outputs: a job that any worker can do.
+"""One group made smaller, and the effect on the outputs: a job that any worker can do.
 
 A cut changes only the tensors that it makes smaller and what is computed from them. All others are the original's, so
 a worker takes the calibration inputs through the original once, keeps what the changed part reads, and runs that part

@@ -1,4 +1,4 @@
-"""The proof of a whole cut, and, where it fails, which of its groups are the cause."""
+"""The proof of a whole removal and, if it fails, a search for the groups that cause it."""
 
 from __future__ import annotations
 

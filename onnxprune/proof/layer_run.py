@@ -1,4 +1,4 @@
-"""Runs of a pruned model whose layers read the masked original's values: how far off they are, and how far noise is."""
+"""Runs of a pruned model whose layers read the masked original's values: errors, and the noise to expect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pruned model layer by layer: every layer is given what the masked original computed in front of it.
+"""Comparison layer by layer: every pruned layer reads what the masked original computed in front of it.
 
 Outputs that do not react (a class id, a threshold, a saturated function) hide what is wrong inside, and a network that
 amplifies rounding exceeds any tolerance at its outputs although nothing is wrong. So a proof compares the tensors that

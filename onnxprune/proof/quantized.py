@@ -1,4 +1,4 @@
-"""Variants of quantised models that show a mistake in a proof, and nothing else.
+"""Variants of quantised models in which a wrong removal shows, and rounding does not.
 
 On processors without VNNI, ONNX Runtime adds pairs of products of an uint8 and an int8 in 16 bits, which saturate:
 which pairs there are depends on the positions, so the sums change when others go. With uint8 weights it does not.

@@ -1,4 +1,4 @@
-"""Inputs on which the original runs, where it does not run on those of its trace."""
+"""Inputs on which the original runs, if it does not run on those of its trace."""
 
 from __future__ import annotations
 

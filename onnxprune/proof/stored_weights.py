@@ -1,4 +1,4 @@
-"""Whether a pruned model stores the original's weights: each without what goes, the rest bit for bit.
+"""Comparison of stored weights: each is the original's without the removed positions, bit for bit.
 
 That is so whatever the inputs are, also behind units that no input wakes. Which positions may go is another question,
 which only a run answers.

@@ -1,4 +1,4 @@
-"""How strong a proof is: of a sample of remaining weights, how many it would find to be wrong."""
+"""Strength of a proof: the share of sampled weights whose corruption it would find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model can be judged at all: valid by ONNX's checker, and small enough to run."""
+"""Validity of a rewritten model by ONNX's checker and strict shape inference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning from another model: what its outputs are, and the loss that draws a model's outputs to them.
+"""Distillation: the outputs of a teacher, and the loss that draws a model's outputs to them.
 
 Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015; on logits as they are: Ba and
 Caruana, "Do deep nets really need to be deep?", 2014.

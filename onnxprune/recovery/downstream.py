@@ -1,4 +1,4 @@
-"""What becomes of a layer's output in the nodes behind it, as far as a fit should know.
+"""The nodes behind a layer, as far as a fit should know them: sums, and activations that are flat somewhere.
 
 * A sum: a layer whose output meets another one, as at the end of a residual branch, is fitted so that the *sum* is that
   of the original. Its target is y + (s - s'), with s the other operand in the original and s' that in the pruned model,

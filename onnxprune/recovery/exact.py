@@ -1,4 +1,4 @@
-"""What removed units gave, taken over without loss: constants by biases, multiples by the weights of other units."""
+"""Recovery without loss: constants of removed units go into biases, multiples into the weights of other units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model learns from: samples that it is trained on, others that judge, and a loss."""
+"""Training objectives: samples to train on, samples that judge, and a loss."""
 
 from __future__ import annotations
 

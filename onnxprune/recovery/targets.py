@@ -1,4 +1,4 @@
-"""One layer or norm, fitted to the outputs that the original gave, and judged on runs that the fit has not seen."""
+"""Targets of recovery: one layer or norm, fitted to the original's outputs and judged on held-out runs."""
 
 from __future__ import annotations
 

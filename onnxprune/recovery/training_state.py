@@ -1,4 +1,4 @@
-"""How a training run stands, where it is kept, and what came of it."""
+"""The state of a training run, where it is saved, and its result."""
 
 from __future__ import annotations
 

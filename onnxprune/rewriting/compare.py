@@ -1,4 +1,4 @@
-"""How far the outputs of a model agree with those of the original, without labels."""
+"""Agreement of a smaller model's outputs with the original's, without labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pruning changes for whoever runs the model: its inputs and outputs, and what they are fed and compared with."""
+"""Changes of a model's inputs and outputs by pruning, and how to feed and compare the smaller model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a removal means for every tensor and node: sizes and positions that remain, and nodes ready to be edited."""
+"""A removal seen from every tensor and node: sizes and positions that remain, and nodes ready to be edited."""
 
 from __future__ import annotations
 

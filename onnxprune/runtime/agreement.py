@@ -1,4 +1,4 @@
-"""How far outputs agree, added up over runs."""
+"""Agreement of outputs, added up over runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models take where they run: time, memory and size, of several against the first."""
+"""Benchmarks of models where they run: time, memory and size, of several against the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that a model takes where it runs, measured in a process of its own."""
+"""Peak memory of a running model, measured in a process of its own."""
 
 from __future__ import annotations
 

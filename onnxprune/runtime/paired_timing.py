@@ -1,4 +1,4 @@
-"""Timing several things so that they can be compared: in turn, again and again, in fresh sessions."""
+"""Paired timing of several candidates: in turn, round after round, in fresh sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a part of a graph: from tensors that are held to the outputs that are asked for."""
+"""Runs of a part of a graph: from tensors that are at hand to requested outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that may end the process in a process of their own, which is kept for the next one."""
+"""Runs in another process, for models that may end it; the process is kept for the next run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked for: how many zeros, where, and chosen how."""
+"""The options of sparsity: how many zeros, where, and chosen how."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading files that may be anything: pipes, devices, and more than fits into memory."""
+"""Reading of untrusted files: pipes, devices, files that are larger than memory."""
 
 from __future__ import annotations
 

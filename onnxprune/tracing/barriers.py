@@ -1,4 +1,4 @@
-"""What stays whole and why: each reason with all the weights that it locks."""
+"""Barriers: reasons why axes stay whole, each with all the weights that it locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What groups are called, what they hold, and what they cost."""
+"""Descriptions of groups: names, contents and costs."""
 
 from __future__ import annotations
 

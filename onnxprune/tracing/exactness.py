@@ -1,4 +1,4 @@
-"""Which groups are exact, and why the others are not.
+"""Exactness of groups: which are exact, and why the others are not.
 
 A group is exact if the pruned model equals the original in which the stored weights at the removed positions are zero.
 So wherever positions are summed over, a removed one must be zero then: by one of its factors. A weight is zero itself.

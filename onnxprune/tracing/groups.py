@@ -1,4 +1,4 @@
-"""From traced labels to groups: what must shrink together, in which units, and what is locked and why."""
+"""Groups from traced labels: weights that must shrink together, in which units, and what is locked and why."""
 
 from __future__ import annotations
 

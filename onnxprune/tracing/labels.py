@@ -1,4 +1,4 @@
-"""Labels: integers that stand for "this position can be removed", and what ties them.
+"""Labels: integers that stand for removable positions, and the constraints between them.
 
 Every axis of a tensor carries one array of labels: a *line* (1-D, one label per position; length 1 where
 all positions carry the same label), or a *field* (as many axes as the tensor, size 1 where it does not vary)

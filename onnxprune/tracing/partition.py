@@ -1,4 +1,4 @@
-"""From the classes of one trace to the parts that groups are made of: classes, their rows, and the weights they cut."""
+"""Partition of label classes into the parts of groups: classes, their rows, and the weights they cut."""
 
 from __future__ import annotations
 

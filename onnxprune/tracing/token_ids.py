@@ -1,4 +1,4 @@
-"""Where the indices of a table come from: only rows that an id from outside names can be renumbered."""
+"""Token ids: whether the rows of a table can be renumbered, since all indices come from outside."""
 
 from __future__ import annotations
 

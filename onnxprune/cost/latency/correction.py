@@ -1,4 +1,4 @@
-"""What measurements of smaller models say about the tables: a curve for every node, from predicted to measured."""
+"""Correction of latency tables by measured smaller models: a curve for every node, from predicted to measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of a whole model as a function of what its groups lose: what every node takes, times what is left of it."""
+"""Predicted latency of a whole model as a function of how many units its groups lose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the nodes of a whole model take, in terms of the tensors of the graph as it was written."""
+"""Profiles: the time of every node of a whole model, by the tensors of the graph as it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where measured tables are kept between runs: small JSON files, one per operator, machine and setting."""
+"""The store of measured tables between runs: small JSON files, one per operator, machine and setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Width-to-time tables of single operators: what to measure, what lies between, and where tables are kept."""
+"""Tables from widths to the time of one operator: what is measured, and what lies between."""
 
 from __future__ import annotations
 

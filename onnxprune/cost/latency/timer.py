@@ -1,4 +1,4 @@
-"""The time of a model, and of what pruning makes of it: expected from tables, and measured."""
+"""The timer of a model: latency before and after pruning, predicted from tables and measured."""
 
 from __future__ import annotations
 

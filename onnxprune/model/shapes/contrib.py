@@ -1,4 +1,4 @@
-"""Sizes and types of what ONNX Runtime's own operators make, and others that `onnx` has no shape function for."""
+"""Sizes and types of the outputs of operators that `onnx` has no shape function for, ONNX Runtime's among them."""
 
 from __future__ import annotations
 

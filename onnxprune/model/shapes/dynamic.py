@@ -1,4 +1,4 @@
-"""What depends on sizes and values that the run alone knows: axis by axis and entry by entry, beside a scan at numbers.
+"""Sizes and values that are known only when a model runs, followed axis by axis and entry by entry.
 
 Nothing here is told from a number that stands for a symbolic dim: an axis is static because its size is computed from
 static ones, or because the operator's own shape function says so while it is told symbols for all others.

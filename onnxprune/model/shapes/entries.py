@@ -1,4 +1,4 @@
-"""Entries of integer tensors as sizes: what the subgraphs that compute shapes and indices do to polynomials.
+"""Entries of integer tensors as polynomials of sizes: what subgraphs that compute shapes and indices do to them.
 
 A value is an object array of numbers and `Size`s. Operators that move entries run as they do on numbers; those that
 compute are taken entry by entry, and an entry that depends on numbers alone is what the scan at numbers found.

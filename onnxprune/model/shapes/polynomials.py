@@ -1,4 +1,4 @@
-"""Sizes as polynomials over what is known to the run alone: the same size if and only if the same polynomial.
+"""Sizes as polynomials over unknown dims: equal sizes are equal polynomials.
 
 The variables are *atoms*: a symbolic dim, the size of an axis that no rule can tell, or the result of an operator that
 is no polynomial (a floor division, a maximum, a comparison), named by its operands so that the same computation is the

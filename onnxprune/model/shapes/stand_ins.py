@@ -1,4 +1,4 @@
-"""Numbers that stand for sizes which depend on values: how many rows a mask selects, how long the longest sample is.
+"""Numbers that stand for sizes which depend on values, such as the number of rows that a mask selects.
 
 A scan at numbers needs one for every axis. No rule takes it for static, since the size beside it is a symbol.
 """

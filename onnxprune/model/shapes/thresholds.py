@@ -1,4 +1,4 @@
-"""Other numbers for symbolic dims: on each side of what the size arithmetic of a graph compares, clamps or divides."""
+"""Other numbers for symbolic dims, on each side of every comparison, clamp and division of sizes in a graph."""
 
 from __future__ import annotations
 

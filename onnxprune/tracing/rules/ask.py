@@ -1,4 +1,4 @@
-"""The one place where rules are called: whatever a rule cannot follow becomes a barrier.
+"""Calls of rules, all in one place: whatever a rule cannot handle becomes a barrier.
 
 No schema checks the operators of other domains and of deprecated versions, and no checker knows the ranks of their
 inputs: a rule may meet any number of inputs and outputs, of any rank, and attributes of any type and value. Rules are

@@ -1,4 +1,4 @@
-"""What a rule does to its own node when sizes around it change."""
+"""Edits of a node by its rule when the sizes around it change."""
 
 from __future__ import annotations
 

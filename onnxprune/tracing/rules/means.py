@@ -1,4 +1,4 @@
-"""Means that are written as sums: a sum over an axis of C positions, divided by C in front of it or behind.
+"""Means that are written as sums: a sum over C positions and a division by C, in either order.
 
 A mean over what remains divides by what remains. So the node that sums is a mean (`through(averages=...)`) wherever
 everything that becomes of its result is divided by the number of positions, and after a cut its sum is scaled by old

@@ -1,4 +1,4 @@
-"""One node of the graph as a rule sees it: its shapes, its labels, and where the rule notes what it found."""
+"""One node of the graph as a rule sees it: shapes, labels, and room for what the rule finds out."""
 
 from __future__ import annotations
 
