@@ -79,6 +79,9 @@ _HELP = """Make trained ONNX models smaller and faster, with a proof.
 \b
 onnxprune inspect model.onnx
 onnxprune prune model.onnx -o small.onnx --ratio 0.5
+onnxprune prune model.onnx -o small.onnx --macs 50% --data inputs.npz
+onnxprune train small.onnx -o trained.onnx --teacher model.onnx --data inputs.npz
+onnxprune bench model.onnx small.onnx
 """
 
 

@@ -191,7 +191,20 @@ def test_commands_of_the_calibration_page_work(workplace, capsys):
     words = {"[UNK]": 0, "[PAD]": 1, "very": 2, "good": 3, "bad": 4}
     tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]")).save("tokenizer.json")
     for line in "".join(blocks(page, "console")).splitlines():
-        assert main([*line.removeprefix("$ onnxprune ").split(), "--force"]) == 0, capsys.readouterr().err
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_no_command_of_a_page_finds_its_output_taken(path):
+    """Typed in order in an empty folder, none stumbles over the file of another; unless the page shows just that."""
+    taken: set[str] = set()
+    for block in blocks(path, "console"):
+        for command, answer in re.findall(r"^\$ (onnxprune .*)\n?((?:(?!\$ ).*\n?)*)", block, re.MULTILINE):
+            (*_, output) = (None, *re.findall(r" -o (\S+)", command))
+            if output is None or output == "-":
+                continue
+            assert output not in taken or "--force" in command or f"{output} exists" in answer, command
+            taken.add(output)
 
 
 # --- links and names --------------------------------------------------------------------------------------
@@ -319,3 +332,7 @@ def test_accuracies_that_the_readme_tells():
     assert accuracy(path) * 100 == pytest.approx(before, abs=0.05)
     assert accuracy(api.prune(path, 0.5, verify=False).model) * 100 == pytest.approx(cut, abs=0.6)
     assert accuracy(api.prune(path, 0.5, verify=False, data=data).model) * 100 == pytest.approx(repaired, abs=0.6)
+
+
+def test_public_names_are_listed() -> None:
+    assert set(onnxprune.__all__) <= set(dir(onnxprune)) and "importlib" not in dir(onnxprune)
