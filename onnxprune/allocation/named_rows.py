@@ -59,7 +59,7 @@ def removed(groups: Groups, rows: Mapping[str, Sequence[int]]) -> tuple[dict[str
         if (groups.group_of[classes[~keep]] < 0).any() or (classes[~keep] < 0).any():
             raise _locked(groups, name, axis)
         if np.isin(classes[keep], classes[~keep]).any():
-            raise UsageError(f"rows: {name!r} has rows that can only go together")
+            raise UsageError(f"rows: {name!r} has rows that can only be removed together")
         for index in np.unique(groups.group_of[classes[classes >= 0]]):
             if index < 0:
                 continue
@@ -68,7 +68,9 @@ def removed(groups: Groups, rows: Mapping[str, Sequence[int]]) -> tuple[dict[str
             if len(group.cells) > 1:
                 raise UsageError(f"rows: the rows of {name!r} must lose equal shares, see group {group.name!r}")
             if group.name in held and not np.array_equal(found.get(group.name, removed[:0]), removed):
-                raise UsageError(f"rows: {name!r} is tied to rows that are named otherwise")
+                raise UsageError(
+                    f"rows: {name!r} must keep the same rows as another table, for which other rows are named"
+                )
             held.add(group.name)
             if len(removed):
                 found[group.name] = removed

@@ -122,7 +122,7 @@ def question(
     if not named_rows and not any(g.units > 1 for g in groups.groups if g.name in open_groups):
         raise GoalMissed(
             "nothing can be pruned: "
-            + ("no group is left by the options" if groups.groups else "no removable group was found"),
+            + ("the options leave no group" if groups.groups else "no removable group was found"),
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
     widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})

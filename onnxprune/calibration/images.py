@@ -66,7 +66,7 @@ def _layout(want: InputSpec, candidates: dict[str, int], given: str | None) -> t
     layout = given or next(iter(candidates), None)
     if layout is None or (layout not in candidates and isinstance(want.dims[layout.index("C")], int)):
         raise UsageError(
-            f"the channels of an image are not to be found in the model's input {want}",
+            f"the model's input {want} has no axis for the channels of an image",
             hint="say layout = 'NCHW' or 'NHWC' in --preprocess; there are 1, 3 or 4 channels",
         )
     return layout, candidates.get(layout, 3)

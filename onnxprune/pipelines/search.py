@@ -186,7 +186,7 @@ def _check(options: Options, settings: SearchConfig, judging: Sequence[Run]) -> 
     for target in settings.targets:
         if target.metric == "value" and settings.evaluation is None:
             raise UsageError(
-                "a largest drop (--max-drop) is one of your own measure, and there is none", hint="give it with --eval"
+                "--max-drop is a drop of your own measure, and no measure is given", hint="give it with --eval"
             )
         if target.metric != "value" and not judging:
             raise UsageError("there are no inputs to compare outputs on", hint="give unlabelled inputs with --data")

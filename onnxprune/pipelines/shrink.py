@@ -258,7 +258,7 @@ class _Shrinking:
         left = judged.dead(leave=bad)
         small = self._without(groups, left)[0] if left.removed else None
         if small is not None and not self._holds(groups, small):
-            logger.warning("what is left is not removed: its proof fails together")
+            logger.warning("the remaining candidates are not removed: without all of them the proof fails")
             small = None
         return left, small
 

@@ -77,7 +77,7 @@ class TrainingData:
         if loss == CROSS_ENTROPY and self.labels is None:
             raise UsageError("cross-entropy needs labels", hint="add --labels KEY, the name of the labels in the data")
         if self.teacher is not None and self.labels is not None and loss == MSE:
-            raise UsageError("mse is to labels or to a teacher, not to both", hint="leave one of them out")
+            raise UsageError("mse compares with labels or with a teacher, not with both", hint="leave one of them out")
         return loss
 
 

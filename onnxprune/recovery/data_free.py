@@ -60,7 +60,10 @@ def recover_without_data(
     count = sum([_mend(cut, parameters, known, target, METHODS[method]) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
     if not count:
-        logger.warning("nothing is repaired: the weights tell nothing of what was removed (%s); data would", method)
+        logger.warning(
+            "nothing is repaired: %s cannot tell from the weights alone what the removed channels gave; --data could",
+            method,
+        )
     return parameters.finished() if count else pruned
 
 

@@ -72,7 +72,9 @@ class Journal:
         for line in content.splitlines():
             self._read(line)
         if not self._found and not b'{"key": '.startswith(content[:8]):  # all that a torn first line can be
-            raise UsageError(f"{self._path} is no file of kept results", hint="name another, or one that is not there")
+            raise UsageError(
+                f"{self._path} is no file of kept results", hint="name another file, or one that does not exist yet"
+            )
 
     def _read(self, line: bytes) -> None:
         try:

@@ -116,7 +116,7 @@ def test_only_and_keep_together(groups: Groups) -> None:
 
 
 def test_nothing_left_by_the_options(groups: Groups) -> None:
-    with pytest.raises(GoalMissed, match="no group is left by the options"):
+    with pytest.raises(GoalMissed, match="the options leave no group"):
         chosen(groups, keep=["*"])
 
 
