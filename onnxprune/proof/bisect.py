@@ -100,7 +100,8 @@ def _on_other_sides(
     graph, stored = groups.model.proto.graph, groups.model.initializers
     shapes = groups.static.shapes
     inputs = {v.name: shapes[v.name] for v in graph.input if v.name in shapes and v.name not in stored}
-    for sizes in other_sides(groups.static, inputs):
+    sides = other_sides(groups.static, inputs)
+    for sizes in sides.tried:
         numbers = ", ".join(f"{s}={n}" for s, n in sizes.items() if n != groups.static.sizes[s])
         if any(sizes[symbol] != number for symbol, number in given.items() if symbol in sizes):
             verdict = _also(verdict, f"not at {numbers}: another size is given")
@@ -116,6 +117,8 @@ def _on_other_sides(
         if not found.ok:
             return other, replace(found, problem=f"{found.problem}, at {numbers}")
         verdict = replace(_also(verdict, f"at {numbers}"), error=max(verdict.error, found.error))
+    for said in sides.left:
+        verdict = _also(verdict, f"not at {said}")
     return groups, verdict
 
 

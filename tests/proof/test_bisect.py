@@ -11,8 +11,9 @@ import pytest
 
 from onnxprune import Options, api
 from onnxprune.model import load
+from onnxprune.model.shapes.thresholds import OtherSides
 from onnxprune.proof import Verdict, bisect
-from tests.graphs.net import Net
+from tests.graphs.net import Net, prune
 
 
 def clamped(rows: int) -> onnx.ModelProto:
@@ -62,3 +63,13 @@ def test_sizes_with_other_groups_are_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(bisect, "retrace", fewer)
     found = beyond(proven(clamped(rows=2)))
     assert found and all(s.startswith("not at batch=") and s.endswith("the groups differ there") for s in found)
+
+
+def test_sizes_that_are_left_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = OtherSides([], ["n=5000: such inputs are too large"])
+    monkeypatch.setattr(bisect, "other_sides", lambda *_: left)
+    net = Net()
+    net.read(net.add("Relu", net.make((2, 5, 8), 2)), 2)
+    verdict = prune(net.proto()).verdict
+    assert verdict is not None and verdict.ok
+    assert "not at n=5000: such inputs are too large" in verdict.checks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from onnxprune.model.shapes.entries import number
 from onnxprune.model.shapes.infer import StaticInfo
@@ -23,32 +24,56 @@ Course = tuple[Atom, int]
 Compared = tuple[Atom, Dim]
 
 
-def other_sides(static: StaticInfo, inputs: Mapping[str, tuple[int, ...]]) -> list[dict[str, int]]:
-    """Sets of numbers at which comparisons of sizes come out otherwise than at those of `static`.
+@dataclass(frozen=True)
+class OtherSides:
+    """Numbers for symbolic dims at which comparisons of sizes come out otherwise.
+
+    Attributes:
+        tried: few sets of numbers, each for another course of some comparison.
+        left: why courses are left that none of them takes, with a number that does; empty where none is known.
+    """
+
+    tried: Sequence[Mapping[str, int]]
+    left: Sequence[str]
+
+
+def other_sides(static: StaticInfo, inputs: Mapping[str, tuple[int, ...]]) -> OtherSides:
+    """Find sets of numbers at which comparisons of sizes come out otherwise than at those of `static`.
 
     Args:
         static: the shapes of a graph.
         inputs: the shapes of its inputs at the numbers of `static`.
 
     Returns:
-        Few sets, each for another course of some comparison; empty where the arithmetic of sizes has none.
+        The sets; none where the arithmetic of sizes compares nothing.
     """
-    found = list(_compared(static))[:MOST_COMPARED]
+    every = list(_compared(static))
+    found = every[:MOST_COMPARED]
     symbols = sorted({s for _, difference in found for s in _symbols(difference)} & set(static.sizes))
     met = _courses(found, static.sizes)
     largest = LARGEST_INPUT // max(1, sum(map(math.prod, inputs.values())))
     chosen: list[dict[str, int]] = []
+    beyond: list[tuple[str, set[Course]]] = []
     for symbol in symbols:
         roots = {r + step for _, d in found for r in _roots(d, symbol, static.sizes) for step in (-1, 0, 1)}
-        for tried in sorted({*_TRIED, *roots}):
-            if not 0 < tried <= static.sizes[symbol] * max(1, largest) or len(chosen) == MOST_SETS:
-                continue
-            numbers = {**static.sizes, symbol: tried}
+        for size in sorted(n for n in {*_TRIED, *roots} if n > 0):
+            numbers = {**static.sizes, symbol: size}
             new = _courses(found, numbers) - met
-            if new:
+            if size > static.sizes[symbol] * max(1, largest):
+                beyond.append((f"{symbol}={size}: such inputs are too large", new))
+            elif len(chosen) == MOST_SETS:
+                beyond.append((f"{symbol}={size}: enough other sizes are tried", new))
+            elif new:
                 met |= new
                 chosen.append(numbers)
-    return chosen
+    left = []
+    for said, courses in beyond:
+        if courses - met:
+            met |= courses
+            left.append(said)
+    if len(every) > len(found):
+        left.append(f"the other sides of {len(every) - len(found)} more comparisons")
+    return OtherSides(chosen, left)
 
 
 def _compared(static: StaticInfo) -> Iterator[Compared]:

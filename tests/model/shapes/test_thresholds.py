@@ -21,7 +21,12 @@ def batch(net: Net) -> str:
 
 def sides(net: Net, made: str) -> list[int]:
     static = static_of(net, made)
-    return [numbers["batch"] for numbers in other_sides(static, {"x": static.shapes["x"]})]
+    return [numbers["batch"] for numbers in other_sides(static, {"x": static.shapes["x"]}).tried]
+
+
+def left(net: Net, made: str) -> list[str]:
+    static = static_of(net, made)
+    return list(other_sides(static, {"x": static.shapes["x"]}).left)
 
 
 def test_both_sides_of_a_clamp_are_reached() -> None:
@@ -53,6 +58,26 @@ def test_without_comparisons_there_is_nothing_to_try() -> None:
     assert sides(net, net.add("Expand", net.const(np.float32(1)), net.add("Max", batch(net), net.ints(1)))) == []
 
 
-def test_sizes_that_need_too_much_memory_are_left() -> None:
+def test_sizes_that_need_too_much_memory_are_left_and_named() -> None:
     net = Net()
-    assert sides(net, net.add("Max", net.add("Sub", batch(net), net.ints(1 << 40)), net.ints(0))) == []
+    most = net.add("Max", net.add("Sub", batch(net), net.ints(1 << 40)), net.ints(0))
+    assert sides(net, most) == []
+    (said,) = left(net, most)
+    assert said == f"batch={(1 << 40) + 1}: such inputs are too large"
+
+
+def test_more_sides_than_are_tried_are_named() -> None:
+    net = Net()
+    n = batch(net)
+    steps = [net.add("Max", net.add("Sub", n, net.ints(10 * k)), net.ints(0)) for k in range(1, 9)]
+    total = steps[0]
+    for step in steps[1:]:
+        total = net.add("Add", total, step)
+    assert len(sides(net, total)) == 4
+    assert left(net, total)
+    assert all(said.endswith("enough other sizes are tried") for said in left(net, total))
+
+
+def test_all_sides_of_a_comparison_leave_none() -> None:
+    net = Net()
+    assert left(net, net.add("Equal", batch(net), net.ints(300))) == []
