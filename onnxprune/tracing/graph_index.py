@@ -19,7 +19,9 @@ from onnxprune.model.graph import MOVES, WEIGHT_TYPES, captured, constant_value,
 from onnxprune.model.shapes.constant_fold import fill_value
 from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import is_external
+from onnxprune.model.traits import traits_of
 from onnxprune.tracing.computed_weights import Computed, evaluate, find_computed
+from onnxprune.tracing.moved_weights import MovedWeight, places_behind
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +174,23 @@ class GraphIndex:
             return False
         value = self.stored_value(name)
         return value is not None and not value.any()
+
+    def moved(self, tensor: str) -> MovedWeight | None:
+        """The weight whose elements a tensor holds behind nodes that move them; None where it holds others."""
+        chain: list[onnx.NodeProto] = []
+        name = tensor
+        while not self.is_weight(name):
+            node = self.maker(name)
+            if node is None or not traits_of(node).moves:
+                return None
+            chain.insert(0, node)
+            name = node.input[0]
+        others = {i: self.stored_value(i) for node in chain for i in node.input[1:] if i and self.is_weight(i)}
+        known = {i: value for i, value in others.items() if value is not None}
+        places = None
+        if chain and all(i in known for node in chain for i in node.input[1:] if i):
+            places = places_behind(chain, self.static.shapes[name], known, self.model.proto.opset_import)
+        return MovedWeight(name, self.static.shapes[name], places)
 
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""

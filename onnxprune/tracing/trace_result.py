@@ -16,10 +16,11 @@ from onnxprune.model.graph import WEIGHT_TYPES, captured, first_output
 from onnxprune.model.traits import divisors, traits_of
 from onnxprune.tracing.graph_index import GraphIndex
 from onnxprune.tracing.labels import Axes, Classes, Constraints, Reason
+from onnxprune.tracing.moved_weights import MovedWeight
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.node_view import COMPUTED as COMPUTED_INDEX
-from onnxprune.tracing.rules.node_view import Encoding, LabelState, NodeView
+from onnxprune.tracing.rules.node_view import Encoding, LabelState, NodeView, Stored
 from onnxprune.tracing.token_ids import IdSource, sources
 from onnxprune.typing import Array
 
@@ -133,6 +134,8 @@ class TraceResult(GraphIndex, LabelState):
                 weight = self._held(view, slot)
                 if weight and (weight == view.node.input[slot] or self._is_for_all(view, encoding)):
                     found.setdefault(weight, (view, encoding))
+                elif weight and (moved := self.moved(view.node.input[slot])) and moved.places is not None:
+                    found.setdefault(weight, (view, _in_front(slot, encoding, moved)))
         return found
 
     def _held(self, view: NodeView, slot: int) -> str:
@@ -201,3 +204,20 @@ class TraceResult(GraphIndex, LabelState):
 
     def _is_data(self, tensor: str) -> bool:
         return self.static.dtypes.get(tensor) in WEIGHT_TYPES
+
+
+def _in_front(slot: int, encoding: Encoding, moved: MovedWeight) -> Encoding:
+    """What the numbers of a weight mean by what they mean behind nodes that move them."""
+
+    def behind(stored: Stored) -> Stored:
+        def value(of: int) -> Array | None:
+            found = stored(of)
+            return found if found is None or of != slot else moved.read(found)
+
+        return value
+
+    return Encoding(
+        lambda stored: moved.laid(encoding.decode(behind(stored))),
+        lambda stored: moved.laid(encoding.zero(behind(stored))),
+        encoding.slots,
+    )

@@ -13,6 +13,7 @@ import onnx
 from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.shapes.polynomials import Dims
 from onnxprune.tracing.labels import Axes, Constraints, Reason
+from onnxprune.tracing.moved_weights import MovedWeight
 from onnxprune.tracing.rules.attributes import Attributes, Unsupported
 from onnxprune.typing import Array, Shape
 
@@ -52,6 +53,9 @@ class LabelState(Protocol):
 
     def maker(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes `tensor`."""
+
+    def moved(self, tensor: str) -> MovedWeight | None:
+        """The weight whose elements a tensor holds behind nodes that move them; None where it holds others."""
 
     def fixed_rows(self, table: str) -> str:
         """Why the rows of a table that computed ids index must stay; empty if they may go."""

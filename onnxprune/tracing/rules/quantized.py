@@ -7,7 +7,7 @@ contraction is the zero point, which is what the masked reference puts in.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -58,6 +58,20 @@ def note(
         return real
 
     view.encodings[slot] = Encoding(decode, zeros, (*(scales or ()), *([] if zero is None else [zero])))
+    if zero is not None and not _is_single(view, zero) and not view.state.is_weight(view.node.input[slot]):
+        _check_moves(view, slot, zero, zeros)
+
+
+def _check_moves(view: NodeView, slot: int, zero: int, zeros: Callable[[Stored], Array]) -> None:
+    """Fix a weight behind nodes that move it where no numbers in it stand for zero, or none are known to."""
+    moved = view.state.moved(view.node.input[slot])
+    if moved is None:
+        return
+    name = view.node.input[zero]
+    value = view.state.stored_value(name) if view.state.is_weight(name) else None
+    if value is None or (value.any() and not moved.can_lay(zeros(lambda _: value))):
+        for labels in view.labels(slot):
+            view.ledger.fix(labels, view.reason("zero points that differ, behind moves that are not followed"))
 
 
 def _scales_behind(view: NodeView, count: int) -> list[Array]:
