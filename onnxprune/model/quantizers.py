@@ -4,14 +4,16 @@ Each rounds a tensor to whole steps, keeps the steps within the bits that they h
 output is a float again. What a node does is a list of standard nodes that depends on its attributes; copies of a model
 that are to run have them in its place, the model itself keeps the node.
 
-Source: the definitions of `Quant`, `BipolarQuant` and `Trunc` in the documentation of QONNX.
+Source: the definitions of `Quant`, which is also called `IntQuant`, `BipolarQuant` and `Trunc` in the documentation of
+QONNX; `tests/tracing/rules/qonnx_vectors.json` is what its package computes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -75,15 +77,20 @@ def _rounded(body: _Body, x: str, default: str) -> str:
     return _ROUNDINGS[str(body.attribute("rounding_mode", default)).upper()](body, x)
 
 
-def _quant(body: _Body) -> str:
-    x, scale, zero, bits = body.node.input
+def _kept(body: _Body, whole: str, bits: str) -> str:
+    """A number of steps, or what is nearest to it of what the bits can say."""
     is_signed, is_narrow = int(body.attribute("signed", 1)), int(body.attribute("narrow", 0))
     steps = body("Pow", 2.0, body("Sub", bits, 1.0) if is_signed else bits)
     low = body("Sub", float(is_narrow), steps) if is_signed else body("Mul", bits, 0.0)
     high = body("Sub", steps, 1.0 if is_signed else 1.0 + is_narrow)
+    return body("Max", body("Min", whole, high), low)
+
+
+def _quant(body: _Body) -> str:
+    x, scale, zero, bits = body.node.input
     whole = body("Add", body("Div", x, scale), zero)
-    kept = _rounded(body, body("Max", body("Min", whole, high), low), "ROUND")
-    if is_signed:  # one bit with a sign is one of two numbers
+    kept = _rounded(body, _kept(body, whole, bits), "ROUND")
+    if int(body.attribute("signed", 1)):  # one bit with a sign is one of two numbers
         two = body("Where", body("Less", whole, 0.0), -1.0, 1.0)
         kept = body("Where", body("Equal", bits, 1.0), two, kept)
     return body("Mul", body("Sub", kept, zero), scale)
@@ -95,13 +102,43 @@ def _bipolar(body: _Body) -> str:
 
 
 def _trunc(body: _Body) -> str:
-    x, scale, zero, before, after = body.node.input
+    """Its first version has the bits before and after; the second has a scale of the output, and limits."""
+    x, scale, zero, before, *after = body.node.input
     whole = body("Round", body("Add", body("Div", x, scale), zero))
-    left = body("Div", whole, body("Pow", 2.0, body("Sub", before, after)))
-    return body("Mul", body("Sub", _rounded(body, left, "FLOOR"), zero), scale)
+    if len(after) == 1:
+        left = body("Div", whole, body("Pow", 2.0, body("Sub", before, after[0])))
+        return body("Mul", body("Sub", _rounded(body, left, "FLOOR"), zero), scale)
+    new_scale, bits = after
+    powers = body("Div", body("Log", body("Div", new_scale, scale)), math.log(2.0))
+    step = body("Pow", 2.0, body("Round", powers))
+    kept = _rounded(body, _kept(body, body("Div", whole, step), bits), "FLOOR")
+    return body("Mul", body("Sub", kept, body("Div", zero, step)), new_scale)
 
 
-QUANTIZERS: Mapping[str, Callable[[_Body], str]] = {"Quant": _quant, "BipolarQuant": _bipolar, "Trunc": _trunc}
+QUANTIZERS: Mapping[str, Callable[[_Body], str]] = {
+    **dict.fromkeys(("Quant", "IntQuant"), _quant),
+    "BipolarQuant": _bipolar,
+    "Trunc": _trunc,
+}
+
+
+def has_a_step_for_zero(attrs: Mapping[str, Any], value: Callable[[int], np.ndarray | None]) -> bool:
+    """Of a Quant: the zero point is whole, and one that the bits can say; one bit with a sign says no zero."""
+    point, bits = value(2), value(3)
+    if point is None or bits is None:
+        return False
+    is_signed, is_narrow = attrs.get("signed", 1), attrs.get("narrow", 0)
+    steps = 2.0 ** (bits - 1 if is_signed else bits)
+    low = is_narrow - steps if is_signed else 0.0
+    high = steps - (1.0 if is_signed else 1.0 + is_narrow)
+    within = (np.round(point) == point) & (low <= point) & (point <= high)
+    return bool(within.all()) and not (is_signed and (bits == 1).any())
+
+
+def has_no_zero_point(attrs: Mapping[str, Any], value: Callable[[int], np.ndarray | None]) -> bool:
+    """Of a Trunc, which takes no bits from its zero point."""
+    point = value(2)
+    return point is not None and not point.any()
 
 
 def is_quantizer(node: onnx.NodeProto) -> bool:

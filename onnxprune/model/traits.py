@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.model.protos import MICROSOFT, QUANTIZING
+from onnxprune.model.quantizers import has_a_step_for_zero, has_no_zero_point
 
 Attributes = Mapping[str, Any]
 # The value of an input by its slot: None where it is omitted, not a number where it is not static.
@@ -182,11 +183,6 @@ def _pads_with_zero(attrs: Attributes, value: Value) -> bool:
 def _is_positive_power(attrs: Attributes, value: Value) -> bool:
     exponent = value(1)
     return exponent is not None and bool((exponent > 0).all())
-
-
-def _has_whole_zero_point(attrs: Attributes, value: Value) -> bool:
-    point = value(2)
-    return point is not None and bool((np.round(point) == point).all())
 
 
 # Activations that an attribute names and that give zero for zero; with ONNX Runtime's, in small letters.
@@ -380,9 +376,10 @@ _FUSED: Mapping[str, Traits] = {
     **_each("QGemm", "", Zero(factors=(0, 3), terms=(6,)), weight=3, bias=6, zero_point=5),
 }
 
-# What is quantised and scaled back; whole zero points stay zeros.
+# What is quantised and scaled back.
 _QUANTIZERS: Mapping[str, Traits] = {
-    **_each("Quant Trunc", "", Zero(parts=(0,), when=_has_whole_zero_point)),
+    **_each("Quant IntQuant", "", Zero(parts=(0,), when=has_a_step_for_zero)),
+    **_each("Trunc", "", Zero(parts=(0,), when=has_no_zero_point)),
     **_each("BipolarQuant"),
 }
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, defs, helper
 
 from onnxprune.model.protos import MICROSOFT, QUANTIZING
+from onnxprune.model.quantizers import QUANTIZERS
 from onnxprune.model.shapes.polynomials import Dim, Dims, Size, broadcast_dims, largest
 
 logger = logging.getLogger(__name__)
@@ -330,5 +331,5 @@ _SIZES: Mapping[tuple[str, str], Sizes] = {
     **{(MICROSOFT, op): sizes for op, sizes in _FUSED.items()},
     **{(MICROSOFT, op): sizes for op, (sizes, _) in _QUANTIZED.items()},
     **{("", op): sizes for op, sizes in _PLAIN.items()},
-    **{(domain, op): _broadcast for domain in QUANTIZING for op in ("Quant", "BipolarQuant", "Trunc")},
+    **{(domain, op): _broadcast for domain in QUANTIZING for op in QUANTIZERS},
 }

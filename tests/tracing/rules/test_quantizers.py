@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -19,10 +22,17 @@ DOMAIN = QUANTIZING[0]
 SHAPE = (2, 5, 8)
 
 
-def quant(scale: float | list[float] = 0.25, zero: float = 0.0, bits: int = 4, domain: str = DOMAIN, **attrs):
+def quant(
+    scale: float | list[float] = 0.25,
+    zero: float = 0.0,
+    bits: int = 4,
+    domain: str = DOMAIN,
+    op: str = "Quant",
+    **attrs,
+):
     def build(net: Net, x: str) -> str:
         given = (np.float32(scale), np.float32(zero), np.float32(bits))
-        return net.add("Quant", x, *map(net.const, given), domain=domain, **attrs)
+        return net.add(op, x, *map(net.const, given), domain=domain, **attrs)
 
     return build
 
@@ -31,9 +41,11 @@ def bipolar(domain: str):
     return lambda net, x: net.add("BipolarQuant", x, net.const(np.float32(0.5)), domain=domain)
 
 
-def trunc(domain: str):
+def trunc(domain: str, *scale: float):
+    """With a scale, the second version."""
+
     def build(net: Net, x: str) -> str:
-        return net.add("Trunc", x, *(net.const(np.float32(v)) for v in (0.25, 0.0, 8.0, 4.0)), domain=domain)
+        return net.add("Trunc", x, *(net.const(np.float32(v)) for v in (0.25, 0.0, 8.0, *scale, 4.0)), domain=domain)
 
     return build
 
@@ -44,6 +56,8 @@ CASES = [
     *(Case("Trunc", d.split(".")[0], trunc(d), SHAPE, domain=d) for d in QUANTIZING),
     Case("Quant", "per-channel", quant([0.1, 0.2, 0.3, 0.4] * 2), SHAPE, domain=DOMAIN),
     Case("Quant", "other-axis", quant(), (2, 8, 3), 1, 1, domain=DOMAIN),
+    *(Case("IntQuant", d.split(".")[0], quant(domain=d, op="IntQuant"), SHAPE, domain=d) for d in QUANTIZING),
+    Case("Trunc", "second", trunc(DOMAIN, 0.5), SHAPE, domain=DOMAIN),
     Case("Quant", "unsigned", quant(zero=3.0, signed=0), SHAPE, domain=DOMAIN),
 ]
 
@@ -149,12 +163,56 @@ def test_what_is_not_known_is_not_run() -> None:
         Session(net.model())
 
 
-def test_activations_with_a_zero_point_between_steps_are_not_zero() -> None:
+def summed(op: str, *given: float, **attrs: int) -> onnx.ModelProto:
+    """Quantised activations, summed over the channels."""
     net = Net(17)
-    y = quant(zero=0.3)(net, net.add("MatMul", net.input([2, 8]), net.weight(8, 8, name="w_in")))
+    x = net.add("MatMul", net.input([2, 8]), net.weight(8, 8, name="w_in"))
+    y = net.add(op, x, *(net.const(np.float32(v)) for v in given), domain=DOMAIN, **attrs)
     net.output(net.add("ReduceSum", y, net.ints(1)), [2, 1])
-    proto = net.proto()
+    return net.proto()
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "attrs"),
+    [
+        ("Quant", (0.25, 0.3, 4), {}),  # the zero point lies between steps
+        ("Quant", (0.25, 10, 3), {}),  # and beyond them
+        ("IntQuant", (0.25, -1, 3), {"signed": 0}),
+        ("Quant", (0.25, 15, 4), {"signed": 0, "narrow": 1}),
+        ("Quant", (0.25, 0, 1), {}),  # there is no step for zero
+        ("Trunc", (0.25, 2, 8, 4), {}),  # the zero point is not truncated
+        ("Trunc", (0.25, 3, 8, 1.0, 4), {}),
+    ],
+)
+def test_activations_are_not_zero_without_a_step_for_it(op: str, given: tuple[float, ...], attrs: dict) -> None:
+    proto = summed(op, *given, **attrs)
     outcome = prune(proto)
     group = group_of(outcome.groups, "w_in", 1)
-    assert group is not None and "Quant" in group.approximate
+    assert group is not None and op in group.approximate
     two_judges.check(proto, outcome.plan)
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "attrs"),
+    [
+        ("Quant", (0.25, 7, 3), {"signed": 0}),
+        ("IntQuant", (0.25, -4, 3), {}),
+        ("Trunc", (0.25, 0, 8, 4), {}),
+        ("Trunc", (0.25, 0, 8, 1.0, 4), {}),
+    ],
+)
+def test_activations_are_zero_with_a_step_for_it(op: str, given: tuple[float, ...], attrs: dict) -> None:
+    proto = summed(op, *given, **attrs)
+    outcome = prune(proto)
+    group = group_of(outcome.groups, "w_in", 1)
+    assert group is not None and group.exact
+    two_judges.check(proto, outcome.plan)
+
+
+VECTORS = json.loads((Path(__file__).parent / "qonnx_vectors.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['op']}-{len(v['inputs'])}-{v['attributes']}")
+def test_what_the_package_of_qonnx_makes(vector: dict) -> None:
+    """Recorded by `python -m tests.measure.qonnx_vectors --write tests/tracing/rules/qonnx_vectors.json`."""
+    assert value_of(vector["op"], *vector["inputs"], **vector["attributes"]) == vector["output"]
