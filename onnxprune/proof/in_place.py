@@ -62,7 +62,7 @@ def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProt
     proto = _without_nodes(flat)
     for step in Course(flat, route).steps:
         begin, *body = step.nodes[:-1] or step.nodes
-        if begin.output[0] in given:
+        if step.inner and begin.output[0] in given:
             proto.graph.input.extend(given[name] for name in begin.output)
             proto.graph.node.extend(map(_without_own_names, body))
             proto.graph.node.extend(_apart(step.nodes))
@@ -125,7 +125,7 @@ class SameWay:
 
     def reference(self, tensors: Sequence[str]) -> Model:
         """The masked original, with the branches that it takes in place, and more tensors as outputs."""
-        return tapped(in_place(self.masked, self.route, self.stacked.intersection(tensors)), tensors)
+        return tapped(in_place(self.masked, self.route, [t for t in tensors if t in self.stacked]), tensors)
 
     @cached_property
     def inner(self) -> Model:
