@@ -102,7 +102,14 @@ def make_plan(
     place: Place | None = None,
     **options: Any,
 ) -> Plan:
-    """The plan that `prune` would carry out; the arguments are those of `prune`.
+    """Plan what `prune` would carry out, without carrying it out.
+
+    Args:
+        source, ratio, sizes, shapes, data, samples, place: as for `prune`.
+        options: the other fields of `Options`.
+
+    Returns:
+        The plan.
 
     Example:
         >>> import onnxprune

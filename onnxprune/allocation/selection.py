@@ -142,7 +142,7 @@ def select(
     overshoot: Mapping[str, float] | None = None,
     multiples: Mapping[str, int] | None = None,
 ) -> Selection:
-    """The units that go.
+    """Select the units that go.
 
     Args:
         groups: the traced model.
@@ -151,6 +151,9 @@ def select(
         kinds: the kinds of budgets, by their names.
         overshoot: kind -> how much more than expected a model is known to have.
         multiples: group name -> what its width is rounded to, instead of what the options say.
+
+    Returns:
+        The units that go, and the budgets with the costs that are expected.
 
     Raises:
         UsageError: a glob matches no group, or rows that are named must stay.

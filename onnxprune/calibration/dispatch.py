@@ -45,7 +45,11 @@ def is_code(data: Any) -> bool:
 
 
 def is_random(source: Any) -> bool:
-    """Whether random numbers are asked for, by a `Source` or what could be in one."""
+    """Whether random numbers are asked for, by a `Source` or what could be in one.
+
+    Returns:
+        True for "random".
+    """
     data = source.data if isinstance(source, Source) else source
     return isinstance(data, str) and data == RANDOM
 

@@ -54,6 +54,9 @@ def register_criterion(name: str, criterion: Criterion, *, needs_data: bool = Fa
         criterion: gets the traced model and a generator, and returns float64[classes].
         needs_data: it gets the calibration runs (feeds by input name) as well.
 
+    Raises:
+        UsageError: the name holds a colon or a comma.
+
     Example:
         >>> import numpy as np, onnxprune
         >>> def first_units_last(groups, rng):
@@ -68,21 +71,32 @@ def register_criterion(name: str, criterion: Criterion, *, needs_data: bool = Fa
 
 
 def names() -> list[str]:
-    """All registered criteria."""
+    """Name all registered criteria.
+
+    Returns:
+        Names in alphabetical order, "ensemble" among them.
+    """
     return sorted([*KNOWN, ENSEMBLE])
 
 
 def listed() -> list[CriterionSpec]:
-    """All registered criteria, and the ensemble that names no members."""
+    """List all registered criteria, and the ensemble that names no members.
+
+    Returns:
+        Criteria, by name.
+    """
     return [known(name) for name in names()]
 
 
 def known(criterion: str | Criterion, *, data: bool = False) -> CriterionSpec:
-    """What a name or a function stands for.
+    """Look up a criterion.
 
     Args:
         criterion: the name of a registered criterion, `ensemble:` and several, or a function.
         data: there are calibration inputs, which an ensemble that names no members then uses.
+
+    Returns:
+        The criterion, with how its scores are aggregated and normalised.
 
     Raises:
         UsageError: no criterion has that name.
@@ -110,7 +124,7 @@ def score(
     compared: bool = True,
     progress: Callable[[str], None] = logger.info,
 ) -> Array:
-    """Scores of every class, float64[classes]; higher is more important.
+    """Score every class of labels.
 
     Args:
         groups: the traced model.
@@ -120,6 +134,9 @@ def score(
         aggregate: how the members of a unit are combined; as the criterion does it where None.
         compared: whether scores of different groups will be compared; where not, criteria may save the work for that.
         progress: is told about long work.
+
+    Returns:
+        float64[classes]; higher is more important.
 
     Raises:
         UsageError: no criterion has that name, it needs inputs and there are none, it combines nothing though

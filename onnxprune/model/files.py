@@ -32,7 +32,7 @@ def load(
     folder: str | os.PathLike[str] | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
 ) -> Model:
-    """Loads a model.
+    """Load a model.
 
     Args:
         source: a path, "-" for standard input, bytes, a binary stream, an `onnx.ModelProto` (not copied unless it is
@@ -41,6 +41,9 @@ def load(
             be put right in one way only is mended first (see `model/mend.py`).
         folder: where external data is, if not next to the path.
         shapes: sizes of inputs that the file leaves open, in part or whole; None for an axis that stays as it is.
+
+    Returns:
+        The model; external data is read when it is needed.
 
     Raises:
         UsageError: the source cannot be read, or an input has another shape.
@@ -175,7 +178,16 @@ def _write_files(model: Model, path: Path, force: bool, external: bool | None) -
 
 
 def check_target(model: Model, path: Path, *, force: bool = False, external: bool | None = None) -> list[Path]:
-    """The files that saving `model` to `path` writes: the data file, if there is one, then the model.
+    """Check the files that saving `model` to `path` writes: the data file, if there is one, then the model.
+
+    Args:
+        model: the model.
+        path: where it is to be saved.
+        force: existing files may be overwritten.
+        external: write the weights to a file of their own; None for as the model has it, or as its size demands.
+
+    Returns:
+        Paths, the model last.
 
     Raises:
         UsageError: one of them is the input, exists without `force`, or cannot be written.
@@ -205,7 +217,11 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
 
 
 def file_size(model: Model) -> int:
-    """Bytes that the model takes when it is saved; with external data at most, and that of both files."""
+    """Count the bytes that a model takes when it is saved.
+
+    Returns:
+        Bytes, of both files with external data; then at most.
+    """
     padding = sum(map(DataFile.padding, map(byte_size, tensors(model.proto)))) if model.external else 0
     return model.blob().size + padding
 
@@ -233,7 +249,14 @@ def _write_external(model: Model, file: BinaryIO, data_file: DataFile) -> None:
 
 
 def to_proto(model: Model) -> ModelProto:
-    """A copy of the model with all data in memory."""
+    """Copy a model with all data in memory.
+
+    Returns:
+        A message that shares nothing with the model.
+
+    Raises:
+        ModelError: it takes more than the 2 GiB of a message.
+    """
     blob = model.blob()
     if blob.size > PROTOBUF_LIMIT:
         hint = "save it to a path, with external data"
@@ -242,10 +265,13 @@ def to_proto(model: Model) -> ModelProto:
 
 
 def to_graph(model: Model) -> Any:
-    """The model as an `onnx_graphsurgeon.Graph`.
+    """Convert a model to graphsurgeon.
 
     graphsurgeon has no place for metadata_props, most doc strings, the domain, the model version and
     quantisation annotations: they are lost, here and when such a graph is loaded.
+
+    Returns:
+        An `onnx_graphsurgeon.Graph`.
     """
     from onnx_graphsurgeon import import_onnx
 

@@ -72,7 +72,7 @@ def sensitivity(
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Sensitivity:
-    """What it costs to cut each group of a model, one group at a time.
+    """Measure what it costs to cut each group of a model, one group at a time.
 
     Args:
         source: path, bytes, ModelProto or graphsurgeon Graph.
@@ -87,6 +87,9 @@ def sensitivity(
         cache: path of a file that keeps every finished measurement.
         progress: is told how far it is.
         options: fields of `RecoveryOptions`: criterion, keep, only, exact_only, ...
+
+    Returns:
+        A curve of damage for every group.
 
     Raises:
         UsageError: an option is out of range, or there is no data.

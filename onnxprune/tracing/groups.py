@@ -105,6 +105,9 @@ def trace(
         allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
         rows: tables whose rows may be removed although computed ids index them.
         sizes: numbers for symbolic dims.
+
+    Returns:
+        The groups, and what is locked and why.
     """
     original = inlined(model)
     model = flattened(original)

@@ -76,27 +76,3 @@ MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.runtime.subgraph.rerun": 7,
     "onnxprune.tracing.rules.letters.through": 8,
 }
-
-# Functions of faces whose docstring lacks Args, Returns or Raises.
-UNDOCUMENTED = frozenset(
-    (
-        "onnxprune.allocation.selection.select",
-        "onnxprune.api.make_plan",
-        "onnxprune.calibration.dispatch.is_random",
-        "onnxprune.criteria.known",
-        "onnxprune.criteria.listed",
-        "onnxprune.criteria.names",
-        "onnxprune.criteria.register_criterion",
-        "onnxprune.criteria.score",
-        "onnxprune.model.files.check_target",
-        "onnxprune.model.files.file_size",
-        "onnxprune.model.files.load",
-        "onnxprune.model.files.to_graph",
-        "onnxprune.model.files.to_proto",
-        "onnxprune.pipelines.sensitivity.sensitivity",
-        "onnxprune.tracing.groups.trace",
-        "onnxprune.tracing.rules.registry.all_rules",
-        "onnxprune.tracing.rules.registry.find",
-        "onnxprune.tracing.rules.registry.rule",
-    )
-)

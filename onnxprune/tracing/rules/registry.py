@@ -67,6 +67,18 @@ def rule(
     Where a rule for the same operator holds in part of the opset range already, the new one takes its place there.
     `contraction` is for operators whose multiply-accumulates are a single product.
 
+    Args:
+        ops: the types of the operators.
+        domain: their domain.
+        since: first opset version that the rule holds for.
+        until: last opset version that it holds for.
+        resize: corrects what a node carries outside of its parameters.
+        contraction: which axes multiply to the node's multiply-accumulates.
+        contractions: several such lists, where products add up.
+
+    Returns:
+        A decorator, which gives the function back.
+
     Example:
         >>> import onnxprune
         >>> from onnxprune.tracing import through
@@ -104,7 +116,16 @@ def rule(
 
 
 def find(domain: str, op: str, version: int) -> Rule | None:
-    """The rule for `op` at an opset version of its domain; None where there is none."""
+    """Look up the rule of an operator.
+
+    Args:
+        domain: the operator's domain, "" or "ai.onnx" for the standard one.
+        op: its type.
+        version: the opset version that the model imports.
+
+    Returns:
+        The rule; None where there is none.
+    """
     for found in _RULES.get(("" if domain == "ai.onnx" else domain, op), ()):
         if found.since <= version <= found.until:
             return found
@@ -112,6 +133,10 @@ def find(domain: str, op: str, version: int) -> Rule | None:
 
 
 def all_rules() -> Iterable[Rule]:
-    """Every registered rule, by domain, operator and version."""
+    """List every registered rule, by domain, operator and version.
+
+    Returns:
+        Rules, those of the flat form of control flow left out.
+    """
     public = (r for rules in _RULES.values() for r in rules if r.domain != control_flow.DOMAIN)
     return sorted(public, key=lambda r: (r.domain, r.op, r.since))
