@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 MAX_RETRACES = 6
 # Positions that may get labels whatever the weights are.
-FEW_POSITIONS = 1 << 16
+FEW_POSITIONS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

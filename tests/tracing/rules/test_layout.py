@@ -353,3 +353,18 @@ def test_axes_that_match_at_some_sizes_only_must_stay(shape: list[int | str], ta
     groups = trace(load(net.proto(), check=False))
     assert group_of(groups, "w_in", 1) is None
     assert any("sizes that the run alone knows" in r for r in reasons_for(groups, "w_in", 1))
+
+
+def test_group_norms_of_large_maps_let_channels_through() -> None:
+    """Exporters write them as a Reshape that joins channels with all positions: more than any weight here has."""
+    net = Net()
+    x = net.input([1, 3, 224, 224])
+    y = net.add("Conv", x, net.weight(64, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
+    grouped = net.add("InstanceNormalization", net.add("Reshape", y, net.ints(0, 8, -1)), net.weight(8), net.weight(8))
+    y = net.add("Relu", net.add("Reshape", grouped, net.ints(1, 64, 112, 112)))
+    y = net.add("Conv", y, net.weight(16, 64, 3, 3), pads=[1, 1, 1, 1])
+    net.output(net.add("GlobalAveragePool", y))
+    outcome = prune(net.proto())
+    assert [len(group.classes) for group in outcome.groups.groups] == [8]
+    assert outcome.verdict is not None and outcome.verdict.ok
+    assert outcome.after.params < 0.6 * outcome.before.params
