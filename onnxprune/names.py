@@ -41,6 +41,9 @@ MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "al
 COMPARISONS = ("output", "layer", "global")
 # How zeros are stored.
 STORAGES = ("dense", "sparse", "auto")
+# How the directions of a product are found, and the budgets that ranks are found for (`allocation/ranks.py`).
+LOW_RANK_METHODS = ("auto", "whitened", "scaled", "plain")
+RANK_BUDGETS = ("params", "macs", "size")
 # The lowest and the highest temperature of a distillation.
 TEMPERATURES = (0.01, 1000.0)
 # What decides which blocks are dropped (`pipelines/block_choice.py`), what counts as a block, and the budgets that

@@ -73,7 +73,8 @@ def apply(console: Console, args: ApplyArgs) -> None:
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
-    if not steps.zeros and not steps.bypasses and not any(step.remove for step in steps.steps):
+    others = (*steps.zeros, *steps.bypasses, *steps.factors)
+    if not others and not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):
         paths.check_row_map(args.output, inputs=[args.model, args.plan], force=args.force)
@@ -125,6 +126,7 @@ def _report(
     from onnxprune.report import data as plain
     from onnxprune.report import text
     from onnxprune.report.drop import bypass_lines, io_lines, proof_line
+    from onnxprune.report.low_rank import factor_lines
     from onnxprune.report.sparsify import zeros_lines
 
     done = after[1]
@@ -144,6 +146,7 @@ def _report(
     tell = console.say if after[0] == paths.PIPE else console.put
     lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.mends(before[1])]
     lines += [*(text.removal(plan) if plan.steps else ()), *zeros_lines(plan), *bypass_lines(plan)]
+    lines += factor_lines(plan)
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows), *io_lines(done.io_renames)]
     if done.verdict is not None:
         told = proof_line(done.verdict) if plan.bypasses else text.proof(done.verdict)

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli import paths
+from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.option_requirements import heeded
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.low_rank import low_rank
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
+from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
+    from onnxprune.allocation.ranks import LowRankOptions
     from onnxprune.model import Model
     from onnxprune.pipelines.compress import Compressed
+    from onnxprune.pipelines.low_rank import Factorised
 
 
 @dataclass(frozen=True)
 class CompressArgs(shared.Results):
     """What `compress` is asked for."""
 
+    exact: bool
+    low_rank: LowRankOptions | None
     sizes: Sizes
     verify: bool
+    accept_damage: bool
     time: bool
     place: Where
     data: Data
@@ -35,69 +41,125 @@ class CompressArgs(shared.Results):
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
         self.check_results("small.onnx")
+        paths.check_distinct(self.output, self.plan_out)
+        if self.plan_out is not None and self.exact:
+            raise UsageError(
+                "--plan-out cannot be written with --exact: a plan holds products of the weights that MODEL has",
+                hint="carry --exact out by itself before",
+            )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether what is not needed goes."""
+        return self.exact or self.low_rank is None
 
 
 @click.command(cls=Titled)
 @heeded
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Take out what is not needed; the default unless --ratio, --rank or a budget is given.",
+)
+@low_rank
 @sizes
 @shared.verify
+@shared.accept_damage
 @shared.time
 @place
 @data
+@click.option("--plan-out", metavar="FILE", help="Also write the plan: which weights became products, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json
 @shared.conversation
-@request(partial(CompressArgs, plan_out=None))
+@request(CompressArgs)
 def compress(console: Console, args: CompressArgs) -> None:
     """Take out of MODEL what its function does not need, and prove that the outputs stay what they are.
 
     Dead nodes, no-ops, repeated expressions and unread outputs go, constants are computed, what scales and shifts a
     contraction is folded into its weight, contractions in a row are merged where that is smaller, and equal weights
     are stored once. Names, types and sizes of inputs and outputs stay, and no file gets larger.
+
+    With --ratio, --rank or a budget, weights become products of two smaller ones, at a loss: the directions of every
+    layer's outputs stay that matter most on --data, and the rest is fitted to what MODEL gives.
     """
     args.check()
     console.progress("loading")
     source = args.sizes.load(args.model)
     if args.written is not None:
         paths.check_output(source, args.written, force=args.force)
-    done = _compressed(console, source, args)
+    exact, lossy = _compressed(console, source, args)
     if args.written is not None:
-        from onnxprune.model import save
-
         console.progress("writing")
-        save(done.model, args.written, force=args.force)
-    _report(console, done, args)
+        _write(exact, lossy, args.written, args)
+    with missed_budgets.damage_last(console, lossy.judged if lossy else None, accepted=args.accept_damage):
+        _report(console, exact, lossy, args)
 
 
-def _compressed(console: Console, source: Model, args: CompressArgs) -> Compressed:
-    """Compress.
+def _compressed(console: Console, source: Model, args: CompressArgs) -> tuple[Compressed | None, Factorised | None]:
+    """Take out what is not needed, and make products, as far as either is asked for.
 
     Raises:
-        GoalMissed: the result is not proven.
+        GoalMissed: a result is not proven.
     """
     from onnxprune.pipelines.compress import compressed
+    from onnxprune.pipelines.low_rank import factorised
     from onnxprune.pipelines.prune import check_proven
     from onnxprune.pipelines.sparsify import RunInputs
 
     inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
     where = args.place.settled(args.sizes.numbers) if args.time else None
-    done = compressed(source, inputs, verify=args.verify, place=where, progress=console.progress)
-    check_proven(done.groups, done.verdict)
-    return done
+    given: dict[str, Any] = {"verify": args.verify, "place": where, "progress": console.progress}
+    exact = compressed(source, inputs, **given) if args.is_exact else None
+    if exact is not None:
+        check_proven(exact.groups, exact.verdict)
+    if args.low_rank is None:
+        return exact, None
+    lossy = factorised(exact.model if exact is not None else source, args.low_rank, inputs, **given)
+    check_proven(lossy.groups, lossy.verdict)
+    return exact, lossy
 
 
-def _report(console: Console, done: Compressed, args: CompressArgs) -> None:
+def _write(exact: Compressed | None, lossy: Factorised | None, output: str, args: CompressArgs) -> None:
+    """Write the model and its plan, or nothing."""
+    from onnxprune.model import save
+
+    last = lossy or exact
+    assert last is not None
+    texts = {args.plan_out: lossy.plan.to_json()} if args.plan_out is not None and lossy is not None else {}
+    with paths.staged(texts):
+        save(last.model, output, force=args.force)
+
+
+def _report(console: Console, exact: Compressed | None, lossy: Factorised | None, args: CompressArgs) -> None:
+    """Tell what was done.
+
+    Raises:
+        GoalMissed: a budget was missed.
+    """
     from onnxprune.report import compress as report
     from onnxprune.report import data as plain
+    from onnxprune.report import low_rank as products
     from onnxprune.report import text
 
     if args.as_json:
         files = {"model": args.model, "output": args.written}
-        console.put_json(plain.header("compress") | files | report.compress_data(done))
-        return
-    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.compress_lines(done)])
-    console.detail(text.stages(done.seconds))
+        first = {} if exact is None else report.compress_data(exact)
+        second = {} if lossy is None else products.low_rank_data(lossy)
+        console.put_json(plain.header("compress") | files | first | second)
+    else:
+        tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+        lines = [] if exact is None else [*report.compress_lines(exact), *([""] if lossy is not None else [])]
+        lines += [] if lossy is None else products.low_rank_lines(lossy)
+        tell([paths.arrow(args.model, args.written or "(not written)"), "", *lines])
+    for part in (exact, lossy):
+        console.detail(text.stages(part.seconds) if part is not None else [])
+    missed = [goal for goal in (lossy.goals if lossy is not None else ()) if not goal.met]
+    if missed:
+        raise GoalMissed(
+            "; ".join(text.missed(goal) for goal in missed),
+            hint="no lower ranks are allowed: --round-to 1, or --only less",
+        )

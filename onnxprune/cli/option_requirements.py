@@ -25,11 +25,13 @@ class Need:
         options: as they are typed; with a value (or several, parted by bars) only where they have it.
         one_of: the options of which one is needed, written the same way.
         why: why they have no effect without.
+        commands: whom it concerns; all where empty.
     """
 
     options: tuple[str, ...]
     one_of: tuple[str, ...]
     why: str
+    commands: tuple[str, ...] = ()
 
 
 _TARGETS = ("--max-drop", "--min-sqnr", "--max-divergence")
@@ -52,6 +54,12 @@ NEEDS = (
         "it belongs to a search for a target, and no target is given",
     ),
     Need(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
+    Need(
+        ("--round-to", "--method", "--allow-slower", "--accept-damage", "--only", "--keep", "--plan-out"),
+        ("--ratio", "--rank", *(f"--{kind}" for kind in names.RANK_BUDGETS)),
+        "no weight becomes a product",
+        commands=("compress",),
+    ),
     Need(("--floor",), ("--per global",), "every weight gets the same share of zeros"),
     Need(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),
 )
@@ -76,6 +84,8 @@ def check(context: click.Context) -> None:
     """
     known = {name: option for option in context.command.params for name in option.opts}
     for need in NEEDS:
+        if need.commands and context.command.name not in need.commands:
+            continue
         helping = [text for text in need.one_of if text.split()[0] in known]
         if not helping or any(_holds(context, known, text) for text in helping):
             continue

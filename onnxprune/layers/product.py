@@ -75,6 +75,17 @@ class Product(LinearLayer):
         return single and self.entering == (*free, *inner) and self.leaving == (*free, *outer)
 
     @property
+    def is_single(self) -> bool:
+        """Whether the weight is one matrix, and lies along one axis of the output."""
+        batch, _, _, outer = self._split()
+        return not batch and len(outer) == 1
+
+    @property
+    def outer_axis(self) -> int:
+        """The axis of the weight that lies along the outputs."""
+        return self.factor.index(self._split()[3][0])
+
+    @property
     def inner_axis(self) -> int:
         """The axis of the weight that lies along the inputs."""
         return self.factor.index(self._split()[2][0])

@@ -11,6 +11,7 @@ from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.drop import drop_blocks, prove_dropped
 from onnxprune.pipelines.drop_options import DropInputs, DropOptions
+from onnxprune.pipelines.low_rank import factors_carried_out
 from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict, proven_groups
@@ -72,9 +73,8 @@ def execute(
     Raises:
         UsageError: the plan does not fit the model.
     """
+    inputs, fits = RunInputs(data, samples), recovery is None or recovery.method != NO_RECOVERY
     if plan.zeros:
-        inputs = RunInputs(data, samples)
-        fits = recovery is None or recovery.method != NO_RECOVERY
         done = carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):
             return Executed(done.model, done.groups, done.verdict, judged=done.judged)
@@ -87,6 +87,11 @@ def execute(
             renames = dropped.io_renames
             return Executed(dropped.model, dropped.groups, verdict, io_renames=renames, judged=dropped.judged)
         model = dropped.model
+    if plan.factors:
+        split = factors_carried_out(model, plan, inputs, recover=fits, verify=verify)
+        if not any(step.remove for step in plan.steps) or (split.verdict is not None and not split.verdict.ok):
+            return Executed(split.model, split.groups, split.verdict, judged=split.judged)
+        model = split.model
     groups = plan.trace(model)
     removed = plan.removed(groups)
     if zero:

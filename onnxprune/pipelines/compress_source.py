@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onnxprune.allocation.ranks import LowRankOptions
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
+from onnxprune.names import RANK_BUDGETS
 from onnxprune.pipelines.compress import Compressed, compressed
+from onnxprune.pipelines.low_rank import Factorised, factorised
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.rewriting import Plan
+from onnxprune.runtime.bench import Place
 
 
 @dataclass(frozen=True)
@@ -19,55 +24,75 @@ class CompressResult:
 
     Attributes:
         model: the smaller model, of the kind that was given (a ModelProto for a path or bytes).
-        report: what was done, costs before and after, and the proof.
+        exact: what was taken out without loss, and its proof; None if it was not asked for.
+        low_rank: what became products of two, and the proof; None if it was not asked for.
 
     Example:
         >>> import onnxprune
         >>> result = onnxprune.compress("models/digits.onnx")
-        >>> result.report.nodes, result.report.verdict.ok  # the example is tidy already
+        >>> result.exact.nodes, result.exact.verdict.ok  # the example is tidy already
         ((15, 15), True)
     """
 
     model: Any
-    report: Compressed
+    exact: Compressed | None = None
+    low_rank: Factorised | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """Which weights became products; None without any."""
+        return None if self.low_rank is None else self.low_rank.plan
 
 
 def compress(
     source: Any,
     *,
+    exact: bool | None = None,
     data: Any = None,
     samples: int = 256,
     sizes: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     verify: bool = True,
+    **options: Any,
 ) -> CompressResult:
-    """Take out of a model what its function does not need: the result equals the model itself.
+    """Take out of a model what its function does not need, or make products of its weights.
 
     Args:
         source: path, bytes, ModelProto or graphsurgeon Graph.
-        data: inputs on which the result must equal the original, besides random ones (see `calibration.read`).
+        exact: take out what is not needed, without loss; where None, unless a ratio, ranks or a budget are given.
+        data: inputs (see `calibration.read`) on which an exact result must equal the original, besides random ones;
+            products are chosen and fitted on them.
         samples: how many of them to use.
         sizes: numbers for symbolic dims.
         shapes: of inputs, as for `prune`.
         verify: prove the result.
+        options: the fields of `LowRankOptions`: ratio, ranks, params, macs, size, only, keep, round_to, ...
 
     Returns:
-        The smaller model, and the report.
+        The smaller model, and what was done.
 
     Raises:
-        UsageError: the data do not fit the model.
+        UsageError: an option is out of range, a glob matches nothing, or the data do not fit the model.
         ModelError: the model is invalid.
-        GoalMissed: the result is not proven.
+        GoalMissed: no weight may become a product, or the result is not proven.
 
     Example:
-        >>> import onnx, onnxprune
-        >>> model = onnx.load("models/digits.onnx")
-        >>> model.graph.node.extend([onnx.helper.make_node("Relu", ["logits"], ["nobody_reads_it"])])
-        >>> onnxprune.compress(model).report.nodes
-        (16, 15)
+        >>> import onnxprune
+        >>> result = onnxprune.compress("models/digits.onnx", ranks={"fc.weight": 16}, allow_slower=True)
+        >>> [(weight.name, weight.shape, weight.rank) for weight in result.low_rank.weights]
+        [('fc.weight', (96, 256), 16)]
     """
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, dict(sizes or {}))
-    done = compressed(model, RunInputs(data, samples, dict(sizes or {})), verify=verify)
-    check_proven(done.groups, done.verdict)
-    return CompressResult(same_kind(done.model, source), done)
+    inputs = RunInputs(data, samples, dict(sizes or {}))
+    lossy = any(options.get(name) for name in ("ratio", "ranks", *RANK_BUDGETS))
+    first = compressed(model, inputs, verify=verify) if exact or (exact is None and not lossy) else None
+    if first is not None:
+        check_proven(first.groups, first.verdict)
+    chosen = LowRankOptions(**options)
+    if not lossy:
+        return CompressResult(same_kind(first.model if first is not None else model, source), first)
+    place = None if chosen.allow_slower else Place(sizes=inputs.sizes)
+    last = factorised(first.model if first is not None else model, chosen, inputs, verify=verify, place=place)
+    check_proven(last.groups, last.verdict)
+    return CompressResult(same_kind(last.model, source), first, last)

@@ -333,15 +333,9 @@ def _judged(groups: Groups, plain: Model, fitted: Model | None, held: Runs) -> _
     if fitted is None:
         return _Judged(plain, False, masked, masked)
     found = agreement(nothing, fitted, held)
-    if found.is_known and not _is_better(found, masked):
+    if found.is_known and not found.is_better_than(masked):
         return _Judged(plain, False, masked, masked)
     return _Judged(fitted, True, masked, found)
-
-
-def _is_better(one: Agreement, other: Agreement) -> bool:
-    """Whether any measure says so: scores that all are shifted or scaled have a large error, and mean the same."""
-    divergence = one.kl is not None and other.kl is not None and one.kl < other.kl
-    return one.error < other.error or one.cosine > other.cosine or divergence
 
 
 def _stored(source: Model, model: Model, names: Sequence[str], storage: str, runs: Runs) -> tuple[Model, set[str]]:

@@ -91,7 +91,7 @@ def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
             if not ends or ends & taken:
                 continue
             right = values[weight]()
-            wrong = _changed(right, rng) if right is not None else None
+            wrong = changed(right, rng) if right is not None else None
             if right is not None and wrong is not None:
                 taken |= ends
                 used.add(weight)
@@ -126,7 +126,7 @@ class _Value:
         return constant_value(self.model, self.source)
 
 
-def _changed(value: Array, rng: np.random.Generator) -> Array | None:
+def changed(value: Array, rng: np.random.Generator) -> Array | None:
     """The same with one element changed; None for a weight of zeros, or of a type that is not counted with."""
     if not value.size or value.dtype.kind not in "fiu":
         return None

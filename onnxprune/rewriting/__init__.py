@@ -3,6 +3,7 @@
 from onnxprune.rewriting.bypass import Bypass, BypassStep, blocks_of, bypassed, shortened
 from onnxprune.rewriting.bypass_io import IoRename, with_fewer_io
 from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
 from onnxprune.rewriting.zero import zeroed
@@ -20,6 +21,7 @@ __all__ = [
     "Bypass",
     "BypassStep",
     "IoRename",
+    "FactoriseStep",
     "Plan",
     "Removal",
     "ZeroStep",

@@ -13,6 +13,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.rewriting import plan_json
 from onnxprune.rewriting.bypass import BypassStep
+from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.zero_elements import ZeroStep
 from onnxprune.tracing import Group, Groups, trace
@@ -67,6 +68,7 @@ class Plan:
         barriers: what was locked, and why.
         zeros: elements of weights that become zero, one step for each weight.
         bypasses: blocks that are taken out.
+        factors: weights that become products of two.
         origin: the trace that a plan was just made from; `source`, `barriers` and the members of the steps are
             filled in from it when the plan is written.
 
@@ -84,6 +86,7 @@ class Plan:
     barriers: tuple[Mapping[str, Any], ...] = ()
     zeros: tuple[ZeroStep, ...] = ()
     bypasses: tuple[BypassStep, ...] = ()
+    factors: tuple[FactoriseStep, ...] = ()
     origin: Groups | None = field(default=None, repr=False, compare=False)
 
     def removed(self, groups: Groups) -> Array:
@@ -134,7 +137,8 @@ class Plan:
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
         steps = [step.fields() for step in self.steps]
-        others = [*(zero.as_json() for zero in self.zeros), *(bypass.as_json() for bypass in self.bypasses)]
+        kinds = (self.zeros, self.bypasses, self.factors)
+        others = [step.as_json() for listed in kinds for step in listed]
         return plan_json.to_text(self.source, self.options, steps, self.barriers, others)
 
     @staticmethod
@@ -154,6 +158,9 @@ class Plan:
             raw["barriers"],
             zeros=tuple(ZeroStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.ZERO),
             bypasses=tuple(BypassStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.BYPASS),
+            factors=tuple(
+                FactoriseStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.FACTORISE
+            ),
         )
 
 

@@ -49,6 +49,11 @@ class Agreement:
     outputs: tuple[Agreement, ...] = ()
     name: str = ""
 
+    def is_better_than(self, other: Agreement) -> bool:
+        """Whether any measure says so: scores that all are shifted or scaled have a large error, and mean the same."""
+        divergence = self.kl is not None and other.kl is not None and self.kl < other.kl
+        return self.error < other.error or self.cosine > other.cosine or divergence
+
     @property
     def ruin(self) -> str:
         """Why the outputs have nothing to do with the original's; empty where they have, or where nothing is known.

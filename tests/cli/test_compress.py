@@ -46,6 +46,29 @@ def test_a_dry_run_writes_nothing(workplace):
     assert [p.name for p in workplace.iterdir()] == ["model.onnx"]
 
 
+def test_products_and_their_plan(workplace, capsys):
+    shutil.copy(MODELS / "digits.onnx", "digits.onnx")
+    words = ["compress", "digits.onnx", "--no-time", "--params", "60%", "--round-to", "4", "--allow-slower"]
+    assert main([*words, "-o", "s.onnx", "--plan-out", "p.json", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["proof"]["ok"] and told["budgets"][0]["met"]
+    assert told["after"]["params"] <= 0.6 * told["before"]["params"]
+    assert told["after"]["file"] == Path("s.onnx").stat().st_size
+    assert {step["kind"] for step in json.loads(Path("p.json").read_text())["steps"]} == {"factorise"}
+    assert main(["apply", "digits.onnx", "p.json", "-o", "again.onnx"]) == 0
+    assert "products" in capsys.readouterr().out
+    assert Path("again.onnx").stat().st_size == Path("s.onnx").stat().st_size
+    assert main([*words, "-o", "t.onnx", "--exact"]) == 0
+    out = capsys.readouterr().out
+    assert "budget   params: " in out and "equal to the original with projected weights" in out
+
+
+def test_a_budget_that_is_missed_is_said(workplace, capsys):
+    shutil.copy(MODELS / "digits.onnx", "digits.onnx")
+    assert main(["compress", "digits.onnx", "-o", "s.onnx", "--no-time", "--params", "1%", "--allow-slower"]) == 1
+    assert "was asked for" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -57,6 +80,14 @@ def test_a_dry_run_writes_nothing(workplace):
         (["-o", "s.onnx", "--samples", "5"], 2, "--samples has no effect"),
         (["-o", "s.onnx", "--data", "none.npz"], 2, "none.npz"),
         (["-o", "s.onnx", "--sizes", "zzz=3"], 2, "zzz"),
+        (["-o", "s.onnx", "--round-to", "4"], 2, "--round-to has no effect"),
+        (["-o", "s.onnx", "--plan-out", "p.json"], 2, "--plan-out has no effect"),
+        (["-o", "s.onnx", "--ratio", "1.5"], 2, "--ratio: 1.5 is not"),
+        (["-o", "s.onnx", "--ratio", "0.5", "--only", "zzz"], 2, "no weight or node matches"),
+        (["-o", "s.onnx", "--ratio", "0.5", "--method", "whitened"], 2, "give inputs with --data"),
+        (["-o", "s.onnx", "--ratio", "0.5", "--exact", "--plan-out", "p.json"], 2, "--plan-out cannot be written"),
+        (["-o", "s.onnx", "--params", "much"], 2, "not an amount"),
+        (["-o", "s.onnx", "--rank", "conv.weight=0"], 2, "--rank"),
     ],
 )
 def test_bad_requests_end_with_one_error_and_write_nothing(workplace, capsys, words, code, says):

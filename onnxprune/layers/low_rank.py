@@ -1,0 +1,85 @@
+"""A weight as the product of two smaller ones, with the least error of the layer's outputs.
+
+With H the second moment of the inputs of a layer y = x W, the outputs vary by W^T H W. Let V_r be its first r
+eigenvectors: W V_r V_r^T is, of all matrices of rank r, the one with the least squared error of the outputs, which is
+the sum of the other eigenvalues; W V_r and V_r^T are its factors. This is the truncated decomposition of S W, with S^T
+S = H, without an inverse of S. Without data H is the identity, and it is the truncated decomposition of W.
+
+In sequence, x are the inputs that the changed model gives, and W is replaced by what is best for them, (H + l I)^-1
+(G + l W), G the cross moment with the outputs of the original.
+
+Source: Wang et al., "SVD-LLM: Truncation-aware Singular Value Decomposition for Large Language Model Compression",
+2024, section 3 (the whitened decomposition).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.typing import Array
+
+# Ridge added to the second moment, relative to the mean of its diagonal.
+DAMPING = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The directions in which the outputs of a layer vary.
+
+    Attributes:
+        energy: float64[n], what every direction gives of the squared outputs, the most first.
+        basis: float64[O, n], the directions: orthonormal columns.
+    """
+
+    energy: Array
+    basis: Array
+
+    def lost(self) -> Array:
+        """float64[n + 1]: the share of the energy that is lost with the first 0, 1, ... n directions."""
+        left = np.concatenate([np.cumsum(self.energy[::-1])[::-1], [0.0]])
+        return np.asarray(left / max(float(left[0]), 1e-300))
+
+
+def spectrum(weight: Array, second: Array | None = None) -> Spectrum:
+    """Find the directions in which the outputs of a layer vary.
+
+    Args:
+        weight: float64[D, O].
+        second: second moment of the inputs, [D, D]; that of independent inputs where None.
+
+    Returns:
+        The directions, as many as the weight has rows or columns, whichever are fewer.
+    """
+    inner, outer = weight.shape
+    root = np.eye(inner) if second is None else _root(second)
+    whitened = root @ weight
+    if outer <= inner:
+        values, vectors = np.linalg.eigh(whitened.T @ whitened)
+        return Spectrum(np.maximum(values[::-1], 0.0), vectors[:, ::-1])
+    values, turned = np.linalg.eigh(whitened @ whitened.T)
+    basis = np.linalg.qr(whitened.T @ turned[:, ::-1])[0]
+    return Spectrum(np.maximum(values[::-1], 0.0), basis)
+
+
+def best_weight(weight: Array, second: Array, cross: Array) -> Array:
+    """The weight with the least squared error of the outputs on the inputs that there are now, near the one there is.
+
+    Args:
+        weight: float64[D, O].
+        second: second moment of the inputs, [D, D].
+        cross: their cross moment with the outputs that the layer should give, [D, O].
+
+    Returns:
+        float64[D, O].
+    """
+    ridge = DAMPING * max(float(np.trace(second)) / len(second), 1e-30)
+    return np.asarray(np.linalg.solve(second + ridge * np.eye(len(second)), cross + ridge * weight))
+
+
+def _root(second: Array) -> Array:
+    """S with S^T S = H, some ridge added."""
+    ridge = 1e-8 * max(float(np.trace(second)) / len(second), 1e-30)
+    values, vectors = np.linalg.eigh(second + ridge * np.eye(len(second)))
+    return np.asarray(np.sqrt(np.maximum(values, ridge))[:, None] * vectors.T)

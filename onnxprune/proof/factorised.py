@@ -1,0 +1,156 @@
+"""Proof of products: the model with factors equals the original whose weights are projected, computed another way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.errors import RunError
+from onnxprune.model import Model
+from onnxprune.proof import strength as strengths
+from onnxprune.proof.compare_outputs import differences
+from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
+from onnxprune.proof.runnable import hint, inputs_that_run
+from onnxprune.proof.strength import Sample, Strength
+from onnxprune.proof.validity import valid
+from onnxprune.proof.verdict import Verdict
+from onnxprune.rewriting import FactoriseStep, with_dense, written_back
+from onnxprune.rewriting.factorise import check_factors
+from onnxprune.runtime import Session
+from onnxprune.tracing import Groups
+from onnxprune.typing import Array
+
+Feeds = Mapping[str, Array]
+# Factors that are made wrong on purpose, at most.
+MOST_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class FactorClaim:
+    """What is said of a model with products.
+
+    Attributes:
+        steps: the directions of the outputs that stay, for every weight.
+        plain: the model with the factors of the original's weights.
+        final: the model whose factors may have other values.
+    """
+
+    steps: Sequence[FactoriseStep]
+    plain: Model
+    final: Model
+
+
+def prove_factors(
+    groups: Groups, claim: FactorClaim, *, sizes: Mapping[str, int] | None = None, samples: Sequence[Feeds] = ()
+) -> Verdict:
+    """Prove a model with products against the original.
+
+    Args:
+        groups: the traced original.
+        claim: what is to be proven.
+        sizes: numbers for symbolic dims.
+        samples: inputs of the user, which are run beside random ones.
+
+    Returns:
+        The verdict; its error is that of the factors of the original's weights.
+    """
+    tolerance, checks = tolerance_of(groups), ["checker and strict shape inference"]
+    for model in (claim.plain, claim.final):
+        if problem := valid(groups.model, model):
+            return Verdict(False, math.nan, tolerance, problem, checks=checks)
+    given = [inputs_that_run(groups, sizes or {}, chosen) for chosen in ((), samples) if chosen or chosen == ()]
+    runs = [found.feeds for found in given if found is not None]
+    if not runs:
+        problem = f"the original does not run, nothing to compare{hint(groups, sizes or {})}"
+        return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
+    try:
+        wanted = _outputs(projected_original(groups, claim.steps), runs)
+        errors = _errors(wanted, _outputs(claim.plain, runs))
+        noticed = _strength(groups, claim, wanted, runs, tolerance)
+        _ = _outputs(claim.final, runs)
+    except RunError as error:
+        return Verdict(
+            False, math.nan, tolerance, f"a model with products does not run: {error.message}", checks=checks
+        )
+    worst = max(errors.values(), default=0.0)
+    verdict = Verdict(worst <= tolerance, worst, tolerance, outputs=errors, strength=noticed)
+    verdict = replace(verdict, checks=[*checks, "equal to the original with projected weights"])
+    if verdict.ok:
+        return verdict
+    name = max(errors, key=errors.__getitem__)
+    problem = f"output {name!r} differs from the original with projected weights by {errors[name]:.1e} (relative)"
+    return replace(verdict, problem=problem, checks=checks)
+
+
+def projected_original(groups: Groups, steps: Sequence[FactoriseStep]) -> Model:
+    """The original with weights that are projected along their outputs; no node of it changes.
+
+    Args:
+        groups: the traced original.
+        steps: the directions that stay.
+
+    Returns:
+        The model.
+    """
+    flat = with_dense(groups, [step.tensor for step in steps])
+    values = {}
+    for step, weight in zip(steps, check_factors(groups, steps), strict=True):
+        basis = step.basis.astype(np.float64)
+        stored, axis = flat.array(step.tensor), weight.outer_axis
+        turned = np.tensordot(stored.astype(np.float64), basis @ basis.T, (axis, 0))
+        made = np.ascontiguousarray(np.moveaxis(turned, -1, axis).astype(stored.dtype))
+        values[step.tensor] = lambda made=made: made
+    return written_back(groups, flat, values)
+
+
+def _outputs(model: Model, runs: Sequence[Feeds]) -> list[tuple[list[str], list[Array]]]:
+    with Session(model, limit=LONGEST_PROOF) as session:
+        return [(session.outputs, session.run(feeds)) for feeds in runs]
+
+
+def _errors(
+    wanted: Sequence[tuple[list[str], list[Array]]], found: Sequence[tuple[list[str], list[Array]]]
+) -> dict[str, float]:
+    errors: dict[str, float] = {}
+    for (names, one), (others, two) in zip(wanted, found, strict=True):
+        by_name = dict(zip(others, two, strict=True))
+        apart = differences(names, one, [by_name[name] for name in names])
+        errors = {name: max(error, errors.get(name, 0.0)) for name, error in apart.items()}
+    return errors
+
+
+def _strength(
+    groups: Groups,
+    claim: FactorClaim,
+    wanted: Sequence[tuple[list[str], list[Array]]],
+    runs: Sequence[Feeds],
+    tolerance: float,
+) -> Strength:
+    """How many of a sample of wrong factors the proof would have noticed."""
+    rng, old = np.random.default_rng(0), groups.model.initializers
+    fresh = [name for name in claim.plain.initializers if name not in old]
+    samples = []
+    for name in rng.permutation(np.array(fresh, object))[:MOST_SAMPLES]:
+        right = claim.plain.array(name)
+        wrong = strengths.changed(right, rng)
+        if wrong is not None:
+            samples.append(
+                Sample(group=name, weight=name, given=f"{name}_given", right=right, wrong=wrong, reach=frozenset())
+            )
+    found = {s.weight: _is_noticed(claim.plain, s, wanted, runs, tolerance) for s in samples}
+    return Strength(len(claim.steps), found)
+
+
+def _is_noticed(
+    plain: Model,
+    sample: Sample,
+    wanted: Sequence[tuple[list[str], list[Array]]],
+    runs: Sequence[Feeds],
+    tolerance: float,
+) -> bool:
+    with Session(strengths.with_weights_as_inputs(plain, [sample]), limit=LONGEST_PROOF) as session:
+        found = [(session.outputs, session.run({**feeds, sample.given: sample.wrong})) for feeds in runs]
+    return any(error > tolerance for error in _errors(wanted, found).values())
