@@ -105,8 +105,14 @@ def make_plan(
     """Plan what `prune` would carry out, without carrying it out.
 
     Args:
-        source, ratio, sizes, shapes, data, samples, place: as for `prune`.
-        options: the other fields of `Options`.
+        source: a model, as for `prune`.
+        ratio: the fraction of the units to remove.
+        sizes: numbers for symbolic dims.
+        shapes: of inputs that the file leaves open.
+        data: unlabelled calibration inputs.
+        samples: how many of them to use.
+        place: where times are measured.
+        **options: the other fields of `Options`.
 
     Returns:
         The plan.
@@ -117,8 +123,8 @@ def make_plan(
         >>> [(step.group, len(step.remove)) for step in plan.steps]
         [('conv.weight', 8), ('conv_1.weight', 16), ('residual.conv.weight', 16), ('fc.weight', 24)]
     """
-    given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
-    return plan_for(load(source, shapes=shapes), Options(ratio=ratio, **options), **given)[1]
+    model, options_ = load(source, shapes=shapes), Options(ratio=ratio, **options)
+    return plan_for(model, options_, sizes=sizes, data=data, samples=samples, place=place)[1]
 
 
 def apply(
@@ -160,9 +166,8 @@ def apply(
         [24, 1, 3, 3]
     """
     _check_plan(plan)
-    how = RecoveryOptions(recovery)
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
-    done = execute(load(source, shapes=shapes), plan, recovery=how, **given)
+    done = execute(load(source, shapes=shapes), plan, recovery=RecoveryOptions(recovery), **given)
     check_proven(done.groups, done.verdict)
     return same_kind(done.model, source)
 
@@ -201,7 +206,7 @@ def prune(
         train: gradient steps towards the original's outputs after the repair, and how; none if None.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
-        options: the other fields of `RecoveryOptions`.
+        options: the other fields of `Options`.
 
     Returns:
         The smaller model, the plan and the report. A budget that was missed is in `report.goals`, no error.
