@@ -365,6 +365,6 @@ def test_group_norms_of_large_maps_let_channels_through() -> None:
     y = net.add("Conv", y, net.weight(16, 64, 3, 3), pads=[1, 1, 1, 1])
     net.output(net.add("GlobalAveragePool", y))
     outcome = prune(net.proto())
-    assert [len(group.classes) for group in outcome.groups.groups] == [8]
+    assert [group.units for group in outcome.groups.groups] == [8]
     assert outcome.verdict is not None and outcome.verdict.ok
     assert outcome.after.params < 0.6 * outcome.before.params
