@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,3 +105,36 @@ def test_a_damaged_model_is_refused(workplace, capsys):
     Path("model.onnx").write_bytes(Path("model.onnx").read_bytes()[:5000])
     assert compress("-o", "s.onnx") in (2, 3)
     assert "Traceback" not in capsys.readouterr().err and not Path("s.onnx").exists()
+
+
+def test_killed_at_any_moment_it_leaves_no_half_of_a_file(workplace):
+    """The output is absent or complete, and so is the plan; the input stays."""
+    shutil.copy(MODELS / "digits.onnx", "digits.onnx")
+    before = Path("digits.onnx").read_bytes()
+    words = [
+        "compress",
+        "digits.onnx",
+        "-o",
+        "s.onnx",
+        "--plan-out",
+        "p.json",
+        "--ratio",
+        "50%",
+        "--no-time",
+        "--force",
+    ]
+    command = [sys.executable, "-m", "onnxprune", *words, "--allow-slower"]
+    environment = os.environ | {"PYTHONPATH": str(MODELS.parent)}
+    start = time.perf_counter()
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    whole, plan, length = Path("s.onnx").read_bytes(), Path("p.json").read_bytes(), time.perf_counter() - start
+    for share in (0.5, 0.8, 0.95, 1.0):
+        for path in (Path("s.onnx"), Path("p.json")):
+            path.unlink(missing_ok=True)
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(share * length)
+        process.kill()
+        process.wait()
+        assert not Path("s.onnx").exists() or Path("s.onnx").read_bytes() == whole
+        assert not Path("p.json").exists() or Path("p.json").read_bytes() == plan
+        assert Path("digits.onnx").read_bytes() == before
