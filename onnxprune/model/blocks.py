@@ -40,7 +40,7 @@ class GraphBlock:
         nodes: first outputs of the nodes inside, in order.
         weights: the stored tensors that nothing else reads.
         outputs: graph outputs that nodes inside make.
-        inputs: graph inputs that nodes inside alone read.
+        inputs: graph inputs whose values nodes inside alone read.
         problem: why it must stay; empty if it may go.
     """
 
@@ -163,12 +163,22 @@ class _Search:
             products = region.places & self.flow.heavy
             if found is None:
                 if products:
-                    found = region
+                    found = self._from_source(region)
             elif products != found.places & self.flow.heavy:
                 break
-            elif self._read_alike(entry, exit) and not self._has_leaks(region):
+            elif self._read_alike(entry, exit) and self._leaks(region) <= self._leaks(found):
                 return region
         return found
+
+    def _from_source(self, region: _Region) -> _Region:
+        """The region from the tensor on that what enters is a copy of, as no-op casts make them."""
+        while (node := self.flow.node(region.entry)) is not None and node.input:
+            row, source = traits_of(node), node.input[0]
+            longer = self.region(source, region.exit) if row.same or row.retypes else None
+            if longer is None or not self._fits(source, region.exit) or not self._leaks(longer) <= self._leaks(region):
+                break
+            region = longer
+        return region
 
     def _entries(self, exit: str) -> Iterator[str]:
         """The tensors, backwards, that all that a sum is made of is made of, or depends on."""
@@ -201,8 +211,9 @@ class _Search:
         steps = (self.flow.steps[i] for i in self.flow.readers.get(tensor, ()))
         return {step.nodes[-1].op_type for step in steps if not traits_of(step.nodes[-1]).tells_sizes}
 
-    def _has_leaks(self, region: _Region) -> bool:
-        return any(True for _ in self.flow.leaving(region.places, region.exit))
+    def _leaks(self, region: _Region) -> set[str]:
+        """The tensors that are made inside and read outside, but for what leaves."""
+        return {tensor for tensor, _ in self.flow.leaving(region.places, region.exit)}
 
     def grouped(self, chain: Sequence[_Region], unit: Sequence[tuple[str, ...]]) -> Iterator[_Region]:
         """The branches of a chain; where they are those of a unit that repeats, behind the block that they are."""
@@ -225,7 +236,7 @@ class _Search:
         for place in sorted(self._dominators):
             for exit in (o for o in self.flow.steps[place].output if o and self.flow.is_float(o)):
                 region = self._run(place, exit)
-                if region is not None and not self._has_leaks(region):
+                if region is not None and not self._leaks(region):
                     key = region.places & self.flow.heavy
                     if key not in found or len(region.places) >= len(found[key].places):
                         found[key] = region
@@ -365,8 +376,8 @@ def _block(flow: DataFlow, region: _Region, name: str) -> GraphBlock:
     steps = [flow.steps[i] for i in sorted(region.places)]
     leaks = list(flow.leaving(region.places, region.exit))
     outputs = tuple(dict.fromkeys(tensor for tensor, place in leaks if place is None))
-    read = {n for step in steps for n in step.reads} & flow.inputs
-    inputs = tuple(n for n in sorted(read) if set(flow.readers[n]) <= region.places)
+    read = (n for n in sorted(flow.inputs) if n in flow.readers)
+    inputs = tuple(n for n in read if not flow.is_read_outside(n, region.places, region.entry))
     return GraphBlock(
         name=name,
         kind=region.kind,

@@ -199,6 +199,24 @@ class DataFlow:
             waiting += [reader for name in made for reader in self.readers.get(name, ())]
         return True
 
+    def is_read_outside(self, tensor: str, inside: Collection[int], entry: str) -> bool:
+        """Whether values of a tensor reach an output past some steps; its sizes may.
+
+        Args:
+            tensor: what is read.
+            inside: the places of the steps.
+            entry: what enters these, and goes on past them.
+        """
+        waiting, seen = [tensor], set[int](inside)
+        while waiting:
+            name = waiting.pop()
+            if name in self.outputs or name == entry:
+                return True
+            places = [i for i in self.readers.get(name, ()) if i not in seen and not _tells_sizes(self.steps[i])]
+            seen.update(places)
+            waiting += [made for i in places for made in self.steps[i].output if made]
+        return False
+
 
 # Floats in which a stream of activations is handed on.
 _FLOATS = frozenset((1, 10, 11, 16))

@@ -96,7 +96,8 @@ def _left(claim: BypassClaim) -> str:
     """What is left of a block; empty if nothing is."""
     graph = claim.small.proto.graph
     stored = claim.small.stored
-    made = {name for node in graph.node for name in node.output}
+    renamed = {change.now for change in claim.renames}
+    made = {name for node in graph.node for name in node.output} - renamed
     exits = {block.exit for block in claim.blocks}
     for block in claim.blocks:
         if left := stored.intersection(block.weights):

@@ -50,12 +50,14 @@ def with_fewer_io(model: Model, blocks: Sequence[GraphBlock]) -> tuple[Model, tu
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     graph = proto.graph
+    wanted = [name for block in blocks for name in block.inputs]
+    _measure_others(graph, wanted)
     read = {name for node in graph.node for name in reads(node)} | {v.name for v in graph.output}
-    gone_inputs = [name for block in blocks for name in block.inputs if name not in read]
+    gone_inputs = [name for name in wanted if name not in read]
     keep(graph.input, lambda value: value.name not in gone_inputs)
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
     renamed = _closed_gaps(gone_inputs, inputs) | _closed_gaps(gone_outputs, outputs)
-    if len({renamed.get(n, n) for n in (*inputs, *outputs)}) < len({*inputs, *outputs}):
+    if len(gone_inputs) < len(wanted) or not _is_one_to_one(renamed, (*inputs, *outputs)):
         renamed = {}
     for node in graph.node:
         rename(node, renamed)
@@ -66,6 +68,28 @@ def with_fewer_io(model: Model, blocks: Sequence[GraphBlock]) -> tuple[Model, tu
     told += [IoRename("input", name, renamed[name]) for name in inputs if name in renamed]
     told += [IoRename("output", name, renamed[name]) for name in outputs if name in renamed]
     return replace(model, proto=proto), tuple(told)
+
+
+def _measure_others(graph: onnx.GraphProto, wanted: Collection[str]) -> None:
+    """Read sizes off another input of equal type and axes, as where a mask is made for the first layer's cache.
+
+    No node that is left reads the values of the inputs `wanted`.
+    """
+    kinds = {v.name: v.type.SerializeToString(deterministic=True) for v in graph.input}
+    others = {kind: name for name, kind in reversed(kinds.items()) if name not in wanted}
+    found = {name: others[kinds[name]] for name in wanted if kinds[name] in others and _is_named(graph, name)}
+    for node in graph.node:
+        node.input[:] = [found.get(name, name) for name in node.input]
+
+
+def _is_named(graph: onnx.GraphProto, name: str) -> bool:
+    """Whether all axes of an input have a size or a name, so that another input of its type has the same ones."""
+    value = next(v for v in graph.input if v.name == name)
+    return all(dim.WhichOneof("value") for dim in value.type.tensor_type.shape.dim)
+
+
+def _is_one_to_one(renamed: Mapping[str, str], names: Collection[str]) -> bool:
+    return len({renamed.get(name, name) for name in names}) == len(set(names))
 
 
 def _closed_gaps(gone: Collection[str], left: Collection[str]) -> dict[str, str]:

@@ -139,6 +139,20 @@ def test_the_steps_of_the_recipe_page_work(workplace, capsys):
     assert not told["damage"]["ruined"] and not Path("pairs.onnx.steps").exists()
 
 
+def test_the_drop_page_works(workplace, capsys):
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = ROOT / "docs" / "drop.md"
+    for line in "".join(blocks(page, "console")).splitlines():
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    assert Path("shallow.onnx").read_bytes() == Path("again.onnx").read_bytes()
+    known: dict[str, object] = {"__name__": "__main__"}
+    exec(compile("".join(blocks(page, "python")), "<drop.md>", "exec"), known)
+    report = known["result"].report  # type: ignore[attr-defined]
+    assert [stand.form for stand in report.stand_ins] == ["map"] and report.bare.top1 == pytest.approx(0.72, abs=0.02)
+    assert report.judged.error < 0.1 * report.bare.error and report.judged.top1 > 0.95
+    assert 1 - report.after.params / report.before.params == pytest.approx(0.59, abs=0.01)
+
+
 def test_the_shrink_page_works(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "shrink.md"
