@@ -5,9 +5,10 @@
     python -m tests.measure.drop graphs [--names 'ts/hf_bert*,...'] [--data]
 
 `text`: stories260K (Llama, five layers), 32 of its texts calibrate, and what the other 32 cost is measured (nats per
-token). `pictures`: accuracy of a CIFAR-10 network against the number of blocks dropped, by criterion, with and without
-the repair; 256 pictures calibrate, 10,000 test pictures judge, or `--judging` of them. `graphs`: a quarter of the
-blocks of graphs of the zoo, with drawn weights: is the result valid and equal to the reference, and are the weights gone.
+token). `pictures`: accuracy of a CIFAR-10 network against the number of blocks dropped, by criterion, with and
+without the repair; 256 pictures calibrate, 10,000 test pictures judge, or `--judging` of them. `graphs`: a quarter of
+the blocks of graphs of the zoo, with drawn weights: is the result valid and equal to the reference, and are the
+weights gone.
 """
 
 from __future__ import annotations
