@@ -32,7 +32,7 @@ COMMANDS = {
 }
 
 # Commands that make one model of another, which may be the steps of a recipe.
-STEPS = ("prune", "shrink", "compress", "sparsify", "train")
+STEPS = ("prune", "drop", "shrink", "compress", "sparsify", "train")
 
 
 class LazyGroup(click.Group):

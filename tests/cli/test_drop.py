@@ -60,6 +60,12 @@ def test_a_plan_is_applied(workplace, capsys):
     assert Path("fitted.onnx").read_bytes() != Path("s.onnx").read_bytes()
 
 
+def test_it_is_a_step_of_a_recipe(workplace, capsys):
+    Path("steps.toml").write_text('[[step]]\nrun = "drop"\ncount = 1\n\n[[step]]\nrun = "prune"\nratio = 0.25\n')
+    assert main(["run", "steps.toml", "model.onnx", "-o", "s.onnx", "--no-time", "--json"]) == 0
+    assert [step["verb"] for step in json.loads(capsys.readouterr().out)["steps"]][-2:] == ["drop", "prune"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
