@@ -321,7 +321,7 @@ class _Dropping:
 
     def whole(self, flat: Model) -> Model:
         """A flat model that can be run."""
-        return nested(_copied(flat), tidied=False)
+        return nested(_copied(flat))
 
     @staticmethod
     def _is_better(one: Agreement, other: Agreement) -> bool:
