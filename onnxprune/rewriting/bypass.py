@@ -144,17 +144,27 @@ def bypassed(groups: Groups, blocks: Sequence[GraphBlock]) -> Model:
     copy_except(flat.proto.graph, proto.graph, "node")
     inside = {name: block for block in blocks for name in block.nodes}
     entries = {name: block.entry for block in blocks for name in _made(flat, block)}
+    same = {name: entry for name, entry in entries.items() if _dims(groups, name) == _dims(groups, entry) is not None}
+    missing = entries.keys() - same.keys()
     for node in flat.proto.graph.node:
         block = inside.get(first_output(node))
-        if block is None:
+        if block is not None:
+            if block.exit in node.output:
+                proto.graph.node.append(helper.make_node(STAND_IN, [block.entry], [block.exit]))
+        elif not missing.isdisjoint(node.input):  # sizes that are read in blocks only
+            missing |= set(node.output)
+        else:
             copied = proto.graph.node.add()
             copied.CopyFrom(node)
-            rename(copied, {name: entries[name] for name in copied.input if name in entries})
-        elif block.exit in node.output:
-            proto.graph.node.append(helper.make_node(STAND_IN, [block.entry], [block.exit]))
+            rename(copied, {name: same[name] for name in copied.input if name in same})
     gone = {name for block in blocks for name in block.outputs}
     keep(proto.graph.output, lambda value: value.name not in gone)
     return replace(flat, proto=proto)
+
+
+def _dims(groups: Groups, tensor: str) -> object:
+    """The sizes of a tensor, with symbols where the run tells them; None where they are not known."""
+    return groups.static.dims.get(tensor, groups.static.shapes.get(tensor))
 
 
 def _made(flat: Model, block: GraphBlock) -> Iterator[str]:
