@@ -23,6 +23,7 @@ from heapq import heappop, heappush
 
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.model.graph import WEIGHT_TYPES, first_output
+from onnxprune.model.scopes import common_scope
 from onnxprune.model.traits import traits_of
 
 BLOCK, BRANCH, RUN = "block", "branch", "run"
@@ -329,39 +330,7 @@ def _scopes(flow: DataFlow, region: _Region) -> tuple[str, ...]:
     weights = [n for i in heavy for n in sorted(flow.constants_read[i] & own)]
     nodes = [flow.steps[i].nodes[-1].name or first_output(flow.steps[i].nodes[-1]) for i in heavy]
     every = [flow.steps[i].nodes[-1].name for i in sorted(region.places)]
-    return _scope(weights), _scope(sorted(own)), _scope(nodes), _scope(every)
-
-
-def _scope(names: Sequence[str]) -> str:
-    """What names have in common, up to a point, slash or colon; of one name all but its last part.
-
-    Names of one part, as exporters number constants, say nothing.
-    """
-    split = [parts[:-1] for parts in map(_parts, names) if len(parts) > 1]
-    if not split:
-        return ""
-    common = split[0]
-    for other in split[1:]:
-        same = (a == b for a, b in zip(common, other, strict=False))
-        common = common[: sum(_while_true(same))]
-    return "".join(common).strip("./:")
-
-
-def _parts(name: str) -> list[str]:
-    """The parts of a name, each with the sign behind it."""
-    parts = [""]
-    for sign in name:
-        parts[-1] += sign
-        if sign in "./:":
-            parts.append("")
-    return parts
-
-
-def _while_true(flags: Iterable[bool]) -> Iterator[int]:
-    for flag in flags:
-        if not flag:
-            return
-        yield 1
+    return common_scope(weights), common_scope(sorted(own)), common_scope(nodes), common_scope(every)
 
 
 def _own(flow: DataFlow, places: frozenset[int]) -> frozenset[str]:
