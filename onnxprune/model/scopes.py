@@ -1,4 +1,4 @@
-"""Scopes that names of weights and nodes stand in, as exporters write them: `layers.0.up.weight`, `/layers/up/MatMul`."""
+"""Scopes that names of weights and nodes stand in, as exporters write them: `layers.0.up.weight`, `/layers/up/Add`."""
 
 from __future__ import annotations
 
