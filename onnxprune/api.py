@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
@@ -14,6 +14,7 @@ from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
 from onnxprune.pipelines.train import TrainingData, learn
+from onnxprune.pipelines.user_training import UserTraining
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
 from onnxprune.rewriting import Plan
@@ -22,6 +23,9 @@ from onnxprune.sparsity import SparsifyOptions
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = [
     "Outcome",
@@ -184,6 +188,7 @@ def prune(
     samples: int = 256,
     recovery: str = "least-squares",
     train: TrainingOptions | None = None,
+    fine_tune: str | Callable[[onnx.ModelProto], Any] | None = None,
     place: Place | None = None,
     **options: Any,
 ) -> PruneResult:
@@ -204,6 +209,9 @@ def prune(
         recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
             "merge" do something without data, too.
         train: gradient steps towards the original's outputs after the repair, and how; none if None.
+        fine_tune: your own training after the repair, in every of `steps` rounds: a function from a ModelProto to the
+            trained one, or a shell command with {model} and {output} in it. Its weights are taken; names, shapes and
+            nodes must be as they were.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
         options: the other fields of `Options`.
@@ -224,7 +232,7 @@ def prune(
         [('macs', True)]
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
-    how = RecoveryOptions(recovery, train=train)
+    how = RecoveryOptions(recovery, train=train, tune=None if fine_tune is None else UserTraining(fine_tune))
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.execution import Where, place, workers
-from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.group import TRAINING, Titled, request, titled
 from onnxprune.cli.options.search import SearchRequest, targets
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
@@ -44,6 +45,7 @@ class PruneArgs(shared.Results):
     data: Data
     recover: str
     learning: Learning
+    fine_tune_command: str | None
     accept_damage: bool
     wanted: SearchRequest | None
     cache: Cache
@@ -72,6 +74,15 @@ class PruneArgs(shared.Results):
 @data
 @recovery(REPAIR, RECOVERY)
 @learning_after
+@titled(
+    TRAINING,
+    click.option(
+        "--fine-tune-command",
+        metavar="COMMAND",
+        help="Your own training after the repair, in each of --steps: a shell command that reads {model} and writes "
+        "{output}, the same graph with other weights.",
+    ),
+)
 @shared.accept_damage
 @targets
 @cached("trial of a search")
@@ -117,7 +128,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "sizes": args.sizes.numbers,
         "verify": args.verify,
         "place": args.place.settled(args.sizes.numbers) if args.time or needs_tables(args.options) else None,
-        "recovery": Recovery(args.recover, train=args.learning.settled()),
+        "recovery": Recovery(args.recover, train=args.learning.settled(), tune=_own_training(args)),
     }
     if args.wanted is None:
         return api.run(source, args.options, data=args.data.source, progress=console.progress, **run), None
@@ -131,6 +142,15 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         progress=console.progress,
     )
     return found.outcome, found
+
+
+def _own_training(args: PruneArgs) -> Callable[[Model], Model] | None:
+    """The command that trains, if there is one."""
+    if args.fine_tune_command is None:
+        return None
+    from onnxprune.pipelines.user_training import UserTraining
+
+    return UserTraining(args.fine_tune_command)
 
 
 def _write(outcome: Outcome, found: Found | None, output: str, args: PruneArgs) -> None:

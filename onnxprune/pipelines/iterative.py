@@ -20,7 +20,7 @@ from onnxprune.allocation import BudgetFitter, Options, named_rows
 from onnxprune.autodiff import write_back
 from onnxprune.cost import units_in_order
 from onnxprune.model import Model
-from onnxprune.pipelines.train import learn_after
+from onnxprune.pipelines.train import train_after
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
 from onnxprune.rewriting import Removal, io_changes, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
@@ -121,8 +121,8 @@ def scored(
         small = small if carried is None else carried.onto(cut, small)
         if runs and recovery.can_act(data=True):
             small, _ = recover(cut, small, runs, recovery, progress=progress)
-        if recovery.train is not None:
-            small = learn_after(cut, small, runs, recovery.train, progress=progress)[0]
+        if recovery.train is not None or recovery.tune is not None:
+            small = train_after(cut, small, runs, recovery, progress=progress)[0]
             carried = CarriedWeights(cut, small)
         inner = _traced_like(groups, small)
         fresh = first_scores(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)

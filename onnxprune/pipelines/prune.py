@@ -22,13 +22,12 @@ from onnxprune.model import Model
 from onnxprune.model.run_order import counted
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import dynamic_units, iterative
-from onnxprune.pipelines.train import learn_after
+from onnxprune.pipelines.train import train_after
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
 from onnxprune.recovery import (
     RecoveryOptions,
     RecoveryReport,
     Training,
-    TrainingOptions,
     judge,
     recover,
     recover_without_data,
@@ -69,6 +68,7 @@ class Outcome:
         recovery: what was fitted to calibration data; None if there was none.
         training: what gradient steps did after that; None if there were none.
         chosen: what gradient steps did in which the units were chosen; None if they were chosen before.
+        tuned: what the user's own training is called; empty if there was none.
         io_changes: axes of the model's inputs and outputs that shrank.
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
@@ -87,6 +87,7 @@ class Outcome:
     recovery: RecoveryReport | None = None
     training: Training | None = None
     chosen: Training | None = None
+    tuned: str = ""
     io_changes: tuple[Change, ...] = ()
     rows: tuple[RowMap, ...] = ()
     goals: tuple[BudgetResult, ...] = ()
@@ -153,19 +154,18 @@ def run(
         chosen=scored.training,
         seconds=clock.seconds,
     )
-    return _trained(outcome, candidate.cut, runs, scored.left, clock)
+    return _trained(outcome, candidate.cut, runs, replace(recovery, train=scored.left), clock)
 
 
-def _trained(
-    outcome: Outcome, cut: Removal, runs: Sequence[Any], options: TrainingOptions | None, clock: Clock
-) -> Outcome:
-    """The outcome with a model that gradient steps, if any are to be made, brought nearer to the original."""
-    if options is None:
+def _trained(outcome: Outcome, cut: Removal, runs: Sequence[Any], recovery: RecoveryOptions, clock: Clock) -> Outcome:
+    """The outcome with a model that was trained, if it is to be."""
+    if recovery.train is None and recovery.tune is None:
         return outcome
     with clock("training"):
-        model, training = learn_after(cut, outcome.model, runs, options, progress=clock.progress)
-    judged = judge(cut, model, runs)
-    return replace(outcome, model=model, training=training, judged=judged, seconds=clock.seconds)
+        model, training = train_after(cut, outcome.model, runs, recovery, progress=clock.progress)
+    judged = judge(cut, model, runs) if outcome.judged is not None else None
+    tuned = getattr(recovery.tune, "name", "") if recovery.tune is not None else ""
+    return replace(outcome, model=model, training=training, tuned=tuned, judged=judged, seconds=clock.seconds)
 
 
 def check_trainable(recovery: RecoveryOptions | None, data: Any) -> None:

@@ -293,7 +293,7 @@ def _about(
         "scores": hashlib.sha256(scores.tobytes()).hexdigest() if callable(options.criterion) else "",
         "sizes": dict(settings.sizes),
         "evaluation": settings.evaluation.digest if settings.evaluation else "",
-        "recovery": asdict(settings.recovery),
+        "recovery": asdict(replace(settings.recovery, tune=None)) | {"tune": repr(settings.recovery.tune)},
         "cost": settings.cost,
         "trial": TRIAL,
     }

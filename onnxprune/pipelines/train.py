@@ -22,6 +22,7 @@ from onnxprune.recovery import (
     MSE,
     Masks,
     Objective,
+    RecoveryOptions,
     Saving,
     Teacher,
     Thinning,
@@ -166,6 +167,32 @@ def learn_after(
         parts = held_out(runs)
         objective = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
         return fine_tune_model(small, objective, options, masks=masks, progress=progress)
+
+
+def train_after(
+    cut: Removal,
+    small: Model,
+    runs: Sequence[Feeds],
+    recovery: RecoveryOptions,
+    *,
+    progress: Callable[[str], None] = logger.info,
+) -> tuple[Model, Training | None]:
+    """Train a smaller model by our steps, or by the user's own training.
+
+    Args:
+        cut: what was removed, with the traced original.
+        small: the smaller model.
+        runs: inputs of the original; the user's own training needs none.
+        recovery: how to train.
+        progress: is told about every judgement.
+
+    Returns:
+        The smaller model with other weights, and what our steps did; None if there were none.
+    """
+    if recovery.tune is not None:
+        progress("training by your own command or function")
+        return recovery.tune(small), None
+    return (small, None) if recovery.train is None else learn_after(cut, small, runs, recovery.train, progress=progress)
 
 
 def _check_count(runs: Sequence[Feeds]) -> None:

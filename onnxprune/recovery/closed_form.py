@@ -47,6 +47,7 @@ class RecoveryOptions:
         onward: look at what becomes of a layer's output: sums, and activations that are flat somewhere.
         memory: bytes of activations that are kept in memory; what is more lies in temporary files.
         train: gradient steps towards the original's outputs, after the fits; none if None.
+        tune: the user's own training in their place: from a model to the same graph with other weights.
     """
 
     method: str = "least-squares"
@@ -54,11 +55,14 @@ class RecoveryOptions:
     onward: bool = True
     memory: int = MEMORY
     train: TrainingOptions | None = None
+    tune: Callable[[Model], Model] | None = None
 
     def __post_init__(self) -> None:
         known = (NO_RECOVERY, *METHODS)
         if self.method not in known:
             raise UsageError(f"no way to recover is called {self.method!r}", hint=f"known: {', '.join(known)}")
+        if self.train is not None and self.tune is not None:
+            raise UsageError("there are two trainings", hint="leave out --train or --fine-tune-command")
 
     @property
     def how(self) -> Method:

@@ -98,6 +98,7 @@ def outcome_json(result: Outcome) -> dict[str, Any]:
         "rolled_back": [{"group": r.group, "problem": r.problem} for r in result.rolled_back],
         "proof": None if result.verdict is None else verdict(result.verdict),
         "repair": None if result.recovery is None else recovery_json(result.recovery),
+        "fine_tuned_by": result.tuned or None,
         "choosing": None if result.chosen is None else training_data(result.chosen),
         "training": None if result.training is None else training_data(result.training),
         "damage": ruin(result.judged),

@@ -119,6 +119,10 @@ def outcome(result: Outcome) -> list[str]:
     if result.recovery is not None:
         lines.append(entry("repair", recovery_lines(result.recovery)))
     lines += [entry(*said) for said in (*choosing_entries(result.chosen), *training_entries(result.training))]
+    if result.tuned:
+        known = result.judged is not None and result.judged.is_known
+        agreed = f"; {result.judged.sqnr:.1f} dB on held-out samples" if result.judged is not None and known else ""
+        lines.append(entry("trained", f"by {result.tuned}{agreed}"))
     return lines + locked(result.groups)
 
 

@@ -66,7 +66,7 @@ LONG_CODE: dict[str, int] = {"onnxprune.pipelines.sensitivity.measure_curves": 5
 MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.api.apply": 8,
     "onnxprune.api.make_plan": 7,
-    "onnxprune.api.prune": 11,
+    "onnxprune.api.prune": 12,
     "onnxprune.api.sparsify": 7,
     "onnxprune.api.train": 8,
     "onnxprune.criteria.score": 7,
