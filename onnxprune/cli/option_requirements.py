@@ -46,7 +46,11 @@ NEEDS = (
     Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
     Need(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
     Need(("--train",), ("--data",), "there is no data"),
-    Need(("--rate", "--batch", "--augment", "--temperature", "--while-training"), ("--train",), "nothing is trained"),
+    Need(
+        ("--rate", "--batch", "--augment", "--intermediate", "--temperature", "--while-training"),
+        ("--train",),
+        "nothing is trained",
+    ),
     Need(("--every",), ("--while-training",), "nothing is chosen while training"),
     Need(
         ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),

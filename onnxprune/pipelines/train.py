@@ -33,6 +33,7 @@ from onnxprune.recovery import (
     from_labels,
     from_teacher,
     held_out,
+    matching_tensors,
 )
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session
@@ -73,6 +74,8 @@ class TrainingData:
         if callable(options.loss):
             return ""
         loss = options.loss or (DISTIL if self.teacher is not None else CROSS_ENTROPY)
+        if options.intermediate and (self.teacher is None or loss == CROSS_ENTROPY):
+            raise UsageError("--intermediate: tensors are a teacher's", hint="add --teacher ORIGINAL, and no --labels")
         if loss == DISTIL and self.teacher is None:
             raise UsageError("distillation needs a teacher", hint="add --teacher ORIGINAL")
         if loss == CROSS_ENTROPY and self.labels is None:
@@ -123,8 +126,10 @@ def learn(
         saving = Saving(checkpoint[0], f"{model.digest} {learned} {digest(runs)}", resume=checkpoint[1])
     with contextlib.ExitStack() as stack:
         if data.teacher is not None and loss != CROSS_ENTROPY:
-            teacher = stack.enter_context(contextlib.closing(Teacher(data.teacher, threads=options.threads)))
-            objective: Objective = from_teacher(model, parts, options, teacher)
+            inside = matching_tensors(model, data.teacher, options.intermediate)
+            teacher = Teacher(data.teacher, threads=options.threads, inside=inside)
+            stack.callback(teacher.close)
+            objective: Objective = from_teacher(model, parts, options, teacher, inside=inside)
         else:
             assert data.labels is not None
             objective = from_labels(model, parts, options, data.labels)
@@ -163,9 +168,13 @@ def learn_after(
     def answers(session: Session, feeds: Feeds) -> Sequence[Array]:
         return io_changes.outputs(cut, session.outputs, session.run(feeds))
 
-    with contextlib.closing(Teacher(cut.groups.model, threads=options.threads, answers=answers)) as teacher:
+    original = cut.groups.model
+    inside = matching_tensors(small, original, options.intermediate)
+    with contextlib.closing(Teacher(original, threads=options.threads, answers=answers, inside=inside)) as teacher:
         parts = held_out(runs)
-        objective = from_teacher(small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds))
+        objective = from_teacher(
+            small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds), inside=inside
+        )
         return fine_tune_model(small, objective, options, masks=masks, progress=progress)
 
 

@@ -14,6 +14,7 @@ from onnxprune.autodiff import GraphBuilder, Loss, Value, distillation, relative
 from onnxprune.calibration import Feeds, fixed_batch, is_batched
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
+from onnxprune.recovery.intermediate import with_tensors
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
 
@@ -28,16 +29,22 @@ class Teacher:
     """A model that answers what another one is to learn; closes its temporary files on exit."""
 
     def __init__(
-        self, model: Model, *, threads: int = 0, answers: Callable[[Session, Feeds], Sequence[Array]] | None = None
+        self,
+        model: Model,
+        *,
+        threads: int = 0,
+        answers: Callable[[Session, Feeds], Sequence[Array]] | None = None,
+        inside: Sequence[str] = (),
     ) -> None:
         """Prepare a teacher.
 
         Args:
             model: the model that answers.
             threads: of one operator; 0 is all cores.
+            inside: tensors that it gives beside its outputs.
             answers: from its session and feeds to its outputs, where they are not simply those of a run.
         """
-        self._session = Session(model, threads=threads)
+        self._session = Session(with_tensors(model, inside), threads=threads)
         self._model, self._fixed = model, fixed_batch(model)
         self._answers = answers or (lambda session, feeds: session.run(feeds))
 

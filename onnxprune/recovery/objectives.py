@@ -14,6 +14,7 @@ from onnxprune.model import Model
 from onnxprune.recovery.augment import augmented
 from onnxprune.recovery.distill import ANSWER, check_answers, distilled, probability_axis, to_answers
 from onnxprune.recovery.examples import Examples, examples_of
+from onnxprune.recovery.intermediate import with_intermediate, with_tensors
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
@@ -61,6 +62,7 @@ def from_teacher(
     answers: Callable[[Feeds], Mapping[str, Array]],
     *,
     adapt: Callable[[Feeds], Feeds] | None = None,
+    inside: Sequence[str] = (),
 ) -> Objective:
     """Make the objective of imitating another model on unlabelled inputs.
 
@@ -70,12 +72,13 @@ def from_teacher(
         options: how to train.
         answers: the teacher.
         adapt: the model's inputs for the teacher's, where these differ.
+        inside: tensors that shall be the teacher's, too; it gives them beside its outputs.
 
     Returns:
         Samples, a loss, and what the teacher adds.
 
     Raises:
-        UsageError: the outputs of the teacher are not those of the model.
+        UsageError: the outputs of the teacher, or the tensors inside, are not those of the model.
     """
 
     def complete(feeds: Feeds) -> dict[str, Array]:
@@ -83,9 +86,12 @@ def from_teacher(
 
     fitting, judging = examples_of(runs[0], model, options.batch), examples_of(runs[1], model, _JUDGING)
     feeds = fitting.draw(0, options.seed)
-    replies, outputs = answers(feeds), _outputs(model, feeds if adapt is None else adapt(feeds))
+    given = feeds if adapt is None else adapt(feeds)
+    replies, outputs = answers(feeds), _outputs(with_tensors(model, inside), given)
+    _check_inside(inside, replies, outputs)
     check_answers(replies, {name: array.shape for name, array in outputs.items()})
-    replies = {f"{ANSWER}{name}": replies[f"{ANSWER}{name}"] for name in outputs}
+    size = sum(replies[f"{ANSWER}{name}"].nbytes for name in outputs) * fitting.count // fitting.per_batch
+    replies = {f"{ANSWER}{name}": replies[f"{ANSWER}{name}"] for name in outputs if name not in inside}
     loss: Loss
     if callable(options.loss):
         loss, name = options.loss, _name(options.loss)
@@ -93,13 +99,24 @@ def from_teacher(
         loss, name = to_answers(), MSE
     else:
         loss, name = distilled(replies, options.temperature), DISTIL
+    loss = with_intermediate(loss, {name: f"{ANSWER}{name}" for name in inside})
     held = judging.mapped(complete)
     if held is None:
         held, size = _in_whole_runs(runs[1], complete), 0
-    else:
-        size = sum(a.nbytes for a in replies.values()) * fitting.count // fitting.per_batch
     kept = None if options.augment or not 0 < size <= MOST_KEPT else fitting.mapped(complete)
     return Objective(kept or fitting, held, loss, name, None if kept else complete)
+
+
+def _check_inside(inside: Sequence[str], replies: Mapping[str, Array], made: Mapping[str, Array]) -> None:
+    for name in inside:
+        reply = replies.get(f"{ANSWER}{name}")
+        if name not in made or reply is None:
+            raise UsageError(f"--intermediate: tensor {name!r} does not hold floats", hint="name one that does")
+        if reply.shape != made[name].shape:
+            raise UsageError(
+                f"--intermediate: tensor {name!r} is {list(made[name].shape)}, the teacher's {list(reply.shape)}",
+                hint="name one that was not cut, or train with `prune --train`, which knows what was cut",
+            )
 
 
 def _in_whole_runs(runs: Runs, complete: Callable[[Feeds], Feeds]) -> Examples:

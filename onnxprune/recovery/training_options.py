@@ -38,6 +38,7 @@ class TrainingOptions:
         freeze_blocked: weights behind an operator without a gradient stay as they are, in place of an error.
         average: share of the running mean of weights that is kept at every step, and judged; 0 for none.
         augment: transforms of pictures: flip, shift, colour, mixup.
+        intermediate: globs over tensors inside of the model that shall be the teacher's, too.
         temperature: divides logits of a distillation; None takes outputs as they are.
         while_training: how what goes is chosen while training (see `names.WHILE_TRAINING`); it is before that if empty.
         every: steps between two such choices; as many as make some fifteen of them if None.
@@ -69,6 +70,7 @@ class TrainingOptions:
     freeze_blocked: bool = False
     average: float = 0.0
     augment: Sequence[str] = ()
+    intermediate: Sequence[str] = ()
     temperature: float | None = None
     while_training: str = ""
     every: int | None = None

@@ -73,6 +73,12 @@ _BATCH = click.option(
     show_default=True,
     help="Samples whose gradients make a step.",
 )
+_INTERMEDIATE = click.option(
+    "--intermediate",
+    metavar="GLOB",
+    multiple=True,
+    help="Tensors inside of the model that shall be the teacher's, too; may be repeated.",
+)
 _TEMPERATURE = click.option(
     "--temperature",
     metavar="T",
@@ -162,6 +168,7 @@ _ALL: tuple[Option, ...] = (
         help="Keep a running mean of the weights, 0.99 of it at every step, and give that.",
     ),
     _AUGMENT,
+    _INTERMEDIATE,
     _TEMPERATURE,
     click.option(
         "--patience",
@@ -186,6 +193,7 @@ _AFTER: tuple[Option, ...] = (
     _RATE,
     _BATCH,
     _AUGMENT,
+    _INTERMEDIATE,
     _TEMPERATURE,
 )
 
