@@ -271,6 +271,7 @@ def sparsify(
     shapes: Shapes | None = None,
     data: Any = None,
     samples: int = 256,
+    train: TrainingOptions | None = None,
     **options: Any,
 ) -> SparsifyResult:
     """Set elements of the weights of contractions to zero, and prove the result.
@@ -283,6 +284,7 @@ def sparsify(
         shapes: of inputs, as for `prune`.
         data: unlabelled calibration inputs (see `calibration.read`).
         samples: how many of them to use.
+        train: gradient steps towards the original's outputs, with the zeros, and how; none if None.
         options: the other fields of `SparsifyOptions`: method, pattern, per, keep, only, ratios, recover, storage, ...
 
     Returns:
@@ -300,7 +302,7 @@ def sparsify(
         >>> after < before / 3
         True
     """
-    inputs = RunInputs(data, samples, dict(sizes or {}))
+    inputs = RunInputs(data, samples, dict(sizes or {}), train)
     chosen = SparsifyOptions(sparsity=sparsity, **options)
     done = sparsified(load(source, shapes=shapes), chosen, inputs, verify=verify)
     check_proven(done.groups, done.verdict)

@@ -35,6 +35,8 @@ RATE_SCHEDULES = ("constant", "linear", "cosine")
 AUGMENTATIONS = ("flip", "shift", "colour", "mixup")
 # How units are chosen while the model trains (`pipelines/dynamic_units.py`).
 WHILE_TRAINING = ("soft", "group-lasso", "slimming", "growing")
+# The same for zeros in single weights (`pipelines/dynamic_zeros.py`).
+ZEROS_WHILE_TRAINING = ("gradual", "rigl", "l1")
 # Ways to choose zeros (`sparsity/`); "threshold" is written with a number.
 MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "alps")
 # What the elements of a weight are compared with: those of one output, of the layer, of all layers.

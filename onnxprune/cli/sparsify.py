@@ -15,6 +15,7 @@ from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.sparsity import zeros
+from onnxprune.cli.options.training import Learning, learning_zeros
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class SparsifyArgs(shared.Results):
     time: bool
     place: Where
     data: Data
+    learning: Learning
     accept_damage: bool
 
     def check(self) -> None:
@@ -51,6 +53,7 @@ class SparsifyArgs(shared.Results):
 @shared.time
 @place
 @data
+@learning_zeros
 @shared.accept_damage
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: which elements became zero, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
@@ -88,7 +91,7 @@ def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsifi
     from onnxprune.pipelines.prune import check_proven
     from onnxprune.pipelines.sparsify import RunInputs, sparsified
 
-    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
+    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled())
     where = args.place.settled(args.sizes.numbers) if args.time else None
     done = sparsified(source, args.options, inputs, verify=args.verify, place=where, progress=console.progress)
     check_proven(done.groups, done.verdict)

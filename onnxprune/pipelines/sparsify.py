@@ -16,11 +16,12 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
+from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.pipelines.zero_budget import share_for
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
-from onnxprune.recovery import held_out
+from onnxprune.recovery import Training, TrainingOptions, held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
 from onnxprune.runtime import Agreement
 from onnxprune.runtime.bench import Place
@@ -95,6 +96,7 @@ class Sparsified:
             kept, zeros and fit are made once more with all samples, so that none is wasted.
         sizes: bytes of the file before and after.
         speed: the time of a run before and after; None if it was not measured.
+        training: what gradient steps did; None if there were none, or they made the model no better.
         eligible: for 2:4, what TensorRT may do with every layer.
         seconds: wall time by stage.
     """
@@ -109,6 +111,7 @@ class Sparsified:
     judged: Agreement | None = None
     sizes: tuple[int, int] = (0, 0)
     speed: Speed | None = None
+    training: Training | None = None
     eligible: Sequence[Eligible] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -121,11 +124,13 @@ class RunInputs:
         data: calibration inputs (see `calibration.read`); None for none.
         samples: how many of them to use.
         sizes: numbers for symbolic dims.
+        train: gradient steps on them, towards the original's outputs; none if None.
     """
 
     data: Any = None
     samples: int = 256
     sizes: Mapping[str, int] = field(default_factory=dict)
+    train: TrainingOptions | None = None
 
     def read(self, model: Model) -> Runs:
         """The calibration runs."""
@@ -166,7 +171,9 @@ def sparsified(
         groups = trace_model(model, sizes=inputs.sizes)
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
-    found = _fitted(model, _within_budgets(model, sweep, clock), held, clock)
+    found = _fitted(model, _within_budgets(model, sweep, clock), held, clock, again=inputs.train is None)
+    if inputs.train is not None:
+        found = _trained(found, sweep, model, inputs, runs, clock=clock)
     chosen, plain, judged = found.chosen, found.plain, found.judged
     steps = _steps(weights, chosen, options)
     with clock("storing"):
@@ -185,10 +192,11 @@ def sparsified(
         ),
         left=left,
         verdict=verdict,
-        masked=judged.masked if sweep.fits else None,
+        masked=judged.masked if judged.fit else None,
         judged=None if inputs.data is None or is_random(inputs.data) else judged.final,
         sizes=(file_size(model), file_size(final)),
         speed=speed,
+        training=found.training,
         eligible=eligible_layers(weights, options.zeros),
         seconds=clock.seconds,
     )
@@ -281,11 +289,13 @@ class _Fitted:
         chosen: the zeros of every weight.
         plain: the model with zeros alone.
         judged: the model that is kept.
+        training: what gradient steps did to it; None if there were none.
     """
 
     chosen: Sequence[ChosenZeros]
     plain: Model
     judged: _Judged
+    training: Training | None = None
 
 
 def _within_budgets(model: Model, sweep: Sweep, clock: Clock) -> Sweep:
@@ -297,14 +307,15 @@ def _within_budgets(model: Model, sweep: Sweep, clock: Clock) -> Sweep:
     return replace(sweep, options=replace(sweep.options, sparsity=share, params=None, size=None))
 
 
-def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock) -> _Fitted:
-    """Choose the zeros, fit what stays and judge it; a fit that is kept is made again, with the samples that judged.
+def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock, *, again: bool) -> _Fitted:
+    """Choose the zeros, fit what stays and judge it.
 
     Args:
         model: the model.
         sweep: with the samples that are fitted to.
         held: the samples that judge; the same where there is only one.
         clock: is told about every stage.
+        again: make a fit that is kept again, with the samples that judged.
     """
     groups = sweep.groups
 
@@ -317,11 +328,30 @@ def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock) -> _Fitted:
         found, plain, changed = chosen(sweep)
     with clock("judging"):
         judged = _judged(groups, plain, changed if sweep.fits else None, held)
-    if not judged.fit or held is sweep.runs:
+    if not judged.fit or held is sweep.runs or not again:
         return _Fitted(found, plain, judged)
     with clock("choosing with all samples"):
         found, plain, changed = chosen(replace(sweep, runs=[*sweep.runs, *held]))
     return _Fitted(found, plain, replace(judged, model=changed))
+
+
+def _trained(found: _Fitted, sweep: Sweep, model: Model, inputs: RunInputs, runs: Runs, *, clock: Clock) -> _Fitted:
+    """Train the model with zeros; where they were chosen meanwhile, keep them only if that is better."""
+    if not runs or is_random(inputs.data):
+        raise UsageError("training needs inputs as the model gets them", hint="give --data a file of real inputs")
+    assert inputs.train is not None
+    groups, pairs = sweep.groups, list(zip(sweep.weights, found.chosen, strict=True))
+    pattern, before = sweep.options.zeros, found.judged
+    with clock("training"):
+        trained, chosen, done = train_zeros(
+            groups, pairs, before.model, runs, inputs.train, pattern=pattern, progress=clock.progress
+        )
+    changed = _with_functions(model, groups, trained)
+    final = agreement(Removal(groups, np.zeros(groups.classes.count, bool)), changed, held_out(runs)[1])
+    if inputs.train.while_training and before.final is not None and not _is_better(final, before.final):
+        return replace(found, training=replace(done, best=0, after=done.before))
+    plain = _with_functions(model, groups, with_zeros(groups, _steps(sweep.weights, chosen, sweep.options)))
+    return _Fitted(chosen, plain, replace(before, model=changed, fit=True, final=final), done)
 
 
 def _judged(groups: Groups, plain: Model, fitted: Model | None, held: Runs) -> _Judged:

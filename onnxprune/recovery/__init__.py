@@ -15,7 +15,6 @@ from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, method
-from onnxprune.recovery.fits import METHODS, Method, PairMoments, method
 from onnxprune.recovery.intermediate import matching_tensors
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
 from onnxprune.recovery.spans import StandIn, spans_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from onnxprune.autodiff import OPTIMIZERS, SCHEDULES, Loss, Optimizer, ParameterGroup, Schedule, scheduled
 from onnxprune.errors import UsageError
-from onnxprune.names import LOSSES, TEMPERATURES, WHILE_TRAINING
+from onnxprune.names import LOSSES, TEMPERATURES, WHILE_TRAINING, ZEROS_WHILE_TRAINING
 from onnxprune.recovery.augment import AUGMENTATIONS
 
 # A run ends early if so many of its 25 judgements in a row were no better than the best; fewer would end those that
@@ -79,11 +79,12 @@ class TrainingOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        known_ways = (*WHILE_TRAINING, *ZEROS_WHILE_TRAINING)
         for what, value, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             *([("loss", self.loss, LOSSES)] if isinstance(self.loss, str) else ()),
-            *([("way to choose while training", self.while_training, WHILE_TRAINING)] if self.while_training else ()),
+            *([("way to choose while training", self.while_training, known_ways)] if self.while_training else ()),
             *(("augmentation", name, AUGMENTATIONS) for name in self.augment),
         ):
             if value not in known:

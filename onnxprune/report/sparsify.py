@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.report import data as plain
 from onnxprune.report import numbers, text
+from onnxprune.report.training import training_data, training_entries
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.sparsify import SparseWeight, Sparsified
@@ -53,6 +54,7 @@ def sparsify_lines(done: Sparsified, *, nonzeros: tuple[int, int]) -> list[str]:
     if done.verdict is not None:
         lines.append(text.entry("proof", text.proof(done.verdict)))
     lines += _fit_lines(done)
+    lines += [text.entry(*said) for said in training_entries(done.training)]
     lines += [text.entry("speed", speed_text(done.speed))] if done.speed is not None else []
     lines += _eligible_lines(done.eligible)
     for name, why in list(done.left.items())[:MOST]:
@@ -136,6 +138,7 @@ def sparsify_data(done: Sparsified, *, nonzeros: tuple[int, int]) -> dict[str, A
         "masked": agreement_data(done.masked),
         "outputs": agreement_data(done.judged),
         "damage": plain.ruin(done.judged),
+        "training": None if done.training is None else training_data(done.training),
         "speed": None if done.speed is None else speed_data(done.speed),
         "tensorrt": [asdict(layer) for layer in done.eligible],
         "seconds": {stage: round(value, 4) for stage, value in done.seconds.items()},

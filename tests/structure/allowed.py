@@ -67,7 +67,7 @@ MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.api.apply": 8,
     "onnxprune.api.make_plan": 7,
     "onnxprune.api.prune": 12,
-    "onnxprune.api.sparsify": 7,
+    "onnxprune.api.sparsify": 8,
     "onnxprune.api.train": 8,
     "onnxprune.criteria.score": 7,
     "onnxprune.pipelines.apply.execute": 7,

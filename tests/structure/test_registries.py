@@ -15,6 +15,7 @@ from onnxprune.autodiff.optimizers import OPTIMIZERS, SCHEDULES
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.criteria.aggregate import AGGREGATIONS
 from onnxprune.criteria.normalize import NORMALIZATIONS
+from onnxprune.pipelines import dynamic_units, dynamic_zeros
 from onnxprune.pipelines.iterative import PARTS
 from onnxprune.recovery import METHODS
 from onnxprune.recovery.augment import AUGMENTATIONS
@@ -69,6 +70,8 @@ def test_recovery_methods_are_the_registry() -> None:
         (names.STEP_SCHEDULES, PARTS),
         (names.RATE_SCHEDULES, SCHEDULES),
         (names.AUGMENTATIONS, AUGMENTATIONS),
+        (names.WHILE_TRAINING, dynamic_units.WAYS),
+        (names.ZEROS_WHILE_TRAINING, dynamic_zeros.WAYS),
     ],
 )
 def test_names_for_help_are_the_registry(listed: Collection[str], registered: Collection[str]) -> None:

@@ -11,7 +11,15 @@ import click
 from onnxprune.cli.options.execution import threads
 from onnxprune.cli.options.group import TRAINING, Option, group, titled
 from onnxprune.cli.types import Pair, Words
-from onnxprune.names import AUGMENTATIONS, LOSSES, OPTIMIZERS, RATE_SCHEDULES, TEMPERATURES, WHILE_TRAINING
+from onnxprune.names import (
+    AUGMENTATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    RATE_SCHEDULES,
+    TEMPERATURES,
+    WHILE_TRAINING,
+    ZEROS_WHILE_TRAINING,
+)
 
 if TYPE_CHECKING:
     from onnxprune.recovery import TrainingOptions
@@ -212,18 +220,20 @@ def _while_training(ways: Sequence[str], text: str) -> Option:
 
 # All of it; the command gets `learning`.
 learning = group("learning", _learning, titled(TRAINING, *_ALL))
-# Training after a repair; the command gets `learning`, with no steps where it is not asked for.
-learning_after = group(
-    "learning",
-    _learning,
-    titled(
-        TRAINING,
-        *_AFTER,
-        _while_training(
-            WHILE_TRAINING,
-            "Choose in the first half of the steps which units go, not before: soft masks ever more of them, chosen "
-            "again every K steps, and what went may return; the others draw units to zero, as strongly as is needed.",
-        ),
-        _EVERY,
-    ),
+
+
+def _after(ways: Sequence[str], text: str) -> Option:
+    """Training after a repair; the command gets `learning`, with no steps where it is not asked for."""
+    return group("learning", _learning, titled(TRAINING, *_AFTER, _while_training(ways, text), _EVERY))
+
+
+learning_after = _after(
+    WHILE_TRAINING,
+    "Choose in the first half of the steps which units go, not before: soft masks ever more of them, chosen again "
+    "every K steps, and what went may return; the others draw units to zero, as strongly as is needed.",
+)
+learning_zeros = _after(
+    ZEROS_WHILE_TRAINING,
+    "Choose in most of the steps where zeros are, not before: gradual masks the smallest weights, ever more of them, "
+    "and what went may return; rigl exchanges them for those with large gradients; l1 draws them to zero.",
 )
