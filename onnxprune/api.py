@@ -209,9 +209,8 @@ def prune(
         recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
             "merge" do something without data, too.
         train: gradient steps towards the original's outputs after the repair, and how; none if None.
-        fine_tune: your own training after the repair, in every of `steps` rounds: a function from a ModelProto to the
-            trained one, or a shell command with {model} and {output} in it. Its weights are taken; names, shapes and
-            nodes must be as they were.
+        fine_tune: your own training after the repair, in each of `steps`: a function from a ModelProto to the trained
+            one, or a shell command with {model} and {output} in it. Its weights are taken, the graph must be the same.
         place: where the result is timed; it is not where None, unless there is a budget on latency or
             `round_to="auto"`.
         options: the other fields of `Options`.

@@ -5,25 +5,21 @@ Every weight keeps the share of zeros that was chosen for it before training; tr
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
-from onnxprune.pipelines.in_sequence import ChosenZeros
+from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.iterative import cubic
 from onnxprune.pipelines.train import learn_after
 from onnxprune.recovery import Masks, Thinning, Training, TrainingOptions
 from onnxprune.rewriting import Removal
 from onnxprune.sparsity import ContractionWeight, Pattern
-from onnxprune.tracing import Groups
 from onnxprune.typing import Array
-
-logger = logging.getLogger(__name__)
 
 # Share of the steps in which zeros may move, share of these by which as many are zero as will be, and how often they
 # are chosen unless the options say.
@@ -180,25 +176,20 @@ WAYS: Mapping[str, type[ZeroCourse]] = {"gradual": GradualZeros, "rigl": Exchang
 
 
 def train_zeros(
-    groups: Groups,
-    pairs: Sequence[tuple[ContractionWeight, ChosenZeros]],
+    sweep: Sweep,
+    found: Sequence[ChosenZeros],
     model: Model,
     runs: Sequence[Mapping[str, Array]],
     training: TrainingOptions,
-    *,
-    pattern: Pattern,
-    progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, list[ChosenZeros], Training]:
     """Train a model with zeros towards the original's outputs.
 
     Args:
-        groups: the traced original.
-        pairs: every weight with zeros, and what was chosen for it.
+        sweep: the traced original, the weights with zeros, and where these may lie.
+        found: what was chosen for every weight.
         model: the model with these zeros, fitted to them.
         runs: inputs; those that judge a fit are not trained on.
         training: how to train, and how zeros are chosen meanwhile.
-        pattern: where zeros may lie.
-        progress: is told about every judgement.
 
     Returns:
         The trained model, what was chosen in the end for every weight, and what training did.
@@ -207,10 +198,11 @@ def train_zeros(
         UsageError: the way is one for units, there are too few steps, or no weight with zeros can be trained.
         ModelError: no weight can be trained, or an operator has no gradient.
     """
-    chosen = [(weight, found) for weight, found in pairs if weight.is_float and weight.name in model.initializers]
+    groups, pairs = sweep.groups, list(zip(sweep.weights, found, strict=True))
+    chosen = [(weight, zeros) for weight, zeros in pairs if weight.is_float and weight.name in model.initializers]
     if not chosen:
         raise UsageError("no weight with zeros can be trained: none is stored as floats", hint="leave out --train")
-    masks: Masks | ZeroCourse = {weight.name: found.keep for weight, found in chosen}
+    masks: Masks | ZeroCourse = {weight.name: zeros.keep for weight, zeros in chosen}
     start = model
     if training.while_training:
         if training.while_training not in WAYS:
@@ -218,12 +210,12 @@ def train_zeros(
                 f"--while-training: {training.while_training} is for units (`prune`)",
                 hint=f"single weights: {', '.join(WAYS)}",
             )
-        course = WAYS[training.while_training]([(w, f.keep) for w, f in chosen], pattern, training)
+        course = WAYS[training.while_training]([(w, z.keep) for w, z in chosen], sweep.options.zeros, training)
         masks, start = course, model if course.begins_sparse else groups.model
     nothing = Removal(groups, np.zeros(groups.classes.count, bool))
-    trained, done = learn_after(nothing, start, runs, training, masks=masks, progress=progress)
+    trained, done = learn_after(nothing, start, runs, training, masks=masks, progress=sweep.progress)
     names = {weight.name for weight, _ in chosen}
-    return trained, [_in_the_end(w, f, trained) if w.name in names else f for w, f in pairs], done
+    return trained, [_in_the_end(w, z, trained) if w.name in names else z for w, z in pairs], done
 
 
 def _in_the_end(weight: ContractionWeight, found: ChosenZeros, trained: Model) -> ChosenZeros:

@@ -6,7 +6,7 @@ in graph order, each on the inputs that the weights in front of it, already chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,12 +28,12 @@ from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (
     ContractionWeight,
     Eligible,
-    NofM,
     SparsifyOptions,
     Speed,
     contraction_weights,
     eligible_layers,
     measured_speed,
+    pattern_checks,
     selected,
 )
 from onnxprune.tracing import Groups
@@ -172,14 +172,13 @@ def sparsified(
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
     found = _fitted(model, _within_budgets(model, sweep, clock), held, clock, again=inputs.train is None)
-    if inputs.train is not None:
-        found = _trained(found, sweep, model, inputs, runs, clock=clock)
+    found = found if inputs.train is None else _trained(found, sweep, model, inputs, runs, clock=clock)
     chosen, plain, judged = found.chosen, found.plain, found.judged
     steps = _steps(weights, chosen, options)
     with clock("storing"):
         final, sparse = _stored(model, judged.model, [w.name for w in weights], options.storage, runs[:1])
     with clock("proving"):
-        claim = Claim(steps, plain, judged.model, final, _patterns(weights, options))
+        claim = Claim(steps, plain, judged.model, final, pattern_checks(weights, options))
         verdict = prove_zeros(groups, claim, sizes=inputs.sizes, samples=runs[:1]) if verify else None
     with clock("timing"):
         speed = measured_speed(model, final, place) if place is not None else None
@@ -340,12 +339,9 @@ def _trained(found: _Fitted, sweep: Sweep, model: Model, inputs: RunInputs, runs
     if not runs or is_random(inputs.data):
         raise UsageError("training needs inputs as the model gets them", hint="give --data a file of real inputs")
     assert inputs.train is not None
-    groups, pairs = sweep.groups, list(zip(sweep.weights, found.chosen, strict=True))
-    pattern, before = sweep.options.zeros, found.judged
+    groups, before = sweep.groups, found.judged
     with clock("training"):
-        trained, chosen, done = train_zeros(
-            groups, pairs, before.model, runs, inputs.train, pattern=pattern, progress=clock.progress
-        )
+        trained, chosen, done = train_zeros(sweep, found.chosen, before.model, runs, inputs.train)
     changed = _with_functions(model, groups, trained)
     final = agreement(Removal(groups, np.zeros(groups.classes.count, bool)), changed, held_out(runs)[1])
     if inputs.train.while_training and before.final is not None and not _is_better(final, before.final):
@@ -381,18 +377,6 @@ def _stored(source: Model, model: Model, names: Sequence[str], storage: str, run
         if sparse and file_size(made) < most and same_outputs(model, made, runs):
             found, done = made, {*done, *sparse}
     return found, done
-
-
-def _patterns(weights: Sequence[ContractionWeight], options: SparsifyOptions) -> dict[str, Callable[[Array], bool]]:
-    """What every stored weight is checked for: N:M along the inputs."""
-    pattern = options.zeros
-    if not isinstance(pattern, NofM):
-        return {}
-
-    def check(weight: ContractionWeight) -> Callable[[Array], bool]:
-        return lambda nonzero: pattern.holds(weight.matrix(nonzero), channels=weight.channels)
-
-    return {weight.name: check(weight) for weight in weights}
 
 
 def _told(groups: Groups, weight: ContractionWeight, chosen: ChosenZeros, *, fit: bool, sparse: bool) -> SparseWeight:

@@ -89,7 +89,7 @@ class UserTraining:
             found = load(source)
         except OnnxPruneError as error:
             raise UsageError(f"{self.name}: what came back is no model: {error.message}", hint=error.hint) from error
-        if problem := difference(model, found):
+        if problem := graph_difference(model, found):
             raise UsageError(
                 f"{self.name}: what came back is another model: {problem}",
                 hint="change the values of weights, and leave names, shapes and nodes as they are",
@@ -101,7 +101,7 @@ class UserTraining:
         return write_back(model, values)
 
 
-def difference(one: Model, other: Model) -> str:
+def graph_difference(one: Model, other: Model) -> str:
     """Say in what two models differ, but for the values of weights.
 
     Args:

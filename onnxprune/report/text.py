@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxprune.cost.counts import branches_taken
 from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
-from onnxprune.report.training import choosing_entries, training_entries
+from onnxprune.report.training import training_lines
 
 if TYPE_CHECKING:
     from onnxprune.allocation import BudgetKind, BudgetResult
@@ -118,11 +118,7 @@ def outcome(result: Outcome) -> list[str]:
         lines.append(entry("proof", proof(result.verdict)))
     if result.recovery is not None:
         lines.append(entry("repair", recovery_lines(result.recovery)))
-    lines += [entry(*said) for said in (*choosing_entries(result.chosen), *training_entries(result.training))]
-    if result.tuned:
-        known = result.judged is not None and result.judged.is_known
-        agreed = f"; {result.judged.sqnr:.1f} dB on held-out samples" if result.judged is not None and known else ""
-        lines.append(entry("trained", f"by {result.tuned}{agreed}"))
+    lines += [entry(*said) for said in training_lines(result)]
     return lines + locked(result.groups)
 
 

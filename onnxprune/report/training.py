@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune.pipelines.prune import Outcome
     from onnxprune.recovery import Training
 
 
@@ -20,6 +21,16 @@ def training_data(of: Training) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def training_lines(of: Outcome) -> list[tuple[str, str]]:
+    """All training of a pruned model, in its order: names of lines, and what there is to say."""
+    lines = [*choosing_entries(of.chosen), *training_entries(of.training)]
+    if not of.tuned:
+        return lines
+    known = of.judged is not None and of.judged.is_known
+    agreed = f"; {of.judged.sqnr:.1f} dB on held-out samples" if of.judged is not None and known else ""
+    return [*lines, ("trained", f"by {of.tuned}{agreed}")]
 
 
 def choosing_entries(of: Training | None) -> list[tuple[str, str]]:

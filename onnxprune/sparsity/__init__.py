@@ -9,7 +9,7 @@ from onnxprune.sparsity import (  # noqa: F401 (each registers itself)
     threshold,
     wanda,
 )
-from onnxprune.sparsity.options import SparsifyOptions, selected
+from onnxprune.sparsity.options import SparsifyOptions, pattern_checks, selected
 from onnxprune.sparsity.pattern import NofM, Pattern, pattern_of
 from onnxprune.sparsity.registry import METHODS, LayerEvidence, MaskMethod, method_of
 from onnxprune.sparsity.shares import shares_by_damage
@@ -31,6 +31,7 @@ __all__ = [
     "eligible_layers",
     "measured_speed",
     "method_of",
+    "pattern_checks",
     "pattern_of",
     "refitted",
     "selected",

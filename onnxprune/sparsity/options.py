@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxprune.errors import UsageError
 from onnxprune.names import COMPARISONS, STORAGES
-from onnxprune.sparsity.pattern import Pattern, pattern_of
+from onnxprune.sparsity.pattern import NofM, Pattern, pattern_of
 from onnxprune.sparsity.registry import AUTO, LayerEvidence, Masked, MaskMethod, method_of
 from onnxprune.sparsity.weights import ContractionWeight
 from onnxprune.typing import Array
@@ -134,6 +134,28 @@ class SparsifyOptions:
         """How a plan was made, for the plan."""
         shown = ("sparsity", "params", "size", "method", "pattern", "per", "storage", "seed")
         return {name: getattr(self, name) for name in shown}
+
+
+def pattern_checks(
+    weights: Sequence[ContractionWeight], options: SparsifyOptions
+) -> dict[str, Callable[[Array], bool]]:
+    """What every stored weight is checked for: N:M along the inputs.
+
+    Args:
+        weights: those that get zeros.
+        options: with the pattern.
+
+    Returns:
+        Name -> whether a tensor has the pattern; empty for other patterns.
+    """
+    pattern = options.zeros
+    if not isinstance(pattern, NofM):
+        return {}
+
+    def check(weight: ContractionWeight) -> Callable[[Array], bool]:
+        return lambda nonzero: pattern.holds(weight.matrix(nonzero), channels=weight.channels)
+
+    return {weight.name: check(weight) for weight in weights}
 
 
 def selected(weights: Sequence[ContractionWeight], options: SparsifyOptions) -> list[ContractionWeight]:
