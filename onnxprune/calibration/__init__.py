@@ -8,6 +8,7 @@ from typing import Any
 from onnxprune.calibration.batches import BATCH, Run, digest, runs_of
 from onnxprune.calibration.dispatch import is_code, is_random, samples_of
 from onnxprune.calibration.input_spec import InputSpec, batch_dims, is_batch, wanted_by
+from onnxprune.calibration.labels import LabelSource, is_label_source
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.source import Feeds, Request, Source
 from onnxprune.model import Model
@@ -20,7 +21,7 @@ def read(
     samples: int = 256,
     batch: int = BATCH,
     sizes: Mapping[str, int] | None = None,
-    also: Sequence[InputSpec] = (),
+    also: Sequence[InputSpec | LabelSource] = (),
 ) -> list[Run]:
     """Calibration inputs for `model`.
 
@@ -32,7 +33,7 @@ def read(
         samples: take at most so many.
         batch: samples in a run, where the model leaves the batch open.
         sizes: numbers for symbolic dims: the batch, and what the source can choose (images, text, random).
-        also: arrays that the source must have beside the inputs, like these: labels.
+        also: arrays that the source must have beside the inputs, like these: labels; or that lie beside it.
 
     Returns:
         The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it. Then runs have exactly
@@ -44,10 +45,13 @@ def read(
         RunError: the user's own function failed.
     """
     given = source if isinstance(source, Source) else Source(source)
-    wanted = wanted_by(model) | {extra.name: extra for extra in also}
+    wanted = wanted_by(model) | {extra.name: extra for extra in also if isinstance(extra, InputSpec)}
     request = Request(model, wanted, samples, sizes or {}, given)
-    merge = not is_code(given.data)
-    return runs_of(samples_of(request), wanted, samples, batch, request.sizes, merge=merge)
+    found, merge = samples_of(request), not is_code(given.data)
+    for extra in also:
+        if isinstance(extra, LabelSource):
+            found, wanted = extra.added(found), {**wanted, extra.spec.name: extra.spec}
+    return runs_of(found, wanted, samples, batch, request.sizes, merge=merge)
 
 
 def fixed_batch(model: Model) -> int | None:
@@ -79,12 +83,14 @@ __all__ = [
     "BATCH",
     "Feeds",
     "InputSpec",
+    "LabelSource",
     "Preprocess",
     "Run",
     "Source",
     "digest",
     "fixed_batch",
     "is_batched",
+    "is_label_source",
     "is_random",
     "read",
 ]

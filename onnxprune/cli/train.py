@@ -70,7 +70,12 @@ class TrainArgs:
 @click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
 @data
 @click.option("--teacher", metavar="FILE", help="The model whose outputs are learned: the original. No label is used.")
-@click.option("--labels", metavar="KEY", help="Learn labels: the name of their array in --data.")
+@click.option(
+    "--labels",
+    metavar="KEY",
+    help="Learn labels: the name of their array in --data; folder, for pictures in a folder for each class; or a "
+    "column of a table, FILE.csv:COLUMN or FILE.jsonl:COLUMN.",
+)
 @learning
 @click.option("--keep-zeros", is_flag=True, help="Elements of weights that are zero stay zero.")
 @sizes

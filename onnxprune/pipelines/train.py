@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration
-from onnxprune.calibration import Feeds, InputSpec, digest
+from onnxprune.calibration import Feeds, InputSpec, LabelSource, Source, digest, is_label_source
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import dims_of
@@ -50,7 +50,8 @@ class TrainingData:
         data: inputs (see `calibration.read`), with labels if there is no teacher.
         samples: how many of them to use.
         sizes: numbers for symbolic dims.
-        labels: name of the labels in the data; there are none if None.
+        labels: name of the labels in the data, "folder" for the folders that pictures lie in, or FILE.csv:COLUMN
+            (.jsonl, too); there are none if None.
         teacher: the model whose outputs are learned; none if None.
     """
 
@@ -116,7 +117,7 @@ def learn(
         raise UsageError(f"{options.while_training} is for `prune` and `sparsify`: training alone removes nothing")
     loss = data.loss_of(options)
     progress("reading the data")
-    also = [_labels(model, data.labels, loss)] if data.labels is not None and loss != DISTIL else []
+    also = [_labels(model, data, loss)] if data.labels is not None and loss != DISTIL else []
     runs = calibration.read(data.data, model, samples=data.samples, sizes=data.sizes, also=also)
     _check_count(runs)
     parts = held_out(runs)
@@ -209,8 +210,16 @@ def _check_count(runs: Sequence[Feeds]) -> None:
         raise UsageError("the data is one batch, which cannot train and judge", hint="give more samples")
 
 
-def _labels(model: Model, name: str, loss: str) -> InputSpec:
-    """The array of labels that the data must have: like the first output, without its axis of classes."""
+def _labels(model: Model, data: TrainingData, loss: str) -> InputSpec | LabelSource:
+    """Where labels come from: an array like the first output, without its axis of classes."""
+    spec = _label_spec(model, str(data.labels), loss)
+    if not is_label_source(spec.name):
+        return spec
+    given = data.data.data if isinstance(data.data, Source) else data.data
+    return LabelSource(spec, given)
+
+
+def _label_spec(model: Model, name: str, loss: str) -> InputSpec:
     rank = len(dims_of(model.proto.graph.output[0])) or 2
     entry = next(v for v in model.proto.graph.input if v.name not in model.initializers)
     dims = [(dims_of(entry) or ["batch"])[0], *(f"axis {i}" for i in range(1, rank))]
