@@ -83,7 +83,7 @@ class Teacher:
         self._session.close()
 
 
-def distilled(answers: Mapping[str, Array], temperature: float | None = None) -> Loss:
+def distilled(answers: Mapping[str, Array], temperature: float | None = None, padding: str = "") -> Loss:
     """Choose the loss that draws outputs to a teacher's.
 
     Outputs that are probabilities, or logarithms of them, get the divergence of the distributions. All others get the
@@ -93,25 +93,40 @@ def distilled(answers: Mapping[str, Array], temperature: float | None = None) ->
     Args:
         answers: `teacher/NAME` -> a teacher's outputs for some inputs.
         temperature: divides logits; outputs are no logits if None.
+        padding: an input of the model that is zero where positions do not count; none if empty.
     """
     parts: list[Loss] = []
-    squares: dict[str, str] = {}
+    squares: list[str] = []
     for key, array in answers.items():
         name = key.removeprefix(ANSWER)
         axis = probability_axis(array)
         if axis is not None:
-            parts.append(_divergence(name, axis, are_logs=bool(array.min() < 0)))
+            parts.append(_divergence(name, axis, padding, are_logs=bool(array.min() < 0)))
         elif temperature is not None and array.ndim > 1 and array.shape[-1] > 1:
-            parts.append(distillation(name, temperature=temperature, teacher=key))
+            parts.append(_at_temperature(name, temperature, padding))
         else:
-            squares[name] = key
+            squares.append(name)
     if squares:
-        parts.append(relative_squares(squares))
+        parts.append(_relative_squares(squares, padding))
 
     def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
         return graph.total([part(graph, outputs).reshape([]) for part in parts])
 
     return loss
+
+
+def counted(graph: GraphBuilder, y: Value, padding: str) -> Value | None:
+    """Ones and zeros, broadcastable to an output, where it counts; None if all of it does.
+
+    Args:
+        graph: the training graph.
+        y: the output.
+        padding: an input whose axes are the first ones of the output; the output counts whole if they are not.
+    """
+    mask = graph.values.get(padding)
+    if mask is None or mask.shape != y.shape[: mask.rank]:
+        return None
+    return mask.cast(y.dtype).mask("Greater", 0).reshape([*mask.shape, *[1] * (y.rank - mask.rank)])
 
 
 def probability_axis(array: Array) -> int | None:
@@ -127,7 +142,7 @@ def probability_axis(array: Array) -> int | None:
     return None
 
 
-def _divergence(name: str, axis: int, *, are_logs: bool) -> Loss:
+def _divergence(name: str, axis: int, padding: str, *, are_logs: bool) -> Loss:
     """Kullback-Leibler divergence of an output that holds probabilities from the teacher's."""
 
     def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
@@ -135,9 +150,52 @@ def _divergence(name: str, axis: int, *, are_logs: bool) -> Loss:
         teacher = graph.input(f"{ANSWER}{name}", y.shape, y.dtype)
         logs, wanted = (v if are_logs else (v + 1e-12).map("Log") for v in (y, teacher))
         shares = teacher.map("Exp") if are_logs else teacher
-        return (shares * (wanted - logs)).sum(range(y.rank)) * (y.shape[axis] / y.size)
+        return _mean_of_rows(graph, shares * (wanted - logs), axis, padding)
 
     return loss
+
+
+def _at_temperature(name: str, temperature: float, padding: str) -> Loss:
+    """Kullback-Leibler divergence from a teacher's logits at a temperature (see `autodiff.distillation`)."""
+    if not padding:
+        return distillation(name, temperature=temperature, teacher=f"{ANSWER}{name}")
+
+    def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
+        y, scale = outputs[name], 1 / temperature
+        logits = graph.input(f"{ANSWER}{name}", y.shape, y.dtype) * scale
+        difference = logits.map("LogSoftmax", axis=-1) - (y * scale).map("LogSoftmax", axis=-1)
+        mean = _mean_of_rows(graph, logits.map("Softmax", axis=-1) * difference, y.rank - 1, padding)
+        return mean * temperature**2
+
+    return loss
+
+
+def _relative_squares(names: Sequence[str], padding: str) -> Loss:
+    """Squared error over the squared size of the teacher's outputs; the mean over outputs."""
+    if not padding:
+        return relative_squares({name: f"{ANSWER}{name}" for name in names})
+
+    def loss(graph: GraphBuilder, outputs: Mapping[str, Value]) -> Value:
+        parts = []
+        for name in names:
+            y = outputs[name]
+            teacher, counts = graph.input(f"{ANSWER}{name}", y.shape, y.dtype), counted(graph, y, padding)
+            error = y - teacher if counts is None else (y - teacher) * counts
+            size = teacher if counts is None else teacher * counts
+            whole = (size * size).sum(range(y.rank)) + float(np.finfo(np.float32).tiny)
+            parts.append(((error * error).sum(range(y.rank)) / whole).reshape([]))
+        return graph.total(parts) * (1 / len(parts))
+
+    return loss
+
+
+def _mean_of_rows(graph: GraphBuilder, terms: Value, axis: int, padding: str) -> Value:
+    """The sums of terms along an axis; their mean over all rows that count."""
+    counts, rows = counted(graph, terms, padding), terms.size // terms.shape[axis]
+    if counts is None:
+        return terms.sum(range(terms.rank)) * (1 / rows)
+    number = counts.sum(range(counts.rank)) * (rows / counts.size)
+    return (terms * counts).sum(range(terms.rank)) / graph.op("Max", number, number.like(1.0), shape=number.shape)
 
 
 def to_answers() -> Loss:

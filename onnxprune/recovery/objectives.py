@@ -88,6 +88,7 @@ def from_teacher(
     feeds = fitting.draw(0, options.seed)
     given = feeds if adapt is None else adapt(feeds)
     replies, outputs = answers(feeds), _outputs(with_tensors(model, inside), given)
+    _check_padding(options.padding, options.loss, given, outputs)
     _check_inside(inside, replies, outputs)
     check_answers(replies, {name: array.shape for name, array in outputs.items()})
     size = sum(replies[f"{ANSWER}{name}"].nbytes for name in outputs) * fitting.count // fitting.per_batch
@@ -98,7 +99,7 @@ def from_teacher(
     elif options.loss == MSE:
         loss, name = to_answers(), MSE
     else:
-        loss, name = distilled(replies, options.temperature), DISTIL
+        loss, name = distilled(replies, options.temperature, options.padding), DISTIL
     loss = with_intermediate(loss, {name: f"{ANSWER}{name}" for name in inside})
     held = judging.mapped(complete)
     if held is None:
@@ -143,7 +144,7 @@ def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions,
         raise UsageError(
             "mixup needs a teacher: a blend of two samples has no label", hint="add --teacher, or leave it out"
         )
-    parts = tuple([_renamed(run, labels) for run in part] for part in runs)
+    parts = tuple([_renamed(run, labels, options.padding) for run in part] for part in runs)
     first = {name: array for name, array in parts[0][0].items() if name != TARGET}
     output, array = next(iter(_outputs(model, first).items()), ("", np.zeros(0)))
     if not output:
@@ -172,8 +173,34 @@ def class_axis(rank: int) -> int:
     return 1 if rank > 3 else -1
 
 
-def _renamed(run: Feeds, labels: str) -> dict[str, Array]:
-    return {TARGET if name == labels else name: array for name, array in run.items()}
+def _renamed(run: Feeds, labels: str, padding: str) -> dict[str, Array]:
+    """The run with its labels as a target; -1, which does not count, where positions are padding."""
+    found = {TARGET if name == labels else name: array for name, array in run.items()}
+    if padding:
+        mask, target = run.get(padding), found[TARGET]
+        if mask is None or mask.shape != target.shape or target.dtype.kind != "i":
+            raise UsageError(
+                f"--padding-mask: {padding!r} is no input with the axes of the class numbers", hint="leave it out"
+            )
+        found[TARGET] = np.where(mask > 0, target, -1)
+    return found
+
+
+def _check_padding(padding: str, loss: object, feeds: Feeds, outputs: Mapping[str, Array]) -> None:
+    if not padding:
+        return
+    if loss == MSE:
+        raise UsageError("--padding-mask: mse to a teacher takes outputs as they are", hint="take --loss distil")
+    if padding not in feeds:
+        raise UsageError(
+            f"--padding-mask: the model has no input {padding!r}", hint=f"its inputs: {', '.join(sorted(feeds))}"
+        )
+    shape = np.shape(feeds[padding])
+    if not any(array.shape[: len(shape)] == shape for array in outputs.values()):
+        raise UsageError(
+            f"--padding-mask: no output begins with the axes of {padding!r}, {list(shape)}",
+            hint="outputs for whole samples have no padding: leave it out",
+        )
 
 
 def _check_labels(found: Array, classes: int, name: str) -> None:

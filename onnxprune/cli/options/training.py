@@ -87,6 +87,13 @@ _INTERMEDIATE = click.option(
     multiple=True,
     help="Tensors inside of the model that shall be the teacher's, too; may be repeated.",
 )
+_PADDING = click.option(
+    "--padding-mask",
+    "padding",
+    metavar="INPUT",
+    default="",
+    help="An input that is 0 where tokens are padding: outputs there do not count.",
+)
 _TEMPERATURE = click.option(
     "--temperature",
     metavar="T",
@@ -177,6 +184,7 @@ _ALL: tuple[Option, ...] = (
     ),
     _AUGMENT,
     _INTERMEDIATE,
+    _PADDING,
     _TEMPERATURE,
     click.option(
         "--patience",
@@ -202,6 +210,7 @@ _AFTER: tuple[Option, ...] = (
     _BATCH,
     _AUGMENT,
     _INTERMEDIATE,
+    _PADDING,
     _TEMPERATURE,
 )
 
