@@ -47,7 +47,16 @@ NEEDS = (
     Need(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
     Need(("--train",), ("--data",), "there is no data"),
     Need(
-        ("--rate", "--batch", "--augment", "--intermediate", "--padding-mask", "--temperature", "--while-training"),
+        (
+            "--rate",
+            "--batch",
+            "--augment",
+            "--intermediate",
+            "--padding-mask",
+            "--norm-statistics",
+            "--temperature",
+            "--while-training",
+        ),
         ("--train",),
         "nothing is trained",
     ),

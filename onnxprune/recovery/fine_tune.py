@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxprune.autodiff import clip_by_norm, scheduled
 from onnxprune.errors import OnnxPruneError, RunError
+from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from onnxprune.recovery.objectives import Objective
@@ -87,7 +88,39 @@ def fine_tune_model(
         best = student.trained(state.best) if state.best_step or student.kept else model
     finally:
         student.close()
+    if options.norm_statistics:
+        best = _with_statistics(best, objective, options, state, progress)
     return best, _account(student, objective, state, time.monotonic() - start)
+
+
+def _with_statistics(
+    model: Model,
+    objective: Objective,
+    options: TrainingOptions,
+    state: TrainingState,
+    progress: Callable[[str], None],
+) -> Model:
+    """The model with the BatchNormalization statistics of what it was trained on, if that is better on others."""
+    entries = {value.name for value in model.proto.graph.input}
+    runs = [{n: a for n, a in feeds.items() if n in entries} for feeds, _ in objective.fitting.in_order()]
+    fresh = bn_matching.with_statistics_of(model, runs)
+    if fresh is model:
+        return model
+    student = Student(fresh, objective.loss, objective.batch(0, options), setting=Setting(threads=options.threads))
+    try:
+        held = mean_loss(student, objective, student.weights)
+    finally:
+        student.close()
+    better = held < state.best_loss
+    progress(f"statistics of norms: held out {held:.3g} with those of the data, {state.best_loss:.3g} without")
+    state.best_loss = min(held, state.best_loss)
+    return fresh if better else model
+
+
+def mean_loss(student: Student, objective: Objective, weights: Mapping[str, Array]) -> float:
+    """The mean loss of all held-out samples."""
+    losses = [(student.loss(feeds, weights), count) for feeds, count in objective.held.in_order()]
+    return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
 
 
 def _account(student: Student, objective: Objective, state: TrainingState, seconds: float) -> Training:
@@ -276,8 +309,7 @@ class _Run:
 
     def _held(self, weights: Mapping[str, Array]) -> float:
         """The mean loss of all held-out samples."""
-        losses = [(self.student.loss(feeds, weights), count) for feeds, count in self.objective.held.in_order()]
-        return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
+        return mean_loss(self.student, self.objective, weights)
 
     def _judge(self, state: TrainingState) -> None:
         candidate = state.average or state.weights

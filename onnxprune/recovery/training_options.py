@@ -43,6 +43,8 @@ class TrainingOptions:
         temperature: divides logits of a distillation; None takes outputs as they are.
         while_training: how what goes is chosen while training (see `names.WHILE_TRAINING`); it is before that if empty.
         every: steps between two such choices; as many as make some fifteen of them if None.
+        norm_statistics: estimate the statistics of BatchNormalization again after the last step, and keep them if that
+            is better on held-out samples.
         patience: judgements without a better one that end the run; 0 for none.
         seed: of the order of samples, and of transforms.
         threads: of an operator; 0 is all cores.
@@ -76,6 +78,7 @@ class TrainingOptions:
     temperature: float | None = None
     while_training: str = ""
     every: int | None = None
+    norm_statistics: bool = False
     patience: int = PATIENCE
     seed: int = 0
     threads: int = 0

@@ -13,7 +13,9 @@ import pytest
 
 import onnxprune
 from onnxprune import api
+from onnxprune.autodiff import write_back
 from onnxprune.errors import ModelError, RunError, UsageError
+from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load, to_proto
 from onnxprune.pipelines.train import TrainingData, learn, zero_masks
 from onnxprune.recovery import checkpoint, fine_tune
@@ -188,6 +190,25 @@ def test_statistics_of_norms_stay(original: Model) -> None:
     for name in node.input[3:]:
         assert np.array_equal(weights(trained)[name], weights(model)[name])
     assert done.after <= done.before
+
+
+@pytest.mark.parametrize("spoilt", [True, False])
+def test_statistics_of_norms_are_estimated_again_if_that_is_better(spoilt: bool) -> None:
+    net = Net()
+    x = net.input(("n", 3, 8, 8))
+    net.output(norm(net, net.add("Conv", x, net.weight(4, 3, 3, 3)), 4))
+    data = {"x": np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)}
+    teacher = load(to_proto(bn_matching.with_statistics_of(net.model(), [data])))
+    node = next(n for n in teacher.proto.graph.node if n.op_type == "BatchNormalization")
+    student = write_back(teacher, {node.input[3]: teacher.array(node.input[3]) + 2}) if spoilt else teacher
+    options = TrainingOptions(2, rate=1e-6, batch=16, norm_statistics=True)
+    trained, done = learn(student, TrainingData([data], teacher=teacher), options)
+    if spoilt:
+        assert done.after < 0.05 * done.before
+        assert np.allclose(trained.array(node.input[3]), teacher.array(node.input[3]), atol=0.05)
+    else:
+        assert np.array_equal(trained.array(node.input[3]), teacher.array(node.input[3]))
+        assert done.after <= done.before
 
 
 def test_pruning_trains_after_the_repair(original: Model) -> None:

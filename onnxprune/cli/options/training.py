@@ -94,6 +94,11 @@ _PADDING = click.option(
     default="",
     help="An input that is 0 where tokens are padding: outputs there do not count.",
 )
+_STATISTICS = click.option(
+    "--norm-statistics",
+    is_flag=True,
+    help="After the last step, estimate the statistics of BatchNormalization again on --data; kept if better.",
+)
 _TEMPERATURE = click.option(
     "--temperature",
     metavar="T",
@@ -185,6 +190,7 @@ _ALL: tuple[Option, ...] = (
     _AUGMENT,
     _INTERMEDIATE,
     _PADDING,
+    _STATISTICS,
     _TEMPERATURE,
     click.option(
         "--patience",
@@ -211,6 +217,7 @@ _AFTER: tuple[Option, ...] = (
     _AUGMENT,
     _INTERMEDIATE,
     _PADDING,
+    _STATISTICS,
     _TEMPERATURE,
 )
 
