@@ -19,7 +19,7 @@ from onnxprune.model import Model, file_size
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.prune import Clock, Progress
-from onnxprune.pipelines.zero_budget import share_for
+from onnxprune.pipelines.zero_budget import within_budgets
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import Training, TrainingOptions, held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
@@ -171,7 +171,7 @@ def sparsified(
         groups = trace_model(model, sizes=inputs.sizes)
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
-    found = _fitted(model, _within_budgets(model, sweep, clock), held, clock, again=inputs.train is None)
+    found = _fitted(model, within_budgets(model, sweep, clock), held, clock, again=inputs.train is None)
     found = found if inputs.train is None else _trained(found, sweep, model, inputs, runs, clock=clock)
     chosen, plain, judged = found.chosen, found.plain, found.judged
     steps = _steps(weights, chosen, options)
@@ -295,15 +295,6 @@ class _Fitted:
     plain: Model
     judged: _Judged
     training: Training | None = None
-
-
-def _within_budgets(model: Model, sweep: Sweep, clock: Clock) -> Sweep:
-    """The sweep with the share of zeros that its budgets ask for."""
-    with clock("fitting the budgets"):
-        share = share_for(model, sweep)
-    if share is None:
-        return sweep
-    return replace(sweep, options=replace(sweep.options, sparsity=share, params=None, size=None))
 
 
 def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock, *, again: bool) -> _Fitted:

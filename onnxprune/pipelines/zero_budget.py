@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from onnxprune.cost import count_nonzeros
 from onnxprune.errors import GoalMissed
 from onnxprune.model import Model, file_size
 from onnxprune.pipelines.in_sequence import Sweep
+from onnxprune.pipelines.prune import Clock
 from onnxprune.rewriting import sparse_bytes
 from onnxprune.sparsity import SparsifyOptions
 
@@ -106,3 +107,12 @@ def _bytes_saved(sweep: Sweep, nonzeros: Mapping[str, int]) -> int:
             assert stored is not None
             saved += stored.nbytes - sparse_bytes(stored.size, nonzeros[weight.name], stored.itemsize)
     return saved
+
+
+def within_budgets(model: Model, sweep: Sweep, clock: Clock) -> Sweep:
+    """The sweep with the share of zeros that its budgets ask for."""
+    with clock("fitting the budgets"):
+        share = share_for(model, sweep)
+    if share is None:
+        return sweep
+    return replace(sweep, options=replace(sweep.options, sparsity=share, params=None, size=None))

@@ -115,7 +115,7 @@ def distilled(answers: Mapping[str, Array], temperature: float | None = None, pa
     return loss
 
 
-def counted(graph: GraphBuilder, y: Value, padding: str) -> Value | None:
+def not_padding(graph: GraphBuilder, y: Value, padding: str) -> Value | None:
     """Ones and zeros, broadcastable to an output, where it counts; None if all of it does.
 
     Args:
@@ -179,7 +179,7 @@ def _relative_squares(names: Sequence[str], padding: str) -> Loss:
         parts = []
         for name in names:
             y = outputs[name]
-            teacher, counts = graph.input(f"{ANSWER}{name}", y.shape, y.dtype), counted(graph, y, padding)
+            teacher, counts = graph.input(f"{ANSWER}{name}", y.shape, y.dtype), not_padding(graph, y, padding)
             error = y - teacher if counts is None else (y - teacher) * counts
             size = teacher if counts is None else teacher * counts
             whole = (size * size).sum(range(y.rank)) + float(np.finfo(np.float32).tiny)
@@ -191,7 +191,7 @@ def _relative_squares(names: Sequence[str], padding: str) -> Loss:
 
 def _mean_of_rows(graph: GraphBuilder, terms: Value, axis: int, padding: str) -> Value:
     """The sums of terms along an axis; their mean over all rows that count."""
-    counts, rows = counted(graph, terms, padding), terms.size // terms.shape[axis]
+    counts, rows = not_padding(graph, terms, padding), terms.size // terms.shape[axis]
     if counts is None:
         return terms.sum(range(terms.rank)) * (1 / rows)
     number = counts.sum(range(counts.rank)) * (rows / counts.size)
