@@ -116,7 +116,7 @@ def test_sparsified_and_trained(way: str, pattern: str) -> None:
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:
-    given = ("sparsify", DIGITS, "-o", tmp_path / "z.onnx", "--sparsity", 0.9, "--data", DATA, "--no-time")
+    given = ("sparsify", DIGITS, "-o", tmp_path / "z.onnx", "--sparsity", 0.5, "--data", DATA, "--no-time")
     given = (*given, "--samples", 64, "--method", "magnitude")
     ran = run(*given, "--train", 10, "--rate", 1e-3, "--while-training", "rigl", "--every", 2, "--json")
     assert ran.code == 0, ran.err
