@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
@@ -14,7 +14,7 @@ from onnxprune.pipelines.apply import execute, prove
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
 from onnxprune.pipelines.train import TrainingData, learn
-from onnxprune.pipelines.user_training import UserTraining
+from onnxprune.pipelines.user_training import OwnTrainer, UserTraining
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
 from onnxprune.rewriting import Plan
@@ -23,9 +23,6 @@ from onnxprune.sparsity import SparsifyOptions
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
-
-if TYPE_CHECKING:
-    import onnx
 
 __all__ = [
     "Outcome",
@@ -68,9 +65,6 @@ class PruneResult:
     model: Any
     plan: Plan
     report: Outcome
-
-
-# --- any source in, the same kind out --------------------------------------------------------------------
 
 
 def trace(source: Any, *, shapes: Shapes | None = None, **options: Any) -> Groups:
@@ -188,7 +182,7 @@ def prune(
     samples: int = 256,
     recovery: str = "least-squares",
     train: TrainingOptions | None = None,
-    fine_tune: str | Callable[[onnx.ModelProto], Any] | None = None,
+    fine_tune: OwnTrainer | None = None,
     place: Place | None = None,
     **options: Any,
 ) -> PruneResult:

@@ -21,6 +21,8 @@ from onnxprune.model import Model, load, save, to_proto
 from onnxprune.typing import Array
 
 MODEL, OUTPUT = "{model}", "{output}"
+# A shell command, or a function from a ModelProto to the trained model.
+OwnTrainer = str | Callable[[onnx.ModelProto], Any]
 # File descriptor of the standard error: the standard output belongs to the report.
 _STDERR = 2
 
@@ -34,7 +36,7 @@ class UserTraining:
             function from a ModelProto to the trained model (anything that `load` takes).
     """
 
-    spec: str | Callable[[onnx.ModelProto], Any]
+    spec: OwnTrainer
 
     def __post_init__(self) -> None:
         if isinstance(self.spec, str) and not (MODEL in self.spec and OUTPUT in self.spec):
