@@ -335,7 +335,7 @@ def _trained(found: _Fitted, sweep: Sweep, model: Model, inputs: RunInputs, runs
         trained, chosen, done = train_zeros(sweep, found.chosen, before.model, runs, inputs.train)
     changed = _with_functions(model, groups, trained)
     final = agreement(Removal(groups, np.zeros(groups.classes.count, bool)), changed, held_out(runs)[1])
-    if inputs.train.while_training and before.final is not None and not _is_better(final, before.final):
+    if inputs.train.while_training and before.final is not None and not final.is_better_than(before.final):
         return replace(found, training=replace(done, best=0, after=done.before))
     plain = _with_functions(model, groups, with_zeros(groups, _steps(sweep.weights, chosen, sweep.options)))
     return _Fitted(chosen, plain, replace(before, model=changed, fit=True, final=final), done)
