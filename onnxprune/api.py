@@ -58,8 +58,6 @@ class PruneResult:
         >>> result = onnxprune.prune("models/digits.onnx", 0.5)
         >>> result.report.after.params < 0.3 * result.report.before.params
         True
-        >>> result.report.verdict.ok
-        True
     """
 
     model: Any
@@ -203,10 +201,9 @@ def prune(
         recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
             "merge" do something without data, too.
         train: gradient steps towards the original's outputs after the repair, and how; none if None.
-        fine_tune: your own training after the repair, in each of `steps`: a function from a ModelProto to the trained
-            one, or a shell command with {model} and {output} in it. Its weights are taken, the graph must be the same.
-        place: where the result is timed; it is not where None, unless there is a budget on latency or
-            `round_to="auto"`.
+        fine_tune: your own training in its place, whose weights are taken: a function from a ModelProto to the trained
+            one, or a shell command with {model} and {output} in it.
+        place: where the result is timed; nowhere if None, unless a latency or `round_to="auto"` is asked for.
         options: the other fields of `Options`.
 
     Returns:
@@ -285,7 +282,6 @@ def sparsify(
 
     Raises:
         UsageError: an option is out of range, or a glob matches nothing.
-        ModelError: the model is invalid.
         GoalMissed: no contraction reads a weight that may change, or the result is not proven.
 
     Example:
