@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Result = dict[str, Any]
 
-GOOD = ("proven",)
+# Graphs of which a smaller share can be pruned are listed with their reasons.
+LITTLE = 0.3
 HEAD = """# Coverage
 
 Made by `python -m tests.measure.coverage --write docs/coverage.md`; not written by hand.
@@ -48,6 +50,7 @@ def table(results: Mapping[str, Result]) -> str:
     parts += ["\n## Zoo\n\n", listing(r for r in zoo if not r.get("scope"))]
     parts += ["\n## Trained models\n\n", _TRAINED, listing(r for r in trained if not r.get("scope"))]
     parts += ["\n## Out of scope for now\n\n", _SCOPE, listing((r for r in rows if r.get("scope")), True)]
+    parts += ["\n## Graphs of which little can be removed\n\n", share_text(rows), little(rows)]
     parts += ["\n## Weights of which nothing can be removed\n\n", _WHOLE, whole(r for r in rows)]
     parts += ["\n## Axes that cannot be pruned, by reason\n\n", _AXES, axes(r for r in rows if not r.get("scope"))]
     return "".join(parts)
@@ -153,6 +156,24 @@ def reasons(result: Result, count: int = 3) -> str:
     weights = result.get("weights") or 1
     top = list(result.get("barriers", {}).items())[:count]
     return "; ".join(f"{text} ({100 * params / weights:.1f} %)" for text, params in top)
+
+
+def share_text(rows: Sequence[Result]) -> str:
+    """The prunable share over all graphs."""
+    shares = [100 * r["held"] / r["weights"] for r in rows if r.get("weights")]
+    whole = sum(share >= 99.5 for share in shares)
+    return (
+        f"Of {len(shares)} graphs with weights, {whole} can be pruned as good as whole; the prunable share is\n"
+        f"{statistics.median(shares):.1f} % in the median, {statistics.mean(shares):.1f} % in the mean. Those below"
+        f" {100 * LITTLE:.0f} %:\n\n"
+    )
+
+
+def little(rows: Iterable[Result]) -> str:
+    """The graphs with the smallest prunable shares, and why."""
+    few = [r for r in rows if r.get("weights") and r["held"] < LITTLE * r["weights"]]
+    lines = [[r["graph"], f"{100 * r['held'] / r['weights']:.1f} %", reasons(r)] for r in few]
+    return markdown(("graph", "prunable", "what is locked most, and why"), lines)
 
 
 def whole(rows: Iterable[Result]) -> str:
