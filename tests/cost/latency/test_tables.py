@@ -141,7 +141,7 @@ def test_another_machine_or_setting_has_another_table(monkeypatch):
     keys |= {store.key({"op": "Gemm"}, ONE)}
     monkeypatch.setattr(store, "processor", lambda: "another")
     keys |= {store.key({"op": "Conv"}, ONE)}
-    monkeypatch.setattr(store, "version", lambda: "9.9")
+    monkeypatch.setattr(store, "runtime_version", lambda: "9.9")
     assert len(keys | {store.key({"op": "Conv"}, ONE)}) == 5
 
 
