@@ -67,4 +67,5 @@ def test_both_branches_are_proven() -> None:
 def test_a_branch_that_crashes_the_runtime_is_left_out_and_said() -> None:
     verdict = api.run(load(two_branches()), Options(ratio=0.5)).verdict
     assert verdict is not None and verdict.ok
-    assert sum("does not run on these inputs" in said for said in verdict.checks) == 2
+    # The branch that the inputs take runs with the rest, without being forced.
+    assert sum("does not run on these inputs" in said for said in verdict.checks) == 1
