@@ -170,6 +170,11 @@ class Unknowns:
             self.guesses.add(name)
         return symbol(name)
 
+    def _agrees(self, size: Dim, found: int) -> bool:
+        """Whether the windows' formula gives the number that the scan found; no model runs where no window fits."""
+        made = number(size, self.known.numbers)
+        return made is None or made == found or made <= 0
+
     def _settled(self, size: Dim, found: int) -> int:
         """The number of an axis that agrees with those that its size is made of, and is no special case."""
         made = number(size, self.known.numbers)
@@ -209,6 +214,13 @@ class Unknowns:
         made: Sequence[Sequence[Dim | None] | None] = [None] * len(node.output)
         with contextlib.suppress(*UNTOLD):
             made = rule(SizeNode(node, self)) if rule else ask()
+        if node.op_type == "Conv":  # one formula of ours for what the shape function does with numbers
+            made = [
+                [
+                    d if d is None or self._agrees(d, n) else None
+                    for d, n in zip(made[0] or (), self.shape_of(node.output[0]), strict=False)
+                ]
+            ]
         for slot, name in enumerate(node.output):
             if name:
                 self.put(name, made[slot] if slot < len(made) else None, values[slot], guessing=guessing)

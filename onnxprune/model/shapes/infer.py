@@ -18,7 +18,7 @@ import numpy as np
 
 from onnxprune.model.shapes.dynamic import Unknowns
 from onnxprune.model.shapes.entries import Entries
-from onnxprune.model.shapes.polynomials import Dims, is_known
+from onnxprune.model.shapes.polynomials import Dims, Size, is_known
 from onnxprune.model.shapes.scan import Scan, SharedScan, scan_at
 from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
 from onnxprune.typing import Shape
@@ -70,19 +70,29 @@ def infer(model: Model, sizes: Mapping[str, int] | None = None) -> StaticInfo:
     Returns:
         Shapes and values; tensors whose shape cannot be known are absent from `shapes`.
     """
-    shared = SharedScan(model)
+    shared, open_to_more = SharedScan(model), False
     while True:
-        known = len(shared.unsteady) + len(shared.varying)
+        known, least = len(shared.unsteady) + len(shared.varying), dict(shared.least)
         static = _accepted(shared, dict(sizes or {}))
-        if len(shared.unsteady) + len(shared.varying) == known:
+        open_to_more = open_to_more or _may_be_negative(static)
+        gained = open_to_more and shared.least != least
+        if len(shared.unsteady) + len(shared.varying) == known and not gained:
             return static
+        shared.functions.forget()  # its answers are made of symbols that may be smaller
+
+
+def _may_be_negative(static: StaticInfo) -> bool:
+    """Whether any entry has another form where it is known not to be negative: quotients, and targets of a Reshape."""
+    values = (value for value in static.entries.values() if value is not None)
+    return any(isinstance(size, Size) and size.bounds[0] < 0 for value in values for size in value.flat)
 
 
 def _accepted(shared: SharedScan, given: dict[str, int]) -> StaticInfo:
     """The scan at the first numbers that the graph accepts."""
     symbols = symbolic_dims(shared.model.proto.graph)
     first: tuple[Scan, Unknowns] | None = None
-    for numbers, _ in candidate_sizes(symbols, given):
+    for found, _ in candidate_sizes(symbols, given):
+        numbers = {name: n if name in given else max(n, shared.least.get(name, 0)) for name, n in found.items()}
         scan, unknowns = scan_at(shared, given | numbers, frozenset(symbols))
         if first is None or not scan.failures:
             first, chosen = (scan, unknowns), given | numbers

@@ -202,13 +202,13 @@ def quotient(one: Dim, other: Dim) -> Dim | None:
     divisor = _terms(other)
     if not isinstance(other, Size) and other == 0:
         return None
-    head, by = divisor[-1]
+    head, by = max(divisor, key=lambda term: _rank(term[0]))
     rest, made = dict(_terms(one)), dict[Monomial, int]()
     for _ in range(2 * MOST_TERMS):
         rest = {atoms: factor for atoms, factor in rest.items() if factor}
         if not rest:
             return _size(made, "Div", (one, other))
-        atoms = max(rest, key=lambda m: [a.name for a in m])
+        atoms = max(rest, key=_rank)
         left = _without(atoms, head)
         if left is None or rest[atoms] % by:
             return None
@@ -218,6 +218,11 @@ def quotient(one: Dim, other: Dim) -> Dim | None:
             both = tuple(sorted((*left, *more), key=_by_name))
             rest[both] = rest.get(both, 0) - times * factor
     return None
+
+
+def _rank(atoms: Monomial) -> tuple[int, list[str]]:
+    """An order of monomials that stays when both are multiplied by a third: by degree, then by names."""
+    return len(atoms), [atom.name for atom in atoms]
 
 
 def _without(atoms: Monomial, part: Monomial) -> Monomial | None:
@@ -248,9 +253,66 @@ def truncated(one: Dim, other: Dim) -> Dim:
 
 
 def _division(one: Dim, other: Dim, otherwise: str) -> Dim:
-    if bounds(one)[0] >= 0 and bounds(other)[0] >= 0:
+    low = bounds(one)[0]
+    if isinstance(one, Size) and is_known(other) and other > 0 and (low >= 0 or otherwise == "Floor"):
+        return _floored(one, other)
+    if low >= 0 and bounds(other)[0] >= 0:
         return unknown("Div", one, other, least=0)
     return unknown(f"{otherwise}Div", one, other)
+
+
+def _floored(size: Dim, by: int) -> Dim:
+    """`size // by`, rounded down, in a form in which equal quotients are mostly equal.
+
+    Multiples of `by` are taken out, `(by A + B) // by = A + B // by`; a quotient within becomes one with it,
+    `(X // a + k) // b = (X + a k) // (a b)`; and what all factors
+    have in common goes, `(g A + k) // (g b) = (A + k // g) // b`.
+    """
+    if not isinstance(size, Size):
+        return size // by
+    outside = _size({atoms: factor // by for atoms, factor in size.terms}, "FloorDiv", (size, by))
+    rest = _size({atoms: factor % by for atoms, factor in size.terms}, "FloorDiv", (size, by))
+    if not isinstance(rest, Size):
+        return outside + rest // by
+    factors = {atoms: factor for atoms, factor in rest.terms if atoms}
+    constant = dict(rest.terms).get((), 0)
+    common = math.gcd(by, *factors.values())
+    if common > 1:
+        left = _size({**{a: f // common for a, f in factors.items()}, (): constant // common}, "FloorDiv", (rest, by))
+        return outside + _floored(left, by // common)
+    (atoms, factor), *others = factors.items()
+    inner = atoms[0]
+    if not others and factor == 1 and len(atoms) == 1 and inner.op in ("Div", "FloorDiv"):
+        numerator, within = inner.operands
+        if isinstance(within, int) and 0 < within <= LARGEST_FACTOR // by:
+            return outside + _floored(numerator + within * constant, within * by)
+    low = bounds(rest)[0]
+    name = "Div" if low >= 0 else "FloorDiv"
+    return outside + unknown(name, rest, by, least=None if math.isinf(low) else math.floor(low) // by)
+
+
+def least_symbol(size: Dim, least: int) -> tuple[str, int] | None:
+    """The symbol that a size rises with, and the smallest number for it at which the size is `least`.
+
+    Args:
+        size: `N + r` or `(N + p) // q + r` for a symbol N; nothing is told of other sizes.
+        least: what the size is at least.
+    """
+    if not isinstance(size, Size):
+        return None
+    terms = dict(size.terms)
+    least -= terms.pop((), 0)
+    if len(terms) != 1:
+        return None
+    ((atoms, factor),) = terms.items()
+    if factor != 1 or len(atoms) != 1:
+        return None
+    (atom,) = atoms
+    if not atom.op:
+        return atom.name, least
+    if atom.op in ("Div", "FloorDiv") and isinstance(atom.operands[1], int):
+        return least_symbol(atom.operands[0], least * atom.operands[1])
+    return None
 
 
 def remainder(one: Dim, other: Dim) -> Dim:

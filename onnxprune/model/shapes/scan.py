@@ -18,7 +18,7 @@ from onnxprune.model.graph import constant_value
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.model.shapes.dynamic import Unknowns
-from onnxprune.model.shapes.polynomials import Dim, Dims, is_known, symbol
+from onnxprune.model.shapes.polynomials import Dim, Dims, is_known, least_symbol, symbol
 from onnxprune.model.shapes.shape_functions import Answer, ShapeFunctions
 from onnxprune.model.shapes.stand_ins import STAND_IN, counting, placing, value_for
 from onnxprune.model.shapes.symbols import dims_of
@@ -99,6 +99,12 @@ class SharedScan:
         self.unsteady: set[str] = set()
         # Axes of it whose size does.
         self.varying: set[tuple[str, int]] = set()
+        # Symbolic dim -> the least number at which every window of a convolution fits into what it moves over.
+        self.least: dict[str, int] = {}
+        self.is_straight = not any(
+            control_flow.is_begin(n) or control_flow.is_flat(n) or any(a.HasField("g") for a in n.attribute)
+            for n in proto.graph.node
+        )
 
 
 def scan_at(shared: SharedScan, sizes: Mapping[str, int], symbols: frozenset[str]) -> tuple[Scan, Unknowns]:
@@ -169,7 +175,7 @@ class _Step:
             self.unknowns.put(value.name, self._declared(value))
 
     def _declared(self, value: onnx.ValueInfoProto) -> Dims:
-        return tuple(d if isinstance(d, int) else symbol(d) for d in dims_of(value))
+        return tuple(d if isinstance(d, int) else symbol(d, self.shared.least.get(d, 0)) for d in dims_of(value))
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
@@ -206,6 +212,16 @@ class _Step:
             unknowns.node(node, lambda: self._dims(node))
         else:
             unknowns.node(node, lambda: [unknowns.dims_of(node.input[0])])
+        if node.op_type == "Conv" and not node.domain and self.shared.is_straight:
+            self._fits(node)
+
+    def _fits(self, node: onnx.NodeProto) -> None:
+        """What the windows of a convolution that runs in any case say of symbols: the runtime refuses smaller ones."""
+        for size in self.unknowns.dims.get(node.output[0], ())[2:]:
+            found = least_symbol(size, 1)
+            if found is not None and found[0] in self.symbols:
+                name, least = found
+                self.shared.least[name] = max(least, self.shared.least.get(name, 0))
 
     def _dims(self, node: onnx.NodeProto) -> list[Sequence[Dim | None] | None]:
         """The sizes of the outputs by the operator's shape function, or as the file declares them."""

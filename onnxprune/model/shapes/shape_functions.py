@@ -73,6 +73,10 @@ class ShapeFunctions:
             self._answers[key] = answers
         return answers, failure
 
+    def forget(self) -> None:
+        """Ask about every node again."""
+        self._answers.clear()
+
     def _attributes_of(self, node: onnx.NodeProto) -> tuple[bytes, ...]:
         """The attributes of a node, which its first output identifies."""
         made = first_output(node)

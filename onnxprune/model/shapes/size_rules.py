@@ -244,12 +244,30 @@ def _joint(n: SizeNode) -> Made:
     return [broadcast_dims(*(n.dims(slot) for slot in range(len(n.node.input))))]
 
 
+def _conv(n: SizeNode) -> Made:
+    x, (outputs, _, *kernel) = n.dims(), n.dims(1)
+    count = len(kernel)
+    strides, dilations = n.attribute("strides", [1] * count), n.attribute("dilations", [1] * count)
+    pads = n.attribute("pads", [0] * 2 * count)
+    kind = n.attribute("auto_pad", b"NOTSET").decode()
+    made: list[Dim | None] = [x[0], outputs]
+    for axis, length in enumerate(x[2:]):
+        if kind.startswith("SAME"):
+            made.append(floor(length + (strides[axis] - 1), strides[axis]))
+            continue
+        room = 0 if kind == "VALID" else pads[axis] + pads[axis + count]
+        reach = dilations[axis] * (kernel[axis] - 1) + 1
+        made.append(floor(length + (room - reach), strides[axis]) + 1)
+    return [made]
+
+
 SIZES: Mapping[str, Callable[[SizeNode], Made]] = {
     **dict.fromkeys(
         ("Add", "And", "Div", "Equal", "Greater", "Less", "Mod", "Mul", "Or", "Pow", "Sub", "Where"), _joint
     ),
     "Concat": _concat,
     "ConstantOfShape": _fill,
+    "Conv": _conv,
     "Expand": _expand,
     "Flatten": _flatten,
     "Pad": _pad,

@@ -16,7 +16,8 @@ from tests.graphs.net import Net
 
 # Positions of a map of this side, each with a label of four bytes, would take 256 MiB.
 SIDE = 1 << 13
-FEW = 48 << 20
+# A million positions get labels whatever the file is: 4 MiB for each tensor that has them, and what is made on the way.
+FEW = 64 << 20
 
 
 def traced(model):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from typing import Any
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune.model.shapes.entries import number
 from onnxprune.model.shapes.polynomials import (
     Dim,
     bounds,
@@ -12,6 +18,7 @@ from onnxprune.model.shapes.polynomials import (
     floor,
     is_known,
     largest,
+    least_symbol,
     product,
     quotient,
     remainder,
@@ -106,3 +113,63 @@ def test_expressions_that_are_used_twice_stay_small() -> None:
 def test_whether_a_size_is_zero_is_not_asked() -> None:
     with pytest.raises(TypeError, match="not known"):
         bool(N)
+
+
+def value(size: Any, numbers: dict[str, int]) -> int:
+    made = number(size, numbers)
+    assert made is not None
+    return made
+
+
+# A name -> the new size and its number, of two sizes, their numbers, what is added, and a divisor.
+MAKES: dict[str, Callable[..., tuple[Any, int]]] = {
+    "add": lambda one, other, first, second, step, by: (one + other + step, first + second + step),
+    "sub": lambda one, other, first, second, step, by: (one - other + step, first - second + step),
+    "mul": lambda one, other, first, second, step, by: (one * other, first * second),
+    "floor": lambda one, other, first, second, step, by: (floor(one + step, by), (first + step) // by),
+    "truncated": lambda one, other, first, second, step, by: (truncated(one + step, by), int((first + step) / by)),
+}
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_quotients_in_a_common_form_are_the_same_numbers(data: st.DataObject) -> None:
+    """Sums, products and divisions of two symbols, drawn and followed both as sizes and as numbers."""
+    numbers = {"n": data.draw(st.integers(0, 90)), "m": data.draw(st.integers(0, 9))}
+    pool = [(symbol(name), numbers[name]) for name in numbers] + [(k, k) for k in (1, 2, 3, 5, 7)]
+    for _ in range(data.draw(st.integers(1, 8))):
+        (one, first), (other, second) = (data.draw(st.sampled_from(pool)) for _ in range(2))
+        step = data.draw(st.integers(-9, 9))
+        what = data.draw(st.sampled_from(sorted(MAKES)))
+        by = data.draw(st.integers(1, 12))
+        made = MAKES[what](one, other, first, second, step, by)
+        assert value(made[0], numbers) == made[1]
+        low, high = bounds(made[0])
+        assert low <= made[1] <= high
+        pool.append(made)
+
+
+def test_chains_of_windows_are_one_quotient() -> None:
+    """What a speech encoder's convolutions leave of N samples, and what exporters make of it: both say the same."""
+    n = symbol("n", 400)
+    left: Any = n
+    for kernel, stride in ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)):
+        left = floor(left - kernel, stride) + 1
+    exported = truncated(truncated(truncated(n, 80) - 3, 2) - 1, 2) + 1
+    assert left == exported == floor(n - 400, 320) + 1
+    assert least_symbol(left, 1) == ("n", 400)
+
+
+def test_towards_zero_is_not_down_where_numbers_may_be_negative() -> None:
+    n = symbol("n")
+    assert truncated(n - 3, 2) != floor(n - 3, 2)
+    assert truncated(symbol("n", 3) - 3, 2) == floor(symbol("n", 3) - 3, 2)
+    assert least_symbol(floor(n - 3, 2) + 1, 1) == ("n", 3)
+    assert least_symbol(n + 4, 1) == ("n", -3)
+    assert least_symbol(2 * n, 1) is None and least_symbol(n * n, 1) is None and least_symbol(4, 1) is None
+
+
+def test_division_by_a_sum_of_what_sorts_before_other_factors() -> None:
+    batch, length = symbol("batch"), floor(symbol("A", 400), 320) - 1
+    assert quotient(product([batch, 12, length, 64]), product([length, 64])) == 12 * batch
+    assert quotient(batch * length + 1, length) is None
