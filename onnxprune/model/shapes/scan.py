@@ -101,10 +101,18 @@ class SharedScan:
         self.varying: set[tuple[str, int]] = set()
         # Symbolic dim -> the least number at which every window of a convolution fits into what it moves over.
         self.least: dict[str, int] = {}
-        self.is_straight = not any(
-            control_flow.is_begin(n) or control_flow.is_flat(n) or any(a.HasField("g") for a in n.attribute)
-            for n in proto.graph.node
-        )
+        self.running = _running(proto.graph)
+
+
+def _running(graph: onnx.GraphProto) -> frozenset[str]:
+    """The tensors that every run makes, whatever the inputs are: those that outputs need, in a graph without bodies."""
+    needed = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if control_flow.is_begin(node) or control_flow.is_flat(node) or any(a.HasField("g") for a in node.attribute):
+            return frozenset()
+        if not needed.isdisjoint(node.output):
+            needed.update(node.input)
+    return frozenset(needed)
 
 
 def scan_at(shared: SharedScan, sizes: Mapping[str, int], symbols: frozenset[str]) -> tuple[Scan, Unknowns]:
@@ -212,7 +220,7 @@ class _Step:
             unknowns.node(node, lambda: self._dims(node))
         else:
             unknowns.node(node, lambda: [unknowns.dims_of(node.input[0])])
-        if node.op_type == "Conv" and not node.domain and self.shared.is_straight:
+        if node.op_type == "Conv" and not node.domain and node.output[0] in self.shared.running:
             self._fits(node)
 
     def _fits(self, node: onnx.NodeProto) -> None:

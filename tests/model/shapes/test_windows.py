@@ -101,6 +101,21 @@ def test_lengths_that_are_equal_by_chance_do_not() -> None:
     assert any("the run alone knows" in str(barrier.reason) for barrier in outcome.groups.barriers)
 
 
+def test_a_convolution_that_nothing_needs_says_nothing_of_sizes() -> None:
+    """The runtime leaves it out."""
+    for is_needed in (True, False):
+        net = Net()
+        x = net.input(["batch", 1, "samples"], name="x")
+        y = net.add("Conv", x, net.weight(1, 1, 9))
+        samples = net.add("Slice", net.add("Shape", x), net.ints(2), net.ints(3))
+        half = net.add("Div", net.add("Sub", samples, net.ints(4)), net.ints(2))
+        net.output(y if is_needed else x, ["batch", 1, "left"])
+        net.output(half, [1], dtype=INT64)
+        entries = infer(load(net.proto())).entries[half]
+        assert entries is not None
+        assert ("TruncatedDiv" in str(entries.flat[0])) != is_needed
+
+
 def test_a_convolution_in_a_branch_says_nothing_of_sizes() -> None:
     """It may not run at all; the length is what it is only where it does."""
     net = Net()
