@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,13 +10,14 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnxprune.layers import Weights, linear_layer
+from onnxprune.layers import LinearLayer, Weights, linear_layer
 from onnxprune.layers.readers import readers
 from onnxprune.model import load
 from onnxprune.model.traits import traits_of
+from onnxprune.pipelines.shrink import Shrunk
 from onnxprune.runtime import resumed
 from onnxprune.runtime.random_inputs import random_feeds
-from onnxprune.tracing import Group, Groups, trace
+from onnxprune.tracing import Group, Groups, NodeView, trace
 from onnxprune.tracing.labels import as_field
 from tests.graphs.net import with_arrays
 
@@ -63,6 +65,14 @@ def plant(
     Returns:
         The model, and what was planted; all of it can be removed without loss.
     """
+    planted, units = changed(proto, rng, share=share, ways=ways)
+    return planted, removable(planted, units)
+
+
+def changed(
+    proto: onnx.ModelProto, rng: np.random.Generator, *, share: float = 0.3, ways: Sequence[str] = WAYS
+) -> tuple[onnx.ModelProto, list[Planted]]:
+    """The same, with all that was planted: also constants in front of a padding, and others that have to stay."""
     groups = trace(load(proto))
     axes, arrays = _axes(groups), _arrays(proto)
     found: list[Planted] = []
@@ -71,8 +81,20 @@ def plant(
         if rng.random() < 0.2 or not _is_plain(groups, group, own, arrays):
             continue
         found += _plant_in(group, own, arrays, rng, share, ways)
-    planted = with_arrays(proto, arrays)
-    return planted, [one for one in found if _is_removable(planted, one)]
+    return with_arrays(proto, arrays), found
+
+
+def missed(found: Shrunk, units: Sequence[Planted]) -> list[Planted]:
+    """The planted units that are not among those that went; of a unit and its multiple one of the two has to.
+
+    A group of which one unit is left misses nothing.
+    """
+    removed, gone = defaultdict[str, set[int]](set), defaultdict[str, int](int)
+    for part in found.removed:
+        removed[part.group].update(part.positions)
+        gone[part.group] += part.units
+    kept = {group.name: group.units - gone[group.name] for group in found.groups.groups}
+    return [u for u in units if not {u.index, u.twin} & removed[u.group] and kept[u.group] > 1]
 
 
 def _plant_in(
@@ -180,59 +202,112 @@ def _arrays(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
 # --- what can be removed -------------------------------------------------------------------------------------
 
 
-def _is_removable(proto: onnx.ModelProto, one: Planted) -> bool:
-    """Whether what reads a unit gets nothing, a constant or a multiple from it, as random inputs show."""
-    if one.way == "range" and not all(map(_is_bounded, proto.graph.node)):
-        return False
+def removable(proto: onnx.ModelProto, units: Sequence[Planted]) -> list[Planted]:
+    """Those units whose readers get nothing, a constant or a multiple from them, as random inputs show."""
     groups = trace(load(proto))
-    group = next(g for g in groups.groups if g.name == one.group)
-    unit, twin = int(group.classes[one.index]), int(group.classes[one.twin])
-    if one.way == "multiple" and not all(_passes(node, one.factor) for node in proto.graph.node):
-        return False
-    model, draws = groups.tracing.model, []
+    by_name = {group.name: group for group in groups.groups}
+    ids = [(int(by_name[u.group].classes[u.index]), int(by_name[u.group].classes[u.twin])) for u in units]
+    readings = list(_readings(groups))
+    tensors = sorted({reading.tensor for reading in readings})
+    values = dict(zip(tensors, zip(*resumed(groups.tracing.model, _draws(groups), tensors), strict=True), strict=True))
+    course = _Course(groups)
+    return [
+        one
+        for one, (unit, twin) in zip(units, ids, strict=True)
+        if course.is_known(one, unit, [r for r in readings if unit in r.classes])
+        and all(_may_lose(one, unit, twin, r, values[r.tensor]) for r in readings if unit in r.classes)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """An axis that a node sums over, as a group cuts it; `ids` has as many axes as the tensor."""
+
+    tensor: str
+    ids: np.ndarray
+    classes: frozenset[int]
+    layer: LinearLayer | None
+    is_averaged: bool
+
+
+def _readings(groups: Groups) -> Iterator[_Reading]:
+    for view, _ in groups.tracing.views:
+        for masked_axis in view.masked_axes:
+            ids = _classes(groups, view, masked_axis.slot, masked_axis.axis)
+            found = frozenset(ids[ids >= 0].tolist())
+            tensor = view.node.input[masked_axis.slot]
+            yield _Reading(tensor, ids, found, linear_layer(view), bool(masked_axis.averaged))
+
+
+def _classes(groups: Groups, view: NodeView, slot: int, axis: int) -> np.ndarray:
+    labels = view.labels(slot)[axis]
+    ids = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)
+    return as_field(ids, axis, len(view.shape(slot)))
+
+
+def _draws(groups: Groups) -> list[dict[str, np.ndarray]]:
+    """Inputs inside of the range."""
+    draws = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        feeds = random_feeds(model, groups.static, rng)
+        feeds = random_feeds(groups.tracing.model, groups.static, rng)
         draws.append(
             {n: rng.uniform(*RANGE, x.shape).astype(x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
         )
-    for view, _ in groups.tracing.views:
-        for masked_axis in view.masked_axes:
-            labels = view.labels(masked_axis.slot)[masked_axis.axis]
-            ids = as_field(
-                np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1),
-                masked_axis.axis,
-                len(view.shape(masked_axis.slot)),
-            )
-            if not (ids == unit).any():
-                continue
-            layer = linear_layer(view)
-            if masked_axis.averaged:
-                return False
-            if one.way == "unread":
-                if layer is None:
-                    return False
-                continue
-            tensor = view.node.input[masked_axis.slot]
-            values = [np.asarray(v[0]) for v in resumed(model, draws, [tensor])]
-            if not _gives_nothing_new(values, ids, unit, twin if one.way == "multiple" else -1, layer):
-                return False
-    return True
+    return draws
 
 
-def _gives_nothing_new(values: Sequence[np.ndarray], ids: np.ndarray, unit: int, twin: int, layer: object) -> bool:
-    mine = np.stack([v[np.broadcast_to(ids == unit, v.shape)] for v in values])
+class _Course:
+    """The nodes that what a unit gives goes through."""
+
+    def __init__(self, groups: Groups) -> None:
+        self.touching = defaultdict[int, list[onnx.NodeProto]](list)
+        for view, _ in groups.tracing.views:
+            slots = [slot for slot, name in enumerate(view.node.input) if name]
+            found = [_classes(groups, view, s, a).reshape(-1) for s in slots for a in range(len(view.shape(s)))]
+            for class_id in np.unique(np.concatenate([np.empty(0, np.int64), *found])).tolist():
+                self.touching[class_id].append(view.node)
+        self.bounded = dict[str, bool]()
+        for node in groups.tracing.model.proto.graph.node:
+            bounded = _is_bounded(node) and all(self.bounded.get(name, True) for name in node.input)
+            self.bounded.update(dict.fromkeys(node.output, bounded))
+
+    def is_known(self, one: Planted, unit: int, readings: Sequence[_Reading]) -> bool:
+        """Whether bounds and factors get through to all readings."""
+        if one.way == "range":
+            return all(self.bounded.get(reading.tensor, True) for reading in readings)
+        return one.way != "multiple" or all(_passes(node, one.factor) for node in self.touching[unit])
+
+
+def _may_lose(one: Planted, unit: int, twin: int, reading: _Reading, values: Sequence[np.ndarray]) -> bool:
+    if reading.is_averaged:
+        return False
+    if one.way == "unread":
+        return reading.layer is not None
+    return _gives_nothing_new(values, reading, unit, twin if one.way == "multiple" else -1)
+
+
+def _gives_nothing_new(values: Sequence[np.ndarray], reading: _Reading, unit: int, twin: int) -> bool:
+    mine = np.stack([_elements(v, reading.ids, unit) for v in values])
     if not mine.any():
         return True
-    if layer is None:
+    if reading.layer is None:
         return False
     if twin < 0:
-        return bool((mine == mine.reshape(-1)[0]).all()) and layer.sees_whole_windows  # type: ignore[attr-defined]
-    its = np.stack([v[np.broadcast_to(ids == twin, v.shape)] for v in values])
+        return bool((mine == mine.reshape(-1)[0]).all()) and reading.layer.sees_whole_windows
+    its = np.stack([_elements(v, reading.ids, twin) for v in values])
     if its.shape != mine.shape:
         return False
     factor = (mine * its).sum() / (its * its).sum() if its.any() else 0.0
     return bool(np.abs(mine - factor * its).max() <= 1e-5 * np.abs(mine).max())
+
+
+def _elements(value: np.ndarray, ids: np.ndarray, unit: int) -> np.ndarray:
+    """What a tensor holds of a unit, in order."""
+    long = [axis for axis, size in enumerate(ids.shape) if size > 1]
+    if len(long) == 1:
+        return np.take(value, np.flatnonzero(ids == unit), long[0]).reshape(-1)
+    return np.asarray(value)[np.broadcast_to(ids == unit, value.shape)]
 
 
 def _passes(node: onnx.NodeProto, factor: float) -> bool:
@@ -248,6 +323,6 @@ def _passes(node: onnx.NodeProto, factor: float) -> bool:
 def _is_bounded(node: onnx.NodeProto) -> bool:
     """Whether bounds of the inputs bound the output: not so of norms, and of a division by what is computed."""
     traits = traits_of(node)
-    divides = node.op_type == "Div" or traits.norm is not None
+    divides = node.op_type == "Div" or (traits.norm is not None and not traits.affine)
     known = traits.rises or traits.multilinear or traits.affine or traits.limits[1] < np.inf or traits.moves
     return bool(known) and not divides

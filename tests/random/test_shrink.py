@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 
 import numpy as np
 import onnx
@@ -15,7 +14,7 @@ from onnxprune.model import load, to_proto
 from onnxprune.pipelines import shrink
 from onnxprune.proof.compare_outputs import difference
 from tests.graphs.net import feeds_of, run
-from tests.graphs.planting import RANGE, Planted, plant
+from tests.graphs.planting import RANGE, missed, plant
 from tests.graphs.random_graphs import FAMILIES
 from tests.random.test_graphs import quick
 
@@ -31,7 +30,8 @@ def check(proto: onnx.ModelProto, seed: int) -> int:
     assert planted.SerializeToString(deterministic=True) == before, "the input was changed"
     assert found.verdict is not None
     assert found.verdict.ok, found.verdict.problem
-    assert_found(found, units)
+    left = missed(found, units)
+    assert not left, f"missed {left}; {found.removed}; {found.stays}"
     small = to_proto(found.model)
     onnx.checker.check_model(small, full_check=True)
     for number in range(2):
@@ -42,17 +42,6 @@ def check(proto: onnx.ModelProto, seed: int) -> int:
             assert difference(value, ran[name]) <= 1e-4, name
     assert found.after.params <= found.before.params + 64
     return len(units)
-
-
-def assert_found(found: shrink.Shrunk, units: list[Planted]) -> None:
-    """Every planted unit is among those that went; of a unit and its multiple one of the two."""
-    removed = defaultdict[str, set[int]](set)
-    for part in found.removed:
-        removed[part.group].update(part.positions)
-    whole = {p.group: sum(q.units for q in found.removed if q.group == p.group) for p in found.removed}
-    kept = {group.name: group.units - whole.get(group.name, 0) for group in found.groups.groups}
-    missed = [u for u in units if not {u.index, u.twin} & removed[u.group] and kept[u.group] > 1]
-    assert not missed, f"missed {missed}; {found.removed}; {found.stays}"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
