@@ -100,6 +100,8 @@ class BoundedNode:
         elif traits.multilinear and len(self.node.input) - (traits.bias is not None and 2 in ends) <= 2:
             self._product(traits, ends)
         elif traits.norm is not None:
+            if len(slots) == 1:
+                self._apart(ends, slots[0])
             self._normed(traits, ends)
         elif traits.elementwise and len(slots) == 1:
             self._at_known(traits, ends, slots[0])
@@ -175,7 +177,7 @@ class BoundedNode:
         channels = np.broadcast_to(scale.low.reshape(-1), (shape[axis],)).reshape(line)
         shift = np.zeros(line, np.float32) if bias is None else np.broadcast_to(bias.low.reshape(-1), (shape[axis],))
         wide = np.where(channels == 0, 0, BIG).astype(shift.dtype)
-        self.walk.put(self.node.output[0], shift.reshape(line) - wide, shift.reshape(line) + wide)
+        self._narrow(shift.reshape(line) - wide, shift.reshape(line) + wide)
 
     def _at_known(self, traits: Traits, ends: Mapping[int, Bounds], slot: int) -> None:
         """An elementwise output, where its open input is known, or lies where the operator is flat."""
@@ -213,11 +215,17 @@ class BoundedNode:
         name, (least, most) = self.node.output[0], traits.limits
         if not name or traits.limits == (-math.inf, math.inf):
             return
-        rank = len(self.walk.groups.static.shapes[name])
+        ends = (np.full((1,) * len(self.walk.groups.static.shapes[name]), end, np.float32) for end in (least, most))
+        self._narrow(*ends)
+
+    def _narrow(self, low: Array, high: Array) -> None:
+        """Note bounds of the first output beside those that are known."""
+        name = self.node.output[0]
         known = self.walk.known.get(name)
-        wide = np.full((1,) * rank, BIG, np.float32)
-        low, high = (known.low, known.high) if known is not None else (-wide, wide)
-        self.walk.put(name, np.maximum(low, least).astype(low.dtype), np.minimum(high, most).astype(high.dtype))
+        if known is not None:
+            dtype = known.low.dtype
+            low, high = np.maximum(known.low, low).astype(dtype), np.minimum(known.high, high).astype(dtype)
+        self.walk.put(name, low, high)
 
     def _put_known(self, is_known: Array, value: Array) -> None:
         """Note the elements that are known, and nothing of the others."""

@@ -7,7 +7,8 @@ axes only on which something is known; F may be anything along the others. They 
   (inputs of one id count as one);
 * what is affine in its inputs (a sum, a product with a scale, an inference norm) is a combination of F and 1, and
   positions with proportional coefficients are multiples;
-* what passes positive factors (Relu, a pooling) hands ids and scales on;
+* what passes positive factors (Relu, a pooling) hands ids and scales on, and so does a product of two computed
+  tensors, along the axes of each that it does not sum over;
 * any other elementwise operator makes equal outputs of equal inputs, constants included;
 * a layout moves ids as it moves elements.
 """
@@ -56,6 +57,14 @@ class Multiples:
                 line = np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(ids.ndim)])
                 ids = ids * shape[axis] + line
         return Multiples(ids, np.ascontiguousarray(np.broadcast_to(scale, ids.shape)))
+
+    def apart(self, axes: Sequence[int]) -> Multiples:
+        """The same where positions along `axes` are no multiples of each other."""
+        ids = self.ids
+        for axis in axes:
+            line = np.arange(ids.shape[axis]).reshape([-1 if a == axis else 1 for a in range(ids.ndim)])
+            ids = ids * ids.shape[axis] + line
+        return Multiples(ids, self.scale)
 
 
 def multiples_of(groups: Groups, tolerance: float) -> Mapping[str, Multiples]:
@@ -148,6 +157,8 @@ class _Walk:
             self._joined(view, moving)
         elif traits.elementwise or (traits.affine and moving == [0]):
             self._pointwise(view, traits, moving, given)
+        elif len(moving) == len(node.input) == 2 and set(moving) <= {*traits.multilinear}:
+            self._multiplied(view)
         elif moving == [0] and not any(v.dtype.kind == "f" and v.size > 1 for v in given.values()):
             self._along_letters(view, passes=traits.homogeneous or traits.linear)
 
@@ -201,7 +212,9 @@ class _Walk:
         scale = run({**given, 0: full.scale.astype(np.float32)})
         for index, name in enumerate(view.node.output):
             if name:
-                self.known[name] = _thinned(ids[index].astype(np.int64), scale[index].astype(np.float64))
+                self.known[name] = _thinned(
+                    ids[index].astype(np.int64), scale[index].astype(np.float64), self.tolerance
+                )
 
     def _joined(self, view: NodeView, moving: Sequence[int]) -> None:
         """Tensors one behind the other: what is known of each."""
@@ -278,15 +291,29 @@ class _Walk:
         known, (inputs, outputs) = self.of(view.node.input[0]), view.letters
         if known.ids.size == 1 or not inputs or inputs[0] is None or not outputs:
             return
-        entering, leaving = list(inputs[0]), list(outputs[0])
-        wide = [a for a, n in enumerate(known.ids.shape) if n > 1]
-        summed = {masked_axis.axis for masked_axis in view.masked_axes}
-        if any(entering[a] not in leaving or entering.count(entering[a]) > 1 or a in summed for a in wide):
-            return
         if not passes:
             keys, scale = known.ids.reshape(-1, 1), known.scale.reshape(-1, 1)
             ids, _ = clusters(keys, scale, self.tolerance, up_to_factor=False)
             known = Multiples(ids.reshape(known.ids.shape), np.ones(known.ids.shape))
+        self._handed_on(view, 0, known)
+
+    def _multiplied(self, view: NodeView) -> None:
+        """A product of two computed tensors: what is known of one along the axes that it has alone."""
+        inputs = view.letters[0]
+        for slot, name in enumerate(view.node.input):
+            known, letters, others = self.of(name), inputs[slot], inputs[1 - slot]
+            if known.ids.size > 1 and letters is not None and others is not None:
+                axes = [axis for axis, letter in enumerate(letters) if letter in others and known.ids.shape[axis] > 1]
+                self._handed_on(view, slot, known.apart(axes))
+
+    def _handed_on(self, view: NodeView, slot: int, known: Multiples) -> None:
+        """Note what is known of an input, of an output that has the same axes."""
+        inputs, outputs = view.letters
+        entering, leaving = list(inputs[slot] or ()), list(outputs[0] or ())
+        wide = [a for a, n in enumerate(known.ids.shape) if n > 1]
+        summed = {masked_axis.axis for masked_axis in view.masked_axes if masked_axis.slot == slot}
+        if any(entering[a] not in leaving or entering.count(entering[a]) > 1 or a in summed for a in wide):
+            return
         order = [entering.index(x) for x in leaving if x in entering and entering.index(x) in wide]
         sizes = [known.ids.shape[entering.index(x)] if x in entering else 1 for x in leaving]
         rest = [a for a in range(known.ids.ndim) if a not in order]
@@ -304,7 +331,8 @@ def clusters(keys: Array, vectors: Array, tolerance: float, *, up_to_factor: boo
         up_to_factor: a positive factor makes no difference.
 
     Returns:
-        An id, and the factor, of every row: int64[n], float64[n]. Rows of zeros, and of what is no number, are alone.
+        An id, the first row that is alike, and the factor of that row that every row is: int64[n], float64[n]. Rows of
+        zeros, and of what is no number, are alone.
     """
     largest = np.abs(vectors).max(axis=1) if vectors.shape[1] else np.zeros(len(vectors))
     usable = np.isfinite(vectors).all(axis=1) & ((largest > 0) | (not up_to_factor))
@@ -323,11 +351,15 @@ def clusters(keys: Array, vectors: Array, tolerance: float, *, up_to_factor: boo
             if ids[before] == before and np.abs(unit[row] - unit[before]).max(initial=0.0) <= width[row]:
                 ids[row] = before
                 break
-    return ids, np.where(usable, scale, 1.0)
+    names, numbers = np.unique(ids, return_inverse=True)
+    firsts = np.full(len(names), len(ids))
+    np.minimum.at(firsts, numbers, np.arange(len(ids)))
+    ids = firsts[numbers]
+    return ids, scale / scale[ids]
 
 
-def _thinned(ids: Array, scale: Array) -> Multiples:
-    """The same without axes along which the ids only are others at every position."""
+def _thinned(ids: Array, scale: Array, tolerance: float) -> Multiples:
+    """The same without axes along which the ids only are others at every position, and factors the same."""
     for axis in range(ids.ndim):
         if ids.shape[axis] == 1:
             continue
@@ -339,11 +371,19 @@ def _thinned(ids: Array, scale: Array) -> Multiples:
             continue
         one = np.unique(slices[0], return_inverse=True)[1]
         factors = np.moveaxis(scale, axis, 0).reshape(len(slices), -1)
-        same = all(_pattern(line) == _pattern(slices[0]) for line in slices) and (factors == factors[0]).all()
+        same = _tells_nothing(slices) and all(_pattern(line) == _pattern(slices[0]) for line in slices)
+        same = same and np.allclose(factors, factors[0], tolerance, 0)
         if same and one.size:
             first = (slice(None),) * axis + (slice(0, 1),)
             ids, scale = ids[first], scale[first]
     return Multiples(ids, scale)
+
+
+def _tells_nothing(slices: Array) -> bool:
+    """Whether the ids of a line across the slices are all different, or all the same as those of constants are."""
+    steps = np.diff(np.sort(slices, axis=0), axis=0) != 0
+    differ = steps.all(axis=0)
+    return bool(differ.any() and (differ | ~steps.any(axis=0)).all())
 
 
 def _pattern(line: Array) -> bytes:
