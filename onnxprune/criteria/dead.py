@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxprune.criteria.bound_rules import Bounds
 from onnxprune.criteria.bounds import bounds_of
-from onnxprune.criteria.multiples import Multiples, multiples_of, rows
+from onnxprune.criteria.multiples import Multiples, covering_places, multiples_of, rows
 from onnxprune.criteria.places import Summation, classes_in_groups, places_of
 from onnxprune.tracing import Group, Groups, as_field
 from onnxprune.typing import Array, Ranges
@@ -264,9 +264,7 @@ class Judged:
             names, numbers = np.unique(spread, return_inverse=True)
             layer = place.layer
             full = numbers.reshape(spread.shape) + 1.0
-            ones = layer.places(full, 256, np.random.default_rng(0))
-            taken = layer.rows(full, ones)
-            best = taken[:, (taken > 0).sum(axis=(0, 2)).argmax()].astype(np.int64)
+            best = layer.rows(full, covering_places(layer, shape)).max(axis=1).astype(np.int64)
             self.entries[number] = np.where(best > 0, names[np.maximum(best - 1, 0)], -1)
         return self.entries[number]
 

@@ -95,22 +95,28 @@ def rows(layer: LinearLayer, known: Multiples, shape: Sequence[int]) -> tuple[Ar
     if any(known.ids.shape[axis] > 1 for axis in layer.drawn):
         return None
     full = known.spread(shape, [a for a in range(len(shape)) if a not in layer.drawn])
-    place = _central(layer, shape)
+    places = covering_places(layer, shape)
     names, numbers = np.unique(full.ids, return_inverse=True)
     if len(names) >= 1 << 24:  # rows are in single precision
         return None
-    ids = layer.rows(np.broadcast_to(numbers.reshape(full.ids.shape) + 1.0, shape), place)[:, 0]
-    scale = layer.rows(np.broadcast_to(full.scale, shape), place)[:, 0]
+    ids = layer.rows(np.broadcast_to(numbers.reshape(full.ids.shape) + 1.0, shape), places)
+    scale = layer.rows(np.broadcast_to(full.scale, shape), places)
+    seen = ids.argmax(axis=1)[:, None]
+    ids, scale = (np.take_along_axis(part, seen, axis=1)[:, 0] for part in (ids, scale))
     return ids.astype(np.int64), scale.astype(np.float64)
 
 
-def _central(layer: LinearLayer, shape: Sequence[int]) -> Array:
-    """One place of a layer, where its row is whole if it is anywhere."""
+def covering_places(layer: LinearLayer, shape: Sequence[int]) -> Array:
+    """Places of a layer whose rows together are whole if any are: one, but for transposed convolutions with strides."""
     ones = np.ones(shape, np.float32)
     places = layer.places(ones, 256, np.random.default_rng(0))
-    whole = layer.rows(ones, places).sum(axis=(0, 2))
-    best = int(whole.argmax())
-    return places[best : best + 1]
+    whole = layer.rows(ones, places).sum(axis=0) > 0
+    chosen: list[int] = []
+    left = whole.any(axis=0)
+    while left.any() or not chosen:
+        chosen.append(int((whole & left).sum(axis=1).argmax()))
+        left = left & ~whole[chosen[-1]]
+    return places[chosen]
 
 
 @dataclass

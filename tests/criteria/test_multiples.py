@@ -55,3 +55,20 @@ def test_a_column_of_values_is_a_multiple_behind_the_attention_as_well() -> None
     assert [(part.cause, part.units) for part in found.removed] == [("multiple", 1)]
     wanted, made = run(model), run(to_proto(found.model))
     assert all(difference(value, made[name]) < 1e-6 for name, value in wanted.items())
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_strided_layer_takes_over_every_tap(op: str) -> None:
+    """At one place a transposed convolution with strides reads some taps of its kernel only."""
+    net = Net(seed=4)
+    x = net.input([2, 3, 5, 5], "x")
+    weight = net.rng.standard_normal((6, 3, 3, 3)).astype(np.float32)
+    weight[4] = 2 * weight[1]
+    y = net.add("Relu", net.add("Conv", x, net.const(weight), pads=[1, 1, 1, 1]))
+    kernel = net.weight(*((6, 4) if op == "ConvTranspose" else (4, 6)), 4, 4)
+    net.output(net.add(op, y, kernel, strides=[2, 2], pads=[1, 1, 1, 1]))
+    model = net.model()
+    found = shrink_model(load(model))
+    assert [(part.cause, part.positions) for part in found.removed] == [("multiple", (4,))]
+    wanted, made = run(model), run(to_proto(found.model))
+    assert all(difference(value, made[name]) < 1e-6 for name, value in wanted.items())

@@ -263,9 +263,11 @@ class _Course:
     def __init__(self, groups: Groups) -> None:
         self.touching = defaultdict[int, list[onnx.NodeProto]](list)
         for view, _ in groups.tracing.views:
-            slots = [slot for slot, name in enumerate(view.node.input) if name]
-            found = [_classes(groups, view, s, a).reshape(-1) for s in slots for a in range(len(view.shape(s)))]
-            for class_id in np.unique(np.concatenate([np.empty(0, np.int64), *found])).tolist():
+            lines = [
+                line for name in (*view.node.input, *view.node.output) for line in groups.tracing.axes.get(name, ())
+            ]
+            labels = np.unique(np.concatenate([np.empty(0, np.int64), *(line.reshape(-1) for line in lines)]))
+            for class_id in np.unique(groups.classes.of[labels[labels >= 0]]).tolist():
                 self.touching[class_id].append(view.node)
         self.bounded = dict[str, bool]()
         for node in groups.tracing.model.proto.graph.node:

@@ -26,6 +26,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.criteria.bound_rules import Bounds
+from onnxprune.criteria.bounds import bounds_of
+from onnxprune.criteria.places import Summation, places_of
 from onnxprune.model import load, to_proto
 from onnxprune.pipelines.shrink import ShrinkOptions, Shrunk, shrink_model
 from onnxprune.proof.compare_outputs import differences
@@ -72,10 +75,34 @@ def examine(name: str) -> Result:
 
 
 def reasons(found: Shrunk, left: Sequence[Planted]) -> Iterator[str]:
-    """Which planted units stayed, by group and way, and what is said of their group."""
-    for (group, way), count in Counter((u.group, u.way) for u in left).items():
-        said = "; ".join(found.stays.get(group, {})) or "nothing is said"
-        yield f"{count} {way} of `{group}`: {said}"
+    """Which planted units stayed, by group and way, and why."""
+    by_name = {group.name: group for group in found.groups.groups}
+    places = list(places_of(found.groups, ()))
+    inputs = {value.name: RANGE for value in found.groups.tracing.model.proto.graph.input}
+    bounds = bounds_of(found.groups, inputs, {place.tensor for place in places}) if left else {}
+
+    def reason(unit: Planted) -> str:
+        class_id = int(by_name[unit.group].classes[unit.index])
+        mine = [place for place in places if class_id in place.classes]
+        for place in mine:
+            if unit.way in ("constant", "multiple") and not place.folds:
+                return f"{place.name} has no weight of its own that could take it over"
+        for place in mine:
+            own = bounds.get(place.tensor)
+            if unit.way == "range" and own is None:
+                return f"nothing bounds what {place.name} reads"
+            if unit.way == "range" and own is not None and class_id not in known_at(place, own):
+                return f"the bounds of what {place.name} reads are too wide, up to {np.abs(own.high).max():.0e}"
+        return "unexplained"
+
+    for (group, way, why), count in Counter((u.group, u.way, reason(u)) for u in left).items():
+        yield f"{count} {way} of `{group}`: {why}"
+
+
+def known_at(place: Summation, own: Bounds) -> set[int]:
+    """The classes all of whose elements are known at a place."""
+    ids, known = np.broadcast_arrays(place.ids, own.known)
+    return set(np.setdiff1d(ids, ids[~known]).tolist())
 
 
 def error_of(planted: onnx.ModelProto, found: Shrunk) -> float:
