@@ -25,7 +25,8 @@ WAYS = ("zero", "constant", "unread", "multiple", "range")
 RANGE = (0.0, 1.0)
 # What rows are multiplied with whose bias makes them dead inside the range: bounds of deep networks are wide.
 FAINT = 1e-12
-WEIGHT, SCALE, SHIFT, MEAN, OTHER = "weight", "scale", "shift", "mean", "other"
+# A kernel is the weight of a unit that goes through it by itself, as in a depthwise convolution.
+WEIGHT, KERNEL, SCALE, SHIFT, MEAN, OTHER = "weight", "kernel", "scale", "shift", "mean", "other"
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def _change(
         elif way == "multiple":
             its = np.broadcast_to(axis.ids == twin, value.shape)
             value[mine] = value[its] * (factor if axis.role in (WEIGHT, SHIFT) else 1)
-        elif way != "unread" and axis.role in (WEIGHT, MEAN):
-            value[mine] *= FAINT if way == "range" and axis.role == WEIGHT else 0
+        elif way != "unread" and axis.role in (WEIGHT, KERNEL, MEAN):
+            value[mine] *= FAINT if way == "range" and axis.role != MEAN else 0
         elif way != "unread" and axis.role == SHIFT:
             value[mine] = {"zero": 0.0, "constant": float(rng.choice([0.5, -0.5])), "range": -1.0}[way]
         elif way == "zero" and axis.role == SCALE:
@@ -171,16 +172,16 @@ def _axes(groups: Groups) -> list[_Axis]:
                     np.where(groups.group_of[np.maximum(ids, 0)] >= 0, ids, -1), axis, len(tracing.axes[key])
                 )
                 if (ids >= 0).any():
-                    one = _Axis(key, _role(view.node, slot), (key, id(labels)) in read, ids)
+                    one = _Axis(key, _role(view, slot), (key, id(labels)) in read, ids)
                     found.setdefault((key, axis), one)
     return list(found.values())
 
 
-def _role(node: onnx.NodeProto, slot: int) -> str:
-    traits = traits_of(node)
+def _role(view: NodeView, slot: int) -> str:
+    traits = traits_of(view.node)
     if traits.multilinear and slot in traits.multilinear[:2]:
-        return WEIGHT
-    if traits.norm is not None and node.op_type == "BatchNormalization":
+        return KERNEL if view.attrs.get("group", 1) > 1 and view.shape(slot)[1] == 1 else WEIGHT
+    if traits.norm is not None and view.node.op_type == "BatchNormalization":
         return (OTHER, SCALE, SHIFT, MEAN, OTHER)[slot]
     return SHIFT if slot == traits.bias or traits.adds else OTHER
 
@@ -191,7 +192,7 @@ def _is_plain(groups: Groups, group: Group, axes: Sequence[_Axis], arrays: Mappi
         return False
     if any(a.tensor not in arrays or arrays[a.tensor].dtype != np.float32 for a in axes):
         return False
-    roles = {WEIGHT, SCALE, SHIFT, MEAN}
+    roles = {WEIGHT, KERNEL, SCALE, SHIFT, MEAN}
     return all(a.role in roles or arrays[a.tensor].size == a.ids.size for a in axes)
 
 
@@ -286,13 +287,13 @@ def _may_lose(one: Planted, unit: int, twin: int, reading: _Reading, values: Seq
         return False
     if one.way == "unread":
         return reading.layer is not None
-    return _gives_nothing_new(values, reading, unit, twin if one.way == "multiple" else -1)
-
-
-def _gives_nothing_new(values: Sequence[np.ndarray], reading: _Reading, unit: int, twin: int) -> bool:
     mine = np.stack([_elements(v, reading.ids, unit) for v in values])
-    if not mine.any():
-        return True
+    if not mine.any():  # by chance, it may be, where a Relu makes zero of a multiple
+        return one.way != "multiple" or one.factor == 1
+    return _gives_nothing_new(values, mine, reading, twin if one.way == "multiple" else -1)
+
+
+def _gives_nothing_new(values: Sequence[np.ndarray], mine: np.ndarray, reading: _Reading, twin: int) -> bool:
     if reading.layer is None:
         return False
     if twin < 0:
