@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.criteria.clusters import clusters
 from onnxprune.errors import OnnxPruneError
 from onnxprune.layers import LinearLayer, linear_layer
 from onnxprune.model.graph import WEIGHT_TYPES
@@ -327,43 +328,6 @@ class _Walk:
         self.known[view.node.output[0]] = Multiples(*made)
 
 
-def clusters(keys: Array, vectors: Array, tolerance: float, *, up_to_factor: bool = True) -> tuple[Array, Array]:
-    """Rows that are equal, or positive multiples of each other.
-
-    Args:
-        keys: int64[n, k], what must be the same.
-        vectors: float64[n, m], what must be equal to `tolerance` of its largest entry.
-        tolerance: see `vectors`.
-        up_to_factor: a positive factor makes no difference.
-
-    Returns:
-        An id, the first row that is alike, and the factor of that row that every row is: int64[n], float64[n]. Rows of
-        zeros, and of what is no number, are alone.
-    """
-    largest = np.abs(vectors).max(axis=1) if vectors.shape[1] else np.zeros(len(vectors))
-    usable = np.isfinite(vectors).all(axis=1) & ((largest > 0) | (not up_to_factor))
-    scale = np.where(usable & (largest > 0), largest, 1.0) if up_to_factor else np.ones(len(vectors))
-    unit = vectors / scale[:, None]
-    along = unit @ np.random.default_rng(0).uniform(0.5, 1.0, vectors.shape[1])
-    width = tolerance * np.maximum(1.0, largest / scale)
-    ids = np.arange(len(vectors))
-    order = np.lexsort((along, *keys.T))
-    order = order[usable[order]]
-    for place, row in enumerate(order):
-        for before in order[max(0, place - 1) :: -1] if place else ():
-            near = along[row] - along[before] <= vectors.shape[1] * width[row]
-            if not near or (keys[row] != keys[before]).any():
-                break
-            if ids[before] == before and np.abs(unit[row] - unit[before]).max(initial=0.0) <= width[row]:
-                ids[row] = before
-                break
-    names, numbers = np.unique(ids, return_inverse=True)
-    firsts = np.full(len(names), len(ids))
-    np.minimum.at(firsts, numbers, np.arange(len(ids)))
-    ids = firsts[numbers]
-    return ids, scale / scale[ids]
-
-
 def _thinned(ids: Array, scale: Array, tolerance: float) -> Multiples:
     """The same without axes along which the ids only are others at every position, and factors the same."""
     for axis in range(ids.ndim):
@@ -375,11 +339,10 @@ def _thinned(ids: Array, scale: Array, tolerance: float) -> Multiples:
                 first = (slice(None),) * axis + (slice(0, 1),)
                 ids, scale = ids[first], scale[first]
             continue
-        one = np.unique(slices[0], return_inverse=True)[1]
         factors = np.moveaxis(scale, axis, 0).reshape(len(slices), -1)
         same = _tells_nothing(slices) and all(_pattern(line) == _pattern(slices[0]) for line in slices)
         same = same and np.allclose(factors, factors[0], tolerance, 0)
-        if same and one.size:
+        if same:
             first = (slice(None),) * axis + (slice(0, 1),)
             ids, scale = ids[first], scale[first]
     return Multiples(ids, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.criteria.multiples import clusters
+from onnxprune.criteria.clusters import clusters
 from onnxprune.model import load, to_proto
 from onnxprune.pipelines.shrink import shrink_model
 from onnxprune.proof.compare_outputs import difference
