@@ -19,7 +19,7 @@ from onnxprune.model.blocks import GraphBlock
 from onnxprune.model.graph import first_output
 from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
-from onnxprune.proof.runnable import hint, inputs_that_run
+from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.validity import too_large, valid
 from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import IoRename
@@ -72,10 +72,8 @@ def prove_bypassed(
     if problem := valid(groups.model, claim.small) or _left(claim):
         return replace(failed, problem=problem)
     checks.append(f"nodes and weights of {len(claim.blocks)} blocks gone")
-    given = [inputs_that_run(groups, sizes or {}, chosen) for chosen in ((), samples) if chosen or chosen == ()]
-    runs = [found.feeds for found in given if found is not None]
-    if not runs:
-        problem = f"the original does not run, nothing to compare{hint(groups, sizes or {})}"
+    runs, problem = runs_to_compare(groups, sizes or {}, samples)
+    if problem:
         return replace(failed, problem=problem, runnable=False)
     try:
         errors = _compared(_reference(groups, claim), claim, runs)

@@ -13,7 +13,7 @@ from onnxprune.model import Model
 from onnxprune.proof import strength as strengths
 from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
-from onnxprune.proof.runnable import hint, inputs_that_run
+from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.strength import Sample, Strength
 from onnxprune.proof.validity import valid
 from onnxprune.proof.verdict import Verdict
@@ -61,10 +61,8 @@ def prove_factors(
     for model in (claim.plain, claim.final):
         if problem := valid(groups.model, model):
             return Verdict(False, math.nan, tolerance, problem, checks=checks)
-    given = [inputs_that_run(groups, sizes or {}, chosen) for chosen in ((), samples) if chosen or chosen == ()]
-    runs = [found.feeds for found in given if found is not None]
-    if not runs:
-        problem = f"the original does not run, nothing to compare{hint(groups, sizes or {})}"
+    runs, problem = runs_to_compare(groups, sizes or {}, samples)
+    if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     try:
         wanted = _outputs(projected_original(groups, claim.steps), runs)

@@ -73,6 +73,22 @@ def inputs_that_run(groups: Groups, given: Sizes, samples: Sequence[Feeds] = ())
     return None
 
 
+def runs_to_compare(groups: Groups, given: Sizes, samples: Sequence[Feeds]) -> tuple[list[Feeds], str]:
+    """Random inputs, and inputs of the user where there are some, on which the original runs.
+
+    Args:
+        groups: the traced original.
+        given: numbers for symbolic dims that are fixed.
+        samples: the user's own inputs.
+
+    Returns:
+        The inputs, and why there are none.
+    """
+    found = [inputs_that_run(groups, given, chosen) for chosen in ((), samples) if chosen or chosen == ()]
+    runs = [inputs.feeds for inputs in found if inputs is not None]
+    return runs, "" if runs else f"the original does not run, nothing to compare{hint(groups, given)}"
+
+
 def hint(groups: Groups, given: Sizes) -> str:
     """What the user can do to let the original run."""
     graph = groups.model.proto.graph

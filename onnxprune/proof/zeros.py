@@ -15,7 +15,7 @@ from onnxprune.model import Model, Names, inlined
 from onnxprune.model.flatten import flattened
 from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
-from onnxprune.proof.runnable import hint, inputs_that_run
+from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.validity import valid
 from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import ZeroStep, with_dense
@@ -70,10 +70,8 @@ def prove_zeros(
     if problem := _stored_problem(groups, claim):
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks.append(f"zeros and patterns of {len(claim.steps)} weights as they are stored")
-    given = [inputs_that_run(groups, sizes or {}, chosen) for chosen in ((), samples) if chosen or chosen == ()]
-    runs = [found.feeds for found in given if found is not None]
-    if not runs:
-        problem = f"the original does not run, nothing to compare{hint(groups, sizes or {})}"
+    runs, problem = runs_to_compare(groups, sizes or {}, samples)
+    if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     try:
         errors = _compared(masked_original(groups, claim.steps), claim.plain, runs)

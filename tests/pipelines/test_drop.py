@@ -82,7 +82,7 @@ def test_blocks_are_named_by_their_weights():
         ("encoder_decoder", {"block": 5}),
         ("vgg", {}),
         ("densenet", {}),
-        ("unet", {}),
+        ("unet", {"run": 1}),
     ],
 )
 def test_what_is_found_in_architectures(name: str, kinds: dict[str, int]):
