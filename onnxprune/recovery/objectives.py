@@ -88,7 +88,7 @@ def from_teacher(
     feeds = fitting.draw(0, options.seed)
     given = feeds if adapt is None else adapt(feeds)
     replies, outputs = answers(feeds), _outputs(with_tensors(model, inside), given)
-    _check_padding(options.padding, options.loss, given, outputs)
+    _check_padding(options.padding or "", options.loss, given, outputs)
     _check_inside(inside, replies, outputs)
     check_answers(replies, {name: array.shape for name, array in outputs.items()})
     size = sum(replies[f"{ANSWER}{name}"].nbytes for name in outputs) * fitting.count // fitting.per_batch
@@ -99,7 +99,7 @@ def from_teacher(
     elif options.loss == MSE:
         loss, name = to_answers(), MSE
     else:
-        loss, name = distilled(replies, options.temperature, options.padding), DISTIL
+        loss, name = distilled(replies, options.temperature, options.padding or ""), DISTIL
     loss = with_intermediate(loss, {name: f"{ANSWER}{name}" for name in inside})
     held = judging.mapped(complete)
     if held is None:
@@ -144,7 +144,7 @@ def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions,
         raise UsageError(
             "mixup needs a teacher: a blend of two samples has no label", hint="add --teacher, or leave it out"
         )
-    parts = tuple([_renamed(run, labels, options.padding) for run in part] for part in runs)
+    parts = tuple([_renamed(run, labels, options.padding or "") for run in part] for part in runs)
     first = {name: array for name, array in parts[0][0].items() if name != TARGET}
     output, array = next(iter(_outputs(model, first).items()), ("", np.zeros(0)))
     if not output:

@@ -39,7 +39,7 @@ class TrainingOptions:
         average: share of the running mean of weights that is kept at every step, and judged; 0 for none.
         augment: transforms of pictures: flip, shift, colour, mixup.
         intermediate: globs over tensors inside of the model that shall be the teacher's, too.
-        padding: an input of the model that is 0 where positions are padding, which does not count; none if empty.
+        padding: an input of the model that is 0 where positions are padding, which does not count; none if None.
         temperature: divides logits of a distillation; None takes outputs as they are.
         while_training: how what goes is chosen while training (see `names.WHILE_TRAINING`); it is before that if empty.
         every: steps between two such choices; as many as make some fifteen of them if None.
@@ -74,7 +74,7 @@ class TrainingOptions:
     average: float = 0.0
     augment: Sequence[str] = ()
     intermediate: Sequence[str] = ()
-    padding: str = ""
+    padding: str | None = None
     temperature: float | None = None
     while_training: str = ""
     every: int | None = None

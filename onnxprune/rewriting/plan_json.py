@@ -70,7 +70,7 @@ def _check_kinds(steps: Sequence[Any]) -> None:
         expect(isinstance(step, dict), "must be an object", f"$.steps[{i}]")
         kind = step.get("kind")
         known = isinstance(kind, str) and kind in _OF
-        expect(known, f"{kind!r} is not known, only {' and '.join(map(repr, _OF))}", f"$.steps[{i}].kind")
+        expect(known, f"{kind!r} is not known, only {', '.join(map(repr, _OF))}", f"$.steps[{i}].kind")
     for kind, what in _OF.items():
         names = [str(step.get(what)) for step in steps if step["kind"] == kind]
         expect(len({*names}) == len(names), f"a {what} is in it twice", "$.steps")

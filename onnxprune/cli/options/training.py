@@ -91,7 +91,7 @@ _PADDING = click.option(
     "--padding-mask",
     "padding",
     metavar="INPUT",
-    default="",
+    default=None,
     help="An input that is 0 where tokens are padding: outputs there do not count.",
 )
 _STATISTICS = click.option(
