@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -131,12 +132,12 @@ def _change(
     unit, twin = units
     for axis in axes:
         value = arrays[axis.tensor]
-        mine = np.broadcast_to(axis.ids == unit, value.shape)
+        mine = _index(axis.ids, unit, value.shape)
         if axis.is_read:
             if way == "unread":
                 value[mine] = 0
         elif way == "multiple":
-            its = np.broadcast_to(axis.ids == twin, value.shape)
+            its = _index(axis.ids, twin, value.shape)
             value[mine] = value[its] * (factor if axis.role in (WEIGHT, SHIFT) else 1)
         elif way != "unread" and axis.role in (WEIGHT, KERNEL, MEAN):
             value[mine] *= FAINT if way == "range" and axis.role != MEAN else 0
@@ -307,10 +308,15 @@ def _gives_nothing_new(values: Sequence[np.ndarray], mine: np.ndarray, reading: 
 
 def _elements(value: np.ndarray, ids: np.ndarray, unit: int) -> np.ndarray:
     """What a tensor holds of a unit, in order."""
+    return np.asarray(value)[_index(ids, unit, value.shape)].reshape(-1)
+
+
+def _index(ids: np.ndarray, unit: int, shape: Sequence[int]) -> Any:
+    """Where the elements of a unit lie; along one axis, if that is enough."""
     long = [axis for axis, size in enumerate(ids.shape) if size > 1]
     if len(long) == 1:
-        return np.take(value, np.flatnonzero(ids == unit), long[0]).reshape(-1)
-    return np.asarray(value)[np.broadcast_to(ids == unit, value.shape)]
+        return (*[slice(None)] * long[0], np.flatnonzero(ids == unit))
+    return np.broadcast_to(ids == unit, shape)
 
 
 def _passes(node: onnx.NodeProto, factor: float) -> bool:
