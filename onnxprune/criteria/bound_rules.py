@@ -253,7 +253,7 @@ class BoundedNode:
 
     def _full(self, slot: int, value: Array) -> Array:
         """A value in the size of the input."""
-        return np.ascontiguousarray(np.broadcast_to(value, self._about(slot)[0]))
+        return np.asarray(np.broadcast_to(value, self._about(slot)[0]), order="C")  # also of no axes
 
     def _run(self, given: Mapping[int, Array], *, thin: bool = False) -> Sequence[Array]:
         """The outputs; `thin` inputs of an elementwise operator keep their axes of size 1 where it takes them."""

@@ -113,7 +113,7 @@ class _Walk:
             first = (slice(None),) * axis + (slice(0, 1),)
             if low.shape[axis] > 1 and (low == low[first]).all() and (high == high[first]).all():
                 low, high = low[first], high[first]
-        self.known[name] = Bounds(np.ascontiguousarray(low), np.ascontiguousarray(high))
+        self.known[name] = Bounds(np.asarray(low, order="C"), np.asarray(high, order="C"))
 
     def node(self, node: onnx.NodeProto) -> None:
         """Bound what a node makes."""
