@@ -130,7 +130,7 @@ def _compared(verdict: Verdict, original: Session, feeds: Feeds, wanted: Sequenc
     outputs = differences(original.outputs, wanted, found)
     for name, apart in outputs.items():
         if apart > verdict.tolerance:
-            noise = _noise(original, feeds, wanted)[name]
+            noise = output_noise(original, feeds, wanted)[name]
             if not apart <= min(max(verdict.tolerance, NOISE_MARGIN * noise), NOISE_CAP * verdict.tolerance):
                 problem = f"output {name!r} differs by {apart:.2g} of its largest value"
                 return replace(verdict, ok=False, error=apart, problem=problem, outputs=outputs)
@@ -138,8 +138,17 @@ def _compared(verdict: Verdict, original: Session, feeds: Feeds, wanted: Sequenc
     return replace(verdict, error=max([verdict.error, *outputs.values()]), outputs=merged)
 
 
-def _noise(original: Session, feeds: Feeds, wanted: Sequence[object]) -> Mapping[str, float]:
-    """What the outputs move by if every float input moves by about a rounding error."""
+def output_noise(original: Session, feeds: Feeds, wanted: Sequence[object]) -> Mapping[str, float]:
+    """Measure what the outputs move by if every float input moves by about a rounding error.
+
+    Args:
+        original: the model.
+        feeds: its inputs.
+        wanted: its outputs on them.
+
+    Returns:
+        Name of an output -> the difference, relative to its largest value.
+    """
     nudged = {
         n: (x * (1 + NUDGES[x.dtype.name])).astype(x.dtype) if x.dtype.name in NUDGES else x for n, x in feeds.items()
     }

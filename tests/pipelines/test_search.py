@@ -170,7 +170,7 @@ def test_what_cannot_be_found_is_said(target, options, error, message):
 
 
 def test_a_drop_needs_a_measure_and_classes_need_scores():
-    with pytest.raises(UsageError, match="is one of your own measure, and there is none"):
+    with pytest.raises(UsageError, match="is a drop of your own measure, and no measure is given"):
         search(load(DIGITS), L2, SearchConfig((QualityConstraint("value", 0.1),)), DATA)
     unet = load(str(MODELS / "unet.onnx"))
     with pytest.raises(UsageError, match="metric 'kl' does not apply"):

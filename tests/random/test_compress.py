@@ -29,7 +29,8 @@ def check(proto: onnx.ModelProto, seed: int) -> Counter[str]:
     found = compressed(load(planted))
     assert planted.SerializeToString(deterministic=True) == before, "the input was changed"
     assert found.verdict is not None and found.verdict.ok, found.verdict
-    assert not [stage for stage in found.stages if stage.left], found.stages
+    # Sharing two numbers takes a few bytes more than it saves; nothing else may be left undone.
+    assert {stage.left for stage in found.stages} <= {"", "it is larger"}, found.stages
     assert found.sizes[1] <= found.sizes[0] and found.nodes[1] <= found.nodes[0]
     small = to_proto(found.model)
     onnx.checker.check_model(small, full_check=True)
