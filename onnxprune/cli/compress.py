@@ -87,14 +87,11 @@ def compress(console: Console, args: CompressArgs) -> None:
     layer's outputs stay that matter most on --data, and the rest is fitted to what MODEL gives.
     """
     args.check()
-    console.progress("loading")
-    source = args.sizes.load(args.model)
-    if args.written is not None:
-        paths.check_output(source, args.written, force=args.force)
+    source = args.load(console, args.sizes)
     exact, lossy = _compressed(console, source, args)
-    if args.written is not None:
-        console.progress("writing")
-        _write(exact, lossy, args.written, args)
+    last = lossy or exact
+    assert last is not None
+    args.write(console, last.model, args.plan_text(lossy.plan) if lossy is not None else {})
     with missed_budgets.damage_last(console, lossy.judged if lossy else None, accepted=args.accept_damage):
         _report(console, exact, lossy, args)
 
@@ -121,17 +118,6 @@ def _compressed(console: Console, source: Model, args: CompressArgs) -> tuple[Co
     lossy = factorised(exact.model if exact is not None else source, args.low_rank, inputs, **given)
     check_proven(lossy.groups, lossy.verdict)
     return exact, lossy
-
-
-def _write(exact: Compressed | None, lossy: Factorised | None, output: str, args: CompressArgs) -> None:
-    """Write the model and its plan, or nothing."""
-    from onnxprune.model import save
-
-    last = lossy or exact
-    assert last is not None
-    texts = {args.plan_out: lossy.plan.to_json()} if args.plan_out is not None and lossy is not None else {}
-    with paths.staged(texts):
-        save(last.model, output, force=args.force)
 
 
 def _report(console: Console, exact: Compressed | None, lossy: Factorised | None, args: CompressArgs) -> None:

@@ -72,17 +72,12 @@ def drop(console: Console, args: DropArgs) -> None:
     layers behind are re-fitted.
     """
     args.check()
-    console.progress("loading")
-    source = args.sizes.load(args.model)
+    source = args.load(console, args.sizes)
     if args.list_only:
         _list(console, source, args)
         return
-    if args.written is not None:
-        paths.check_output(source, args.written, force=args.force)
     done = _dropped(console, source, args)
-    if args.written is not None:
-        console.progress("writing")
-        _write(done, args.written, args)
+    args.write(console, done.model, args.plan_text(done.plan))
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
         _report(console, done, args)
         _check(done)
@@ -115,15 +110,6 @@ def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:
     check_proven(done.groups, done.verdict)
     check_proven(done.groups, done.repaired_verdict)
     return done
-
-
-def _write(done: Dropped, output: str, args: DropArgs) -> None:
-    """Write the model and its plan, or nothing."""
-    from onnxprune.model import save
-
-    texts = {} if args.plan_out is None else {args.plan_out: done.plan.to_json()}
-    with paths.staged(texts):
-        save(done.model, output, force=args.force)
 
 
 def _report(console: Console, done: Dropped, args: DropArgs) -> None:

@@ -100,15 +100,10 @@ def prune(console: Console, args: PruneArgs) -> None:
     important first; the result is valid, runs, and equals the original with the same units masked.
     """
     args.check()
-    console.progress("loading")
-    source = args.sizes.load(args.model)
-    if args.written is not None:
-        paths.check_output(source, args.written, force=args.force)
+    source = args.load(console, args.sizes)
     outcome, found = _pruned(console, source, args)
     _judge(outcome, args.options)
-    if args.written is not None:
-        console.progress("writing")
-        _write(outcome, found, args.written, args)
+    args.write(console, outcome.model, _texts(outcome, found, args))
     with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
         _report(console, outcome, found, args)
         if args.data.source is None and args.recover == REPAIR:
@@ -153,15 +148,11 @@ def _own_training(args: PruneArgs) -> Callable[[Model], Model] | None:
     return UserTraining(args.fine_tune_command)
 
 
-def _write(outcome: Outcome, found: Found | None, output: str, args: PruneArgs) -> None:
-    """Write the model and all that goes with it, or nothing."""
-    from onnxprune.model import save
-
+def _texts(outcome: Outcome, found: Found | None, args: PruneArgs) -> dict[str, str]:
+    """The text files that go with the model: those of a search, the plan, and the new numbers of rows."""
     texts = args.wanted.texts(found, paths.shown(args.model)) if found and args.wanted else {}
-    if args.plan_out is not None:
-        texts[args.plan_out] = outcome.plan.to_json()
-    with paths.staged({**texts, **paths.row_map_text(outcome.rows, output)}):
-        save(outcome.model, output, force=args.force)
+    rows = {} if args.output is None else paths.row_map_text(outcome.rows, args.output)
+    return {**texts, **args.plan_text(outcome.plan), **rows}
 
 
 def _advice(model: Model) -> str:

@@ -77,14 +77,11 @@ def shrink(console: Console, args: ShrinkArgs) -> None:
     is proven on random inputs, and on --data.
     """
     args.check()
-    console.progress("loading")
-    source = args.sizes.load(args.model)
-    if args.written is not None:
-        paths.check_output(source, args.written, force=args.force)
+    source = args.load(console, args.sizes)
     shrunk = _shrunk(console, source, args)
-    if args.written is not None:
-        console.progress("writing")
-        _write(shrunk, args.written, args)
+    from onnxprune.pipelines.shrink import plan_of
+
+    args.write(console, shrunk.model, args.plan_text(plan_of(shrunk, args.sizes.numbers)))
     _report(console, shrunk, args)
 
 
@@ -103,16 +100,6 @@ def _shrunk(console: Console, source: Model, args: ShrinkArgs) -> Shrunk:
     shrunk = shrink_model(source, options, data=args.data.source, samples=args.data.samples, progress=console.progress)
     check_proven(shrunk.groups, shrunk.verdict)
     return shrunk
-
-
-def _write(shrunk: Shrunk, output: str, args: ShrinkArgs) -> None:
-    """Write the model and the plan, or nothing."""
-    from onnxprune.model import save
-    from onnxprune.pipelines.shrink import plan_of
-
-    texts = {} if args.plan_out is None else {args.plan_out: plan_of(shrunk, args.sizes.numbers).to_json()}
-    with paths.staged(texts):
-        save(shrunk.model, output, force=args.force)
 
 
 def _report(console: Console, shrunk: Shrunk, args: ShrinkArgs) -> None:

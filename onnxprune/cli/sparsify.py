@@ -70,14 +70,9 @@ def sparsify(console: Console, args: SparsifyArgs) -> None:
     elements masked.
     """
     args.check()
-    console.progress("loading")
-    source = args.sizes.load(args.model)
-    if args.written is not None:
-        paths.check_output(source, args.written, force=args.force)
+    source = args.load(console, args.sizes)
     done = _sparsified(console, source, args)
-    if args.written is not None:
-        console.progress("writing")
-        _write(done, args.written, args)
+    args.write(console, done.model, args.plan_text(done.plan))
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
         _report(console, source, done, args)
 
@@ -96,15 +91,6 @@ def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsifi
     done = sparsified(source, args.options, inputs, verify=args.verify, place=where, progress=console.progress)
     check_proven(done.groups, done.verdict)
     return done
-
-
-def _write(done: Sparsified, output: str, args: SparsifyArgs) -> None:
-    """Write the model and its plan, or nothing."""
-    from onnxprune.model import save
-
-    texts = {} if args.plan_out is None else {args.plan_out: done.plan.to_json()}
-    with paths.staged(texts):
-        save(done.model, output, force=args.force)
 
 
 def _report(console: Console, source: Model, done: Sparsified, args: SparsifyArgs) -> None:

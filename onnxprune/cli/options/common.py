@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,11 @@ from onnxprune.cli import paths
 from onnxprune.cli.options.group import DATA, Command, titled
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.cli.options.sizes import Sizes
+    from onnxprune.model import Model
+    from onnxprune.rewriting import Plan
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,34 @@ class Results:
             for target in (self.output, self.plan_out):
                 if target is not None:
                     paths.check_target(target, inputs=[self.model], force=self.force)
+
+    def load(self, console: Console, sizes: Sizes) -> Model:
+        """Load the model, and refuse before the long work an output that only a loaded model shows to be wrong."""
+        console.progress("loading")
+        source = sizes.load(self.model)
+        if self.written is not None:
+            paths.check_output(source, self.written, force=self.force)
+        return source
+
+    def write(self, console: Console, model: Model, texts: Mapping[str, str]) -> None:
+        """Write the model and the text files that go with it, or nothing; nothing in a dry run.
+
+        Args:
+            console: is told.
+            model: the result.
+            texts: file -> its content.
+        """
+        if self.written is None:
+            return
+        from onnxprune.model import save
+
+        console.progress("writing")
+        with paths.staged(texts):
+            save(model, self.written, force=self.force)
+
+    def plan_text(self, plan: Plan) -> dict[str, str]:
+        """The file of the plan and its text; nothing where none is written."""
+        return {} if self.plan_out is None or self.dry_run else {self.plan_out: plan.to_json()}
 
 
 def conversation(function: Command) -> Command:
