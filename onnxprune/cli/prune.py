@@ -113,9 +113,8 @@ def prune(console: Console, args: PruneArgs) -> None:
 
 def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, Found | None]:
     """Prune once, or search for the smallest model where targets are given."""
-    from onnxprune import api
     from onnxprune.allocation.timed import needs_tables
-    from onnxprune.pipelines.search import search
+    from onnxprune.pipelines import prune as pipeline
     from onnxprune.recovery import RecoveryOptions as Recovery
 
     run: dict[str, Any] = {
@@ -126,7 +125,9 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "recovery": Recovery(args.recover, train=args.learning.settled(), tune=_own_training(args)),
     }
     if args.wanted is None:
-        return api.run(source, args.options, data=args.data.source, progress=console.progress, **run), None
+        return pipeline.run(source, args.options, data=args.data.source, progress=console.progress, **run), None
+    from onnxprune.pipelines.search import search
+
     found = search(
         source,
         args.options,

@@ -297,15 +297,15 @@ def test_model_without_removable_groups(run, out, tmp_path):
 def test_failed_proof_writes_nothing(run, out, monkeypatch):
     from dataclasses import replace
 
-    from onnxprune import api
+    from onnxprune.pipelines import prune as pipeline
 
-    real = api.run
+    real = pipeline.run
 
     def unproven(*args, **given):
         done = real(*args, **given)
         return replace(done, verdict=replace(done.verdict, ok=False, problem="output 'logits' differs"))
 
-    monkeypatch.setattr(api, "run", unproven)
+    monkeypatch.setattr(pipeline, "run", unproven)
     prune_refused(run, out, 1, "not proven: output 'logits' differs", DIGITS, hint="--no-verify")
 
 
@@ -376,23 +376,23 @@ def test_terminals_are_no_pipes():
 
 
 def test_a_bug_is_one_line_and_a_traceback_only_on_demand(run, out, monkeypatch):
-    from onnxprune import api
+    from onnxprune.pipelines import prune as pipeline
 
     def broken(*args, **given):
         raise ZeroDivisionError("by\nnought")
 
-    monkeypatch.setattr(api, "run", broken)
+    monkeypatch.setattr(pipeline, "run", broken)
     prune_refused(run, out, 70, "internal error: ZeroDivisionError: by nought", DIGITS, hint="-vv")
     assert "Traceback" in run("prune", DIGITS, "-o", out, "-vv").err
 
 
 def test_out_of_memory(run, out, monkeypatch):
-    from onnxprune import api
+    from onnxprune.pipelines import prune as pipeline
 
     def greedy(*args, **given):
         raise MemoryError
 
-    monkeypatch.setattr(api, "run", greedy)
+    monkeypatch.setattr(pipeline, "run", greedy)
     prune_refused(run, out, 4, "out of memory", DIGITS)
 
 

@@ -236,15 +236,15 @@ def test_ratio_zero_writes_the_model_as_it_is(run, tmp_path):
 def test_rolled_back_groups_are_reported_with_exit_code_1(run, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from onnxprune import api
+    from onnxprune.pipelines import prune as pipeline
     from onnxprune.proof.bisect import RolledBack
 
-    real = api.run
+    real = pipeline.run
 
     def one_failed(*args, **given):
         return replace(real(*args, **given), rolled_back=(RolledBack("conv.weight", "it differs"),))
 
-    monkeypatch.setattr(api, "run", one_failed)
+    monkeypatch.setattr(pipeline, "run", one_failed)
     ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx")
     assert ran.code == 1 and "left whole" in ran.err and "conv.weight (it differs)" in ran.err
     assert (tmp_path / "small.onnx").exists()
