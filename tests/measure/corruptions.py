@@ -3,7 +3,8 @@ S]`.
 
 Every graph is pruned, then the result is spoiled, one weight at a time: an element is multiplied by 1.5, or two kept
 positions of a weight that was cut are swapped. What is accepted although a tensor inside changes is *missed*.
-`--largest MB` leaves out larger files; `--seconds` stops early and says how far it came.
+`--largest MB` leaves out larger files; `--seconds` stops early and says how far it came, and `--behind N` goes on behind
+the N graphs of an earlier run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -131,11 +132,12 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=2, help="wrong weights per graph")
     parser.add_argument("--largest", type=float, default=1e6, metavar="MB")
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--behind", type=int, default=0, metavar="N", help="leave out the first N graphs")
     given = parser.parse_args()
     models: Any = random_models(given.count) if given.source == "random" else shared_models(given.globs, given.largest)
     rng, begun, seen = np.random.default_rng(0), time.monotonic(), Counter[str]()
     sums = Counter[tuple[str, str]]()
-    for name, model, options in models:
+    for name, model, options in islice(models, given.behind, None):
         if time.monotonic() - begun > given.seconds:
             break
         seen["graphs"] += 1
