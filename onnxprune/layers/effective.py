@@ -51,7 +51,7 @@ class Weights:
         self.groups = groups
         self._tracing = groups.tracing
         self._used: dict[Use, WeightPart | None] = {}
-        self._makers = {o: view for view, _ in groups.tracing.views for o in view.node.output if o}
+        self._producers = {o: view for view, _ in groups.tracing.views for o in view.node.output if o}
         for view, rule in groups.tracing.views:
             if rule is not None and view.node.op_type == "BatchNormalization":
                 self._fold(view)
@@ -67,10 +67,10 @@ class Weights:
                 break
             met.append(use)
             found = self._plain.get(self._tracing.key(view.node, slot))
-            maker = self._makers.get(view.node.input[slot])
-            if found is not None or maker is None or maker.node.op_type not in WEIGHT_CARRIERS:
+            producer = self._producers.get(view.node.input[slot])
+            if found is not None or producer is None or producer.node.op_type not in WEIGHT_CARRIERS:
                 break
-            view, slot = maker, 0
+            view, slot = producer, 0
         self._used.update(dict.fromkeys(met, found))
         return found
 
@@ -164,14 +164,14 @@ class Weights:
 
     def _in_front(self, tensor: str) -> tuple[NodeView, tuple[NodeView, int] | None] | None:
         """The contraction whose result alone `tensor` is, and where its bias is."""
-        view = self._makers.get(tensor)
+        view = self._producers.get(tensor)
         if view is None or not self._is_private(tensor):
             return None
         bias: tuple[NodeView, int] | None = None
         if view.node.op_type == "Add" and view.is_weight(0) != view.is_weight(1):
             slot = 0 if view.is_weight(0) else 1
             bias, tensor = (view, slot), view.node.input[1 - slot]
-            view = self._makers.get(tensor)
+            view = self._producers.get(tensor)
             if view is None or not self._is_private(tensor) or not _folds(view) or view.has(2):
                 return None
         elif not _folds(view) or (view.has(2) and not view.is_weight(2)):

@@ -151,7 +151,7 @@ class _Search:
         node = self.flow.node(tensor)
         if node is None:
             return [], False
-        row, reads = traits_of(node), self.flow.data_reads[self.flow.maker[tensor]]
+        row, reads = traits_of(node), self.flow.data_reads[self.flow.producer[tensor]]
         if not (row.elementwise or row.adds or row.norm or (row.same_shape and len(reads) == 1 and row.homogeneous)):
             return [], False
         return [name for name in reads if self.flow.dims(name) == self.flow.dims(tensor) is not None], True
@@ -193,7 +193,7 @@ class _Search:
             for name in names:
                 if name not in seen:
                     seen.add(name)
-                    heappush(order, (-self.flow.maker.get(name, -1), name))
+                    heappush(order, (-self.flow.producer.get(name, -1), name))
             if not order:
                 return
             tensor = heappop(order)[1]
@@ -264,7 +264,7 @@ class _Search:
         """For every step behind a product, the nearest one that all ways to it lead through; -1 for none."""
         found: dict[int, int] = {}
         for place, names in enumerate(self.flow.data_reads):
-            before = [self.flow.maker[name] for name in names if self.flow.maker.get(name, -1) in found]
+            before = [self.flow.producer[name] for name in names if self.flow.producer.get(name, -1) in found]
             if not before and place not in self.flow.heavy:
                 continue
             meet = before[0] if before else -1

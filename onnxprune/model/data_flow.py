@@ -56,7 +56,7 @@ class DataFlow:
         return frozenset(found)
 
     @cached_property
-    def maker(self) -> Mapping[str, int]:
+    def producer(self) -> Mapping[str, int]:
         """Tensor -> the place of the step that makes it; graph inputs are not in it."""
         return {o: i for i, step in enumerate(self.steps) for o in step.output if o}
 
@@ -81,21 +81,21 @@ class DataFlow:
         for i, names in enumerate(self.data_reads):
             bits = 1 << i
             for name in names:
-                if name in self.maker:
-                    bits |= found[self.maker[name]]
+                if name in self.producer:
+                    bits |= found[self.producer[name]]
             found.append(bits)
         return found
 
     def node(self, tensor: str) -> NodeProto | None:
         """The node that makes a tensor; None for graph inputs, and for steps that have bodies."""
-        place = self.maker.get(tensor)
+        place = self.producer.get(tensor)
         if place is None or len(self.steps[place].nodes) > 1:
             return None
         return self.steps[place].nodes[0]
 
     def depends(self, tensor: str, on: str) -> bool:
         """Whether the data of a tensor depend on those of another one, which a step makes or the graph is given."""
-        place, other = self.maker.get(tensor), self.maker.get(on)
+        place, other = self.producer.get(tensor), self.producer.get(on)
         if place is None:
             return tensor == on
         if other is None:
@@ -112,9 +112,9 @@ class DataFlow:
 
     def between(self, entry: str, exit: str) -> list[int]:
         """The steps on the ways of data from one tensor to another, in order."""
-        first = self.maker.get(entry, -1)
+        first = self.producer.get(entry, -1)
         reached, found = {entry}, list[int]()
-        ways = self.ancestors[self.maker[exit]] >> (first + 1) << (first + 1)
+        ways = self.ancestors[self.producer[exit]] >> (first + 1) << (first + 1)
         for i in self.places(ways):
             if not reached.isdisjoint(self.data_reads[i]):
                 reached.update(o for o in self.steps[i].output if o)

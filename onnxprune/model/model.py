@@ -26,9 +26,9 @@ class Model:
         proto: read-only by convention. Tensors with external data keep it where it is.
         folder: what external data is relative to; None for a model that was given in memory.
         path: the file that it came from; never overwritten by `save`.
-        values: makers of data that is not in the proto, by name of the initializer. The initializer says the
+        values: producers of data that is not in the proto, by name of the initializer. The initializer says the
             shape and type (and stays marked as external, if the model is to be saved with external data). A
-            maker is called each time that the data is needed, and its result is not kept.
+            producer is called each time that the data is needed, and its result is not kept.
         mended: what was put right in the file when it was loaded, a line each.
     """
 

@@ -54,8 +54,8 @@ def order(listed: Sequence[NodeProto]) -> tuple[list[int], list[int]]:
 
     Of the nodes that can run next, the first goes first. Those of cycles cannot run, nor those that wait for them.
     """
-    maker = {o: place for place, node in reversed(list(enumerate(listed))) for o in node.output if o}
-    needs = [{maker[name] for name in _taken(node) if name in maker} for node in listed]
+    producer = {o: place for place, node in reversed(list(enumerate(listed))) for o in node.output if o}
+    needs = [{producer[name] for name in _taken(node) if name in producer} for node in listed]
     readers: list[list[int]] = [[] for _ in listed]
     for place, sources in enumerate(needs):
         for source in sources:
@@ -77,13 +77,13 @@ def cycle(proto: ModelProto) -> list[str]:
     """The nodes of one cycle, by name or first output, in the order in which they read each other; none if none."""
     for _, scope in scopes(proto):
         rest = order(scope.node)[1]
-        maker = {o: place for place in rest for o in scope.node[place].output if o}
+        producer = {o: place for place in rest for o in scope.node[place].output if o}
         path: list[int] = []
         place = next(iter(rest), None)
         while place is not None and place not in path:
             path.append(place)
             # What is left always reads something else that is left: following that ends in a cycle.
-            place = min(maker[name] for name in _taken(scope.node[place]) if name in maker)
+            place = min(producer[name] for name in _taken(scope.node[place]) if name in producer)
         if place is not None:
             around = [scope.node[i] for i in path[path.index(place) :]]
             return [node.name or next(filter(None, node.output), node.op_type) for node in reversed(around)]

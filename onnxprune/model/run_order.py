@@ -109,7 +109,7 @@ class Course:
         return self.stacked.union(given, (o for step in self.steps for o in step.output if o))
 
     @cached_property
-    def _maker(self) -> Mapping[str, int]:
+    def _producer(self) -> Mapping[str, int]:
         return {o: i for i, step in enumerate(self.steps) for o in (*step.output, *step.inner) if o}
 
     def before(self, tensors: Iterable[str], held: Collection[str] = ()) -> set[int]:
@@ -118,7 +118,7 @@ class Course:
         open_names = list(tensors)
         while open_names:
             name = open_names.pop()
-            index = None if name in held else self._maker.get(name)
+            index = None if name in held else self._producer.get(name)
             if index is not None and index not in found:
                 found.add(index)
                 open_names.extend(self.steps[index].reads)

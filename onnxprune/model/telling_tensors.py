@@ -28,13 +28,13 @@ def last_floats(graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> list[str]:
         Names of tensors.
     """
     ids = [o.name for o in graph.output if dtypes.get(o.name, FLOATS[0]) not in FLOATS]
-    makers = _makers(graph)
+    producers = _producers(graph)
     found: dict[str, None] = {}
     met, pending = set(ids), list(ids)
     while pending:
-        node = makers.get(pending.pop())
+        node = producers.get(pending.pop())
         for name in reads(node) if node is not None and node.op_type not in TELLS_SIZES else ():
-            if dtypes.get(name) in FLOATS and name in makers and makers[name].input:
+            if dtypes.get(name) in FLOATS and name in producers and producers[name].input:
                 found[name] = None
             elif name not in met and dtypes.get(name) not in FLOATS:
                 met.add(name)
@@ -52,14 +52,14 @@ def unsqueezed(graph: onnx.GraphProto, names: Sequence[str]) -> list[str]:
     Returns:
         Names of tensors, each once.
     """
-    makers = _makers(graph)
+    producers = _producers(graph)
     found: dict[str, None] = {}
     for name in names:
-        maker = makers.get(name)
-        inner = maker is not None and maker.op_type in SQUEEZING and maker.input[0] in makers
-        found[maker.input[0] if inner and maker is not None else name] = None
+        producer = producers.get(name)
+        inner = producer is not None and producer.op_type in SQUEEZING and producer.input[0] in producers
+        found[producer.input[0] if inner and producer is not None else name] = None
     return list(found)
 
 
-def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+def _producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     return {o: node for node in graph.node for o in node.output if o}

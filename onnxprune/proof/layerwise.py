@@ -84,7 +84,7 @@ class Layers:
         tracing, found = self.cut.groups.tracing, set[int]()
         open_names, met = [tensor], set[str]()
         while open_names:
-            node = self._makers.get(open_names.pop())
+            node = self._producers.get(open_names.pop())
             if node is None or first_output(node) in met:
                 continue
             met.add(first_output(node))
@@ -95,7 +95,7 @@ class Layers:
         return [self.cut.groups.groups[i].name for i in sorted(found)]
 
     @cached_property
-    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+    def _producers(self) -> Mapping[str, onnx.NodeProto]:
         graph = self.cut.groups.tracing.model.proto.graph
         return {name: node for node in graph.node for name in node.output if name}
 

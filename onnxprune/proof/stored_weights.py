@@ -44,7 +44,7 @@ def weights(cut: Removal, pruned: Model) -> Kept:
     """
     tracing, small = cut.groups.tracing, as_traced(cut.groups, pruned)
     nodes = {first_output(n): n for n in small.proto.graph.node}
-    makers = {n.output[0]: n for n in small.proto.graph.node if n.op_type == "Constant"}
+    producers = {n.output[0]: n for n in small.proto.graph.node if n.op_type == "Constant"}
     seen = set[tuple[str, str]]()
     for node in tracing.model.proto.graph.node:
         other = nodes.get(first_output(node))
@@ -58,7 +58,7 @@ def weights(cut: Removal, pruned: Model) -> Kept:
             key = tracing.key(node, slot)
             if (key, now) in seen:
                 continue
-            found = _value(small, makers, now)
+            found = _value(small, producers, now)
             wanted = tracing.stored_value(name) if found is not None else None
             if found is None or wanted is None:
                 continue
@@ -73,10 +73,10 @@ def weights(cut: Removal, pruned: Model) -> Kept:
     return Kept(len(seen))
 
 
-def _value(model: Model, makers: dict[str, onnx.NodeProto], name: str) -> Array | None:
+def _value(model: Model, producers: dict[str, onnx.NodeProto], name: str) -> Array | None:
     """The value of a stored tensor; None where there is none."""
-    if name in makers:
-        return constant_value(model, makers[name])
+    if name in producers:
+        return constant_value(model, producers[name])
     return model.array(name) if name in model.initializers else None
 
 

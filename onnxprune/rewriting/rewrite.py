@@ -203,7 +203,7 @@ class Rewriting:
             graph.initializer.append(numpy_helper.from_array(value, name))
 
     def _is_computed(self, name: str) -> bool:
-        return name in self.groups.tracing.folded.makers
+        return name in self.groups.tracing.folded.producers
 
     def _constant(
         self,

@@ -200,7 +200,7 @@ def _origin(tracing: TraceResult, tensor: str) -> tuple[str, list[onnx.NodeProto
     """The tensor that a weight is stored in, and the nodes between, from there on."""
     chain: list[onnx.NodeProto] = []
     while tensor not in tracing.given:
-        node = tracing.maker(tensor)
+        node = tracing.producer(tensor)
         if node is None or node.op_type not in {*_CARRIERS, *_LAID_OUT, "Transpose"}:
             break
         chain.insert(0, node)

@@ -37,18 +37,18 @@ class Computed:
     """The weights that a graph computes.
 
     Attributes:
-        makers: computed weight -> the node that makes it.
+        producers: computed weight -> the node that makes it.
         inside: first outputs of the nodes that do nothing but compute them.
     """
 
-    makers: Mapping[str, onnx.NodeProto]
+    producers: Mapping[str, onnx.NodeProto]
     inside: AbstractSet[str]
 
 
 def find_computed(model: Model, static: StaticInfo, stored: Mapping[str, onnx.NodeProto | None]) -> Computed:
     """The weights that the graph computes from those that are `stored`."""
     graph, versions = model.proto.graph, {o.domain: o.version for o in model.proto.opset_import}
-    known = {name: _kind_of_stored(static, name, maker) for name, maker in stored.items()}
+    known = {name: _kind_of_stored(static, name, producer) for name, producer in stored.items()}
     for name in model.overridable:
         known.pop(name, None)
     constant: list[onnx.NodeProto] = []
@@ -61,7 +61,7 @@ def find_computed(model: Model, static: StaticInfo, stored: Mapping[str, onnx.No
         constant.append(node)
         version = versions.get(node.domain, versions.get("ai.onnx", 1))
         known.update(dict.fromkeys(filter(None, node.output), _kind(node, version, static, known)))
-    makers: dict[str, onnx.NodeProto] = {}
+    producers: dict[str, onnx.NodeProto] = {}
     inside: set[str] = set()
     held = {o.name for o in graph.output} | {name for node in graph.node for name in flow_names(node)}
     for node in reversed(constant):
@@ -69,9 +69,9 @@ def find_computed(model: Model, static: StaticInfo, stored: Mapping[str, onnx.No
         outer = {name for name in names if name in held or not inside.issuperset(readers.get(name, ()))}
         mine = {name for name in outer if known[name] == _OTHER and _is_weight(static, name)}
         if outer <= mine and not outer & held:
-            makers.update(dict.fromkeys(mine, node))
+            producers.update(dict.fromkeys(mine, node))
             inside.add(_first(node))
-    return Computed(makers, inside)
+    return Computed(producers, inside)
 
 
 def flow_names(node: onnx.NodeProto) -> list[str]:
@@ -88,8 +88,8 @@ def _is_weight(static: StaticInfo, name: str) -> bool:
     return static.dtypes.get(name) in _TYPES and 1 < math.prod(static.shapes.get(name, ())) <= LARGEST
 
 
-def _kind_of_stored(static: StaticInfo, name: str, maker: onnx.NodeProto | None) -> str:
-    filled = maker is not None and maker.op_type == "ConstantOfShape"
+def _kind_of_stored(static: StaticInfo, name: str, producer: onnx.NodeProto | None) -> str:
+    filled = producer is not None and producer.op_type == "ConstantOfShape"
     return _FILL if filled or math.prod(static.shapes.get(name, ())) <= 1 else _WEIGHT
 
 

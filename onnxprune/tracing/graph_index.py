@@ -64,12 +64,12 @@ class GraphIndex:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
         return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
 
-    def maker(self, tensor: str) -> onnx.NodeProto | None:
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes `tensor`."""
-        return self._makers.get(tensor)
+        return self._producers.get(tensor)
 
     @cached_property
-    def _makers(self) -> Mapping[str, onnx.NodeProto]:
+    def _producers(self) -> Mapping[str, onnx.NodeProto]:
         return {name: node for node in self.model.proto.graph.node for name in node.output if name}
 
     def is_output(self, tensor: str) -> bool:
@@ -89,7 +89,7 @@ class GraphIndex:
     @cached_property
     def sources(self) -> Mapping[str, onnx.NodeProto | None]:
         """Every weight, stored (see `given`) or computed: the node that makes it, None for an initializer."""
-        return {**self.given, **self.folded.makers}
+        return {**self.given, **self.folded.producers}
 
     @cached_property
     def folded(self) -> Computed:
@@ -119,7 +119,7 @@ class GraphIndex:
 
     def _is_uniform(self, name: str) -> bool:
         shape = self.static.shapes.get(name, ())
-        if name in self.folded.makers:
+        if name in self.folded.producers:
             return False
         if self.static.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
             return False
@@ -156,7 +156,7 @@ class GraphIndex:
             if name in met:
                 continue
             met.add(name)
-            node = self._makers.get(name)
+            node = self._producers.get(name)
             if node is not None and node.op_type == "ConstantOfShape" and not node.domain:
                 if fill_value(node).any():
                     return False
@@ -180,7 +180,7 @@ class GraphIndex:
         chain: list[onnx.NodeProto] = []
         name = tensor
         while not self.is_weight(name):
-            node = self.maker(name)
+            node = self.producer(name)
             if node is None or not traits_of(node).moves:
                 return None
             chain.insert(0, node)
@@ -194,13 +194,13 @@ class GraphIndex:
 
     def is_filled(self, name: str) -> bool:
         """Whether a weight is not stored but filled by a `ConstantOfShape`."""
-        maker = self.sources[name]
-        return maker is not None and maker.op_type == "ConstantOfShape"
+        producer = self.sources[name]
+        return producer is not None and producer.op_type == "ConstantOfShape"
 
     def stored_value(self, name: str) -> np.ndarray | None:
         """The value of a weight as it is stored, or computed; None where that fails."""
-        maker = self.sources[name]
-        if name in self.folded.makers:
+        producer = self.sources[name]
+        if name in self.folded.producers:
             if name not in self._evaluated:
                 try:
                     self._evaluated[name] = evaluate(self.model, name)
@@ -208,11 +208,11 @@ class GraphIndex:
                     logger.warning("weight %r cannot be computed: %s", name, error)
                     return None
             return self._evaluated[name]
-        if maker is None:
+        if producer is None:
             return self.model.array(name)
         if self.is_filled(name):
-            return np.broadcast_to(fill_value(maker), self.static.shapes[name])
-        return constant_value(self.model, maker)
+            return np.broadcast_to(fill_value(producer), self.static.shapes[name])
+        return constant_value(self.model, producer)
 
     @cached_property
     def _evaluated(self) -> dict[str, np.ndarray]:

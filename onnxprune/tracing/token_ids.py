@@ -40,7 +40,7 @@ def sources(graph: onnx.GraphProto, tables: Iterable[str]) -> Mapping[str, IdSou
 class _Flow:
     def __init__(self, graph: onnx.GraphProto, tables: frozenset[str]) -> None:
         self.graph, self.tables = graph, tables
-        self.makers = {name: node for node in graph.node for name in node.output}
+        self.producers = {name: node for node in graph.node for name in node.output}
         stored = {t.name for t in graph.initializer}
         self.inputs = {v.name for v in graph.input} - stored
         self.outputs = {v.name for v in graph.output}
@@ -56,7 +56,7 @@ class _Flow:
             if node.op_type == "Gather" and slot == 0 and node.input[1] not in self.stored:
                 origin = self._origin(node.input[1])
                 if origin not in self.inputs:
-                    return IdSource(problem=f"its ids come from {self._maker(origin)}, not from a graph input")
+                    return IdSource(problem=f"its ids come from {self._producer(origin)}, not from a graph input")
                 inputs.add(origin)
         for name in sorted(inputs):
             for why in self._other_uses(name):
@@ -64,12 +64,12 @@ class _Flow:
         return IdSource(frozenset(inputs))
 
     def _origin(self, tensor: str) -> str:
-        while (node := self.makers.get(tensor)) is not None and node.op_type in MOVES and not node.domain:
+        while (node := self.producers.get(tensor)) is not None and node.op_type in MOVES and not node.domain:
             tensor = node.input[0]
         return tensor
 
-    def _maker(self, tensor: str) -> str:
-        node = self.makers.get(tensor)
+    def _producer(self, tensor: str) -> str:
+        node = self.producers.get(tensor)
         return _shown(node) if node is not None else f"{tensor!r}"
 
     def _other_uses(self, tensor: str) -> Iterator[str]:

@@ -142,7 +142,7 @@ class TraceResult(GraphIndex, LabelState):
         """The weight whose elements an input holds, perhaps after moves; empty if it holds others."""
         name = view.node.input[slot] if view.has(slot) else ""
         while name and not self.is_weight(name):
-            node = self.maker(name)
+            node = self.producer(name)
             name = node.input[0] if node is not None and traits_of(node).moves else ""
         return name
 

@@ -82,7 +82,7 @@ def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> 
     left = cost.of_trace(widths.groups.tracing, small, cut.size)
     assert functions.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
     tracing = widths.groups.tracing
-    folded = tracing.folded.makers.keys() & small.initializers.keys()
+    folded = tracing.folded.producers.keys() & small.initializers.keys()
     if not (tracing.unshared or folded):
         # What a weight that the graph computes takes once it is cut, and its value is stored in place of all that it
         # was made of, is not foreseen, nor are constants that each user gets a copy of.

@@ -370,12 +370,12 @@ def test_constants_that_are_shared_and_cut_differently():
     proto.graph.node.insert(0, helper.make_node("Constant", [], ["ones"], name="maker", value=ones))
     proto.graph.node[0].doc_string = "of the maker"
     done = prune(proto, ratios={"w1": 0.25, "w2": 0.0})
-    makers = {n.output[0]: n for n in done.model.proto.graph.node if n.op_type == "Constant"}
-    values = [makers[name].attribute[0].t for name in biases(done.model.proto).values()]
+    producers = {n.output[0]: n for n in done.model.proto.graph.node if n.op_type == "Constant"}
+    values = [producers[name].attribute[0].t for name in biases(done.model.proto).values()]
     assert not done.rolled_back
     assert [numpy_helper.to_array(t).size for t in values] == [4, 6, 8]
-    assert len({n.name for n in makers.values()}) == 3
-    assert {n.doc_string for n in makers.values()} == {"of the maker"}
+    assert len({n.name for n in producers.values()}) == 3
+    assert {n.doc_string for n in producers.values()} == {"of the maker"}
 
 
 def test_sparse_weights():

@@ -299,7 +299,7 @@ def _fused(tracing: TraceResult, tensor: str, nodes: Mapping[str, float]) -> Ite
     """First outputs of all nodes of the original that became the one that makes `tensor`."""
     pending, met = [tensor], {tensor}
     while pending:
-        node = tracing.maker(pending.pop())
+        node = tracing.producer(pending.pop())
         if node is not None:
             yield first_output(node)
             new = [name for name in node.input if name and name not in nodes and name not in met]

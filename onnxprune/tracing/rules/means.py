@@ -122,7 +122,7 @@ def _gains_before(view: NodeView, tensor: str) -> Iterator[float]:
     gain = 1.0
     yield gain
     for _ in range(FARTHEST):
-        node = view.state.maker(tensor)
+        node = view.state.producer(tensor)
         if node is None:
             return
         slot, factor = _scaled_by(view, node)

@@ -51,7 +51,7 @@ class LabelState(Protocol):
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
 
-    def maker(self, tensor: str) -> onnx.NodeProto | None:
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes `tensor`."""
 
     def moved(self, tensor: str) -> MovedWeight | None:

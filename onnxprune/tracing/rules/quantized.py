@@ -83,8 +83,12 @@ def _scales_behind(view: NodeView, count: int) -> list[Array]:
         for node in state.readers(name):
             if node.op_type == "Mul":
                 others = [i for i in node.input if i != name]
-                makers = [maker for i in others if (maker := state.maker(i)) is not None and maker.op_type == "Mul"]
-                factors += [*others, *(i for maker in makers for i in maker.input)]
+                producers = [
+                    producer
+                    for i in others
+                    if (producer := state.producer(i)) is not None and producer.op_type == "Mul"
+                ]
+                factors += [*others, *(i for producer in producers for i in producer.input)]
     values = [state.stored_value(i) for i in factors if state.is_weight(i)]
     return [v.reshape(-1) for v in values if v is not None and v.size in (1, count)]
 
