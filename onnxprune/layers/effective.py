@@ -187,7 +187,7 @@ class Weights:
         return not axes or (len(axes) == 1 and np.array_equal(self.classes(axes[0]).reshape(-1), channels))
 
     def _is_private(self, tensor: str) -> bool:
-        return len(self._tracing.readers(tensor)) == 1 and not self._tracing.is_output(tensor)
+        return len(self._tracing.consumers(tensor)) == 1 and not self._tracing.is_output(tensor)
 
 
 def _digest(value: Array | None) -> bytes:

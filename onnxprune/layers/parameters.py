@@ -53,10 +53,10 @@ class Parameters:
         others = (node for node in nodes if node.output and self.reached.isdisjoint(node.output))
         self._elsewhere = {name for node in others for name in (*node.input, *captured(node))}
         self._moved: dict[str, str] = {}
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        self._consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in self._ran:
             for name in node.input:
-                self._readers.setdefault(name, []).append(node)
+                self._consumers.setdefault(name, []).append(node)
         self._constants = {o for n in nodes if n.op_type == "Constant" for o in n.output}
         self._outputs = {o.name for o in self.proto.graph.output}
 
@@ -94,10 +94,10 @@ class Parameters:
         """Whether `name` is a stored tensor, or a node made it from nothing."""
         return name in self._stored or name in self._constants
 
-    def only_reader(self, name: str) -> onnx.NodeProto | None:
+    def only_consumer(self, name: str) -> onnx.NodeProto | None:
         """The node that alone reads `name`; None if there are several, or the graph hands it out."""
-        readers = self._readers.get(name, [])
-        return readers[0] if len(readers) == self._uses[name] == 1 and name not in self._outputs else None
+        consumers = self._consumers.get(name, [])
+        return consumers[0] if len(consumers) == self._uses[name] == 1 and name not in self._outputs else None
 
     def value(self, name: str) -> Array:
         """The present value of a stored tensor."""
@@ -122,11 +122,11 @@ class Parameters:
         if layer.bias is not None:
             name = node.input[layer.bias] if len(node.input) > layer.bias else ""
             return (node, layer.bias) if not name or self._is_bias(name, outputs) else None
-        readers = self._readers.get(node.output[0], [])
-        if len(readers) == 1 and readers[0].op_type == "Add" and node.output[0] not in self._outputs:
-            slot = 1 - list(readers[0].input).index(node.output[0])
-            if self._is_bias(readers[0].input[slot], outputs):
-                return readers[0], slot
+        consumers = self._consumers.get(node.output[0], [])
+        if len(consumers) == 1 and consumers[0].op_type == "Add" and node.output[0] not in self._outputs:
+            slot = 1 - list(consumers[0].input).index(node.output[0])
+            if self._is_bias(consumers[0].input[slot], outputs):
+                return consumers[0], slot
         return None
 
     def _is_bias(self, name: str, outputs: int) -> bool:

@@ -209,7 +209,7 @@ class _Search:
         return node is not None and traits_of(node).adds and self._kinds(entry) == self._kinds(exit)
 
     def _kinds(self, tensor: str) -> set[str]:
-        steps = (self.flow.steps[i] for i in self.flow.readers.get(tensor, ()))
+        steps = (self.flow.steps[i] for i in self.flow.consumers.get(tensor, ()))
         return {step.nodes[-1].op_type for step in steps if not traits_of(step.nodes[-1]).tells_sizes}
 
     def _leaks(self, region: _Region) -> set[str]:
@@ -251,7 +251,7 @@ class _Search:
         """The least region that ends in `exit` and has a product."""
         at = self._dominators.get(place, -1)
         while at >= 0:
-            outputs = [o for o in self.flow.steps[at].output if o and self.flow.readers.get(o)]
+            outputs = [o for o in self.flow.steps[at].output if o and self.flow.consumers.get(o)]
             if len(outputs) == 1 and self._fits(outputs[0], exit):
                 region = self.region(outputs[0], exit, RUN)
                 if region.places & self.flow.heavy:
@@ -345,7 +345,7 @@ def _block(flow: DataFlow, region: _Region, name: str) -> GraphBlock:
     steps = [flow.steps[i] for i in sorted(region.places)]
     leaks = list(flow.leaving(region.places, region.exit))
     outputs = tuple(dict.fromkeys(tensor for tensor, place in leaks if place is None))
-    read = (n for n in sorted(flow.inputs) if n in flow.readers)
+    read = (n for n in sorted(flow.inputs) if n in flow.consumers)
     inputs = tuple(n for n in read if not flow.is_read_outside(n, region.places, region.entry))
     return GraphBlock(
         name=name,

@@ -61,7 +61,7 @@ class DataFlow:
         return {o: i for i, step in enumerate(self.steps) for o in step.output if o}
 
     @cached_property
-    def readers(self) -> Mapping[str, Sequence[int]]:
+    def consumers(self) -> Mapping[str, Sequence[int]]:
         """Tensor -> the places of the steps that read it, for whatever reason."""
         found: dict[str, list[int]] = {}
         for i, step in enumerate(self.steps):
@@ -184,7 +184,7 @@ class DataFlow:
                     continue
                 if name in self.outputs:
                     yield name, None
-                yield from ((name, at) for at in self.readers.get(name, ()) if not self._stays(at, inside))
+                yield from ((name, at) for at in self.consumers.get(name, ()) if not self._stays(at, inside))
 
     def _stays(self, place: int, inside: set[int]) -> bool:
         """Whether all that a step outside makes of sizes ends inside."""
@@ -196,7 +196,7 @@ class DataFlow:
             made = self.steps[at].output
             if not self.outputs.isdisjoint(made) or not self.data.isdisjoint(made):
                 return False
-            waiting += [reader for name in made for reader in self.readers.get(name, ())]
+            waiting += [consumer for name in made for consumer in self.consumers.get(name, ())]
         return True
 
     def is_read_outside(self, tensor: str, inside: Collection[int], entry: str) -> bool:
@@ -212,7 +212,7 @@ class DataFlow:
             name = waiting.pop()
             if name in self.outputs or name == entry:
                 return True
-            places = [i for i in self.readers.get(name, ()) if i not in seen and not _tells_sizes(self.steps[i])]
+            places = [i for i in self.consumers.get(name, ()) if i not in seen and not _tells_sizes(self.steps[i])]
             seen.update(places)
             waiting += [made for i in places for made in self.steps[i].output if made]
         return False

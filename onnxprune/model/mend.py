@@ -22,7 +22,7 @@ from onnx import (
 from onnxprune.errors import UsageError
 from onnxprune.model.node_order import order, scopes, unsorted
 from onnxprune.model.protos import MICROSOFT, without_weights
-from onnxprune.model.rank_of_inputs import shape_by_readers
+from onnxprune.model.rank_of_inputs import shape_by_consumers
 from onnxprune.model.shapes import contrib
 from onnxprune.model.shapes.polynomials import Dims, symbol
 from onnxprune.model.shapes.symbols import dims_of, sizes_of
@@ -192,13 +192,13 @@ def _inputs_lack_shapes(proto: ModelProto, _: Shapes) -> bool:
 
 
 def _give_shapes(proto: ModelProto, shapes: Shapes) -> list[str]:
-    """Give inputs the shape that the caller gives, that the stored weight has, or that its readers ask for."""
+    """Give inputs the shape that the caller gives, that the stored weight has, or that its consumers ask for."""
     stored = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
     done = []
     for value in filter(_lacks_shape, proto.graph.input):
         dims: Sequence[int | None] | None = shapes.get(value.name, stored.get(value.name))
         if dims is None:
-            dims = shape_by_readers(proto.graph, value.name)
+            dims = shape_by_consumers(proto.graph, value.name)
         if dims is not None:
             _put_shape(value, dims)
             done.append(f"'{value.name}' is {_bracketed(dims)}")

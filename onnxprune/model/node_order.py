@@ -56,20 +56,20 @@ def order(listed: Sequence[NodeProto]) -> tuple[list[int], list[int]]:
     """
     producer = {o: place for place, node in reversed(list(enumerate(listed))) for o in node.output if o}
     needs = [{producer[name] for name in _taken(node) if name in producer} for node in listed]
-    readers: list[list[int]] = [[] for _ in listed]
+    consumers: list[list[int]] = [[] for _ in listed]
     for place, sources in enumerate(needs):
         for source in sources:
-            readers[source].append(place)
+            consumers[source].append(place)
     waiting = [len(sources) for sources in needs]
     ready = [place for place, count in enumerate(waiting) if not count]
     found: list[int] = []
     while ready:
         place = heapq.heappop(ready)
         found.append(place)
-        for reader in readers[place]:
-            waiting[reader] -= 1
-            if not waiting[reader]:
-                heapq.heappush(ready, reader)
+        for consumer in consumers[place]:
+            waiting[consumer] -= 1
+            if not waiting[consumer]:
+                heapq.heappush(ready, consumer)
     return found, sorted(set(range(len(listed))) - set(found))
 
 

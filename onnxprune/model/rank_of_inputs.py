@@ -16,22 +16,22 @@ _ALIKE = operators_where(lambda traits: traits.same_shape, "")
 _RECURRENT = frozenset(("GRU", "LSTM", "RNN"))
 
 
-def shape_by_readers(graph: GraphProto, name: str) -> Dims | None:
-    """The shape that the readers of `name` fix, by their weights or by what is declared behind them; else None."""
+def shape_by_consumers(graph: GraphProto, name: str) -> Dims | None:
+    """The shape that the consumers of `name` fix, by their weights or by what is declared behind them; else None."""
     weights = {t.name: tuple(t.dims) for t in graph.initializer}
     declared = {v.name: _dims(v) for v in (*graph.value_info, *graph.output) if v.type.tensor_type.HasField("shape")}
-    readers: dict[str, list[NodeProto]] = {}
+    consumers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         if node.input and not node.domain and len(node.output):
-            readers.setdefault(node.input[0], []).append(node)
+            consumers.setdefault(node.input[0], []).append(node)
     back: list[Callable[[Dims], Dims | None]] = []
     seen = set()
     while name not in declared and name not in seen:
         seen.add(name)
-        found = next((dims for node in readers.get(name, ()) if (dims := _by_weight(node, weights))), None)
+        found = next((dims for node in consumers.get(name, ()) if (dims := _by_weight(node, weights))), None)
         if found is not None:
             return _followed(found, back)
-        way = next(((node, step) for node in readers.get(name, ()) if (step := _backward(node, weights))), None)
+        way = next(((node, step) for node in consumers.get(name, ()) if (step := _backward(node, weights))), None)
         if way is None:
             return None
         name = way[0].output[0]

@@ -117,7 +117,7 @@ def _check_declared(proto: ModelProto, name: str) -> None:
                 raise ModelError(f"{name}: graph {kind} '{value.name}' has no type", hint="export the model again")
             if kind == "input" and value.type.HasField("tensor_type") and not tensor.HasField("shape"):
                 raise ModelError(
-                    f"{name}: graph input '{value.name}' has no shape, and its readers leave it open",
+                    f"{name}: graph input '{value.name}' has no shape, and its consumers leave it open",
                     hint=f"give it one: --shape {value.name}=1x3 (in Python shapes={{'{value.name}': (1, 3)}})",
                 )
 

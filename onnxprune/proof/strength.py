@@ -147,12 +147,12 @@ class _Reach:
 
     def __init__(self, of: Layered) -> None:
         self.direct: dict[str, list[onnx.NodeProto]] = {}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in of.model.proto.graph.node:
             for name in set(node.input):
                 self.direct.setdefault(name, []).append(node)
             for name in set(reads(node)):
-                self.readers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
         self.ends = {held: name for name, held in of.ends.items()}
 
     def of(self, weight: str) -> frozenset[str]:
@@ -162,7 +162,7 @@ class _Reach:
             name = pending.pop()
             if name in self.ends:
                 found.add(self.ends[name])
-            for node in self.readers.get(name, ()):
+            for node in self.consumers.get(name, ()):
                 fresh = [o for o in node.output if o and o not in met]
                 met.update(fresh)
                 pending.extend(fresh)

@@ -84,19 +84,19 @@ def onward(cut: Removal, parameters: Parameters, layer: LinearLayer) -> Downstre
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
     static, axes = cut.groups.static, cut.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
-    while (reader := parameters.only_reader(tensor)) is not None:
-        bounds, lines = flat_bounds(parameters, reader), axes.get(tensor, ())
+    while (consumer := parameters.only_consumer(tensor)) is not None:
+        bounds, lines = flat_bounds(parameters, consumer), axes.get(tensor, ())
         if bounds is not None:
             return Downstream(other, tensor, lines, factor, *bounds) if _plain(lines) else None
-        made, operand = reader.output[0], _operand(parameters, reader, tensor)
-        step = None if operand else factor_of(parameters, reader, tensor, len(static.shapes.get(made, ())))
+        made, operand = consumer.output[0], _operand(parameters, consumer, tensor)
+        step = None if operand else factor_of(parameters, consumer, tensor, len(static.shapes.get(made, ())))
         if operand and not other and static.shapes.get(operand) == static.shapes.get(made):
             other = operand
-            if reader.op_type in NORMED:
+            if consumer.op_type in NORMED:
                 break
         elif (
             step is None
-            or (reader.op_type in LAID_OUT and (factor.ndim or not layer.in_order))
+            or (consumer.op_type in LAID_OUT and (factor.ndim or not layer.in_order))
             or (other and (step != 1).any())
         ):
             break
@@ -111,27 +111,27 @@ def _plain(axes: Axes) -> bool:
     return bool(axes) and all(line.ndim == 1 for line in axes)
 
 
-def _operand(parameters: Parameters, reader: onnx.NodeProto, tensor: str) -> str:
+def _operand(parameters: Parameters, consumer: onnx.NodeProto, tensor: str) -> str:
     """The other operand of a sum of two; empty if the node is none."""
-    others = [n for n in reader.input if n and n != tensor and not parameters.is_constant(n)]
-    is_sum = reader.op_type in SUMS and len(others) == 1 and {tensor, *others} == set(reader.input[:2])
+    others = [n for n in consumer.input if n and n != tensor and not parameters.is_constant(n)]
+    is_sum = consumer.op_type in SUMS and len(others) == 1 and {tensor, *others} == set(consumer.input[:2])
     return others[0] if is_sum else ""
 
 
-def flat_bounds(parameters: Parameters, reader: onnx.NodeProto) -> tuple[float, float] | None:
+def flat_bounds(parameters: Parameters, consumer: onnx.NodeProto) -> tuple[float, float] | None:
     """Find the bounds of an activation that is flat somewhere.
 
     Args:
         parameters: the model.
-        reader: a node.
+        consumer: a node.
 
     Returns:
         At and below the first the node gives one number, and at and above the second; None for other nodes.
     """
-    if reader.op_type != "Clip":
-        return FLAT.get(reader.op_type)
-    given = {a.name: a.f for a in reader.attribute}
-    for name, bound in zip(("min", "max"), reader.input[1:], strict=False):
+    if consumer.op_type != "Clip":
+        return FLAT.get(consumer.op_type)
+    given = {a.name: a.f for a in consumer.attribute}
+    for name, bound in zip(("min", "max"), consumer.input[1:], strict=False):
         if bound and not parameters.is_stored(bound):
             return None
         if bound:
@@ -139,27 +139,27 @@ def flat_bounds(parameters: Parameters, reader: onnx.NodeProto) -> tuple[float, 
     return given.get("min", -math.inf), given.get("max", math.inf)
 
 
-def factor_of(parameters: Parameters, reader: onnx.NodeProto, tensor: str, rank: int) -> Array | None:
+def factor_of(parameters: Parameters, consumer: onnx.NodeProto, tensor: str, rank: int) -> Array | None:
     """Find what a node multiplies `tensor` with, beside adding a constant.
 
     Args:
         parameters: the model.
-        reader: the node.
+        consumer: the node.
         tensor: one of its inputs.
         rank: that of its output.
 
     Returns:
         The factor, broadcastable to the output; None if the node does anything else.
     """
-    of, rest = reader.op_type, [n for n in reader.input if n != tensor]
-    if (reader.input[0] == tensor and (of in SAME or of in LAID_OUT)) or (
+    of, rest = consumer.op_type, [n for n in consumer.input if n != tensor]
+    if (consumer.input[0] == tensor and (of in SAME or of in LAID_OUT)) or (
         of == "Add" and parameters.is_constant(rest[0])
     ):
         return np.ones((), np.float32)
     if of == "Mul" and len(rest) == 1 and parameters.is_stored(rest[0]):
         return parameters.value(rest[0]).astype(np.float32)
-    if of == "BatchNormalization" and reader.input[0] == tensor and all(map(parameters.is_stored, rest)):
+    if of == "BatchNormalization" and consumer.input[0] == tensor and all(map(parameters.is_stored, rest)):
         scale, _, _, variance = (parameters.value(n).astype(np.float32) for n in rest)
-        epsilon = next((a.f for a in reader.attribute if a.name == "epsilon"), 1e-5)
+        epsilon = next((a.f for a in consumer.attribute if a.name == "epsilon"), 1e-5)
         return (scale / np.sqrt(variance + np.float32(epsilon))).reshape(-1, *[1] * (rank - 2))
     return None

@@ -119,7 +119,7 @@ class StandInFit(ABC):
 
     @cached_property
     def _bounds(self) -> tuple[float, float] | None:
-        reader = self.parameters.only_reader(self.span.exit)
+        reader = self.parameters.only_consumer(self.span.exit)
         return None if reader is None else flat_bounds(self.parameters, reader)
 
 
@@ -334,7 +334,7 @@ def _writers(groups: Groups, parameters: Parameters, span: Span) -> Iterator[_Fo
     while waiting:
         tensor, factor = waiting.pop()
         node, site = made.get(tensor), sites.get(tensor)
-        if node is None or (tensor != span.entry and parameters.only_reader(tensor) is None):
+        if node is None or (tensor != span.entry and parameters.only_consumer(tensor) is None):
             continue
         layer = None if site is None or site.node.op_type != node.op_type else linear_layer(site, node)
         if layer is not None:

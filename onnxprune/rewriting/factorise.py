@@ -135,7 +135,7 @@ def factorisable(groups: Groups) -> list[FactorisableWeight]:
             continue
         name = layer.node.input[layer.weight]
         shape = tracing.static.shapes.get(name)
-        fixed = tracing.is_overridable(name) or tracing.is_output(name) or len(tracing.readers(name)) != 1
+        fixed = tracing.is_overridable(name) or tracing.is_output(name) or len(tracing.consumers(name)) != 1
         if shape is not None and not fixed and name in tracing.model.stored:
             found.append(FactorisableWeight(view, layer, name, tuple(shape)))
     return found

@@ -108,18 +108,18 @@ class _Folding:
     def _is_touched(self, *nodes: onnx.NodeProto) -> bool:
         return any(first_output(node) in self.touched for node in nodes)
 
-    def _only_reader(self, tensor: str) -> NodeView | None:
+    def _only_consumer(self, tensor: str) -> NodeView | None:
         """The node that alone reads a tensor."""
-        readers = self.groups.tracing.readers(tensor)
-        if len(readers) != 1 or self.groups.tracing.is_output(tensor) or self._is_touched(readers[0]):
+        consumers = self.groups.tracing.consumers(tensor)
+        if len(consumers) != 1 or self.groups.tracing.is_output(tensor) or self._is_touched(consumers[0]):
             return None
-        return self._views.get(first_output(readers[0]))
+        return self._views.get(first_output(consumers[0]))
 
     def _is_own(self, name: str) -> bool:
         """Whether a tensor is stored for one node alone."""
         tracing = self.groups.tracing
         kept = tracing.is_overridable(name) or tracing.is_output(name)
-        return self.parameters.is_stored(name) and len(tracing.readers(name)) == 1 and not kept
+        return self.parameters.is_stored(name) and len(tracing.consumers(name)) == 1 and not kept
 
     def _contraction(self, view: NodeView) -> Contraction | None:
         layer = linear_layer(view, self._nodes.get(first_output(view.node)))
@@ -146,35 +146,39 @@ class _Folding:
 
     def _bias_behind(self, of: Contraction) -> ContractionBias | None:
         """The constant that a node behind a contraction adds, if nothing else reads that."""
-        reader = self._only_reader(of.layer.node.output[0])
-        affine = affine_of(self.groups.tracing, reader) if reader is not None and reader.node.op_type == "Add" else None
+        consumer = self._only_consumer(of.layer.node.output[0])
+        affine = (
+            affine_of(self.groups.tracing, consumer)
+            if consumer is not None and consumer.node.op_type == "Add"
+            else None
+        )
         line = None if affine is None else of.line(affine.shift)
-        if reader is None or line is None:
+        if consumer is None or line is None:
             return None
-        slot = 1 - list(reader.node.input).index(of.layer.node.output[0])
-        return ContractionBias(self._nodes[first_output(reader.node)], slot, line, True)
+        slot = 1 - list(consumer.node.input).index(of.layer.node.output[0])
+        return ContractionBias(self._nodes[first_output(consumer.node)], slot, line, True)
 
     # --- changes ----------------------------------------------------------------------------------------------
 
     def _fold_behind(self, of: Contraction) -> bool:
         """Let a contraction do what the node behind it does; whether there is one."""
         made = of.end.output[0]
-        reader = self._only_reader(made)
-        affine = affine_of(self.groups.tracing, reader) if reader is not None else None
-        if reader is None or affine is None or affine.input != made:
+        consumer = self._only_consumer(made)
+        affine = affine_of(self.groups.tracing, consumer) if consumer is not None else None
+        if consumer is None or affine is None or affine.input != made:
             return False
         scale, shift = of.line(affine.scale), of.line(affine.shift)
         if scale is None or shift is None:
             return False
         weight = of.weight * scale.reshape(len(of.weight), 1, -1)
-        node = self._nodes[first_output(reader.node)]
+        node = self._nodes[first_output(consumer.node)]
         if of.bias is None and shift.any():
             return self._leave_shift(of, node, weight, shift)
         values = np.zeros(of.outputs) if of.bias is None else of.bias.values * scale + shift
         if not self._put(of, weight, values, affine.elements):
             return False
         of.end.output[0] = node.output[0]
-        self._note("constant", reader, of)
+        self._note("constant", consumer, of)
         del node.output[:]
         return True
 
@@ -202,8 +206,8 @@ class _Folding:
             return
         if view.node.op_type != "BatchNormalization" and not self._enters(affine.input):
             return
-        readers = [self._views.get(first_output(node)) for node in tracing.readers(made)]
-        found = [self._contraction(reader) if reader is not None else None for reader in readers]
+        consumers = [self._views.get(first_output(node)) for node in tracing.consumers(made)]
+        found = [self._contraction(consumer) if consumer is not None else None for consumer in consumers]
         changes = []
         for of in found:
             change = None if of is None or self._is_touched(of.view.node, of.end) else taken_in(of, made, affine)
@@ -232,9 +236,9 @@ class _Folding:
 
     def _merge(self, first: Contraction) -> bool:
         """Merge a contraction with the one that alone reads it, where that has fewer numbers."""
-        reader = self._only_reader(first.end.output[0])
-        second = self._contraction(reader) if reader is not None else None
-        if reader is None or second is None or self._is_touched(second.end):
+        consumer = self._only_consumer(first.end.output[0])
+        second = self._contraction(consumer) if consumer is not None else None
+        if consumer is None or second is None or self._is_touched(second.end):
             return False
         if second.layer.input != first.end.output[0] or type(first.layer) is not type(second.layer):
             return False

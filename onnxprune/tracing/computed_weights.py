@@ -52,10 +52,10 @@ def find_computed(model: Model, static: StaticInfo, stored: Mapping[str, onnx.No
     for name in model.overridable:
         known.pop(name, None)
     constant: list[onnx.NodeProto] = []
-    readers: dict[str, list[str]] = {}
+    consumers: dict[str, list[str]] = {}
     for node in graph.node:
         for name in filter(None, node.input):
-            readers.setdefault(name, []).append(_first(node))
+            consumers.setdefault(name, []).append(_first(node))
         if _first(node) in stored or not _is_constant(node, known):
             continue
         constant.append(node)
@@ -66,7 +66,7 @@ def find_computed(model: Model, static: StaticInfo, stored: Mapping[str, onnx.No
     held = {o.name for o in graph.output} | {name for node in graph.node for name in flow_names(node)}
     for node in reversed(constant):
         names = [name for name in node.output if name]
-        outer = {name for name in names if name in held or not inside.issuperset(readers.get(name, ()))}
+        outer = {name for name in names if name in held or not inside.issuperset(consumers.get(name, ()))}
         mine = {name for name in outer if known[name] == _OTHER and _is_weight(static, name)}
         if outer <= mine and not outer & held:
             producers.update(dict.fromkeys(mine, node))

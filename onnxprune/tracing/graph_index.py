@@ -60,9 +60,9 @@ class GraphIndex:
         """First outputs of the nodes in branches that are never taken."""
         return control_flow.dead(self.model.proto.graph, self.branch_taken)
 
-    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+    def consumers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
-        return [*self._readers.get(tensor, ()), *self._readers.get("", ())]
+        return [*self._consumers.get(tensor, ()), *self._consumers.get("", ())]
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes `tensor`."""
@@ -77,7 +77,7 @@ class GraphIndex:
         return any(value.name == tensor for value in self.model.proto.graph.output)
 
     @cached_property
-    def _readers(self) -> Mapping[str, list[onnx.NodeProto]]:
+    def _consumers(self) -> Mapping[str, list[onnx.NodeProto]]:
         found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.model.proto.graph.node:
             for name in {i for i in node.input if i}:

@@ -44,15 +44,15 @@ class _Flow:
         stored = {t.name for t in graph.initializer}
         self.inputs = {v.name for v in graph.input} - stored
         self.outputs = {v.name for v in graph.output}
-        self.readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+        self.consumers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
         for node in graph.node:
             for slot, name in enumerate(node.input):
-                self.readers.setdefault(name, []).append((node, slot))
+                self.consumers.setdefault(name, []).append((node, slot))
         self.stored = stored | {n.output[0] for n in graph.node if n.op_type == "Constant"}
 
     def source(self, table: str) -> IdSource:
         inputs = set()
-        for node, slot in self.readers.get(table, ()):
+        for node, slot in self.consumers.get(table, ()):
             if node.op_type == "Gather" and slot == 0 and node.input[1] not in self.stored:
                 origin = self._origin(node.input[1])
                 if origin not in self.inputs:
@@ -78,7 +78,7 @@ class _Flow:
             yield f"the ids {tensor!r} are an output of the graph"
         if any(tensor in (*inner.input, *inner.output) for inner in _inner_nodes(self.graph.node)):
             yield f"a subgraph reads the ids {tensor!r}"
-        for node, slot in self.readers.get(tensor, ()):
+        for node, slot in self.consumers.get(tensor, ()):
             if node.op_type in TELLS_SIZES and not node.domain:
                 continue
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)

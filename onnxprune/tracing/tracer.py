@@ -85,7 +85,7 @@ class Tracer(TraceResult):
         key = self.key(node, slot)
         return any(
             self.key(user, other) == key and (first_output(user), other) in self.read
-            for user in self.readers(node.input[slot])
+            for user in self.consumers(node.input[slot])
             for other, name in enumerate(user.input)
             if name == node.input[slot] and (user is not node or other != slot)
         )

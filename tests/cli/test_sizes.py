@@ -20,7 +20,7 @@ def dims(path: Path) -> list[int | str]:
 
 @pytest.fixture
 def shapeless(tmp_path: Path) -> Path:
-    """A model whose input has no shape, and whose readers leave it open."""
+    """A model whose input has no shape, and whose consumers leave it open."""
     net = Net()
     x = net.add("Reshape", net.input(["n", 8]), net.ints(-1, 4))
     x = net.add("Relu", net.add("MatMul", x, net.weight(4, 8, name="w1")))

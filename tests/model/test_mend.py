@@ -202,7 +202,7 @@ def test_an_output_behind_an_operator_of_the_runtime_gets_its_type() -> None:
 @pytest.mark.parametrize(
     ("make", "shape"), [(chain, [1, 8]), (convolutions, [0, 3, 0, 0]), (lambda: recurrent(), [0, 0, 8])]
 )
-def test_inputs_get_the_shape_that_their_readers_leave(make: Callable[[], ModelProto], shape: list[int]) -> None:
+def test_inputs_get_the_shape_that_their_consumers_leave(make: Callable[[], ModelProto], shape: list[int]) -> None:
     proto = make()
     no_shape(proto.graph.input[0])
     model = load(proto)

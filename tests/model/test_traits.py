@@ -265,7 +265,7 @@ def test_an_input_without_shape_has_that_of_a_norm_behind_it(op: str, attrs: dic
     net = Net(17)
     channels = [net.const(np.ones(3, np.float32)) for _ in range(lists)]
     net.add("Conv", net.add(op, net.input([1, 3, 5, 5]), *channels, **attrs), net.weight(4, 3, 3, 3))
-    assert rank_of_inputs.shape_by_readers(net.proto().graph, "x") == (None, 3, None, None)
+    assert rank_of_inputs.shape_by_consumers(net.proto().graph, "x") == (None, 3, None, None)
 
 
 @pytest.mark.parametrize("way", [tile, reverse, compress])

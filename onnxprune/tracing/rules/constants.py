@@ -48,7 +48,7 @@ def _entries_read(view: NodeView, tensor: str, count: int) -> set[int]:
     if view.state.is_output(tensor):
         return everything
     read: set[int] = set()
-    for node in view.state.readers(tensor):
+    for node in view.state.consumers(tensor):
         values = [view.static.constant_values.get(name) for name in node.input[1:]]
         if node.domain or node.input[0] != tensor or any(v is None for v in values):
             return everything

@@ -142,10 +142,10 @@ def _behind(view: NodeView, tensor: str, total: _Sum, sizes: Sequence[int]) -> A
         if not pending:
             return found.pop() if len(found) == 1 else None
         name, here = pending.pop()
-        readers = view.state.readers(name)
-        if view.state.is_output(name) or not readers:
+        consumers = view.state.consumers(name)
+        if view.state.is_output(name) or not consumers:
             return None
-        for node in readers:
+        for node in consumers:
             after = _after(view, node, name, here)
             if after is None:
                 return None

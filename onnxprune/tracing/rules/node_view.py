@@ -48,7 +48,7 @@ class LabelState(Protocol):
     def is_zero(self, tensor: str) -> bool:
         """Whether all elements of `tensor` are zero, whatever the inputs are."""
 
-    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+    def consumers(self, tensor: str) -> list[onnx.NodeProto]:
         """The nodes that use `tensor`; those with subgraphs, which may use anything, are among them."""
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:

@@ -77,10 +77,10 @@ def _check_moves(view: NodeView, slot: int, zero: int, zeros: Callable[[Stored],
 def _scales_behind(view: NodeView, count: int) -> list[Array]:
     """What the integer result is multiplied by: a weight of one or `count` entries, or its product with another."""
     state, result = view.state, view.node.output[0]
-    casts = [node.output[0] for node in state.readers(result) if node.op_type == "Cast"]
+    casts = [node.output[0] for node in state.consumers(result) if node.op_type == "Cast"]
     factors: list[str] = []
     for name in casts:
-        for node in state.readers(name):
+        for node in state.consumers(name):
             if node.op_type == "Mul":
                 others = [i for i in node.input if i != name]
                 producers = [
