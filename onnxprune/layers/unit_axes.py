@@ -69,7 +69,7 @@ def unit_axes(groups: Groups, names: Collection[str]) -> list[UnitAxis]:
     weights, tracing, found = Weights(groups), groups.tracing, list[UnitAxis]()
     for key, axes in tracing.weights_axes():
         name = tracing.weights[key]
-        if name not in names or name in tracing.unshared or key in tracing.statistics:
+        if name not in names or name in tracing.duplicated_per_use or key in tracing.statistics:
             continue
         for axis, labels in enumerate(axes):
             if weights.in_groups(labels):
@@ -99,7 +99,7 @@ def _found(groups: Groups, names: Collection[str]) -> Iterator[UnitAxis]:
         if reader.part is None or reader.weight_field is None:
             continue
         name = tracing.weights[reader.part.key]
-        if name not in names or name in tracing.unshared or (name, reader.weight_field.shape) in met:
+        if name not in names or name in tracing.duplicated_per_use or (name, reader.weight_field.shape) in met:
             continue
         met.add((name, reader.weight_field.shape))
         yield _axis(groups, weights, name, reader.weight_field)

@@ -53,7 +53,7 @@ def weights(cut: Removal, pruned: Model) -> Kept:
         for slot, (name, now) in enumerate(zip(node.input, other.input, strict=False)):
             if not name or not tracing.is_weight(name) or tracing.is_filled(name):
                 continue
-            if name != now and name not in tracing.unshared:
+            if name != now and name not in tracing.duplicated_per_use:
                 continue
             key = tracing.key(node, slot)
             if (key, now) in seen:

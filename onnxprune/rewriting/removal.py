@@ -164,7 +164,7 @@ class Removal:
             if mask is not None:
                 found[key] = np.array(np.broadcast_to(mask, shape))
         names = self.groups.tracing.weights
-        return {k if names[k] in self.groups.tracing.unshared else names[k]: m for k, m in found.items()}
+        return {k if names[k] in self.groups.tracing.duplicated_per_use else names[k]: m for k, m in found.items()}
 
     def positions(self, member: Member, group: int) -> list[Any]:
         """The positions of a member's axis that go with its group; a list per row where rows differ."""

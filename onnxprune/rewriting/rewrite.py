@@ -154,7 +154,7 @@ class Rewriting:
         found: dict[str, dict[str, Axes | None]] = {}
         seen: dict[tuple[str, bytes], str] = {}
         touched = {name for key, name in tracing.weights.items() if self.is_cut(key)}
-        for name in sorted(touched & tracing.unshared):
+        for name in sorted(touched & tracing.duplicated_per_use):
             # Uses that no rule asked labels for keep the whole tensor.
             if tracing.has_whole_use(name):
                 found[name] = {name: None}
@@ -194,7 +194,7 @@ class Rewriting:
             if view is None:
                 continue
             for slot, name in enumerate(node.input):
-                if name in self.groups.tracing.unshared:
+                if name in self.groups.tracing.duplicated_per_use:
                     new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
             if rule is not None and rule.resize is not None and self._is_touched(view):
                 del graph.node[-1]

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
-LARGEST_UNSHARED = 1 << 16
+LARGEST_DUPLICATED = 1 << 16
 
 
 @dataclass
@@ -111,7 +111,7 @@ class GraphIndex:
         return found
 
     @cached_property
-    def unshared(self) -> frozenset[str]:
+    def duplicated_per_use(self) -> frozenset[str]:
         """Weights that get labels of their own at every use."""
         uses = Counter(i for n in self.model.proto.graph.node for i in n.input)
         names = {name for name, count in uses.items() if count > 1 and name in self.sources}
@@ -121,7 +121,7 @@ class GraphIndex:
         shape = self.static.shapes.get(name, ())
         if name in self.folded.producers:
             return False
-        if self.static.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_UNSHARED:
+        if self.static.dtypes.get(name) not in WEIGHT_TYPES or np.prod(shape, dtype=float) > LARGEST_DUPLICATED:
             return False
         value = self.stored_value(name)
         return value is not None and value.size > 1 and _are_equal(value)
@@ -142,7 +142,7 @@ class GraphIndex:
             return None
         if value is None and tensor in self.given:
             stored = self.model.initializers.get(tensor)
-            is_small = math.prod(self.static.shapes.get(tensor, ())) <= LARGEST_UNSHARED
+            is_small = math.prod(self.static.shapes.get(tensor, ())) <= LARGEST_DUPLICATED
             # What lies in another file is a weight, and is not read to look for a constant.
             is_far = stored is not None and is_external(stored)
             value = self.stored_value(tensor) if is_small and not is_far else None
@@ -170,7 +170,7 @@ class GraphIndex:
         return True
 
     def _is_stored_zero(self, name: str) -> bool:
-        if self.is_overridable(name) or math.prod(self.static.shapes.get(name, ())) > LARGEST_UNSHARED:
+        if self.is_overridable(name) or math.prod(self.static.shapes.get(name, ())) > LARGEST_DUPLICATED:
             return False
         value = self.stored_value(name)
         return value is not None and not value.any()
@@ -221,7 +221,7 @@ class GraphIndex:
     def key(self, node: onnx.NodeProto, slot: int) -> str:
         """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
         name = node.input[slot]
-        return f"{name}@{first_output(node)}:{slot}" if name in self.unshared else name
+        return f"{name}@{first_output(node)}:{slot}" if name in self.duplicated_per_use else name
 
 
 def _are_equal(value: np.ndarray) -> bool:

@@ -83,7 +83,7 @@ class TraceResult(GraphIndex, LabelState):
 
     def fixed_rows(self, table: str) -> str:
         """Why the rows of a table that computed ids index must stay; empty if they may go."""
-        if table not in self.id_sources or not self.is_weight(table) or table in self.unshared:
+        if table not in self.id_sources or not self.is_weight(table) or table in self.duplicated_per_use:
             return COMPUTED_INDEX
         return self.id_sources[table].problem
 

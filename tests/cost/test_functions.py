@@ -83,7 +83,7 @@ def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> 
     assert functions.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
     tracing = widths.groups.tracing
     folded = tracing.folded.producers.keys() & small.initializers.keys()
-    if not (tracing.unshared or folded):
+    if not (tracing.duplicated_per_use or folded):
         # What a weight that the graph computes takes once it is cut, and its value is stored in place of all that it
         # was made of, is not foreseen, nor are constants that each user gets a copy of.
         # Neither are scalars that fall away, as the one that fills an initial state of zeros does, or that come, as

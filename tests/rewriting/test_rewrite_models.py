@@ -88,11 +88,11 @@ def test_nodes_keep_their_order_and_names(name):
 @pytest.mark.parametrize("name", ["annotated", "digits", "resnet", "merged", "siamese", "external", "densenet", "mlp"])
 def test_nodes_that_hold_no_size_are_the_same_bytes(name):
     before, after = pair(name)
-    unshared = pruned(name).groups.tracing.unshared
+    duplicated_per_use = pruned(name).groups.tracing.duplicated_per_use
     for old, new in zip(before.graph.node, after.graph.node, strict=True):
         expected = copied(old)
         for slot, given in enumerate(old.input):
-            if given in unshared:
+            if given in duplicated_per_use:
                 expected.input[slot] = new.input[slot]
         assert raw(new) == raw(expected)
 

@@ -65,7 +65,7 @@ def test_sizes_are_those_of_the_smaller_model(name):
     for operator in found:
         at = lengths_at(operator, widths, counts)
         for port in operator.ports:
-            if operator.name(port) in static.shapes and operator.name(port) not in groups.tracing.unshared:
+            if operator.name(port) in static.shapes and operator.name(port) not in groups.tracing.duplicated_per_use:
                 checked += 1
                 assert operator.shape(port, at) == static.shapes[operator.name(port)], (operator.view.name, port)
     assert checked or name in ("lstm",)
