@@ -87,7 +87,7 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
     layers = []
     for view, products in contractions(tracing):
         names = view.node.input
-        labels = {s: tracing.axes.get(tracing.key(view.node, s)) for s in range(len(names)) if view.has(s)}
+        labels = {s: tracing.axes.get(tracing.use_key(view.node, s)) for s in range(len(names)) if view.has(s)}
         inputs = {s: shape(names[s], axes) for s, axes in labels.items() if names[s] in tracing.static.shapes}
         made = first_output(view.node)
         output = shape(made, tracing.axes[made])

@@ -204,7 +204,9 @@ def macs(widths: AxisLengths) -> Sum:
     share = 1 / batch_size(tracing)
     terms = []
     for view, products in contractions(tracing):
-        names = {None: first_output(view.node)} | {s: tracing.key(view.node, s) for s in range(len(view.node.input))}
+        names = {None: first_output(view.node)} | {
+            s: tracing.use_key(view.node, s) for s in range(len(view.node.input))
+        }
         terms += [(share, [widths.axes(names[slot])[axis] for slot, axis in product]) for product in products]
     return Sum(Terms.of(widths, terms))
 
@@ -226,7 +228,7 @@ def size(widths: AxisLengths) -> Sum:
 def _shrinking(widths: AxisLengths, total: float, keys: Iterable[str], each: Callable[[int], float]) -> Sum:
     """`total`, less what goes of weights, an element of which counts as `each` says of its type."""
     tracing = widths.groups.tracing
-    # A weight that is un-shared counts as one that stays: each use may get a copy of its own.
+    # A weight that is duplicated per use counts as one that stays: each use may get a copy of its own.
     names = [key for key in keys if key == tracing.weights[key]]
     terms = Terms.of(widths, [(each(tracing.static.dtypes[name]), widths.axes(name)) for name in names])
     return Sum(terms, total - float(terms.values(np.zeros(widths.count, np.int64)).sum()))

@@ -66,7 +66,7 @@ class Weights:
                 found = self._used[use]
                 break
             met.append(use)
-            found = self._plain.get(self._tracing.key(view.node, slot))
+            found = self._plain.get(self._tracing.use_key(view.node, slot))
             producer = self._producers.get(view.node.input[slot])
             if found is not None or producer is None or producer.node.op_type not in WEIGHT_CARRIERS:
                 break
@@ -152,10 +152,10 @@ class Weights:
             return
         if bias is not None:
             self._used[bias[0].node.output[0], bias[1]] = None
-        key = tracing.key(contraction.node, 1)
+        key = tracing.use_key(contraction.node, 1)
         self._used[contraction.node.output[0], 1] = WeightPart(key, tracing.axes[key], scale=spread)
         self._used[node.output[0], 1] = None
-        key = tracing.key(node, 2)
+        key = tracing.use_key(node, 2)
         self._used[node.output[0], 2] = WeightPart(key, tracing.axes[key], shift=shift)
 
     def _line(self, view: NodeView, slot: int) -> Array | None:

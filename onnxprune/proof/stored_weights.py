@@ -40,7 +40,7 @@ def weights(cut: Removal, pruned: Model) -> Kept:
     """Compare the weights of all nodes that both models have: same place, output and operator.
 
     A rule may give a node another input where a weight was (sizes that change, packed zero points), under another name;
-    only of weights that are un-shared there are copies that go by other names.
+    only of weights that are duplicated per use there are copies that go by other names.
     """
     tracing, small = cut.groups.tracing, as_traced(cut.groups, pruned)
     nodes = {first_output(n): n for n in small.proto.graph.node}
@@ -55,7 +55,7 @@ def weights(cut: Removal, pruned: Model) -> Kept:
                 continue
             if name != now and name not in tracing.duplicated_per_use:
                 continue
-            key = tracing.key(node, slot)
+            key = tracing.use_key(node, slot)
             if (key, now) in seen:
                 continue
             found = _value(small, producers, now)

@@ -51,7 +51,7 @@ class Removal:
         tracing = self.groups.tracing
         lost = {n for n, axes in tracing.axes.items() if any(self.removed(line).any() for line in axes)}
         for node in tracing.model.proto.graph.node:
-            keys = (tracing.key(node, slot) for slot in range(len(node.input)))
+            keys = (tracing.use_key(node, slot) for slot in range(len(node.input)))
             if not lost.isdisjoint((*node.input, *captured(node), *node.output, *keys)):
                 lost.update(node.output)
         return frozenset(lost - {""})
@@ -107,7 +107,7 @@ class Removal:
     def around(self, view: NodeView) -> tuple[list[Axes | None], list[Axes | None]]:
         """The labels of a node's inputs and outputs; None where there are none."""
         tracing, node = self.groups.tracing, view.node
-        inputs = [tracing.axes.get(tracing.key(node, s)) if name else None for s, name in enumerate(node.input)]
+        inputs = [tracing.axes.get(tracing.use_key(node, s)) if name else None for s, name in enumerate(node.input)]
         return inputs, [tracing.axes.get(name) for name in node.output]
 
     def edit(

@@ -195,7 +195,7 @@ class Rewriting:
                 continue
             for slot, name in enumerate(node.input):
                 if name in self.groups.tracing.duplicated_per_use:
-                    new.input[slot] = self.renamed.get(self.groups.tracing.key(node, slot), name)
+                    new.input[slot] = self.renamed.get(self.groups.tracing.use_key(node, slot), name)
             if rule is not None and rule.resize is not None and self._is_touched(view):
                 del graph.node[-1]
                 graph.node.extend(self._resized(view, rule.resize, new, constants))
@@ -235,7 +235,7 @@ class Rewriting:
     def _is_stale(self, node: onnx.NodeProto) -> bool:
         """Whether a node that is never run reads a tensor that shrinks: it would no longer be valid."""
         tracing = self.groups.tracing
-        names = (*node.input, *captured(node), *(tracing.key(node, slot) for slot in range(len(node.input))))
+        names = (*node.input, *captured(node), *(tracing.use_key(node, slot) for slot in range(len(node.input))))
         return any(self.cut.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
 
     def _resized(

@@ -94,7 +94,7 @@ class _Walk:
         """The labels of an input; none where it is omitted, or has none."""
         if not view.has(slot):
             return ()
-        return self.tracing.axes.get(self.tracing.key(view.node, slot), ())
+        return self.tracing.axes.get(self.tracing.use_key(view.node, slot), ())
 
     def carries(self, view: NodeView, slot: int, group: int) -> bool:
         """Whether an input has positions of a group."""
@@ -122,7 +122,7 @@ class _Walk:
             return self.live.get(name, {}).get(group, _UNMADE if name not in self.live else "")
         if self.tracing.is_filled(name) and not self.tracing.is_zero(name):
             return f"ConstantOfShape {name!r}"
-        return f"weight {name!r}" if self.tracing.key(view.node, slot) in self.tracing.divisors else ""
+        return f"weight {name!r}" if self.tracing.use_key(view.node, slot) in self.tracing.divisors else ""
 
     # --- one node ----------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from onnxprune.tracing.moved_weights import MovedWeight, places_behind
 logger = logging.getLogger(__name__)
 
 
-# A weight that several nodes use is un-shared only if all its elements are equal (norm weights of ones, zero
+# A weight that several nodes use is duplicated per use only if all its elements are equal (norm weights of ones, zero
 # biases: exporters merge equal tensors); these are small.
 LARGEST_DUPLICATED = 1 << 16
 
@@ -218,8 +218,8 @@ class GraphIndex:
     def _evaluated(self) -> dict[str, np.ndarray]:
         return {}
 
-    def key(self, node: onnx.NodeProto, slot: int) -> str:
-        """The entry of `axes` for an input: the tensor's name, with the use appended where it is un-shared."""
+    def use_key(self, node: onnx.NodeProto, slot: int) -> str:
+        """The entry of `axes` for an input: the tensor's name, with the use appended where it is duplicated per use."""
         name = node.input[slot]
         return f"{name}@{first_output(node)}:{slot}" if name in self.duplicated_per_use else name
 

@@ -18,7 +18,7 @@ class Member:
 
     Attributes:
         tensor: name of the weight in the graph.
-        key: the same, with the use appended where the weight is un-shared.
+        key: the same, with the use appended where the weight is duplicated per use.
         axis: the axis.
         size: its length.
         positions: how many of its positions belong to the group.

@@ -40,7 +40,7 @@ class TraceResult(GraphIndex, LabelState):
         ledger: the ties.
         opened: axes of graph inputs and outputs that may shrink.
         rows: tables whose rows may go although computed ids index them.
-        axes: labels of every tensor; a weight that is un-shared has an entry per use.
+        axes: labels of every tensor; a weight that is duplicated per use has an entry for each.
         views: every node, with the rule that traced it; None for a barrier.
         constants: tensors that are computed from weights alone.
         weights: entry of `axes` -> the weight that it belongs to.
@@ -60,7 +60,7 @@ class TraceResult(GraphIndex, LabelState):
 
     def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
         """The labels of an input; what no rule has asked for stays whole."""
-        name, known = node.input[slot], self.axes.get(self.key(node, slot))
+        name, known = node.input[slot], self.axes.get(self.use_key(node, slot))
         if known is not None:
             return known
         shape = self.static.shapes.get(name)
@@ -105,14 +105,14 @@ class TraceResult(GraphIndex, LabelState):
     def statistics(self) -> frozenset[str]:
         """Entries of `axes` that hold no parameters: mean and variance of BatchNormalization, scales, zero points."""
         views = (view.node for view, _ in self.views if view.node.op_type == "BatchNormalization")
-        moments = (self.key(node, slot) for node in views for slot in (3, 4) if slot < len(node.input))
+        moments = (self.use_key(node, slot) for node in views for slot in (3, 4) if slot < len(node.input))
         return self.scales.union(moments)
 
     @cached_property
     def scales(self) -> frozenset[str]:
         """Entries of `axes` that hold scales and zero points."""
         used = ((view, slot) for view, _ in self.views for e in view.encodings.values() for slot in e.slots)
-        return frozenset(self.key(view.node, slot) for view, slot in used if view.has(slot))
+        return frozenset(self.use_key(view.node, slot) for view, slot in used if view.has(slot))
 
     @cached_property
     def divisors(self) -> frozenset[str]:
@@ -123,7 +123,7 @@ class TraceResult(GraphIndex, LabelState):
             for slot in divisors(view.node)
             if view.has(slot) and view.is_weight(slot)
         )
-        return frozenset(self.key(node, slot) for node, slot in uses)
+        return frozenset(self.use_key(node, slot) for node, slot in uses)
 
     @cached_property
     def encodings(self) -> Mapping[str, tuple[NodeView, Encoding]]:
@@ -157,7 +157,9 @@ class TraceResult(GraphIndex, LabelState):
         for node in graph.node:
             if name in captured(node):
                 return True
-            if any(given == name and self.key(node, slot) not in self.axes for slot, given in enumerate(node.input)):
+            if any(
+                given == name and self.use_key(node, slot) not in self.axes for slot, given in enumerate(node.input)
+            ):
                 return True
         return any(o.name == name for o in graph.output)
 
@@ -194,7 +196,7 @@ class TraceResult(GraphIndex, LabelState):
         for view, rule in self.views:
             for slot in range(len(view.node.input)) if rule is not None and rule.contractions else ():
                 if view.has(slot) and view.constant[slot]:
-                    for labels in self.axes.get(self.key(view.node, slot), ()):
+                    for labels in self.axes.get(self.use_key(view.node, slot), ()):
                         hit[classes.of[labels[labels >= 0]]] = True
 
         def has_layer(labels: Array) -> bool:

@@ -51,7 +51,7 @@ class Tracer(TraceResult):
 
     def labels(self, node: onnx.NodeProto, slot: int) -> Axes:
         """The labels of an input; a weight's are made when they are first asked for."""
-        key, name = self.key(node, slot), node.input[slot]
+        key, name = self.use_key(node, slot), node.input[slot]
         self.read.add((first_output(node), slot))
         if key not in self.axes:
             if name in self.computed:
@@ -73,7 +73,7 @@ class Tracer(TraceResult):
 
     def assign(self, node: onnx.NodeProto, slot: int, axis: int, labels: Array) -> None:
         """Replace the labels of an axis of a weight."""
-        key = self.key(node, slot)
+        key = self.use_key(node, slot)
         axes = list(self.labels(node, slot))
         if axes[axis].ndim > 1 or self._is_read_elsewhere(node, slot):
             self.ledger.tie(as_field(axes[axis], axis, len(axes)), labels)
@@ -82,9 +82,9 @@ class Tracer(TraceResult):
 
     def _is_read_elsewhere(self, node: onnx.NodeProto, slot: int) -> bool:
         """Whether another use has been given the labels of an input, and goes on with them."""
-        key = self.key(node, slot)
+        key = self.use_key(node, slot)
         return any(
-            self.key(user, other) == key and (first_output(user), other) in self.read
+            self.use_key(user, other) == key and (first_output(user), other) in self.read
             for user in self.consumers(node.input[slot])
             for other, name in enumerate(user.input)
             if name == node.input[slot] and (user is not node or other != slot)
@@ -141,7 +141,7 @@ class Tracer(TraceResult):
             made = first_output(node)
             for slot, name in enumerate(node.input):
                 if name and (made, slot) not in self.read and made not in self._dead:
-                    for labels in self.axes.get(self.key(node, slot), ()):
+                    for labels in self.axes.get(self.use_key(node, slot), ()):
                         reason = Reason("not data but a parameter of the operator", node.name, node.op_type, True)
                         self.ledger.fix(labels, reason)
 

@@ -164,7 +164,7 @@ def _axes(groups: Groups) -> list[_Axis]:
     }
     for view, _ in tracing.views:
         for slot, name in enumerate(view.node.input):
-            key = tracing.key(view.node, slot) if name else ""
+            key = tracing.use_key(view.node, slot) if name else ""
             if key not in tracing.weights:
                 continue
             for axis, labels in enumerate(tracing.axes[key]):

@@ -64,7 +64,7 @@ def locked_axes(groups: Any) -> list[list[Any]]:
             constant = slot < len(view.constant) and view.constant[slot]
             if not name or not constant or shape is None or len(shape) < 2:
                 continue
-            axes = tracing.axes.get(tracing.key(view.node, slot))
+            axes = tracing.axes.get(tracing.use_key(view.node, slot))
             for axis, size in enumerate(shape):
                 if size < 2 or (axis > 1 and view.node.op_type.startswith("Conv")):
                     continue

@@ -636,7 +636,7 @@ def test_a_branch_that_is_never_taken_in_a_loop(steps: int) -> None:
 # --- sizes that the file notes ------------------------------------------------------------------------------
 
 
-def test_notes_on_constants_that_are_unshared_follow() -> None:
+def test_notes_on_constants_that_are_duplicated_per_use_follow() -> None:
     """A Constant of ones in a body and in the main graph, a filled one and a sparse one, each noted with its size."""
     proto = model(
         """(float[N, 4] x, bool c) => (float[N, 3] y) {

@@ -236,7 +236,7 @@ def _numbers(
 ) -> dict[Port, tuple[int, ...]] | None:
     """Of every tensor of a node, the numbers of its axes; None if a shape is not known."""
     node = view.node
-    keys = {s: tracing.key(node, s) for s, name in enumerate(node.input) if name}
+    keys = {s: tracing.use_key(node, s) for s, name in enumerate(node.input) if name}
     keys |= {-1 - s: name for s, name in enumerate(node.output) if name}
     names = [*node.input, *node.output]
     if not all(name in static.shapes and name in tracing.static.shapes for name in names if name):
