@@ -118,7 +118,7 @@ class _Walk:
     def node(self, node: onnx.NodeProto) -> None:
         """Bound what a node makes."""
         static, names = self.groups.static, [name for name in node.output if name]
-        if control_flow.is_begin(node) or control_flow.is_flat(node) or not names:
+        if control_flow.is_body_start(node) or control_flow.is_flat(node) or not names:
             return
         sizes = [static.shapes.get(name) for name in (*names, *filter(None, node.input))]
         if any(size is None or np.prod(size, dtype=float) > LARGEST for size in sizes):

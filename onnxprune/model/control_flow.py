@@ -1,6 +1,6 @@
 """Semantics of If, Loop and Scan in a flat graph (see `model/flatten.py`).
 
-The nodes of a body stand between a `Begin`, whose outputs are what the body is given, and the node that the body
+The nodes of a body stand between a `BodyStart`, whose outputs are what the body is given, and the node that the body
 belongs to, which gets the outputs of its bodies as inputs.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.model.model import Model
 
 DOMAIN = "onnxprune.flow"
-BEGIN = "Begin"
+BODY_START = "BodyStart"
 # Where a body is: (first output of the node, attribute) from the outermost node on.
 Path = tuple[tuple[str, str], ...]
 # Steps whose results are followed.
@@ -31,7 +31,7 @@ LONGEST_LOOP = 1 << 20
 FLAT = frozenset(("If", "Loop", "Scan"))
 
 
-def is_begin(node: NodeProto) -> bool:
+def is_body_start(node: NodeProto) -> bool:
     """Whether `node` stands in front of a body."""
     return node.domain == DOMAIN
 
@@ -41,9 +41,9 @@ def is_flat(node: NodeProto) -> bool:
     return node.op_type in FLAT and any(a.name == "bodies" for a in node.attribute)
 
 
-def is_loop(begin: NodeProto) -> bool:
-    """Whether a `Begin` stands in front of the body of a Loop, whose count is its first input."""
-    return begins(begin)[0] == 2
+def is_loop(body_start: NodeProto) -> bool:
+    """Whether a `BodyStart` stands in front of the body of a Loop, whose count is its first input."""
+    return body_start_outputs(body_start)[0] == 2
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def steps(node: NodeProto) -> Steps:
     )
 
 
-def begins(node: NodeProto) -> tuple[int, int, tuple[int, ...]]:
-    """Of a `Begin`: how many outputs count, how many are state, and the axes along which the others are sliced."""
+def body_start_outputs(node: NodeProto) -> tuple[int, int, tuple[int, ...]]:
+    """Of a `BodyStart`: how many outputs count, how many are state, and the axes along which the others are sliced."""
     return _number(node, "counted"), _number(node, "states"), tuple(attributes(node).get("axes") or ())
 
 
@@ -128,7 +128,7 @@ class Shapes(Protocol):
 
 
 def infer_body(node: NodeProto, known: Shapes, unsteady: set[str], condition: np.ndarray | None) -> None:
-    """Shapes of what a `Begin` or a flat node gives.
+    """Shapes of what a `BodyStart` or a flat node gives.
 
     Args:
         node: the node.
@@ -136,8 +136,8 @@ def infer_body(node: NodeProto, known: Shapes, unsteady: set[str], condition: np
         unsteady: what loops carry from step to step whose shape is found to change on the way; grows.
         condition: the condition of an If, where it depends on nothing.
     """
-    if is_begin(node):
-        counted, states, axes = begins(node)
+    if is_body_start(node):
+        counted, states, axes = body_start_outputs(node)
         for name, dtype in zip(node.output[:counted], (TensorProto.INT64, TensorProto.BOOL), strict=False):
             known.put(name, dtype, ())
         if counted == 2:  # no step is made where the condition does not hold
@@ -170,7 +170,7 @@ def dims(
     varying: set[tuple[str, int]],
     condition: np.ndarray | None,
 ) -> list[Dims]:
-    """Sizes of what a `Begin` or a flat node gives; None for an axis whose size the run alone knows.
+    """Sizes of what a `BodyStart` or a flat node gives; None for an axis whose size the run alone knows.
 
     Args:
         node: the node.
@@ -181,8 +181,8 @@ def dims(
     Raises:
         LookupError: the sizes of an input are not known.
     """
-    if is_begin(node):
-        counted, states, axes = begins(node)
+    if is_body_start(node):
+        counted, states, axes = body_start_outputs(node)
         made: list[Dims] = [() for _ in node.output[:counted]]
         for slot in range(counted, len(node.output)):
             given = list(dims_of(node.input[slot]))
@@ -272,7 +272,7 @@ def dead(graph: GraphProto, taken: Callable[[NodeProto], str]) -> frozenset[str]
     stack: list[list[str]] = []
     found: set[str] = set()
     for node in graph.node:
-        if is_begin(node):
+        if is_body_start(node):
             stack.append([])
         if stack and node.output:
             stack[-1].append(first_output(node))

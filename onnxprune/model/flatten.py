@@ -1,6 +1,6 @@
 """Bodies of If, Loop and Scan, laid out flat for tracing and rewriting, and put back.
 
-In the flat graph the nodes of a body stand between a `Begin` (whose outputs are what the body is given) and the node
+In the flat graph the nodes of a body stand between a `BodyStart` (its outputs are what the body is given) and the node
 that the body belongs to, which loses its graphs and gets the outputs of its bodies as inputs. So labels, shapes, masks
 and edits go through bodies as through any other part of the graph, and a weight is one tensor in whatever scopes it is
 used. Weights of bodies are among the initializers meanwhile.
@@ -17,7 +17,17 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.model.control_flow import BEGIN, DOMAIN, FLAT, Path, attributes, body_path, branches, is_begin, is_flat
+from onnxprune.model.control_flow import (
+    BODY_START,
+    DOMAIN,
+    FLAT,
+    Path,
+    attributes,
+    body_path,
+    branches,
+    is_body_start,
+    is_flat,
+)
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
@@ -108,7 +118,7 @@ class _Flattening:
                 rename(new, renamed)
 
     def flow(self, node: NodeProto, renamed: Mapping[str, str], path: Path) -> None:
-        """A node with bodies: every body with its `Begin`, then the node."""
+        """A node with bodies: every body with its `BodyStart`, then the node."""
         bare = NodeProto()
         bare.CopyFrom(node)
         given = [renamed.get(i, i) for i in node.input]
@@ -159,8 +169,8 @@ class _Flattening:
         skeleton = GraphProto()
         copy_except(graph, skeleton, "node", "initializer", "sparse_initializer")
         original = {flat: name for name, flat in own.items() if flat != name}
-        begin = helper.make_node(
-            BEGIN,
+        body_start = helper.make_node(
+            BODY_START,
             given,
             begun,
             name=attribute.name,
@@ -169,11 +179,11 @@ class _Flattening:
             states=extra["states"],
             axes=extra["in_axes"],
         )
-        begin.attribute.append(helper.make_attribute("body", skeleton.SerializeToString()))
-        begin.attribute.append(
+        body_start.attribute.append(helper.make_attribute("body", skeleton.SerializeToString()))
+        body_start.attribute.append(
             helper.make_attribute("names", json.dumps({"original": original, "own": sorted(own.values())}))
         )
-        self.graph.node.append(begin)
+        self.graph.node.append(body_start)
         for tensor in graph.initializer:
             self.graph.initializer.add().CopyFrom(tensor)
             self.graph.initializer[-1].name = own[tensor.name]
@@ -224,7 +234,7 @@ def rename(node: NodeProto, renamed: Mapping[str, str]) -> None:
 class _Frame:
     """A body that is being put back."""
 
-    begin: NodeProto
+    body_start: NodeProto
     nodes: list[NodeProto] = field(default_factory=list)
 
 
@@ -236,7 +246,7 @@ def closed(model: Model) -> Model:
     """
     graph = model.proto.graph
     put_back(graph)
-    if not any(is_begin(node) for node in graph.node):
+    if not any(is_body_start(node) for node in graph.node):
         return model
     values = dict(model.values)
     for tensor in graph.initializer:
@@ -246,20 +256,20 @@ def closed(model: Model) -> Model:
                 fresh.doc_string = tensor.doc_string
             fresh.metadata_props.extend(tensor.metadata_props)
             tensor.CopyFrom(fresh)
-    nest(graph)
+    unflatten(graph)
     return replace(model, values=values)
 
 
-def nest(graph: GraphProto) -> None:
+def unflatten(graph: GraphProto) -> None:
     """Put the sequences and the bodies of a flat graph back where they were."""
     put_back(graph)
-    if not any(is_begin(node) for node in graph.node):
+    if not any(is_body_start(node) for node in graph.node):
         return
     infos = {info.name: info for info in graph.value_info}
     home: set[str] = set()
     stack = [_Frame(NodeProto())]
     for node in graph.node:
-        if is_begin(node):
+        if is_body_start(node):
             stack.append(_Frame(node))
         elif is_flat(node):
             count = sum(len(a.strings) for a in node.attribute if a.name == "bodies")
@@ -287,7 +297,7 @@ def settle(graph: GraphProto, taken: Callable[[NodeProto], str], is_stale: Calla
     """
     stack: list[list[NodeProto]] = [[]]
     for node in graph.node:
-        if is_begin(node):
+        if is_body_start(node):
             stack.append([])
         stack[-1].append(node)
         if is_flat(node):
@@ -321,12 +331,12 @@ def _whole(
 ) -> NodeProto:
     """A node with its bodies as they are now; notes in `home` which weights went back."""
     made = NodeProto.FromString(next(a.s for a in node.attribute if a.name == "node"))
-    made.input[:] = frames[0].begin.input
+    made.input[:] = frames[0].body_start.input
     made.output[:] = node.output
     places = [a for a in made.attribute if a.type == AttributeProto.GRAPH]
     first = attributes(node)["first"]
     for attribute, frame in zip(places, frames, strict=True):
-        parts = {a.name: a.s for a in frame.begin.attribute}
+        parts = {a.name: a.s for a in frame.body_start.attribute}
         names = json.loads(parts["names"])
         body = GraphProto.FromString(parts["body"])
         count = len(body.output)
@@ -383,15 +393,15 @@ def places(graph: GraphProto) -> dict[str, Place]:
     found: dict[str, Place] = {}
     stack: list[tuple[NodeProto, list[str]]] = [(NodeProto(), [])]
     for node in graph.node:
-        if is_begin(node):
+        if is_body_start(node):
             stack.append((node, []))
             continue
         if is_flat(node):
             parts = attributes(node)
             frames = stack[-len(parts["bodies"]) :]
             del stack[-len(parts["bodies"]) :]
-            for attribute, (begin, names) in zip(parts["bodies"], frames, strict=True):
-                notes = json.loads(attributes(begin)["names"])
+            for attribute, (body_start, names) in zip(parts["bodies"], frames, strict=True):
+                notes = json.loads(attributes(body_start)["names"])
                 path, original = body_path(node, attribute.decode()), notes["original"]
                 found.update((name, (path, original.get(name, name))) for name in (*notes["own"], *names))
         stack[-1][1].extend(name for name in node.output if name)

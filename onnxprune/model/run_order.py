@@ -68,7 +68,7 @@ class Course:
         """What runs, in order."""
         stack: list[list[CourseStep]] = [[]]
         for node in self.model.proto.graph.node:
-            if control_flow.is_begin(node):
+            if control_flow.is_body_start(node):
                 stack.append([CourseStep((node,))])
             elif control_flow.is_flat(node):
                 count = sum(len(a.strings) for a in node.attribute if a.name == "bodies")
@@ -171,7 +171,11 @@ def _passes_tensors(nodes: Sequence[NodeProto]) -> bool:
     if nodes[-1].op_type != "If":
         return False
     bodies = (
-        GraphProto.FromString(a.s) for n in nodes if control_flow.is_begin(n) for a in n.attribute if a.name == "body"
+        GraphProto.FromString(a.s)
+        for n in nodes
+        if control_flow.is_body_start(n)
+        for a in n.attribute
+        if a.name == "body"
     )
     return all(o.type.WhichOneof("value") in ("tensor_type", None) for body in bodies for o in body.output)
 
@@ -181,7 +185,7 @@ def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
 
     Args:
         graph: the graph.
-        first: the place of the `Begin` of the loop.
+        first: the place of the `BodyStart` of the loop.
         names: tensors that the body makes; inside, they get other names.
     """
     if not names:
@@ -189,8 +193,8 @@ def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
     inside = {name: f"{name}{INSIDE}" for name in names}
     ends = [f"{name}_ends" for name in inside.values()]
     loop = NodeProto.FromString(graph.node.pop().SerializeToString())
-    begin = graph.node[first]
-    begin.output[:] = [inside.get(o, o) for o in begin.output]
+    body_start = graph.node[first]
+    body_start.output[:] = [inside.get(o, o) for o in body_start.output]
     for node in graph.node[first + 1 :]:
         rename(node, inside)
     for info in graph.value_info:
@@ -199,9 +203,9 @@ def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
     loop.output.extend(names)
     for name, end in zip(inside.values(), ends, strict=True):
         graph.node.append(helper.make_node("Identity", [name], [end]))
-    body = next(a for a in begin.attribute if a.name == "body")
+    body = next(a for a in body_start.attribute if a.name == "body")
     skeleton = GraphProto.FromString(body.s)
-    for value, name in zip(skeleton.input, begin.output, strict=True):
+    for value, name in zip(skeleton.input, body_start.output, strict=True):
         value.name = name if name in inside.values() else value.name
     skeleton.output.extend(ValueInfoProto(name=end) for end in ends)
     body.s = skeleton.SerializeToString()

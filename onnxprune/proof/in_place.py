@@ -41,7 +41,7 @@ def in_place(flat: Model, route: Route, shown: Collection[str] = ()) -> Model:
         route: first output of an If -> the branch that is taken.
         shown: tensors that bodies of loops make, which the model then gives, too, as arrays of all steps.
     """
-    if not any(map(control_flow.is_begin, flat.proto.graph.node)):
+    if not any(map(control_flow.is_body_start, flat.proto.graph.node)):
         return closed(flat)
     proto = _without_nodes(flat)
     for step in Course(flat, route).steps:
@@ -61,9 +61,9 @@ def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProt
     """
     proto = _without_nodes(flat)
     for step in Course(flat, route).steps:
-        begin, *body = step.nodes[:-1] or step.nodes
-        if step.inner and begin.output[0] in given:
-            proto.graph.input.extend(given[name] for name in begin.output)
+        body_start, *body = step.nodes[:-1] or step.nodes
+        if step.inner and body_start.output[0] in given:
+            proto.graph.input.extend(given[name] for name in body_start.output)
             proto.graph.node.extend(map(_without_own_names, body))
             proto.graph.node.extend(_apart(step.nodes))
         else:
@@ -94,10 +94,10 @@ def _apart(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _without_own_names(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A copy of a node; of a `Begin`, one whose body keeps the flat graph's names and leaves its weights outside."""
+    """A copy of a node; the body of a `BodyStart` keeps the flat graph's names and leaves its weights outside."""
     new = onnx.NodeProto()
     new.CopyFrom(node)
-    if control_flow.is_begin(new):
+    if control_flow.is_body_start(new):
         names = next(a for a in new.attribute if a.name == "names")
         names.s = json.dumps({"original": {}, "own": []}).encode()
     return new
@@ -151,7 +151,7 @@ class SameWay:
     @cached_property
     def _given(self) -> dict[str, onnx.ValueInfoProto]:
         dtypes, found = self.cut.groups.static.dtypes, {}
-        for node in filter(control_flow.is_begin, self.flat.proto.graph.node):
+        for node in filter(control_flow.is_body_start, self.flat.proto.graph.node):
             if not (self.stacked & dtypes.keys()).issuperset(node.output):
                 continue
             for name in node.output:
@@ -162,7 +162,7 @@ class SameWay:
     def leaves_loops(self) -> bool:
         """Whether there is a loop that is not looked into."""
         loops = (step.nodes[0] for step in Course(self.flat, self.route).steps if step.inner)
-        return any(begin.output[0] not in self._given for begin in loops)
+        return any(body_start.output[0] not in self._given for body_start in loops)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.model import Model, Names
-from onnxprune.model.flatten import nest
+from onnxprune.model.flatten import unflatten
 from onnxprune.model.graph import first_output
 from onnxprune.rewriting import Removal
 from onnxprune.tracing import Axes, Groups, NodeView, Resize
@@ -26,7 +26,7 @@ from onnxprune.typing import Array, Shape
 def masked(groups: Groups, removed: Array) -> Model:
     """The reference for removing the classes `removed`; it runs at the sizes in `groups.static` only."""
     proto = flat_masked(groups, removed).proto
-    nest(proto.graph)
+    unflatten(proto.graph)
     return replace(groups.model, proto=proto)
 
 

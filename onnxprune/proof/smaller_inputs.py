@@ -44,7 +44,7 @@ def smaller_inputs(cut: Removal) -> tuple[Groups, Sizes] | None:
     static, flat = groups.static, groups.tracing.model
     if sum(math.prod(s) for n, s in static.shapes.items() if n not in flat.initializers) < LARGE_RUN:
         return None
-    if any(map(control_flow.is_begin, flat.proto.graph.node)):
+    if any(map(control_flow.is_body_start, flat.proto.graph.node)):
         return None
     if any(change.kind != "default" for change in io_changes.changes(cut)):
         return None

@@ -52,7 +52,7 @@ def changes(cut: Removal) -> tuple[Change, ...]:
 
 
 def _labels(cut: Removal, name: str) -> Axes | None:
-    """The labels of an input or output; of a stored one that is duplicated per use, those of the copy that keeps its name."""
+    """The labels of an input or output; of a stored one that is duplicated per use, the copy's that keeps its name."""
     tracing = cut.groups.tracing
     if name not in tracing.duplicated_per_use or tracing.has_whole_use(name):
         return tracing.axes.get(name)

@@ -137,5 +137,5 @@ def _counts(graph: onnx.GraphProto) -> set[str]:
     return {
         origin[n.input[0]]
         for n in graph.node
-        if control_flow.is_begin(n) and n.input[0] in origin and control_flow.is_loop(n)
+        if control_flow.is_body_start(n) and n.input[0] in origin and control_flow.is_loop(n)
     }

@@ -99,7 +99,7 @@ def _is_constant(node: onnx.NodeProto, known: Mapping[str, str]) -> bool:
         return False
     if node.domain not in ("", "ai.onnx", MICROSOFT) or node.op_type == "GatherBlockQuantized":
         return False  # a table that is packed stays packed
-    flows = control_flow.is_begin(node) or control_flow.is_flat(node) or flow_names(node)
+    flows = control_flow.is_body_start(node) or control_flow.is_flat(node) or flow_names(node)
     return node.op_type not in _RANDOM and not flows
 
 

@@ -269,7 +269,7 @@ def _value_of(view: NodeView) -> Callable[[int], Array | None]:
 def _handed_on(view: NodeView) -> Sequence[Sequence[int]]:
     """The inputs that every output of a node with bodies comes from; none for other nodes."""
     node = view.node
-    if control_flow.is_begin(node):
+    if control_flow.is_body_start(node):
         return [(slot,) for slot in range(len(node.output))]
     if not control_flow.is_flat(node):
         return ()

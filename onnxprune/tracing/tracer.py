@@ -185,7 +185,7 @@ class Tracer(TraceResult):
             self.views.append((view, None))
             return
         self.views.append((view, found))
-        if constant and all(constant) and not control_flow.is_begin(node):
+        if constant and all(constant) and not control_flow.is_body_start(node):
             self.constants.update(node.output)
         for name, axes in zip(node.output, results, strict=False):
             if axes is None:
@@ -221,7 +221,7 @@ class Tracer(TraceResult):
         """
         if not self.defaults:
             return ""
-        if control_flow.is_begin(view.node) or control_flow.is_flat(view.node):
+        if control_flow.is_body_start(view.node) or control_flow.is_flat(view.node):
             return ""  # whatever the condition, a branch has its labels
         made = first_output(view.node)
         for slot, name in enumerate(view.node.input):

@@ -109,7 +109,7 @@ def test_bodies_come_back_as_they_were(proto: onnx.ModelProto) -> None:
     assert all(next(protos.bodies(node), None) is None for node in flat.proto.graph.node)
     again = onnx.ModelProto()
     again.CopyFrom(flat.proto)
-    flat_graph.nest(again.graph)
+    flat_graph.unflatten(again.graph)
     assert again == proto
 
 
@@ -449,7 +449,7 @@ def test_channels_go_through_the_steps_of_a_scan(given: dict[str, str]) -> None:
     flat = flat_graph.flattened(load(proto))
     again = onnx.ModelProto()
     again.CopyFrom(flat.proto)
-    flat_graph.nest(again.graph)
+    flat_graph.unflatten(again.graph)
     assert again == proto
     outcome = prune(proto)
     proven(outcome)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from onnxprune import api
 from onnxprune.model import load
-from onnxprune.model.flatten import flattened, nest
+from onnxprune.model.flatten import flattened, unflatten
 from tests.graphs.net import Net, group_of, ops_of, prune, run, with_arrays
 
 LISTS = {
@@ -162,7 +162,7 @@ def test_what_is_not_cut_comes_back_to_the_byte(build: Build) -> None:
     assert not LISTS.intersection(ops_of(flat))
     back = onnx.ModelProto()
     back.CopyFrom(flat.proto)
-    nest(back.graph)
+    unflatten(back.graph)
     assert back.SerializeToString() == proto.SerializeToString()
 
 
@@ -250,7 +250,7 @@ def test_lists_in_a_branch() -> None:
         assert not LISTS.intersection(ops_of(flat))
         back = onnx.ModelProto()
         back.CopyFrom(flat.proto)
-        nest(back.graph)
+        unflatten(back.graph)
         assert back.SerializeToString() == proto.SerializeToString()
         outcome = prune(proto)
         assert [(g.units, g.exact) for g in outcome.groups.groups] == [(4, True)]

@@ -108,7 +108,11 @@ def _running(graph: onnx.GraphProto) -> frozenset[str]:
     """The tensors that every run makes, whatever the inputs are: those that outputs need, in a graph without bodies."""
     needed = {value.name for value in graph.output}
     for node in reversed(graph.node):
-        if control_flow.is_begin(node) or control_flow.is_flat(node) or any(a.HasField("g") for a in node.attribute):
+        if (
+            control_flow.is_body_start(node)
+            or control_flow.is_flat(node)
+            or any(a.HasField("g") for a in node.attribute)
+        ):
             return frozenset()
         if not needed.isdisjoint(node.output):
             needed.update(node.input)
@@ -187,7 +191,7 @@ class _Step:
 
     def node(self, node: onnx.NodeProto) -> None:
         scan = self.scan
-        if control_flow.is_begin(node) or control_flow.is_flat(node):
+        if control_flow.is_body_start(node) or control_flow.is_flat(node):
             self._flow(node)
             return
         if self._evaluate(node):
@@ -212,7 +216,7 @@ class _Step:
     def follow(self, node: onnx.NodeProto) -> None:
         """What of the outputs depends on symbols."""
         unknowns = self.unknowns
-        if control_flow.is_begin(node) or control_flow.is_flat(node):
+        if control_flow.is_body_start(node) or control_flow.is_flat(node):
             unknowns.flow(node, self.shared.varying)
         elif not unknowns.touches(node) and not unknowns.is_open(node):
             return
@@ -250,7 +254,7 @@ class _Step:
     def _flow(self, node: onnx.NodeProto) -> None:
         """What a body is given, and what comes out of the bodies of a node."""
         control_flow.infer_body(node, self.scan, self.shared.unsteady, self.unknowns.static(node.input[0]))
-        counted = control_flow.begins(node)[0] if control_flow.is_begin(node) else 0
+        counted = control_flow.body_start_outputs(node)[0] if control_flow.is_body_start(node) else 0
         for slot, name in enumerate(node.output):
             known = name in self.scan.shapes and slot >= counted
             if name in self.shared.infos and not known and name not in self.shared.unsteady:

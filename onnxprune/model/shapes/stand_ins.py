@@ -60,7 +60,7 @@ def _behind(graph: onnx.GraphProto, read: Mapping[str, tuple[int, ...]]) -> froz
     found: set[str] = set()
     for node in reversed(graph.node):
         slots = () if node.domain else read.get(node.op_type, ())
-        if control_flow.is_begin(node) and control_flow.is_loop(node):
+        if control_flow.is_body_start(node) and control_flow.is_loop(node):
             slots = read.get("Loop", ())
         found.update(node.input[s] for s in slots if s < len(node.input))
         if node.op_type in EVALUATORS and node.op_type != "Size" and not found.isdisjoint(node.output):

@@ -17,10 +17,10 @@ from onnxprune.typing import Array
 STEPS = "the steps of a loop"
 
 
-@rule(control_flow.BEGIN, domain=control_flow.DOMAIN)
-def begin(view: NodeView) -> Sequence[Axes | None]:
+@rule(control_flow.BODY_START, domain=control_flow.DOMAIN)
+def body_start(view: NodeView) -> Sequence[Axes | None]:
     """A loop's state has the labels that it starts with, a slice those of what it is cut from."""
-    counted, states, axes = control_flow.begins(view.node)
+    counted, states, axes = control_flow.body_start_outputs(view.node)
     given: list[Axes | None] = []
     for slot, name in enumerate(view.node.output):
         shape = view.static.shapes.get(name)
