@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import most_of
+from onnxprune.allocation.selection import max_counts
 from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.tracing import Groups
 
@@ -61,4 +61,4 @@ def _least_cost(groups: Groups, kind: BudgetKind) -> Callable[[Options], float]:
     order = {g.name: units_in_order(g, np.zeros(groups.classes.count)) for g in groups.groups}
     cost = kind.cost(AxisLengths(groups, order))
     original = max(cost.total(np.zeros(len(groups.groups), np.int64)), 1e-12)
-    return lambda options: cost.total(most_of(groups, options)) / original
+    return lambda options: cost.total(max_counts(groups, options)) / original

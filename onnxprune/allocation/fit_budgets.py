@@ -270,11 +270,11 @@ def _given_back(asked: Question, problem: Problem, counts: Array, kind: str) -> 
     """`counts` with a step of one group given back, wherever other budgets allow that, and whether one did not."""
     others = [(goal, measure) for goal, measure in asked.goals if goal.kind != kind]
     found, held = [], False
-    for group, menu in enumerate(problem.menus):
-        place = int(np.searchsorted(menu, counts[group]))
+    for group, allowed in enumerate(problem.allowed_counts):
+        place = int(np.searchsorted(allowed, counts[group]))
         if place:
             fewer = counts.copy()
-            fewer[group] = menu[place - 1]
+            fewer[group] = allowed[place - 1]
             if all(within(measure.total(fewer), goal.most) for goal, measure in others):
                 found.append(fewer)
             else:

@@ -134,7 +134,7 @@ class RankChoice:
         return (inner * outer - 1) // (inner + outer)
 
     @property
-    def menu(self) -> Array:
+    def allowed_ranks(self) -> Array:
         """The ranks to choose from; 0 stands for the whole weight."""
         if self.fixed is not None:
             return np.array([self.fixed if self.fixed <= self.largest else 0])
@@ -193,9 +193,9 @@ def allocate_ranks(choices: Sequence[RankChoice], limits: Mapping[str, float], *
 
 
 def _cheapest(choice: RankChoice, price: float, limits: Mapping[str, float], *, whole: bool) -> int:
-    menu = choice.menu if whole or len(choice.menu) == 1 else choice.menu[1:]
+    ranks = choice.allowed_ranks if whole or len(choice.allowed_ranks) == 1 else choice.allowed_ranks[1:]
     worth = [
         choice.loss(int(r)) + price * sum(choice.cost(k, int(r)) / max(most, 1.0) for k, most in limits.items())
-        for r in menu
+        for r in ranks
     ]
-    return int(menu[int(np.argmin(worth))])
+    return int(ranks[int(np.argmin(worth))])

@@ -197,13 +197,14 @@ def open_to_pruning(groups: Groups, options: Options) -> frozenset[str]:
     return frozenset(g.name for g in groups.groups if _is_open(g, only, options))
 
 
-def most_of(groups: Groups, options: Options) -> Array:
+def max_counts(groups: Groups, options: Options) -> Array:
     """int64[groups]: the most units that each may lose; rows that are named, and what a machine likes, apart."""
     ratios, may = _ratios(groups, options), open_to_pruning(groups, options)
-    menus = (
-        _menu(g, g.units if g.name in may else 0, ratios.get(g.name), options, options.multiple) for g in groups.groups
+    allowed_counts = (
+        _allowed_by_options(g, g.units if g.name in may else 0, ratios.get(g.name), options, options.multiple)
+        for g in groups.groups
     )
-    return np.array([menu[-1] for menu in menus], np.int64)
+    return np.array([allowed[-1] for allowed in allowed_counts], np.int64)
 
 
 def _ratios(groups: Groups, options: Options) -> dict[str, float]:
@@ -225,25 +226,25 @@ def _problem(
     """Menus, comparable scores and damage of all groups; limits are to be added."""
     ratios = _ratios(groups, options)
     known = criteria.known(options.criterion)
-    menus, values, damage = [], [], []
+    allowed_counts, values, damage = [], [], []
     for index, group in enumerate(groups.groups):
         units = widths.units(index)
         own = scores[group.classes][widths.order[group.name]].mean(axis=1) if units else np.empty(0)
         values.append(normalized(own, options.normalize or known.normalize) if units else own)
         damage.append(accumulated(own, known.accumulates))
         multiple = multiples.get(group.name, options.multiple)
-        menus.append(_menu(group, units, ratios.get(group.name), options, multiple))
-    return Problem(np.array([widths.units(i) for i in range(widths.count)]), menus, values, damage, ())
+        allowed_counts.append(_allowed_by_options(group, units, ratios.get(group.name), options, multiple))
+    return Problem(np.array([widths.units(i) for i in range(widths.count)]), allowed_counts, values, damage, ())
 
 
-def _menu(group: Group, units: int, ratio: float | None, options: Options, multiple: int) -> Array:
+def _allowed_by_options(group: Group, units: int, ratio: float | None, options: Options, multiple: int) -> Array:
     """The numbers of units that a group may lose, ascending; where its ratio is named, one number."""
     share = ratio if ratio is not None else 1.0 if options.is_plain else options.max_ratio
-    counts = menu_of(group, min(int(share * units + 1e-9), units - 1) + 1, multiple)
+    counts = allowed_counts(group, min(int(share * units + 1e-9), units - 1) + 1, multiple)
     return counts if ratio is None else counts[-1:]
 
 
-def menu_of(group: Group, limit: int, multiple: int) -> Array:
+def allowed_counts(group: Group, limit: int, multiple: int) -> Array:
     """The numbers of units below `limit` that leave the width of a group as it is, or a multiple; ascending."""
     counts = np.arange(max(1, limit))
     if group.kind == "head":
@@ -259,6 +260,8 @@ def _counts(problem: Problem, options: Options) -> Array:
     limits = list(problem.limits)
     if options.share:
         # Named ratios are apart: the others lose their share of the others.
-        free = np.array([n if len(menu) > 1 else 0 for n, menu in zip(problem.units, problem.menus, strict=True)])
+        free = np.array(
+            [n if len(allowed) > 1 else 0 for n, allowed in zip(problem.units, problem.allowed_counts, strict=True)]
+        )
         limits.append(Limit(Units(free), float(free.sum() - int(options.share * free.sum() + 1e-9))))
     return allocate(replace(problem, limits=limits), options.strategy)

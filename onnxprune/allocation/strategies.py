@@ -19,9 +19,9 @@ from onnxprune.typing import Array
 
 # Points of a path that bisection tells apart: widths of some thousand units in hundreds of groups.
 HALVINGS = 24
-# A greedy step takes this share of a group's menu at once.
+# A greedy step takes this share of a group's allowed counts at once.
 GREEDY_STEPS = 32
-# Entries of a menu that are looked at for a price; units in between are given back afterwards.
+# Allowed counts that are looked at for a price; units in between are given back afterwards.
 PRICED = 96
 # Sweeps over all groups at one price, at most: groups that touch the same layers answer each other.
 SWEEPS = 8
@@ -55,14 +55,14 @@ class Problem:
 
     Attributes:
         units: int[groups], how many units every group has.
-        menus: per group the numbers of units that it may lose, ascending.
+        allowed_counts: per group the numbers of units that it may lose, ascending.
         values: per group float64[units]: scores of its units in the order in which they go, comparable between groups.
         damage: per group float64[units + 1]: what is lost in all if it loses 0, 1, ... units.
         limits: all must hold.
     """
 
     units: Array
-    menus: Sequence[Array]
+    allowed_counts: Sequence[Array]
     values: Sequence[Array]
     damage: Sequence[Array]
     limits: Sequence[Limit]
@@ -70,17 +70,20 @@ class Problem:
     @property
     def least(self) -> Array:
         """int[groups]: the smallest numbers that every group may lose."""
-        return np.array([menu[0] for menu in self.menus], np.int64)
+        return np.array([allowed[0] for allowed in self.allowed_counts], np.int64)
 
     @property
     def most(self) -> Array:
         """int[groups]: the largest numbers that every group may lose."""
-        return np.array([menu[-1] for menu in self.menus], np.int64)
+        return np.array([allowed[-1] for allowed in self.allowed_counts], np.int64)
 
     def snapped(self, counts: Array) -> Array:
-        """int[groups]: the largest numbers on the menus that are not above `counts`."""
-        places = (np.searchsorted(menu, count, "right") - 1 for menu, count in zip(self.menus, counts, strict=True))
-        return np.array([menu[max(p, 0)] for menu, p in zip(self.menus, places, strict=True)], np.int64)
+        """int[groups]: the largest allowed counts that are not above `counts`."""
+        places = (
+            np.searchsorted(allowed, count, "right") - 1
+            for allowed, count in zip(self.allowed_counts, counts, strict=True)
+        )
+        return np.array([allowed[max(p, 0)] for allowed, p in zip(self.allowed_counts, places, strict=True)], np.int64)
 
     def holds(self, counts: Array) -> bool:
         """Whether all limits hold."""
@@ -108,7 +111,7 @@ def allocate(problem: Problem, name: str) -> Array:
     """Choose how many units every group loses.
 
     Args:
-        problem: menus, scores and limits.
+        problem: allowed counts, scores and limits.
         name: of the allocation strategy.
 
     Returns:
@@ -133,11 +136,11 @@ def allocate(problem: Problem, name: str) -> Array:
 
 
 def _are_neighbours(problem: Problem, one: Array, two: Array) -> bool:
-    """Whether nothing lies between two points of a path: one group differs, by one entry of its menu."""
+    """Whether nothing lies between two points of a path: one group differs, by one allowed count."""
     others = np.flatnonzero(one != two)
     if len(others) != 1:
         return False
-    places = np.searchsorted(problem.menus[others[0]], [one[others[0]], two[others[0]]])
+    places = np.searchsorted(problem.allowed_counts[others[0]], [one[others[0]], two[others[0]]])
     return abs(int(places[1] - places[0])) == 1
 
 
@@ -148,8 +151,8 @@ def given_back(problem: Problem, counts: Array) -> Array:
     heapq.heapify(queue)
     while queue:
         _, group, fewer = heapq.heappop(queue)
-        menu = np.array([fewer])
-        if all(limit.holds(float(limit.measure.along(counts, group, menu)[0])) for limit in problem.limits):
+        allowed = np.array([fewer])
+        if all(limit.holds(float(limit.measure.along(counts, group, allowed)[0])) for limit in problem.limits):
             counts[group] = fewer
             if entry := _last_step(problem, counts, group):
                 heapq.heappush(queue, entry)
@@ -158,10 +161,10 @@ def given_back(problem: Problem, counts: Array) -> Array:
 
 def _last_step(problem: Problem, counts: Array, group: int) -> tuple[float, int, int] | None:
     """(less damage if a group takes its last step back, negative, the group, the units that it then loses)."""
-    place = int(np.searchsorted(problem.menus[group], counts[group]))
+    place = int(np.searchsorted(problem.allowed_counts[group], counts[group]))
     if place == 0:
         return None
-    fewer = int(problem.menus[group][place - 1])
+    fewer = int(problem.allowed_counts[group][place - 1])
     damage = problem.damage[group]
     return float(damage[fewer] - damage[counts[group]]), group, fewer
 
@@ -178,7 +181,7 @@ def uniform(problem: Problem) -> Path:
 @strategy("global")
 def ranked(problem: Problem) -> Path:
     """The units of all groups in one ranking, by scores that are made comparable."""
-    most = [menu[-1] for menu in problem.menus]
+    most = [allowed[-1] for allowed in problem.allowed_counts]
     values = np.concatenate([v[:n] for v, n in zip(problem.values, most, strict=True)])
     owner = np.repeat(np.arange(len(most)), most)[np.argsort(values, kind="stable")]
 
@@ -198,15 +201,15 @@ def greedy(problem: Problem) -> Path:
     is still the best then is the best of all (lazy greedy: Minoux, "Accelerated greedy algorithms", 1978).
     """
     counts = problem.least
-    menus = [_thinned(menu, GREEDY_STEPS) for menu in problem.menus]
+    allowed_counts = [_thinned(allowed, GREEDY_STEPS) for allowed in problem.allowed_counts]
     steps: list[Array] = [counts.copy()]
     totals = [limit.measure.total(counts) for limit in problem.limits]
 
     def price(group: int) -> tuple[float, int, int] | None:
-        place = int(np.searchsorted(menus[group], counts[group], "right"))
-        if place == len(menus[group]):
+        place = int(np.searchsorted(allowed_counts[group], counts[group], "right"))
+        if place == len(allowed_counts[group]):
             return None
-        more = int(menus[group][place])
+        more = int(allowed_counts[group][place])
         worst = max(range(len(totals)), key=lambda i: totals[i] / problem.limits[i].unit)
         new = float(problem.limits[worst].measure.along(counts, group, np.array([more]))[0])
         harm = problem.damage[group][more] - problem.damage[group][counts[group]]
@@ -229,21 +232,21 @@ def greedy(problem: Problem) -> Path:
     return lambda share: steps[math.ceil(share * (len(steps) - 1) - 1e-9)]
 
 
-def _thinned(menu: Array, most: int) -> Array:
-    """At most about `most` entries of a menu, the first and the last among them."""
-    return np.unique(menu[np.linspace(0, len(menu) - 1, min(len(menu), most)).astype(np.int64)])
+def _thinned(allowed: Array, most: int) -> Array:
+    """At most about `most` entries of the allowed counts, the first and the last among them."""
+    return np.unique(allowed[np.linspace(0, len(allowed) - 1, min(len(allowed), most)).astype(np.int64)])
 
 
 @strategy("sensitivity")
 def least_damage(problem: Problem) -> Path:
     """Least total damage by the damage curves: a price on the costs, and every group's best answer to it.
 
-    Minimises damage + price * costs / limits over the menus by coordinate descent, exact in each group; the price
-    rises along the path (Lagrangian relaxation: Everett, "Generalized Lagrange multiplier method", 1963). Of several
-    limits the one that is furthest from holding sets the price of the others by how far they are from holding.
+    Minimises damage + price * costs / limits over the allowed counts by coordinate descent, exact in each group. The
+    price rises along the path (Lagrangian relaxation: Everett, "Generalized Lagrange multiplier method", 1963). Of
+    several limits the one that is furthest from holding sets the price of the others by how far they are from holding.
     """
     most = problem.most
-    thin = replace(problem, menus=[_thinned(menu, PRICED) for menu in problem.menus])
+    thin = replace(problem, allowed_counts=[_thinned(allowed, PRICED) for allowed in problem.allowed_counts])
     last = problem.least
     scale = sum(float(d[n] - d[0]) for d, n in zip(problem.damage, most, strict=True)) or 1.0
 
@@ -265,14 +268,14 @@ def _answer(problem: Problem, counts: Array, price: float) -> Array:
         before = counts.copy()
         shares = np.array([limit.measure.total(counts) / limit.unit for limit in problem.limits])
         weights = (shares / shares.max()) ** 8 if shares.max() > 0 else np.ones(len(shares))
-        for group, menu in enumerate(problem.menus):
-            if len(menu) < 2:
+        for group, allowed in enumerate(problem.allowed_counts):
+            if len(allowed) < 2:
                 continue
             cost = sum(
-                w / limit.unit * limit.measure.along(counts, group, menu)
+                w / limit.unit * limit.measure.along(counts, group, allowed)
                 for w, limit in zip(weights, problem.limits, strict=True)
             )
-            counts[group] = menu[int(np.argmin(problem.damage[group][menu] + price * cost))]
+            counts[group] = allowed[int(np.argmin(problem.damage[group][allowed] + price * cost))]
         if (counts == before).all():
             break
     return counts

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import Selection, menu_of
+from onnxprune.allocation.selection import Selection, allowed_counts
 from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.cost.latency.timer import Timed, Timer, alignments
 from onnxprune.model import Model
@@ -46,8 +46,8 @@ def group_times(groups: Groups, place: Place, progress: Callable[[str], object])
     nothing, multiples = np.zeros(len(groups.groups), np.int64), alignments(prediction)
     found = {}
     for index, group in enumerate(groups.groups):
-        menu = menu_of(group, group.units, multiples[group.name])
-        half = menu[np.abs(menu - group.units / 2).argmin()]
+        allowed = allowed_counts(group, group.units, multiples[group.name])
+        half = allowed[np.abs(allowed - group.units / 2).argmin()]
         whole, left = prediction.changed(nothing, index, np.array([0, half]))[1].sum(axis=1) * prediction.scale
         found[group.name] = GroupTime(float(whole), float(whole - left), multiples[group.name])
     return found

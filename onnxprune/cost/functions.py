@@ -34,8 +34,8 @@ class CostFunction(Protocol):
         """The cost if every group loses `counts` units, int[groups]."""
         ...
 
-    def along(self, counts: Array, group: int, menu: Array) -> Array:
-        """float64[menu]: the cost if one group loses `menu` units, int[menu], and the others `counts`."""
+    def along(self, counts: Array, group: int, allowed: Array) -> Array:
+        """float64[allowed]: the cost if one group loses `allowed` units, int[allowed], and the others `counts`."""
         ...
 
 
@@ -90,13 +90,13 @@ class Terms:
             self._last[key] = self.weights * self.widths.lengths(counts)[self.factors].prod(axis=1, dtype=np.float64)
         return self._last[key]
 
-    def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
-        """(int[k] the terms that a group changes, float64[menu, k] their values if it loses `menu` units)."""
+    def changed(self, counts: Array, group: int, allowed: Array) -> tuple[Array, Array]:
+        """(int[k] the terms that a group changes, float64[allowed, k] their values if it loses `allowed` units)."""
         touched = self._touched(group)
-        lengths = np.repeat(self.widths.lengths(counts)[touched.axes][None].astype(np.float64), len(menu), axis=0)
-        lengths[:, touched.shrinking] += touched.removed[counts[group]] - touched.removed[menu]
+        lengths = np.repeat(self.widths.lengths(counts)[touched.axes][None].astype(np.float64), len(allowed), axis=0)
+        lengths[:, touched.shrinking] += touched.removed[counts[group]] - touched.removed[allowed]
         # Factor by factor: a product over a short last axis is far slower.
-        values = np.repeat(self.weights[touched.terms][None], len(menu), axis=0)
+        values = np.repeat(self.weights[touched.terms][None], len(allowed), axis=0)
         for factor in touched.factors.T:
             values *= lengths[:, factor]
         return touched.terms, values
@@ -124,10 +124,10 @@ class Sum:
         """See `CostFunction`."""
         return self.constant + float(self.terms.values(counts).sum())
 
-    def along(self, counts: Array, group: int, menu: Array) -> Array:
+    def along(self, counts: Array, group: int, allowed: Array) -> Array:
         """See `CostFunction`."""
         values = self.terms.values(counts)
-        touched, changed = self.terms.changed(counts, group, menu)
+        touched, changed = self.terms.changed(counts, group, allowed)
         return np.asarray(self.constant + values.sum() - values[touched].sum() + changed.sum(axis=1))
 
 
@@ -149,11 +149,11 @@ class Peak:
         """See `CostFunction`."""
         return self._peak(self.terms.values(counts))
 
-    def along(self, counts: Array, group: int, menu: Array) -> Array:
+    def along(self, counts: Array, group: int, allowed: Array) -> Array:
         """See `CostFunction`."""
         values = self.terms.values(counts).copy()
-        touched, changed = self.terms.changed(counts, group, menu)
-        found = np.empty(len(menu))
+        touched, changed = self.terms.changed(counts, group, allowed)
+        found = np.empty(len(allowed))
         for row, new in enumerate(changed):
             values[touched] = new
             found[row] = self._peak(values)
@@ -183,10 +183,10 @@ class Units:
         """See `CostFunction`."""
         return float((self.units - counts)[self.units > 0].sum())
 
-    def along(self, counts: Array, group: int, menu: Array) -> Array:
+    def along(self, counts: Array, group: int, allowed: Array) -> Array:
         """See `CostFunction`."""
         own = self.total(counts) + float(counts[group])
-        return own - menu if self.units[group] else np.full(len(menu), self.total(counts))
+        return own - allowed if self.units[group] else np.full(len(allowed), self.total(counts))
 
 
 # --- what a model costs ----------------------------------------------------------------------------------

@@ -31,19 +31,21 @@ class Table:
     def __init__(self, function: Callable[[Array], float]) -> None:
         self.total = function
 
-    def along(self, counts: Array, group: int, menu: Array) -> Array:
+    def along(self, counts: Array, group: int, allowed: Array) -> Array:
         found = []
-        for count in menu:
+        for count in allowed:
             other = counts.copy()
             other[group] = count
             found.append(self.total(other))
         return np.array(found)
 
 
-def problem_of(units: list[int], measure: CostFunction, most: float, damage: list[Array], menus: Any = None) -> Problem:
-    menus = menus or [np.arange(n) for n in units]
+def problem_of(
+    units: list[int], measure: CostFunction, most: float, damage: list[Array], allowed_counts: Any = None
+) -> Problem:
+    allowed_counts = allowed_counts or [np.arange(n) for n in units]
     values = [np.diff(d) for d in damage]
-    return Problem(np.array(units), menus, values, damage, [Limit(measure, most)])
+    return Problem(np.array(units), allowed_counts, values, damage, [Limit(measure, most)])
 
 
 def chain_cost(counts: Array) -> float:
@@ -73,7 +75,7 @@ def test_a_limit_holds_and_no_unit_can_be_given_back(strategy: str, share: float
 
 
 def test_least_damage_is_close_to_the_best_there_is() -> None:
-    """Against all allocations, over random damage: within a fifth on average, as a convex hull of menus can be."""
+    """Over random damage within a fifth of the best allocation on average, as a convex hull of counts can be."""
     units, most = [6, 8, 5], 0.4 * chain_cost(np.zeros(3))
     every = [np.array(c) for c in itertools.product(*(range(n) for n in units)) if chain_cost(np.array(c)) <= most]
     worse = {name: [] for name in STRATEGIES}
@@ -93,13 +95,13 @@ def test_least_damage_is_close_to_the_best_there_is() -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_menus_are_kept(strategy: str) -> None:
+def test_only_allowed_counts_are_chosen(strategy: str) -> None:
     """Widths that a kernel likes, and a group whose number was named."""
     units = [6, 8, 5]
-    menus = [np.array([0, 2, 4]), np.array([3]), np.array([0, 1, 4])]
+    allowed_counts = [np.array([0, 2, 4]), np.array([3]), np.array([0, 1, 4])]
     damage = random_damage(np.random.default_rng(0), units)
-    counts = allocate(problem_of(units, Table(chain_cost), 45, damage, menus), strategy)
-    assert all(count in menu for count, menu in zip(counts, menus, strict=True))
+    counts = allocate(problem_of(units, Table(chain_cost), 45, damage, allowed_counts), strategy)
+    assert all(count in allowed for count, allowed in zip(counts, allowed_counts, strict=True))
     assert chain_cost(counts) <= 45
 
 
@@ -117,7 +119,7 @@ def test_several_limits_hold_together(strategy: str) -> None:
     sizes = Table(lambda counts: float((np.array(units) - counts)[0] * 10 + (np.array(units) - counts)[2]))
     problem = problem_of(units, Table(chain_cost), 70, damage)
     limits = [*problem.limits, Limit(sizes, 34)]
-    counts = allocate(Problem(problem.units, problem.menus, problem.values, damage, limits), strategy)
+    counts = allocate(Problem(problem.units, problem.allowed_counts, problem.values, damage, limits), strategy)
     assert all(limit.holds(limit.measure.total(counts)) for limit in limits)
 
 

@@ -105,10 +105,10 @@ def test_along_is_total_with_one_count_changed(model: Model) -> None:
     made = [functions.macs(widths), functions.params(widths), functions.memory(widths)]
     made.append(functions.units(widths, range(0, widths.count, 2)))
     for group in range(widths.count):
-        menu = np.arange(0, widths.units(group), 3)
+        allowed = np.arange(0, widths.units(group), 3)
         for measure in made:
-            found = measure.along(counts, group, menu)
-            for count, value in zip(menu, found, strict=True):
+            found = measure.along(counts, group, allowed)
+            for count, value in zip(allowed, found, strict=True):
                 other = counts.copy()
                 other[group] = count
                 assert value == pytest.approx(measure.total(other), rel=1e-12)

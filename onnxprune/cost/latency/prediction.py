@@ -103,25 +103,25 @@ class Prediction:
         """See `Measure`."""
         return self.overhead + self.scale * (float(self._values(counts).sum()) + self._rest.total(counts))
 
-    def along(self, counts: Array, group: int, menu: Array) -> Array:
+    def along(self, counts: Array, group: int, allowed: Array) -> Array:
         """See `Measure`."""
-        numbers, changed = self.changed(counts, group, menu)
+        numbers, changed = self.changed(counts, group, allowed)
         values = self._values(counts)
         own = values.sum() - values[numbers].sum() + changed.sum(axis=1)
-        return np.asarray(self.overhead + self.scale * (own + self._rest.along(counts, group, menu)))
+        return np.asarray(self.overhead + self.scale * (own + self._rest.along(counts, group, allowed)))
 
-    def changed(self, counts: Array, group: int, menu: Array) -> tuple[Array, Array]:
-        """(int[k] the operators that a group changes, float64[menu, k] what they take if it loses `menu` units)."""
+    def changed(self, counts: Array, group: int, allowed: Array) -> tuple[Array, Array]:
+        """(int[k] the operators that a group changes, float64[allowed, k] their times if it loses `allowed` units)."""
         axes, removed = self.widths.along(group)
         if group not in self._known:
             self._known[group] = [part for batch in self.batches if (part := batch.touched(axes))]
         others = counts.copy()
         others[group] = 0
-        lengths = np.repeat(self.widths.lengths(others)[None], len(menu), axis=0)
-        lengths[:, axes] -= removed[menu]
+        lengths = np.repeat(self.widths.lengths(others)[None], len(allowed), axis=0)
+        lengths[:, axes] -= removed[allowed]
         parts = self._known[group]
         numbers = np.concatenate([np.empty(0, np.int64), *(part.numbers for part in parts)])
-        found = [np.empty((len(menu), 0)), *(part.seconds(lengths[:, part.axes]) for part in parts)]
+        found = [np.empty((len(allowed), 0)), *(part.seconds(lengths[:, part.axes]) for part in parts)]
         return numbers, self._corrected(numbers, np.concatenate(found, axis=1))
 
     def _values(self, counts: Array) -> Array:

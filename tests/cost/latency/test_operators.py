@@ -189,8 +189,8 @@ def test_prediction_is_corrected_node_by_node(prediction):
     for counts in (seen, np.array([4, 8]), np.array([15, 31])):
         assert again.total(counts) == pytest.approx(found.total(counts))
     for group, units in ((0, 16), (1, 32)):
-        menu = np.arange(units)
-        for count, value in zip(menu, found.along(seen, group, menu), strict=True):
+        allowed = np.arange(units)
+        for count, value in zip(allowed, found.along(seen, group, allowed), strict=True):
             at = seen.copy()
             at[group] = count
             assert value == pytest.approx(found.total(at))
@@ -208,13 +208,13 @@ def test_curves_are_straight_between_what_was_measured():
     assert (np.diff(CorrectionCurve.of(10.0, [(2.0, 7.0), (4.0, 3.0)])(np.linspace(0, 10, 50))) >= 0).all()
 
 
-def test_along_is_the_total_for_every_entry_of_a_menu(prediction):
+def test_along_is_the_total_for_every_allowed_count(prediction):
     rng = np.random.default_rng(0)
     for group, units in ((0, 16), (1, 32)):
         counts = np.array([rng.integers(0, 15), rng.integers(0, 31)])
-        menu = np.arange(units)
-        found = prediction.along(counts, group, menu)
-        for count, value in zip(menu, found, strict=True):
+        allowed = np.arange(units)
+        found = prediction.along(counts, group, allowed)
+        for count, value in zip(allowed, found, strict=True):
             at = counts.copy()
             at[group] = count
             assert value == pytest.approx(prediction.total(at))

@@ -78,7 +78,7 @@ def told(base, time, kind="channel"):
     about = SimpleNamespace(kind=kind, members=[SimpleNamespace(size=base, positions=base)], units=base)
     widths = SimpleNamespace(count=1, groups=SimpleNamespace(groups=[about]), units=lambda group: base)
     return SimpleNamespace(
-        widths=widths, changed=lambda counts, group, menu: (np.array([0]), np.asarray(time(base - menu))[:, None])
+        widths=widths, changed=lambda counts, group, allowed: (np.array([0]), np.asarray(time(base - allowed))[:, None])
     )
 
 
