@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import missed_budgets, paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.group import Titled, request
@@ -48,7 +48,7 @@ class ApplyArgs:
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.argument("plan")
 @click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from onnxprune.cli import paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
@@ -30,7 +30,7 @@ class InspectArgs:
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
 @click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")

@@ -18,7 +18,7 @@ Command = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """What options need to have an effect; it does not concern commands that have none of what is needed.
 
     Attributes:
@@ -36,17 +36,17 @@ class Need:
 
 _TARGETS = ("--max-drop", "--min-sqnr", "--max-divergence")
 _UNEQUAL = (*(f"--{kind}" for kind in names.BUDGETS), *_TARGETS)
-# Choices of an option that need more than others do, as a need is written.
+# Choices of an option that need more than others do, as a requirement is written.
 _TAILORING = "|".join(name for name in names.STRATEGIES if name != names.UNIFORM)
 _COMPARING = "|".join(names.COMPARING_STRATEGIES)
 _FITTED_TO_DATA = "|".join(name for name in names.RECOVERIES if name not in names.RECOVERIES_WITHOUT_DATA)
 
-NEEDS = (
-    Need(("--provider", "--threads"), ("--time", "--latency", "--round-to auto"), "nothing is timed"),
-    Need(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
-    Need(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
-    Need(("--train",), ("--data",), "there is no data"),
-    Need(
+REQUIREMENTS = (
+    Requirement(("--provider", "--threads"), ("--time", "--latency", "--round-to auto"), "nothing is timed"),
+    Requirement(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
+    Requirement(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
+    Requirement(("--train",), ("--data",), "there is no data"),
+    Requirement(
         (
             "--rate",
             "--batch",
@@ -60,26 +60,26 @@ NEEDS = (
         ("--train",),
         "nothing is trained",
     ),
-    Need(("--every",), ("--while-training",), "nothing is chosen while training"),
-    Need(
+    Requirement(("--every",), ("--while-training",), "nothing is chosen while training"),
+    Requirement(
         ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),
         _TARGETS,
         "it belongs to a search for a target, and no target is given",
     ),
-    Need(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
-    Need(
+    Requirement(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
+    Requirement(
         ("--round-to", "--method", "--allow-slower", "--accept-damage", "--only", "--keep", "--plan-out"),
         ("--ratio", "--rank", *(f"--{kind}" for kind in names.RANK_BUDGETS)),
         "no weight becomes a product",
         commands=("compress",),
     ),
-    Need(("--floor",), ("--per global",), "every weight gets the same share of zeros"),
-    Need(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),
+    Requirement(("--floor",), ("--per global",), "every weight gets the same share of zeros"),
+    Requirement(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),
 )
 
 
-def heeded(function: Command) -> Command:
-    """Check the options of a command against `NEEDS`, before anything else is done with them."""
+def check_requirements(function: Command) -> Command:
+    """Check the options of a command against `REQUIREMENTS`, before anything else is done with them."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
@@ -96,21 +96,25 @@ def check(context: click.Context) -> None:
         UsageError: an option on the command line has no effect.
     """
     known = {name: option for option in context.command.params for name in option.opts}
-    for need in NEEDS:
-        if need.commands and context.command.name not in need.commands:
+    for requirement in REQUIREMENTS:
+        if requirement.commands and context.command.name not in requirement.commands:
             continue
-        helping = [text for text in need.one_of if text.split()[0] in known]
+        helping = [text for text in requirement.one_of if text.split()[0] in known]
         if not helping or any(_holds(context, known, text) for text in helping):
             continue
-        idle = [t.split()[0] for t in need.options if t.split()[0] in known and _holds(context, known, t, given=True)]
+        idle = [
+            t.split()[0] for t in requirement.options if t.split()[0] in known and _holds(context, known, t, given=True)
+        ]
         for name in idle:
             source = context.get_parameter_source(known[name].name or "")
             if source is ParameterSource.COMMANDLINE:
-                raise UsageError(f"{name} has no effect: {need.why}", hint=f"add {_or(helping)}, or leave out {name}")
+                raise UsageError(
+                    f"{name} has no effect: {requirement.why}", hint=f"add {_or(helping)}, or leave out {name}"
+                )
         for name in idle:
             place = _place(context, known[name])
             if isinstance(context.obj, Console) and not context.params.get("quiet"):
-                context.obj.say(f"warning: {name} ({place}) has no effect: {need.why}; add {_or(helping)}")
+                context.obj.say(f"warning: {name} ({place}) has no effect: {requirement.why}; add {_or(helping)}")
 
 
 def _holds(context: click.Context, known: dict[str, click.Parameter], text: str, *, given: bool = False) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import missed_budgets, paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
@@ -35,7 +35,7 @@ class PlanArgs:
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.option(
     "-o",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import missed_budgets, paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
@@ -63,7 +63,7 @@ class PruneArgs(shared.Results):
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
 @selection

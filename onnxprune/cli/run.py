@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import missed_budgets, paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
@@ -82,7 +82,7 @@ class RunArgs:
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("recipe")
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the last model goes; - is standard output.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import Data, data, evaluation, recovery
@@ -72,7 +72,7 @@ class SensitivityArgs:
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.option(
     "--ratios",

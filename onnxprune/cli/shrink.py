@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
@@ -42,7 +42,7 @@ class ShrinkArgs(shared.Results):
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import missed_budgets, paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
@@ -44,7 +44,7 @@ class SparsifyArgs(shared.Results):
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("model")
 @click.option("-o", "--output", metavar="FILE", help="Where the model with zeros goes; - is standard output.")
 @zeros

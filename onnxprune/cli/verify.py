@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from onnxprune.cli import paths
-from onnxprune.cli.option_requirements import heeded
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
@@ -29,7 +29,7 @@ class VerifyArgs:
 
 
 @click.command(cls=Titled)
-@heeded
+@check_requirements
 @click.argument("original")
 @click.argument("pruned")
 @click.option("--plan", metavar="FILE", required=True, help="The plan that says what was removed.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.cli.app import COMMANDS, app
-from onnxprune.cli.option_requirements import NEEDS
+from onnxprune.cli.option_requirements import REQUIREMENTS
 from onnxprune.errors import UsageError
 from onnxprune.recovery import METHODS
 from tests.cli.test_cli import DIGITS, MODELS, run
@@ -95,9 +95,11 @@ def test_sensitivity_has_no_steps(run):
 
 def test_the_table_names_options_that_there_are():
     known = {name for command in COMMANDS for p in app.get_command(None, command).params for name in p.opts}
-    assert {text.split()[0] for need in NEEDS for text in (*need.options, *need.one_of)} <= known
+    assert {
+        text.split()[0] for requirement in REQUIREMENTS for text in (*requirement.options, *requirement.one_of)
+    } <= known
 
 
 def test_methods_that_need_data_are_all_but_those_that_do_not():
-    (named,) = [text for need in NEEDS for text in need.options if text.startswith("--recover ")]
+    (named,) = [text for requirement in REQUIREMENTS for text in requirement.options if text.startswith("--recover ")]
     assert set(named.split()[1].split("|")) == {m.name for m in METHODS.values() if m.needs_data}
