@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from onnxprune.model import Model, load
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, factorisable, with_factors
 from onnxprune.runtime import paired_timing
-from onnxprune.runtime.bench import Place, entrant
+from onnxprune.runtime.bench import Place, candidate
 from onnxprune.tracing import trace
 
 # Seconds of timed runs of either, and how often everything is opened again.
@@ -55,8 +55,10 @@ def _is_slower(weight: FactorisableWeight, rank: int, place: Place) -> bool:
     shape, dtype = weight.view.static.shapes[weight.layer.input], _dtype(weight)
     feeds = {"x": rng.standard_normal(shape).astype(dtype)}
     models = [whole, with_factors(groups, [factors])]
-    race = paired_timing.race([entrant(m, place.setting, feeds) for m in models], seconds=SECONDS, sessions=SESSIONS)
-    return race.ratio(1).low > 1
+    compared = paired_timing.compare_timings(
+        [candidate(m, place.setting, feeds) for m in models], seconds=SECONDS, sessions=SESSIONS
+    )
+    return compared.ratio(1).low > 1
 
 
 def _dtype(weight: FactorisableWeight) -> np.dtype:

@@ -119,10 +119,10 @@ def bench(
         timings = []
         for feeds in made:
             tell(f"timing {len(models)} models, batch {batch_of(models[0], feeds[0])}")
-            entrants = [entrant(path, setting, given) for path, given in zip(paths, feeds, strict=True)]
+            candidates = [candidate(path, setting, given) for path, given in zip(paths, feeds, strict=True)]
             least = -(-runs // paired_timing.SESSIONS)
-            raced = paired_timing.race(entrants, seconds=seconds, least=least)
-            timings.append([_timing(raced, i, batch_of(m, feeds[i])) for i, m in enumerate(models)])
+            compared = paired_timing.compare_timings(candidates, seconds=seconds, least=least)
+            timings.append([_timing(compared, i, batch_of(m, feeds[i])) for i, m in enumerate(models)])
         tell("measuring memory")
         memory = [footprint.peak(path, feeds, setting) for path, feeds in zip(paths, made[-1], strict=True)]
         return [
@@ -143,13 +143,13 @@ def _saved(model: Model, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-def _timing(raced: paired_timing.Race, index: int, batch: int) -> Timing:
-    ratio = raced.ratio(index) if index else TimeRatio(1, 1, 1)
-    return Timing(batch, raced.median(index), raced.percentile(index, 95), len(raced.runs[index]), ratio)
+def _timing(compared: paired_timing.PairedTimings, index: int, batch: int) -> Timing:
+    ratio = compared.ratio(index) if index else TimeRatio(1, 1, 1)
+    return Timing(batch, compared.median(index), compared.percentile(index, 95), len(compared.runs[index]), ratio)
 
 
-def entrant(model: Model | Path, setting: Setting, feeds: Feeds) -> paired_timing.Entrant:
-    """A model that takes part in a race."""
+def candidate(model: Model | Path, setting: Setting, feeds: Feeds) -> paired_timing.Candidate:
+    """A model that is compared with others in time."""
 
     @contextmanager
     def opened() -> Iterator[Callable[[], object]]:

@@ -16,13 +16,13 @@ from onnxprune.typing import Array
 SESSIONS = 6
 # Student's t, two-sided 95 %, by the number of sessions: of one degree of freedom less.
 QUANTILES = (math.inf, math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-# Seconds of a turn of the first entrant, and fewest and most runs in a turn: what others do to the machine should meet
-# every entrant alike.
+# Seconds of a turn of the first candidate, and fewest and most runs in a turn: what others do to the machine should
+# meet every candidate alike.
 TURN, FEWEST, MOST = 0.02, 2, 20
 # Most rounds in a session.
 LONGEST = 1000
 
-Entrant = Callable[[], AbstractContextManager[Callable[[], object]]]
+Candidate = Callable[[], AbstractContextManager[Callable[[], object]]]
 
 
 @dataclass(frozen=True)
@@ -46,33 +46,33 @@ class TimeRatio:
 
 
 @dataclass(frozen=True, eq=False)
-class Race:
+class PairedTimings:
     """What was measured.
 
     Attributes:
-        rounds: float64[sessions, rounds, entrants], seconds: the fastest run of a turn, of as many runs for all.
+        rounds: float64[sessions, rounds, candidates], seconds: the fastest run of a turn, of as many runs for all.
             What is interrupted takes longer, but nothing takes less than it must.
-        runs: all runs of every entrant, in seconds.
+        runs: all runs of every candidate, in seconds.
     """
 
     rounds: Array
     runs: tuple[Array, ...]
 
-    def median(self, entrant: int) -> float:
+    def median(self, candidate: int) -> float:
         """Seconds of a run."""
-        return float(np.median(self.runs[entrant]))
+        return float(np.median(self.runs[candidate]))
 
-    def typical(self, entrant: int) -> float:
+    def typical(self, candidate: int) -> float:
         """Seconds of a run that nobody interrupts."""
-        return float(np.median(self.rounds[:, :, entrant]))
+        return float(np.median(self.rounds[:, :, candidate]))
 
-    def percentile(self, entrant: int, percent: float) -> float:
+    def percentile(self, candidate: int, percent: float) -> float:
         """Seconds that `percent` of the runs stay below."""
-        return float(np.percentile(self.runs[entrant], percent))
+        return float(np.percentile(self.runs[candidate], percent))
 
-    def ratio(self, entrant: int, reference: int = 0) -> TimeRatio:
-        """The time of one entrant over that of another, paired by round; spread is what sessions differ by."""
-        logs = np.median(np.log(self.rounds[:, :, entrant] / self.rounds[:, :, reference]), axis=1)
+    def ratio(self, candidate: int, reference: int = 0) -> TimeRatio:
+        """The time of one candidate over that of another, paired by round; spread is what sessions differ by."""
+        logs = np.median(np.log(self.rounds[:, :, candidate] / self.rounds[:, :, reference]), axis=1)
         middle = float(logs.mean())
         if len(logs) < 2:
             return TimeRatio(math.exp(middle), 0.0, math.inf)
@@ -80,24 +80,24 @@ class Race:
         return TimeRatio(math.exp(middle), math.exp(middle - spread), math.exp(min(middle + spread, 700)))
 
 
-def race(
-    entrants: Sequence[Entrant], *, seconds: float = 2.0, least: int = 2, sessions: int = SESSIONS, seed: int = 0
-) -> Race:
-    """Time entrants against each other.
+def compare_timings(
+    candidates: Sequence[Candidate], *, seconds: float = 2.0, least: int = 2, sessions: int = SESSIONS, seed: int = 0
+) -> PairedTimings:
+    """Time candidates against each other.
 
     Args:
-        entrants: each opens what it runs in, and gives what is to be timed.
-        seconds: of timed runs, for every entrant.
+        candidates: each opens what it runs in, and gives what is to be timed.
+        seconds: of timed runs, for every candidate.
         least: rounds in a session, however long they take.
         sessions: how often everything is opened again.
         seed: for the order within a round.
     """
     rng = np.random.default_rng(seed)
-    runs: list[list[float]] = [[] for _ in entrants]
+    runs: list[list[float]] = [[] for _ in candidates]
     rounds: list[list[list[float]]] = []
     for _ in range(sessions):
         with ExitStack() as stack:
-            opened = [stack.enter_context(entrant()) for entrant in entrants]
+            opened = [stack.enter_context(candidate()) for candidate in candidates]
             single = [_warmed(run) for run in opened]
             count = max(FEWEST, min(MOST, round(TURN / max(single[0], 1e-7))))
             each = min(LONGEST, max(least, math.ceil(seconds / sessions / (count * max(*single, 1e-7)))))
@@ -110,7 +110,7 @@ def race(
                     row[index] = min(taken)
                 rounds[-1].append(row)
     fewest = min(map(len, rounds))
-    return Race(np.array([r[:fewest] for r in rounds]), tuple(map(np.array, runs)))
+    return PairedTimings(np.array([r[:fewest] for r in rounds]), tuple(map(np.array, runs)))
 
 
 def _warmed(run: Callable[[], object]) -> float:

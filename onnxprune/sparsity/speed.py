@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnxprune.model import Model
 from onnxprune.runtime import paired_timing
-from onnxprune.runtime.bench import Place, entrant, feeds_of
+from onnxprune.runtime.bench import Place, candidate, feeds_of
 from onnxprune.runtime.paired_timing import TimeRatio
 from onnxprune.sparsity.pattern import NofM, Pattern
 from onnxprune.sparsity.weights import ContractionWeight
@@ -71,8 +71,10 @@ def measured_speed(original: Model, changed: Model, place: Place) -> Speed:
         RunError: a model does not run on random inputs.
     """
     feeds = feeds_of(original, place)
-    race = paired_timing.race([entrant(m, place.setting, feeds) for m in (original, changed)], seconds=SECONDS)
-    return Speed(race.median(0), race.median(1), race.ratio(1), place)
+    compared = paired_timing.compare_timings(
+        [candidate(m, place.setting, feeds) for m in (original, changed)], seconds=SECONDS
+    )
+    return Speed(compared.median(0), compared.median(1), compared.ratio(1), place)
 
 
 def eligible_layers(weights: Sequence[ContractionWeight], pattern: Pattern) -> list[Eligible]:

@@ -31,8 +31,8 @@ from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Setting, paired_timing
-from onnxprune.runtime.bench import Place, entrant, feeds_at
-from onnxprune.runtime.paired_timing import race
+from onnxprune.runtime.bench import Place, candidate, feeds_at
+from onnxprune.runtime.paired_timing import compare_timings
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
 from tests.graphs import shared
@@ -97,14 +97,14 @@ class Subject:
         small, _ = recover(cut, small, self.inputs[:part], RecoveryOptions())
         return agreement(cut, small, self.inputs[part:]).sqnr
 
-    def race(self, models: list[Model], *, seconds: float, sessions: int = 6) -> list[float]:
+    def compare_timings(self, models: list[Model], *, seconds: float, sessions: int = 6) -> list[float]:
         """The share of the original's time that each takes, measured in turn."""
         timer = self.timing.timer
         given = [(self.groups.model, timer.feeds)]
         given += [(m, feeds_at(m, timer.place.setting, timer.sizes)) for m in models]
-        entrants = [entrant(model, timer.place.setting, feeds) for model, feeds in given]
-        raced = race(entrants, seconds=seconds, sessions=sessions, least=2)
-        return [raced.ratio(i).value for i in range(1, len(given))]
+        candidates = [candidate(model, timer.place.setting, feeds) for model, feeds in given]
+        compared = compare_timings(candidates, seconds=seconds, sessions=sessions, least=2)
+        return [compared.ratio(i).value for i in range(1, len(given))]
 
 
 def _part(inputs: Sequence[object]) -> int:
@@ -134,7 +134,9 @@ def same_time(subject: Subject, share: float, options: Callable[[float], Options
                 low, found = middle, removed
             else:
                 high = middle
-        (measured,) = subject.race([rewrite(subject.groups, removed_classes(subject.groups, found))], seconds=0.5)
+        (measured,) = subject.compare_timings(
+            [rewrite(subject.groups, removed_classes(subject.groups, found))], seconds=0.5
+        )
         if abs(measured / share - 1) < error:
             best, error, result = found, abs(measured / share - 1), measured
         if error < CLOSE:
@@ -162,14 +164,14 @@ def measure(subject: Subject, target: float, rows: Rows) -> None:
     (goal,) = selection.goals
     took = time.perf_counter() - start
     small = rewrite(subject.groups, subject.cut(selection.removed).removed_classes)
-    (fresh,) = subject.race([small], seconds=2.0)
+    (fresh,) = subject.compare_timings([small], seconds=2.0)
 
     curves = {}
     for how in (1, "auto"):
         curves[how] = [subject.chosen(replace(subject.timing.options, ratio=float(r), round_to=how)) for r in RATIOS]
     removed = [*curves[1], *curves["auto"]]
     made = [rewrite(subject.groups, subject.cut(r).removed_classes) for r in removed]
-    measured = np.array(subject.race(made, seconds=0.3, sessions=3))
+    measured = np.array(subject.compare_timings(made, seconds=0.3, sessions=3))
     expected = np.array([subject.expected(r) for r in removed])
     fit = 1 - np.square(measured - expected).sum() / np.square(measured - measured.mean()).sum()
     off = np.abs(measured - expected)

@@ -15,7 +15,7 @@ from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.report import numbers, text
 from onnxprune.runtime import Setting, paired_timing
 from onnxprune.runtime.bench import Place, bench, feeds_of
-from onnxprune.runtime.paired_timing import SESSIONS, Race, TimeRatio, race
+from onnxprune.runtime.paired_timing import SESSIONS, PairedTimings, TimeRatio, compare_timings
 from tests.cli.test_cli import run  # noqa: F401 - a fixture
 from tests.graphs.net import Net
 
@@ -52,14 +52,14 @@ def test_equal_things_show_no_difference_in_nineteen_of_twenty_races(clock):
     """Sessions differ by 3 %: what is constant within a session must not count as known."""
     rng = np.random.default_rng(0)
     one = simulated(clock, 0.004, of_session=0.03, of_run=0.05, rng=rng)
-    called = sum(not race([one, one], seconds=0.3).ratio(1).is_noise for _ in range(100))
+    called = sum(not compare_timings([one, one], seconds=0.3).ratio(1).is_noise for _ in range(100))
     assert 1 <= called <= 11
 
 
 def test_a_real_difference_is_called_and_measured(clock):
     rng = np.random.default_rng(1)
     given = [simulated(clock, s, of_session=0.02, of_run=0.1, rng=rng) for s in (0.004, 0.003)]
-    found = race(given, seconds=1.0)
+    found = compare_timings(given, seconds=1.0)
     ratio = found.ratio(1)
     assert not ratio.is_noise and ratio.low < 0.75 < ratio.high and ratio.high - ratio.low < 0.15
     assert found.median(0) == pytest.approx(0.004, rel=0.03)
@@ -70,7 +70,7 @@ def test_what_slows_the_machine_for_a_while_meets_all(clock):
     """A load that triples all times in the second half leaves the ratio as it is."""
     began = [0]
 
-    def entrant(seconds):
+    def candidate(seconds):
         @contextmanager
         def opened():
             began[0] += 1
@@ -79,7 +79,7 @@ def test_what_slows_the_machine_for_a_while_meets_all(clock):
 
         return opened
 
-    ratio = race([entrant(0.01), entrant(0.008)], seconds=0.3).ratio(1)
+    ratio = compare_timings([candidate(0.01), candidate(0.008)], seconds=0.3).ratio(1)
     assert ratio.value == pytest.approx(0.8) and not ratio.is_noise
 
 
@@ -87,24 +87,24 @@ def test_what_is_interrupted_now_and_then_counts_with_its_other_runs(clock):
     """A third of all runs takes ten times as long: the ratio is that of the others."""
     rng = np.random.default_rng(0)
 
-    def entrant(seconds):
+    def candidate(seconds):
         @contextmanager
         def opened():
             yield lambda: clock.__setitem__(0, clock[0] + seconds * (10 if rng.random() < 1 / 3 else 1))
 
         return opened
 
-    found = race([entrant(0.004), entrant(0.003)], seconds=1.0)
+    found = compare_timings([candidate(0.004), candidate(0.003)], seconds=1.0)
     assert found.ratio(1).value == pytest.approx(0.75) and found.typical(0) == pytest.approx(0.004)
 
 
 def test_shortest_races_still_have_all_sessions_and_rounds(clock):
-    found = race([simulated(clock, 5.0)], seconds=0.0, least=2)
+    found = compare_timings([simulated(clock, 5.0)], seconds=0.0, least=2)
     assert found.rounds.shape == (SESSIONS, 2, 1) and len(found.runs[0]) == 2 * SESSIONS * paired_timing.FEWEST
 
 
 def test_one_session_says_nothing_about_noise():
-    assert Race(np.full((1, 3, 2), 0.5), ()).ratio(1).is_noise
+    assert PairedTimings(np.full((1, 3, 2), 0.5), ()).ratio(1).is_noise
 
 
 def test_noise_is_not_given_as_a_number():

@@ -15,8 +15,8 @@ from onnxprune.cost.latency.profile import Profile, profile
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.runtime import CPU_PROVIDER
-from onnxprune.runtime.bench import Place, entrant, feeds_at, feeds_of
-from onnxprune.runtime.paired_timing import SESSIONS, TimeRatio, race
+from onnxprune.runtime.bench import Place, candidate, feeds_at, feeds_of
+from onnxprune.runtime.paired_timing import SESSIONS, TimeRatio, compare_timings
 from onnxprune.typing import Array
 
 # Of timed runs, for every model in a comparison.
@@ -90,7 +90,9 @@ class Timer:
     def before(self) -> float:
         """Seconds of a run of the original."""
         self.progress("timing the model")
-        alone = race([entrant(self.model, self.place.setting, self.feeds)], seconds=SECONDS, sessions=self._sessions)
+        alone = compare_timings(
+            [candidate(self.model, self.place.setting, self.feeds)], seconds=SECONDS, sessions=self._sessions
+        )
         return alone.typical(0)
 
     @cached_property
@@ -133,8 +135,8 @@ class Timer:
         self.progress("timing the smaller model")
         feeds = feeds_at(small, self.place.setting, self.sizes)
         given = [(self.model, self.feeds), (small, feeds)]
-        entrants = [entrant(m, self.place.setting, f) for m, f in given]
-        return race(entrants, seconds=SECONDS, sessions=self._sessions).ratio(1)
+        candidates = [candidate(m, self.place.setting, f) for m, f in given]
+        return compare_timings(candidates, seconds=SECONDS, sessions=self._sessions).ratio(1)
 
     @property
     def _sessions(self) -> int:
