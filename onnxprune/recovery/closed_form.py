@@ -158,7 +158,7 @@ def recover(
     found = _ready(list(targets(cut, parameters, options)), options, parameters)
     fits: list[Fit] = []
     given = [io_changes.feeds(cut, feeds) for feeds in runs]
-    one, two = ([name for target in found for name in target.taps[side]] for side in (0, 1))
+    one, two = ([name for target in found for name in target.tapped_tensors[side]] for side in (0, 1))
     with (
         ActivationReader(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
         ActivationReader(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
@@ -199,8 +199,8 @@ def held_out(runs: Sequence[Feeds]) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
 
 
 def _pairs(target: Target, whole: ActivationReader, left: ActivationReader | None) -> Iterator[list[Pair]]:
-    """The values of a target's taps in the original and in the pruned model, run by run, at every visit."""
-    olds, news = target.taps
+    """The values of a target's tapped tensors in the original and in the pruned model, run by run, at every visit."""
+    olds, news = target.tapped_tensors
     others = itertools.repeat(None) if left is None else left.visits(news)
     for visits, after in zip(whole.visits(olds), others, strict=False):
         pairs = zip(visits, itertools.repeat({}) if after is None else after, strict=False)

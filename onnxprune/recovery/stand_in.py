@@ -58,16 +58,16 @@ def _rows(
     """For every form, the rows that it is fitted to, and those that judge."""
     fitting, judging = split_runs(runs, JUDGES)
     runs, train = [*fitting, *judging], len(fitting)
-    taps = list(dict.fromkeys([span.entry, *(tap for fit in fits for tap in fit.taps)]))
+    tapped_tensors = list(dict.fromkeys([span.entry, *(tensor for fit in fits for tensor in fit.tapped_tensors)]))
     found: list[tuple[list[Rows], list[Rows]]] = [([], []) for _ in fits]
     rng, most = np.random.default_rng(0), max(1, ROWS // max(1, train))
     routes = routes_of(groups.tracing.model, runs)
     with (
         ActivationReader(groups.tracing.model, runs, [span.exit], routes=routes) as whole,
-        ActivationReader(model, runs, taps, routes=routes) as left,
+        ActivationReader(model, runs, tapped_tensors, routes=routes) as left,
     ):
-        for number, (old, new) in enumerate(zip(whole.take([span.exit]), left.take(taps), strict=True)):
-            if span.exit in old and len(new) == len(taps):
+        for number, (old, new) in enumerate(zip(whole.take([span.exit]), left.take(tapped_tensors), strict=True)):
+            if span.exit in old and len(new) == len(tapped_tensors):
                 for fit, sides in zip(fits, found, strict=True):
                     sides[number >= train].append(fit.rows(new, old[span.exit], most, rng))
     return found

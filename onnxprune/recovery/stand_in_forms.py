@@ -77,7 +77,7 @@ class StandInFit(ABC):
 
     @property
     @abstractmethod
-    def taps(self) -> Sequence[str]:
+    def tapped_tensors(self) -> Sequence[str]:
         """Tensors of the model without the span that it looks at, besides what enters."""
 
     @property
@@ -128,7 +128,7 @@ class _Channelwise(StandInFit):
     """A form that looks at the channels of the stream."""
 
     @property
-    def taps(self) -> Sequence[str]:
+    def tapped_tensors(self) -> Sequence[str]:
         """None."""
         return ()
 
@@ -279,7 +279,7 @@ class _Folded(StandInFit):
         return FOLD
 
     @property
-    def taps(self) -> Sequence[str]:
+    def tapped_tensors(self) -> Sequence[str]:
         """What the layer reads."""
         return (self.layer.input,)
 

@@ -20,7 +20,7 @@ from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.
 ROWS = 16384
-# The values of the taps of a run, in the original and in the pruned model (none where only the original is run).
+# The values of a run's tapped tensors, in the original and in the pruned model (none where only the original is run).
 Pair = tuple[Sequence[Array], Sequence[Array]]
 
 
@@ -65,7 +65,7 @@ class LayerFit(ABC):
 
     @abstractmethod
     def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
-        """At most so many rows of a run, from the values of the taps in the original and in the pruned model."""
+        """At most so many rows of a run, from the tapped tensors of the original and of the pruned model."""
 
     def channels(self, rows: fits.Rows) -> PairMoments | None:
         """Moments of channels, where the method asks for them."""
@@ -90,7 +90,7 @@ class Target(ABC):
 
     @property
     @abstractmethod
-    def taps(self) -> tuple[list[str], list[str]]:
+    def tapped_tensors(self) -> tuple[list[str], list[str]]:
         """The tensors of the original and of the pruned model that a fit looks at."""
 
     @abstractmethod
@@ -183,7 +183,7 @@ class LayerTarget(Target):
     onward: Downstream | None
 
     @property
-    def taps(self) -> tuple[list[str], list[str]]:
+    def tapped_tensors(self) -> tuple[list[str], list[str]]:
         """The tensors of the original and of the pruned model that a fit looks at."""
         other, entering = (self.onward.other, self.onward.entering) if self.onward else ("", "")
         return [n for n in (self.old.input, other, entering) if n], [n for n in (self.new.input, other) if n]
@@ -273,7 +273,7 @@ class NormTarget(Target):
     """A norm: every channel is a layer of one input, which gets back the deviation and mean that it had."""
 
     @property
-    def taps(self) -> tuple[list[str], list[str]]:
+    def tapped_tensors(self) -> tuple[list[str], list[str]]:
         """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
         return [self.view.node.output[0]], [self.node.input[0]]
 
