@@ -39,7 +39,7 @@ class Finished(Protocol):
         """The smaller model."""
 
     @property
-    def cut(self) -> Removal:
+    def removal(self) -> Removal:
         """The removal, less the groups that failed their proof."""
 
     @property
@@ -69,7 +69,7 @@ def fit_finished(
     for _ in range(FINISHES):
         selection = select_with(reserve)
         finished = finish(selection)
-        goals = reached(selection.goals, finished.model, finished.cut, kinds)
+        goals = reached(selection.goals, finished.model, finished.removal, kinds)
         reserve = _errors(selection, replace(selection, goals=goals))
         if finished.rolled_back or not selection.met or all(goal.met for goal in goals):
             break
@@ -161,9 +161,9 @@ class _Fitting:
         Raises:
             ModelError: a node cannot take the sizes that are left.
         """
-        cut = Removal(self.groups, removed_classes(self.groups, expected.removed))
-        small = rewrite(self.groups, cut.removed_classes)
-        written = reached(expected.goals, small, cut, self.kinds)
+        removal = Removal(self.groups, removed_classes(self.groups, expected.removed))
+        small = rewrite(self.groups, removal.removed_classes)
+        written = reached(expected.goals, small, removal, self.kinds)
         goals = (replace(goal, reached=goal.reached + self.reserve.get(goal.kind, 0.0)) for goal in written)
         return replace(expected, goals=tuple(goals)), small
 
@@ -303,16 +303,16 @@ def _is_close(found: Selection, kinds: Mapping[str, BudgetKind]) -> bool:
 
 
 def reached(
-    goals: tuple[BudgetResult, ...], model: Model, cut: Removal, kinds: Mapping[str, BudgetKind]
+    goals: tuple[BudgetResult, ...], model: Model, removal: Removal, kinds: Mapping[str, BudgetKind]
 ) -> tuple[BudgetResult, ...]:
     """The goals, with what a model has reached."""
-    return tuple(_reached(goal, model, cut, kinds[goal.kind]) for goal in goals)
+    return tuple(_reached(goal, model, removal, kinds[goal.kind]) for goal in goals)
 
 
-def _reached(goal: BudgetResult, model: Model, cut: Removal, kind: BudgetKind) -> BudgetResult:
+def _reached(goal: BudgetResult, model: Model, removal: Removal, kind: BudgetKind) -> BudgetResult:
     if kind.measured is None:
         return goal
-    found = replace(goal, reached=kind.measured(model, cut))
+    found = replace(goal, reached=kind.measured(model, removal))
     if not kind.noise or (found.met and _is_near(found)):
         return replace(found, why="")
     return found if found.why else replace(found, why="measured again, it differs from what was measured before")

@@ -50,10 +50,10 @@ _ALL = (
         "params",
         COUNTS,
         functions.params,
-        measured=lambda model, cut: counts.of_trace(cut.groups.tracing, model, cut.size).params,
+        measured=lambda model, removal: counts.of_trace(removal.groups.tracing, model, removal.size).params,
     ),
     BudgetKind("macs", "MACs", COUNTS, functions.macs),
-    BudgetKind("size", "file", BYTES, functions.size, measured=lambda model, cut: file_size(model)),
+    BudgetKind("size", "file", BYTES, functions.size, measured=lambda model, removal: file_size(model)),
     BudgetKind("memory", "activations", BYTES, functions.memory),
     BudgetKind("latency", "latency", SECONDS, functions.macs, is_timed=True, noise=NOISE),
 )

@@ -120,4 +120,6 @@ class BudgetFitter:
 
 def _timed(kind: BudgetKind, timer: Timer) -> BudgetKind:
     """The kind with the functions of a machine."""
-    return replace(kind, cost=timer.expected, measured=lambda model, cut: timer.seconds(model), correct=timer.correct)
+    return replace(
+        kind, cost=timer.expected, measured=lambda model, removal: timer.seconds(model), correct=timer.correct
+    )

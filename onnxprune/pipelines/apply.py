@@ -97,16 +97,16 @@ def execute(
     if zero:
         return Executed(zeroed(groups, removed), groups, None)
     small = rewrite(groups, removed)
-    cut = Removal(groups, removed)
+    removal = Removal(groups, removed)
     sizes = plan.options.get("sizes")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
     matched, clock = bn_matching.matched(groups, runs, random=is_random(data)), Clock()
     small, report = recovered(
-        cut, small, matched=matched, runs=runs, recovery=recovery or RecoveryOptions(), clock=clock, verify=verify
+        removal, small, matched=matched, runs=runs, recovery=recovery or RecoveryOptions(), clock=clock, verify=verify
     )
-    judged = judged_outputs(cut, small, report, runs, random=is_random(data))
-    changed, kept = interface.changes(cut), interface.row_maps(cut)
+    judged = judged_outputs(removal, small, report, runs, random=is_random(data))
+    changed, kept = interface.changes(removal), interface.row_maps(removal)
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)
 
 

@@ -267,7 +267,7 @@ class _Dropping:
 
     def made(self, chosen: Sequence[GraphBlock]) -> _Made:
         """Take blocks out, prove the result, and repair it."""
-        cut, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
+        bypass, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
         with self.clock("rewriting"):
             small, renames = self.finished(flat, chosen)
         claim = BypassClaim(chosen, small, renames)
@@ -278,15 +278,15 @@ class _Dropping:
             return self._result(small, verdict=verdict, io_renames=renames)
         fitting, held = held_out(self.runs)
         with self.clock("judging"):
-            bare = agreement(cut, self.whole(flat), held)
+            bare = agreement(bypass, self.whole(flat), held)
         if not self.options.recover:
             return self._result(small, verdict=verdict, io_renames=renames, bare=bare, judged=bare)
         with self.clock("repairing"):
-            fitted, stands = self.stood_in(cut, flat, fitting, self._allowed(chosen))
+            fitted, stands = self.stood_in(bypass, flat, fitting, self._allowed(chosen))
             behind = Bypass.of(self.groups, chosen, fitted)
             fitted, repaired = recover(behind, fitted, self.runs, progress=self.clock.progress)
         with self.clock("judging"):
-            judged = agreement(cut, self.whole(fitted), held)
+            judged = agreement(bypass, self.whole(fitted), held)
         if not self._is_better(judged, bare):
             return self._result(small, verdict=verdict, io_renames=renames, bare=bare, judged=bare)
         final, renames = self.finished(fitted, chosen)
@@ -328,15 +328,15 @@ class _Dropping:
         return not other.is_known or _distance(one) < _distance(other)
 
     def stood_in(
-        self, cut: Bypass, flat: Model, runs: Runs, allowed: Callable[[str, int], bool]
+        self, bypass: Bypass, flat: Model, runs: Runs, allowed: Callable[[str, int], bool]
     ) -> tuple[Model, list[StandIn]]:
         """A flat model with stand-ins for its blocks, chosen on some of the runs."""
         judges = split_runs(runs, 0.2)[1]
 
         def distance(other: Model) -> float:
-            return _distance(agreement(cut, self.whole(other), judges))
+            return _distance(agreement(bypass, self.whole(other), judges))
 
-        return with_stand_ins(self.groups, flat, spans_of(cut.blocks), runs, distance=distance, allowed=allowed)
+        return with_stand_ins(self.groups, flat, spans_of(bypass.blocks), runs, distance=distance, allowed=allowed)
 
     def _allowed(self, chosen: Sequence[GraphBlock]) -> Callable[[str, int], bool]:
         """Whether a form fits into what the budgets leave, and is far smaller than what was dropped."""
@@ -348,10 +348,10 @@ class _Dropping:
     def divergence(self, chosen: Sequence[GraphBlock], runs: Runs) -> float:
         """How far the outputs are from the original's without some blocks, stand-ins in their places."""
         chosen = sorted(chosen, key=self.blocks.index)
-        cut, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
+        bypass, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
         if self.options.recover:
-            flat, _ = self.stood_in(cut, flat, runs, self._allowed(chosen))
-        return _distance(agreement(cut, self.whole(flat), split_runs(runs, 0.2)[1]))
+            flat, _ = self.stood_in(bypass, flat, runs, self._allowed(chosen))
+        return _distance(agreement(bypass, self.whole(flat), split_runs(runs, 0.2)[1]))
 
     def plan(self, chosen: Sequence[GraphBlock], stands: Sequence[StandIn]) -> Plan:
         """What was dropped."""

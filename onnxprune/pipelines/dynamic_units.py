@@ -143,12 +143,12 @@ def reordered(going: UnitsToGo, scores: Array, order: Array) -> Array:
     return found
 
 
-def check_trained(found: ScoredUnits, cut: Removal, removed: Mapping[str, Array], proving: Proving | None) -> None:
+def check_trained(found: ScoredUnits, removal: Removal, removed: Mapping[str, Array], proving: Proving | None) -> None:
     """Cut the trained original, and prove the result equal to it with the same units masked.
 
     Args:
         found: what was trained; nothing is done where that was after the choice.
-        cut: what goes.
+        removal: what goes.
         removed: the same: group -> indices into its classes.
         proving: the proof; None if it is not asked for.
 
@@ -157,8 +157,8 @@ def check_trained(found: ScoredUnits, cut: Removal, removed: Mapping[str, Array]
     """
     if found.training is None or found.carried is None or proving is None:
         return
-    trained = retrace(replace(cut.groups, model=found.carried.model), cut.groups.static.sizes)
-    small = found.carried.onto(cut, rewrite(cut.groups, cut.removed_classes))
+    trained = retrace(replace(removal.groups, model=found.carried.model), removal.groups.static.sizes)
+    small = found.carried.onto(removal, rewrite(removal.groups, removal.removed_classes))
     verdict = proving(trained, lambda groups: removed_classes(groups, removed), small)[1]
     if verdict.runnable and not verdict.ok:
         raise GoalMissed(

@@ -53,25 +53,25 @@ class CarriedWeights:
     """A model that was trained after a part of the removal.
 
     Attributes:
-        cut: what was gone by then.
+        removal: what was gone by then.
         model: the model.
     """
 
-    cut: Removal
+    removal: Removal
     model: Model
 
-    def onto(self, cut: Removal, small: Model) -> Model:
+    def onto(self, removal: Removal, small: Model) -> Model:
         """Give a model with less left the weights of this one.
 
         Args:
-            cut: a later part of the same removal.
+            removal: a later part of the same removal.
             small: what it leaves of the original.
 
         Returns:
             The same graph; weights that only one of the two has stay as they are.
         """
-        before, after = self.cut.masks(), cut.masks()
-        original, values = self.cut.groups.model, dict[str, Array]()
+        before, after = self.removal.masks(), removal.masks()
+        original, values = self.removal.groups.model, dict[str, Array]()
         for name in small.initializers.keys() & self.model.initializers.keys() & original.initializers.keys():
             whole, trained = original.array(name).copy(), self.model.array(name)
             was, now = (masks.get(name, np.ones(whole.shape, bool)) for masks in (before, after))
@@ -84,7 +84,7 @@ class CarriedWeights:
 
 def carrying(carried: CarriedWeights | None, recovering: Recovering) -> Recovering:
     """Let a recovery begin with the weights that were carried, if any were."""
-    return recovering if carried is None else lambda cut, small: recovering(cut, carried.onto(cut, small))
+    return recovering if carried is None else lambda removal, small: recovering(removal, carried.onto(removal, small))
 
 
 def scored(
@@ -116,17 +116,17 @@ def scored(
     part, carried = PARTS[options.step_schedule], None
     for step in range(1, options.steps):
         progress(f"step {step} of {options.steps}")
-        cut = Removal(groups, going.first(scores, partial(part, step / options.steps)))
-        small = rewrite(groups, cut.removed_classes)
-        small = small if carried is None else carried.onto(cut, small)
+        removal = Removal(groups, going.first(scores, partial(part, step / options.steps)))
+        small = rewrite(groups, removal.removed_classes)
+        small = small if carried is None else carried.onto(removal, small)
         if runs and recovery.can_act(data=True):
-            small, _ = recover(cut, small, runs, recovery, progress=progress)
+            small, _ = recover(removal, small, runs, recovery, progress=progress)
         if recovery.train is not None or recovery.tune is not None:
-            small = train_after(cut, small, runs, recovery, progress=progress)[0]
-            carried = CarriedWeights(cut, small)
+            small = train_after(removal, small, runs, recovery, progress=progress)[0]
+            carried = CarriedWeights(removal, small)
         inner = _traced_like(groups, small)
-        fresh = first_scores(inner, options, [io_changes.feeds(cut, feeds) for feeds in runs], progress)
-        scores = _taken_over(groups, cut.removed_classes, scores, inner, fresh)
+        fresh = first_scores(inner, options, [io_changes.feeds(removal, feeds) for feeds in runs], progress)
+        scores = _taken_over(groups, removal.removed_classes, scores, inner, fresh)
     return scores, carried
 
 

@@ -101,15 +101,15 @@ class _Probe:
         evaluation = self.setting.evaluation
         if step is None:
             return {"value": evaluation.of(self.groups.model)} if evaluation else {}
-        cut = Removal(self.groups, Plan((step,)).removed(self.groups))
-        small = rewrite(self.groups, cut.removed_classes)
+        removal = Removal(self.groups, Plan((step,)).removed(self.groups))
+        small = rewrite(self.groups, removal.removed_classes)
         if self.setting.recovery is not None:
-            small, _ = recover(cut, small, self.setting.runs, self.setting.recovery)
+            small, _ = recover(removal, small, self.setting.runs, self.setting.recovery)
         if evaluation:
             return {"value": evaluation.of(small)}
         whole = self.setting.whole or self.setting.recovery is not None
         held = None if whole else self._walked.at(step.group)
-        tally = self._whole(cut, small) if held is None else self._changed(cut, small, held)
+        tally = self._whole(removal, small) if held is None else self._changed(removal, small, held)
         found = tally.agreement()
         if not found.is_known:
             raise UsageError("no output of the model is a tensor of floats to compare", hint="give your own --eval")
@@ -132,20 +132,20 @@ class _Probe:
     def _walked(self) -> _Walked:
         return _Walked(self.groups, self.setting)
 
-    def _whole(self, cut: Removal, small: Model) -> AgreementAccumulator:
+    def _whole(self, removal: Removal, small: Model) -> AgreementAccumulator:
         names, wanted = self._outputs
         tally = AgreementAccumulator()
         with Session(small, threads=self.setting.threads) as session:
             for feeds, values in zip(self.setting.runs, wanted, strict=True):
-                found = session.run(io_changes.feeds(cut, feeds), names)
-                tally.add(io_changes.outputs(cut, names, values), found)
+                found = session.run(io_changes.feeds(removal, feeds), names)
+                tally.add(io_changes.outputs(removal, names, values), found)
         return tally
 
-    def _changed(self, cut: Removal, small: Model, held: Sequence[Run]) -> AgreementAccumulator:
+    def _changed(self, removal: Removal, small: Model, held: Sequence[Run]) -> AgreementAccumulator:
         """Run only what differs from the original."""
         names, wanted = self._outputs
         known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
-        found = rerun(small, known, names, wanted, cut.behind, threads=self.setting.threads)
+        found = rerun(small, known, names, wanted, removal.behind, threads=self.setting.threads)
         tally = AgreementAccumulator()
         for old, new in zip(wanted, found, strict=True):
             tally.add(old, new)
@@ -159,10 +159,10 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     """
     removed = np.zeros(groups.classes.count, bool)
     removed[group.classes] = True
-    cut = Removal(groups, removed)
-    if io_changes.changes(cut) or io_changes.row_maps(cut):
+    removal = Removal(groups, removed)
+    if io_changes.changes(removal) or io_changes.row_maps(removal):
         return None
-    return entering(groups.model, cut.behind, groups.static.dtypes)
+    return entering(groups.model, removal.behind, groups.static.dtypes)
 
 
 class _Walked:

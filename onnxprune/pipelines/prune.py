@@ -142,7 +142,7 @@ def run(
         _carry_out, groups, recovering=iterative.carrying(scored.carried, recovering), clock=clock, proving=proving
     )
     selection, candidate = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
-    dynamic_units.check_trained(scored, candidate.cut, candidate.removed, proving)
+    dynamic_units.check_trained(scored, candidate.removal, candidate.removed, proving)
     outcome = _outcome(
         candidate, model, plans.make(groups, candidate.removed, scored.scores, options.as_json(), sizes), clock
     )
@@ -150,20 +150,22 @@ def run(
         outcome,
         goals=selection.goals,
         timed=fitter.timed(candidate.removed, candidate.model, None if candidate.rolled_back else selection.damage),
-        judged=judged_outputs(candidate.cut, candidate.model, candidate.recovery, runs, random=is_random(data)),
+        judged=judged_outputs(candidate.removal, candidate.model, candidate.recovery, runs, random=is_random(data)),
         chosen=scored.training,
         seconds=clock.seconds,
     )
-    return _trained(outcome, candidate.cut, runs, replace(recovery, train=scored.left), clock)
+    return _trained(outcome, candidate.removal, runs, replace(recovery, train=scored.left), clock)
 
 
-def _trained(outcome: Outcome, cut: Removal, runs: Sequence[Any], recovery: RecoveryOptions, clock: Clock) -> Outcome:
+def _trained(
+    outcome: Outcome, removal: Removal, runs: Sequence[Any], recovery: RecoveryOptions, clock: Clock
+) -> Outcome:
     """The outcome with a model that was trained, if it is to be."""
     if recovery.train is None and recovery.tune is None:
         return outcome
     with clock("training"):
-        model, training = train_after(cut, outcome.model, runs, recovery, progress=clock.progress)
-    judged = judge(cut, model, runs) if outcome.judged is not None else None
+        model, training = train_after(removal, outcome.model, runs, recovery, progress=clock.progress)
+    judged = judge(removal, model, runs) if outcome.judged is not None else None
     tuned = getattr(recovery.tune, "name", "") if recovery.tune is not None else ""
     return replace(outcome, model=model, training=training, tuned=tuned, judged=judged, seconds=clock.seconds)
 
@@ -184,7 +186,7 @@ class _Candidate:
 
     Attributes:
         removed: group -> what goes, less the groups that failed their proof.
-        cut: the removal.
+        removal: what goes of the traced original.
         model: the smaller model.
         verdict: its proof before recovery; None if it was not asked for.
         rolled_back: groups that failed their proof.
@@ -192,7 +194,7 @@ class _Candidate:
     """
 
     removed: Mapping[str, Array]
-    cut: Removal
+    removal: Removal
     model: Model
     verdict: Verdict | None
     rolled_back: tuple[RolledBack, ...]
@@ -204,27 +206,29 @@ def _carry_out(
 ) -> _Candidate:
     """Carry out a selection, prove it and recover it."""
     left, small, verdict, rolled_back = _proven(groups, selection.removed, clock, proving)
-    cut = Removal(groups, removed_classes(groups, left))
-    small, recovery = recovering(cut, small)
-    return _Candidate(removed=left, cut=cut, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery)
+    removal = Removal(groups, removed_classes(groups, left))
+    small, recovery = recovering(removal, small)
+    return _Candidate(
+        removed=left, removal=removal, model=small, verdict=verdict, rolled_back=rolled_back, recovery=recovery
+    )
 
 
 def _outcome(candidate: _Candidate, original: Model, plan: Plan, clock: Clock) -> Outcome:
     """The result of a candidate, with what it costs."""
     with clock("counting"):
-        before = counts.of_trace(candidate.cut.groups.tracing, original)
-        after = counts.of_trace(candidate.cut.groups.tracing, candidate.model, candidate.cut.size)
+        before = counts.of_trace(candidate.removal.groups.tracing, original)
+        after = counts.of_trace(candidate.removal.groups.tracing, candidate.model, candidate.removal.size)
     return Outcome(
         model=candidate.model,
         plan=plan,
-        groups=candidate.cut.groups,
+        groups=candidate.removal.groups,
         verdict=candidate.verdict,
         rolled_back=candidate.rolled_back,
         before=before,
         after=after,
         recovery=candidate.recovery,
-        io_changes=interface.changes(candidate.cut),
-        rows=interface.row_maps(candidate.cut),
+        io_changes=interface.changes(candidate.removal),
+        rows=interface.row_maps(candidate.removal),
     )
 
 
@@ -236,7 +240,7 @@ def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None, run
 
 
 def recovered(
-    cut: Removal,
+    removal: Removal,
     small: Model,
     matched: Groups,
     runs: Sequence[Any],
@@ -251,23 +255,23 @@ def recovered(
     with clock("repairing"):
         report = None
         if runs:
-            small, report = recover(cut, small, runs, recovery, matched=matched, progress=clock.progress)
+            small, report = recover(removal, small, runs, recovery, matched=matched, progress=clock.progress)
         else:
-            small = recover_without_data(cut, small, recovery.method, progress=clock.progress)
-        if verify and (problem := valid(cut.groups.model, small)):
+            small = recover_without_data(removal, small, recovery.method, progress=clock.progress)
+        if verify and (problem := valid(removal.groups.model, small)):
             raise ModelError(f"the repaired model is not valid: {problem}")
     return small, report
 
 
 def judged_outputs(
-    cut: Removal, small: Model, recovery: RecoveryReport | None, runs: Sequence[Any], *, random: bool
+    removal: Removal, small: Model, recovery: RecoveryReport | None, runs: Sequence[Any], *, random: bool
 ) -> Agreement | None:
     """Compare the outputs of the smaller model with the original's, after all recovery; None without real data."""
     if random:
         return None
     if recovery is not None:
         return recovery.final
-    return judge(cut, small, runs) if runs else None
+    return judge(removal, small, runs) if runs else None
 
 
 def _proven(

@@ -145,8 +145,8 @@ def search(
     )
     trials, known = _searched(setting, kept, workers, progress)
     outcome = _pruned(setting, _smallest(trials, settings.cost).share, progress)
-    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
-    values = measure_values(cut, outcome.model, setting)
+    removal = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
+    values = measure_values(removal, outcome.model, setting)
     return Found(outcome=outcome, values=values, trials=tuple(trials), whole=whole, settings=settings, known=known)
 
 

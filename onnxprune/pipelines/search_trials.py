@@ -115,12 +115,12 @@ def prepare_trial(setting: TrialContext) -> Callable[[float], Trial]:
         started = time.perf_counter()
         options = with_budget(setting.options, settings, share)
         removed = fit_budgets.fit(groups, setting.scores, options).removed
-        cut = Removal(groups, removed_classes(groups, removed))
-        small = rewrite(groups, cut.removed_classes)
+        removal = Removal(groups, removed_classes(groups, removed))
+        small = rewrite(groups, removal.removed_classes)
         if setting.fitting and settings.recovery.method != "none":
-            small, _ = recover(cut, small, setting.fitting, settings.recovery)
-        values = measure_values(cut, small, setting)
-        left = cost.of_trace(groups.tracing, small, cut.size)
+            small, _ = recover(removal, small, setting.fitting, settings.recovery)
+        values = measure_values(removal, small, setting)
+        left = cost.of_trace(groups.tracing, small, removal.size)
         reached = getattr(left, settings.cost) / getattr(before, settings.cost)
         plan = plans.make(groups, removed, setting.scores, options.as_json(), settings.sizes or None).to_json()
         seconds = time.perf_counter() - started
@@ -139,11 +139,11 @@ def prepare_trial(setting: TrialContext) -> Callable[[float], Trial]:
     return attempt
 
 
-def measure_values(cut: Removal, model: Model, setting: TrialContext) -> dict[str, float]:
+def measure_values(removal: Removal, model: Model, setting: TrialContext) -> dict[str, float]:
     """Measure a model: by metric, its agreement with the original on inputs that judge, and its own value."""
     values: dict[str, float] = {}
     if setting.judging:
-        found = asdict(agreement(cut, model, setting.judging))
+        found = asdict(agreement(removal, model, setting.judging))
         known = {name: value for name, value in found.items() if isinstance(value, int | float)}
         values = {name: float(value) for name, value in known.items() if math.isfinite(value)}
     if setting.settings.evaluation:

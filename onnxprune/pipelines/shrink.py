@@ -232,8 +232,8 @@ class _Shrinking:
     def _without(self, groups: Groups, dead: Dead) -> tuple[Model, Collection[str]]:
         """The model without the dead units, and the layers that could not take over what these gave."""
         with self.clock("rewriting"):
-            cut = Removal(groups, removed_classes(groups, dead.removed))
-            small, failed = take_over(cut, rewritten(cut), dead.folds)
+            removal = Removal(groups, removed_classes(groups, dead.removed))
+            small, failed = take_over(removal, rewritten(removal), dead.folds)
             return nested(small), failed
 
     @property

@@ -138,7 +138,7 @@ def learn(
 
 
 def learn_after(
-    cut: Removal,
+    removal: Removal,
     small: Model,
     runs: Sequence[Feeds],
     options: TrainingOptions,
@@ -149,7 +149,7 @@ def learn_after(
     """Train a smaller model towards the outputs of the original that it was cut from.
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         small: the smaller model.
         runs: inputs of the original; those that judge a recovery are not trained on.
         options: how to train.
@@ -167,20 +167,20 @@ def learn_after(
     _check_count(runs)
 
     def answers(session: Session, feeds: Feeds) -> Sequence[Array]:
-        return io_changes.outputs(cut, session.outputs, session.run(feeds))
+        return io_changes.outputs(removal, session.outputs, session.run(feeds))
 
-    original = cut.groups.model
+    original = removal.groups.model
     inside = matching_tensors(small, original, options.intermediate)
     with contextlib.closing(Teacher(original, threads=options.threads, answers=answers, inside=inside)) as teacher:
         parts = held_out(runs)
         objective = from_teacher(
-            small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(cut, feeds), inside=inside
+            small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(removal, feeds), inside=inside
         )
         return fine_tune_model(small, objective, options, masks=masks, progress=progress)
 
 
 def train_after(
-    cut: Removal,
+    removal: Removal,
     small: Model,
     runs: Sequence[Feeds],
     recovery: RecoveryOptions,
@@ -190,7 +190,7 @@ def train_after(
     """Train a smaller model by our steps, or by the user's own training.
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         small: the smaller model.
         runs: inputs of the original; the user's own training needs none.
         recovery: how to train.
@@ -202,7 +202,9 @@ def train_after(
     if recovery.tune is not None:
         progress("training by your own command or function")
         return recovery.tune(small), None
-    return (small, None) if recovery.train is None else learn_after(cut, small, runs, recovery.train, progress=progress)
+    if recovery.train is None:
+        return small, None
+    return learn_after(removal, small, runs, recovery.train, progress=progress)
 
 
 def _check_count(runs: Sequence[Feeds]) -> None:

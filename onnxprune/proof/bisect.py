@@ -73,9 +73,9 @@ def _at_smaller_inputs(
     groups: Groups, gone_of: Callable[[Groups], Array], small: Model, given: Mapping[str, int]
 ) -> Verdict | None:
     """The proof at smaller sizes of the inputs; None where there are none, or it fails there."""
-    cut = Removal(groups, gone_of(groups))
-    found = smaller_inputs(cut)
-    if found is None or prove.as_declared(cut, small)[1] or not is_as_sized(cut, small):
+    removal = Removal(groups, gone_of(groups))
+    found = smaller_inputs(removal)
+    if found is None or prove.as_declared(removal, small)[1] or not is_as_sized(removal, small):
         return None
     other, sizes = found
     resized = with_inputs(small, sizes)

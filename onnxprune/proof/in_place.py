@@ -108,7 +108,7 @@ class SameWay:
     """Models that must be equal, all on the same way through the branches.
 
     Attributes:
-        cut: what goes.
+        removal: what goes.
         masked: the masked original, flat.
         pruned: the smaller model, as it is written but for conditions.
         flat: the smaller model, flat, under the names of the trace.
@@ -116,7 +116,7 @@ class SameWay:
         into_loops: look at a step of every loop.
     """
 
-    cut: Removal
+    removal: Removal
     masked: Model
     pruned: Model
     flat: Model
@@ -150,7 +150,7 @@ class SameWay:
 
     @cached_property
     def _given(self) -> dict[str, onnx.ValueInfoProto]:
-        dtypes, found = self.cut.groups.static.dtypes, {}
+        dtypes, found = self.removal.groups.static.dtypes, {}
         for node in filter(control_flow.is_body_start, self.flat.proto.graph.node):
             if not (self.stacked & dtypes.keys()).issuperset(node.output):
                 continue
@@ -170,29 +170,29 @@ class Bodies:
     """The two models of a proof, and what becomes of them on a way through their branches.
 
     Attributes:
-        cut: what goes.
+        removal: what goes.
         masked: the masked original, flat.
         pruned: the smaller model.
     """
 
-    cut: Removal
+    removal: Removal
     masked: Model
     pruned: Model
 
     @cached_property
     def _flat(self) -> Model:
-        return as_traced(self.cut.groups, self.pruned)
+        return as_traced(self.removal.groups, self.pruned)
 
     @cached_property
     def _ifs(self) -> list[onnx.NodeProto]:
         """The Ifs that give tensors alone: a sequence needs a later opset to be handed on."""
-        dtypes = self.cut.groups.static.dtypes
+        dtypes = self.removal.groups.static.dtypes
         flat = (node for node in self._graph.node if node.op_type == "If" and control_flow.is_flat(node))
         return [node for node in flat if all(o in dtypes for o in node.output if o)]
 
     @property
     def _graph(self) -> onnx.GraphProto:
-        return self.cut.groups.tracing.model.proto.graph
+        return self.removal.groups.tracing.model.proto.graph
 
     def usual(self, feeds: Mapping[str, np.ndarray], limit: float) -> tuple[SameWay, list[Path]]:
         """The models as they are, and the other branches that may be taken.
@@ -205,7 +205,7 @@ class Bodies:
             RunError: the masked original does not run.
         """
         (route,) = routes_of(self.masked, [feeds], limit=limit)
-        ways = control_flow.open_branches(self._graph, self.cut.groups.tracing.branch_taken)
+        ways = control_flow.open_branches(self._graph, self.removal.groups.tracing.branch_taken)
         found = [path for path in ways if not control_flow.route_to(self._graph, path).items() <= route.items()]
         return self._along(self.pruned, route), found
 
@@ -215,9 +215,9 @@ class Bodies:
         return None if pruned is None else self._along(pruned, control_flow.route_to(self._graph, path))
 
     def _along(self, pruned: Model, route: Route) -> SameWay:
-        taken = self.cut.groups.tracing.branch_taken
+        taken = self.removal.groups.tracing.branch_taken
         ways = {node.output[0]: route.get(node.output[0]) or taken(node) for node in self._ifs}
-        return SameWay(self.cut, self.masked, pruned, self._flat, {name: way for name, way in ways.items() if way})
+        return SameWay(self.removal, self.masked, pruned, self._flat, {name: way for name, way in ways.items() if way})
 
     def forced_reference(self, path: Path) -> Model | None:
         """The masked original as it was written, but for the conditions on the way to a branch."""

@@ -25,7 +25,7 @@ NOISE_DRAWS = 3
 class LayerRun:
     """Runs of a pruned model whose layers read the masked original's values."""
 
-    cut: Removal
+    removal: Removal
     feeds: Mapping[str, np.ndarray]
     wanted: Mapping[str, object]
     layered: Layered
@@ -40,7 +40,7 @@ class LayerRun:
     def given(self) -> dict[str, np.ndarray]:
         """Its inputs, without the sampled weights."""
         layers = {name: np.asarray(self.wanted[name]) for name in (*self.layered.made, *self.layered.given)}
-        return {**io_changes.feeds(self.cut, self.feeds), **layers}
+        return {**io_changes.feeds(self.removal, self.feeds), **layers}
 
     def run(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> list[object]:
         """All that is compared."""
@@ -69,7 +69,7 @@ class LayerRun:
 
     def strength(self, session: Session, allowed: Mapping[str, float]) -> Strength:
         """How many of the samples are noticed."""
-        return strengths.strength(self.cut, self.samples, self.errors(session, self.given, wrong=True), allowed)
+        return strengths.strength(self.removal, self.samples, self.errors(session, self.given, wrong=True), allowed)
 
 
 def _nudged(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -65,12 +65,12 @@ class Layers:
     """The layers that a cut touches, by the tensors that they give.
 
     Attributes:
-        cut: what goes.
+        removal: what goes.
         views: tensor -> the node that makes it, in graph order.
         left_out: how many tensors are too large to be compared.
     """
 
-    cut: Removal
+    removal: Removal
     views: Mapping[str, NodeView]
     left_out: int = 0
 
@@ -81,7 +81,7 @@ class Layers:
 
     def groups_behind(self, tensor: str) -> list[str]:
         """The groups that were cut between `tensor` and the layers before it."""
-        tracing, found = self.cut.groups.tracing, set[int]()
+        tracing, found = self.removal.groups.tracing, set[int]()
         open_names, met = [tensor], set[str]()
         while open_names:
             node = self._producers.get(open_names.pop())
@@ -90,69 +90,69 @@ class Layers:
             met.add(first_output(node))
             view, _ = tracing.by_output.get(first_output(node), (None, None))
             if view is not None:
-                found.update(groups_at(self.cut, view))
+                found.update(groups_at(self.removal, view))
             open_names.extend(name for name in reads(node) if name not in self.views)
-        return [self.cut.groups.groups[i].name for i in sorted(found)]
+        return [self.removal.groups.groups[i].name for i in sorted(found)]
 
     @cached_property
     def _producers(self) -> Mapping[str, onnx.NodeProto]:
-        graph = self.cut.groups.tracing.model.proto.graph
+        graph = self.removal.groups.tracing.model.proto.graph
         return {name: node for node in graph.node for name in node.output if name}
 
 
-def layers(cut: Removal, shared: Collection[str], stacked: Collection[str]) -> Layers:
+def layers(removal: Removal, shared: Collection[str], stacked: Collection[str]) -> Layers:
     """The layers whose results both models have: those that were cut, and those that read what was.
 
     Args:
-        cut: what goes.
+        removal: what goes.
         shared: the tensors that can be had of either model.
         stacked: tensors that are made in every step of a loop, and kept of all.
     """
-    groups = cut.groups
+    groups = removal.groups
     found: dict[str, NodeView] = {}
     for view, rule in groups.tracing.views:
-        if rule is None or first_output(view.node) in groups.tracing.constants or not _is_layer(cut, view):
+        if rule is None or first_output(view.node) in groups.tracing.constants or not _is_layer(removal, view):
             continue
         for name in view.node.output:
             known = name in groups.tracing.axes and name in groups.static.shapes
             if name in shared and known and groups.static.dtypes.get(name) in _ARRAYS:
                 found[name] = view
-    sizes = {name: _bytes(cut, name) * (MANY_STEPS if name in stacked else 1) for name in found}
+    sizes = {name: _bytes(removal, name) * (MANY_STEPS if name in stacked else 1) for name in found}
     room, fits = MEMORY, set[str]()
     for name in sorted(found, key=sizes.__getitem__):
         room -= sizes[name]
         if room >= 0:
             fits.add(name)
-    return Layers(cut, {n: s for n, s in found.items() if n in fits}, len(found) - len(fits))
+    return Layers(removal, {n: s for n, s in found.items() if n in fits}, len(found) - len(fits))
 
 
-def _is_layer(cut: Removal, view: NodeView) -> bool:
+def _is_layer(removal: Removal, view: NodeView) -> bool:
     """Whether a node reads a weight that is cut, or contracts or averages over positions that go."""
-    inputs, _ = cut.around(view)
+    inputs, _ = removal.around(view)
 
     def is_cut(slot: int, axes: Iterable[int]) -> bool:
         lines = inputs[slot] if slot < len(inputs) else None
-        return lines is not None and any(cut.removed(lines[a]).any() for a in axes if a < len(lines))
+        return lines is not None and any(removal.removed(lines[a]).any() for a in axes if a < len(lines))
 
     if any(is_cut(r.slot, [r.axis]) for r in view.masked_axes):
         return True
     return any(view.has(s) and view.is_weight(s) and is_cut(s, range(len(x or ()))) for s, x in enumerate(inputs))
 
 
-def _bytes(cut: Removal, name: str) -> int:
-    static = cut.groups.static
+def _bytes(removal: Removal, name: str) -> int:
+    static = removal.groups.static
     return math.prod(static.shapes[name]) * item_bits(static.dtypes[name]) // 8
 
 
-def groups_at(cut: Removal, view: NodeView, slots: Iterable[int] | None = None) -> set[int]:
+def groups_at(removal: Removal, view: NodeView, slots: Iterable[int] | None = None) -> set[int]:
     """The groups, by index, that lose units of an input or output of a node; of `slots` only, if these are given."""
-    inputs, outputs = cut.around(view)
+    inputs, outputs = removal.around(view)
     chosen = [*inputs, *outputs] if slots is None else [inputs[s] for s in slots]
     found = set[int]()
     for labels in (labels for axes in chosen if axes for labels in axes):
-        removed = cut.removed(labels)
+        removed = removal.removed(labels)
         if removed.any():
-            found.update(np.unique(cut.groups.group_of[cut.groups.classes.of[labels[removed]]]).tolist())
+            found.update(np.unique(removal.groups.group_of[removal.groups.classes.of[labels[removed]]]).tolist())
     return found - {-1}
 
 
@@ -165,18 +165,18 @@ def tapped(model: Model, tensors: Sequence[str]) -> Model:
     return replace(model, proto=proto)
 
 
-def layered(cut: Removal, pruned: Model, tensors: Sequence[str], given: Sequence[str]) -> Layered:
+def layered(removal: Removal, pruned: Model, tensors: Sequence[str], given: Sequence[str]) -> Layered:
     """`pruned` with every layer reading the masked original's values, which become inputs.
 
     Args:
-        cut: what went.
+        removal: what went.
         pruned: the smaller model.
         tensors: what the layers give.
         given: its inputs that the masked original makes.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
-    graph, static = proto.graph, cut.groups.static
+    graph, static = proto.graph, removal.groups.static
     names, wanted, made = Names(graph), set(tensors), dict[str, str]()
     for node in graph.node:
         for place, name in enumerate(node.output):

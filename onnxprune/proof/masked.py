@@ -55,12 +55,12 @@ def flat_masked(groups: Groups, removed: Array) -> Model:
 @dataclass
 class _Reference:
     groups: Groups
-    cut: Removal
+    removal: Removal
     graph: onnx.GraphProto
     zeros: dict[int, str] = field(default_factory=dict)
 
     def is_cut(self, view: NodeView, slot: int, axis: int) -> bool:
-        return bool(self.cut.removed(view.labels(slot)[axis]).any())
+        return bool(self.removal.removed(view.labels(slot)[axis]).any())
 
     def name(self, role: str) -> str:
         return self.names.unique(f"onnxprune_reference_{role}")
@@ -88,7 +88,7 @@ class _Reference:
         for slot, zero in {(r.slot, r.zero) for r in view.masked_axes if not r.averaged}:
             shape, axes = view.shape(slot), view.labels(slot)
             read = {r.axis for r in view.masked_axes if r.slot == slot}
-            whole = self.cut.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
+            whole = self.removal.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
             if whole is not None:
                 given = view.node.input[zero] if zero is not None and view.has(zero) else ""
                 node.input[slot] = self._zero(node.input[slot], whole, given)
@@ -118,7 +118,7 @@ class _Reference:
 
     def on_remaining(self, view: NodeView, node: onnx.NodeProto, resize: Resize | None) -> None:
         """Compute a node on the remaining positions of all its inputs, and lay its outputs out again."""
-        inputs, outs = self.cut.around(view)
+        inputs, outs = self.removal.around(view)
         for slot, axes in enumerate(inputs):
             if axes is not None:
                 node.input[slot] = self._pick(node.input[slot], view.shape(slot), axes)
@@ -127,7 +127,7 @@ class _Reference:
         node.output[:] = small
         if resize is not None:
             constants: dict[str, Array] = {}
-            edit = self.cut.resized(view, resize, node, self.name, constants)
+            edit = self.removal.resized(view, resize, node, self.name, constants)
             self.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
             self.graph.node.extend([*edit.before, node, *edit.after])
         else:
@@ -139,7 +139,7 @@ class _Reference:
     def _pick(self, tensor: str, shape: Shape, axes: Axes) -> str:
         """The remaining positions of a tensor."""
         for axis, labels in _fields_first(axes):
-            removed = self.cut.removed(labels)
+            removed = self.removal.removed(labels)
             if not removed.any():
                 continue
             if removed.ndim == 1:
@@ -152,10 +152,10 @@ class _Reference:
 
     def _spread(self, tensor: str, output: str, shape: Shape, axes: Axes) -> None:
         """Lay a tensor of the remaining positions out to `shape`; removed positions hold a copy of another."""
-        cut = [(a, x) for a, x in _fields_first(axes) if self.cut.removed(x).any()]
-        now = self.cut.shape(shape, axes)
-        for axis, labels in reversed(cut):
-            removed = self.cut.removed(labels)
+        shrinking = [(a, x) for a, x in _fields_first(axes) if self.removal.removed(x).any()]
+        now = self.removal.shape(shape, axes)
+        for axis, labels in reversed(shrinking):
+            removed = self.removal.removed(labels)
             if removed.ndim == 1:
                 index = self.constant(np.maximum(np.cumsum(~removed) - 1, 0), "place")
                 tensor = self.add("Gather", [tensor, index], axis=axis)

@@ -76,21 +76,21 @@ def check(
         feeds: other inputs, of the sizes of the trace.
     """
     tolerance = tolerance_of(groups)
-    cut = Removal(groups, removed)
-    checks, problem = as_declared(cut, pruned)
+    removal = Removal(groups, removed)
+    checks, problem = as_declared(removal, pruned)
     if problem:
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     if problem := too_large(groups):
         return Verdict(False, math.nan, tolerance, problem, checks=checks, runnable=False)
     feeds = feeds or random_feeds(groups.tracing.model, groups.static, np.random.default_rng(seed))
-    feeds = io_changes.in_range(cut, feeds)
+    feeds = io_changes.in_range(removal, feeds)
     try:
-        bodies = Bodies(cut, flat_masked(groups, removed), pruned)
+        bodies = Bodies(removal, flat_masked(groups, removed), pruned)
         way, others = bodies.usual(feeds, LONGEST_PROOF)
-        proof = _Proof(cut, way=way, feeds=feeds, seed=seed, tolerance=tolerance, checks=checks)
+        proof = _Proof(removal, way=way, feeds=feeds, seed=seed, tolerance=tolerance, checks=checks)
         verdict = proof.verdict()
     except RunError as error:
-        return without_reference(cut, feeds, checks, error)
+        return without_reference(removal, feeds, checks, error)
     except ModelError as error:
         return Verdict(False, math.nan, tolerance, error.message, checks=checks)
     for path in others:
@@ -99,17 +99,17 @@ def check(
     return proof.with_weights(pruned, verdict) if verdict.ok else verdict
 
 
-def as_declared(cut: Removal, pruned: Model) -> tuple[list[str], str]:
+def as_declared(removal: Removal, pruned: Model) -> tuple[list[str], str]:
     """What a model says of itself, without a run: what was looked at, and what is wrong.
 
     Args:
-        cut: what goes.
+        removal: what goes.
         pruned: the smaller model.
     """
-    if problem := io_changes.problem(cut, pruned):
+    if problem := io_changes.problem(removal, pruned):
         return [], problem
-    checks = [f"inputs and outputs as {'planned' if io_changes.changes(cut) else 'before'}"]
-    if problem := valid(cut.groups.model, pruned, values=not has_long_list(cut.groups)):
+    checks = [f"inputs and outputs as {'planned' if io_changes.changes(removal) else 'before'}"]
+    if problem := valid(removal.groups.model, pruned, values=not has_long_list(removal.groups)):
         return checks, problem
     return [*checks, "checker and strict shape inference"], ""
 
@@ -118,7 +118,7 @@ def as_declared(cut: Removal, pruned: Model) -> tuple[list[str], str]:
 class _Proof:
     """A pruned model that is compared with the masked original, both changed in the same way."""
 
-    cut: Removal
+    removal: Removal
     way: SameWay
     feeds: Mapping[str, np.ndarray]
     seed: int
@@ -142,7 +142,7 @@ class _Proof:
         """The same for loops that are looked into, or not."""
         if self.way.leaves_loops and WHOLE_LOOPS not in self.checks:
             self.checks.append(WHOLE_LOOPS)
-        original, dtypes = self.cut.groups.model, self.cut.groups.static.dtypes
+        original, dtypes = self.removal.groups.model, self.removal.groups.static.dtypes
         rounds = has_roundings(original, dtypes)
         verdict = self._equal(lambda model: unsaturated(model, original, dtypes), with_noise=not rounds)
         if verdict.ok or not verdict.runnable or not rounds:
@@ -175,7 +175,7 @@ class _Proof:
 
         It moves the steps of a QuantizeLinear in front of what comes before, also where that is an output.
         """
-        return all(node.op_type != "QuantizeLinear" for node in self.cut.groups.tracing.model.proto.graph.node)
+        return all(node.op_type != "QuantizeLinear" for node in self.removal.groups.tracing.model.proto.graph.node)
 
     @property
     def is_half(self) -> bool:
@@ -190,11 +190,11 @@ class _Proof:
     @cached_property
     def layers(self) -> Layers:
         """What is compared inside."""
-        return inside.layers(self.cut, self.way.common, self.way.stacked)
+        return inside.layers(self.removal, self.way.common, self.way.stacked)
 
     def with_weights(self, pruned: Model, verdict: Verdict) -> Verdict:
         """The verdict after the stored weights were looked at, which no input makes react."""
-        found = stored_weights.weights(self.cut, pruned)
+        found = stored_weights.weights(self.removal, pruned)
         if found.problem:
             wrong = {found.wrong: found.groups}
             return replace(verdict, ok=False, problem=found.problem, checks=verdict.checks, wrong=wrong)
@@ -236,11 +236,11 @@ class _Proof:
             if not len(found[name]):
                 raise RunError("a loop makes no step on these inputs")
             found[name] = found[name][-1]
-        return dict(zip(tensors, io_changes.outputs(self.cut, tensors, list(found.values())), strict=True)), names
+        return dict(zip(tensors, io_changes.outputs(self.removal, tensors, list(found.values())), strict=True)), names
 
     def _results(self, model: Model, names: Sequence[str]) -> list[object]:
         """The outputs of a variant of the pruned model; itself must run too."""
-        feeds = io_changes.feeds(self.cut, self.feeds)
+        feeds = io_changes.feeds(self.removal, self.feeds)
         if RUNS not in self.checks:
             with Session(self.way.pruned, limit=LONGEST_PROOF) as session:
                 if session.optimiser_failed and not self._optimiser_fails_on_the_original():
@@ -253,7 +253,7 @@ class _Proof:
             return session.run(feeds, names)
 
     def _optimiser_fails_on_the_original(self) -> bool:
-        with Session(self.cut.groups.model) as session:
+        with Session(self.removal.groups.model) as session:
             return session.optimiser_failed
 
     def _by_layers(
@@ -268,9 +268,9 @@ class _Proof:
             across: the verdict on the outputs from end to end.
             with_noise: allow what rounding becomes in a layer.
         """
-        layered = inside.layered(self.cut, pruned, tensors, self.way.given)
-        samples = strengths.samples(self.cut, layered, self.seed)
-        run = LayerRun(self.cut, self.feeds, wanted, layered, samples)
+        layered = inside.layered(self.removal, pruned, tensors, self.way.given)
+        samples = strengths.samples(self.removal, layered, self.seed)
+        run = LayerRun(self.removal, self.feeds, wanted, layered, samples)
         with Session(run.model, optimised=self.optimised, limit=LONGEST_PROOF) as session:
             errors = run.errors(session, run.given)
             own = {n: self.layer_tolerance if n in layered.made else self.tolerance for n in errors}
@@ -321,12 +321,12 @@ class _Proof:
 
 
 def without_reference(
-    cut: Removal, feeds: Mapping[str, np.ndarray], checks: Sequence[str], error: OnnxPruneError
+    removal: Removal, feeds: Mapping[str, np.ndarray], checks: Sequence[str], error: OnnxPruneError
 ) -> Verdict:
     """The verdict when the reference does not run: is it the original's fault?"""
-    tolerance = tolerance_of(cut.groups)
+    tolerance = tolerance_of(removal.groups)
     try:
-        with Session(cut.groups.model, limit=LONGEST_PROOF) as session:
+        with Session(removal.groups.model, limit=LONGEST_PROOF) as session:
             session.run(feeds)
     except RunError as original:
         problem = f"the original does not run either, nothing to compare: {original.message}"

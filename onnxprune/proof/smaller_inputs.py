@@ -30,7 +30,7 @@ ASKS = ("Shape", "Size")
 Sizes = Mapping[str, Shape]
 
 
-def smaller_inputs(cut: Removal) -> tuple[Groups, Sizes] | None:
+def smaller_inputs(removal: Removal) -> tuple[Groups, Sizes] | None:
     """Trace the same model at smaller sizes of its inputs; None where it fixes none, or something fixes them in turn.
 
     Every tensor must have a known shape as before, of as many axes, and an axis that changes must not become trivial:
@@ -38,15 +38,15 @@ def smaller_inputs(cut: Removal) -> tuple[Groups, Sizes] | None:
     same.
 
     Args:
-        cut: what goes of the traced original.
+        removal: what goes of the traced original.
     """
-    groups = cut.groups
+    groups = removal.groups
     static, flat = groups.static, groups.tracing.model
     if sum(math.prod(s) for n, s in static.shapes.items() if n not in flat.initializers) < LARGE_RUN:
         return None
     if any(map(control_flow.is_body_start, flat.proto.graph.node)):
         return None
-    if any(change.kind != "default" for change in io_changes.changes(cut)):
+    if any(change.kind != "default" for change in io_changes.changes(removal)):
         return None
     for sizes in _candidates(groups):
         if not _is_like(static, infer(with_inputs(flat, sizes), static.sizes)):
@@ -72,23 +72,23 @@ def with_inputs(model: Model, sizes: Sizes) -> Model:
     return replace(model, proto=proto)
 
 
-def is_as_sized(cut: Removal, pruned: Model) -> bool:
+def is_as_sized(removal: Removal, pruned: Model) -> bool:
     """Whether a smaller model has the shapes that it must have at the sizes declared, and asks no more for sizes.
 
     So what is true of it at other sizes is true of it at these.
 
     Args:
-        cut: what goes of the traced original.
+        removal: what goes of the traced original.
         pruned: the smaller model.
     """
-    static, axes = cut.groups.static, cut.groups.tracing.axes
-    asked = (sum(n.op_type in ASKS for n in m.proto.graph.node) for m in (pruned, cut.groups.tracing.model))
+    static, axes = removal.groups.static, removal.groups.tracing.axes
+    asked = (sum(n.op_type in ASKS for n in m.proto.graph.node) for m in (pruned, removal.groups.tracing.model))
     if next(asked) > next(asked):
         return False
     now = infer(pruned, static.sizes).shapes
     known = (name for name in static.shapes if name not in pruned.initializers and name in now)
     return all(
-        now[name] == (cut.shape(static.shapes[name], axes[name]) if name in axes else static.shapes[name])
+        now[name] == (removal.shape(static.shapes[name], axes[name]) if name in axes else static.shapes[name])
         for name in known
     )
 

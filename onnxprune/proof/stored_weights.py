@@ -36,13 +36,13 @@ class Kept:
     groups: tuple[str, ...] = ()
 
 
-def weights(cut: Removal, pruned: Model) -> Kept:
+def weights(removal: Removal, pruned: Model) -> Kept:
     """Compare the weights of all nodes that both models have: same place, output and operator.
 
     A rule may give a node another input where a weight was (sizes that change, packed zero points), under another name;
     only of weights that are duplicated per use there are copies that go by other names.
     """
-    tracing, small = cut.groups.tracing, as_traced(cut.groups, pruned)
+    tracing, small = removal.groups.tracing, as_traced(removal.groups, pruned)
     nodes = {first_output(n): n for n in small.proto.graph.node}
     producers = {n.output[0]: n for n in small.proto.graph.node if n.op_type == "Constant"}
     seen = set[tuple[str, str]]()
@@ -63,13 +63,13 @@ def weights(cut: Removal, pruned: Model) -> Kept:
             if found is None or wanted is None:
                 continue
             axes = tracing.axes.get(key)
-            wanted = cut.sliced(wanted, axes) if axes else wanted
+            wanted = removal.sliced(wanted, axes) if axes else wanted
             seen.add((key, now))
             if not _is_same(wanted, found):
                 view, _ = tracing.by_output.get(first_output(node), (None, None))
-                groups = sorted(groups_at(cut, view, [slot])) if view is not None else []
+                groups = sorted(groups_at(removal, view, [slot])) if view is not None else []
                 problem = f"weight {now!r} of {node.op_type} {node.name!r} is not the original's without what goes"
-                return Kept(len(seen), problem, now, tuple(cut.groups.groups[g].name for g in groups))
+                return Kept(len(seen), problem, now, tuple(removal.groups.groups[g].name for g in groups))
     return Kept(len(seen))
 
 

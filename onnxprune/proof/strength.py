@@ -78,10 +78,10 @@ class Sample:
     reach: frozenset[str]
 
 
-def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
+def samples(removal: Removal, pruned: Layered, seed: int) -> list[Sample]:
     """One weight per group where possible; no two of them reach the same tensor, so that all are wrong in one run."""
     rng = np.random.default_rng([seed, 2])
-    candidates, values = _weights_of_groups(cut), _stored(pruned.model)
+    candidates, values = _weights_of_groups(removal), _stored(pruned.model)
     reach, taken, used, names = _Reach(pruned), set[str](), set[str](), Names(pruned.model.proto.graph)
     found = []
     for group, weights in candidates.items():
@@ -101,10 +101,10 @@ def samples(cut: Removal, pruned: Layered, seed: int) -> list[Sample]:
     return found
 
 
-def _weights_of_groups(cut: Removal) -> dict[str, list[str]]:
+def _weights_of_groups(removal: Removal) -> dict[str, list[str]]:
     """Group that loses units -> the weights that it cuts."""
-    tracing, groups = cut.groups.tracing, cut.groups.groups
-    shrinking = [group for group in groups if cut.removed_classes[group.classes].any()]
+    tracing, groups = removal.groups.tracing, removal.groups.groups
+    shrinking = [group for group in groups if removal.removed_classes[group.classes].any()]
     return {g.name: sorted({m.tensor for m in g.members if not tracing.is_filled(m.tensor)}) for g in shrinking}
 
 
@@ -189,18 +189,18 @@ def with_weights_as_inputs(model: Model, weights: Sequence[Sample]) -> Model:
 
 
 def strength(
-    cut: Removal, tried: Sequence[Sample], errors: Mapping[str, float], allowed: Mapping[str, float]
+    removal: Removal, tried: Sequence[Sample], errors: Mapping[str, float], allowed: Mapping[str, float]
 ) -> Strength:
     """What was noticed.
 
     Args:
-        cut: what went.
+        removal: what went.
         tried: the samples.
         errors: how far every tensor was off in a run with all samples wrong.
         allowed: how far a proof lets it be off.
     """
     seen = {s.group: not all(errors[name] <= allowed[name] for name in s.reach) for s in tried}
-    return Strength(len(_weights_of_groups(cut)), seen)
+    return Strength(len(_weights_of_groups(removal)), seen)
 
 
 def inputs(tried: Sequence[Sample], *, wrong: bool) -> Iterator[tuple[str, Array]]:

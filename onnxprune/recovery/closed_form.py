@@ -114,7 +114,7 @@ class RecoveryReport:
 
 
 def recover(
-    cut: Removal,
+    removal: Removal,
     pruned: Model,
     runs: Sequence[Feeds],
     options: RecoveryOptions | None = None,
@@ -128,7 +128,7 @@ def recover(
     activations, and the moments of one layer (8 D^2 bytes).
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         pruned: the smaller model.
         runs: calibration inputs, at least two; some of them judge what is kept.
         options: how to recover.
@@ -143,21 +143,21 @@ def recover(
         UsageError: there are fewer than two runs.
     """
     options = options or RecoveryOptions()
-    if matched is not None and matched is not cut.groups:
-        like = rewrite(matched, cut.removed_classes)
-        fitted, done = recover(Removal(matched, cut.removed_classes), like, runs, options, progress=progress)
+    if matched is not None and matched is not removal.groups:
+        like = rewrite(matched, removal.removed_classes)
+        fitted, done = recover(Removal(matched, removal.removed_classes), like, runs, options, progress=progress)
         return bn_matching.restored(fitted, pruned), done
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
-    original, has_bodies = cut.groups.tracing.model, cut.groups.tracing.model is not cut.groups.model
+    original, has_bodies = removal.groups.tracing.model, removal.groups.tracing.model is not removal.groups.model
     runs, held = held_out(runs)
     fitting, judging = split_runs(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
     routes = routes_of(original, runs)
-    parameters = Parameters(cut.laid_out or rewritten(cut) if has_bodies else pruned, routes)
-    found = _ready(list(targets(cut, parameters, options)), options, parameters)
+    parameters = Parameters(removal.laid_out or rewritten(removal) if has_bodies else pruned, routes)
+    found = _ready(list(targets(removal, parameters, options)), options, parameters)
     fits: list[Fit] = []
-    given = [io_changes.feeds(cut, feeds) for feeds in runs]
+    given = [io_changes.feeds(removal, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.tapped_tensors[side]] for side in (0, 1))
     with (
         ActivationReader(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
@@ -167,26 +167,26 @@ def recover(
             progress(f"repairing layer {number} of {len(found)}")
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
-            task = target.task(cut, parameters, options.how)
+            task = target.task(removal, parameters, options.how)
             fits += fit_layer(target.view, task, pairs, train, options.dampings)
-    model = parameters.finished() if cut.laid_out or not has_bodies else nested(parameters.finished())
-    sliced, after = (agreement(cut, m, held) for m in (pruned, model))
+    model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
+    sliced, after = (agreement(removal, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method)
 
 
-def judge(cut: Removal, pruned: Model, runs: Sequence[Feeds]) -> Agreement:
+def judge(removal: Removal, pruned: Model, runs: Sequence[Feeds]) -> Agreement:
     """Compare a model that is not recovered with the original, on the samples that a recovery would hold out.
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         pruned: the smaller model.
         runs: calibration inputs.
 
     Returns:
         The agreement of their outputs.
     """
-    return agreement(cut, pruned, held_out(runs)[1])
+    return agreement(removal, pruned, held_out(runs)[1])
 
 
 def held_out(runs: Sequence[Feeds]) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
@@ -227,34 +227,34 @@ def split_runs(runs: Sequence[Feeds], share: float) -> tuple[Sequence[Feeds], Se
 # --- what is fitted --------------------------------------------------------------------------------------
 
 
-def targets(cut: Removal, parameters: Parameters, options: RecoveryOptions) -> Iterator[Target]:
+def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) -> Iterator[Target]:
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
-    behind = cut.behind
-    for view, rule in cut.groups.tracing.views:
+    behind = removal.behind
+    for view, rule in removal.groups.tracing.views:
         node = made.get(view.node.output[0]) if view.node.output else None
         if node is None or rule is None or node.op_type != view.node.op_type:
             continue
         if node.output[0] not in parameters.reached:
             continue
         if options.how.of_norms:
-            if view.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(cut, view):
+            if view.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(removal, view):
                 yield NormTarget(view, node)
             continue
         old, new = linear_layer(view), linear_layer(view, node)
         if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
-            if cut.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
+            if removal.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
                 continue
             whole = old.matrix(np.broadcast_to(False, view.shape(old.weight)))
             if whole.shape[1] <= WIDEST:
-                yield LayerTarget(view, node, old, new, onward(cut, parameters, new) if options.onward else None)
+                yield LayerTarget(view, node, old, new, onward(removal, parameters, new) if options.onward else None)
 
 
-def _loses_positions(cut: Removal, norm: NodeView) -> bool:
+def _loses_positions(removal: Removal, norm: NodeView) -> bool:
     """Whether the output of a norm shrinks on another axis than that of its channels."""
     rank = len(norm.out_shape())
     axis = NORMS[norm.node.op_type].axis % rank
-    return cut.shrinks(norm.node.output[0], [a for a in range(rank) if a != axis])
+    return removal.shrinks(norm.node.output[0], [a for a in range(rank) if a != axis])
 
 
 def _ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Parameters) -> list[Target]:

@@ -42,12 +42,12 @@ SIMILAR = 0.45
 
 
 def recover_without_data(
-    cut: Removal, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info
+    removal: Removal, pruned: Model, method: str, *, progress: Callable[[str], None] = logger.info
 ) -> Model:
     """Give the layers behind the cut back what the weights say that they lost.
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         pruned: the smaller model.
         method: name of a recovery method that does not need data.
         progress: is told how many layers it was.
@@ -55,9 +55,9 @@ def recover_without_data(
     Returns:
         The repaired model. Nothing judges it: there is no data.
     """
-    parameters, known = Parameters(pruned), WeightMeans(cut)
-    found = [t for t in targets(cut, parameters, RecoveryOptions(onward=False)) if isinstance(t, LayerTarget)]
-    count = sum([_mend(cut, parameters, known, target, METHODS[method]) for target in found])
+    parameters, known = Parameters(pruned), WeightMeans(removal)
+    found = [t for t in targets(removal, parameters, RecoveryOptions(onward=False)) if isinstance(t, LayerTarget)]
+    count = sum([_mend(removal, parameters, known, target, METHODS[method]) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
     if not count:
         logger.warning(
@@ -67,13 +67,13 @@ def recover_without_data(
     return parameters.finished() if count else pruned
 
 
-def _mend(cut: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
+def _mend(removal: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
     """RecoveryReport one layer; whether there was anything to do."""
-    kept = KeptMask.of(cut, target.view, target.old)
+    kept = KeptMask.of(removal, target.view, target.old)
     inputs = kept.inputs[kept.groups]
     if inputs.all():
         return False
-    task = target.task(cut, parameters, METHODS["bias"])
+    task = target.task(removal, parameters, METHODS["bias"])
     full, row = task.full, known.row(target.old)[kept.groups]
     partner, factor = known.partners(target.old, inputs) if method.merges else _alone(inputs)
     weight = full.copy()
@@ -96,12 +96,12 @@ def _alone(inputs: Array) -> tuple[Array, Array]:
 class WeightMeans:
     """What the weights say of the original's activations."""
 
-    def __init__(self, cut: Removal) -> None:
+    def __init__(self, removal: Removal) -> None:
         """Look at the weights as they act."""
-        self._cut = cut
-        self._tracing = cut.groups.tracing
-        self._static = cut.groups.static
-        self._weights = Weights(cut.groups)
+        self._removal = removal
+        self._tracing = removal.groups.tracing
+        self._static = removal.groups.static
+        self._weights = Weights(removal.groups)
         self._sampled: dict[str, tuple[str, Array] | None] = {}
 
     # --- means -------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ class WeightMeans:
 
     def _run(self, tensor: str, known: Mapping[str, Array]) -> Array:
         """The value of a tensor from those of the activations in front of it."""
-        model = self._cut.groups.model
+        model = self._removal.groups.model
         ((value,),) = resumed(model, [known], [tensor])
         return np.asarray(value)
 

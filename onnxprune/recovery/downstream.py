@@ -65,13 +65,13 @@ class Downstream:
         small = np.abs(self.factor) <= SMALLEST * np.abs(self.factor).max()
         return np.where(small, 0, 1 / np.where(small, 1, self.factor)).astype(np.float32)
 
-    def lost(self, cut: Removal, whole: Array, left: Array) -> Array:
+    def lost(self, removal: Removal, whole: Array, left: Array) -> Array:
         """What the other operand lost, in the scale of the layer's output, from its values in either model."""
-        return np.asarray((cut.sliced(whole, self.axes) - left) * self.inverse, np.float32)
+        return np.asarray((removal.sliced(whole, self.axes) - left) * self.inverse, np.float32)
 
-    def room(self, cut: Removal, entering: Array) -> tuple[Array, Array]:
+    def room(self, removal: Removal, entering: Array) -> tuple[Array, Array]:
         """How far the layer's output may lie below and above its target, from what enters the activation."""
-        value, inverse = cut.sliced(entering, self.axes).astype(np.float32), self.inverse
+        value, inverse = removal.sliced(entering, self.axes).astype(np.float32), self.inverse
         below, above = value <= self.low, value >= self.high
         # Up to the bound from one side, any distance to the other.
         least = np.where(below, -np.inf, np.where(above, self.high - value, 0))
@@ -80,9 +80,9 @@ class Downstream:
         return np.minimum(*ends).astype(np.float32), np.maximum(*ends).astype(np.float32)
 
 
-def onward(cut: Removal, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
+def onward(removal: Removal, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
-    static, axes = cut.groups.static, cut.groups.tracing.axes
+    static, axes = removal.groups.static, removal.groups.tracing.axes
     tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
     while (consumer := parameters.only_consumer(tensor)) is not None:
         bounds, lines = flat_bounds(parameters, consumer), axes.get(tensor, ())

@@ -26,11 +26,11 @@ class _Sum:
     value: Array
 
 
-def take_over(cut: Removal, pruned: Model, folds: Mapping[str, Fold]) -> tuple[Model, Collection[str]]:
+def take_over(removal: Removal, pruned: Model, folds: Mapping[str, Fold]) -> tuple[Model, Collection[str]]:
     """Let the layers behind a cut take over what its units gave.
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         pruned: the smaller model, its bodies laid out flat.
         folds: first output of a layer -> what it takes over.
 
@@ -40,25 +40,25 @@ def take_over(cut: Removal, pruned: Model, folds: Mapping[str, Fold]) -> tuple[M
     parameters, sums, failed = Parameters(pruned), list[_Sum](), set[str]()
     made = {node.output[0]: node for node in parameters.proto.graph.node if node.output}
     for name, fold in folds.items():
-        view, node = cut.groups.tracing.by_output[name][0], made.get(name)
+        view, node = removal.groups.tracing.by_output[name][0], made.get(name)
         old, new = linear_layer(view), None if node is None else linear_layer(view, node)
         if node is None or old is None or new is None or not parameters.is_own(node.input[new.weight]):
             failed.add(name)
             continue
         target = LayerTarget(view, node, old, new, None)
-        left = _take(cut, parameters, target, fold)
+        left = _take(removal, parameters, target, fold)
         if left is not None:
             sums.append(left)
     return _with_sums(parameters.finished(), sums), failed
 
 
-def _take(cut: Removal, parameters: Parameters, target: LayerTarget, fold: Fold) -> _Sum | None:
+def _take(removal: Removal, parameters: Parameters, target: LayerTarget, fold: Fold) -> _Sum | None:
     """Change the weight and the bias of one layer; what it has no bias for."""
-    kept = KeptMask.of(cut, target.view, target.old)
+    kept = KeptMask.of(removal, target.view, target.old)
     if not kept.groups.any() or not kept.outputs.any():
         return None
     constant, partner, factor = (part[kept.groups] for part in (fold.constant, fold.partner, fold.factor))
-    task = target.task(cut, parameters, METHODS["bias"])
+    task = target.task(removal, parameters, METHODS["bias"])
     weight = task.full.copy()
     for group, own in enumerate(task.full):
         np.add.at(weight[group], partner[group], factor[group, :, None] * own)

@@ -94,7 +94,7 @@ class Target(ABC):
         """The tensors of the original and of the pruned model that a fit looks at."""
 
     @abstractmethod
-    def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """What is to be fitted, with the present parameters."""
 
 
@@ -141,10 +141,10 @@ class KeptMask:
     outputs: Array
 
     @classmethod
-    def of(cls, cut: Removal, view: NodeView, layer: LinearLayer) -> Self:
-        """What `cut` leaves of the weight."""
+    def of(cls, removal: Removal, view: NodeView, layer: LinearLayer) -> Self:
+        """What `removal` leaves of the weight."""
         shape = view.shape(layer.weight)
-        mask = cut.mask(shape, view.labels(layer.weight))
+        mask = removal.mask(shape, view.labels(layer.weight))
         whole: Array = layer.matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
@@ -153,10 +153,10 @@ class KeptMask:
         return KeptMask(*(mask[self.groups] for mask in (self.groups, self.inputs, self.outputs)))
 
 
-def _lost(cut: Removal, tensor: str) -> tuple[str, ...]:
+def _lost(removal: Removal, tensor: str) -> tuple[str, ...]:
     """The groups whose units a tensor lost."""
-    groups, labels = cut.groups, cut.groups.tracing.axes.get(tensor, ())
-    removed = [line[cut.removed(line)] for line in labels]
+    groups, labels = removal.groups, removal.groups.tracing.axes.get(tensor, ())
+    removed = [line[removal.removed(line)] for line in labels]
     owners = {int(i) for part in removed for i in groups.group_of[groups.classes.of[part]]}
     return tuple(groups.groups[i].name for i in sorted(owners) if i >= 0)
 
@@ -188,13 +188,13 @@ class LayerTarget(Target):
         other, entering = (self.onward.other, self.onward.entering) if self.onward else ("", "")
         return [n for n in (self.old.input, other, entering) if n], [n for n in (self.new.input, other) if n]
 
-    def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
         old, new, now = self.old, self.new, parameters.value(self.node.input[self.new.weight])
         sliced = new.matrix(now).astype(np.float64) * new.scale
-        stored = cut.groups.tracing.stored_value(self.view.node.input[old.weight])
+        stored = removal.groups.tracing.stored_value(self.view.node.input[old.weight])
         assert stored is not None
-        kept = KeptMask.of(cut, self.view, old)
+        kept = KeptMask.of(removal, self.view, old)
         factor = _taken(old.matrix(stored.astype(np.float32)) * np.float32(old.scale), kept.groups, kept.outputs)
         return _LinearFit(
             method=method,
@@ -202,25 +202,25 @@ class LayerTarget(Target):
             sliced=sliced,
             full=factor.astype(np.float64),
             shifted=parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None,
-            groups=_lost(cut, old.input),
+            groups=_lost(removal, old.input),
             target=self,
-            cut=cut,
+            removal=removal,
             kept=kept,
             factor=factor,
         )
 
     def aim(
-        self, cut: Removal, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
+        self, removal: Removal, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
     ) -> tuple[Array, tuple[Array, Array] | None]:
         """The outputs to aim at, from those of the original, and how far others may lie from them."""
         onward = self.onward
         if onward is None:
             return y, None
         if onward.other and news:
-            y = y + self.new.made(onward.lost(cut, olds[1], news[1]), places, y.shape[2])
+            y = y + self.new.made(onward.lost(removal, olds[1], news[1]), places, y.shape[2])
         if not onward.entering:
             return y, None
-        low, high = (self.new.made(end, places, y.shape[2]) for end in onward.room(cut, olds[-1]))
+        low, high = (self.new.made(end, places, y.shape[2]) for end in onward.room(removal, olds[-1]))
         return y, (low, high)
 
 
@@ -230,13 +230,13 @@ class _LinearFit(LayerFit):
 
     Attributes:
         target: the layer.
-        cut: the removal.
+        removal: what goes of the traced original.
         kept: what remains of the weight.
         factor: the weight of the original for the outputs that remain, float32[groups, D of the original, O].
     """
 
     target: LayerTarget
-    cut: Removal
+    removal: Removal
     kept: KeptMask
     factor: Array
 
@@ -247,7 +247,7 @@ class _LinearFit(LayerFit):
         x_old = old.rows(olds[0], places)[self.kept.groups]
         left = self.kept.of_remaining()
         x = new.rows(news[0], places) if news else _taken(x_old, left.groups, left.inputs)
-        y, room = self.target.aim(self.cut, x_old @ self.factor, olds, news, places)
+        y, room = self.target.aim(self.removal, x_old @ self.factor, olds, news, places)
         return fits.Rows(x, y, room, x_old if self.method.merges else None)
 
     def channels(self, rows: fits.Rows) -> PairMoments | None:
@@ -277,12 +277,12 @@ class NormTarget(Target):
         """The output of the original's norm; the input of the pruned one, which runs when those before are fitted."""
         return [self.view.node.output[0]], [self.node.input[0]]
 
-    def task(self, cut: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Scale and bias, as factors of and additions to what they are."""
         own, shape = parameters.scale_and_bias(self.node), self.view.out_shape()
         assert own is not None
         axis = NORMS[self.view.node.op_type].axis % len(shape)
-        kept = cut.kept(cut.groups.tracing.axes[self.view.node.output[0]][axis], axis, shape[axis])
+        kept = removal.kept(removal.groups.tracing.axes[self.view.node.output[0]][axis], axis, shape[axis])
         ones = np.ones((int(kept.sum()), 1, 1))
         return _NormFit(
             method=method,

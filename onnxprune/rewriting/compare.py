@@ -16,13 +16,13 @@ from onnxprune.typing import Array
 Runs = Sequence[Mapping[str, Array]]
 
 
-def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
+def agreement(removal: Removal, other: Model, runs: Runs) -> Agreement:
     """Compare the outputs of the original with those of a smaller model.
 
     Outputs that are ids are judged by the last floats before them.
 
     Args:
-        cut: what was removed, with the traced original.
+        removal: what was removed, with the traced original.
         other: the smaller model.
         runs: inputs for the original.
 
@@ -32,28 +32,28 @@ def agreement(cut: Removal, other: Model, runs: Runs) -> Agreement:
     Raises:
         RunError: the runtime fails.
     """
-    with Session(cut.groups.model) as one, Session(other) as two:
+    with Session(removal.groups.model) as one, Session(other) as two:
         names = [name for name in one.outputs if name in two.outputs]
         tally = AgreementAccumulator(names)
-        for feeds, (old, new) in zip(runs, _before_ids(cut, other, runs), strict=True):
-            wanted = io_changes.outputs(cut, names, one.run(feeds, names))
-            tally.add([*wanted, *old], [*two.run(io_changes.feeds(cut, feeds), names), *new])
+        for feeds, (old, new) in zip(runs, _before_ids(removal, other, runs), strict=True):
+            wanted = io_changes.outputs(removal, names, one.run(feeds, names))
+            tally.add([*wanted, *old], [*two.run(io_changes.feeds(removal, feeds), names), *new])
     return tally.agreement()
 
 
-def _before_ids(cut: Removal, other: Model, runs: Runs) -> Iterator[tuple[list[Any], list[Any]]]:
+def _before_ids(removal: Removal, other: Model, runs: Runs) -> Iterator[tuple[list[Any], list[Any]]]:
     """The last floats before outputs that are ids, in both models, run by run; none where all outputs are floats."""
-    original = cut.groups.tracing.model
-    names = last_floats(original.proto.graph, cut.groups.static.dtypes)
+    original = removal.groups.tracing.model
+    names = last_floats(original.proto.graph, removal.groups.static.dtypes)
     if not names:
         yield from (([], []) for _ in runs)
         return
     routes, flat = routes_of(original, runs), flattened(other)
     names = [n for n in names if _is_reached(n, [original, flat], routes)]
-    given = [io_changes.feeds(cut, feeds) for feeds in runs]
+    given = [io_changes.feeds(removal, feeds) for feeds in runs]
     olds, news = resumed(original, runs, names, routes=routes), resumed(flat, given, names, routes=routes)
     for old, new in zip(olds, news, strict=True):
-        yield io_changes.outputs(cut, names, old), new
+        yield io_changes.outputs(removal, names, old), new
 
 
 def _is_reached(name: str, models: Sequence[Model], routes: Sequence[Route]) -> bool:

@@ -34,26 +34,26 @@ class Change:
     after: int
 
 
-def changes(cut: Removal) -> tuple[Change, ...]:
+def changes(removal: Removal) -> tuple[Change, ...]:
     """The axes of inputs and outputs that shrink, defaults last."""
-    graph, stored = cut.groups.model.proto.graph, cut.groups.model.stored
+    graph, stored = removal.groups.model.proto.graph, removal.groups.model.stored
     inputs = [v for v in graph.input if v.name not in stored]
     defaults = [v for v in graph.input if v.name in stored]
     found = []
     for kind, values in (("input", inputs), ("output", graph.output), ("default", defaults)):
         for name in (v.name for v in values):
-            old, axes = cut.groups.static.shapes.get(name), _labels(cut, name)
+            old, axes = removal.groups.static.shapes.get(name), _labels(removal, name)
             if old is None or axes is None:
                 continue
-            for axis, (before, after) in enumerate(zip(old, cut.shape(old, axes), strict=True)):
+            for axis, (before, after) in enumerate(zip(old, removal.shape(old, axes), strict=True)):
                 if before != after:
                     found.append(Change(kind, name, axis, before, after))
     return tuple(found)
 
 
-def _labels(cut: Removal, name: str) -> Axes | None:
+def _labels(removal: Removal, name: str) -> Axes | None:
     """The labels of an input or output; of a stored one that is duplicated per use, the copy's that keeps its name."""
-    tracing = cut.groups.tracing
+    tracing = removal.groups.tracing
     if name not in tracing.duplicated_per_use or tracing.has_whole_use(name):
         return tracing.axes.get(name)
     return next((axes for key, axes in tracing.weights_axes() if tracing.weights[key] == name), None)
@@ -76,24 +76,24 @@ class RowMap:
     kept: tuple[int, ...]
 
 
-def row_maps(cut: Removal) -> tuple[RowMap, ...]:
+def row_maps(removal: Removal) -> tuple[RowMap, ...]:
     """The new numbers of all rows that could be named, by name."""
-    tracing = cut.groups.tracing
+    tracing = removal.groups.tracing
     found = []
-    for name in sorted(cut.groups.rows & tracing.axes.keys() & cut.groups.static.shapes.keys()):
+    for name in sorted(removal.groups.rows & tracing.axes.keys() & removal.groups.static.shapes.keys()):
         source = tracing.id_sources[name]
-        axes, shape = tracing.axes[name], cut.groups.static.shapes[name]
-        shrunk = [a for a, labels in enumerate(axes) if cut.removed(labels).any()]
+        axes, shape = tracing.axes[name], removal.groups.static.shapes[name]
+        shrunk = [a for a, labels in enumerate(axes) if removal.removed(labels).any()]
         axis = 0 if tracing.is_weight(name) or not shrunk else shrunk[0]
-        kept = np.flatnonzero(cut.kept(axes[axis], axis, shape[axis]))
+        kept = np.flatnonzero(removal.kept(axes[axis], axis, shape[axis]))
         found.append(RowMap(name, shape[axis], tuple(sorted(source.inputs)), tuple(kept.tolist())))
     return tuple(found)
 
 
-def in_range(cut: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def in_range(removal: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same inputs with ids of kept rows only: each id that is gone is replaced by a kept one."""
     found = dict(original)
-    for table in row_maps(cut):
+    for table in row_maps(removal):
         kept = np.asarray(table.kept)
         for name in (n for n in table.inputs if n in original):
             ids = np.where(original[name] < 0, original[name] + table.size, original[name])
@@ -102,14 +102,14 @@ def in_range(cut: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.n
     return found
 
 
-def feeds(cut: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def feeds(removal: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Inputs for the smaller model: those of the original, without the positions that are gone and with new ids.
 
     Raises:
         UsageError: an id is that of a row that is gone.
     """
-    found = {name: _remaining(cut, name, value) for name, value in original.items()}
-    for table in row_maps(cut):
+    found = {name: _remaining(removal, name, value) for name, value in original.items()}
+    for table in row_maps(removal):
         new = np.full(table.size, -1)
         new[list(table.kept)] = np.arange(len(table.kept))
         for name in (n for n in table.inputs if n in original):
@@ -120,25 +120,25 @@ def feeds(cut: Removal, original: Mapping[str, np.ndarray]) -> dict[str, np.ndar
     return found
 
 
-def outputs(cut: Removal, names: Sequence[str], original: Sequence[Any]) -> list[Any]:
+def outputs(removal: Removal, names: Sequence[str], original: Sequence[Any]) -> list[Any]:
     """What the smaller model must give: the original's outputs, without the positions that are gone."""
-    return [_remaining(cut, name, value) for name, value in zip(names, original, strict=True)]
+    return [_remaining(removal, name, value) for name, value in zip(names, original, strict=True)]
 
 
-def _remaining(cut: Removal, name: str, value: Any) -> Any:
-    axes = cut.groups.tracing.axes.get(name)
-    if axes is None or not any(cut.removed(labels).any() for labels in axes):
+def _remaining(removal: Removal, name: str, value: Any) -> Any:
+    axes = removal.groups.tracing.axes.get(name)
+    if axes is None or not any(removal.removed(labels).any() for labels in axes):
         return value
     # The value may be longer on other axes than the one that was traced: another batch.
-    return cut.sliced(value, axes)
+    return removal.sliced(value, axes)
 
 
-def problem(cut: Removal, pruned: Model) -> str:
+def problem(removal: Removal, pruned: Model) -> str:
     """What is wrong with the inputs and outputs that `pruned` declares; empty if nothing is."""
-    shrunk = {("output" if c.kind == "output" else "input", c.name, c.axis): c for c in changes(cut)}
+    shrunk = {("output" if c.kind == "output" else "input", c.name, c.axis): c for c in changes(removal)}
     for kind in ("input", "output"):
         sides = []
-        for model in (cut.groups.model, pruned):
+        for model in (removal.groups.model, pruned):
             hidden = model.stored - model.overridable if kind == "input" else frozenset()
             sides.append([v for v in getattr(model.proto.graph, kind) if v.name not in hidden])
         if len(sides[0]) != len(sides[1]):

@@ -190,7 +190,7 @@ def make(
 
 def _detailed(plan: Plan, groups: Groups) -> Plan:
     """The plan with all that a reader, or another machine, wants to know."""
-    cut = Removal(groups, plan.removed(groups))
+    removal = Removal(groups, plan.removed(groups))
     known = {group.name: (index, group) for index, group in enumerate(groups.groups)}
     steps = []
     for step in plan.steps:
@@ -199,7 +199,7 @@ def _detailed(plan: Plan, groups: Groups) -> Plan:
             continue
         index, group = known[step.group]
         members = tuple(
-            {"tensor": m.tensor, "axis": m.axis, "size": m.size, "removed": cut.positions(m, index)}
+            {"tensor": m.tensor, "axis": m.axis, "size": m.size, "removed": removal.positions(m, index)}
             for m in group.members
         )
         scores = tuple(float(f"{s:.6g}") for s in step.scores)

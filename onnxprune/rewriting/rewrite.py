@@ -33,9 +33,9 @@ def rewrite(groups: Groups, removed: Array) -> Model:
     return nested(rewritten(Removal(groups, removed)))
 
 
-def rewritten(cut: Removal) -> Model:
+def rewritten(removal: Removal) -> Model:
     """The smaller model with its bodies laid out flat, as they were traced; not tidied up yet."""
-    return Rewriting(cut.groups.tracing.model, cut).run()
+    return Rewriting(removal.groups.tracing.model, removal).run()
 
 
 def nested(model: Model, *, tidied: bool = True) -> Model:
@@ -66,14 +66,14 @@ class Rewriting:
     """Builds the new graph, part by part."""
 
     model: Model
-    cut: Removal
+    removal: Removal
     values: dict[str, Callable[[], Array]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
     @property
     def groups(self) -> Groups:
         """What was traced of the model."""
-        return self.cut.groups
+        return self.removal.groups
 
     @cached_property
     def names(self) -> Names:
@@ -89,15 +89,15 @@ class Rewriting:
         value = self.groups.tracing.stored_value(name)
         if value is None:
             raise ModelError(f"the value of weight {name!r} is unknown")
-        return self.cut.sliced(value, axes)
+        return self.removal.sliced(value, axes)
 
     def sizes(self, old: Shape, axes: Axes) -> Shape:
         """The sizes that remain of a weight."""
-        return self.cut.shape(old, axes)
+        return self.removal.shape(old, axes)
 
     def is_cut(self, key: str) -> bool:
         """Whether a weight, as one of its uses reads it, is another afterwards."""
-        return any(self.cut.removed(labels).any() for labels in self.groups.tracing.axes[key])
+        return any(self.removal.removed(labels).any() for labels in self.groups.tracing.axes[key])
 
     def run(self) -> Model:
         """Build the new model, flat."""
@@ -163,7 +163,7 @@ class Rewriting:
             name = tracing.weights[key]
             if name not in touched:
                 continue
-            masks = [self.cut.removed(labels) for labels in axes]
+            masks = [self.removal.removed(labels) for labels in axes]
             is_cut = self.is_cut(key)
             content = b"".join(m.tobytes() if m.any() else b"-" for m in masks) if is_cut else b""
             new = seen.get((name, content))
@@ -229,20 +229,20 @@ class Rewriting:
                 new.attribute.append(attribute)
 
     def _is_touched(self, view: NodeView) -> bool:
-        around = itertools.chain(*self.cut.around(view))
-        return any(self.cut.removed(labels).any() for axes in around if axes for labels in axes)
+        around = itertools.chain(*self.removal.around(view))
+        return any(self.removal.removed(labels).any() for axes in around if axes for labels in axes)
 
     def _is_stale(self, node: onnx.NodeProto) -> bool:
         """Whether a node that is never run reads a tensor that shrinks: it would no longer be valid."""
         tracing = self.groups.tracing
         names = (*node.input, *captured(node), *(tracing.use_key(node, slot) for slot in range(len(node.input))))
-        return any(self.cut.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
+        return any(self.removal.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
 
     def _resized(
         self, view: NodeView, resize: Resize, new: onnx.NodeProto, constants: dict[str, Array]
     ) -> Sequence[onnx.NodeProto]:
         """The nodes that stand for the copy `new` of a node whose sizes change."""
-        edit = self.cut.resized(view, resize, new, self.unique, constants)
+        edit = self.removal.resized(view, resize, new, self.unique, constants)
         return [*edit.before, edit.node, *edit.after]
 
     # --- the rest ----------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Rewriting:
             shape = self.groups.static.shapes.get(info.name)
             if shape is None or not info.type.tensor_type.HasField("shape"):
                 continue
-            sizes = stored.get(info.name, shape if axes is None else self.cut.shape(shape, axes))
+            sizes = stored.get(info.name, shape if axes is None else self.removal.shape(shape, axes))
             for dim, old, size in zip(info.type.tensor_type.shape.dim, shape, sizes, strict=False):
                 if old != size:
                     fixed = dim.HasField("dim_value")

@@ -35,7 +35,7 @@ class _Zeroing(Rewriting):
     def remains(self, name: str, axes: Axes) -> Array:
         tracing = self.groups.tracing
         value = tracing.stored_value(name)
-        mask = self.cut.mask(self.groups.static.shapes[name], axes)
+        mask = self.removal.mask(self.groups.static.shapes[name], axes)
         assert value is not None
         assert mask is not None
         return np.where(mask, value, tracing.stored_zero(name).astype(value.dtype))
@@ -45,7 +45,7 @@ class _Zeroing(Rewriting):
 
     def is_cut(self, key: str) -> bool:
         tracing = self.groups.tracing
-        if not self.cut.is_masked(key) or tracing.is_zero(tracing.weights[key]):
+        if not self.removal.is_masked(key) or tracing.is_zero(tracing.weights[key]):
             return False
         # What stands for zero is stored in the weights that scales belong to.
         return key not in tracing.scales and super().is_cut(key)

@@ -77,9 +77,9 @@ def test_macs_and_memory_are_those_of_the_model_that_is_written(model: Model) ->
 def test_params_and_macs_of_random_graphs(proto: onnx.ModelProto, seed: int) -> None:
     widths = widths_of(trace(load(proto)))
     counts = drawn(widths, seed)
-    cut = cut_of(widths, counts)
-    small = rewrite(widths.groups, cut.removed_classes)
-    left = cost.of_trace(widths.groups.tracing, small, cut.size)
+    removal = cut_of(widths, counts)
+    small = rewrite(widths.groups, removal.removed_classes)
+    left = cost.of_trace(widths.groups.tracing, small, removal.size)
     assert functions.macs(widths).total(counts) == pytest.approx(left.macs, abs=len(left.layers))
     tracing = widths.groups.tracing
     folded = tracing.folded.producers.keys() & small.initializers.keys()
@@ -124,8 +124,8 @@ def test_units_that_cut_different_numbers_of_positions() -> None:
     widths = widths_of(trace(load(net.proto())))
     for seed in range(6):
         counts = drawn(widths, seed)
-        cut = cut_of(widths, counts)
-        left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.removed_classes), cut.size)
+        removal = cut_of(widths, counts)
+        left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, removal.removed_classes), removal.size)
         assert functions.macs(widths).total(counts) == left.macs
         assert functions.params(widths).total(counts) == left.params
 
@@ -181,6 +181,6 @@ def test_masks_of_weights_are_no_parameters() -> None:
     net.output(net.add("MatMul", y, chosen), [2, 3])
     widths = widths_of(trace(load(net.proto())))
     counts = np.array([2], np.int64)
-    cut = cut_of(widths, counts)
-    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, cut.removed_classes), cut.size)
+    removal = cut_of(widths, counts)
+    left = cost.of_trace(widths.groups.tracing, rewrite(widths.groups, removal.removed_classes), removal.size)
     assert functions.params(widths).total(counts) == left.params == 4 * 4 + 2 * 4 * 3

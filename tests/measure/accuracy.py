@@ -33,13 +33,13 @@ from tests.measure import labelled
 NETWORKS = ("cifar_resnet20_ts_op11", "cifar_resnet32_ts_op13_bn", "cifar_resnet56_dynamo_op20")
 
 
-def repaired(cut: Removal, small: Model, runs: Sequence[Feeds], matched: Groups, method: str) -> Model:
+def repaired(removal: Removal, small: Model, runs: Sequence[Feeds], matched: Groups, method: str) -> Model:
     """The model after a repair, with data or without."""
     if method == "none":
         return small
     if runs:
-        return recover(cut, small, runs, RecoveryOptions(method), matched=matched)[0]
-    return recover_without_data(cut, small, method)
+        return recover(removal, small, runs, RecoveryOptions(method), matched=matched)[0]
+    return recover_without_data(removal, small, method)
 
 
 def rows(name: str, given: argparse.Namespace) -> None:
@@ -56,11 +56,11 @@ def rows(name: str, given: argparse.Namespace) -> None:
         scores = criteria.score(matched, criterion, 0, runs)
         for allocation, share in itertools.product(given.allocation.split(","), map(float, given.removed.split(","))):
             chosen = fit(groups, scores, Options(criterion=criterion, allocation=allocation, macs=f"{100 - share}%"))
-            goal, cut = chosen.goals[0], Removal(groups, removed_classes(groups, chosen.removed))
-            small = rewrite(groups, cut.removed_classes)
+            goal, removal = chosen.goals[0], Removal(groups, removed_classes(groups, chosen.removed))
+            small = rewrite(groups, removal.removed_classes)
             for method in given.recover.split(","):
                 start = time.perf_counter()
-                model = repaired(cut, small, runs, matched, method)
+                model = repaired(removal, small, runs, matched, method)
                 seconds = time.perf_counter() - start
                 found = data.accuracy(model)
                 removed = 1 - goal.reached / goal.before

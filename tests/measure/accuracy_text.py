@@ -64,11 +64,11 @@ def main() -> None:
         scores = criteria.score(groups, criterion, 0, runs)
         for share in map(float, given.removed.split(",")):
             chosen = select(groups, scores, Options(criterion=criterion, ratio=share / 100, only=inside))
-            cut = Removal(groups, removed_classes(groups, chosen.removed))
-            small = rewrite(groups, cut.removed_classes)
+            removal = Removal(groups, removed_classes(groups, chosen.removed))
+            small = rewrite(groups, removal.removed_classes)
             for method in given.recover.split(","):
                 start = time.perf_counter()
-                model = small if method == "none" else recover(cut, small, runs, RecoveryOptions(method))[0]
+                model = small if method == "none" else recover(removal, small, runs, RecoveryOptions(method))[0]
                 found, seconds = logits(model, entry, texts), time.perf_counter() - start
                 same = float((found.argmax(axis=-1) == whole.argmax(axis=-1)).mean())
                 cells = (f"{share:.0f} %", f"{same:.1%}", f"{cost(found, texts):.3f}", f"{seconds:.0f} s")

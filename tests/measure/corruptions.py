@@ -93,9 +93,9 @@ def spoiled(outcome: api.Outcome, kind: str, rng: np.random.Generator) -> Model 
 def is_seen_inside(outcome: api.Outcome, bad: Model) -> bool:
     """Whether any tensor of the main graph changes on the proof's inputs."""
     groups, values = outcome.groups, []
-    cut = Removal(groups, outcome.plan.removed(groups))
+    removal = Removal(groups, outcome.plan.removed(groups))
     given = random_feeds(groups.tracing.model, groups.static, np.random.default_rng(0))
-    given = feeds(cut, in_range(cut, given))
+    given = feeds(removal, in_range(removal, given))
     for model in (outcome.model, bad):
         names = sorted({o for node in model.proto.graph.node for o in node.output if o})
         with Session(layerwise.tapped(model, names), optimised=False) as session:

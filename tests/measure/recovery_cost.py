@@ -60,9 +60,9 @@ def main() -> None:
         scores = criteria.score(groups, "obs", 0, runs)
         told("scores (`obs`)", start)
         chosen = fit(groups, scores, Options(criterion="obs", macs=given.macs))
-        cut = Removal(groups, removed_classes(groups, chosen.removed))
-        small, start = rewrite(groups, cut.removed_classes), time.perf_counter()
-        recover(cut, small, runs)
+        removal = Removal(groups, removed_classes(groups, chosen.removed))
+        small, start = rewrite(groups, removal.removed_classes), time.perf_counter()
+        recover(removal, small, runs)
         told("repair (least squares, in sequence)", start)
 
 

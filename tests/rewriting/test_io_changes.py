@@ -60,11 +60,11 @@ def check_against_zeroed(proto: onnx.ModelProto, outcome: api.Outcome) -> None:
     masks = outcome.plan.masks(proto)
     arrays = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     zeroed = with_arrays(proto, {n: np.where(m, arrays[n], 0).astype(arrays[n].dtype) for n, m in masks.items()})
-    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
+    removal = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     feeds = feeds_of(proto)
     names = [o.name for o in proto.graph.output]
-    wanted = io_changes.outputs(cut, names, list(run(zeroed, feeds=feeds).values()))
-    found = run(outcome.model, feeds=io_changes.feeds(cut, feeds))
+    wanted = io_changes.outputs(removal, names, list(run(zeroed, feeds=feeds).values()))
+    found = run(outcome.model, feeds=io_changes.feeds(removal, feeds))
     for name, value in zip(names, wanted, strict=True):
         np.testing.assert_allclose(found[name], value, atol=1e-5)
 
