@@ -3,8 +3,8 @@ S]`.
 
 Every graph is pruned, then the result is spoiled, one weight at a time: an element is multiplied by 1.5, or two kept
 positions of a weight that was cut are swapped. What is accepted although a tensor inside changes is *missed*.
-`--largest MB` leaves out larger files; `--seconds` stops early and says how far it came, and `--behind N` goes on behind
-the N graphs of an earlier run.
+`--largest MB` leaves out larger files; `--seconds` stops early and says how far it came, and `--behind N` goes on
+behind the N graphs of an earlier run.
 """
 
 from __future__ import annotations
