@@ -17,17 +17,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.model.control_flow import (
-    BODY_START,
-    DOMAIN,
-    FLAT,
-    Path,
-    attributes,
-    body_path,
-    branches,
-    is_body_start,
-    is_flat,
-)
+from onnxprune.model import control_flow
+from onnxprune.model.control_flow import FLAT, Path, attributes, body_path, branches, is_body_start, is_flat
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.protos import bodies, copy_except, keep
@@ -170,11 +161,11 @@ class _Flattening:
         copy_except(graph, skeleton, "node", "initializer", "sparse_initializer")
         original = {flat: name for name, flat in own.items() if flat != name}
         body_start = helper.make_node(
-            BODY_START,
+            control_flow.BODY_START,
             given,
             begun,
             name=attribute.name,
-            domain=DOMAIN,
+            domain=control_flow.DOMAIN,
             counted=extra["counted"],
             states=extra["states"],
             axes=extra["in_axes"],
