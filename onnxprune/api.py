@@ -10,11 +10,12 @@ from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
-from onnxprune.pipelines.apply import execute, prove
+from onnxprune.pipelines.apply import execute
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
 from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.pipelines.user_training import OwnTrainer, UserTraining
+from onnxprune.pipelines.verify import prove
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
 from onnxprune.rewriting import Plan

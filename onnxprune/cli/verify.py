@@ -47,14 +47,14 @@ def verify(console: Console, args: VerifyArgs) -> None:
     """
     paths.check_one_pipe(args.original, args.pruned, args.plan)
     console.progress("loading")
-    from onnxprune import api
+    from onnxprune.pipelines.verify import prove
     from onnxprune.report import data, text
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
     original, pruned = args.sizes.load(args.original), paths.load(args.pruned)
     console.progress("proving")
-    verdict = api.prove(original, pruned, steps, data=args.data.source, samples=args.data.samples)
+    verdict = prove(original, pruned, steps, data=args.data.source, samples=args.data.samples)
     if args.as_json:
         console.put_json(data.header("verdict") | {"mended": list(original.mended)} | data.verdict(verdict))
     elif verdict.ok and not console.quiet:

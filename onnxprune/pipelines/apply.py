@@ -1,4 +1,4 @@
-"""Carry out a plan on a loaded model, and prove what came of one."""
+"""Carry out a plan on a loaded model, and prove what comes of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.pipelines.drop import drop_blocks, prove_dropped
+from onnxprune.pipelines.drop import drop_blocks
 from onnxprune.pipelines.drop_options import DropInputs, DropOptions
 from onnxprune.pipelines.low_rank import factors_carried_out
 from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
@@ -118,20 +118,3 @@ def _as_asked(
     allow = bool(plan.options.get("allow_io_changes", False))
     inputs = DropInputs(data, samples, plan.options.get("sizes") or {}, verify)
     return DropOptions(recover=fits, allow_io_changes=allow), inputs
-
-
-def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, samples: int = 256) -> Verdict:
-    """Prove that `pruned` is what `plan` makes of `original`.
-
-    Args:
-        original: the model that the plan was made for.
-        pruned: what came of it.
-        plan: the plan.
-        data: inputs to run on where the original does not run on random ones.
-        samples: how many of them to read.
-    """
-    sizes = plan.options.get("sizes")
-    runs = [] if data is None else calibration.read(data, original, samples=samples, sizes=sizes)
-    if plan.bypasses:
-        return prove_dropped(plan.trace(original), pruned, plan, samples=runs[:1])
-    return proven_groups(plan.trace(original), plan.removed, pruned, given=sizes, samples=runs[:1])[1]

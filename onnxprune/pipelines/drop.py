@@ -135,27 +135,6 @@ def _dropping(model: Model, options: DropOptions, inputs: DropInputs, clock: Clo
         )
 
 
-def prove_dropped(groups: Groups, small: Model, plan: Plan, *, samples: Runs = ()) -> Verdict:
-    """Prove that a model, not repaired, is the original without the blocks of a plan.
-
-    Args:
-        groups: the traced original.
-        small: the smaller model.
-        plan: with the blocks.
-        samples: inputs of the user, which are run beside random ones.
-
-    Returns:
-        The verdict.
-
-    Raises:
-        UsageError: the plan does not fit.
-    """
-    blocks = blocks_of(plan.bypasses, find_blocks(DataFlow(groups.tracing.model, groups.static)))
-    _, renames = with_fewer_io(shortened(bypassed(groups, blocks), blocks), blocks)
-    sizes = plan.options.get("sizes")
-    return prove_bypassed(groups, BypassClaim(blocks, small, renames), sizes=sizes, samples=samples)
-
-
 @dataclass(frozen=True)
 class _Made:
     """Blocks taken out, proven and repaired; see `Dropped`."""

@@ -31,8 +31,7 @@ from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors, names_of
 from onnxprune.pipelines.factor_timing import slower_products
 from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.pipelines.sparsify import RunInputs, Runs
-from onnxprune.proof import Verdict
-from onnxprune.proof.factorised import FactorClaim, prove_factors
+from onnxprune.proof import FactorClaim, Verdict, prove_factors
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import FactoriseStep, Plan, Removal, agreement
 from onnxprune.rewriting.factorise import FactorisableWeight, check_factors, factorisable

@@ -198,6 +198,25 @@ def stored_sparse(model: Model, names: Collection[str]) -> tuple[Model, tuple[st
     return replace(model, proto=proto, values=left), tuple(fit)
 
 
+def stored_dense(model: Model) -> Model:
+    """Write sparse initializers as dense ones: strict shape inference takes a sparse one for a tensor of another type.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The model; itself where no initializer is sparse.
+    """
+    sparse = [one.values.name for one in model.proto.graph.sparse_initializer]
+    if not sparse:
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    del proto.graph.sparse_initializer[:]
+    proto.graph.initializer.extend(numpy_helper.from_array(model.array(name), name) for name in sparse)
+    return replace(model, proto=proto)
+
+
 def sparse_bytes(elements: int, nonzeros: int, itemsize: int) -> int:
     """Count the bytes of a weight that is stored sparse, or dense where that takes fewer.
 

@@ -35,7 +35,6 @@ OPEN = frozenset(
         "onnxprune.model.shapes.symbols",
         "onnxprune.model.tensors",
         "onnxprune.model.traits",
-        "onnxprune.proof.factorised",
         "onnxprune.proof.prove",
         "onnxprune.rewriting.factorise",
         "onnxprune.rewriting.fold",
