@@ -204,8 +204,8 @@ def _revise(
     free = classes.free
     for choice in ledger.choices:
         labels = choice.labels[choice.labels >= 0]
-        if choice.key not in attention and choice.taken > 0 and labels.size and not free[classes.of[labels]].any():
-            revised[choice.key] = choice.taken - 1
+        if choice.key not in attention and choice.shrinking > 0 and labels.size and not free[classes.of[labels]].any():
+            revised[choice.key] = choice.shrinking - 1
     return revised
 
 

@@ -60,14 +60,15 @@ class Split:
     Attributes:
         key: identifies the split between traces of the same graph: the first output of its node, and an axis.
         labels: the labels over the new axes.
-        cuts: the axes of `labels` that may shrink, outermost first.
-        taken: index in `cuts` of the one that does; outer ones are rows of equal length, inner ones go whole.
+        candidate_axes: the axes of `labels` that may shrink, outermost first.
+        shrinking: index in `candidate_axes` of the one that does; outer ones are rows of equal length, inner ones
+            go whole.
     """
 
     key: tuple[str, int]
     labels: Array
-    cuts: tuple[int, ...]
-    taken: int
+    candidate_axes: tuple[int, ...]
+    shrinking: int
 
 
 @dataclass
@@ -159,11 +160,11 @@ class Constraints:
         rows = np.ascontiguousarray(np.moveaxis(labels, axis, -1)).reshape(-1, labels.shape[axis])
         self._balances.setdefault((rows.shape, rows.tobytes()), rows)
 
-    def choose(self, key: tuple[str, int], labels: Array, cuts: Sequence[int]) -> int:
-        """Which of the axes `cuts` of `labels` shrinks under the policy: its index in `cuts`, -1 for none."""
-        taken = self.policy.get(key, len(cuts) - 1)
-        self.choices.append(Split(key, labels, tuple(cuts), taken))
-        return taken
+    def choose(self, key: tuple[str, int], labels: Array, candidate_axes: Sequence[int]) -> int:
+        """Index in `candidate_axes` of the axis of `labels` that shrinks under the policy, -1 for none."""
+        shrinking = self.policy.get(key, len(candidate_axes) - 1)
+        self.choices.append(Split(key, labels, tuple(candidate_axes), shrinking))
+        return shrinking
 
     def solve(self) -> Classes:
         """The classes of tied labels."""

@@ -293,12 +293,12 @@ def policies(groups: Groups) -> Iterator[Groups]:
     yield groups
     choices = groups.tracing.ledger.choices
     for choice in choices:
-        for taken in range(len(choice.cuts)):
-            if taken != choice.taken:
+        for taken in range(len(choice.candidate_axes)):
+            if taken != choice.shrinking:
                 yield _traced(groups, {choice.key: taken})
-    for taken in range(max((len(c.cuts) for c in choices), default=0)):
-        wanted = {c.key: min(taken, len(c.cuts) - 1) for c in choices}
-        if sum(wanted[c.key] != c.taken for c in choices) > 1:
+    for taken in range(max((len(c.candidate_axes) for c in choices), default=0)):
+        wanted = {c.key: min(taken, len(c.candidate_axes) - 1) for c in choices}
+        if sum(wanted[c.key] != c.shrinking for c in choices) > 1:
             yield _traced(groups, wanted)
 
 

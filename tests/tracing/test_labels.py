@@ -163,7 +163,7 @@ def test_choosing_follows_the_policy() -> None:
     assert Constraints().choose(("node", 1), labels, (0, 1)) == 1
     ledger = Constraints({("node", 1): 0})
     assert ledger.choose(("node", 1), labels, (0, 1)) == 0
-    assert ledger.choices[0].taken == 0
+    assert ledger.choices[0].shrinking == 0
 
 
 def test_a_row_remembers_its_split() -> None:

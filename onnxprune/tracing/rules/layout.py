@@ -139,26 +139,26 @@ def _move(view: NodeView, labels: Array, axis: int, blocks: Sequence[Block], own
     varying = varying_axes(moved)
     moved = moved[tuple(slice(None) if a in varying else slice(0, 1) for a in range(len(new)))]
     outs = own[1]
-    cuts = [a for a in outs if a in varying]
-    if len(outs) > 1 and not all(is_known(view.dims(view.node.output[0])[a]) for a in cuts):
+    candidate_axes = [a for a in outs if a in varying]
+    if len(outs) > 1 and not all(is_known(view.dims(view.node.output[0])[a]) for a in candidate_axes):
         view.ledger.fix(moved, view.reason(LAID_OUT))
         return dict.fromkeys(outs, view.barrier(LAID_OUT))
     key = (view.node.output[0], axis)
     result = {
-        a: view.ledger.row(key, cuts.index(a), view.reason(f"row of a split axis ({axis} to {a})"))
-        if len(cuts) > 1 and a in cuts
+        a: view.ledger.row(key, candidate_axes.index(a), view.reason(f"row of a split axis ({axis} to {a})"))
+        if len(candidate_axes) > 1 and a in candidate_axes
         else view.barrier("part of a split axis")
         for a in outs
     }
-    if not cuts:
+    if not candidate_axes:
         return result
-    taken = cuts[-1]
-    if len(cuts) > 1:
-        taken, moved = _split(view, moved, cuts, key)
+    shrinking = candidate_axes[-1]
+    if len(candidate_axes) > 1:
+        shrinking, moved = _split(view, moved, candidate_axes, key)
     elif len(varying) > 1:
-        view.ledger.balance(moved, taken)
-    if taken >= 0:
-        result[taken] = as_line(moved, taken)
+        view.ledger.balance(moved, shrinking)
+    if shrinking >= 0:
+        result[shrinking] = as_line(moved, shrinking)
     return result
 
 
@@ -176,18 +176,20 @@ def _in_order(view: NodeView, field: Array, axis: int, ins: Sequence[int]) -> Ar
     return first
 
 
-def _split(view: NodeView, moved: Array, cuts: list[int], key: tuple[str, int]) -> tuple[int, Array]:
-    """Which of the axes `cuts` shrinks, and the labels with all inner ones tied; -1 where none may."""
-    choice = view.ledger.choose(key, moved, cuts)
+def _split(view: NodeView, moved: Array, candidate_axes: list[int], key: tuple[str, int]) -> tuple[int, Array]:
+    """Which of the axes `candidate_axes` shrinks, and the labels with all inner ones tied; -1 where none may."""
+    choice = view.ledger.choose(key, moved, candidate_axes)
     if choice < 0:
         view.ledger.fix(moved, view.reason("heads are left whole"))
         return -1, moved
-    taken = cuts[choice]
-    first = moved[tuple(slice(0, 1) if a in cuts and a > taken else slice(None) for a in range(moved.ndim))]
+    shrinking = candidate_axes[choice]
+    first = moved[
+        tuple(slice(0, 1) if a in candidate_axes and a > shrinking else slice(None) for a in range(moved.ndim))
+    ]
     view.ledger.tie(moved, first)
-    if varying_axes(first) != [taken]:
-        view.ledger.balance(first, taken)
-    return taken, first
+    if varying_axes(first) != [shrinking]:
+        view.ledger.balance(first, shrinking)
+    return shrinking, first
 
 
 @rule("Transpose")
@@ -309,12 +311,12 @@ def take(view: NodeView, axes: Axes, axis: int, positions: Array | range, size: 
     for a, labels in enumerate(axes):
         if a == axis:
             line = view.uniform(labels, a)
-            taken = line if is_barrier(line) else np.broadcast_to(line, (size,))[np.asarray(positions)]
-            if taken.size == 1 and size > 1 and not is_barrier(taken):
+            picked = line if is_barrier(line) else np.broadcast_to(line, (size,))[np.asarray(positions)]
+            if picked.size == 1 and size > 1 and not is_barrier(picked):
                 # An axis of one position cannot shrink.
-                view.ledger.fix(taken, view.reason("position taken out of its axis"))
-                taken = view.barrier("position taken out of its axis")
-            made.append(taken)
+                view.ledger.fix(picked, view.reason("position taken out of its axis"))
+                picked = view.barrier("position taken out of its axis")
+            made.append(picked)
         elif labels.ndim > 1 and labels.shape[axis] > 1:
             made.append(as_line(np.take(labels, np.asarray(positions), axis), a))
         else:
