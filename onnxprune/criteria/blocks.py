@@ -38,7 +38,7 @@ def block_influence(
     with ActivationReader(model, runs, taps, routes=routes_of(model, runs)) as reader:
         for block in blocks:
             axis, cosines = channel_axis(groups, block.exit), list[Array]()
-            for values in reader.take([block.entry, block.exit]):
+            for values in reader.read([block.entry, block.exit]):
                 if len(values) == 2:
                     cosines.append(_cosines(values[block.entry], values[block.exit], axis))
             found[block.name] = 1 - float(np.concatenate(cosines).mean()) if cosines else math.inf

@@ -143,7 +143,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBu
             value = groups.tracing.weight_value(view.node.input[layer.weight])
             assert value is not None
             weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
-            readers.append(_Reader(store.put(weight), owner, store.put(moment), mean, view))
+            readers.append(_Reader(store.keep(weight), owner, store.keep(moment), mean, view))
     return readers
 
 
@@ -248,7 +248,7 @@ class _Surgery:
         weight = np.zeros(whole.shape)
         weight[self._rows] = self._weight
         shift = (whole - weight).T @ self._reader.mean
-        return DamageTrial(self._reader.view, store.put(weight.astype(np.float32)), shift)
+        return DamageTrial(self._reader.view, store.keep(weight.astype(np.float32)), shift)
 
 
 def _columns(owner: Array, classes: Array) -> Array:

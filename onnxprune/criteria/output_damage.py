@@ -63,7 +63,7 @@ def impacts(
     found: dict[Key, float] = {}
     with ActivationReader(model, runs, [name for front in fronts.values() for name in front], routes=routes) as walk:
         for made, keys in at.items():
-            taken = walk.take(fronts[made])
+            taken = walk.read(fronts[made])
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
             for key in keys:
                 progress(f"weighing cut {len(found) + 1} of {len(trials)}")

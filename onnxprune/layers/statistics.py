@@ -77,7 +77,7 @@ class Activations:
         tensors = sorted({tensor for tensor, _ in found}, key=lambda t: order.get(t, -1))
         with ActivationReader(model, self._runs, tensors, routes=self._routes) as walk:
             for some in self._portions(tensors):
-                for values in walk.take(some):
+                for values in walk.read(some):
                     for key in [k for k in found if k[0] in values]:
                         value = values[key[0]]
                         if not all(map(found[key].add, value if key[0] in walk.stacked else (value,))):

@@ -122,7 +122,7 @@ class _Probe:
         store = SpillBuffer(self.setting.memory // 4)
         with Session(self.groups.model, threads=self.setting.threads) as session:
             kept = [
-                [store.put(v) if isinstance(v, np.ndarray) else v for v in session.run(feeds)]
+                [store.keep(v) if isinstance(v, np.ndarray) else v for v in session.run(feeds)]
                 for feeds in self.setting.runs
             ]
             self._store = store
@@ -205,12 +205,12 @@ class _Walked:
 
     def _take(self, name: str, *, keep: bool) -> None:
         assert self._walk is not None
-        for values in self._walk.take(self._fronts[name] or []):
+        for values in self._walk.read(self._fronts[name] or []):
             if keep:
-                self._held.append({tensor: self._store.put(np.asarray(value)) for tensor, value in values.items()})
+                self._held.append({tensor: self._store.keep(np.asarray(value)) for tensor, value in values.items()})
 
     def _free(self) -> None:
         for run in self._held:
             for value in run.values():
-                self._store.drop(value)
+                self._store.release(value)
         self._held, self._at = [], ""

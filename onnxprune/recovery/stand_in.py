@@ -66,7 +66,7 @@ def _rows(
         ActivationReader(groups.tracing.model, runs, [span.exit], routes=routes) as whole,
         ActivationReader(model, runs, tapped_tensors, routes=routes) as left,
     ):
-        for number, (old, new) in enumerate(zip(whole.take([span.exit]), left.take(tapped_tensors), strict=True)):
+        for number, (old, new) in enumerate(zip(whole.read([span.exit]), left.read(tapped_tensors), strict=True)):
             if span.exit in old and len(new) == len(tapped_tensors):
                 for fit, sides in zip(fits, found, strict=True):
                     sides[number >= train].append(fit.rows(new, old[span.exit], most, rng))

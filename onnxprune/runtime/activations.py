@@ -36,7 +36,7 @@ class SpillBuffer:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
 
-    def put(self, value: Array) -> Array:
+    def keep(self, value: Array) -> Array:
         """The array, or one of the same values that lies in a file."""
         if value.nbytes <= self._left or not value.nbytes:
             self._left -= value.nbytes
@@ -48,8 +48,8 @@ class SpillBuffer:
         np.save(path, value, allow_pickle=False)
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    def drop(self, value: Array) -> None:
-        """Forget an array that `put` gave."""
+    def release(self, value: Array) -> None:
+        """Forget an array that `keep` gave."""
         if isinstance(value, np.memmap):
             Path(str(value.filename)).unlink()
         else:
@@ -64,9 +64,9 @@ class SpillBuffer:
 class _Way:
     """The steps of one route that are still to run."""
 
-    def __init__(self, course: Course, wanted: Counter[str], threads: int) -> None:
-        self.course, self._wanted, self._threads = course, wanted, threads
-        self._left = course.before(course.known & wanted.keys())
+    def __init__(self, course: Course, requested: Counter[str], threads: int) -> None:
+        self.course, self._requested, self._threads = course, requested, threads
+        self._left = course.before(course.known & requested.keys())
 
     def slice(self, tensors: Sequence[str], held: Mapping[str, Array]) -> Session | None:
         """What runs some steps, for `tensors` and what is read later; None where all are held.
@@ -76,7 +76,7 @@ class _Way:
         """
         steps = self.course.steps
         todo = sorted(self.course.before(tensors, held))
-        loops = {i for i in todo if any(self._wanted[name] > 0 for name in steps[i].inner)}
+        loops = {i for i in todo if any(self._requested[name] > 0 for name in steps[i].inner)}
         self._left.difference_update(todo)
         self._left |= loops
         while todo:
@@ -95,7 +95,7 @@ class _Way:
         """What will be read, or asked for."""
         steps = self.course.steps
         later = {name for i in self._left for name in steps[i].reads}
-        later.update(name for name, count in self._wanted.items() if count > 0)
+        later.update(name for name, count in self._requested.items() if count > 0)
         return later
 
 
@@ -106,7 +106,7 @@ class ActivationReader:
         self,
         model: Model,
         runs: Sequence[Mapping[str, Array]],
-        wanted: Sequence[str],
+        requested: Sequence[str],
         *,
         routes: Sequence[Route] | None = None,
         memory: int = MEMORY,
@@ -115,9 +115,9 @@ class ActivationReader:
         """Prepare a walk.
 
         Args:
-            model: the model, which may be flat; its weights may be changed between two calls of `take`.
+            model: the model, which may be flat; its weights may be changed between two calls of `read`.
             runs: the inputs of every run.
-            wanted: all tensors that will be asked for, each as often as it will be.
+            requested: all tensors that will be asked for, each as often as it will be.
             routes: the way of every run; the one that `model` takes where None.
             memory: bytes of activations that are kept in memory; what is more lies in temporary files.
             threads: of the runtime; 0 for all cores.
@@ -126,17 +126,17 @@ class ActivationReader:
             RunError: the runtime fails at a condition.
         """
         self.routes = routes_of(model, runs, threads=threads) if routes is None else routes
-        self._wanted = Counter(wanted)
+        self._requested = Counter(requested)
         self._store = SpillBuffer(memory)
         ways: dict[tuple[tuple[str, str], ...], _Way] = {}
         for route in self.routes:
             if (key := route_key(route)) not in ways:
-                ways[key] = _Way(Course(model, route), self._wanted, threads)
+                ways[key] = _Way(Course(model, route), self._requested, threads)
         self._ways = [ways[route_key(route)] for route in self.routes]
         self._runs: list[dict[str, Array]] = [dict(run) for run in runs]
         self._given = frozenset(self._runs[0]) if self._runs else frozenset()
 
-    def take(self, tensors: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+    def read(self, tensors: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         """The values of `tensors`, run by run, without those of branches that a run does not take.
 
         All runs must be taken before the next call. What the body of a loop makes is one array of all steps.
@@ -144,7 +144,7 @@ class ActivationReader:
         Raises:
             RunError: the runtime fails.
         """
-        self._wanted.subtract(tensors)
+        self._requested.subtract(tensors)
         with ExitStack() as stack:
             ready: dict[_Way, tuple[Session | None, list[str], set[str]]] = {}
             for way, held in zip(self._ways, self._runs, strict=True):
@@ -162,12 +162,12 @@ class ActivationReader:
         if session is not None:
             made = [n for n in session.outputs if n in session.arrays or n in tensors]
             values = dict(zip(made, session.run({name: held[name] for name in session.inputs}, made), strict=True))
-            held.update((n, self._store.put(values[n])) for n in made if n in later and n in session.arrays)
+            held.update((n, self._store.keep(values[n])) for n in made if n in later and n in session.arrays)
         asked = {t: values[t] if t in values else held[t] for t in tensors}
         for name in [n for n in held if n not in later]:
             value = held.pop(name)
             if name not in self._given:
-                self._store.drop(value)
+                self._store.release(value)
         return asked
 
     @property
@@ -183,7 +183,7 @@ class ActivationReader:
         Raises:
             RunError: the runtime fails.
         """
-        for way, values in zip(self._ways, self.take(tensors), strict=True):
+        for way, values in zip(self._ways, self.read(tensors), strict=True):
             if len(values) < len(set(tensors)):
                 yield []
                 continue

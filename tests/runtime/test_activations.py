@@ -41,7 +41,7 @@ def test_slices_give_what_the_whole_model_gives(memory):
     runs = [{"x": rng.normal(size=(3, 4)).astype("f4")} for _ in range(4)]
     slices = [["x"], ["b"], ["b"], ["a", "e"], ["y"]]
     with ActivationReader(load(parser.parse_model(MODEL)), runs, [t for s in slices for t in s], memory=memory) as walk:
-        found = [list(walk.take(names)) for names in slices]
+        found = [list(walk.read(names)) for names in slices]
     for names, values in zip(slices, found, strict=True):
         for value, run, whole in zip(values, runs, expected(runs), strict=True):
             for name in names:
@@ -52,10 +52,10 @@ def test_a_changed_weight_is_the_one_that_later_slices_run_with():
     runs = [{"x": np.ones((1, 4), np.float32)}]
     model = load(parser.parse_model(MODEL))
     with ActivationReader(model, runs, ["e", "y"]) as walk:
-        list(walk.take(["e"]))
+        list(walk.read(["e"]))
         tensor = next(t for t in model.proto.graph.initializer if t.name == "v")
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((8, 3), np.float32), "v"))
-        (last,) = walk.take(["y"])
+        (last,) = walk.read(["y"])
     assert not last["y"].any()
 
 
@@ -91,5 +91,5 @@ def test_what_numpy_cannot_hold_is_made_anew(made, read):
     with Session(model) as session:
         wanted = [session.run(feeds)[0] for feeds in runs]
     with ActivationReader(model, runs, ["a", "e", "f", "y"], memory=0) as walk:
-        found = [[values[name] for values in walk.take([name])] for name in ("a", "e", "f", "y")]
+        found = [[values[name] for values in walk.read([name])] for name in ("a", "e", "f", "y")]
     np.testing.assert_array_equal(found[-1], wanted)
