@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model import last_floats, unsqueezed
-from onnxprune.runtime import ActivationReader, AgreementAccumulator, entering, rerun, resumed, routes_of
+from onnxprune.runtime import ActivationReader, AgreementAccumulator, boundary_inputs, routes_of, run_changed, run_from
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array
 
@@ -52,13 +52,13 @@ def impacts(
     parameters = Parameters(model, routes)
     nodes = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     names = _judged(parameters, groups.static.dtypes)
-    wanted = list(resumed(model, runs, names, routes=routes))
+    wanted = list(run_from(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
         weights = {t.view.node.input[layer.weight] for t in layers if (layer := linear_layer(t.view))}
         if all(map(parameters.is_own, weights)):
             at.setdefault(tuple(t.view.node.output[0] for t in layers), []).append(key)
-    behind = {made: parameters.after(made) for made in at}
+    behind = {made: parameters.descendants(made) for made in at}
     fronts = {made: _front(parameters, behind[made], groups.static.dtypes) for made in at}
     found: dict[Key, float] = {}
     with ActivationReader(model, runs, [name for front in fronts.values() for name in front], routes=routes) as walk:
@@ -69,7 +69,7 @@ def impacts(
                 progress(f"weighing cut {len(found) + 1} of {len(trials)}")
                 undo = [_put(parameters, trial, nodes[trial.view.node.output[0]]) for trial in trials[key]]
                 tally = AgreementAccumulator()
-                ran = rerun(parameters.finished(), held, names, wanted, behind[made], routes=routes)
+                ran = run_changed(parameters.finished(), held, names, wanted, behind[made], routes=routes)
                 for old, new in zip(wanted, ran, strict=True):
                     tally.add(old, new)
                 for back in undo:
@@ -88,7 +88,7 @@ def _judged(parameters: Parameters, dtypes: Mapping[str, int]) -> list[str]:
 
 def _front(parameters: Parameters, changed: Collection[str], dtypes: Mapping[str, int]) -> list[str]:
     """What the nodes that make the tensors `changed` read of others, on any route; nothing where it cannot be held."""
-    found = [entering(course.model, changed, dtypes, course.route) for course in parameters.courses]
+    found = [boundary_inputs(course.model, changed, dtypes, course.route) for course in parameters.courses]
     return [] if None in found else list(dict.fromkeys(name for names in found for name in names or ()))
 
 

@@ -64,13 +64,13 @@ class Parameters:
     def _stored(self) -> dict[str, onnx.TensorProto]:
         return {t.name: t for t in self.proto.graph.initializer}
 
-    def after(self, tensors: Collection[str]) -> set[str]:
+    def descendants(self, tensors: Collection[str]) -> set[str]:
         """`tensors`, and all that is computed from them on any route."""
-        return set(tensors).union(*(course.after(tensors) for course in self.courses))
+        return set(tensors).union(*(course.descendants(tensors) for course in self.courses))
 
-    def before(self, tensors: Collection[str]) -> set[str]:
+    def ancestors(self, tensors: Collection[str]) -> set[str]:
         """What the nodes make that compute `tensors` on any route."""
-        steps = (course.steps[i] for course in self.courses for i in course.before(tensors))
+        steps = (course.steps[i] for course in self.courses for i in course.ancestors(tensors))
         return {name for step in steps for name in (*step.output, *step.inner)}
 
     @property

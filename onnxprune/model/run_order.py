@@ -112,7 +112,7 @@ class Course:
     def _producer(self) -> Mapping[str, int]:
         return {o: i for i, step in enumerate(self.steps) for o in (*step.output, *step.inner) if o}
 
-    def before(self, tensors: Iterable[str], held: Collection[str] = ()) -> set[int]:
+    def ancestors(self, tensors: Iterable[str], held: Collection[str] = ()) -> set[int]:
         """The steps that compute `tensors`, by their places, where the tensors `held` are known."""
         found: set[int] = set()
         open_names = list(tensors)
@@ -124,7 +124,7 @@ class Course:
                 open_names.extend(self.steps[index].reads)
         return found
 
-    def after(self, tensors: Iterable[str]) -> set[str]:
+    def descendants(self, tensors: Iterable[str]) -> set[str]:
         """`tensors`, and all that is computed from them; all of a loop in which there are some of them."""
         found = set(tensors)
         for step in self.steps:
@@ -132,7 +132,7 @@ class Course:
                 found.update(step.output, step.inner)
         return found - {""}
 
-    def entering(self, changed: Collection[str]) -> list[str]:
+    def boundary_inputs(self, changed: Collection[str]) -> list[str]:
         """What the steps that make the tensors `changed` read of others that are computed, or given."""
         changed = frozenset(changed)
         nodes = self.model.proto.graph.node
@@ -141,7 +141,7 @@ class Course:
         steps = [step for step in self.steps if not changed.isdisjoint(step.output)]
         return list(dict.fromkeys(name for step in steps for name in sorted(step.reads) if name in others))
 
-    def part(self, places: Iterable[int], held: Mapping[str, Array], outputs: Sequence[str]) -> Model:
+    def subgraph(self, places: Iterable[int], held: Mapping[str, Array], outputs: Sequence[str]) -> Model:
         """A model of some of the steps, from values that are held to `outputs`."""
         chosen, source = [self.steps[i] for i in places], self.model.proto.graph
         proto = onnx.ModelProto(ir_version=self.model.proto.ir_version)

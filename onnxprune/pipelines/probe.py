@@ -26,7 +26,7 @@ from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.rewriting import Plan, Removal, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import ActivationReader, AgreementAccumulator, Session, SpillBuffer, entering, rerun
+from onnxprune.runtime import ActivationReader, AgreementAccumulator, Session, SpillBuffer, boundary_inputs, run_changed
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
@@ -145,7 +145,7 @@ class _Probe:
         """Run only what differs from the original."""
         names, wanted = self._outputs
         known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
-        found = rerun(small, known, names, wanted, removal.behind, threads=self.setting.threads)
+        found = run_changed(small, known, names, wanted, removal.behind, threads=self.setting.threads)
         tally = AgreementAccumulator()
         for old, new in zip(wanted, found, strict=True):
             tally.add(old, new)
@@ -162,7 +162,7 @@ def frontier(groups: Groups, group: Group) -> list[str] | None:
     removal = Removal(groups, removed)
     if io_changes.changes(removal) or io_changes.row_maps(removal):
         return None
-    return entering(groups.model, removal.behind, groups.static.dtypes)
+    return boundary_inputs(groups.model, removal.behind, groups.static.dtypes)
 
 
 class _Walked:

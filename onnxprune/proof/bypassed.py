@@ -23,7 +23,7 @@ from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.validity import too_large, valid
 from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import IoRename
-from onnxprune.runtime import Session, resumed
+from onnxprune.runtime import Session, run_from
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 
@@ -129,9 +129,9 @@ def _without(reference: Model, claim: BypassClaim, feeds: Feeds, names: Sequence
     """Outputs of the original where what enters every block, or what stands for it makes of that, also leaves it."""
     held = dict(feeds)
     for block in claim.blocks:
-        (entered,) = next(resumed(reference, [held], [block.entry]))
+        (entered,) = next(run_from(reference, [held], [block.entry]))
         held[block.exit] = claim.stated.get(block.exit, _same)(entered)
-    return next(resumed(reference, [held], names))
+    return next(run_from(reference, [held], names))
 
 
 def _same(value: Array) -> Array:

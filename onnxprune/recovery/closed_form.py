@@ -264,7 +264,7 @@ def _ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Para
     for target in reversed(targets):
         waiting.add(target.node.output[0])
         if isinstance(target, LayerTarget) and target.onward and target.onward.other:
-            known = options.how.sequential and waiting.isdisjoint(parameters.before([target.onward.other]))
+            known = options.how.sequential and waiting.isdisjoint(parameters.ancestors([target.onward.other]))
             target = target if known else replace(target, onward=replace(target.onward, other=""))
         found.insert(0, target)
     return found

@@ -26,7 +26,7 @@ from onnxprune.recovery.closed_form import RecoveryOptions, targets
 from onnxprune.recovery.fits import METHODS, Method
 from onnxprune.recovery.targets import KeptMask, LayerTarget
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import resumed
+from onnxprune.runtime import run_from
 from onnxprune.tracing import BINARY, UNARY, NodeView
 from onnxprune.typing import Array
 
@@ -246,7 +246,7 @@ class WeightMeans:
     def _run(self, tensor: str, known: Mapping[str, Array]) -> Array:
         """The value of a tensor from those of the activations in front of it."""
         model = self._removal.groups.model
-        ((value,),) = resumed(model, [known], [tensor])
+        ((value,),) = run_from(model, [known], [tensor])
         return np.asarray(value)
 
     def _view_of(self, tensor: str) -> NodeView | None:

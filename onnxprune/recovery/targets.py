@@ -14,7 +14,7 @@ from onnxprune.layers import NORMS, LinearLayer, Parameters
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import PairMoments, resumed
+from onnxprune.runtime import PairMoments, run_from
 from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
@@ -315,7 +315,7 @@ class _NormFit(LayerFit):
 
     def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
         """Outputs of the pruned norm and of the original's at drawn positions, channel by channel."""
-        ((output,),) = resumed(self.parameters.model, [{self.node.input[0]: news[0]}], [self.node.output[0]])
+        ((output,),) = run_from(self.parameters.model, [{self.node.input[0]: news[0]}], [self.node.output[0]])
         places = rng.permutation(olds[0].size // len(self.kept))[:most]
         wanted = _by_channel(olds[0], self.axis)[self.kept]
         return fits.Rows(_by_channel(output, self.axis)[:, places], wanted[:, places])

@@ -10,7 +10,7 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.run_order import Course, Route
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Removal
-from onnxprune.runtime import Agreement, AgreementAccumulator, Session, resumed, routes_of
+from onnxprune.runtime import Agreement, AgreementAccumulator, Session, routes_of, run_from
 from onnxprune.typing import Array
 
 Runs = Sequence[Mapping[str, Array]]
@@ -51,7 +51,7 @@ def _before_ids(removal: Removal, other: Model, runs: Runs) -> Iterator[tuple[li
     routes, flat = routes_of(original, runs), flattened(other)
     names = [n for n in names if _is_reached(n, [original, flat], routes)]
     given = [io_changes.feeds(removal, feeds) for feeds in runs]
-    olds, news = resumed(original, runs, names, routes=routes), resumed(flat, given, names, routes=routes)
+    olds, news = run_from(original, runs, names, routes=routes), run_from(flat, given, names, routes=routes)
     for old, new in zip(olds, news, strict=True):
         yield io_changes.outputs(removal, names, old), new
 

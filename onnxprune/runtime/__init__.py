@@ -8,7 +8,7 @@ from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
 from onnxprune.runtime.random_inputs import count_choices, random_feeds
 from onnxprune.runtime.session import CPU_PROVIDER, Deployed, Session, Setting, cores, runtime_version
 from onnxprune.runtime.single_node import NodeRunner, in_single
-from onnxprune.runtime.subgraph import entering, rerun, resumed, routes_of
+from onnxprune.runtime.subgraph import boundary_inputs, routes_of, run_changed, run_from
 from onnxprune.runtime.trial import check_run
 
 __all__ = [
@@ -30,13 +30,13 @@ __all__ = [
     "check_run",
     "count_choices",
     "cores",
-    "entering",
+    "boundary_inputs",
     "in_single",
     "key_of",
     "optimised_offline",
     "random_feeds",
-    "rerun",
-    "resumed",
+    "run_changed",
+    "run_from",
     "routes_of",
     "runtime_version",
 ]

@@ -66,7 +66,7 @@ class _Way:
 
     def __init__(self, course: Course, requested: Counter[str], threads: int) -> None:
         self.course, self._requested, self._threads = course, requested, threads
-        self._left = course.before(course.known & requested.keys())
+        self._left = course.ancestors(course.known & requested.keys())
 
     def slice(self, tensors: Sequence[str], held: Mapping[str, Array]) -> Session | None:
         """What runs some steps, for `tensors` and what is read later; None where all are held.
@@ -75,7 +75,7 @@ class _Way:
         loop whose body will be asked again.
         """
         steps = self.course.steps
-        todo = sorted(self.course.before(tensors, held))
+        todo = sorted(self.course.ancestors(tensors, held))
         loops = {i for i in todo if any(self._requested[name] > 0 for name in steps[i].inner)}
         self._left.difference_update(todo)
         self._left |= loops
@@ -83,7 +83,7 @@ class _Way:
             later = self.later()
             made = [o for i in todo for o in steps[i].output if o in later and i not in loops]
             made += [name for name in dict.fromkeys(tensors) if name not in held and name not in made]
-            session = Session(self.course.part(todo, held, made), threads=self._threads)
+            session = Session(self.course.subgraph(todo, held, made), threads=self._threads)
             again = {i for i in todo if not session.arrays.issuperset(set(made).intersection(steps[i].output))}
             if again <= self._left:
                 return session

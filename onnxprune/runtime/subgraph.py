@@ -42,14 +42,14 @@ def routes_of(
             continue
         conditions = list(choices.values())
         given, ways = [runs[i] for i in alike], [dict(routes[i]) for i in alike]
-        found = resumed(model, given, conditions, routes=ways, threads=threads, limit=limit)
+        found = run_from(model, given, conditions, routes=ways, threads=threads, limit=limit)
         for place, values in zip(alike, found, strict=True):
             for name, value in zip(choices, values, strict=True):
                 routes[place][name] = "then_branch" if np.reshape(value, -1)[0] else "else_branch"
     return [*routes]
 
 
-def entering(
+def boundary_inputs(
     model: Model, changed: Collection[str], dtypes: Mapping[str, int], route: Route = NO_ROUTE
 ) -> list[str] | None:
     """List what a part of the graph reads from outside of it.
@@ -63,12 +63,12 @@ def entering(
     Returns:
         The names of tensors that are computed, or given; None where one of them is no array that can be held.
     """
-    found = Course(model, route).entering(changed)
+    found = Course(model, route).boundary_inputs(changed)
     kinds = [dtypes.get(name) for name in found]
     return found if all(kind and dtype_of(kind).kind != "V" for kind in kinds) else None
 
 
-def resumed(
+def run_from(
     model: Model,
     held: Sequence[Mapping[str, Array]],
     outputs: Sequence[str],
@@ -99,11 +99,11 @@ def resumed(
             if (key := route_key(route)) not in ready:
                 course = Course(model, route)
                 stored = {n: model.array(n) for n in outputs if n in model.initializers and n not in given}
-                steps = sorted(course.before(set(outputs) - stored.keys(), given.keys()))
+                steps = sorted(course.ancestors(set(outputs) - stored.keys(), given.keys()))
                 made = [n for n in dict.fromkeys(outputs) if n not in stored and n not in given]
                 session = None
                 if made:
-                    part = course.part(steps, _unmade(course, steps, given), made)
+                    part = course.subgraph(steps, _unmade(course, steps, given), made)
                     session = stack.enter_context(Session(part, threads=threads, limit=limit))
                 ready[key] = session, stored
             session, known = ready[key]
@@ -120,7 +120,7 @@ def _unmade(course: Course, steps: Sequence[int], given: Mapping[str, Array]) ->
     return {name: value for name, value in given.items() if name not in made}
 
 
-def rerun(
+def run_changed(
     model: Model,
     held: Sequence[Mapping[str, Array]],
     names: Sequence[str],
@@ -151,7 +151,7 @@ def rerun(
     if not stale:
         yield from values
         return
-    ran = resumed(model, held, stale, routes=routes, threads=threads)
+    ran = run_from(model, held, stale, routes=routes, threads=threads)
     for found, old in zip(ran, values, strict=True):
         fresh = dict(zip(stale, found, strict=True))
         yield [fresh.get(name, value) for name, value in zip(names, old, strict=True)]

@@ -16,7 +16,7 @@ from onnxprune.layers.readers import readers
 from onnxprune.model import load
 from onnxprune.model.traits import traits_of
 from onnxprune.pipelines.shrink import Shrunk
-from onnxprune.runtime import resumed
+from onnxprune.runtime import run_from
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.tracing import Group, Groups, NodeView, trace
 from onnxprune.tracing.labels import as_field
@@ -211,7 +211,7 @@ def removable(proto: onnx.ModelProto, units: Sequence[Planted]) -> list[Planted]
     ids = [(int(by_name[u.group].classes[u.index]), int(by_name[u.group].classes[u.twin])) for u in units]
     readings = list(_readings(groups))
     tensors = sorted({reading.tensor for reading in readings})
-    values = dict(zip(tensors, zip(*resumed(groups.tracing.model, _draws(groups), tensors), strict=True), strict=True))
+    values = dict(zip(tensors, zip(*run_from(groups.tracing.model, _draws(groups), tensors), strict=True), strict=True))
     course = _Course(groups)
     return [
         one

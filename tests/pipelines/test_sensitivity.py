@@ -302,7 +302,7 @@ def test_fronts_are_in_front_of_what_changes():
         away = removed_classes(groups, {group.name: np.arange(len(group.classes) // 2)})
         small, cut = rewrite(groups, away), Removal(groups, away)
         assert front and cut.behind.isdisjoint(front)
-        nodes = Course(small, {}).before([o.name for o in small.proto.graph.output], front)
+        nodes = Course(small, {}).ancestors([o.name for o in small.proto.graph.output], front)
         assert {o for i in nodes for o in small.proto.graph.node[i].output}.isdisjoint(front)
 
 

@@ -77,6 +77,6 @@ MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.pipelines.search.search": 7,
     "onnxprune.pipelines.sensitivity.measure_curves": 8,
     "onnxprune.pipelines.sensitivity.sensitivity": 11,
-    "onnxprune.runtime.subgraph.rerun": 7,
+    "onnxprune.runtime.subgraph.run_changed": 7,
     "onnxprune.tracing.rules.letters.through": 8,
 }
