@@ -17,7 +17,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.layers import NORMS, Parameters, bn_matching, linear_layer
 from onnxprune.model import Model
-from onnxprune.recovery.downstream import onward
+from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
 from onnxprune.recovery.training_options import TrainingOptions
@@ -247,7 +247,8 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
                 continue
             whole = old.matrix(np.broadcast_to(False, view.shape(old.weight)))
             if whole.shape[1] <= WIDEST:
-                yield LayerTarget(view, node, old, new, onward(removal, parameters, new) if options.onward else None)
+                downstream = downstream_of(removal, parameters, new) if options.onward else None
+                yield LayerTarget(view, node, old, new, downstream)
 
 
 def _loses_positions(removal: Removal, norm: NodeView) -> bool:
@@ -263,8 +264,8 @@ def _ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Para
     found: list[Target] = []
     for target in reversed(targets):
         waiting.add(target.node.output[0])
-        if isinstance(target, LayerTarget) and target.onward and target.onward.other:
-            known = options.how.sequential and waiting.isdisjoint(parameters.ancestors([target.onward.other]))
-            target = target if known else replace(target, onward=replace(target.onward, other=""))
+        if isinstance(target, LayerTarget) and target.downstream and target.downstream.residual:
+            known = options.how.sequential and waiting.isdisjoint(parameters.ancestors([target.downstream.residual]))
+            target = target if known else replace(target, downstream=replace(target.downstream, residual=""))
         found.insert(0, target)
     return found

@@ -44,16 +44,16 @@ class Downstream:
     """What becomes of a layer's output.
 
     Attributes:
-        other: the other operand of the sum that it goes to, of the same name in both models; empty for none.
-        entering: what enters the activation behind it; empty if that is nowhere flat.
-        axes: the labels of `other` and of `entering`.
+        residual: the other operand of the sum that it goes to, of the same name in both models; empty for none.
+        activation_input: what enters the activation behind it; empty if that is nowhere flat.
+        axes: the labels of `residual` and of `activation_input`.
         factor: what the layer's output is multiplied with on the way, broadcastable to them.
         low: at and below this the activation is flat.
         high: at and above this too.
     """
 
-    other: str
-    entering: str
+    residual: str
+    activation_input: str
     axes: Axes
     factor: Array
     low: float = -math.inf
@@ -69,9 +69,9 @@ class Downstream:
         """What the other operand lost, in the scale of the layer's output, from its values in either model."""
         return np.asarray((removal.sliced(whole, self.axes) - left) * self.inverse, np.float32)
 
-    def room(self, removal: Removal, entering: Array) -> tuple[Array, Array]:
+    def dead_zone(self, removal: Removal, activation_input: Array) -> tuple[Array, Array]:
         """How far the layer's output may lie below and above its target, from what enters the activation."""
-        value, inverse = removal.sliced(entering, self.axes).astype(np.float32), self.inverse
+        value, inverse = removal.sliced(activation_input, self.axes).astype(np.float32), self.inverse
         below, above = value <= self.low, value >= self.high
         # Up to the bound from one side, any distance to the other.
         least = np.where(below, -np.inf, np.where(above, self.high - value, 0))
@@ -80,31 +80,31 @@ class Downstream:
         return np.minimum(*ends).astype(np.float32), np.maximum(*ends).astype(np.float32)
 
 
-def onward(removal: Removal, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
+def downstream_of(removal: Removal, parameters: Parameters, layer: LinearLayer) -> Downstream | None:
     """What becomes of the output of `layer`, of the pruned graph; None if that is neither a sum nor flat anywhere."""
     static, axes = removal.groups.static, removal.groups.tracing.axes
-    tensor, other, factor = layer.node.output[0], "", np.ones((), np.float32)
+    tensor, residual, factor = layer.node.output[0], "", np.ones((), np.float32)
     while (consumer := parameters.only_consumer(tensor)) is not None:
         bounds, lines = flat_bounds(parameters, consumer), axes.get(tensor, ())
         if bounds is not None:
-            return Downstream(other, tensor, lines, factor, *bounds) if _plain(lines) else None
+            return Downstream(residual, tensor, lines, factor, *bounds) if _plain(lines) else None
         made, operand = consumer.output[0], _operand(parameters, consumer, tensor)
         step = None if operand else factor_of(parameters, consumer, tensor, len(static.shapes.get(made, ())))
-        if operand and not other and static.shapes.get(operand) == static.shapes.get(made):
-            other = operand
+        if operand and not residual and static.shapes.get(operand) == static.shapes.get(made):
+            residual = operand
             if consumer.op_type in NORMED:
                 break
         elif (
             step is None
             or (consumer.op_type in LAID_OUT and (factor.ndim or not layer.in_order))
-            or (other and (step != 1).any())
+            or (residual and (step != 1).any())
         ):
             break
         else:
             factor = factor * step
         tensor = made
-    lines = axes.get(other, ())
-    return Downstream(other, "", lines, factor) if other and _plain(lines) else None
+    lines = axes.get(residual, ())
+    return Downstream(residual, "", lines, factor) if residual and _plain(lines) else None
 
 
 def _plain(axes: Axes) -> bool:

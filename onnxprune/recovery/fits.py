@@ -41,13 +41,14 @@ class Rows:
     Attributes:
         x: inputs of the pruned layer, [groups, n, D].
         y: outputs that it should give, [groups, n, O].
-        room: how far an output may lie below and above `y` and be as good, both [groups, n, O]; None for not at all.
+        dead_zone: how far an output may lie below and above `y` and be as good, both [groups, n, O]; None where
+            nothing but `y` is.
         whole: inputs of the original's layer, for `merge` alone.
     """
 
     x: Array
     y: Array
-    room: tuple[Array, Array] | None = None
+    dead_zone: tuple[Array, Array] | None = None
     whole: Array | None = None
 
     @classmethod
@@ -59,14 +60,17 @@ class Rows:
 
         x, y, whole = (put([getattr(p, name) for p in parts]) for name in ("x", "y", "whole"))
         assert x is not None and y is not None
-        ends = [p.room for p in parts if p.room is not None]
-        room = None if not ends else (np.concatenate([e[0] for e in ends], 1), np.concatenate([e[1] for e in ends], 1))
-        return cls(x, y, room, whole)
+        ends = [p.dead_zone for p in parts if p.dead_zone is not None]
+        low, high = (np.concatenate([e[side] for e in ends], 1) if ends else None for side in (0, 1))
+        return cls(x, y, None if low is None or high is None else (low, high), whole)
 
     def nearest(self, weight: Array, shift: Array) -> tuple[Array, Array]:
         """(what a layer gives for the rows, the good outputs that are nearest to it)."""
         found = self.x @ weight.astype(np.float32) + shift[:, None].astype(np.float32)
-        return found, self.y if self.room is None else np.clip(found, self.y + self.room[0], self.y + self.room[1])
+        if self.dead_zone is None:
+            return found, self.y
+        low, high = self.dead_zone
+        return found, np.clip(found, self.y + low, self.y + high)
 
     def error(self, fitted: Fitted) -> float:
         """Squared error of the outputs, relative to the squared deviation of `y` from its mean."""
@@ -213,7 +217,7 @@ def best(
     errors = [judging.error(f) for f in fits]
     chosen = int(np.argmin(errors))
     error, rounds = errors[chosen], 0
-    if how.dead_zone and fitting.room is not None:
+    if how.dead_zone and fitting.dead_zone is not None:
         for number, fitted in enumerate(_rounds(tried[chosen], fitting, fits[chosen], ROUNDS), 1):
             if (found := judging.error(fitted)) < error:
                 error, rounds = found, number

@@ -107,7 +107,7 @@ class StandInFit(ABC):
         """What the fitted parameters make of what enters the span."""
         return StandIn(tuple(block.name for block in self.span.blocks), self.span.exit, self.form, self.params)
 
-    def room(self, exit: Array) -> tuple[Array, Array] | None:
+    def dead_zone(self, exit: Array) -> tuple[Array, Array] | None:
         """How far the stream may lie from what left, where an activation alone reads it that is flat somewhere."""
         bounds = self._bounds
         if bounds is None:
@@ -160,8 +160,8 @@ class _Channelwise(StandInFit):
     def _pair(self, new: Mapping[str, Array], exit: Array, most: int, rng: np.random.Generator) -> tuple[Array, ...]:
         """What enters and what left, and the room around it, at drawn positions."""
         places = rng.permutation(exit.size // exit.shape[self.axis])[:most]
-        room = self.room(exit)
-        return tuple(self.columns(v, places) for v in (new[self.span.entry], exit, *(room or ())))
+        dead_zone = self.dead_zone(exit)
+        return tuple(self.columns(v, places) for v in (new[self.span.entry], exit, *(dead_zone or ())))
 
     def put(self, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array]) -> None:
         """Put nodes in the place of the one that hands on."""
@@ -205,8 +205,8 @@ class _Mapped(_Channelwise):
 
     def rows(self, new: Mapping[str, Array], exit: Array, most: int, rng: np.random.Generator) -> Rows:
         """Channels of what enters, and of what left."""
-        x, y, *room = self._pair(new, exit, most, rng)
-        return Rows(x[None], y[None], (room[0][None], room[1][None]) if room else None)
+        x, y, *dead_zone = self._pair(new, exit, most, rng)
+        return Rows(x[None], y[None], (dead_zone[0][None], dead_zone[1][None]) if dead_zone else None)
 
     def write(self, fitted: Fitted) -> None:
         """Add the node."""
@@ -249,8 +249,8 @@ class _Scaled(_Channelwise):
 
     def rows(self, new: Mapping[str, Array], exit: Array, most: int, rng: np.random.Generator) -> Rows:
         """Every channel by itself."""
-        x, y, *room = (values.T[:, :, None] for values in self._pair(new, exit, most, rng))
-        return Rows(x, y, (room[0], room[1]) if room else None)
+        x, y, *dead_zone = (values.T[:, :, None] for values in self._pair(new, exit, most, rng))
+        return Rows(x, y, (dead_zone[0], dead_zone[1]) if dead_zone else None)
 
     def write(self, fitted: Fitted) -> None:
         """Add the nodes."""
@@ -307,13 +307,13 @@ class _Folded(StandInFit):
         places = layer.places(read, most, rng)
         x = layer.rows(read, places)
         weight = self.start[0].astype(np.float32)
-        onward = Downstream("", "", (), self.factor)
-        lost = ((exit - new[self.span.entry]) * onward.inverse).astype(np.float32)
+        downstream = Downstream("", "", (), self.factor)
+        lost = ((exit - new[self.span.entry]) * downstream.inverse).astype(np.float32)
         y = x @ weight + layer.made(lost, places, weight.shape[2])
-        room = self.room(exit)
-        if room is None:
+        dead_zone = self.dead_zone(exit)
+        if dead_zone is None:
             return Rows(x, y)
-        ends = [np.where(np.isinf(end), end, end * onward.inverse) for end in room]
+        ends = [np.where(np.isinf(end), end, end * downstream.inverse) for end in dead_zone]
         low, high = (layer.made(end.astype(np.float32), places, weight.shape[2]) for end in ends)
         return Rows(x, y, (low, high))
 

@@ -175,18 +175,20 @@ class LayerTarget(Target):
     Attributes:
         old: the layer in the original.
         new: the layer in the pruned model.
-        onward: what becomes of its output, if that matters.
+        downstream: what becomes of its output, if that matters.
     """
 
     old: LinearLayer
     new: LinearLayer
-    onward: Downstream | None
+    downstream: Downstream | None
 
     @property
     def tapped_tensors(self) -> tuple[list[str], list[str]]:
         """The tensors of the original and of the pruned model that a fit looks at."""
-        other, entering = (self.onward.other, self.onward.entering) if self.onward else ("", "")
-        return [n for n in (self.old.input, other, entering) if n], [n for n in (self.new.input, other) if n]
+        behind = self.downstream
+        residual, activation_input = (behind.residual, behind.activation_input) if behind else ("", "")
+        olds, news = (self.old.input, residual, activation_input), (self.new.input, residual)
+        return [name for name in olds if name], [name for name in news if name]
 
     def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
@@ -213,14 +215,14 @@ class LayerTarget(Target):
         self, removal: Removal, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
     ) -> tuple[Array, tuple[Array, Array] | None]:
         """The outputs to aim at, from those of the original, and how far others may lie from them."""
-        onward = self.onward
-        if onward is None:
+        downstream = self.downstream
+        if downstream is None:
             return y, None
-        if onward.other and news:
-            y = y + self.new.made(onward.lost(removal, olds[1], news[1]), places, y.shape[2])
-        if not onward.entering:
+        if downstream.residual and news:
+            y = y + self.new.made(downstream.lost(removal, olds[1], news[1]), places, y.shape[2])
+        if not downstream.activation_input:
             return y, None
-        low, high = (self.new.made(end, places, y.shape[2]) for end in onward.room(removal, olds[-1]))
+        low, high = (self.new.made(end, places, y.shape[2]) for end in downstream.dead_zone(removal, olds[-1]))
         return y, (low, high)
 
 
@@ -247,8 +249,8 @@ class _LinearFit(LayerFit):
         x_old = old.rows(olds[0], places)[self.kept.groups]
         left = self.kept.of_remaining()
         x = new.rows(news[0], places) if news else _taken(x_old, left.groups, left.inputs)
-        y, room = self.target.aim(self.removal, x_old @ self.factor, olds, news, places)
-        return fits.Rows(x, y, room, x_old if self.method.merges else None)
+        y, dead_zone = self.target.aim(self.removal, x_old @ self.factor, olds, news, places)
+        return fits.Rows(x, y, dead_zone, x_old if self.method.merges else None)
 
     def channels(self, rows: fits.Rows) -> PairMoments | None:
         """Moments of the pruned layer's channels and the original's."""

@@ -19,7 +19,7 @@ from onnxprune.errors import UsageError
 from onnxprune.layers import Parameters, linear_layer
 from onnxprune.model import load, to_proto
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, fits, recover
-from onnxprune.recovery.downstream import onward
+from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.targets import Fit
 from onnxprune.report import data as report
 from onnxprune.report import text
@@ -287,10 +287,10 @@ def test_outputs_in_the_room_are_as_good():
     parameters = Parameters(outcome.model)
     (view,) = [s for s, _ in outcome.groups.tracing.views if s.node.output[0] == "m2"]
     (node,) = [n for n in parameters.proto.graph.node if n.output[0] == "m2"]
-    found = onward(cut, parameters, linear_layer(view, node))
-    assert (found.other, found.entering, found.low, found.high) == ("s", "t", -0.5, 0.5)
+    found = downstream_of(cut, parameters, linear_layer(view, node))
+    assert (found.residual, found.activation_input, found.low, found.high) == ("s", "t", -0.5, 0.5)
     entering = np.random.default_rng(2).standard_normal((64, 12)).astype(np.float32)
-    for end in found.room(cut, entering):
+    for end in found.dead_zone(cut, entering):
         moved = entering + found.factor * np.clip(end, -5, 5)
         assert np.abs(np.clip(moved, -0.5, 0.5) - np.clip(entering, -0.5, 0.5)).max() < 1e-5
         assert np.abs(moved - entering).max() > 1
