@@ -169,7 +169,7 @@ class Judged:
         value = self.groups.tracing.stored_value(place.view.node.input[place.layer.weight])
         if value is None:
             return set()
-        matrix, entries = np.abs(place.layer.matrix(value)) > self.tolerance, self.entries_at(number)
+        matrix, entries = np.abs(place.layer.as_matrix(value)) > self.tolerance, self.entries_at(number)
         # What a unit gives to itself goes with it: the kernel of a depthwise convolution.
         is_read = (matrix & (entries[:, :, None] != self._outputs(place, matrix.shape[2])[:, None, :])).any(axis=2)
         return set(np.setdiff1d(entries[entries >= 0], entries[is_read]).tolist())
@@ -180,11 +180,11 @@ class Judged:
         name = place.view.node.output[0]
         axes, shape = self.groups.tracing.axes[name], self.groups.static.shapes[name]
         input_shape = place.view.shape(place.masked_axis.slot)
-        spot = place.layer.places(np.broadcast_to(0.0, input_shape), 1, np.random.default_rng(0))
+        spot = place.layer.sample_positions(np.broadcast_to(0.0, input_shape), 1, np.random.default_rng(0))
         found = np.full((), -1, np.int64)
         for axis, labels in enumerate(axes):
             found = np.maximum(found, as_field(classes_in_groups(self.groups, labels), axis, len(shape)))
-        return place.layer.made(np.broadcast_to(found, shape), spot, count)[:, 0]
+        return place.layer.output_rows(np.broadcast_to(found, shape), spot, count)[:, 0]
 
     def _is_silent(self, own: Bounds, place: Summation) -> Array:
         """bool: the elements that add nothing to the sum."""
@@ -222,8 +222,8 @@ class Judged:
             return set()
         first = own.low.min(axis=drawn, keepdims=True)
         value = np.broadcast_to(np.where(known, first, np.nan), shape).astype(np.float64)
-        spot = layer.places(value, 1, np.random.default_rng(0))
-        self.constants[number] = layer.rows(value, spot)[:, 0].astype(np.float64)
+        spot = layer.sample_positions(value, 1, np.random.default_rng(0))
+        self.constants[number] = layer.input_rows(value, spot)[:, 0].astype(np.float64)
         return uniform
 
     def _stay(self, ids: Collection[int], why: str) -> None:
@@ -264,7 +264,7 @@ class Judged:
             names, numbers = np.unique(spread, return_inverse=True)
             layer = place.layer
             full = numbers.reshape(spread.shape) + 1.0
-            best = layer.rows(full, covering_places(layer, shape)).max(axis=1).astype(np.int64)
+            best = layer.input_rows(full, covering_places(layer, shape)).max(axis=1).astype(np.int64)
             self.entries[number] = np.where(best > 0, names[np.maximum(best - 1, 0)], -1)
         return self.entries[number]
 

@@ -100,8 +100,8 @@ def rows(layer: LinearLayer, known: Multiples, shape: Sequence[int]) -> tuple[Ar
     names, numbers = np.unique(full.ids, return_inverse=True)
     if len(names) >= 1 << 24:  # rows are in single precision
         return None
-    ids = layer.rows(np.broadcast_to(numbers.reshape(full.ids.shape) + 1.0, shape), places)
-    scale = layer.rows(np.broadcast_to(full.scale, shape), places)
+    ids = layer.input_rows(np.broadcast_to(numbers.reshape(full.ids.shape) + 1.0, shape), places)
+    scale = layer.input_rows(np.broadcast_to(full.scale, shape), places)
     seen = ids.argmax(axis=1)[:, None]
     ids, scale = (np.take_along_axis(part, seen, axis=1)[:, 0] for part in (ids, scale))
     return ids.astype(np.int64), scale.astype(np.float64)
@@ -110,8 +110,8 @@ def rows(layer: LinearLayer, known: Multiples, shape: Sequence[int]) -> tuple[Ar
 def covering_places(layer: LinearLayer, shape: Sequence[int]) -> Array:
     """Places of a layer whose rows together are whole if any are: one, but for transposed convolutions with strides."""
     ones = np.ones(shape, np.float32)
-    places = layer.places(ones, 256, np.random.default_rng(0))
-    whole = layer.rows(ones, places).sum(axis=0) > 0
+    places = layer.sample_positions(ones, 256, np.random.default_rng(0))
+    whole = layer.input_rows(ones, places).sum(axis=0) > 0
     chosen: list[int] = []
     left = whole.any(axis=0)
     while left.any() or not chosen:
@@ -176,7 +176,7 @@ class _Walk:
         found = rows(layer, self.of(layer.input), view.shape(1 - layer.weight))
         if value is None or found is None:
             return
-        matrix = layer.matrix(value).astype(np.float64) * layer.scale
+        matrix = layer.as_matrix(value).astype(np.float64) * layer.scale
         bias = self._bias(view, layer, matrix.shape[0] * matrix.shape[2])
         if bias is None or matrix.shape[0] * matrix.shape[2] > MOST:
             return

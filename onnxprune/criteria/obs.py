@@ -142,7 +142,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBu
             mean, moment = _moment(inputs, layer, len(owner), most, rng)
             value = groups.tracing.weight_value(view.node.input[layer.weight])
             assert value is not None
-            weight = layer.matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
+            weight = layer.as_matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
             readers.append(_Reader(store.keep(weight), owner, store.keep(moment), mean, view))
     return readers
 
@@ -155,7 +155,7 @@ def _owner(groups: Groups, view: NodeView, layer: LinearLayer) -> Array | None:
     for axis, labels in enumerate(axes):
         classes = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)
         classes = np.where((classes >= 0) & (groups.group_of[classes] >= 0), classes, -1)
-        matrix = layer.matrix(np.broadcast_to(as_field(classes, axis, len(shape)), shape))
+        matrix = layer.as_matrix(np.broadcast_to(as_field(classes, axis, len(shape)), shape))
         rows = matrix[0, :, :1]
         if len(matrix) == 1 and (rows >= 0).any() and not (matrix != rows).any():
             owner = rows[:, 0] if owner is None else np.where(rows[:, 0] >= 0, rows[:, 0], owner)
@@ -169,7 +169,7 @@ def _moment(
     found: PairMoments | None = None
     diagonal = Moments((1, size))
     for x in values:
-        rows = layer.rows(x, layer.places(x, most, rng))[:1]
+        rows = layer.input_rows(x, layer.sample_positions(x, most, rng))[:1]
         if size > WIDEST:
             diagonal.add(rows[0])
             continue

@@ -40,7 +40,7 @@ class Convolution(LinearLayer):
         """The size of the kernel."""
         return math.prod(self.kernel)
 
-    def matrix(self, weight: Array) -> Array:
+    def as_matrix(self, weight: Array) -> Array:
         """A weight as [groups, D, O]."""
         if not self.transposed:
             return weight.reshape(self.group, len(weight) // self.group, -1).transpose(0, 2, 1)
@@ -91,7 +91,7 @@ class Convolution(LinearLayer):
         """Samples and the axes of the kernel."""
         return [0, *range(2, 2 + len(self.kernel))]
 
-    def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
+    def sample_positions(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """(sample, first position on each spatial axis of the prepared input)."""
         count = len(self.kernel)
         sizes, steps = [], [1 if self.transposed else s for s in self.strides]
@@ -106,7 +106,7 @@ class Convolution(LinearLayer):
         columns += [corner.reshape(-1) * step for corner, step in zip(corners, steps, strict=True)]
         return rng.permutation(np.stack(columns, axis=1))[:most]
 
-    def rows(self, x: Array, places: Array) -> Array:
+    def input_rows(self, x: Array, places: Array) -> Array:
         """Patches at `places`."""
         steps = np.meshgrid(
             *(np.arange(k) * d for k, d in zip(self.kernel, self.dilations, strict=True)), indexing="ij"
@@ -118,7 +118,7 @@ class Convolution(LinearLayer):
         split = taken.reshape(n, size, self.group, channels // self.group)
         return np.ascontiguousarray(split.transpose(2, 0, 3, 1), np.float32).reshape(self.group, n, -1)
 
-    def made(self, y: Array, places: Array, outputs: int) -> Array:
+    def output_rows(self, y: Array, places: Array, outputs: int) -> Array:
         """The outputs at `places`."""
         sample, *corner = places.T
         steps = [1] * len(corner) if self.transposed else self.strides

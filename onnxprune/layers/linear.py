@@ -50,7 +50,7 @@ class LinearLayer(ABC):
         return np.ascontiguousarray(split.transpose(0, 1, 3, 2)).reshape(groups, n * self.positions, -1)
 
     @abstractmethod
-    def matrix(self, weight: Array) -> Array:
+    def as_matrix(self, weight: Array) -> Array:
         """A weight, or anything of its shape, as [groups, D, O]; not scaled."""
 
     @abstractmethod
@@ -91,11 +91,11 @@ class LinearLayer(ABC):
         """The axes of the input over which rows are drawn."""
 
     @abstractmethod
-    def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
+    def sample_positions(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """At most so many positions of the input, to draw rows at."""
 
     @abstractmethod
-    def rows(self, x: Array, places: Array) -> Array:
+    def input_rows(self, x: Array, places: Array) -> Array:
         """What the weight is multiplied with at `places`, in single precision: float32[groups, n, D]."""
 
     @property
@@ -104,5 +104,5 @@ class LinearLayer(ABC):
         return False
 
     @abstractmethod
-    def made(self, y: Array, places: Array, outputs: int) -> Array:
+    def output_rows(self, y: Array, places: Array, outputs: int) -> Array:
         """What the layer makes of the rows at `places`, taken from anything like its output: [groups, n, O]."""

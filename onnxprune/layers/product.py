@@ -36,7 +36,7 @@ class Product(LinearLayer):
         inner = [x for x in shared if x not in self.leaving]
         return batch, [x for x in self.entering if x not in shared], inner, [x for x in self.factor if x not in shared]
 
-    def matrix(self, weight: Array) -> Array:
+    def as_matrix(self, weight: Array) -> Array:
         """A weight as [groups, D, O]."""
         batch, _, inner, outer = self._split()
         turned = weight.transpose([self.factor.index(x) for x in (*batch, *inner, *outer)])
@@ -100,12 +100,12 @@ class Product(LinearLayer):
         """The axes that the weight does not have."""
         return [self.entering.index(a) for a in self._split()[1]]
 
-    def places(self, x: Array, most: int, rng: np.random.Generator) -> Array:
+    def sample_positions(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """Positions over all axes that the weight does not have."""
         _, free, _, _ = self._split()
         return rng.permutation(math.prod(x.shape[self.entering.index(a)] for a in free))[:most]
 
-    def rows(self, x: Array, places: Array) -> Array:
+    def input_rows(self, x: Array, places: Array) -> Array:
         """Rows at `places`."""
         batch, free, inner, _ = self._split()
         turned = x.transpose([self.entering.index(a) for a in (*batch, *free, *inner)])
@@ -120,7 +120,7 @@ class Product(LinearLayer):
         batch, free, _, outer = self._split()
         return not batch and self.leaving == (*free, *outer)
 
-    def made(self, y: Array, places: Array, outputs: int) -> Array:
+    def output_rows(self, y: Array, places: Array, outputs: int) -> Array:
         """The outputs at `places`."""
         batch, free, _, outer = self._split()
         if not self.in_order:

@@ -60,7 +60,7 @@ class ZeroCourse(Thinning):
     def highest(self, name: str, scores: Array, share: float) -> Array:
         """bool: the elements of a weight that stay by their scores, all in its stored layout."""
         weight = self.weights[name]
-        kept = self.pattern.keep(weight.matrix(scores), share, channels=weight.channels)
+        kept = self.pattern.keep(weight.as_matrix(scores), share, channels=weight.channels)
         return weight.tensor(kept)
 
     def part(self, step: int) -> float:

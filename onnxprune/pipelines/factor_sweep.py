@@ -111,7 +111,7 @@ class FactorSweep:
         found = []
         with self._readers(self.groups.tracing.model) as readers:
             for weight in self.weights:
-                matrix = weight.matrix(parameters.value(weight.name))
+                matrix = weight.as_matrix(parameters.value(weight.name))
                 shifted = self._is_shifted(parameters, weight)
                 moments = self._moments(weight, matrix, readers, shifted=shifted) if readers else None
                 lost = spectrum(matrix, self._second(moments)).lost()
@@ -148,11 +148,11 @@ class FactorSweep:
             news = olds if others is None else next(others)
             most = max(1, ROWS // (len(self.runs) * max(1, len(olds))))
             for old, new in zip(olds, news, strict=False):
-                places = layer.places(old[tap], most, rng)
-                x = layer.rows(old[tap], places)
+                places = layer.sample_positions(old[tap], most, rng)
+                x = layer.input_rows(old[tap], places)
                 y = x @ matrix.astype(np.float32)
                 if self.options.in_sequence:
-                    x = layer.rows(new[tap], places)
+                    x = layer.input_rows(new[tap], places)
                 part = PairMoments.of(x, y, shifted=shifted)
                 found = part if found is None else found + part
         return found
@@ -172,7 +172,7 @@ class FactorSweep:
         with self._readers(self.groups.tracing.model, parameters.model) as readers:
             for number, weight in enumerate(self.weights):
                 progress(f"weight {number + 1} of {len(self.weights)}")
-                matrix = weight.matrix(original.value(weight.name))
+                matrix = weight.as_matrix(original.value(weight.name))
                 shifted = self._is_shifted(parameters, weight)
                 moments = self._moments(weight, matrix, readers, shifted=shifted) if readers else None
                 found.append(self._factors(weight, matrix, moments))
@@ -184,7 +184,7 @@ class FactorSweep:
         names = {w.name for w in self.weights}
         biases = {name: make() for name, make in parameters.changes.items() if name not in names}
         plain = [
-            Factors(w, w.matrix(original.value(w.name)) @ f.basis, f.basis.T)
+            Factors(w, w.as_matrix(original.value(w.name)) @ f.basis, f.basis.T)
             for w, f in zip(self.weights, found, strict=True)
         ]
         fitted = [Factors(w, f.first, f.basis.T) for w, f in zip(self.weights, found, strict=True)]

@@ -111,7 +111,7 @@ class Sweep:
         """bool[groups, D, O], true where elements stay if `share` of a weight goes by the size of its elements."""
         value = self.groups.tracing.weight_value(weight.name)
         assert value is not None
-        matrix = weight.matrix(value)
+        matrix = weight.as_matrix(value)
         kept = self.options.zeros.keep(np.abs(matrix), share, channels=weight.channels)
         return np.asarray(kept & (matrix != 0))
 
@@ -124,7 +124,7 @@ class Sweep:
             for weight in self.weights:
                 value = self.groups.tracing.weight_value(weight.name)
                 assert value is not None
-                squares = np.square(weight.matrix(value).astype(np.float32))
+                squares = np.square(weight.as_matrix(value).astype(np.float32))
                 if self.is_measured(weight) and (moments := self._inputs(weight, reader)).count:
                     squares *= np.square(moments.norm).transpose(0, 2, 1).astype(np.float32)
                 damage[weight.name] = squares / max(float(squares.sum()), 1e-30)
@@ -139,7 +139,7 @@ class Sweep:
             most = max(1, ROWS // (len(self.runs) * max(1, len(visits))))
             for visit in visits:
                 x = visit[layer.input]
-                found.add(layer.rows(x, layer.places(x, most, rng))[..., weight.order])
+                found.add(layer.input_rows(x, layer.sample_positions(x, most, rng))[..., weight.order])
         return found
 
     def run(self, shares: Mapping[str, float]) -> tuple[Model, list[ChosenZeros]]:
@@ -184,7 +184,7 @@ class _Fitted:
         """What the stored elements stand for, float64[groups, D, O]."""
         value = self.sweep.groups.tracing.weight_value(self.weight.name)
         assert value is not None
-        return self.weight.matrix(value).astype(np.float64)
+        return self.weight.as_matrix(value).astype(np.float64)
 
     @cached_property
     def layer(self) -> LinearLayer:
@@ -211,11 +211,11 @@ class _Fitted:
         for olds, news in pairs:
             most = max(1, ROWS // (len(self.sweep.runs) * max(1, len(olds))))
             for old, new in zip(olds, news, strict=False):
-                places = layer.places(old[tap], most, rng)
-                x = layer.rows(old[tap], places)[..., order]
+                places = layer.sample_positions(old[tap], most, rng)
+                x = layer.input_rows(old[tap], places)[..., order]
                 y = x @ weight
                 if self.sweep.options.in_sequence:
-                    x = layer.rows(new[tap], places)[..., order]
+                    x = layer.input_rows(new[tap], places)[..., order]
                 part = PairMoments.of(x, y, shifted=self.shifted)
                 found = part if found is None else found + part
         return found
@@ -236,7 +236,7 @@ class _Fitted:
         if sweep.options.masks is None:
             values, keep = method.make(evidence)
         else:
-            keep = weight.matrix(sweep.options.masks[weight.name])
+            keep = weight.as_matrix(sweep.options.masks[weight.name])
             values = self.original * keep
         fits = moments is not None and sweep.fits and weight.is_float
         if fits and sweep.options.recover:

@@ -245,7 +245,7 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
         if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
             if removal.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
                 continue
-            whole = old.matrix(np.broadcast_to(False, view.shape(old.weight)))
+            whole = old.as_matrix(np.broadcast_to(False, view.shape(old.weight)))
             if whole.shape[1] <= WIDEST:
                 downstream = downstream_of(removal, parameters, new) if options.onward else None
                 yield LayerTarget(view, node, old, new, downstream)

@@ -110,9 +110,9 @@ class WeightMeans:
         """float64[groups, D]: the mean of what the weight is multiplied with, zeros where it is unknown."""
         if (mean := self.mean(layer.input)) is None:
             shape = self._static.shapes[layer.node.input[layer.weight]]
-            return np.zeros(layer.matrix(np.broadcast_to(False, shape)).shape[:2])
-        places = layer.places(mean, mean.size, np.random.default_rng(0))
-        return np.asarray(layer.rows(mean, places).mean(axis=1, dtype=np.float64))
+            return np.zeros(layer.as_matrix(np.broadcast_to(False, shape)).shape[:2])
+        places = layer.sample_positions(mean, mean.size, np.random.default_rng(0))
+        return np.asarray(layer.input_rows(mean, places).mean(axis=1, dtype=np.float64))
 
     def mean(self, tensor: str) -> Array | None:
         """The mean of a tensor over all inputs, in its full shape; None where it is unknown."""
@@ -224,7 +224,7 @@ class WeightMeans:
         biases = [self._weights.value(shift) for shift in shifts if shift is not None]
         if weight is None or any(b is None for b in biases):
             return None
-        matrix = layer.scale * layer.matrix(weight)
+        matrix = layer.scale * layer.as_matrix(weight)
         bias = sum((b.reshape(-1) for b in biases if b is not None), np.zeros(1))
         line = self._tracing.axes[name][1 if view.node.op_type in CONVOLUTIONS else -1]
         if len(matrix) != 1 or bias.size not in (1, matrix.shape[2]) or line.shape != matrix.shape[2:]:

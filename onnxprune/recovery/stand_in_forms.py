@@ -292,7 +292,7 @@ class _Folded(StandInFit):
     def start(self) -> Fitted:
         """The parameters as they are."""
         value = self.parameters.value(self.layer.node.input[self.layer.weight])
-        matrix = self.layer.matrix(value).astype(np.float64) * self.layer.scale
+        matrix = self.layer.as_matrix(value).astype(np.float64) * self.layer.scale
         return matrix, np.zeros(matrix.shape[::2])
 
     @cached_property
@@ -304,17 +304,17 @@ class _Folded(StandInFit):
     def rows(self, new: Mapping[str, Array], exit: Array, most: int, rng: np.random.Generator) -> Rows:
         """Inputs of the layer, and what it should give, its bias left out."""
         layer, read = self.layer, new[self.layer.input]
-        places = layer.places(read, most, rng)
-        x = layer.rows(read, places)
+        places = layer.sample_positions(read, most, rng)
+        x = layer.input_rows(read, places)
         weight = self.start[0].astype(np.float32)
         downstream = Downstream("", "", (), self.factor)
         lost = ((exit - new[self.span.entry]) * downstream.inverse).astype(np.float32)
-        y = x @ weight + layer.made(lost, places, weight.shape[2])
+        y = x @ weight + layer.output_rows(lost, places, weight.shape[2])
         dead_zone = self.dead_zone(exit)
         if dead_zone is None:
             return Rows(x, y)
         ends = [np.where(np.isinf(end), end, end * downstream.inverse) for end in dead_zone]
-        low, high = (layer.made(end.astype(np.float32), places, weight.shape[2]) for end in ends)
+        low, high = (layer.output_rows(end.astype(np.float32), places, weight.shape[2]) for end in ends)
         return Rows(x, y, (low, high))
 
     def write(self, fitted: Fitted) -> None:
@@ -354,4 +354,4 @@ def _writers(groups: Groups, parameters: Parameters, span: Span) -> Iterator[_Fo
 def _is_fittable(parameters: Parameters, layer: LinearLayer) -> bool:
     """Whether a layer alone has its weight, and the weight is not too wide to be solved for."""
     name = layer.node.input[layer.weight]
-    return parameters.is_own(name) and layer.matrix(parameters.value(name)).shape[1] <= WIDEST
+    return parameters.is_own(name) and layer.as_matrix(parameters.value(name)).shape[1] <= WIDEST

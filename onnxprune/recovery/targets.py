@@ -145,7 +145,7 @@ class KeptMask:
         """What `removal` leaves of the weight."""
         shape = view.shape(layer.weight)
         mask = removal.mask(shape, view.labels(layer.weight))
-        whole: Array = layer.matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
+        whole: Array = layer.as_matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
     def of_remaining(self) -> KeptMask:
@@ -193,11 +193,11 @@ class LayerTarget(Target):
     def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
         old, new, now = self.old, self.new, parameters.value(self.node.input[self.new.weight])
-        sliced = new.matrix(now).astype(np.float64) * new.scale
+        sliced = new.as_matrix(now).astype(np.float64) * new.scale
         stored = removal.groups.tracing.stored_value(self.view.node.input[old.weight])
         assert stored is not None
         kept = KeptMask.of(removal, self.view, old)
-        factor = _taken(old.matrix(stored.astype(np.float32)) * np.float32(old.scale), kept.groups, kept.outputs)
+        factor = _taken(old.as_matrix(stored.astype(np.float32)) * np.float32(old.scale), kept.groups, kept.outputs)
         return _LinearFit(
             method=method,
             parameters=parameters,
@@ -219,10 +219,10 @@ class LayerTarget(Target):
         if downstream is None:
             return y, None
         if downstream.residual and news:
-            y = y + self.new.made(downstream.lost(removal, olds[1], news[1]), places, y.shape[2])
+            y = y + self.new.output_rows(downstream.lost(removal, olds[1], news[1]), places, y.shape[2])
         if not downstream.activation_input:
             return y, None
-        low, high = (self.new.made(end, places, y.shape[2]) for end in downstream.dead_zone(removal, olds[-1]))
+        low, high = (self.new.output_rows(end, places, y.shape[2]) for end in downstream.dead_zone(removal, olds[-1]))
         return y, (low, high)
 
 
@@ -245,10 +245,10 @@ class _LinearFit(LayerFit):
     def rows(self, olds: Sequence[Array], news: Sequence[Array], most: int, rng: np.random.Generator) -> fits.Rows:
         """Rows at drawn positions, with the outputs that the original gives there."""
         old, new = self.target.old, self.target.new
-        places = old.places(olds[0], most, rng)
-        x_old = old.rows(olds[0], places)[self.kept.groups]
+        places = old.sample_positions(olds[0], most, rng)
+        x_old = old.input_rows(olds[0], places)[self.kept.groups]
         left = self.kept.of_remaining()
-        x = new.rows(news[0], places) if news else _taken(x_old, left.groups, left.inputs)
+        x = new.input_rows(news[0], places) if news else _taken(x_old, left.groups, left.inputs)
         y, dead_zone = self.target.aim(self.removal, x_old @ self.factor, olds, news, places)
         return fits.Rows(x, y, dead_zone, x_old if self.method.merges else None)
 

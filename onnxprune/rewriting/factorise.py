@@ -110,9 +110,9 @@ class FactorisableWeight:
             return self.layer.outer_axis
         return 0
 
-    def matrix(self, value: Array) -> Array:
+    def as_matrix(self, value: Array) -> Array:
         """The stored weight as float64[D, O]."""
-        return self.layer.matrix(value.astype(np.float64))[0]
+        return self.layer.as_matrix(value.astype(np.float64))[0]
 
     def tensor(self, matrix: Array) -> Array:
         """The inverse of `matrix`."""

@@ -126,7 +126,7 @@ class _Folding:
         if layer is None or not self._is_own(name := layer.node.input[layer.weight]):
             return None
         value = self.parameters.value(name)
-        found = Contraction(view, layer, layer.matrix(value.astype(np.float64)), value.shape, None)
+        found = Contraction(view, layer, layer.as_matrix(value.astype(np.float64)), value.shape, None)
         if layer.bias is None and view.node.op_type == "Gemm" and view.has(2):
             return None
         if layer.bias is not None and view.has(layer.bias):

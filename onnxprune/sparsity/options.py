@@ -153,7 +153,7 @@ def pattern_checks(
         return {}
 
     def check(weight: ContractionWeight) -> Callable[[Array], bool]:
-        return lambda nonzero: pattern.holds(weight.matrix(nonzero), channels=weight.channels)
+        return lambda nonzero: pattern.holds(weight.as_matrix(nonzero), channels=weight.channels)
 
     return {weight.name: check(weight) for weight in weights}
 

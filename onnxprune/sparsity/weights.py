@@ -99,7 +99,7 @@ class ContractionWeight:
         """The name and the operator of the node that reads it."""
         return self.view.name, self.view.node.op_type
 
-    def matrix(self, value: Array) -> Array:
+    def as_matrix(self, value: Array) -> Array:
         """A tensor of the stored layout as [groups, D, O]."""
         roles = self.roles
         for order, sizes in self.moves:
@@ -132,7 +132,7 @@ class ContractionWeight:
         seen = ids
         for order, sizes in self.moves:
             seen = seen.reshape(sizes) if order is None else seen.transpose(order)
-        theirs, ours = layer.matrix(seen)[0, :, 0], self.matrix(ids)[0, :, 0]
+        theirs, ours = layer.as_matrix(seen)[0, :, 0], self.as_matrix(ids)[0, :, 0]
         places = np.argsort(theirs, kind="stable")
         return places[np.searchsorted(theirs[places], ours)]
 

@@ -51,10 +51,10 @@ def test_rows_times_matrix_are_the_outputs(
     ((view, _),) = trace(model).tracing.views
     layer = linear_layer(view)
     assert layer is not None and layer.input == "x"
-    matrix = layer.matrix(weight)
+    matrix = layer.as_matrix(weight)
     np.testing.assert_array_equal(layer.tensor(matrix, weight.shape), weight)
-    assert layer.channels(layer.rows(x, layer.places(x, 7, rng))).shape[0] == len(matrix)
-    rows = layer.rows(x, layer.places(x, 1 << 20, rng))
+    assert layer.channels(layer.input_rows(x, layer.sample_positions(x, 7, rng))).shape[0] == len(matrix)
+    rows = layer.input_rows(x, layer.sample_positions(x, 1 << 20, rng))
     found = rows @ matrix * layer.scale
     vectors = {
         "Conv": lambda: np.moveaxis(y, 1, -1).reshape(-1, len(matrix), found.shape[2]).swapaxes(0, 1),

@@ -27,7 +27,7 @@ def course(way: str, pattern: str = "unstructured", share: float = 0.5) -> tuple
     groups, pairs, values = api.trace(DIGITS), [], {}
     for weight in contraction_weights(groups)[0]:
         value = groups.model.array(weight.name).copy()
-        kept = pattern_of(pattern).keep(weight.matrix(np.abs(value)), share, channels=weight.channels)
+        kept = pattern_of(pattern).keep(weight.as_matrix(np.abs(value)), share, channels=weight.channels)
         pairs.append((weight, weight.tensor(kept)))
         values[weight.name] = value
     return WAYS[way](pairs, pattern_of(pattern), TrainingOptions(30, while_training=way, every=1)), values
@@ -94,7 +94,7 @@ def test_patterns_hold(way: str, pattern: str) -> None:
     for name, mask in masks.items():
         weight = found.weights[name]
         if pattern == "2:4":
-            assert NofM(2, 4).holds(weight.matrix(mask), channels=weight.channels)
+            assert NofM(2, 4).holds(weight.as_matrix(mask), channels=weight.channels)
         assert mask.mean() == pytest.approx(1 - found.shares[name], abs=1e-6)
 
 

@@ -76,7 +76,7 @@ def test_a_product_of_full_rank_gives_what_the_weight_gives(name):
     model = net.model()
     groups = trace(model)
     (weight,) = factorisable(groups)
-    matrix = weight.matrix(model.array(weight.name))
+    matrix = weight.as_matrix(model.array(weight.name))
     assert matrix.shape == weight.sizes
     rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((6 if matrix.shape[1] < 7 else 7,) * 2))[0]
     split = with_factors(groups, [Factors(weight, matrix @ rotation, rotation.T)])
