@@ -157,7 +157,7 @@ def _texts(outcome: Outcome, found: Found | None, args: PruneArgs) -> dict[str, 
 
 
 def _advice(model: Model) -> str:
-    """What would mend the damage of a cut."""
+    """What would recover the damage of a cut."""
     from onnxprune.layers.bn_matching import NORM
 
     advice = (

@@ -1,8 +1,7 @@
 """Score units of a traced model: float64 per class of labels; the lowest scores are removed first.
 
-One file per idea; what they share is `effective` (weights as they act), `readers` (where contractions read a unit),
-`activations` (statistics of what they read), `combine` (coupled members to one score) and `between` (scores of
-different groups made comparable).
+One file per idea. What they share is `aggregate` (scores of coupled members made one) and `normalize` (scores of
+different groups made comparable), and `onnxprune.layers` (weights as they act, and statistics of what they read).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from onnxprune.criteria import (  # noqa: F401 (each registers itself)
     taylor,
     wanda,
 )
-from onnxprune.criteria.aggregate import AGGREGATIONS, Combine, combined
+from onnxprune.criteria.aggregate import AGGREGATIONS, Aggregate, aggregated
 from onnxprune.criteria.blocks import block_influence, block_params
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
@@ -151,15 +150,15 @@ def score(
     if aggregate and not chosen.aggregate:
         raise UsageError(f"the criterion {chosen.name!r} does not combine members: --aggregate has no meaning for it")
     evidence, rng = Evidence(groups, runs, compared, progress), np.random.default_rng(seed)
-    return _finite(groups, chosen.score(evidence, rng, _combine(groups, aggregate or chosen.aggregate)))
+    return _finite(groups, chosen.score(evidence, rng, _aggregation(groups, aggregate or chosen.aggregate)))
 
 
-def _combine(groups: Groups, how: str) -> Combine:
-    return partial(combined, how=how or "sum", classes=groups.classes.count)
+def _aggregation(groups: Groups, how: str) -> Aggregate:
+    return partial(aggregated, how=how or "sum", classes=groups.classes.count)
 
 
 def _custom(name: str, function: Criterion, *, needs_data: bool = False) -> CriterionSpec:
-    def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    def made(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
         data = (evidence.runs,) if needs_data else ()
         return function(evidence.groups, rng, *data)
 
@@ -168,9 +167,9 @@ def _custom(name: str, function: Criterion, *, needs_data: bool = False) -> Crit
 
 
 def _ensemble(name: str, members: list[CriterionSpec]) -> CriterionSpec:
-    def made(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+    def made(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
         groups = evidence.groups
-        scores = [_finite(groups, k.score(evidence, rng, _combine(groups, k.aggregate))) for k in members]
+        scores = [_finite(groups, k.score(evidence, rng, _aggregation(groups, k.aggregate))) for k in members]
         return ensemble.mean_rank(groups, list(zip(scores, (k.normalize for k in members), strict=True)))
 
     return CriterionSpec(name, made, SUMMARY, needs_data=any(k.needs_data for k in members), normalize="none")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, Member, first_known
+from onnxprune.criteria.aggregate import Aggregate, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import ActivationMoments
@@ -17,12 +17,12 @@ from onnxprune.typing import Array
 
 
 @criterion("activation", needs_data=True, aggregate="mean", source="Molchanov et al. 2017, arXiv:1611.06440")
-def activation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def activation(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Mean absolute value of a unit's activations."""
-    return read(evidence, combine, lambda moments: moments.mean_absolute)
+    return read(evidence, aggregate, lambda moments: moments.mean_absolute)
 
 
-def read(evidence: Evidence, combine: Combine, statistic: Callable[[ActivationMoments], Array]) -> Array:
+def read(evidence: Evidence, aggregate: Aggregate, statistic: Callable[[ActivationMoments], Array]) -> Array:
     """The mean of a statistic over a class' positions, in every activation that is read, and these combined.
 
     A group that was not measured is ranked by the norms of all that it holds.
@@ -32,7 +32,7 @@ def read(evidence: Evidence, combine: Combine, statistic: Callable[[ActivationMo
         for reader, moments in evidence.activations.tensors():
             yield mean_by_class(evidence.weights.classes(reader.field).reshape(-1), statistic(moments).reshape(-1))
 
-    return first_known(evidence.groups, combine, members, lambda: norms(evidence.weights))
+    return first_known(evidence.groups, aggregate, members, lambda: norms(evidence.weights))
 
 
 def mean_by_class(ids: Array, amounts: Array) -> Member:

@@ -11,7 +11,7 @@ from onnxprune.typing import Array
 
 # One member of a group: class ids, each once, and the score of what each holds there.
 Member = tuple[Array, Array]
-Combine = Callable[[Iterable[Member]], Array]
+Aggregate = Callable[[Iterable[Member]], Array]
 
 # What the command line says about them, too.
 AGGREGATIONS = {
@@ -22,7 +22,7 @@ AGGREGATIONS = {
 }
 
 
-def combined(members: Iterable[Member], how: str, classes: int) -> Array:
+def aggregated(members: Iterable[Member], how: str, classes: int) -> Array:
     """One score per class: float64[classes], 0 where a class has no member."""
     total = np.zeros(classes)
     count = np.zeros(classes) if how == "mean" else None
@@ -49,7 +49,7 @@ def by_class(ids: Array, amounts: Array) -> Member:
     return unique, np.bincount(place.reshape(-1), weights=amounts, minlength=len(unique))
 
 
-def first_known(groups: Groups, combine: Combine, *choices: Callable[[], Iterable[Member]]) -> Array:
+def first_known(groups: Groups, aggregate: Aggregate, *choices: Callable[[], Iterable[Member]]) -> Array:
     """For every group the scores from the first choice that knows all its units: float64[classes]."""
     scores, left = np.zeros(groups.classes.count), list(groups.groups)
     for choice in choices:
@@ -58,7 +58,7 @@ def first_known(groups: Groups, combine: Combine, *choices: Callable[[], Iterabl
         members, known = list(choice()), np.zeros(len(scores), bool)
         for ids, _ in members:
             known[ids] = True
-        found = combine(members)
+        found = aggregate(members)
         for group in left:
             if known[group.classes].all():
                 scores[group.classes] = found[group.classes]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
+from onnxprune.criteria.aggregate import Aggregate, Member, by_class, first_known
 from onnxprune.criteria.magnitude import norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import making_axes
@@ -21,10 +21,10 @@ from onnxprune.typing import Array
 
 
 @criterion("bn-scale", aggregate="sum", source="Liu et al. 2017, arXiv:1708.06519")
-def bn_scale(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def bn_scale(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """|scale| of BatchNormalization, the filters' norm where it is folded away."""
     choices = (lambda: _scales(evidence), lambda: _filters(evidence), lambda: norms(evidence.weights))
-    return first_known(evidence.groups, combine, *choices)
+    return first_known(evidence.groups, aggregate, *choices)
 
 
 def _scales(evidence: Evidence) -> Iterator[Member]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine
+from onnxprune.criteria.aggregate import Aggregate
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.criteria.taylor import by_weight
 from onnxprune.typing import Array
 
 
 @criterion("fisher", needs_data=True, aggregate="sum", normalize="none", source="Theis et al. 2018, arXiv:1801.05787")
-def fisher(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def fisher(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Sum of mean squared gradient times squared weight over all weights of a unit."""
-    return by_weight(evidence, rng, combine, lambda weight, gradient: np.square(weight * gradient))
+    return by_weight(evidence, rng, aggregate, lambda weight, gradient: np.square(weight * gradient))

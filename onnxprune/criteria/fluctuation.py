@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine
+from onnxprune.criteria.aggregate import Aggregate
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.criteria.wanda import consumed
 from onnxprune.typing import Array
@@ -17,6 +17,6 @@ from onnxprune.typing import Array
 @criterion(
     "fluctuation", needs_data=True, aggregate="sum", normalize="standard", source="An et al. 2024, arXiv:2312.11983"
 )
-def fluctuation(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def fluctuation(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Variance of the input times the squared norm of the weights that read it."""
-    return consumed(evidence, combine, np.square, lambda moments: moments.variance)
+    return consumed(evidence, aggregate, np.square, lambda moments: moments.variance)

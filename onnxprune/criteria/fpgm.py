@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, Member, first_known
+from onnxprune.criteria.aggregate import Aggregate, Member, first_known
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import making_axes
@@ -23,10 +23,10 @@ ROWS = 1024
 
 
 @criterion("fpgm", aggregate="sum", source="He et al. 2019, arXiv:1811.00250")
-def fpgm(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def fpgm(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Sum of distances from the filters of the group's other units."""
     weights = evidence.weights
-    return first_known(evidence.groups, combine, lambda: _members(evidence), lambda: norms(weights))
+    return first_known(evidence.groups, aggregate, lambda: _members(evidence), lambda: norms(weights))
 
 
 def _members(evidence: Evidence) -> Iterator[Member]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine
+from onnxprune.criteria.aggregate import Aggregate
 from onnxprune.criteria.magnitude import l2
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.typing import Array
 
 
 @criterion("lamp", aggregate="norm", normalize="none", source="Lee et al. 2021, arXiv:2010.07611")
-def lamp(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def lamp(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Squared l2 over the sum of those of the group that are no smaller."""
-    power = np.square(l2(evidence, rng, combine))
+    power = np.square(l2(evidence, rng, aggregate))
     scores = np.zeros_like(power)
     for group in evidence.groups.groups:
         order = np.argsort(power[group.classes], kind="stable")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, Member, by_class, combined
+from onnxprune.criteria.aggregate import Aggregate, Member, aggregated, by_class
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import WeightPart, Weights
 from onnxprune.tracing import Groups, as_field
@@ -22,15 +22,15 @@ Elementwise = Callable[[Array], Array]
 
 
 @criterion("l1", aggregate="sum", normalize="max", source="Li et al. 2017, arXiv:1608.08710")
-def l1(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def l1(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Sum of absolute values over all weights of a unit."""
-    return combine(members(evidence.weights, np.abs))
+    return aggregate(members(evidence.weights, np.abs))
 
 
 @criterion("l2", aggregate="norm", normalize="max", source="Fang et al. 2023, arXiv:2301.12900")
-def l2(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def l2(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Euclidean norm of all weights of a unit."""
-    return combine(norms(evidence.weights))
+    return aggregate(norms(evidence.weights))
 
 
 def accumulate(groups: Groups, elementwise: Elementwise) -> Array:
@@ -38,7 +38,7 @@ def accumulate(groups: Groups, elementwise: Elementwise) -> Array:
 
     A weight that is cut along two axes counts for a class of either. Weights are as they act (see `effective`).
     """
-    return combined(members(Weights(groups), elementwise), "sum", groups.classes.count)
+    return aggregated(members(Weights(groups), elementwise), "sum", groups.classes.count)
 
 
 def norms(weights: Weights) -> Iterator[Member]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine
+from onnxprune.criteria.aggregate import Aggregate
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.typing import Array
 
 
 @criterion("movement", aggregate="norm", normalize="max", source="Sanh et al. 2020, arXiv:2005.07683")
-def movement(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def movement(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Movement of a unit's weights away from zero with --while-training soft, else as l2."""
-    return combine(norms(evidence.weights))
+    return aggregate(norms(evidence.weights))

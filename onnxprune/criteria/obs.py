@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, combined
+from onnxprune.criteria.aggregate import Aggregate, aggregated
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
@@ -72,7 +72,7 @@ class _Reader:
     accumulates=True,
     source="Hassibi and Stork 1993; Kurtic et al. 2023, arXiv:2302.04089",
 )
-def obs(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def obs(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Error of the readers' outputs when a unit goes and the others are re-fitted, units going greedily."""
     groups = evidence.groups
     scores = _fallback(evidence)
@@ -117,7 +117,7 @@ def _ratio(damage: float, error: float) -> float:
 def _fallback(evidence: Evidence) -> Array:
     """Accumulated shares of squared norms, for groups that no layer reads in a way that could be re-fitted."""
     groups = evidence.groups
-    scores = np.square(combined(norms(evidence.weights), "norm", groups.classes.count))
+    scores = np.square(aggregated(norms(evidence.weights), "norm", groups.classes.count))
     for group in groups.groups:
         order = group.classes[np.argsort(scores[group.classes], kind="stable")]
         scores[order] = np.cumsum(scores[order]) / max(float(scores[order].sum()), 1e-30)

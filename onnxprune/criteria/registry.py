@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine
+from onnxprune.criteria.aggregate import Aggregate
 from onnxprune.layers import Activations, Weights
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
@@ -47,7 +47,7 @@ class Evidence:
 
 
 # float64[classes]; classes of no group may hold anything.
-Score = Callable[[Evidence, np.random.Generator, Combine], Array]
+Score = Callable[[Evidence, np.random.Generator, Aggregate], Array]
 
 
 @dataclass(frozen=True)

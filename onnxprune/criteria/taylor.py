@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, Member, first_known
+from onnxprune.criteria.aggregate import Aggregate, Member, first_known
 from onnxprune.criteria.magnitude import members, norms
 from onnxprune.criteria.output_gradients import movements
 from onnxprune.criteria.registry import Evidence, criterion
@@ -30,7 +30,7 @@ Elementwise = Callable[[Array, Array], Array]
 
 
 @criterion("taylor", needs_data=True, aggregate="sum", normalize="none", source=SOURCE)
-def taylor(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def taylor(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Squared first-order movement of the outputs when a unit's activations go."""
 
     def measured() -> Iterator[Member]:
@@ -44,7 +44,7 @@ def taylor(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Ar
             ids = np.unique(units[tensor][1])
             yield ids[ids >= 0], np.concatenate(moved).mean(axis=0)[ids >= 0]
 
-    return first_known(evidence.groups, combine, measured, lambda: norms(evidence.weights))
+    return first_known(evidence.groups, aggregate, measured, lambda: norms(evidence.weights))
 
 
 def _units(evidence: Evidence) -> dict[str, tuple[int, Array]]:
@@ -73,12 +73,12 @@ def _by_unit(sums: Array, ids: Array) -> Array:
     normalize="none",
     source=SOURCE,
 )
-def taylor_weight(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def taylor_weight(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Sum of |weight times gradient| over all weights of a unit."""
-    return by_weight(evidence, rng, combine, lambda weight, gradient: np.abs(weight * gradient))
+    return by_weight(evidence, rng, aggregate, lambda weight, gradient: np.abs(weight * gradient))
 
 
-def by_weight(evidence: Evidence, rng: np.random.Generator, combine: Combine, elementwise: Elementwise) -> Array:
+def by_weight(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate, elementwise: Elementwise) -> Array:
     """Mean over draws of a function of weight and gradient, summed over all weights of a unit.
 
     A weight that a norm behind it scales by s has the gradient over s: products of both do not change.
@@ -100,4 +100,4 @@ def by_weight(evidence: Evidence, rng: np.random.Generator, combine: Combine, el
 
         return members(evidence.weights, np.asarray, amounts)
 
-    return first_known(evidence.groups, combine, measured, lambda: norms(evidence.weights))
+    return first_known(evidence.groups, aggregate, measured, lambda: norms(evidence.weights))

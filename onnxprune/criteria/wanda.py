@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from onnxprune.criteria.aggregate import Combine, Member, by_class, first_known
+from onnxprune.criteria.aggregate import Aggregate, Member, by_class, first_known
 from onnxprune.criteria.magnitude import Elementwise, norms, sums_over
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import ActivationMoments
@@ -18,13 +18,13 @@ from onnxprune.typing import Array
 
 
 @criterion("wanda", needs_data=True, aggregate="sum", source="Sun et al. 2024, arXiv:2306.11695")
-def wanda(evidence: Evidence, rng: np.random.Generator, combine: Combine) -> Array:
+def wanda(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> Array:
     """Sum over the consumers' weights of |weight| times the norm of its input."""
-    return consumed(evidence, combine, np.abs, lambda moments: moments.norm)
+    return consumed(evidence, aggregate, np.abs, lambda moments: moments.norm)
 
 
 def consumed(
-    evidence: Evidence, combine: Combine, elementwise: Elementwise, statistic: Callable[[ActivationMoments], Array]
+    evidence: Evidence, aggregate: Aggregate, elementwise: Elementwise, statistic: Callable[[ActivationMoments], Array]
 ) -> Array:
     """`elementwise(weight) * statistic(input)` summed over the weights of every consumer, and these combined.
 
@@ -40,7 +40,7 @@ def consumed(
     def weighed() -> Iterator[Member]:
         return _members(evidence, elementwise, statistic)
 
-    return first_known(evidence.groups, combine, weighed, plain, lambda: norms(weights))
+    return first_known(evidence.groups, aggregate, weighed, plain, lambda: norms(weights))
 
 
 def _members(

@@ -57,7 +57,7 @@ def recover_without_data(
     """
     parameters, known = Parameters(pruned), WeightMeans(removal)
     found = [t for t in targets(removal, parameters, RecoveryOptions(onward=False)) if isinstance(t, LayerTarget)]
-    count = sum([_mend(removal, parameters, known, target, METHODS[method]) for target in found])
+    count = sum([_recover_layer(removal, parameters, known, target, METHODS[method]) for target in found])
     progress(f"repaired from the weights alone: {count} of {len(found)} layers")
     if not count:
         logger.warning(
@@ -67,8 +67,10 @@ def recover_without_data(
     return parameters.finished() if count else pruned
 
 
-def _mend(removal: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method) -> bool:
-    """RecoveryReport one layer; whether there was anything to do."""
+def _recover_layer(
+    removal: Removal, parameters: Parameters, known: WeightMeans, target: LayerTarget, method: Method
+) -> bool:
+    """Recover one layer; whether there was anything to do."""
     kept = KeptMask.of(removal, target.view, target.old)
     inputs = kept.inputs[kept.groups]
     if inputs.all():

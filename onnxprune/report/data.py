@@ -107,7 +107,7 @@ def outcome_json(result: Outcome) -> dict[str, Any]:
 
 
 def recovery_json(of: RecoveryReport) -> dict[str, Any]:
-    """What calibration data mended, by layer and by group; what could not be measured is null."""
+    """What calibration data recovered, by layer and by group; what could not be measured is null."""
     damage = [{"group": name, "before": b, "after": a} for name, (b, a) in of.damage.items()]
     found: dict[str, Any] = _numbers(asdict(of) | {"damage": damage})
     return found

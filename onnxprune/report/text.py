@@ -128,7 +128,7 @@ def mends(model: Model) -> list[str]:
 
 
 def recovery_lines(of: RecoveryReport) -> str:
-    """What calibration data mended."""
+    """What calibration data recovered."""
     better = sum(fit.kept for fit in of.fits)
     done = f"{better} of {numbers.plural(len(of.fits), 'layer')} re-fitted"
     if not of.before.is_known:
