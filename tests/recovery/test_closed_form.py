@@ -1,4 +1,4 @@
-"""RecoveryReport by least squares: what it must restore, and what it must leave alone."""
+"""Recovery by least squares: what it must restore, and what it must leave alone."""
 
 from __future__ import annotations
 

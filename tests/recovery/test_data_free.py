@@ -1,4 +1,4 @@
-"""RecoveryReport without data: exact where the weights say all, nothing where they say nothing."""
+"""Recovery without data: exact where the weights say all, nothing where they say nothing."""
 
 from __future__ import annotations
 
