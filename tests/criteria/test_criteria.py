@@ -378,9 +378,9 @@ def test_the_command_line_offers_what_there_is() -> None:
 def test_tensors_are_taken_in_portions(net: onnx.ModelProto, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "TAKEN", taken)
     groups, calls = api.trace(net), []
-    walk = statistics.ActivationReader.take
+    walk = statistics.ActivationReader.read
     monkeypatch.setattr(
-        statistics.ActivationReader, "take", lambda self, some: (calls.append(len(some)), walk(self, some))[1]
+        statistics.ActivationReader, "read", lambda self, some: (calls.append(len(some)), walk(self, some))[1]
     )
     criteria.score(groups, "wanda", runs=batches())
     assert calls == ([1, 1] if taken == 1 else [2])
