@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _SMALL = 1024
 # Nodes of a cycle that a message names.
 _MOST_NAMED = 6
+_TEXT = {str}
 # Elements; sparse weights are made dense to be cut.
 LARGEST_SPARSE = 1 << 28
 _BUILT_IN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
@@ -71,41 +72,46 @@ def check_model(proto: ModelProto, folder: Path | None, name: str) -> None:
 
 
 def _check_text(proto: ModelProto, name: str) -> None:
-    """Refuses text that is not UTF-8, wherever it stands: protobuf hands it out as bytes, or raises when it is read."""
+    """Refuse text that is not UTF-8, wherever it stands: protobuf hands it out as bytes, or raises when it is read."""
     pending: list[Any] = [proto]
     while pending:
         message = pending.pop()
-        for field, repeated, inner in _fields(message.DESCRIPTOR):
-            if inner:
-                if repeated:
-                    pending.extend(getattr(message, field))
-                elif message.HasField(field):
-                    pending.append(getattr(message, field))
+        kinds = _fields(message.DESCRIPTOR)
+        for field, value in _held(message):
+            if field.number not in kinds:
                 continue
-            try:
-                values = getattr(message, field)
-                odd = any(not isinstance(v, str) for v in (values if repeated else (values,)))
-            except UnicodeDecodeError:
-                odd = True
-            if odd:
-                where = f"'{field}' of a {message.DESCRIPTOR.name}"
+            repeated, is_message = kinds[field.number]
+            values = value if repeated else (value,)
+            if is_message:
+                pending.extend(values)
+            elif set(map(type, values)) - _TEXT:
+                where = f"'{field.name}' of a {message.DESCRIPTOR.name}"
                 raise ModelError(f"{name}: {where} is not UTF-8 text", hint="the file is damaged, or not of ONNX")
 
 
+def _held(message: Any) -> Iterable[tuple[Any, Any]]:
+    """The fields that are set, with their values; of a tensor not its data, which would be copied."""
+    if message.DESCRIPTOR is not TensorProto.DESCRIPTOR:
+        return message.ListFields()
+    return [(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields if field.number in _OF_TENSORS]
+
+
 @functools.cache
-def _fields(kind: Any) -> tuple[tuple[str, bool, bool], ...]:
-    """(name, whether it is repeated, whether it is a message) of every field of a message with text in it somewhere."""
+def _fields(kind: Any) -> dict[int, tuple[bool, bool]]:
+    """Number of a field of a message that is a text or a message -> whether it is repeated, and whether a message."""
     texts, messages = kind.fields[0].TYPE_STRING, kind.fields[0].TYPE_MESSAGE
-    return tuple(
-        (field.name, _is_repeated(field), field.type == messages)
-        for field in kind.fields
-        if field.type in (texts, messages)
-    )
+    return {f.number: (_is_repeated(f), f.type == messages) for f in kind.fields if f.type in (texts, messages)}
 
 
 def _is_repeated(field: Any) -> bool:
     known = getattr(field, "is_repeated", None)  # newer than `label`
     return bool(field.label == field.LABEL_REPEATED if known is None else known)
+
+
+# Fields of a tensor that hold texts.
+_OF_TENSORS = frozenset(
+    number for number, (repeated, is_message) in _fields(TensorProto.DESCRIPTOR).items() if repeated or not is_message
+)
 
 
 def _check_declared(proto: ModelProto, name: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.model import Model, Names
+from onnxprune.model import Model, Names, control_flow
 from onnxprune.model.flatten import unflatten
 from onnxprune.model.graph import first_output
 from onnxprune.rewriting import Removal
@@ -58,6 +58,7 @@ class _Reference:
     removal: Removal
     graph: onnx.GraphProto
     zeros: dict[int, str] = field(default_factory=dict)
+    silenced: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
 
     def is_cut(self, view: NodeView, slot: int, axis: int) -> bool:
         return bool(self.removal.removed(view.labels(slot)[axis]).any())
@@ -68,6 +69,10 @@ class _Reference:
     @cached_property
     def names(self) -> Names:
         return Names(self.groups.model.proto.graph, self.groups.tracing.model.proto.graph)
+
+    @cached_property
+    def has_bodies(self) -> bool:
+        return any(map(control_flow.is_body_start, self.groups.tracing.model.proto.graph.node))
 
     def constant(self, value: Array, role: str) -> str:
         name = self.name(role)
@@ -91,7 +96,16 @@ class _Reference:
             whole = self.removal.mask(shape, tuple(x if a in read else _WHOLE for a, x in enumerate(axes)))
             if whole is not None:
                 given = view.node.input[zero] if zero is not None and view.has(zero) else ""
-                node.input[slot] = self._zero(node.input[slot], whole, given)
+                node.input[slot] = self._silenced(node.input[slot], whole, given)
+
+    def _silenced(self, tensor: str, mask: Array, given: str) -> str:
+        """The same as `_zero`, which many readers of a tensor share; a body's nodes must not be read outside of it."""
+        if self.has_bodies:
+            return self._zero(tensor, mask, given)
+        key = tensor, given, bytes(np.packbits(mask)) + str(mask.shape).encode()
+        if key not in self.silenced:
+            self.silenced[key] = self._zero(tensor, mask, given)
+        return self.silenced[key]
 
     def _zero(self, tensor: str, mask: Array, given: str) -> str:
         """Put what stands for zero (the tensor `given`, or 0) where `mask` does not hold."""

@@ -578,3 +578,15 @@ def test_half_precision_hides_no_more_than_a_step() -> None:
         assert not refused.ok
         found += "differs" in refused.problem
     assert found >= 10
+
+
+def test_readers_of_a_tensor_share_its_zeros() -> None:
+    net = Net()
+    hidden = net.add("Relu", net.add("MatMul", net.input([2, 4], "x"), net.weight(4, 8)))
+    for _ in range(3):
+        net.output(net.add("MatMul", hidden, net.weight(8, 3)), [2, 3])
+    outcome = prune(net.proto())
+    removed = outcome.plan.removed(outcome.groups)
+    reference = masked(outcome.groups, removed).proto
+    assert [node.op_type for node in reference.graph.node].count("Where") == 1
+    assert outcome.verdict is not None and outcome.verdict.ok
