@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
-    from onnxprune.recovery import TrainingOptions
+    from onnxprune.recovery import Saving, TrainingOptions
     from onnxprune.rewriting import Plan
     from onnxprune.tracing import Groups
     from onnxprune.tracing import rule as register_rule
@@ -47,6 +47,7 @@ _HOMES = {
     "sparsify": "onnxprune.api",
     "trace": "onnxprune.api",
     "TrainResult": "onnxprune.api",
+    "Saving": "onnxprune.recovery",
     "TrainingOptions": "onnxprune.recovery",
     "train": "onnxprune.api",
     "verify": "onnxprune.api",
@@ -69,6 +70,7 @@ __all__ = [
     "ShrinkResult",
     "SparsifyResult",
     "TrainResult",
+    "Saving",
     "TrainingOptions",
     "apply",
     "compress",

@@ -56,6 +56,7 @@ REQUIREMENTS = (
             "--norm-statistics",
             "--temperature",
             "--while-training",
+            "--resume",
         ),
         ("--train",),
         "nothing is trained",

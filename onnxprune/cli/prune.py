@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.kept_training import KeptTraining
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.cache import Cache, cached
@@ -18,9 +19,9 @@ from onnxprune.cli.options.group import TRAINING, Titled, request, titled
 from onnxprune.cli.options.search import SearchRequest, targets
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
-from onnxprune.cli.options.training import Learning, learning_after
+from onnxprune.cli.options.training import Learning, learning_after, resume
 from onnxprune.cli.output import Console
-from onnxprune.errors import GoalMissed
+from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
@@ -46,20 +47,34 @@ class PruneArgs(shared.Results):
     recover: str
     learning: Learning
     fine_tune_command: str | None
+    resume: bool
     accept_damage: bool
     wanted: SearchRequest | None
     cache: Cache
     workers: Any
 
+    @property
+    def kept(self) -> KeptTraining:
+        """Where training is kept until the model is written; a search keeps its trials, and no training."""
+        return KeptTraining(self.written if self.learning.steps and not self.wanted else None, self.resume)
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether existing files may be overwritten: those of an interrupted run may."""
+        return self.force or self.kept.goes_on
+
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
         self.check_results("small.onnx", plan_hint="`onnxprune plan` writes to standard output")
+        if self.resume and self.wanted is not None:
+            raise UsageError("--resume: a search keeps what it tried by itself", hint="leave out --resume")
+        self.kept.check(inputs=[self.model], force=self.force)
         if not self.dry_run and self.wanted is not None:
-            self.wanted.check(self.model, force=self.force)
+            self.wanted.check(self.model, force=self.may_replace)
         rows = paths.row_map(self.output) if self.options.rows and self.output is not None else None
         paths.check_distinct(self.output, self.plan_out, self.wanted.picture if self.wanted else None, rows)
         if rows is not None and self.written is not None:
-            paths.check_row_map(self.written, inputs=[self.model], force=self.force)
+            paths.check_row_map(self.written, inputs=[self.model], force=self.may_replace)
 
 
 @click.command(cls=Titled)
@@ -83,6 +98,7 @@ class PruneArgs(shared.Results):
         "{output}, the same graph with other weights.",
     ),
 )
+@resume
 @shared.accept_damage
 @targets
 @cached("trial of a search")
@@ -104,6 +120,7 @@ def prune(console: Console, args: PruneArgs) -> None:
     outcome, found = _pruned(console, source, args)
     _judge(outcome, args.options)
     args.write(console, outcome.model, _texts(outcome, found, args))
+    args.kept.remove()
     with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
         _report(console, outcome, found, args)
         if args.data.source is None and args.recover == REPAIR:
@@ -122,7 +139,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "sizes": args.sizes.numbers,
         "verify": args.verify,
         "place": args.place.settled(args.sizes.numbers) if args.time or needs_tables(args.options) else None,
-        "recovery": Recovery(args.recover, train=args.learning.settled(), tune=_own_training(args)),
+        "recovery": Recovery(args.recover, train=args.learning.settled(args.kept), tune=_own_training(args)),
     }
     if args.wanted is None:
         return pipeline.run(source, args.options, data=args.data.source, progress=console.progress, **run), None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.kept_training import KeptTraining
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
@@ -15,7 +16,7 @@ from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.sparsity import zeros
-from onnxprune.cli.options.training import Learning, learning_zeros
+from onnxprune.cli.options.training import Learning, learning_zeros, resume
 from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
@@ -35,11 +36,23 @@ class SparsifyArgs(shared.Results):
     place: Where
     data: Data
     learning: Learning
+    resume: bool
     accept_damage: bool
+
+    @property
+    def kept(self) -> KeptTraining:
+        """Where training is kept until the model is written."""
+        return KeptTraining(self.written if self.learning.steps else None, self.resume)
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether existing files may be overwritten: those of an interrupted run may."""
+        return self.force or self.kept.goes_on
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
         self.check_results("sparse.onnx")
+        self.kept.check(inputs=[self.model], force=self.force)
         paths.check_distinct(self.output, self.plan_out)
 
 
@@ -54,6 +67,7 @@ class SparsifyArgs(shared.Results):
 @place
 @data
 @learning_zeros
+@resume
 @shared.accept_damage
 @click.option("--plan-out", metavar="FILE", help="Also write the plan: which elements became zero, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
@@ -73,6 +87,7 @@ def sparsify(console: Console, args: SparsifyArgs) -> None:
     source = args.load(console, args.sizes)
     done = _sparsified(console, source, args)
     args.write(console, done.model, args.plan_text(done.plan))
+    args.kept.remove()
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
         _report(console, source, done, args)
 
@@ -86,7 +101,7 @@ def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsifi
     from onnxprune.pipelines.prune import check_proven
     from onnxprune.pipelines.sparsify import RunInputs, sparsified
 
-    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled())
+    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled(args.kept))
     where = args.place.settled(args.sizes.numbers) if args.time else None
     done = sparsified(source, args.options, inputs, verify=args.verify, place=where, progress=console.progress)
     check_proven(done.groups, done.verdict)

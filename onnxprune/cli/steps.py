@@ -12,6 +12,7 @@ import click
 from onnxprune import __version__
 from onnxprune.cli.app import STEPS, app
 from onnxprune.cli.config import read_steps
+from onnxprune.cli.kept_training import SUFFIX
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError, UsageError
 
@@ -19,8 +20,6 @@ from onnxprune.errors import OnnxPruneError, UsageError
 OWN = ("output", "as_json", "force", "dry_run", "resume", "accept_damage")
 # Options that name a file that is read.
 READ = ("data", "preprocess", "tokenizer", "teacher")
-# What stands behind the name of a model of training for its checkpoint.
-CHECKPOINT = ".checkpoint"
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def carry_out(step: RecipeStep, console: Console, *, source: str, target: Path, 
         "accept_damage": True,
         "quiet": console.quiet,
         "verbose": console.verbosity,
-        "resume": Path(f"{target}{CHECKPOINT}").exists(),
+        "resume": Path(f"{target}{SUFFIX}").exists(),
     }
     defaults = {**step.options, **{name: value for name, value in settled.items() if name in takes}}
     arguments = [source, "-o", str(target)]

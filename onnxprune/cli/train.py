@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import paths
+from onnxprune.cli.kept_training import KeptTraining
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
-from onnxprune.cli.options.training import Learning, learning
+from onnxprune.cli.options.training import Learning, learning, resume
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 
@@ -40,9 +40,14 @@ class TrainArgs:
     as_json: bool
 
     @property
-    def checkpoint(self) -> str | None:
-        """Where the run is kept until it is done; None if it goes to a pipe."""
-        return None if self.output == paths.PIPE else f"{self.output}.checkpoint"
+    def kept(self) -> KeptTraining:
+        """Where the run is kept until it is done."""
+        return KeptTraining(self.output, self.resume)
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether existing files may be overwritten: that of an interrupted run may."""
+        return self.force or self.kept.goes_on
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
@@ -51,17 +56,8 @@ class TrainArgs:
         paths.check_one_pipe(self.model, self.teacher or "")
         inputs = [self.model, *([self.teacher] if self.teacher else [])]
         paths.check_one_result(self.output, as_json=self.as_json)
-        paths.check_target(self.output, inputs=inputs, force=self.force)
-        if self.checkpoint is None:
-            if self.resume:
-                raise UsageError("--resume needs a file", hint="name one with -o; its checkpoint lies beside it")
-            return
-        paths.check_target(self.checkpoint, inputs=inputs, force=True)
-        if Path(self.checkpoint).exists() and not self.resume and not self.force:
-            raise UsageError(
-                f"{self.checkpoint} is of a run that was interrupted",
-                hint="--resume goes on with it, --force begins again",
-            )
+        paths.check_target(self.output, inputs=inputs, force=self.may_replace)
+        self.kept.check(inputs=inputs, force=self.force)
 
 
 @click.command(cls=Titled)
@@ -79,7 +75,7 @@ class TrainArgs:
 @learning
 @click.option("--keep-zeros", is_flag=True, help="Elements of weights that are zero stay zero.")
 @sizes
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run: its checkpoint lies beside the output.")
+@resume
 @shared.force
 @shared.as_json
 @shared.conversation
@@ -96,12 +92,11 @@ def train(console: Console, args: TrainArgs) -> None:
     from onnxprune.model import save
 
     source = args.sizes.load(args.model)
-    paths.check_output(source, args.output, force=args.force)
+    paths.check_output(source, args.output, force=args.may_replace)
     model, done = _trained(console, source, args)
     console.progress("writing")
-    save(model, args.output, force=args.force)
-    if args.checkpoint is not None:
-        Path(args.checkpoint).unlink(missing_ok=True)
+    save(model, args.output, force=args.may_replace)
+    args.kept.remove()
     _report(console, done, args)
 
 
@@ -109,14 +104,13 @@ def _trained(console: Console, source: Model, args: TrainArgs) -> tuple[Model, T
     from onnxprune.pipelines.train import TrainingData, learn, zero_masks
 
     teacher = None if args.teacher is None else paths.load(args.teacher, args.sizes.shapes)
-    options = args.learning.settled()
+    options = args.learning.settled(args.kept)
     assert options is not None
     return learn(
         source,
         TrainingData(args.data.source, args.data.samples, args.sizes.numbers, labels=args.labels, teacher=teacher),
         options,
         masks=zero_masks(source) if args.keep_zeros else None,
-        checkpoint=None if args.checkpoint is None else (Path(args.checkpoint), args.resume),
         progress=console.progress,
     )
 

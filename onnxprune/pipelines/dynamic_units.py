@@ -83,7 +83,8 @@ def _phases(training: TrainingOptions, options: Options) -> tuple[TrainingOption
             f"--while-training: {training.while_training} is for single weights (`sparsify`)",
             hint=f"units: {', '.join(WAYS)}",
         )
-    return replace(training, steps=first), replace(training, steps=training.steps - first, while_training="")
+    left = training.part(2, steps=training.steps - first, while_training="")
+    return training.part(1, steps=first), left
 
 
 def train_masked(
@@ -131,7 +132,7 @@ def scored_units(
     if recovery.train is not None and recovery.train.while_training:
         return train_masked(groups, options, runs, recovery.train, place, progress=progress)
     scores, carried = iterative.scored(groups, options, runs, recovery, place, progress=progress)
-    return ScoredUnits(scores, carried, left=recovery.train)
+    return ScoredUnits(scores, carried, left=recovery.part(options.steps).train)
 
 
 def reordered(going: UnitsToGo, scores: Array, order: Array) -> Array:

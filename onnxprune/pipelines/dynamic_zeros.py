@@ -99,6 +99,7 @@ class ExchangedZeros(ZeroCourse):
     """
 
     begins_sparse = True
+    CHANGING = ("kept", "_slopes")
 
     def __init__(
         self, pairs: Sequence[tuple[ContractionWeight, Array]], pattern: Pattern, training: TrainingOptions
@@ -143,6 +144,8 @@ class ExchangedZeros(ZeroCourse):
 
 class LassoZeros(ZeroCourse):
     """The sum of absolute weights, by proximal steps, as strong as the wanted zeros need (Tibshirani 1996)."""
+
+    CHANGING = ("strength",)
 
     def __init__(
         self, pairs: Sequence[tuple[ContractionWeight, Array]], pattern: Pattern, training: TrainingOptions

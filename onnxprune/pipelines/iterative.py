@@ -122,7 +122,7 @@ def scored(
         if runs and recovery.can_act(data=True):
             small, _ = recover(removal, small, runs, recovery, progress=progress)
         if recovery.train is not None or recovery.tune is not None:
-            small = train_after(removal, small, runs, recovery, progress=progress)[0]
+            small = train_after(removal, small, runs, recovery.part(step), progress=progress)[0]
             carried = CarriedWeights(removal, small)
         inner = _traced_like(groups, small)
         fresh = first_scores(inner, options, [io_changes.feeds(removal, feeds) for feeds in runs], progress)

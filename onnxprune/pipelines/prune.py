@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from onnxprune import calibration
+from onnxprune import __version__, calibration
 from onnxprune.allocation import BudgetFitter, BudgetResult, Options, Selection, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
@@ -37,7 +37,7 @@ from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Agreement, routes_of
+from onnxprune.runtime import Agreement, key_of, routes_of
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.tracing import trace as trace_model
@@ -130,10 +130,11 @@ def run(
     check_sizes(model.proto.graph, sizes or {})
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
+    recovery = _kept(recovery or RecoveryOptions(), model, options, runs, sizes)
     with clock("tracing"):
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
-        matched, recovery = bn_matching.matched(groups, runs, random=is_random(data)), recovery or RecoveryOptions()
+        matched = bn_matching.matched(groups, runs, random=is_random(data))
         scored = dynamic_units.scored_units(matched, options, runs, recovery, place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
     fitter = BudgetFitter.of(groups, scored.scores, options, place, clock.progress)
@@ -155,6 +156,21 @@ def run(
         seconds=clock.seconds,
     )
     return _trained(outcome, candidate.removal, runs, replace(recovery, train=scored.left), clock)
+
+
+def _kept(
+    recovery: RecoveryOptions, model: Model, options: Options, runs: Sequence[Any], sizes: Mapping[str, int] | None
+) -> RecoveryOptions:
+    """The recovery, with what a checkpoint of its training belongs to."""
+    if recovery.train is None or recovery.train.saving is None:
+        return recovery
+    given = {
+        "options": options.as_json(),
+        "recovery": [recovery.method, *recovery.dampings],
+        "sizes": dict(sizes or {}),
+    }
+    belongs_to = key_of(model=model.digest, data=calibration.digest(runs), version=__version__, **given)
+    return replace(recovery, train=recovery.train.belonging_to(belongs_to))
 
 
 def _trained(

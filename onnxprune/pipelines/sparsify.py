@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import calibration
+from onnxprune import __version__, calibration
 from onnxprune.calibration import is_random
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
@@ -23,7 +23,7 @@ from onnxprune.pipelines.zero_budget import within_budgets
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import Training, TrainingOptions, held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
-from onnxprune.runtime import Agreement
+from onnxprune.runtime import Agreement, key_of
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (
     ContractionWeight,
@@ -331,8 +331,12 @@ def _trained(found: _Fitted, sweep: Sweep, model: Model, inputs: RunInputs, runs
         raise UsageError("training needs inputs as the model gets them", hint="give --data a file of real inputs")
     assert inputs.train is not None
     groups, before = sweep.groups, found.judged
+    given = {"options": sweep.options.as_json(), "sizes": dict(inputs.sizes), "version": __version__}
+    training = inputs.train.belonging_to(
+        "" if inputs.train.saving is None else key_of(model=model.digest, data=calibration.digest(runs), **given)
+    )
     with clock("training"):
-        trained, chosen, done = train_zeros(sweep, found.chosen, before.model, runs, inputs.train)
+        trained, chosen, done = train_zeros(sweep, found.chosen, before.model, runs, training)
     changed = _with_functions(model, groups, trained)
     final = agreement(Removal(groups, np.zeros(groups.classes.count, bool)), changed, held_out(runs)[1])
     if inputs.train.while_training and before.final is not None and not final.is_better_than(before.final):

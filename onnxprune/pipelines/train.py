@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from onnxprune.recovery import (
     Masks,
     Objective,
     RecoveryOptions,
-    Saving,
     Teacher,
     Thinning,
     Training,
@@ -92,7 +90,6 @@ def learn(
     options: TrainingOptions,
     *,
     masks: Mapping[str, Array] | None = None,
-    checkpoint: tuple[Path, bool] | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Training]:
     """Train a model; it never ends worse on held-out samples than it began.
@@ -102,7 +99,6 @@ def learn(
         data: what it learns from.
         options: how to train.
         masks: initializer -> boolean array, false for elements that are zero and stay so.
-        checkpoint: the file that the run is kept in, and whether to continue from it; none is kept if None.
         progress: is told about every stage.
 
     Returns:
@@ -121,10 +117,9 @@ def learn(
     runs = calibration.read(data.data, model, samples=data.samples, sizes=data.sizes, also=also)
     _check_count(runs)
     parts = held_out(runs)
-    saving = None
-    if checkpoint is not None:
+    if options.saving is not None:
         learned = "" if data.teacher is None else data.teacher.digest
-        saving = Saving(checkpoint[0], f"{model.digest} {learned} {digest(runs)}", resume=checkpoint[1])
+        options = options.belonging_to(f"{model.digest} {learned} {digest(runs)}")
     with contextlib.ExitStack() as stack:
         if data.teacher is not None and loss != CROSS_ENTROPY:
             inside = matching_tensors(model, data.teacher, options.intermediate)
@@ -134,7 +129,7 @@ def learn(
         else:
             assert data.labels is not None
             objective = from_labels(model, parts, options, data.labels)
-        return fine_tune_model(model, objective, options, masks=masks, saving=saving, progress=progress)
+        return fine_tune_model(model, objective, options, masks=masks, progress=progress)
 
 
 def learn_after(

@@ -47,6 +47,8 @@ class UnitCourse(Thinning):
         scores: float64[classes]: those with the lowest go, as far as is known by now.
     """
 
+    CHANGING: tuple[str, ...] = ("scores",)
+
     def __init__(self, going: UnitsToGo, scores: Array, options: Options, training: TrainingOptions) -> None:
         """Prepare a course.
 
@@ -89,6 +91,8 @@ class UnitCourse(Thinning):
 
 class SoftMasks(UnitCourse):
     """Masks that are chosen again and again: what went may return."""
+
+    CHANGING = ("scores", "is_settled", "_masked", "_seen", "_weight")
 
     def __init__(self, going: UnitsToGo, scores: Array, options: Options, training: TrainingOptions) -> None:
         """Prepare a course; see `UnitCourse`."""

@@ -44,6 +44,8 @@ class _Penalty(UnitCourse):
         is_zero: bool[classes]: what has reached zero, and stays there.
     """
 
+    CHANGING = ("scores", "is_zero", "means", "strength")
+
     def __init__(self, going: UnitsToGo, scores: Array, options: Options, training: TrainingOptions) -> None:
         """Prepare a course; see `UnitCourse`."""
         super().__init__(going, scores, options, training)

@@ -17,12 +17,13 @@ from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, method
 from onnxprune.recovery.intermediate import matching_tensors
 from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
+from onnxprune.recovery.saving import Saving
 from onnxprune.recovery.spans import StandIn, spans_of
 from onnxprune.recovery.stand_in import with_stand_ins
 from onnxprune.recovery.targets import ROWS
 from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
-from onnxprune.recovery.training_state import Saving, Training
+from onnxprune.recovery.training_state import Training
 
 __all__ = [
     "CROSS_ENTROPY",

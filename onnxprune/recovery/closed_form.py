@@ -69,6 +69,10 @@ class RecoveryOptions:
         """The recovery method; there must be one."""
         return METHODS[self.method]
 
+    def part(self, number: int) -> RecoveryOptions:
+        """How to train in one round of several, counted from 1; see `TrainingOptions.part`."""
+        return self if self.train is None else replace(self, train=self.train.part(number))
+
     def can_act(self, *, data: bool) -> bool:
         """Whether there is a method, and the data that it needs."""
         return self.method != NO_RECOVERY and (data or not self.how.needs_data)

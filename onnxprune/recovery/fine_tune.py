@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from onnxprune.recovery.objectives import Objective
+from onnxprune.recovery.saving import Saving
 from onnxprune.recovery.student import Student
 from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import TrainingOptions
-from onnxprune.recovery.training_state import Judgement, Saving, Training, TrainingState
+from onnxprune.recovery.training_state import Judgement, Training, TrainingState
 from onnxprune.runtime import Setting
 from onnxprune.typing import Array
 
@@ -41,6 +42,8 @@ LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 SGD_FACTOR = 30.0
 # Steps of a trial of a rate, and how much worse than the best trial ends the search.
 TRIAL_STEPS, TRIAL_SHARE, TRIAL_WORSE = 20, 0.1, 1.3
+# What a checkpoint calls the state of what makes the model sparser, its masks, and whether these are loose.
+THINNING, MASKS, LOOSE = "thinning", "masks", "is_loose"
 
 
 def fine_tune_model(
@@ -49,7 +52,6 @@ def fine_tune_model(
     options: TrainingOptions,
     *,
     masks: Masks | Thinning | None = None,
-    saving: Saving | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Training]:
     """Train a model by gradient steps.
@@ -61,7 +63,6 @@ def fine_tune_model(
         masks: initializer -> boolean array, false for elements that are zero and stay so; or what makes the model
             sparser while it trains: then "before" is the loss with the zeros of the end, as they are chosen at first,
             and the best weights are of those behind the step at which the masks are held.
-        saving: where the run is kept; nowhere if None. A run that makes the model sparser is not kept.
         progress: is told about every judgement.
 
     Returns:
@@ -84,7 +85,7 @@ def fine_tune_model(
     try:
         thinning = masks if isinstance(masks, Thinning) else None
         student.mask({} if isinstance(masks, Thinning) else masks or {})
-        state = _Run(student, objective, options, saving, progress=progress, thinning=thinning).finished()
+        state = _Run(student, objective, options, progress=progress, thinning=thinning).finished()
         best = student.trained(state.best) if state.best_step or student.kept else model
     finally:
         student.close()
@@ -151,86 +152,103 @@ class _Run:
         student: Student,
         objective: Objective,
         options: TrainingOptions,
-        saving: Saving | None,
         *,
         progress: Callable[[str], None],
         thinning: Thinning | None,
     ) -> None:
-        assert saving is None or thinning is None
         self.student, self.objective, self.options = student, objective, options
-        self.saving, self.progress, self.thinning = saving, progress, thinning
+        self.saving, self.progress, self.thinning = options.saving, progress, thinning
         together = max(1, min(options.batch // objective.fitting.per_batch, objective.fitting.per_epoch))
         self.accumulate = options.accumulate or together
-        self.belongs_to = "" if saving is None else _digest(saving.belongs_to, options, objective.name, student.kept)
+        self.every = max(1, options.steps // JUDGEMENTS)
+        self.belongs_to = "" if self.saving is None else _digest(self.saving, options, objective.name, student.kept)
+        self.written = time.monotonic()
 
     def finished(self) -> TrainingState:
         """Train to the end."""
-        saved = self._saved()
-        state = self._begun() if saved is None else self._continued(saved)
-        every = max(1, self.options.steps // JUDGEMENTS)
-        begun = (time.monotonic(), state.step)
-        written = begun[0]
+        state = self._first()
         try:
-            while state.step < self.options.steps and not self._is_stalled(state, every):
-                self._choose(state.step)
-                self._step(state)
-                if self.thinning is not None and state.step == self.thinning.until:
-                    self._hold(state, self.thinning)
-                if state.step % every == 0 or state.step == self.options.steps:
+            self._prepare(state)
+            begun = (time.monotonic(), state.step)
+            while True:
+                if self._is_to_be_judged(state):
                     self._judge(state)
                     self._tell(state, begun)
-                if self.is_due(written):
-                    self._write(state)
-                    written = time.monotonic()
+                if state.step >= self.options.steps or self._is_stalled(state):
+                    break
+                self._step(state)
+                self._keep(state)
         except KeyboardInterrupt:
             if self.saving is not None and state.is_whole:
                 self._write(state, must=True)
                 logger.warning("interrupted; --resume goes on from step %d", state.step)
             raise
+        self._keep(state, now=True)
         return state
 
     # --- beginning ----------------------------------------------------------------------------------------
 
-    def _begun(self) -> TrainingState:
+    def _first(self) -> TrainingState:
+        """The state to begin with: that of a checkpoint, or one in which nothing is known yet."""
         weights = self.student.weights
-        if self.thinning is not None:
+        state = TrainingState(
+            weights=weights,
+            optimizer=self.options.optimizing(),
+            best={n: a.copy() for n, a in weights.items()},
+            average={n: a.copy() for n, a in weights.items()} if self.options.average else {},
+        )
+        if self.saving is not None and self.saving.resume and self.saving.path.exists():
+            saved = read_checkpoint(self.saving.path, self.belongs_to)
+            state.restore(saved)
+            if self.thinning is not None:
+                self.thinning.restore(saved.arrays.get(THINNING, {}))
+                self.student.mask(saved.arrays.get(MASKS, {}), loose=saved.numbers[LOOSE])
+            self.progress(f"resuming at step {state.step}")
+        elif self.thinning is not None:
             self.student.mask(self.thinning.target(weights), loose=True)
-        before = self._held(weights)
-        if not math.isfinite(before):
+        return state
+
+    def _prepare(self, state: TrainingState) -> None:
+        """Judge the model as it is, and find the rate; what a checkpoint knows of it is not done again."""
+        if math.isnan(state.before):
+            state.before = state.best_loss = self._held(state.weights)
+        if not math.isfinite(state.before):
             raise RunError(
                 "the loss of the model is not a finite number before training",
                 hint="are its outputs, and the teacher's, finite on all samples?",
             )
-        found: dict[float, float] = {}
-        rate = self.options.rate
-        if rate is None:
-            found = self._tried(before)
-            rate = min(found, key=lambda tried: found[tried])
-            self.progress(f"learning rate {rate:g}, the best of {len(found)} short trials")
-        return TrainingState(
-            weights=weights,
-            optimizer=self.options.optimizing(),
-            rate=rate,
-            found=found,
-            before=before,
-            best={n: a.copy() for n, a in weights.items()},
-            average={n: a.copy() for n, a in weights.items()} if self.options.average else {},
-            best_loss=before,
-        )
+        if not math.isnan(state.rate):
+            return
+        if self.options.rate is not None:
+            state.rate = self.options.rate
+            return
+        self._try_rates(state)
+        state.rate = min(state.found, key=lambda tried: state.found[tried])
+        self.progress(f"learning rate {state.rate:g}, the best of {len(state.found)} short trials")
+        self._keep(state, now=True)
 
-    def _tried(self, before: float) -> dict[float, float]:
-        """Rate -> loss on held-out samples after a short run from the first weights, lowest rate first.
+    def _try_rates(self, state: TrainingState) -> None:
+        """Note the loss on held-out samples after a short run from the first weights, rate by rate, lowest first.
 
         The rate falls to zero in these runs, too: while it is high, a good one looks bad. Rates rise until they do
         clearly worse than the best before.
         """
-        student, first = self.student, {n: a.copy() for n, a in self.student.weights.items()}
-        steps = max(3, min(TRIAL_STEPS, round(self.options.steps * TRIAL_SHARE)))
-        found: dict[float, float] = {}
+        found = state.found
         for rung in LADDER:
             rate = rung * (SGD_FACTOR if self.options.optimizer == "sgd" else 1.0)
-            self.progress(f"trying learning rate {rate:g}")
-            optimizer = self.options.optimizing()
+            if rate not in found:
+                self.progress(f"trying learning rate {rate:g}")
+                found[rate] = self._tried(rate)
+                self._keep(state)
+            if found[rate] > TRIAL_WORSE * min(state.before, *found.values()):
+                break
+
+    def _tried(self, rate: float) -> float:
+        """The loss on held-out samples after a short run; the weights are in the end what they were."""
+        student, first = self.student, {n: a.copy() for n, a in self.student.weights.items()}
+        steps = max(3, min(TRIAL_STEPS, round(self.options.steps * TRIAL_SHARE)))
+        optimizer = self.options.optimizing()
+        try:
             for step in range(steps):
                 loss, gradients = self._gradients(step)
                 if not math.isfinite(loss):
@@ -238,30 +256,32 @@ class _Run:
                 optimizer.update(student.weights, gradients, scheduled(rate, step, steps, warmup=steps // 5))
                 student.silence(student.weights)
             held = self._held(student.weights)
+        finally:
             for name, array in first.items():
                 student.weights[name][...] = array
-            found[rate] = held if math.isfinite(held) else math.inf
-            if found[rate] > TRIAL_WORSE * min(before, *found.values()):
-                break
-        return found
+        return held if math.isfinite(held) else math.inf
 
     # --- zeros --------------------------------------------------------------------------------------------
 
-    def _choose(self, step: int) -> None:
-        """Choose the zeros of a step."""
-        if self.thinning is not None and step < self.thinning.until:
-            masks = self.thinning.chosen(step, self.student.weights)
-            if masks is not None:
-                self.student.mask(masks, loose=True)
+    def _choose(self, state: TrainingState) -> None:
+        """Choose the zeros of a step, once."""
+        if self.thinning is None or not self._is_open(state) or state.chosen == state.step:
+            return
+        state.is_whole = False
+        masks = self.thinning.chosen(state.step, state.weights)
+        if masks is not None:
+            self.student.mask(masks, loose=True)
+        state.chosen, state.is_whole = state.step, True
 
-    def _hold(self, state: TrainingState, thinning: Thinning) -> None:
-        """Choose the zeros of the end: from here on weights can be the best."""
-        self.student.mask(thinning.target(state.weights))
+    def _hold(self, state: TrainingState) -> None:
+        """Choose the zeros of the end, where this is the step for it: from here on weights can be the best."""
+        if self.thinning is None or state.step != self.thinning.until:
+            return
+        self.student.mask(self.thinning.target(state.weights))
         if state.average:
             self.student.silence(state.average)
-        candidate = state.average or state.weights
-        state.best, state.best_step = {n: a.copy() for n, a in candidate.items()}, state.step
-        state.best_loss = self._held(candidate)
+        state.best, state.best_step = {n: a.copy() for n, a in state.candidate.items()}, state.step
+        state.best_loss = math.inf
 
     def _is_open(self, state: TrainingState) -> bool:
         """Whether the zeros may still change."""
@@ -283,6 +303,7 @@ class _Run:
 
     def _step(self, state: TrainingState) -> None:
         """Change the weights once; what is interrupted in the middle is no state to go on from."""
+        self._choose(state)
         loss, gradients = self._gradients(state.step)
         rate = self.options.rate_at(state.step, state.rate) * state.factor
         state.is_whole = False
@@ -300,6 +321,7 @@ class _Run:
         else:
             state.factor, state.skipped, state.in_a_row = state.factor / 2, state.skipped + 1, state.in_a_row + 1
             logger.warning("step %d: the loss is not finite; skipped, the rate is halved", state.step)
+        self._hold(state)
         state.is_whole = True
         if state.in_a_row >= MOST_SKIPPED:
             raise RunError(
@@ -311,18 +333,25 @@ class _Run:
         """The mean loss of all held-out samples."""
         return mean_loss(self.student, self.objective, weights)
 
+    def _is_to_be_judged(self, state: TrainingState) -> bool:
+        """Whether the state is one to judge, and was not judged yet."""
+        ends = {self.options.steps} | ({self.thinning.until} if self.thinning is not None else set())
+        is_due = state.step > 0 and (state.step % self.every == 0 or state.step in ends)
+        return is_due and (not state.course or state.course[-1].step < state.step)
+
     def _judge(self, state: TrainingState) -> None:
-        candidate = state.average or state.weights
-        held = self._held(candidate)
+        held = self._held(state.candidate)
+        state.is_whole = False
         state.course.append(Judgement(state.step, state.total / state.counted if state.counted else math.nan, held))
         state.total, state.counted = 0.0, 0
         if held < state.best_loss and not self._is_open(state):
             state.best_loss, state.best_step = held, state.step
-            for name, array in candidate.items():
+            for name, array in state.candidate.items():
                 state.best[name][...] = array
+        state.is_whole = True
 
-    def _is_stalled(self, state: TrainingState, every: int) -> bool:
-        return 0 < self.options.patience * every <= state.step - state.best_step and not self._is_open(state)
+    def _is_stalled(self, state: TrainingState) -> bool:
+        return 0 < self.options.patience * self.every <= state.step - state.best_step and not self._is_open(state)
 
     def _tell(self, state: TrainingState, begun: tuple[float, int]) -> None:
         now = state.course[-1]
@@ -335,43 +364,37 @@ class _Run:
 
     # --- checkpoints --------------------------------------------------------------------------------------
 
-    def _saved(self) -> Checkpoint | None:
-        if self.saving is None or not self.saving.resume or not self.saving.path.exists():
-            return None
-        return read_checkpoint(self.saving.path, self.belongs_to)
-
-    def _continued(self, saved: Checkpoint) -> TrainingState:
-        state = TrainingState(
-            weights=self.student.weights,
-            optimizer=self.options.optimizing(),
-            rate=0.0,
-            found={},
-            before=0.0,
-            best={},
-            average={},
-        )
-        state.restore(saved)
-        self.progress(f"resuming at step {state.step}")
-        return state
-
     def is_due(self, written: float) -> bool:
         """Whether a checkpoint is to be written, after the last one at a time of the clock."""
         return self.saving is not None and time.monotonic() - written > CHECKPOINT_SECONDS
 
+    def _keep(self, state: TrainingState, *, now: bool = False) -> None:
+        """Write a checkpoint, if it is time for one."""
+        if self.saving is not None and (now or self.is_due(self.written)):
+            self._write(state)
+            self.written = time.monotonic()
+
     def _write(self, state: TrainingState, *, must: bool = False) -> None:
         """Write a checkpoint; one that cannot be written is no reason to end a run that goes well."""
         assert self.saving is not None
+        checkpoint = state.checkpoint()
+        if self.thinning is not None:
+            extra = {THINNING: self.thinning.state(), MASKS: self.student.kept}
+            numbers = {**checkpoint.numbers, LOOSE: self.student.is_loose}
+            checkpoint = Checkpoint({**checkpoint.arrays, **extra}, numbers)
         try:
-            write_checkpoint(self.saving.path, state.checkpoint(), self.belongs_to)
+            write_checkpoint(self.saving.path, checkpoint, self.belongs_to)
         except OnnxPruneError as error:
             if must:
                 raise
             logger.warning("no checkpoint was written: %s", error.message)
 
 
-def _digest(belongs_to: str, options: TrainingOptions, loss: str, kept: Mapping[str, Array]) -> str:
+def _digest(saving: Saving, options: TrainingOptions, loss: str, kept: Mapping[str, Array]) -> str:
     """The hash of all that a run depends on."""
-    content = hashlib.sha256(f"{belongs_to} {loss} {json.dumps(asdict(options), sort_keys=True, default=str)}".encode())
+    given = asdict(replace(options, saving=None))
+    about = f"{saving.belongs_to} {loss} {json.dumps(given, sort_keys=True, default=str)}"
+    content = hashlib.sha256(about.encode())
     for name in sorted(kept):
         content.update(name.encode() + np.packbits(kept[name]).tobytes())
     return content.hexdigest()

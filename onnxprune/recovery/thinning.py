@@ -10,6 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import numpy as np
+
 from onnxprune.typing import Array
 
 # Weight -> boolean array, false where an element is zero.
@@ -21,9 +23,27 @@ class Thinning(ABC):
 
     Attributes:
         until: steps after which the masks are held.
+        CHANGING: names of the attributes that change from step to step: arrays, numbers, or mappings of these.
     """
 
     until: int
+    CHANGING: tuple[str, ...] = ()
+
+    def state(self) -> dict[str, Array]:
+        """All that changes from step to step, for a checkpoint."""
+        found = dict[str, Array]()
+        for name in self.CHANGING:
+            value = getattr(self, name)
+            parts = value.items() if isinstance(value, Mapping) else [("", value)]
+            found |= {f"{name}\0{key}": np.array(part) for key, part in parts}
+        return found
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Continue from what `state` returned."""
+        for name in self.CHANGING:
+            own = {key.partition("\0")[2]: array for key, array in state.items() if key.partition("\0")[0] == name}
+            values = {key: array if array.ndim else array.item() for key, array in own.items()}
+            setattr(self, name, values if isinstance(getattr(self, name), Mapping) else values[""])
 
     @abstractmethod
     def target(self, weights: Mapping[str, Array]) -> Masks:

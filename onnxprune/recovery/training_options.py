@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from onnxprune.autodiff import OPTIMIZERS, SCHEDULES, Loss, Optimizer, ParameterGroup, Schedule, scheduled
 from onnxprune.errors import UsageError
 from onnxprune.names import LOSSES, TEMPERATURES, WHILE_TRAINING, ZEROS_WHILE_TRAINING
 from onnxprune.recovery.augment import AUGMENTATIONS
+from onnxprune.recovery.saving import Saving
 
 # A run ends early if so many of its 25 judgements in a row were no better than the best; fewer would end those that
 # get worse while the rate is high, and best when it has fallen.
@@ -48,6 +50,7 @@ class TrainingOptions:
         patience: judgements without a better one that end the run; 0 for none.
         seed: of the order of samples, and of transforms.
         threads: of an operator; 0 is all cores.
+        saving: where the run is kept every few minutes, and what it is continued from; nowhere if None.
 
     Example:
         >>> import onnxprune
@@ -82,6 +85,7 @@ class TrainingOptions:
     patience: int = PATIENCE
     seed: int = 0
     threads: int = 0
+    saving: Saving | None = None
 
     def __post_init__(self) -> None:
         known_ways = (*WHILE_TRAINING, *ZEROS_WHILE_TRAINING)
@@ -103,6 +107,19 @@ class TrainingOptions:
             raise UsageError(f"a temperature must be from {low:g} to {high:g}, not {self.temperature:g}")
         if not 0 <= self.average < 1:
             raise UsageError(f"the share of a running mean must be at least 0 and below 1, not {self.average:g}")
+
+    def part(self, number: int, **other: Any) -> TrainingOptions:
+        """The options of one training of several, counted from 1, which has a checkpoint of its own.
+
+        Args:
+            number: which one.
+            other: fields that it has otherwise.
+        """
+        return replace(self, saving=None if self.saving is None else self.saving.numbered(number), **other)
+
+    def belonging_to(self, digest: str) -> TrainingOptions:
+        """The options for a run whose checkpoints belong to a model, data and all else that has this digest."""
+        return self if self.saving is None else replace(self, saving=replace(self.saving, belongs_to=digest))
 
     def optimizing(self) -> Optimizer:
         """A new optimiser."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,33 +66,19 @@ class Training:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Saving:
-    """Where a run is kept, so that it can be continued.
-
-    Attributes:
-        path: the file.
-        belongs_to: digest of the model and the data.
-        resume: continue from the file, if it is there.
-    """
-
-    path: Path
-    belongs_to: str
-    resume: bool = False
-
-
 @dataclass
 class TrainingState:
-    """A run between two steps."""
+    """A run between two steps; the rate and the first loss are NaN until they are known."""
 
     weights: Weights
     optimizer: Optimizer
-    rate: float
-    found: dict[float, float]
-    before: float
     best: Weights
     average: Weights
+    rate: float = math.nan
+    found: dict[float, float] = field(default_factory=dict)
+    before: float = math.nan
     step: int = 0
+    chosen: int = -1
     best_step: int = 0
     best_loss: float = math.inf
     factor: float = 1.0
@@ -104,7 +89,15 @@ class TrainingState:
     is_whole: bool = True
     course: list[Judgement] = field(default_factory=list)
 
-    _NUMBERS = ("rate", "before", "step", "best_step", "best_loss", "factor", "skipped", "in_a_row", "total", "counted")
+    _NUMBERS = (
+        *("rate", "before", "step", "chosen", "best_step", "best_loss"),
+        *("factor", "skipped", "in_a_row", "total", "counted"),
+    )
+
+    @property
+    def candidate(self) -> Weights:
+        """The weights that are judged: their running mean, where there is one."""
+        return self.average or self.weights
 
     def checkpoint(self) -> Checkpoint:
         """All of it, as a file takes it."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 
 from onnxprune.model import load
 from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.measure import training_kills
 
 __all__ = ["run"]
 DATA, TEST = (str(MODELS / f"digits_{name}.npz") for name in ("calibration", "test"))
@@ -134,44 +133,47 @@ def test_zeros_stay(run: Run, tmp_path: Path) -> None:
     assert changed
 
 
-EAGER = "import onnxprune.recovery.fine_tune as f; f.CHECKPOINT_SECONDS = 0\n"
-CALL = "import sys; from onnxprune.cli import main; sys.exit(main(sys.argv[1:]))"
+KILLED = ("train", "prune --train", "prune --while-training soft")
 
 
-def start(cut: str, output: Path, *more: str) -> subprocess.Popen[bytes]:
-    options = ["--data", DATA, "--teacher", DIGITS, "--steps", "60", "--rate", "3e-4", "--threads", "1", "-q"]
-    command = [sys.executable, "-c", EAGER + CALL, "train", cut, "-o", str(output), *options, *more]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
-
-
-def killed(cut: str, output: Path, times: int, number: signal.Signals = signal.SIGKILL) -> int:
-    """Train, and kill it at random moments; how often that was. What is resumed in the end is done."""
-    rng, kills = random.Random(0), 0
-    for _ in range(times):
-        process = start(cut, output, "--resume")
-        path = Path(f"{output}.checkpoint")
-        while process.poll() is None and not path.exists():
-            time.sleep(0.02)
-        time.sleep(rng.random() * 0.5)
-        if process.poll() is None:
-            process.send_signal(number)
-            kills += 1
-        process.communicate()
-        if output.exists():
-            output.unlink()  # it was done: begin again
-    last = start(cut, output, "--resume")
-    _, said = last.communicate()
-    assert last.returncode == 0, said
-    return kills
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return training_kills.commands(tmp_path_factory.mktemp("kills"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_random_moments(cut: str, tmp_path: Path, number: signal.Signals) -> None:
-    """What is resumed equals what was never interrupted, bit for bit."""
-    whole = start(cut, tmp_path / "whole.onnx")
-    whole.communicate()
-    assert whole.returncode == 0
-    assert killed(cut, tmp_path / "resumed.onnx", 3, number)
-    assert (tmp_path / "resumed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["resumed.onnx", "whole.onnx"]
+@pytest.mark.parametrize(
+    ("name", "number"), [*((name, signal.SIGKILL) for name in KILLED), ("train", signal.SIGINT)], ids=str
+)
+def test_killed_at_random_moments(
+    commands: dict[str, list[str]], tmp_path: Path, name: str, number: signal.Signals
+) -> None:
+    """What is resumed equals what was never interrupted, bit for bit, and no file stays behind."""
+    done = training_kills.killed(commands[name], tmp_path, 3, number=number)
+    assert done.kills == 3 and done.equal == done.finished > 0
+
+
+def test_what_was_trained_is_kept_until_it_is_written(run: Run, tmp_path: Path) -> None:
+    output, kept = tmp_path / "small.onnx", tmp_path / "small.onnx.checkpoint"
+    options = ("-r", "0.5", "--data", DATA, "--train", 4, "--rate", "3e-4")
+    kept.write_bytes(b"something")
+    ran = run("prune", DIGITS, "-o", output, *options)
+    assert ran.code == 2 and "--resume goes on with it, --force begins again" in ran.err
+    ran = run("sparsify", DIGITS, "-o", output, "--data", DATA, "--train", 4, "--resume")
+    assert ran.code == 2 and "is no checkpoint" in ran.err
+    (tmp_path / "small.onnx.checkpoint-2").write_bytes(b"something")
+    assert run("prune", DIGITS, "-o", output, *options, "--force").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (("--resume",), "--resume has no effect: nothing is trained"),
+        (("--data", DATA, "--train", 4, "--resume", "--dry-run"), "--resume needs a file"),
+        (("--data", DATA, "--train", 4, "--resume", "--min-sqnr", 10), "a search keeps what it tried by itself"),
+    ],
+)
+def test_nothing_to_resume(run: Run, tmp_path: Path, given: tuple[object, ...], problem: str) -> None:
+    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", *given)
+    assert ran.code == 2 and problem in ran.err and not list(tmp_path.iterdir())

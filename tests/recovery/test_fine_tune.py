@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +17,8 @@ from onnxprune.errors import ModelError, RunError, UsageError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load, to_proto
 from onnxprune.pipelines.train import TrainingData, learn, zero_masks
-from onnxprune.recovery import checkpoint, fine_tune
+from onnxprune.recovery import fine_tune
 from onnxprune.recovery.training_options import TrainingOptions
-from onnxprune.recovery.training_state import TrainingState
 from onnxprune.runtime import Session
 from tests.graphs.net import Net
 
@@ -257,73 +255,6 @@ def test_weights_of_other_sizes_need_steps_of_other_sizes() -> None:
     assert found["relative"].after < 0.8 * found["adamw"].after
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------
-
-
-class Stop(KeyboardInterrupt):
-    """Ctrl-C in a test."""
-
-
-@pytest.mark.parametrize("step", [1, 7, 13])
-def test_an_interrupted_run_goes_on_bit_for_bit(
-    original: Model, small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    options = TrainingOptions(20, batch=32, average=0.9, augment=("shift",), threads=1)
-    data = TrainingData(DATA, teacher=original)
-    whole, done = learn(small, data, options)
-    path = tmp_path / "run.checkpoint"
-    made = fine_tune._Run._step
-
-    def interrupted(self: fine_tune._Run, state: TrainingState) -> None:
-        if state.step == step:
-            raise Stop
-        made(self, state)
-
-    monkeypatch.setattr(fine_tune._Run, "_step", interrupted)
-    with pytest.raises(Stop):
-        learn(small, data, options, checkpoint=(path, False))
-    monkeypatch.undo()
-    assert path.exists()
-    resumed, again = learn(small, data, options, checkpoint=(path, True))
-    assert same(resumed, whole)
-    assert (again.course, again.rate, again.found, again.best) == (done.course, done.rate, done.found, done.best)
-
-
-def test_a_checkpoint_of_another_run_is_refused(original: Model, small: Model, tmp_path: Path) -> None:
-    path = tmp_path / "run.checkpoint"
-    data = TrainingData(DATA, teacher=original)
-    keep(small, data, TrainingOptions(4, **QUICK), path)
-    for model, options in ((damage(small), TrainingOptions(4, **QUICK)), (small, TrainingOptions(5, **QUICK))):
-        with pytest.raises(UsageError, match="checkpoint of another run"):
-            learn(model, data, options, checkpoint=(path, True))
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UsageError, match="is no checkpoint"):
-        learn(small, data, TrainingOptions(4, **QUICK), checkpoint=(path, True))
-
-
-def keep(model: Model, data: TrainingData, options: TrainingOptions, path: Path) -> None:
-    """Train, and leave a checkpoint of the end."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fine_tune._Run, "is_due", lambda *_: True)
-        learn(model, data, options, checkpoint=(path, False))
-
-
-def test_a_full_disk_does_not_end_a_run(
-    original: Model, small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "replacing", full)
-    monkeypatch.setattr(fine_tune._Run, "is_due", lambda *_: True)
-    path = tmp_path / "run.checkpoint"
-    with caplog.at_level(logging.WARNING):
-        _, done = learn(
-            small, TrainingData(DATA, teacher=original), TrainingOptions(4, **QUICK), checkpoint=(path, False)
-        )
-    assert done.steps == 4 and "disk full" in caplog.text and not path.exists()
-
-
 # --- what goes wrong --------------------------------------------------------------------------------------
 
 
@@ -459,4 +390,3 @@ def test_the_public_function(tmp_path: Path) -> None:
     small = onnxprune.prune(DIGITS, 0.75, data=DATA, verify=False).model
     result = onnxprune.train(small, DATA, 10, teacher=DIGITS, **QUICK)
     assert isinstance(result.model, onnx.ModelProto) and result.report.after <= result.report.before
-    assert checkpoint.VERSION == 1

@@ -36,6 +36,11 @@ class Results:
         """Where the model goes; None in a dry run."""
         return None if self.dry_run else self.output
 
+    @property
+    def may_replace(self) -> bool:
+        """Whether existing files may be overwritten."""
+        return self.force
+
     def check_results(self, example: str, *, plan_hint: str = "") -> None:
         """Refuse, before any work, results that cannot be written.
 
@@ -51,14 +56,14 @@ class Results:
         if not self.dry_run:
             for target in (self.output, self.plan_out):
                 if target is not None:
-                    paths.check_target(target, inputs=[self.model], force=self.force)
+                    paths.check_target(target, inputs=[self.model], force=self.may_replace)
 
     def load(self, console: Console, sizes: Sizes) -> Model:
         """Load the model, and refuse before the long work an output that only a loaded model shows to be wrong."""
         console.progress("loading")
         source = sizes.load(self.model)
         if self.written is not None:
-            paths.check_output(source, self.written, force=self.force)
+            paths.check_output(source, self.written, force=self.may_replace)
         return source
 
     def write(self, console: Console, model: Model, texts: Mapping[str, str]) -> None:
@@ -75,7 +80,7 @@ class Results:
 
         console.progress("writing")
         with paths.staged(texts):
-            save(model, self.written, force=self.force)
+            save(model, self.written, force=self.may_replace)
 
     def plan_text(self, plan: Plan) -> dict[str, str]:
         """The file of the plan and its text; nothing where none is written."""

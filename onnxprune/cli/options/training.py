@@ -22,6 +22,7 @@ from onnxprune.names import (
 )
 
 if TYPE_CHECKING:
+    from onnxprune.cli.kept_training import KeptTraining
     from onnxprune.recovery import TrainingOptions
 
 # Steps that take months; samples that no memory holds as one batch; runs for one step.
@@ -40,13 +41,17 @@ class Learning:
     steps: int | None
     given: dict[str, Any]
 
-    def settled(self) -> TrainingOptions | None:
-        """The same, checked; None where nothing is trained."""
+    def settled(self, kept: KeptTraining) -> TrainingOptions | None:
+        """The same, checked; None where nothing is trained.
+
+        Args:
+            kept: where training is kept while it lasts.
+        """
         if self.steps is None:
             return None
         from onnxprune.recovery import TrainingOptions
 
-        return TrainingOptions(self.steps, **self.given)
+        return TrainingOptions(self.steps, saving=kept.saving(), **self.given)
 
 
 def _learning(
@@ -233,6 +238,13 @@ _EVERY = click.option(
 def _while_training(ways: Sequence[str], text: str) -> Option:
     return click.option("--while-training", type=click.Choice(ways), default=None, help=text)
 
+
+resume = titled(
+    TRAINING,
+    click.option(
+        "--resume", is_flag=True, help="Go on with an interrupted training: its checkpoint lies beside the output."
+    ),
+)
 
 # All of it; the command gets `learning`.
 learning = group("learning", _learning, titled(TRAINING, *_ALL))
