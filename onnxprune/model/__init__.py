@@ -4,6 +4,7 @@ from onnxprune.model.files import check_target, file_size, load, same_kind, save
 from onnxprune.model.inline import inlined
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
+from onnxprune.model.negative_sizes import refuse_negative_sizes
 from onnxprune.model.shapes.thresholds import other_sides
 from onnxprune.model.telling_tensors import TELLS_SIZES, last_floats, unsqueezed
 
@@ -17,6 +18,7 @@ __all__ = [
     "last_floats",
     "load",
     "other_sides",
+    "refuse_negative_sizes",
     "same_kind",
     "save",
     "to_graph",

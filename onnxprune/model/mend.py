@@ -20,6 +20,8 @@ from onnx import (
 )
 
 from onnxprune.errors import UsageError
+from onnxprune.model.model import Model
+from onnxprune.model.negative_sizes import refuse_negative_sizes
 from onnxprune.model.node_order import order, scopes, unsorted
 from onnxprune.model.protos import MICROSOFT, without_weights
 from onnxprune.model.rank_of_inputs import shape_by_consumers
@@ -279,6 +281,7 @@ def _shown(value: ValueInfoProto) -> str:
 def _inferred(proto: ModelProto) -> dict[str, TypeProto]:
     """What shape inference says of the tensors of the graph."""
     light = without_weights(proto)
+    refuse_negative_sizes(Model(light))
     for value in list(light.graph.output):
         if value.type.WhichOneof("value") is None:
             light.graph.output.remove(value)

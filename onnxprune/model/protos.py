@@ -59,6 +59,7 @@ def skeleton(proto: onnx.ModelProto, *omitted: str) -> onnx.ModelProto:
 def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with the large initializers turned into inputs: all that shape inference looks at, in little memory."""
     light = skeleton(proto)
+    open_sizes(light)
     listed = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:
         if math.prod(tensor.dims) <= SMALL and tensor.data_location != TensorProto.EXTERNAL:
@@ -66,6 +67,19 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
         elif tensor.name not in listed:
             light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return light
+
+
+def open_sizes(proto: onnx.ModelProto) -> None:
+    """Open the sizes that a model declares as negative, in itself.
+
+    Old exporters write -1 for a size that is not known, and ONNX Runtime reads it so; ONNX's shape inference counts
+    with it, and ends the process at a Slice along such an axis.
+    """
+    for graph in graphs(proto.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_value < 0:
+                    dim.Clear()
 
 
 def keep(items: Any, wanted: Callable[[Any], bool]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from onnxprune import calibration
-from onnxprune.model import Model
+from onnxprune.model import Model, refuse_negative_sizes
 from onnxprune.model.blocks import find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.proof import (
@@ -38,6 +38,7 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
     runs = [] if data is None else calibration.read(data, original, samples=samples, sizes=sizes)[:1]
     original, plan = _with_last_alone(original, plan)
     groups = plan.trace(original)
+    refuse_negative_sizes(pruned)
     if plan.zeros:
         dense = stored_dense(pruned)
         return prove_zeros(groups, Claim(plan.zeros, dense, dense, pruned, {}), sizes=sizes, samples=runs)

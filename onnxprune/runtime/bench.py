@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import RunError, UsageError
-from onnxprune.model import Model, inlined, load, save
+from onnxprune.model import Model, inlined, load, refuse_negative_sizes, save
 from onnxprune.model.flatten import flattened
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
@@ -113,6 +113,8 @@ def bench(
     where = place or Place()
     setting = where.setting
     models = [load(source) for source in sources]
+    for model in models:
+        refuse_negative_sizes(model)
     with TemporaryDirectory(prefix="onnxprune-") as folder:
         paths = [_saved(model, Path(folder) / str(index)) for index, model in enumerate(models)]
         made = [[feeds_of(m, where, batch) for m in models] for batch in batches or (None,)]

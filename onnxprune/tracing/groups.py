@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.model import Model, inlined
+from onnxprune.model import Model, inlined, refuse_negative_sizes
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.shapes.infer import StaticInfo, infer
@@ -112,6 +112,7 @@ def trace(
     original = inlined(model)
     model = flattened(original)
     static = infer(model, sizes)
+    refuse_negative_sizes(model, static)
     longest = _longest(original)
     policy: dict[tuple[str, int], int] = {}
     attention: set[tuple[str, int]] = set()

@@ -218,7 +218,7 @@ class Unknowns:
             made = [
                 [
                     d if d is None or self._agrees(d, n) else None
-                    for d, n in zip(made[0] or (), self.shape_of(node.output[0]), strict=False)
+                    for d, n in zip(made[0] or (), self.known.shapes.get(node.output[0], ()), strict=False)
                 ]
             ]
         for slot, name in enumerate(node.output):

@@ -56,6 +56,11 @@ class ShapeFunctions:
             dtypes: the types of its inputs.
             values: the values of its inputs, where they are known.
         """
+        negative = (
+            f"{i!r} has a size of {d}" for i in node.input for d in dims.get(i, ()) if isinstance(d, int) and d < 0
+        )
+        if problem := next(negative, ""):  # with which some functions end the process
+            return [], problem
         small = {i: values[i] for i in node.input if i in values and values[i].size <= MOST_ENTRIES}
         key = (
             node.domain,
