@@ -11,6 +11,7 @@ from onnxprune.calibration.input_spec import InputSpec, batch_dims, is_batch, wa
 from onnxprune.calibration.labels import LabelSource, is_label_source
 from onnxprune.calibration.preprocess import Preprocess
 from onnxprune.calibration.source import Feeds, Request, Source
+from onnxprune.calibration.stored_rows import Allowance, StoredRows
 from onnxprune.model import Model
 
 
@@ -81,12 +82,14 @@ def is_batched(model: Model, runs: Sequence[Feeds]) -> bool:
 
 __all__ = [
     "BATCH",
+    "Allowance",
     "Feeds",
     "InputSpec",
     "LabelSource",
     "Preprocess",
     "Run",
     "Source",
+    "StoredRows",
     "digest",
     "fixed_batch",
     "is_batched",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -18,11 +19,14 @@ from onnx import numpy_helper
 
 from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.calibration.source import Feeds, Request, Samples
+from onnxprune.calibration.stored_rows import mapped, unpacked
 from onnxprune.errors import UsageError
-from onnxprune.system import check_fits, check_regular, read_file
+from onnxprune.system import check_regular, read_file
 
 # The name of an array that has none.
 ALONE = ""
+# Bytes of an array that is read whole; a larger one is mapped.
+LARGEST_READ = 64 << 20
 # What is raised for a file that is damaged, or something else, or holds pickled objects.
 BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -61,25 +65,29 @@ def arrays_in(file: BinaryIO, name: str) -> dict[str, Callable[[], np.ndarray]]:
         name: what messages call it.
 
     Raises:
-        UsageError: an array holds more when it is unpacked than fits into memory.
+        UsageError: there is no room to unpack an array.
         ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error: it is no such file.
     """
     is_archive, size = file.read(2) == b"PK", file.seek(0, os.SEEK_END)
     file.seek(0)
     if not is_archive:
-        return {ALONE: lambda: _read(file, size, name)}
+        return {ALONE: lambda: _read(file, size, name, is_real=not isinstance(file, io.BytesIO))}
     archive = zipfile.ZipFile(file)
 
     def read(member: zipfile.ZipInfo) -> np.ndarray:
-        with archive.open(member) as unpacked:
-            return _read(unpacked, member.file_size, f"{name}[{member.filename!r}]")
+        with archive.open(member) as content:
+            return _read(content, member.file_size, f"{name}[{member.filename!r}]", is_real=False)
 
     return {one.filename.removesuffix(".npy"): partial(read, one) for one in archive.infolist()}
 
 
-def _read(file: IO[bytes], size: int, name: str) -> np.ndarray:
-    """An array of no more bytes than its file has, unpacked, and than there is memory for."""
-    check_fits(name, size)
+def _read(file: IO[bytes], size: int, name: str, *, is_real: bool) -> np.ndarray:
+    """An array of no more bytes than its file has, unpacked.
+
+    A large one is mapped: where the file is no real one, which ends with this program, it is unpacked first.
+    """
+    if size > LARGEST_READ and not is_real:
+        file, is_real = unpacked(file, size), True
     version = np.lib.format.read_magic(file)
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if header is None:
@@ -90,6 +98,10 @@ def _read(file: IO[bytes], size: int, name: str) -> np.ndarray:
     count = math.prod(shape)
     if count * dtype.itemsize > size:
         raise ValueError(f"an array of shape {list(shape)} in {size:,} bytes")
+    if count * dtype.itemsize > LARGEST_READ:
+        if os.fstat(file.fileno()).st_size < file.tell() + count * dtype.itemsize:
+            raise EOFError(f"{name} ends in the middle of an array")
+        return mapped(file, dtype, shape, offset=file.tell(), fortran=fortran)
     data = file.read(count * dtype.itemsize)
     if len(data) < count * dtype.itemsize:
         raise EOFError(f"{name} ends in the middle of an array")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from onnxprune.calibration.input_spec import InputSpec, batch_dims, checked_feed, is_batch
+from onnxprune.calibration.stored_rows import Allowance, StoredRows
 from onnxprune.errors import UsageError
 
 Run = dict[str, np.ndarray]
@@ -43,32 +44,31 @@ def runs_of(
     """
     dims = batch_dims(wanted)
     fixed = next((d if isinstance(d, int) else sizes[d] for d in dims if isinstance(d, int) or d in sizes), None)
-    # What has the same key goes into the same runs.
-    alike: dict[Any, deque[Run]] = {}
+    allowance, merge = Allowance(), merge or fixed is not None
+    # What has samples of the same shape is stored together.
+    alike: dict[Any, _Samples] = {}
+    feeds: list[_Samples] = []
     alone: list[Run] = []
     taken = 0
     for where, feed in found:
         batched = is_batch(feed, dims, wanted)
-        run = checked_feed(feed, wanted, where, batched=batched)
-        total = len(next(iter(run.values()))) if batched else 1
-        count = min(total, samples - taken)
-        if count < total:  # drawn from all of them, since many files are sorted by class
-            drawn = np.random.default_rng(0).permutation(total)[:count]
-            run = {name: value[drawn] for name, value in run.items()}
+        run = checked_feed(feed, wanted, where, most=samples - taken if batched else None, allowance=allowance)
         if batched:
-            key = tuple(value.shape[1:] for value in run.values()) if merge or fixed else len(alike)
-            alike.setdefault(key, deque()).append(run)
+            stored = alike.setdefault(tuple(value.shape[1:] for value in run.values()), _Samples.none(run, allowance))
+            feeds.append(stored.added(run))
+            taken += feeds[-1].count
         else:
             alone.append(run)
-        taken += count
+            taken += 1
         if taken >= samples:
             break
     if alone:  # then equal lengths in the other feeds were a coincidence
-        runs = [*(run for pieces in alike.values() for run in pieces), *alone]
+        runs = [*(run for one in feeds for run in one.cut(one.count)), *alone]
     else:
         # Two runs at least, so that a fit on one can be judged on the other.
-        most = batch if len(alike) > 1 else max(1, min(batch, -(-taken // 2)))
-        runs = [r for pieces in alike.values() for r in _recut(pieces, fixed or most, whole=fixed is not None)]
+        parts = list(alike.values()) if merge else feeds
+        most = batch if len(parts) > 1 else max(1, min(batch, -(-taken // 2)))
+        runs = [run for one in parts for run in one.cut(fixed or most, whole=fixed is not None)]
     if not runs:
         few = f"{taken} found, and the model runs on {fixed} at a time" if taken else "it is empty"
         raise UsageError(
@@ -78,28 +78,40 @@ def runs_of(
     return runs
 
 
-def _recut(pieces: deque[Run], size: int, *, whole: bool) -> Iterator[Run]:
-    """Runs of `size` samples; the last is shorter, or left out if only whole ones are of use. Uses the pieces up."""
-    held: list[Run] = []
-    room = size
-    while pieces:
-        piece = pieces.popleft()
-        left = len(next(iter(piece.values())))
-        while left:
-            count = min(left, room)
-            held.append({name: value[len(value) - left :][:count] for name, value in piece.items()})
-            left, room = left - count, room - count
-            if not room:
-                yield _joined(held)
-                held, room = [], size
-    if held and not whole:
-        yield _joined(held)
+@dataclass
+class _Samples:
+    """Samples of one shape: all that are stored together, or those of one feed.
 
+    Attributes:
+        stored: input -> its rows, which others may be among.
+        start: the first of them that counts.
+        count: how many do.
+    """
 
-def _joined(parts: list[Run]) -> Run:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    stored: Mapping[str, StoredRows]
+    start: int = 0
+    count: int = 0
+
+    @classmethod
+    def none(cls, run: Run, allowance: Allowance) -> _Samples:
+        """Room for samples like these."""
+        return cls({name: StoredRows(allowance) for name in run})
+
+    def added(self, run: Run) -> _Samples:
+        """Add samples; what was added."""
+        for name, value in run.items():
+            self.stored[name].append(value)
+        count = len(next(iter(run.values())))
+        self.count += count
+        return _Samples(self.stored, self.count - count, count)
+
+    def cut(self, size: int, *, whole: bool = False) -> Iterator[Run]:
+        """Runs of `size` samples; the last is shorter, or left out if only whole ones are of use."""
+        arrays = {name: rows.array() for name, rows in self.stored.items()}
+        end = self.start + self.count
+        for start in range(self.start, end, size):
+            if not whole or start + size <= end:
+                yield {name: array[start : min(start + size, end)] for name, array in arrays.items()}
 
 
 def digest(runs: Sequence[Mapping[str, np.ndarray]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration import arrays, images, polygraphy, script, text
+from onnxprune.calibration import arrays, images, json_lines, polygraphy, script, text
 from onnxprune.calibration.source import Request, Samples, Source
 from onnxprune.errors import UsageError
 from onnxprune.model.shapes.infer import infer
@@ -22,6 +22,7 @@ _FILES: dict[str, Reader] = {
     ".npz": arrays.from_file,
     ".npy": arrays.from_file,
     ".json": polygraphy.from_json,
+    ".jsonl": json_lines.from_json_lines,
     ".txt": text.from_text,
 }
 # What a folder may hold, in the order in which it is looked for; JSON also lies beside images and arrays.
@@ -32,8 +33,8 @@ _IN_FOLDERS: tuple[tuple[str, Reader], ...] = (
 )
 _JSON = ("*.json", polygraphy.from_json)
 _KINDS = (
-    "--data takes an .npz or .npy, a Polygraphy .json, a .txt with --tokenizer, a folder of images, of arrays or of "
-    "test_data_set_*/input_*.pb, module:function, or random"
+    "--data takes an .npz or .npy, a Polygraphy .json, a .jsonl of token ids, a .txt with --tokenizer, a folder of "
+    "images, of arrays or of test_data_set_*/input_*.pb, module:function, or random"
 )
 
 

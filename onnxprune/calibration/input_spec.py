@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.calibration.stored_rows import Allowance, computed, pieces
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import dims_of
@@ -75,14 +76,18 @@ def is_batch(feed: Any, dims: tuple[int | str, ...], wanted: Mapping[str, InputS
     return all(shapes) and len({shape[0] for shape in shapes}) == 1
 
 
-def checked_feed(feed: Any, wanted: Mapping[str, InputSpec], where: str, *, batched: bool) -> dict[str, np.ndarray]:
+def checked_feed(
+    feed: Any, wanted: Mapping[str, InputSpec], where: str, *, most: int | None, allowance: Allowance
+) -> dict[str, np.ndarray]:
     """The feed in the model's types, without what the model does not have.
 
     Args:
         feed: name -> array.
         wanted: the model's inputs.
         where: what messages call the feed.
-        batched: axis 0 may have any size, the same for all.
+        most: samples that are taken, where axis 0 counts them and may have any size, the same for all; drawn from all
+            of them, since many files are sorted by class. None where the feed is one run.
+        allowance: what the result may hold in memory.
 
     Raises:
         UsageError: a name, type or shape does not fit.
@@ -95,15 +100,20 @@ def checked_feed(feed: Any, wanted: Mapping[str, InputSpec], where: str, *, batc
     missing = [name for name in wanted if name not in feed]
     if missing:
         raise UsageError(f"{where}: input {missing[0]!r} is missing", hint=_naming(missing[0], feed, wanted))
-    run = {name: _converted(np.asarray(feed[name]), want, where, batched) for name, want in wanted.items()}
-    counts = {name: len(value) for name, value in run.items()} if batched else {}
+    arrays = {name: np.asarray(feed[name]) for name in wanted}
+    for name, want in wanted.items():
+        _check_array(arrays[name], want, where, batched=most is not None)
+    counts = {name: len(value) for name, value in arrays.items()} if most is not None else {}
     if len(set(counts.values())) > 1:
         raise UsageError(
             f"{where}: inputs differ in their number of samples: "
             + ", ".join(f"{name} has {count}" for name, count in counts.items()),
             hint="axis 0 counts the samples, and all inputs of this model share it",
         )
-    return run
+    total, drawn = next(iter(counts.values()), 0), None
+    if most is not None and most < total:
+        drawn = np.random.default_rng(0).permutation(total)[:most]
+    return {name: _converted(arrays[name], want, where, drawn, allowance) for name, want in wanted.items()}
 
 
 def _listed(wanted: Mapping[str, InputSpec]) -> str:
@@ -117,7 +127,8 @@ def _naming(missing: str, feed: Mapping[str, Any], wanted: Mapping[str, InputSpe
     return f"the model's inputs are {_listed(wanted)}; the data has {has}{advice}"
 
 
-def _converted(value: np.ndarray, want: InputSpec, where: str, batched: bool) -> np.ndarray:
+def _check_array(value: np.ndarray, want: InputSpec, where: str, *, batched: bool) -> None:
+    """Refuse an array of another type or shape."""
     dtype = want.dtype
     if value.dtype != dtype and value.dtype.kind not in _ACCEPTED.get(dtype.kind, ""):
         raise UsageError(
@@ -130,13 +141,27 @@ def _converted(value: np.ndarray, want: InputSpec, where: str, batched: bool) ->
             f"{where}: input {want.name!r} has shape {list(value.shape)}, the model wants {dims}",
             hint="axis 0 counts the samples; every other axis must be as in the model" if batched else "",
         )
-    if dtype.kind in "iu" and value.dtype != dtype and value.size:
-        low, high, limits = value.min(), value.max(), np.iinfo(dtype)
-        if int(low) < limits.min or int(high) > limits.max:
-            raise UsageError(
-                f"{where}: input {want.name!r} holds {int(low)} to {int(high)}, too much for {dtype.name}",
-                hint="the values must fit the model's type",
-            )
-    if value.dtype.kind == "f" and np.isnan(value).any():
-        raise UsageError(f"{where}: input {want.name!r} holds NaN", hint="leave samples with missing values out")
-    return value.astype(dtype, copy=False)
+
+
+def _converted(
+    array: np.ndarray, want: InputSpec, where: str, drawn: np.ndarray | None, allowance: Allowance
+) -> np.ndarray:
+    """The array, or rows of it, in the model's type; it may be larger than memory."""
+
+    def checked(value: np.ndarray) -> np.ndarray:
+        if want.dtype.kind in "iu" and value.dtype != want.dtype and value.size:
+            low, high, limits = value.min(), value.max(), np.iinfo(want.dtype)
+            if int(low) < limits.min or int(high) > limits.max:
+                raise UsageError(
+                    f"{where}: input {want.name!r} holds {int(low)} to {int(high)}, too much for {want.dtype.name}",
+                    hint="the values must fit the model's type",
+                )
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            raise UsageError(f"{where}: input {want.name!r} holds NaN", hint="leave samples with missing values out")
+        return value.astype(want.dtype, copy=False)
+
+    if drawn is not None or array.dtype != want.dtype:
+        return computed(array, checked, drawn, allowance)
+    for piece in pieces(array):
+        checked(piece)
+    return array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from onnxprune.system import read_file
 # Characters of a line that a model could take in whole.
 LONGEST_LINE = 1 << 22
 FILE = "tokenizer.json"
+# Lines that are held as tokens, before they are arrays.
+AT_ONCE = 1024
 # Most tokens of a line, where neither the model nor --sizes says how many.
 LENGTH = 128
 _PADDING = ("[PAD]", "<pad>", "<|endoftext|>", "</s>")
@@ -32,17 +35,18 @@ _ROLES: dict[str, Callable[[Any], list[int]]] = {
 
 def from_text(path: Path, request: Request) -> Samples:
     """A sample per line that is not blank, cut to the model's length; shorter ones are padded."""
-    values = {name: _value_of(name) for name in request.wanted}
+    values = {name: role_of(name) for name in request.wanted}
     ids = _ids(request, [name for name, value in values.items() if value is None])
     tokenizer = _tokenizer(path, request.source.tokenizer)
-    lines = list(itertools.islice(_lines(path), request.samples))
     fixed = ids.dims[1] if isinstance(ids.dims[1], int) else request.sizes.get(ids.dims[1])
     tokenizer.no_padding()
     tokenizer.enable_truncation(fixed or LENGTH)
-    encoded = tokenizer.encode_batch(lines)
-    length = fixed or max((len(line.ids) for line in encoded), default=0)
+    encoded = partial(_encoded, path, tokenizer, request.samples)
+    if not fixed and not path.is_file():  # a pipe is read once
+        encoded = partial(iter, list(encoded()))
+    length = fixed or max((len(line.ids) for line in encoded()), default=0)
     pad = next((i for i in map(tokenizer.token_to_id, _PADDING) if i is not None), 0)
-    for number, line in enumerate(encoded):
+    for number, line in enumerate(encoded()):
         feed = {name: value(line) if value else line.ids for name, value in values.items()}
         yield (
             f"sample {number} of {path}",
@@ -50,7 +54,15 @@ def from_text(path: Path, request: Request) -> Samples:
         )
 
 
-def _value_of(name: str) -> Callable[[Any], list[int]] | None:
+def _encoded(path: Path, tokenizer: Any, samples: int) -> Iterator[Any]:
+    """The first lines as tokens, some at a time."""
+    lines = itertools.islice(lines_of(path), samples)
+    while some := list(itertools.islice(lines, AT_ONCE)):
+        yield from tokenizer.encode_batch(some)
+
+
+def role_of(name: str) -> Callable[[Any], list[int]] | None:
+    """What makes an input of tokens, by its name; None for the ids themselves."""
     return next((value for part, value in _ROLES.items() if part in name.lower()), None)
 
 
@@ -74,7 +86,12 @@ def _padded(row: list[int], length: int, pad: int) -> np.ndarray:
     return np.array([row + [pad] * (length - len(row))], np.int64)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a text that are not blank.
+
+    Raises:
+        UsageError: it is no text in UTF-8, or has a line without an end.
+    """
     try:
         if not path.is_file():
             yield from filter(None, map(str.strip, read_file(path).decode().splitlines()))

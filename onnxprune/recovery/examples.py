@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from onnxprune.calibration import Feeds, fixed_batch, is_batched
+from onnxprune.calibration import Allowance, Feeds, StoredRows, fixed_batch, is_batched
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.typing import Array
@@ -17,23 +18,56 @@ MOST_SHAPES = 16
 
 
 @dataclass(frozen=True, eq=False)
+class _Column:
+    """Samples of one input, in parts that are not put together: they may be larger than memory.
+
+    Attributes:
+        parts: arrays with samples on axis 0.
+    """
+
+    parts: Sequence[Array]
+
+    @cached_property
+    def starts(self) -> Array:
+        """int64[parts + 1]: the number of the first sample of every part, and how many there are."""
+        return np.cumsum([0, *(len(part) for part in self.parts)])
+
+    def taken(self, places: Array) -> Array:
+        """The samples at these places."""
+        if len(self.parts) == 1:
+            return self.parts[0][places]
+        found = np.empty((len(places), *self.parts[0].shape[1:]), self.parts[0].dtype)
+        owners = np.searchsorted(self.starts, places, side="right") - 1
+        for owner in np.unique(owners):
+            here = owners == owner
+            found[here] = self.parts[owner][places[here] - self.starts[owner]]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class _Pool:
     """Samples of one shape.
 
     Attributes:
-        arrays: input -> samples on axis 0; or a run that cannot be cut.
+        columns: input -> samples; or a run that cannot be cut, as the only part.
         count: how many samples there are; 1 for a run that cannot be cut.
         size: samples of a batch.
     """
 
-    arrays: Mapping[str, Array]
+    columns: Mapping[str, _Column]
     count: int
     size: int
     is_whole: bool
 
+    @classmethod
+    def whole(cls, run: Feeds) -> _Pool:
+        """A run that cannot be cut."""
+        return cls({name: _Column([array]) for name, array in run.items()}, 1, 1, is_whole=True)
+
     def taken(self, places: Array) -> dict[str, Array]:
         """The samples at these places."""
-        return dict(self.arrays) if self.is_whole else {name: a[places] for name, a in self.arrays.items()}
+        columns = self.columns.items()
+        return {name: c.parts[0] if self.is_whole else c.taken(places) for name, c in columns}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +83,7 @@ class Examples:
     @classmethod
     def whole(cls, runs: Sequence[Feeds]) -> Examples:
         """Runs that cannot be cut into samples."""
-        return cls([_Pool(run, 1, 1, is_whole=True) for run in runs])
+        return cls([_Pool.whole(run) for run in runs])
 
     @property
     def count(self) -> int:
@@ -85,19 +119,29 @@ class Examples:
             for start in range(0, pool.count - pool.size + 1, pool.size):
                 yield pool.taken(np.arange(start, start + pool.size)), pool.size
 
-    def mapped(self, function: Callable[[Feeds], Mapping[str, Array]]) -> Examples | None:
-        """Replace every sample by what a function makes of its batch; None where it gives no array per sample."""
-        made = []
+    def completed(self, function: Callable[[Feeds], Mapping[str, Array]]) -> Examples | None:
+        """Replace every sample by what a function makes of its batch; None where it gives no array per sample.
+
+        Inputs that the function hands on are not stored again; what it makes is, in a file where it is large.
+        """
+        pools, allowance = [], Allowance()
         for pool in self.pools:
-            parts = []
+            made, handed_on = dict[str, StoredRows](), dict[str, _Column]()
             for start in range(0, pool.count, pool.size):
                 places = np.arange(start, min(start + pool.size, pool.count))
-                parts.append(function(pool.taken(places)))
-                if not pool.is_whole and any(not a.shape or len(a) != len(places) for a in parts[-1].values()):
-                    return None
-            joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if len(parts) > 1 else None
-            made.append(replace(pool, arrays=dict(parts[0]) if joined is None else joined))
-        return Examples(made)
+                batch = pool.taken(places)
+                for name, array in function(batch).items():
+                    if array is batch.get(name):
+                        handed_on[name] = pool.columns[name]
+                    elif pool.is_whole:
+                        handed_on[name] = _Column([array])
+                    elif not array.shape or len(array) != len(places):
+                        return None
+                    else:
+                        made.setdefault(name, StoredRows(allowance)).append(array)
+            stored = {name: _Column([rows.array()]) for name, rows in made.items()}
+            pools.append(replace(pool, columns={**handed_on, **stored}))
+        return Examples(pools)
 
 
 def examples_of(runs: Sequence[Feeds], model: Model, batch: int) -> Examples:
@@ -125,9 +169,9 @@ def examples_of(runs: Sequence[Feeds], model: Model, batch: int) -> Examples:
     pools = []
     for group in alike.values():
         if not batched:
-            pools.append(_Pool(group[0], 1, 1, is_whole=True))
+            pools.append(_Pool.whole(group[0]))
             continue
-        arrays = {name: np.concatenate([run[name] for run in group]) for name in group[0]}
-        count = len(next(iter(arrays.values())))
-        pools.append(_Pool(arrays, count, min(size, count), is_whole=False))
+        columns = {name: _Column([run[name] for run in group]) for name in group[0]}
+        count = int(next(iter(columns.values())).starts[-1])
+        pools.append(_Pool(columns, count, min(size, count), is_whole=False))
     return Examples(pools)

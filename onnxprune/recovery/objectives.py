@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,8 +50,9 @@ class Objective:
 
 # The input of a training graph that takes labels.
 TARGET = "target"
-# Bytes of a teacher's answers that are kept; beyond, they are computed again for every batch.
-MOST_KEPT = 1 << 30
+# Bytes of a teacher's answers that are kept, and of the free disk where they lie; beyond, they are computed again for
+# every batch.
+MOST_KEPT, MOST_OF_DISK = 8 << 30, 0.5
 # Samples of a batch that judges, where the model leaves that open.
 _JUDGING = 256
 Runs = Sequence[Feeds]
@@ -101,11 +104,16 @@ def from_teacher(
     else:
         loss, name = distilled(replies, options.temperature, options.padding or ""), DISTIL
     loss = with_intermediate(loss, {name: f"{ANSWER}{name}" for name in inside})
-    held = judging.mapped(complete)
+    held = judging.completed(complete)
     if held is None:
         held, size = _in_whole_runs(runs[1], complete), 0
-    kept = None if options.augment or not 0 < size <= MOST_KEPT else fitting.mapped(complete)
+    kept = None if options.augment or not 0 < size <= _room() else fitting.completed(complete)
     return Objective(kept or fitting, held, loss, name, None if kept else complete)
+
+
+def _room() -> float:
+    """Bytes that a teacher's answers may take."""
+    return min(MOST_KEPT, MOST_OF_DISK * shutil.disk_usage(tempfile.gettempdir()).free)
 
 
 def _check_inside(inside: Sequence[str], replies: Mapping[str, Array], made: Mapping[str, Array]) -> None:

@@ -1,0 +1,103 @@
+"""Token ids from JSONL: padding, masks, labels, and what is no sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from onnxprune import calibration
+from onnxprune.calibration import InputSpec
+from onnxprune.errors import UsageError
+from onnxprune.model import Model
+from tests.graphs.net import Net
+
+NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+def model(*names: str, length: int | str = "sequence") -> Model:
+    """A model that adds up its inputs."""
+    net = Net()
+    inputs = [net.input(("batch", length), name=name, dtype=TensorProto.INT64) for name in names]
+    found = inputs[0]
+    for other in inputs[1:]:
+        found = net.add("Add", found, other)
+    net.output(found)
+    return net.model()
+
+
+def written(folder: Path, *lines: Any) -> str:
+    path = folder / "tokens.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    return str(path)
+
+
+def test_rows_are_padded_and_masks_are_made(tmp_path: Path) -> None:
+    source = written(tmp_path, {"input_ids": [5, 6, 7, 8], "other": "x"}, {"input_ids": [9]}, [3, 4])
+    runs = calibration.read(source, model(*NAMES))
+    found = {name: np.concatenate([run[name] for run in runs]).tolist() for name in NAMES}
+    assert found["input_ids"] == [[5, 6, 7, 8], [9, 0, 0, 0], [3, 4, 0, 0]]
+    assert found["attention_mask"] == [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]]
+    assert found["token_type_ids"] == [[0] * 4] * 3
+    assert found["position_ids"] == [[0, 1, 2, 3], [0] * 4, [0, 1, 0, 0]]
+
+
+def test_masks_that_are_given_count(tmp_path: Path) -> None:
+    source = written(tmp_path, {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 0]}, {"input_ids": [9, 1]})
+    runs = calibration.read(source, model("input_ids", "attention_mask", length=2))
+    found = np.concatenate([run["attention_mask"] for run in runs])
+    assert found.tolist() == [[1, 1], [1, 1]], "cut to the model's length"
+    runs = calibration.read(source, model("input_ids", "attention_mask"), sizes={"sequence": 5})
+    assert np.concatenate([run["attention_mask"] for run in runs]).tolist() == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0]]
+
+
+def test_labels_are_padded_with_no_class(tmp_path: Path) -> None:
+    source = written(tmp_path, {"input_ids": [5, 6, 7], "tags": [1, 0, 2]}, {"input_ids": [9], "tags": [4]})
+    spec = InputSpec("tags", np.dtype(np.int64), ("batch", "sequence"))
+    runs = calibration.read(source, model("input_ids"), also=[spec])
+    assert np.concatenate([run["tags"] for run in runs]).tolist() == [[1, 0, 2], [4, -1, -1]]
+    whole = InputSpec("kind", np.dtype(np.int64), ("batch",))
+    source = written(tmp_path, {"input_ids": [5, 6], "kind": 3}, {"input_ids": [9, 9], "kind": 1})
+    runs = calibration.read(source, model("input_ids"), also=[whole])
+    assert np.concatenate([run["kind"] for run in runs]).tolist() == [3, 1]
+
+
+def test_no_more_lines_are_read_than_count(tmp_path: Path) -> None:
+    source = written(tmp_path, [1, 2], [3], [4, 5, 6, 7], "no sample")
+    runs = calibration.read(source, model("input_ids"), samples=2)
+    assert np.concatenate([run["input_ids"] for run in runs]).tolist() == [[1, 2], [3, 0]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    threading.Thread(target=lambda: pipe.write_text("[1, 2]\n[3]\n"), daemon=True).start()
+    runs = calibration.read(str(pipe), model("input_ids"))
+    assert np.concatenate([run["input_ids"] for run in runs]).tolist() == [[1, 2], [3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"input_ids": [1, 2', "line 2 .* is no sample"),
+        ("7", "line 2 .* is no sample"),
+        ('{"input_ids": [[1], [2]]}', "'input_ids' holds int64 of 2 axes, not numbers of 1 axes"),
+        ('{"input_ids": ["a"]}', "line 2 .* is no sample"),
+        ('{"input_ids": [[1], [2, 3]]}', "line 2 .* is no sample"),
+        ('{"ids": [1, 2]}', "input 'input_ids' is missing"),
+        ('{"input_ids": [1.5, 2]}', "is float64, the model wants int64"),
+        ("[" * 100000, "line 2 .* is no sample"),
+    ],
+)
+def test_what_is_no_sample(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "tokens.jsonl"
+    path.write_text(f"[1, 2]\n{line}\n")
+    with pytest.raises(UsageError, match=problem):
+        calibration.read(str(path), model("input_ids"))
