@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.calibration.source import Feeds, Request, Samples
-from onnxprune.calibration.stored_rows import mapped, unpacked
+from onnxprune.calibration.stored_rows import mapped_array, unpacked_file
 from onnxprune.errors import UsageError
 from onnxprune.system import check_regular, read_file
 
@@ -87,7 +87,7 @@ def _read(file: IO[bytes], size: int, name: str, *, is_real: bool) -> np.ndarray
     A large one is mapped: where the file is no real one, which ends with this program, it is unpacked first.
     """
     if size > LARGEST_READ and not is_real:
-        file, is_real = unpacked(file, size), True
+        file, is_real = unpacked_file(file, size), True
     version = np.lib.format.read_magic(file)
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if header is None:
@@ -101,7 +101,7 @@ def _read(file: IO[bytes], size: int, name: str, *, is_real: bool) -> np.ndarray
     if count * dtype.itemsize > LARGEST_READ:
         if os.fstat(file.fileno()).st_size < file.tell() + count * dtype.itemsize:
             raise EOFError(f"{name} ends in the middle of an array")
-        return mapped(file, dtype, shape, offset=file.tell(), fortran=fortran)
+        return mapped_array(file, dtype, shape, offset=file.tell(), fortran=fortran)
     data = file.read(count * dtype.itemsize)
     if len(data) < count * dtype.itemsize:
         raise EOFError(f"{name} ends in the middle of an array")

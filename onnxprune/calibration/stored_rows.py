@@ -79,7 +79,7 @@ class StoredRows:
         if self._whole is None:
             like = self._parts[0]
             if self._file is not None:
-                self._whole = mapped(self._file, like.dtype, (self.count, *like.shape[1:]))
+                self._whole = mapped_array(self._file, like.dtype, (self.count, *like.shape[1:]))
             else:
                 self._whole = np.concatenate(self._parts) if len(self._parts) > 1 else like
                 self._parts = [self._whole]
@@ -91,7 +91,7 @@ def temporary_file() -> IO[bytes]:
     return tempfile.TemporaryFile(prefix="onnxprune-")
 
 
-def mapped(
+def mapped_array(
     file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], *, offset: int = 0, fortran: bool = False
 ) -> Array:
     """The array in a file, of which only what is used is read.
@@ -107,7 +107,7 @@ def mapped(
         return np.zeros(shape, dtype)
     try:
         file.flush()
-        return np.asarray(np.memmap(file, dtype, "r", offset, shape, "F" if fortran else "C"))
+        return np.asarray(np.memmap(file, dtype, "r", offset=offset, shape=shape, order="F" if fortran else "C"))
     except OSError as error:
         raise no_room(error) from error
 
@@ -141,7 +141,7 @@ def computed(array: Array, function: Callable[[Array], Array], places: Array | N
     return rows.array()
 
 
-def unpacked(source: IO[bytes], size: int) -> IO[bytes]:
+def unpacked_file(source: IO[bytes], size: int) -> IO[bytes]:
     """Copy what is unpacked into a file of its own, which can be mapped.
 
     Args:
