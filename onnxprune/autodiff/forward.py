@@ -66,17 +66,55 @@ def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] 
         ModelError: an operator cannot be brought to a recent version of ONNX.
         RunError: the model does not run on these inputs.
     """
-    proto, arrays = _separated(inlined(model))
     fed = {name: single(np.asarray(value)) for name, value in feeds.items()}
-    proto = _with_weights_declared(proto, arrays, fed, converted)
-    _widen(proto.graph)
+    proto, arrays = modern(model, fed)
     proto = _without_decided_branches(proto, arrays, fed)
-    proto = _with_weights_declared(proto, arrays, fed, partial(written_out, is_known=_is_known))
+    proto = without_functions(proto, arrays, fed, is_known=_is_known)
     chosen = default_parameters(proto.graph.node, arrays) if parameters is None else list(parameters)
     unknown = [name for name in chosen if name not in arrays or arrays[name].dtype.kind != "f"]
     if unknown:
         raise ModelError(f"the model has no float initializer {unknown[0]!r}", hint="name initializers of the model")
     return _measured(proto, arrays, fed, {name: arrays[name] for name in chosen})
+
+
+def modern(model: Model, feeds: Mapping[str, Array]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Bring a model to a recent version of ONNX and to single precision, with its constants apart.
+
+    Args:
+        model: any model.
+        feeds: name -> array for graph inputs of known shape; may be empty.
+
+    Returns:
+        A graph without initializers, and the elements of the initializers and Constant nodes by name.
+
+    Raises:
+        ModelError: an operator cannot be brought to a recent version.
+    """
+    proto, arrays = _separated(inlined(model))
+    proto = _with_weights_declared(proto, arrays, feeds, converted)
+    _widen(proto.graph)
+    return proto, arrays
+
+
+def without_functions(
+    proto: onnx.ModelProto,
+    arrays: dict[str, Array],
+    feeds: Mapping[str, Array],
+    *,
+    is_known: Callable[[onnx.NodeProto], bool],
+) -> onnx.ModelProto:
+    """Replace operators that `is_known` refuses by the functions that ONNX defines them by; `arrays` gets constants.
+
+    Args:
+        proto: a graph as `modern` returns it.
+        arrays: elements of its constants by name.
+        feeds: name -> array for graph inputs of known shape; may be empty.
+        is_known: whether a node may stay.
+
+    Returns:
+        The graph, in which operators without a function stay as they are.
+    """
+    return _with_weights_declared(proto, arrays, feeds, partial(written_out, is_known=is_known))
 
 
 def _is_known(node: onnx.NodeProto) -> bool:
@@ -141,6 +179,8 @@ def _separated(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
 
 
 def _constant(model: Model, node: onnx.NodeProto) -> Array:
+    if not node.attribute:  # ONNX's inliner drops attributes that a function leaves to their defaults
+        raise ModelError(f"Constant {node.name or node.output[0]!r} has no value")
     attribute = node.attribute[0]
     if attribute.name == "value":
         return model.array(attribute.t)

@@ -18,8 +18,9 @@ OWNERS = {
     "onnxruntime": "onnxprune.runtime.session",
     "distributed": "onnxprune.runtime.dask",
     "onnx_graphsurgeon": "onnxprune.model.files",
+    "torch": "onnxprune.torch",
 }
-BANNED = ("torch", "scipy", "pandas")
+BANNED = ("scipy", "pandas")
 
 
 @pytest.mark.parametrize("library", [*OWNERS, *BANNED])

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime", "tracing"),
     ("calibration", "autodiff", "cost", "layers"),
     ("criteria", "sparsity", "rewriting"),
-    ("allocation", "proof", "recovery"),
+    ("allocation", "proof", "recovery", "torch"),
     ("pipelines",),
     ("report", "api"),
     ("cli",),

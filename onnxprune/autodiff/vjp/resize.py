@@ -6,7 +6,8 @@ formula of any mode written down here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -44,11 +45,24 @@ def _undone(node: BackwardNode, gradient: Value, axis: int) -> Value:
 
 
 def _matrix(node: BackwardNode, axis: int) -> Array:
-    """The matrix [size, new size] of one axis: what the operator makes of an identity."""
-    size, made = node.x.shape[axis], node.y.shape[axis]
+    """The matrix [size, new size] of one axis."""
     options = {k: v for k, v in node.attributes.items() if k not in ("axes", "keep_aspect_ratio_policy")}
+    return axis_matrix(options, node.x.shape[axis], node.y.shape[axis], _scale(node, axis)).astype(node.dy.dtype)
+
+
+def axis_matrix(options: Mapping[str, Any], size: int, made: int, scale: float | None) -> Array:
+    """Measure what Resize does to one axis: what it makes of an identity matrix.
+
+    Args:
+        options: attributes of the operator, but for its axes.
+        size: length of the axis.
+        made: length afterwards.
+        scale: factor of the axis as it is given; None where lengths are given.
+
+    Returns:
+        float32[size, made]; its product with a row along the axis is the resampled row.
+    """
     eye = np.eye(size, dtype=np.float32).reshape(size, 1, size, 1)
-    scale = _scale(node, axis)
     if scale is not None:
         names, sizes = ["x", "", "s"], np.array([1, 1, scale, 1], np.float32)
     else:
@@ -63,7 +77,7 @@ def _matrix(node: BackwardNode, axis: int) -> Array:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     with Session(Model(model), threads=1) as session:
         result: Array = session.run({"x": eye})[0]
-    return result.reshape(size, made).astype(node.dy.dtype)
+    return result.reshape(size, made)
 
 
 def _scale(node: BackwardNode, axis: int) -> float | None:
