@@ -92,7 +92,7 @@ def translates(
     return register
 
 
-def given(inputs: Sequence[Any], count: int) -> list[Any]:
+def filled(inputs: Sequence[Any], count: int) -> list[Any]:
     """Inputs of a node, and None for those of the first `count` that are left out at the end."""
     return [*inputs, *[None] * (count - len(inputs))]
 

@@ -9,7 +9,7 @@ import torch
 
 from onnxprune.errors import ModelError
 from onnxprune.model.protos import MICROSOFT
-from onnxprune.torch.registry import Operation, given, translates
+from onnxprune.torch.registry import Operation, filled, translates
 
 
 def _refuse_caches(operation: Operation, *inputs: Any) -> None:
@@ -19,7 +19,7 @@ def _refuse_caches(operation: Operation, *inputs: Any) -> None:
 
 @translates("Attention", domain=MICROSOFT)
 def _attention(operation: Operation, *inputs: Any) -> Any:
-    x, weight, bias, mask, past, extra, *others = given(inputs, 6)
+    x, weight, bias, mask, past, extra, *others = filled(inputs, 6)
     _refuse_caches(operation, past, *others)
     packed = x @ weight if bias is None else x @ weight + bias
     widths = operation.get("qkv_hidden_sizes") or [packed.shape[-1] // 3] * 3
@@ -28,7 +28,7 @@ def _attention(operation: Operation, *inputs: Any) -> Any:
 
 @translates("MultiHeadAttention", domain=MICROSOFT)
 def _multi_head(operation: Operation, *inputs: Any) -> Any:
-    q, k, v, bias, mask, extra, *others = given(inputs, 6)
+    q, k, v, bias, mask, extra, *others = filled(inputs, 6)
     _refuse_caches(operation, *others)
     if any(t is None or t.ndim != 3 for t in (q, k, v)):
         raise ModelError(f"no rule says how PyTorch computes packed MultiHeadAttention (node {operation.name!r})")
@@ -67,7 +67,7 @@ def _added(operation: Operation, mask: Any, scores: Any) -> Any:
 
 @translates("EmbedLayerNormalization", domain=MICROSOFT)
 def _embed_norm(operation: Operation, *inputs: Any) -> list[Any]:
-    ids, segments, words, positions, segment_table, scale, shift, mask, places = given(inputs, 9)
+    ids, segments, words, positions, segment_table, scale, shift, mask, places = filled(inputs, 9)
     if mask is not None:
         raise ModelError(f"no rule says how PyTorch counts a mask (node {operation.name!r})")
     places = torch.arange(ids.shape[1], device=ids.device) if places is None else places.long()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from onnxprune.errors import ModelError
-from onnxprune.torch.registry import Operation, given, translates
+from onnxprune.torch.registry import Operation, filled, translates
 
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 # Activation -> (names and defaults of its parameters, function).
@@ -88,7 +88,7 @@ class Direction:
 
 @translates("LSTM", "GRU", "RNN")
 def _recurrent(operation: Operation, *inputs: Any) -> list[Any]:
-    x, weight, recurrence, bias, lengths, h, c, peepholes = given(inputs, 8)
+    x, weight, recurrence, bias, lengths, h, c, peepholes = filled(inputs, 8)
     batch_first = bool(operation.get("layout"))
     x = x.transpose(0, 1) if batch_first else x
     activations = _activations(operation, weight.shape[0])
