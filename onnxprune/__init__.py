@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from onnxprune.lazy import on_first_use
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
-    from onnxprune.api import (
-        PruneResult,
-        SparsifyResult,
-        TrainResult,
-        apply,
-        make_plan,
-        prune,
-        sparsify,
-        trace,
-        train,
-        verify,
-    )
+    from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
+    from onnxprune.pipelines.sparsify_source import SparsifyResult, sparsify
+    from onnxprune.pipelines.train_source import TrainResult, train
     from onnxprune.recovery import Saving, TrainingOptions
     from onnxprune.rewriting import Plan
     from onnxprune.tracing import Groups
@@ -32,31 +24,33 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Public name -> where it is: `onnxprune --help` must not wait for onnx and numpy, nor a verb for the others.
 _HOMES = {
     "CompressResult": "onnxprune.pipelines.compress_source",
-    "PruneResult": "onnxprune.api",
     "DropResult": "onnxprune.pipelines.drop_source",
+    "Groups": "onnxprune.tracing.groups",
+    "Options": "onnxprune.allocation.options",
+    "Plan": "onnxprune.rewriting.plan",
+    "PruneResult": "onnxprune.api",
+    "Saving": "onnxprune.recovery.saving",
+    "Sensitivity": "onnxprune.pipelines.sensitivity_report",
     "ShrinkResult": "onnxprune.pipelines.shrink_source",
+    "SparsifyResult": "onnxprune.pipelines.sparsify_source",
+    "TrainResult": "onnxprune.pipelines.train_source",
+    "TrainingOptions": "onnxprune.recovery.training_options",
     "apply": "onnxprune.api",
     "compress": "onnxprune.pipelines.compress_source",
     "drop": "onnxprune.pipelines.drop_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
-    "shrink": "onnxprune.pipelines.shrink_source",
-    "SparsifyResult": "onnxprune.api",
-    "sparsify": "onnxprune.api",
-    "trace": "onnxprune.api",
-    "TrainResult": "onnxprune.api",
-    "Saving": "onnxprune.recovery",
-    "TrainingOptions": "onnxprune.recovery",
-    "train": "onnxprune.api",
-    "verify": "onnxprune.api",
     "register_criterion": "onnxprune.criteria",
-    "Sensitivity": "onnxprune.pipelines.sensitivity_report",
+    "register_rule": "onnxprune.tracing.rules.registry:rule",
     "sensitivity": "onnxprune.pipelines.sensitivity",
-    "Groups": "onnxprune.tracing.groups",
-    "Plan": "onnxprune.rewriting.plan",
-    "Options": "onnxprune.allocation.options",
+    "shrink": "onnxprune.pipelines.shrink_source",
+    "sparsify": "onnxprune.pipelines.sparsify_source",
+    "trace": "onnxprune.api",
+    "train": "onnxprune.pipelines.train_source",
+    "verify": "onnxprune.api",
 }
 
 __all__ = [
@@ -88,13 +82,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use: `onnxprune --help` must not wait for onnx and numpy."""
-    if name == "register_rule":
-        return importlib.import_module("onnxprune.tracing.rules.registry").rule
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

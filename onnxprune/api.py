@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
+from onnxprune.lazy import on_first_use
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
-from onnxprune.pipelines.apply import execute
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
-from onnxprune.pipelines.sparsify import RunInputs, Sparsified, sparsified
-from onnxprune.pipelines.train import TrainingData, learn
-from onnxprune.pipelines.user_training import OwnTrainer, UserTraining
-from onnxprune.pipelines.verify import prove
 from onnxprune.proof import Verdict
-from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
+from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
-from onnxprune.sparsity import SparsifyOptions
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
-from onnxprune.typing import Array
+
+if TYPE_CHECKING:
+    from onnxprune.pipelines.apply import execute
+    from onnxprune.pipelines.user_training import OwnTrainer, UserTraining
+    from onnxprune.pipelines.verify import prove
+    from onnxprune.recovery import TrainingOptions
 
 __all__ = [
     "Outcome",
     "PruneResult",
-    "TrainResult",
     "apply",
     "execute",
     "make_plan",
@@ -37,9 +36,11 @@ __all__ = [
     "prune",
     "run",
     "trace",
-    "train",
     "verify",
 ]
+
+# Plans may hold steps of every verb: who only prunes does not wait for those who carry them out and judge them.
+__getattr__ = on_first_use(__name__, {"execute": "onnxprune.pipelines.apply", "prove": "onnxprune.pipelines.verify"})
 
 # Input -> its shape, where the file leaves it open; a None leaves an axis as it is.
 Shapes = Mapping[str, Sequence[int | None]]
@@ -162,6 +163,8 @@ def apply(
         >>> {tensor.name: list(tensor.dims) for tensor in smaller.graph.initializer}["conv.weight"]
         [24, 1, 3, 3]
     """
+    from onnxprune.pipelines.apply import execute
+
     _check_plan(plan)
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
     done = execute(load(source, shapes=shapes), plan, recovery=RecoveryOptions(recovery), **given)
@@ -223,149 +226,17 @@ def prune(
         [('macs', True)]
     """
     chosen = Options(ratio=ratio, criterion=criterion, **options)
-    how = RecoveryOptions(recovery, train=train, tune=None if fine_tune is None else UserTraining(fine_tune))
+    how = RecoveryOptions(recovery, train=train, tune=None if fine_tune is None else _user_training(fine_tune))
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
     check_proven(outcome.groups, outcome.verdict)
     return PruneResult(same_kind(outcome.model, source), outcome.plan, outcome)
 
 
-@dataclass(frozen=True)
-class SparsifyResult:
-    """What `sparsify` returns.
+def _user_training(how: OwnTrainer) -> UserTraining:
+    from onnxprune.pipelines.user_training import UserTraining
 
-    Attributes:
-        model: the model with zeros, of the kind that was given (a ModelProto for a path or bytes).
-        plan: which elements became zero.
-        report: what became of every weight, and the proof.
-
-    Example:
-        >>> import onnxprune
-        >>> result = onnxprune.sparsify("models/digits.onnx", pattern="2:4")
-        >>> result.report.verdict.ok
-        True
-        >>> [(weight.name, weight.zeros / weight.elements) for weight in result.report.weights][1]
-        ('conv_1.weight', 0.5)
-    """
-
-    model: Any
-    plan: Plan
-    report: Sparsified
-
-
-def sparsify(
-    source: Any,
-    sparsity: float | None = None,
-    *,
-    verify: bool = True,
-    sizes: Mapping[str, int] | None = None,
-    shapes: Shapes | None = None,
-    data: Any = None,
-    samples: int = 256,
-    train: TrainingOptions | None = None,
-    **options: Any,
-) -> SparsifyResult:
-    """Set elements of the weights of contractions to zero, and prove the result.
-
-    Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
-        sparsity: share of every weight's elements; half if neither it nor a pattern like "2:4" says how many.
-        verify: prove that the zeros, before any fit, give the outputs of the original with the same elements masked.
-        sizes: numbers to assume for symbolic dims, which stay symbolic.
-        shapes: of inputs, as for `prune`.
-        data: unlabelled calibration inputs (see `calibration.read`).
-        samples: how many of them to use.
-        train: gradient steps towards the original's outputs, with the zeros, and how; none if None.
-        options: the other fields of `SparsifyOptions`: method, pattern, per, keep, only, ratios, recover, storage, ...
-
-    Returns:
-        The model, the plan and the report.
-
-    Raises:
-        UsageError: an option is out of range, or a glob matches nothing.
-        GoalMissed: no contraction reads a weight that may change, or the result is not proven.
-
-    Example:
-        >>> import onnxprune
-        >>> result = onnxprune.sparsify("models/digits.onnx", 0.9, storage="sparse")
-        >>> before, after = result.report.sizes
-        >>> after < before / 3
-        True
-    """
-    inputs = RunInputs(data, samples, dict(sizes or {}), train)
-    chosen = SparsifyOptions(sparsity=sparsity, **options)
-    done = sparsified(load(source, shapes=shapes), chosen, inputs, verify=verify)
-    check_proven(done.groups, done.verdict)
-    return SparsifyResult(same_kind(done.model, source), done.plan, done)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What `train` returns.
-
-    Attributes:
-        model: the trained model, of the kind that was given (a ModelProto for a path or bytes).
-        report: losses before and after, the learning rate, and the course of the run.
-
-    Example:
-        >>> import onnxprune
-        >>> small = onnxprune.prune("models/digits.onnx", 0.5).model
-        >>> data = "models/digits_calibration.npz"
-        >>> result = onnxprune.train(small, data, 2, teacher="models/digits.onnx", samples=64)
-        >>> type(result.model).__name__
-        'ModelProto'
-    """
-
-    model: Any
-    report: Training
-
-
-def train(
-    source: Any,
-    data: Any,
-    steps: int,
-    *,
-    teacher: Any = None,
-    labels: str | None = None,
-    samples: int = 256,
-    shapes: Shapes | None = None,
-    masks: Mapping[str, Array] | None = None,
-    **options: Any,
-) -> TrainResult:
-    """Train a model by gradient steps; on held-out samples it never ends worse than it began.
-
-    Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
-        data: inputs (see `calibration.read`), with labels unless there is a teacher.
-        steps: changes of the weights.
-        teacher: the model whose outputs are learned, usually the original; any source of a model.
-        labels: name of the labels in the data, for cross-entropy or a squared error.
-        samples: how many samples to use; a tenth of them judges.
-        shapes: of inputs, as for `prune`.
-        masks: initializer -> boolean array, false for elements that are zero and stay so.
-        options: the other fields of `TrainingOptions`: loss, rate, augment, batch, freeze, ...
-
-    Returns:
-        The trained model and the report.
-
-    Raises:
-        UsageError: an option is out of range, or data, teacher or labels do not fit the model.
-        ModelError: no weight can be trained, or an operator has no gradient.
-        RunError: the loss is not finite.
-
-    Example:
-        >>> import onnxprune
-        >>> small = onnxprune.prune("models/digits.onnx", 0.5).model
-        >>> data = "models/digits_calibration.npz"
-        >>> result = onnxprune.train(small, data, 5, teacher="models/digits.onnx", samples=64, rate=1e-3)
-        >>> result.report.after <= result.report.before
-        True
-    """
-    examples = TrainingData(
-        data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes)
-    )
-    model, report = learn(load(source, shapes=shapes), examples, TrainingOptions(steps, **options), masks=masks)
-    return TrainResult(same_kind(model, source), report)
+    return UserTraining(how)
 
 
 def verify(
@@ -391,6 +262,8 @@ def verify(
         >>> onnxprune.verify("models/digits.onnx", smaller, plan).ok
         True
     """
+    from onnxprune.pipelines.verify import prove
+
     _check_plan(plan)
     return prove(load(original, shapes=shapes), load(pruned), plan, data=data, samples=samples)
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.autodiff import GradientSession, StepResult, TrainingGraph, build_vjp
 from onnxprune.criteria.registry import Evidence
 from onnxprune.errors import ModelError
 from onnxprune.typing import Array
+
+if TYPE_CHECKING:
+    from onnxprune.autodiff import GradientSession, StepResult, TrainingGraph
 
 # Draws of signs for every run.
 DRAWS = 2
@@ -36,6 +39,8 @@ def movements(
     Raises:
         ModelError: the model has no gradient.
     """
+    from onnxprune.autodiff import GradientSession  # most criteria take no gradients, and need not wait for it
+
     graphs: dict[object, GradientSession] = {}
     with ExitStack() as stack:
         for run in evidence.runs:
@@ -50,6 +55,8 @@ def movements(
 
 
 def _graph(evidence: Evidence, run: Mapping[str, Array], taps: Mapping[str, int]) -> TrainingGraph:
+    from onnxprune.autodiff import build_vjp
+
     try:
         return build_vjp(evidence.groups.model, run, taps=taps, freeze=True)
     except ModelError as error:

@@ -9,10 +9,11 @@ from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.drop import drop_blocks
 from onnxprune.pipelines.drop_options import DropInputs, DropOptions
 from onnxprune.pipelines.low_rank import factors_carried_out
-from onnxprune.pipelines.prune import Clock, judged_outputs, recovered
+from onnxprune.pipelines.prune import judged_outputs, recovered
 from onnxprune.pipelines.sparsify import RunInputs, carried_out
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport

@@ -14,8 +14,8 @@ from onnxprune.model import file_size
 from onnxprune.model.blocks import GraphBlock
 from onnxprune.model.graph import first_output
 from onnxprune.model.tensors import byte_size
+from onnxprune.pipelines.clock import Progress
 from onnxprune.pipelines.drop_options import DropOptions
-from onnxprune.pipelines.prune import Progress
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from onnxprune.cost import Cost, counts
 from onnxprune.model import Model, file_size
-from onnxprune.pipelines.prune import Clock, Progress
+from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.shrink import tidied
 from onnxprune.pipelines.sparsify import RunInputs
 from onnxprune.proof import Trials, Verdict, equals

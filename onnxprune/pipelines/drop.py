@@ -18,9 +18,9 @@ from onnxprune.model import Model, file_size
 from onnxprune.model.blocks import GraphBlock, find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
+from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.drop_options import DropInputs, DropOptions, named_blocks
 from onnxprune.pipelines.dropped import Dropped, ScoredBlock
-from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.proof import BypassClaim, Verdict, prove_bypassed
 from onnxprune.recovery import RecoveryReport, StandIn, held_out, recover, spans_of, split_runs, with_stand_ins
 from onnxprune.rewriting import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,13 +16,12 @@ from onnxprune.allocation import Options
 from onnxprune.cost import units_in_order
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
-from onnxprune.pipelines import iterative
-from onnxprune.pipelines.iterative import CarriedWeights, UnitsToGo, first_scores, units_to_go
+from onnxprune.pipelines.iterative import CarriedWeights, ScoredUnits, UnitsToGo, first_scores, units_to_go
 from onnxprune.pipelines.train import learn_after
 from onnxprune.pipelines.unit_masks import SoftMasks, UnitCourse
 from onnxprune.pipelines.unit_penalties import GroupLasso, GrowingPenalty, Slimming
 from onnxprune.proof import Verdict
-from onnxprune.recovery import RecoveryOptions, Training, TrainingOptions
+from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
@@ -44,24 +43,6 @@ WAYS: Mapping[str, Callable[[UnitsToGo, Array, Options, TrainingOptions], UnitCo
     "slimming": Slimming,
     "growing": GrowingPenalty,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredUnits:
-    """What says which units go.
-
-    Attributes:
-        scores: float64[classes]; where units were chosen while training, within each group the numbers of the first
-            scores, in the order that training found.
-        carried: the model that was trained on the way; None if none was.
-        training: what steps did in which units were chosen; None if there were none.
-        left: the steps that are to be made after the cut; None for none.
-    """
-
-    scores: Array
-    carried: CarriedWeights | None
-    training: Training | None = None
-    left: TrainingOptions | None = None
 
 
 def _phases(training: TrainingOptions, options: Options) -> tuple[TrainingOptions, TrainingOptions]:
@@ -117,22 +98,6 @@ def train_masked(
     nothing = Removal(groups, np.zeros(groups.classes.count, bool))
     model, done = learn_after(nothing, groups.model, runs, first, masks=course, progress=progress)
     return ScoredUnits(reordered(going, scores, course.scores), CarriedWeights(nothing, model), done, left)
-
-
-def scored_units(
-    groups: Groups,
-    options: Options,
-    runs: Runs,
-    recovery: RecoveryOptions,
-    place: Place | None = None,
-    *,
-    progress: Callable[[str], None] = logger.info,
-) -> ScoredUnits:
-    """Score all classes: before any training, in steps, or while the model trains; see `iterative.scored`."""
-    if recovery.train is not None and recovery.train.while_training:
-        return train_masked(groups, options, runs, recovery.train, place, progress=progress)
-    scores, carried = iterative.scored(groups, options, runs, recovery, place, progress=progress)
-    return ScoredUnits(scores, carried, left=recovery.part(options.steps).train)
 
 
 def reordered(going: UnitsToGo, scores: Array, order: Array) -> Array:

@@ -19,7 +19,7 @@ from onnxprune.layers.low_rank import best_weight, spectrum
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.model.tensors import item_bits
-from onnxprune.pipelines.prune import Progress
+from onnxprune.pipelines.clock import Progress
 from onnxprune.pipelines.sparsify import Runs
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense

@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.layers import LinearLayer, Parameters, layer_at
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
-from onnxprune.pipelines.prune import Progress
+from onnxprune.pipelines.clock import Progress
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense, written_back
 from onnxprune.runtime import MEMORY, ActivationReader, Moments, PairMoments, routes_of

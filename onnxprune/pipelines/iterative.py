@@ -12,21 +12,23 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune import criteria
 from onnxprune.allocation import BudgetFitter, Options, named_rows
-from onnxprune.autodiff import write_back
 from onnxprune.cost import units_in_order
 from onnxprune.model import Model
-from onnxprune.pipelines.train import train_after
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
 from onnxprune.rewriting import Removal, io_changes, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
+
+if TYPE_CHECKING:
+    from onnxprune.recovery import Training, TrainingOptions
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ class CarriedWeights:
         Returns:
             The same graph; weights that only one of the two has stay as they are.
         """
+        from onnxprune.autodiff import write_back  # only who trains waits for it
+
         before, after = self.removal.masks(), removal.masks()
         original, values = self.removal.groups.model, dict[str, Array]()
         for name in small.initializers.keys() & self.model.initializers.keys() & original.initializers.keys():
@@ -80,6 +84,24 @@ class CarriedWeights:
                 whole[was] = trained.reshape(-1)
                 values[name] = whole[now].reshape(shape)
         return write_back(small, values)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredUnits:
+    """What says which units go.
+
+    Attributes:
+        scores: float64[classes]; where units were chosen while training, within each group the numbers of the first
+            scores, in the order that training found.
+        carried: the model that was trained on the way; None if none was.
+        training: what steps did in which units were chosen; None if there were none.
+        left: the steps that are to be made after the cut; None for none.
+    """
+
+    scores: Array
+    carried: CarriedWeights | None
+    training: Training | None = None
+    left: TrainingOptions | None = None
 
 
 def carrying(carried: CarriedWeights | None, recovering: Recovering) -> Recovering:
@@ -122,6 +144,8 @@ def scored(
         if runs and recovery.can_act(data=True):
             small, _ = recover(removal, small, runs, recovery, progress=progress)
         if recovery.train is not None or recovery.tune is not None:
+            from onnxprune.pipelines.train import train_after
+
             small = train_after(removal, small, runs, recovery.part(step), progress=progress)[0]
             carried = CarriedWeights(removal, small)
         inner = _traced_like(groups, small)

@@ -27,9 +27,9 @@ from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
+from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors, names_of
 from onnxprune.pipelines.factor_timing import slower_products
-from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.pipelines.sparsify import RunInputs, Runs
 from onnxprune.proof import FactorClaim, Verdict, prove_factors
 from onnxprune.recovery import held_out

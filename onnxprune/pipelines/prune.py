@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from onnxprune import __version__, calibration
 from onnxprune.allocation import BudgetFitter, BudgetResult, Options, Selection, fit_budgets
@@ -21,13 +19,13 @@ from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.model.run_order import counted
 from onnxprune.model.shapes.symbols import check_sizes
-from onnxprune.pipelines import dynamic_units, iterative
-from onnxprune.pipelines.train import train_after
+from onnxprune.pipelines import iterative
+from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.iterative import ScoredUnits
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
 from onnxprune.recovery import (
     RecoveryOptions,
     RecoveryReport,
-    Training,
     judge,
     recover,
     recover_without_data,
@@ -43,12 +41,12 @@ from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
 
+if TYPE_CHECKING:
+    from onnxprune.recovery import Training
+
 logger = logging.getLogger(__name__)
 
 
-Progress = Callable[[str], None]
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 # The proof of a model, from the traced original, and what of a trace is removed.
 Proving = Callable[[Groups, Callable[[Groups], Array], Model], tuple[Groups, Verdict]]
 
@@ -135,7 +133,7 @@ def run(
         groups = _traced(model, options, sizes, runs)
     with clock("scoring"):
         matched = bn_matching.matched(groups, runs, random=is_random(data))
-        scored = dynamic_units.scored_units(matched, options, runs, recovery, place, progress=clock.progress)
+        scored = _scored(matched, options, runs, recovery, place=place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
     fitter = BudgetFitter.of(groups, scored.scores, options, place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
@@ -143,7 +141,7 @@ def run(
         _carry_out, groups, recovering=iterative.carrying(scored.carried, recovering), clock=clock, proving=proving
     )
     selection, candidate = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
-    dynamic_units.check_trained(scored, candidate.removal, candidate.removed, proving)
+    _check_trained(scored, candidate, proving)
     outcome = _outcome(
         candidate, model, plans.make(groups, candidate.removed, scored.scores, options.as_json(), sizes), clock
     )
@@ -173,6 +171,37 @@ def _kept(
     return replace(recovery, train=recovery.train.belonging_to(belongs_to))
 
 
+def _scored(
+    groups: Groups,
+    options: Options,
+    runs: Sequence[Any],
+    recovery: RecoveryOptions,
+    *,
+    place: Place | None,
+    progress: Progress,
+) -> ScoredUnits:
+    """Scores of all classes: before any training, in steps, or while the model trains."""
+    if recovery.train is not None and recovery.train.while_training:
+        # Gradients are another fifth of all that is imported: only who trains waits for them.
+        from onnxprune.pipelines.dynamic_units import train_masked
+
+        return train_masked(groups, options, runs, recovery.train, place, progress=progress)
+    scores, carried = iterative.scored(groups, options, runs, recovery, place, progress=progress)
+    return ScoredUnits(scores, carried, left=recovery.part(options.steps).train)
+
+
+def _check_trained(scored: ScoredUnits, candidate: _Candidate, proving: Proving | None) -> None:
+    """Prove the cut of a model that was trained while its units were chosen.
+
+    Raises:
+        GoalMissed: it is not equal to the trained model with the same units masked.
+    """
+    if scored.training is not None:
+        from onnxprune.pipelines.dynamic_units import check_trained
+
+        check_trained(scored, candidate.removal, candidate.removed, proving)
+
+
 def _trained(
     outcome: Outcome, removal: Removal, runs: Sequence[Any], recovery: RecoveryOptions, clock: Clock
 ) -> Outcome:
@@ -180,6 +209,8 @@ def _trained(
     if recovery.train is None and recovery.tune is None:
         return outcome
     with clock("training"):
+        from onnxprune.pipelines.train import train_after
+
         model, training = train_after(removal, outcome.model, runs, recovery, progress=clock.progress)
     judged = judge(removal, model, runs) if outcome.judged is not None else None
     tuned = getattr(recovery.tune, "name", "") if recovery.tune is not None else ""
@@ -354,28 +385,3 @@ def plan_for(
     )[0]
     chosen = BudgetFitter.of(groups, scores, options, place, logger.info).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals
-
-
-class Clock:
-    """Times stages and tells about them."""
-
-    def __init__(self, progress: Progress | None = None) -> None:
-        self.progress = progress or logger.info
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Time what is done inside as `stage`."""
-        self.progress(stage)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def around(self, stage: str, function: Callable[[Given], Made]) -> Callable[[Given], Made]:
-        """A function of one argument whose calls are timed as `stage`."""
-
-        def timed(given: Given) -> Made:
-            with self(stage):
-                return function(given)
-
-        return timed

@@ -16,9 +16,9 @@ from onnxprune import __version__, calibration
 from onnxprune.calibration import is_random
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
+from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
-from onnxprune.pipelines.prune import Clock, Progress
 from onnxprune.pipelines.zero_budget import within_budgets
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import Training, TrainingOptions, held_out

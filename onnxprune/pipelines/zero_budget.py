@@ -11,8 +11,8 @@ from onnxprune.allocation.amount import BYTES, COUNTS, Amount, read_amount
 from onnxprune.cost import count_nonzeros
 from onnxprune.errors import GoalMissed
 from onnxprune.model import Model, file_size
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.in_sequence import Sweep
-from onnxprune.pipelines.prune import Clock
 from onnxprune.rewriting import sparse_bytes
 from onnxprune.sparsity import SparsifyOptions
 

@@ -1,5 +1,8 @@
 """Give downstream layers back what they lost."""
 
+from typing import TYPE_CHECKING
+
+from onnxprune.lazy import on_first_use
 from onnxprune.recovery.closed_form import (
     NO_RECOVERY,
     WIDEST,
@@ -11,19 +14,21 @@ from onnxprune.recovery.closed_form import (
     split_runs,
 )
 from onnxprune.recovery.data_free import recover_without_data
-from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.exact import take_over
-from onnxprune.recovery.fine_tune import fine_tune_model
 from onnxprune.recovery.fits import METHODS, Method, method
-from onnxprune.recovery.intermediate import matching_tensors
-from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
-from onnxprune.recovery.saving import Saving
 from onnxprune.recovery.spans import StandIn, spans_of
-from onnxprune.recovery.stand_in import with_stand_ins
 from onnxprune.recovery.targets import ROWS
-from onnxprune.recovery.thinning import Masks, Thinning
-from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
-from onnxprune.recovery.training_state import Training
+
+if TYPE_CHECKING:
+    from onnxprune.recovery.distill import Teacher
+    from onnxprune.recovery.fine_tune import fine_tune_model
+    from onnxprune.recovery.intermediate import matching_tensors
+    from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
+    from onnxprune.recovery.saving import Saving
+    from onnxprune.recovery.stand_in import with_stand_ins
+    from onnxprune.recovery.thinning import Masks, Thinning
+    from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
+    from onnxprune.recovery.training_state import Training
 
 __all__ = [
     "CROSS_ENTROPY",
@@ -59,3 +64,23 @@ __all__ = [
     "take_over",
     "with_stand_ins",
 ]
+
+# What needs gradients, and what only blocks that are dropped need, is imported by those who use it.
+__getattr__ = on_first_use(
+    __name__,
+    {
+        name: f"onnxprune.recovery.{module}"
+        for module, names in {
+            "distill": ("Teacher",),
+            "fine_tune": ("fine_tune_model",),
+            "intermediate": ("matching_tensors",),
+            "objectives": ("Objective", "class_axis", "from_labels", "from_teacher"),
+            "saving": ("Saving",),
+            "stand_in": ("with_stand_ins",),
+            "thinning": ("Masks", "Thinning"),
+            "training_options": ("CROSS_ENTROPY", "DISTIL", "MSE", "TrainingOptions"),
+            "training_state": ("Training",),
+        }.items()
+        for name in names
+    },
+)

@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +21,14 @@ from onnxprune.model import Model
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
-from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Feeds
+
+if TYPE_CHECKING:
+    from onnxprune.recovery.training_options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
