@@ -11,7 +11,7 @@ import pytest
 from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.allocation.kinds import KINDS
 from onnxprune.errors import UsageError
-from tests.cli.test_cli import run
+from tests.cli.conftest import run
 
 __all__ = ["run"]
 

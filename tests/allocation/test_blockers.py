@@ -10,7 +10,7 @@ import pytest
 import onnxprune
 from onnxprune.allocation import Options
 from onnxprune.allocation.blockers import blocking_options
-from tests.cli.test_cli import Run, run
+from tests.cli.conftest import Run, run
 
 __all__ = ["run"]
 

@@ -20,7 +20,7 @@ from onnxprune.cost.axis_lengths import units_in_order
 from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.tracing import Groups, trace
-from tests.cli.test_cli import Run, run
+from tests.cli.conftest import Run, run
 from tests.graphs.net import Net
 
 __all__ = ["run"]

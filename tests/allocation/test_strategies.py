@@ -17,7 +17,7 @@ from onnxprune.allocation.strategies import STRATEGIES, Limit, Problem, allocate
 from onnxprune.cost.functions import CostFunction
 from onnxprune.criteria.normalize import accumulated
 from onnxprune.typing import Array
-from tests.cli.test_cli import run
+from tests.cli.conftest import run
 from tests.graphs.net import Net
 
 __all__ = ["run"]

@@ -17,7 +17,7 @@ from onnxprune.report import data, text
 from onnxprune.runtime import Setting
 from onnxprune.runtime.bench import Place
 from onnxprune.runtime.paired_timing import TimeRatio
-from tests.cli.test_cli import run  # noqa: F401 - a fixture
+from tests.cli.conftest import run  # noqa: F401 - a fixture
 
 MODELS = Path(__file__).parents[2] / "models"
 DIGITS = str(MODELS / "digits.onnx")

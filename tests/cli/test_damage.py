@@ -20,7 +20,7 @@ from onnxprune.model.shapes.symbols import dims_of
 from onnxprune.runtime import Session
 from onnxprune.tracing.labels import Constraints
 from onnxprune.tracing.rules.ask import CONTRADICTION
-from tests.cli.test_cli import MODELS, Run, run
+from tests.cli.conftest import MODELS, Run, run
 from tests.graphs import mutations
 from tests.graphs.net import INT64, Net, reasons_for
 from tests.measure import fuzz

@@ -14,7 +14,7 @@ from onnxprune.cli import types
 from onnxprune.cli.app import COMMANDS, app
 from onnxprune.cli.bench import MOST_RUNS
 from onnxprune.runtime import paired_timing
-from tests.cli.test_cli import Run, run  # noqa: F401
+from tests.cli.conftest import Run, run  # noqa: F401
 from tests.graphs.net import Net
 
 # The largest that an axis of a file can have, what no computer counts to, and what is no number for Python.

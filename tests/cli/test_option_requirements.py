@@ -8,7 +8,7 @@ from onnxprune.cli.app import COMMANDS, app
 from onnxprune.cli.option_requirements import REQUIREMENTS
 from onnxprune.errors import UsageError
 from onnxprune.recovery import METHODS
-from tests.cli.test_cli import DIGITS, MODELS, run
+from tests.cli.conftest import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
 DATA = str(MODELS / "digits_calibration.npz")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from onnxprune.cli import config, recipe
 from onnxprune.cli.prune import prune
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 from tests.graphs.net import Net
 
 __all__ = ["run"]

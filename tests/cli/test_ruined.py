@@ -16,7 +16,7 @@ from onnxprune.model import load
 from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.runtime import Agreement, AgreementAccumulator
 from onnxprune.typing import Array
-from tests.cli.test_cli import MODELS, Run, run
+from tests.cli.conftest import MODELS, Run, run
 from tests.graphs.net import Net
 
 __all__ = ["run"]  # the fixture

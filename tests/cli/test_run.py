@@ -17,7 +17,7 @@ import pytest
 from onnxprune.cli.app import COMMANDS, STEPS
 from onnxprune.cli.steps import command_of
 from onnxprune.model import load
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 
 __all__ = ["run"]
 DATA = str(MODELS / "digits_calibration.npz")

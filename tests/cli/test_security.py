@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.conftest import MODELS, Run, run
 from tests.cli.test_bad_input import external
-from tests.cli.test_cli import MODELS, Run, run
 
 __all__ = ["run"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune import Sensitivity
-from tests.cli.test_cli import DIGITS, MODELS, run
+from tests.cli.conftest import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
 DATA = MODELS / "digits_calibration.npz"

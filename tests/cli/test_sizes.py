@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.cli.test_cli import run  # noqa: F401
+from tests.cli.conftest import run  # noqa: F401
 from tests.graphs.net import Net
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from onnxprune.model import load
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 from tests.measure import training_kills
 
 __all__ = ["run"]

@@ -15,7 +15,7 @@ from onnxprune import api, criteria
 from onnxprune.layers import Weights
 from onnxprune.model import load
 from onnxprune.tracing import trace
-from tests.criteria.test_criteria import DATA, at, batches, scored
+from tests.criteria.nets import DATA, at, batches, scored
 from tests.graphs.net import Net, array_of, run
 
 
@@ -219,13 +219,6 @@ def test_quantised_weights_are_found_behind_their_scale() -> None:
     filters = array_of(net.proto(), "w").astype(float).reshape(8, 6) * np.float32(0.02)
     wanted = [sum(np.linalg.norm(a - b) for b in filters) for a in filters]
     np.testing.assert_allclose(at(groups, criteria.score(groups, "fpgm"), "w", 0), wanted, rtol=1e-4)
-
-
-def test_bn_scale() -> None:
-    apart = normalised("Conv")
-    np.testing.assert_allclose(scored(apart, "bn-scale", "w", 0), np.abs(array_of(apart, "scale")), rtol=1e-6)
-    weight = array_of(folded(apart), "w").reshape(8, -1)
-    np.testing.assert_allclose(scored(folded(apart), "bn-scale", "w", 0), np.linalg.norm(weight, axis=1), rtol=1e-5)
 
 
 def test_what_is_no_contraction_has_no_bias() -> None:

@@ -15,7 +15,7 @@ from onnxprune.pipelines.dynamic_zeros import WAYS, ZeroCourse
 from onnxprune.recovery import TrainingOptions
 from onnxprune.sparsity import NofM, contraction_weights, pattern_of
 from onnxprune.typing import Array
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 
 __all__ = ["run"]
 DATA = str(MODELS / "digits_calibration.npz")

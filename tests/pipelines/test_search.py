@@ -11,7 +11,6 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,11 @@ from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Evaluation
 from onnxprune.pipelines.search import search
-from onnxprune.pipelines.search_targets import QualityConstraint, amount
+from onnxprune.pipelines.search_targets import QualityConstraint
 from onnxprune.pipelines.search_trials import SearchConfig
 from onnxprune.recovery import RecoveryOptions as Recovery
-from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
-from tests.cli.test_cli import DIGITS, MODELS, run
+from tests.cli.conftest import DIGITS, MODELS, run
 
 __all__ = ["run"]  # the fixture
 DATA = str(MODELS / "digits_calibration.npz")
@@ -71,12 +69,6 @@ def test_the_smallest_good_model_is_found_to_the_last_step(drop):
     assert {t.good for t in found.trials} == {True, False}
 
 
-def test_no_model_is_tried_twice():
-    settings = SearchConfig((QualityConstraint("value", 0.5),), Evaluation(macs_left), BARE, trials=30, verify=False)
-    trials = search(load(DIGITS), L2, settings).trials
-    assert len({t.macs for t in trials}) == len(trials) < 30
-
-
 def test_accuracy_stays_within_the_drop():
     settings = SearchConfig(
         (QualityConstraint("value", 0.02, relative=True),), Evaluation(accuracy), trials=2, samples=96
@@ -86,23 +78,6 @@ def test_accuracy_stays_within_the_drop():
     assert found.values["value"] >= 0.98 * accuracy(DIGITS)
     assert found.outcome.recovery is not None and found.outcome.verdict.ok
     assert found.outcome.after.macs < 0.6 * found.outcome.before.macs
-
-
-def test_the_model_is_the_one_that_was_tried():
-    settings = SearchConfig((QualityConstraint("sqnr", 6.0),), recovery=Recovery("bias"), trials=2, samples=48)
-    found = search(load(DIGITS), L2, settings, DATA)
-    best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
-    assert found.values == pytest.approx(best.values, rel=1e-4)
-    assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
-
-
-@pytest.mark.parametrize("allocation", ["auto", "global", "uniform"])
-def test_trials_and_the_model_are_chosen_by_the_same_scores(allocation):
-    """Scores that are to be compared between groups are made another way than those that are not."""
-    settings = SearchConfig((QualityConstraint("sqnr", 3.0),), recovery=BARE, trials=3, samples=64, verify=False)
-    found = search(load(DIGITS), Options(allocation=allocation), settings, DATA)
-    best = min((t for t in found.trials if t.good), key=lambda t: t.macs)
-    assert Plan.from_json(best.plan).steps == Plan.from_json(found.outcome.plan.to_json()).steps
 
 
 def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run, tmp_path):
@@ -187,80 +162,7 @@ def test_a_drop_needs_a_measure_and_classes_need_scores():
         QualityConstraint("beauty", 1)
 
 
-@pytest.mark.parametrize(
-    ("metric", "text", "found"),
-    [
-        ("value", "1%", (0.01, True)),
-        ("value", "0.5", (0.5, False)),
-        ("sqnr", "20dB", (20, False)),
-        ("sqnr", "20", (20, False)),
-        ("kl", " 1e-3 ", (1e-3, False)),
-    ],
-)
-def test_amounts(metric, text, found):
-    assert amount(metric, text) == found
-
-
-@pytest.mark.parametrize("metric", ["value", "sqnr", "error"])
-@pytest.mark.parametrize("text", ["", "much", "-1", "5 s", "%"])
-def test_no_amounts(metric, text):
-    with pytest.raises(UsageError, match=f"{metric}: .* is not an amount"):
-        amount(metric, text)
-
-
-def test_a_drop_is_absolute_or_a_share():
-    for target, bound in ((QualityConstraint("value", 2.0), 88), (QualityConstraint("value", 0.1, True), 81)):
-        assert target.bound({"value": 90.0}) == bound
-    assert QualityConstraint("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
-
-
-# --- what is kept ----------------------------------------------------------------------------------------------
-
-
 KEPT = SearchConfig((QualityConstraint("value", 0.4),), Evaluation(macs_left), BARE, trials=5, verify=False)
-
-
-def plain(found) -> list[tuple]:
-    return [(t.share, t.reached, t.macs, t.values, t.good, t.plan) for t in found.trials]
-
-
-def test_a_search_goes_on_where_it_was(tmp_path):
-    """Whatever line it ended at: it asks for nothing twice, and finds the same."""
-    asked = []
-
-    def counted(path) -> float:
-        asked.append(path)
-        return macs_left(path)
-
-    settings, journal = replace(KEPT, evaluation=Evaluation(counted)), tmp_path / "c.jsonl"
-    first = search(load(DIGITS), L2, settings, cache=journal)
-    lines = journal.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 1 + 5 and first.known == 0  # the original, and the trials
-    for count in (0, 1, 3, 6):
-        journal.write_bytes(b"".join(lines[:count]))
-        asked.clear()
-        again = search(load(DIGITS), L2, settings, cache=journal)
-        assert plain(again) == plain(first)
-        assert len(asked) == 6 - count + 1  # what was found is measured once more
-        assert again.known == max(0, count - 1)
-
-
-def test_trials_serve_other_targets_but_no_other_question(tmp_path):
-    journal = tmp_path / "c.jsonl"
-    assert search(load(DIGITS), L2, KEPT, cache=journal).known == 0
-    stricter = search(load(DIGITS), L2, replace(KEPT, targets=(QualityConstraint("value", 0.6),)), cache=journal)
-    assert stricter.known >= 1 and stricter.met
-    assert [t.good for t in stricter.trials] == [t.values["value"] >= 0.4 for t in stricter.trials]
-
-    for options, settings in (
-        (replace(L2, keep=("fc.weight",)), KEPT),
-        (replace(L2, criterion="l1"), KEPT),
-        (L2, replace(KEPT, cost="params")),
-        (L2, replace(KEPT, sizes={"batch": 2})),
-        (L2, replace(KEPT, evaluation=Evaluation(accuracy), targets=(QualityConstraint("value", 0.9),))),
-    ):
-        assert search(load(DIGITS), options, settings, cache=journal).known == 0
-    assert search(load(DIGITS), L2, KEPT, cache=journal).known == 5
 
 
 def test_a_criterion_of_ones_own_is_known_by_its_scores(tmp_path):
@@ -308,8 +210,6 @@ def test_a_kill_loses_no_finished_trial(run, tmp_path, how):
     assert rest.code == 0, rest.err
     assert rest.json["search"]["known"] == done - 1 and len(rest.json["search"]["trials"]) == 4
 
-
-# --- command line ----------------------------------------------------------------------------------------------
 
 GIVEN = ("--criterion", "l2", "--data", DATA, "--samples", 48, "--recover", "bias", "--max-trials", 2)
 

@@ -9,12 +9,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
 
 import onnxprune
 from onnxprune.allocation import Options
@@ -23,13 +21,11 @@ from onnxprune.calibration import read
 from onnxprune.cli.sensitivity import METRICS
 from onnxprune.errors import UsageError
 from onnxprune.model import load
-from onnxprune.pipelines import Curve, Point, Sensitivity, sensitivity_report
+from onnxprune.pipelines import sensitivity_report
 from onnxprune.pipelines.sensitivity import SensitivityConfig, measure_curves
-from onnxprune.rewriting import Removal, removed_classes
+from onnxprune.rewriting import Removal
 from onnxprune.rewriting.compare import agreement
-from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import trace
-from tests.graphs.net import Net
 
 MODELS = Path(__file__).parents[2] / "models"
 DIGITS = str(MODELS / "digits.onnx")
@@ -40,38 +36,6 @@ FEW = {"ratios": (0.25, 0.5), "samples": 32}
 def sensitivity(data=DATA, **given):
     """Of the digits; the default criterion takes longer than all of the measurements."""
     return onnxprune.sensitivity(DIGITS, data, **{"criterion": "l2", **given})
-
-
-def values(of: Sensitivity):
-    return {(c.group, p.removed): dict(p.values) for c in of.curves for p in c.points}
-
-
-@pytest.mark.parametrize("name", ["resnet", "inception", "vit", "llama", "control_flow", "lstm", "quantized"])
-def test_the_changed_part_gives_what_the_whole_model_gives(name):
-    model, settings = load(str(MODELS / f"{name}.onnx")), SensitivityConfig(ratios=(0.3, 0.6), samples=4)
-    part, whole = (
-        values(measure_curves(model, Options(), replace(settings, whole=w), "random")) for w in (False, True)
-    )
-    assert part.keys() == whole.keys()
-    for key, found in part.items():
-        assert found["error"] > 0, key
-        assert found == pytest.approx(whole[key], rel=1e-4), key
-
-
-def test_the_changed_part_is_all_that_runs(monkeypatch):
-    """Behind the last group of digits only its two layers are left of the whole graph."""
-    from onnxprune.pipelines import probe
-    from onnxprune.runtime import activations, subgraph
-
-    ran = []
-    real = probe.Session
-    for module in (probe, activations, subgraph):
-        monkeypatch.setattr(module, "Session", lambda m, **k: ran.append(len(m.proto.graph.node)) or real(m, **k))
-    model = load(DIGITS)
-    last = trace(model).groups[-1].name
-    measure_curves(model, Options(only=[last], criterion="l2"), SensitivityConfig(ratios=(0.5,), samples=8), DATA)
-    assert max(ran) == len(model.proto.graph.node)
-    assert len(ran) == 3 and ran[-1] <= 4  # all of the original once, what is in front of the group, and what is behind
 
 
 def test_a_value_is_the_agreement_of_the_model_that_prune_makes():
@@ -86,19 +50,6 @@ def test_a_value_is_the_agreement_of_the_model_that_prune_makes():
         assert point.values["error"] == pytest.approx(wanted.error, rel=1e-4)
         assert point.values["kl"] == pytest.approx(wanted.kl, rel=1e-4)
         assert point.values["top1"] == wanted.top1
-
-
-def test_groups_whose_inputs_and_outputs_shrink_are_measured_on_what_remains():
-    model = load(str(MODELS / "autoencoder.onnx"))
-    found = measure_curves(model, Options(allow_io_changes=True), SensitivityConfig(ratios=(0.5,), samples=4), "random")
-    shut = measure_curves(model, Options(), SensitivityConfig(ratios=(0.5,), samples=4), "random")
-    assert len(found.curves) > len(shut.curves)
-    groups = trace(model, allow_io_changes=True)
-    assert all(g.name in values_by_group(found) for g in groups.groups if g.units > 1)
-
-
-def values_by_group(of: Sensitivity):
-    return {c.group: c for c in of.curves}
 
 
 def test_more_removed_is_more_damage_where_nothing_is_left_to_chance():
@@ -134,29 +85,6 @@ def test_repair_before_the_measurement_lowers_the_damage():
     assert errors[1] < 0.7 * errors[0]
 
 
-@pytest.mark.parametrize("metric", ["error", "sqnr", "cosine", "kl", "top1"])
-def test_damage_is_nought_for_no_change_and_grows(metric):
-    found = sensitivity(metric=metric, ratios=(0.1, 0.9), samples=64)
-    assert all(found.damage(c.points[1]) >= found.damage(c.points[0]) >= 0 for c in found.curves)
-    assert max(found.damage(c.points[1]) for c in found.curves) > 0.05
-
-
-def test_a_report_can_be_read_again():
-    found = sensitivity(**FEW)
-    again = Sensitivity.from_json(json.dumps(found.as_json(), allow_nan=False))
-    assert again.curves == found.curves and again.curves_of("kl") == found.curves_of("kl")
-    for text in ("{}", "[]", "no", '{"format": "onnxprune-sensitivity", "version": 1}'):
-        with pytest.raises(UsageError, match="not a sensitivity report"):
-            Sensitivity.from_json(text)
-
-
-def test_damage_by_units_goes_through_the_measurements_and_never_falls():
-    points = tuple(Point(n, n / 8, {"error": e}) for n, e in ((2, 1.0), (4, 0.5), (6, 3.0)))
-    found = Sensitivity((Curve("g", "channel", True, 8, points),), "error", (0.25, 0.5, 0.75))
-    (damage,) = found.damage_by_units().values()
-    assert damage.tolist() == pytest.approx([0, 0.5, 1, 1, 1, 2, 3, 4, 5])
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -176,9 +104,6 @@ def test_what_cannot_work_is_said(given, message):
 def test_class_metrics_are_for_class_scores():
     with pytest.raises(UsageError, match=r"metric 'kl' is for outputs \[samples, classes\]"):
         onnxprune.sensitivity(str(MODELS / "unet.onnx"), "random", metric="kl", samples=2, ratios=(0.5,))
-
-
-# --- cache, workers --------------------------------------------------------------------------------------------
 
 
 def test_finished_measurements_are_not_made_again(tmp_path):
@@ -289,41 +214,6 @@ def test_commands_find_a_cluster_by_its_address():
     assert found[0]["curves"] == found[2]["curves"]
     tried = [[(t["share"], t["values"]) for t in found[i]["search"]["trials"]] for i in (1, 3)]
     assert tried[0] == tried[1] and len(tried[0]) > 2
-
-
-def test_fronts_are_in_front_of_what_changes():
-    """Every tensor that is kept is the original's, and with them the outputs can be computed from the smaller graph."""
-    from onnxprune.model.run_order import Course
-    from onnxprune.pipelines.probe import frontier
-
-    groups = trace(load(str(MODELS / "resnet.onnx")))
-    for group in groups.groups:
-        front = frontier(groups, group)
-        away = removed_classes(groups, {group.name: np.arange(len(group.classes) // 2)})
-        small, cut = rewrite(groups, away), Removal(groups, away)
-        assert front and cut.behind.isdisjoint(front)
-        nodes = Course(small, {}).ancestors([o.name for o in small.proto.graph.output], front)
-        assert {o for i in nodes for o in small.proto.graph.node[i].output}.isdisjoint(front)
-
-
-@pytest.mark.parametrize("kind", ["sequence", "bfloat16"])
-def test_a_front_that_cannot_be_held_is_none(kind):
-    """Then the whole model runs."""
-    net = Net()
-    x = net.input(["N", 6])
-    y = net.add("MatMul", net.add("Relu", net.add("MatMul", x, net.weight(6, 16))), net.weight(16, 6))
-    if kind == "sequence":
-        rows = net.add("SequenceInsert", net.add("SplitToSequence", x, axis=1), y)
-        net.output(net.add("ConcatFromSequence", rows, axis=1), ["N", 12])
-    else:
-        both = [net.cast(tensor, TensorProto.BFLOAT16) for tensor in (x, y)]
-        net.output(net.cast(net.add("Concat", *both, axis=1), TensorProto.FLOAT), ["N", 12])
-    data = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
-    model, settings = net.model(), SensitivityConfig(ratios=(0.5,))
-    part, whole = (
-        measure_curves(model, Options(criterion="l2"), replace(settings, whole=w), data) for w in (False, True)
-    )
-    assert values(part) == values(whole) and len(part.curves) == 1
 
 
 def test_the_command_line_offers_all_metrics_but_the_users_own():

@@ -8,20 +8,16 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
-from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.cost import count_nonzeros
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.model import load, save, to_proto
+from onnxprune.model import load, save
 from onnxprune.pipelines.sparsify import RunInputs, carried_out, sparsified
-from onnxprune.proof import prove_zeros
-from onnxprune.proof.zeros import Claim, masked_original
-from onnxprune.rewriting import Plan, ZeroStep, with_zeros
+from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
-from onnxprune.sparsity import SparsifyOptions, contraction_weights
-from onnxprune.tracing import trace
-from tests.graphs.net import Net, array_of, feeds_of, run
+from onnxprune.sparsity import SparsifyOptions
+from tests.graphs.net import Net, feeds_of, run
 from tests.graphs.random_graphs import FAMILIES
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -128,120 +124,6 @@ def accuracy(model) -> float:
         return float(np.mean(np.argmax(logits, -1) == data["label"]))
 
 
-def test_data_undo_the_damage_and_the_bias_follows():
-    plain = onnxprune.sparsify(DIGITS, 0.9)
-    fitted = onnxprune.sparsify(DIGITS, 0.9, data=DATA)
-    assert accuracy(plain.model) < 0.5 and accuracy(fitted.model) > 0.93
-    assert {w.method for w in fitted.report.weights} == {"alps"}
-    assert all(w.refitted for w in fitted.report.weights)
-    before, after = fitted.report.masked, fitted.report.judged
-    assert before is not None and after is not None and after.error < 0.2 < before.error
-    zeros = [{w.name: w.zeros for w in done.report.weights} for done in (plain, fitted)]
-    assert zeros[0] == zeros[1]
-    for name, count in zeros[0].items():
-        assert (array_of(fitted.model, name) == 0).sum() == count
-
-
-def test_recover_fits_the_support_of_any_mask():
-    plain = onnxprune.sparsify(DIGITS, 0.8, method="wanda", data=DATA)
-    fitted = onnxprune.sparsify(DIGITS, 0.8, method="wanda", data=DATA, recover=True)
-    one_pass = onnxprune.sparsify(DIGITS, 0.8, method="wanda", data=DATA, recover=True, in_sequence=False)
-    errors = [r.report.judged.error for r in (fitted, one_pass, plain)]
-    assert errors == sorted(errors)
-
-
-def test_a_model_that_was_masked_elsewhere_is_fitted_with_its_mask():
-    masked = onnxprune.sparsify(DIGITS, 0.8).model
-    done = onnxprune.sparsify(masked, method="threshold:0", data=DATA, recover=True)
-    for name in ("fc.weight", "conv_1.weight"):
-        before, after = array_of(masked, name), array_of(done.model, name)
-        assert ((before == 0) == (after == 0)).all()
-
-
-# --- the plan ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["digits", "quantized", "control_flow", "constant_weights"])
-def test_a_plan_is_carried_out_again(name):
-    model = load(MODELS / f"{name}.onnx")
-    done = sparsified(model, SparsifyOptions(pattern="2:4"))
-    plan = Plan.from_json(done.plan.to_json())
-    assert plan.to_json() == done.plan.to_json()
-    again = carried_out(model, plan, RunInputs())
-    assert again.verdict is not None and again.verdict.ok
-    assert to_proto(again.model) == to_proto(done.model)
-
-
-def test_a_plan_of_another_model_is_refused():
-    plan = sparsified(load(DIGITS), SparsifyOptions()).plan
-    with pytest.raises(UsageError, match=r"the model has no weight 'conv\.weight'"):
-        onnxprune.apply(MODELS / "mlp.onnx", plan)
-    step = plan.zeros[0]
-    other = Plan((), zeros=(ZeroStep(step.tensor, step.keep.reshape(-1), step.pattern),))
-    with pytest.raises(UsageError, match=r"weight 'conv\.weight' is \[32, 1, 3, 3\] in the model, \[288\] in the plan"):
-        onnxprune.apply(DIGITS, other)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [
-        ("kind", "turn", "'turn' is not known, only 'zero', 'bypass', 'factorise' @ $.steps[0].kind"),
-        ("tensor", 3, "must be a text @ $.steps[0].tensor"),
-        ("shape", [0], "must be a list of positive integers @ $.steps[0].shape"),
-        ("shape", [1 << 60], "@ $.steps[0].keep"),
-        ("keep", "!!", "@ $.steps[0].keep"),
-        ("keep", "AAAA", "@ $.steps[0].keep"),
-        ("zeros", 1, "must be the zeros of 'keep' @ $.steps[0].zeros"),
-    ],
-)
-def test_ruined_plans_are_refused(field, value, says):
-    import json
-
-    raw = json.loads(sparsified(load(DIGITS), SparsifyOptions()).plan.to_json())
-    raw["steps"][0][field] = value
-    with pytest.raises(UsageError) as error:
-        Plan.from_json(json.dumps(raw))
-    assert says in error.value.message
-
-
-# --- the proof ---------------------------------------------------------------------------------------------
-
-
-def claim_of(model):
-    groups = trace(model)
-    weights, _ = contraction_weights(groups)
-    rng = np.random.default_rng(0)
-    steps = [ZeroStep(w.name, rng.random(w.shape) < 0.5) for w in weights]
-    plain = with_zeros(groups, steps)
-    return groups, Claim(steps, plain, plain, plain, {})
-
-
-def test_the_proof_notices_a_wrong_element():
-    groups, claim = claim_of(load(DIGITS))
-    assert prove_zeros(groups, claim).ok
-    proto = to_proto(claim.plain)
-    tensor = next(t for t in proto.graph.initializer if t.name == "fc.weight")
-    value = numpy_helper.to_array(tensor).copy()
-    for place, says in ((value == 0, "not the original's with zeros"), (value != 0, "not the original's with zeros")):
-        changed = value.copy()
-        changed[tuple(np.argwhere(place)[0])] += 0.5
-        tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
-        wrong = load(onnx.ModelProto.FromString(proto.SerializeToString()))
-        found = prove_zeros(groups, Claim(claim.steps, wrong, wrong, wrong, {}))
-        assert not found.ok and says in found.problem
-
-
-def test_the_reference_masks_at_run_time():
-    groups, claim = claim_of(load(DIGITS))
-    reference = masked_original(groups, claim.steps)
-    assert sum(node.op_type == "Mul" for node in reference.proto.graph.node) == len(claim.steps)
-    for one, other in zip(run(reference).values(), run(claim.plain).values(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-
-
-# --- bad requests -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -268,9 +150,6 @@ def test_nothing_to_change():
     net.output(net.add("Relu", net.input((2, 3))))
     with pytest.raises(GoalMissed, match="nothing to change"):
         sparsified(net.model(), SparsifyOptions())
-
-
-# --- random graphs ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

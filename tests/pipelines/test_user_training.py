@@ -16,7 +16,7 @@ import onnxprune
 from onnxprune.errors import RunError, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines.user_training import UserTraining
-from tests.cli.test_cli import Run, run
+from tests.cli.conftest import Run, run
 
 __all__ = ["run"]
 MODELS = Path(__file__).parents[2] / "models"

@@ -11,7 +11,7 @@ import pytest
 import onnxprune
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import file_size, load, save
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 
 __all__ = ["run"]
 DATA = str(MODELS / "digits_calibration.npz")

@@ -16,95 +16,9 @@ from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
 from onnxprune.pipelines import prune as pipeline
-from onnxprune.proof import Verdict, bisect, prove
-from onnxprune.proof.compare_outputs import difference
-from onnxprune.proof.masked import masked
-from onnxprune.proof.prove import tolerance_of
-from onnxprune.proof.strength import Strength
-from onnxprune.proof.verdict import compare
-from onnxprune.report import data, text
-from tests.graphs.net import Net, array_of, prune, run, with_arrays
-
-
-def network() -> onnx.ModelProto:
-    net = Net()
-    x = net.input(["batch", 5, 3])
-    x = net.add("Relu", net.add("MatMul", x, net.weight(3, 8, name="w1")))
-    x = net.add("Add", net.add("MatMul", x, net.weight(8, 6, name="w2")), net.weight(6, name="bias"))
-    net.output(net.add("MatMul", net.add("Tanh", x), net.weight(6, 4, name="w3")), ["batch", 5, 4])
-    return net.proto()
-
-
-@pytest.fixture(scope="module")
-def outcome() -> api.Outcome:
-    return prune(network())
-
-
-def gone_of(outcome: api.Outcome) -> np.ndarray:
-    return outcome.plan.removed(outcome.groups)
-
-
-# --- the masked reference ----------------------------------------------------------------------------------
-
-
-def test_the_reference_differs_from_the_original(outcome: api.Outcome) -> None:
-    """Otherwise the comparison would say nothing."""
-    original, reference = run(network()), run(masked(outcome.groups, gone_of(outcome)))
-    for name, value in original.items():
-        assert difference(value, reference[name]) > 100 * prove.TOLERANCES[1]
-
-
-def test_the_reference_without_a_cut_is_the_original(outcome: api.Outcome) -> None:
-    nothing = np.zeros(outcome.groups.classes.count, bool)
-    original, reference = run(network()), run(masked(outcome.groups, nothing))
-    for name, value in original.items():
-        np.testing.assert_array_equal(value, reference[name])
-
-
-def test_the_reference_zeroes_in_front_of_every_contraction(outcome: api.Outcome) -> None:
-    """Equal to zeros in the rows of the reading weights."""
-    proto, masks = network(), outcome.plan.masks(network())
-    zeroed = {n: np.where(masks[n].any(axis=1, keepdims=True), array_of(proto, n), 0) for n in ("w2", "w3")}
-    wanted = run(with_arrays(proto, {n: v.astype(np.float32) for n, v in zeroed.items()}))
-    for name, value in run(masked(outcome.groups, gone_of(outcome))).items():
-        np.testing.assert_allclose(value, wanted[name], rtol=0, atol=1e-6)
-
-
-def test_the_reference_of_a_norm_counts_the_remaining_positions_only() -> None:
-    net = Net()
-    x = net.make((2, 5, 8), 2)
-    x = net.add("LayerNormalization", x, net.weight(8, name="scale"), net.weight(8, name="bias"))
-    net.read(x, 2)
-    proto = net.proto()
-    outcome = prune(proto)
-    assert not outcome.groups.groups[0].exact
-    kept = outcome.plan.masks(proto)["w_in"][0]
-    feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)}
-    hidden = (feeds["x"] @ array_of(proto, "w_in"))[..., kept]
-    normal = (hidden - hidden.mean(-1, keepdims=True)) / np.sqrt(hidden.var(-1, keepdims=True) + 1e-5)
-    normal = normal * array_of(proto, "scale")[kept] + array_of(proto, "bias")[kept]
-    wanted = normal @ array_of(proto, "w_out")[kept]
-    (reference,) = run(masked(outcome.groups, gone_of(outcome)), feeds=feeds).values()
-    (small,) = run(outcome.model, feeds=feeds).values()
-    np.testing.assert_allclose(reference, wanted, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(small, wanted, rtol=0, atol=1e-5)
-
-
-def test_the_reference_masks_with_a_product_before_where_knew_floats() -> None:
-    net = Net(7)
-    net.read(net.add("Relu", net.make((2, 5, 8), 2)), 2)
-    outcome = prune(net.proto())
-    ops = [n.op_type for n in masked(outcome.groups, gone_of(outcome)).proto.graph.node]
-    assert "Where" not in ops
-    assert outcome.verdict is not None
-    assert outcome.verdict.ok
-
-
-# --- what fails --------------------------------------------------------------------------------------------
-
-
-def spoil(model: onnx.ModelProto, name: str, change: Any) -> onnx.ModelProto:
-    return with_arrays(model, {name: change(array_of(model, name).copy())})
+from onnxprune.proof import bisect, prove
+from tests.graphs.net import Net, array_of, prune
+from tests.proof.proven import five_groups, network, scaled, spoil
 
 
 def add_at(value: np.ndarray, amount: float) -> np.ndarray:
@@ -201,77 +115,6 @@ def test_an_empty_output_proves_nothing() -> None:
     assert 0 not in outcome.groups.static.shapes[x]
 
 
-# --- the comparison ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found", "error"),
-    [
-        ([1.0, 2.0], [1.0, 2.0], 0.0),
-        ([1.0, 2.0], [1.0, 1.0], 0.5),
-        ([0.0, 0.0], [0.0, 0.0], 0.0),
-        ([np.nan, 1.0], [np.nan, 1.0], 0.0),
-        ([np.inf, 1.0], [np.inf, 1.0], 0.0),
-        ([np.inf, 1.0], [-np.inf, 1.0], math.inf),
-        ([np.nan, 1.0], [np.inf, 1.0], math.inf),
-        ([1.0, 1.0], [np.nan, 1.0], math.inf),
-        ([np.nan, np.nan], [np.nan, np.nan], 0.0),
-        ([], [], 0.0),
-    ],
-)
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
-def test_differences_of_floats(wanted: list[float], found: list[float], error: float, dtype: Any) -> None:
-    assert difference(np.array(wanted, dtype), np.array(found, dtype)) == error
-
-
-@pytest.mark.parametrize(("wanted", "found", "error"), [([1, 2], [1, 2], 0), ([1, 2], [1, 3], 0.5), ([], [], 0)])
-def test_differences_of_integers(wanted: list[int], found: list[int], error: float) -> None:
-    assert difference(np.array(wanted, np.int64), np.array(found, np.int64)) == error
-
-
-def test_sequences_and_maps_are_compared_element_by_element() -> None:
-    """Outputs of classical models: a list of maps from classes to probabilities."""
-    good = [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
-    assert difference(good, [dict(reversed(m.items())) for m in good]) == 0
-    assert difference(good, [{"a": 0.5, "b": 0.5}, {"a": 0.75, "b": 0.25}]) == pytest.approx(2 / 3)
-    assert difference(good, good[:1]) == math.inf
-    assert difference(good, [{"a": 0.5, "c": 0.5}, good[1]]) == math.inf
-    assert difference([], []) == 0
-
-
-def test_small_numbers_are_compared_on_their_own_scale() -> None:
-    assert difference(np.array([1e-9], np.float32), np.array([2e-9], np.float32)) == pytest.approx(1.0)
-
-
-def test_an_error_in_any_output_counts() -> None:
-    good, bad = np.ones(3, np.float32), np.array([1, 1, 2], np.float32)
-    verdict = compare(["a", "b", "c"], [good, good, good], [good, bad, good], dict.fromkeys("abc", 1e-4), [])
-    assert not verdict.ok
-    assert "output 'b'" in verdict.problem
-    assert verdict.outputs == {"a": 0.0, "b": 1.0, "c": 0.0}
-    assert verdict.error == 1.0
-
-
-def test_another_shape_is_an_error() -> None:
-    verdict = compare(["a"], [np.ones((2, 3))], [np.ones((3, 2))], {"a": 1e-4}, [])
-    assert not verdict.ok
-    assert verdict.error == math.inf
-
-
-def test_a_nan_difference_is_an_error() -> None:
-    assert not compare(["a"], [np.ones(2)], [np.array([1, np.nan])], {"a": 1e-4}, []).ok
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-9), (np.float16, 3e-2)])
-def test_the_tolerance_is_that_of_the_least_precise_type(dtype: Any, tolerance: float) -> None:
-    net = Net(dtype=dtype)
-    net.read(net.add("Relu", net.make((2, 5, 8), 2)), 2)
-    assert tolerance_of(api.trace(net.proto())) == tolerance
-
-
-# --- rolling back ------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A rewrite that spoils the weights in this list when they are cut."""
@@ -290,14 +133,6 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for module in (pipeline, bisect):
         monkeypatch.setattr(module, "rewrite", spoiled)
     return names
-
-
-def five_groups() -> onnx.ModelProto:
-    net = Net()
-    for index in range(5):
-        x = net.make((2, 5, 8), 2, weight=f"a{index}")
-        net.read(net.add("Relu", x), 2, weight=f"b{index}")
-    return net.proto()
 
 
 @pytest.mark.parametrize("bad", [["a0"], ["b4"], ["a1", "a3"], ["a0", "b1", "b2", "a3"]])
@@ -342,120 +177,6 @@ def test_no_proof_when_not_asked_for(broken: list[str]) -> None:
     result = onnxprune.prune(five_groups(), 0.5, verify=False)
     assert result.report.verdict is None
     assert result.report.rolled_back == ()
-
-
-def test_a_verdict_says_what_was_checked() -> None:
-    assert Verdict(True, 0.0, 1e-4).runnable
-    assert Verdict(True, 0.0, 1e-4).checks == ()
-
-
-# --- inside ------------------------------------------------------------------------------------------------
-
-
-def behind(kind: str) -> onnx.ModelProto:
-    """Two layers in front of an output that says little."""
-    net = Net(18)
-    x = net.add("Relu", net.add("MatMul", net.input([6, 16]), net.weight(16, 24, name="w1")))
-    x = net.add("Relu", net.add("MatMul", x, net.weight(24, 20, name="w2")))
-    x = net.add("MatMul", x, net.weight(20, 4, name="w3", scale=3e3 if kind in ("Softmax", "Tanh") else 0.3))
-    if kind in ("Softmax", "LogSoftmax", "Hardmax"):
-        y = net.add(kind, x, axis=1)
-    elif kind == "ArgMax":
-        y = net.add("ArgMax", x, axis=1)
-    elif kind == "Clip":
-        y = net.add("Clip", x, net.const(np.float32(1e3)), net.const(np.float32(1e4)))
-    elif kind == "Greater":
-        y = net.add("Greater", x, net.const(np.float32(50)))
-    elif kind == "Inf":
-        y = net.add("Div", net.add("Abs", x), net.const(np.float32(0)))
-    elif kind == "TopK":
-        y = net.add("TopK", x, net.ints(1), outputs=2)[1]
-    elif kind == "Sigmoid":  # saturated: about 1e-8
-        y = net.add("Sigmoid", net.add("Sub", x, net.const(np.float32(19))))
-    else:
-        y = net.add(kind, x)
-    net.output(y)
-    return net.proto()
-
-
-VACUOUS = ("Softmax", "Tanh", "ArgMax", "Clip", "Greater", "Inf", "TopK", "Sign", "Hardmax", "Sigmoid")
-
-
-@pytest.mark.parametrize("kind", VACUOUS)
-def test_outputs_that_do_not_react_hide_nothing(kind: str) -> None:
-    proto = behind(kind)
-    result = onnxprune.prune(proto, 0.5)
-    verdict = result.report.verdict
-    assert verdict is not None
-    assert verdict.ok
-    assert result.report.rolled_back == ()
-    assert {"w1", "w2"} == {g for g in result.report.plan.masks(proto) if g != "w3"}
-    assert len(verdict.inside) == 3
-    assert verdict.strength == Strength(2, {"w1": True, "w2": True})
-    for name in ("w1", "w2", "w3"):
-        wrong = spoil(result.model, name, lambda v: scaled(v, int(np.abs(v).argmax())))
-        refused = onnxprune.verify(proto, wrong, result.plan)
-        assert not refused.ok
-        assert "differs from the masked original" in refused.problem
-        assert refused.wrong
-
-
-def scaled(value: np.ndarray, place: int) -> np.ndarray:
-    value.reshape(-1)[place] *= 1.5
-    return value
-
-
-@pytest.mark.parametrize("kind", VACUOUS)
-def test_positions_that_are_swapped_behind_such_outputs_show(kind: str) -> None:
-    proto = behind(kind)
-    result = onnxprune.prune(proto, 0.5)
-    wrong = spoil(result.model, "w2", lambda v: v[:, [1, 0, *range(2, v.shape[1])]])
-    refused = onnxprune.verify(proto, wrong, result.plan)
-    assert not refused.ok
-    assert next(iter(refused.wrong.values())) == ("w1", "w2")
-
-
-def dead() -> onnx.ModelProto:
-    """A layer whose units no input wakes."""
-    net = Net()
-    x = net.add("Relu", net.add("Sub", net.add("Abs", net.make((2, 5, 8), 2)), net.const(np.float32(1e6))))
-    net.read(x, 2)
-    return net.proto()
-
-
-def test_a_wrong_weight_behind_units_that_never_wake_is_refused() -> None:
-    result = onnxprune.prune(dead(), 0.5)
-    assert onnxprune.verify(dead(), result.model, result.plan).ok
-    verdict = onnxprune.verify(dead(), spoil(result.model, "w_out", lambda v: scaled(v, 0)), result.plan)
-    assert not verdict.ok
-    assert verdict.problem == "weight 'w_out' of MatMul 'matmul_6_node' is not the original's without what goes"
-    assert verdict.wrong == {"w_out": ("w_in",)}
-
-
-def silent() -> onnx.ModelProto:
-    """A network that multiplies its input by zero: no weight makes a difference."""
-    net = Net()
-    x = net.add("Mul", net.input([2, 3], "x"), net.const(np.float32(0)))
-    x = net.add("Relu", net.add("MatMul", x, net.weight(3, 8, name="w_in")))
-    net.output(net.add("MatMul", x, net.weight(8, 4, name="w_out")))
-    return net.proto()
-
-
-def test_a_proof_that_would_notice_nothing_says_so() -> None:
-    verdict = prune(silent()).verdict
-    assert verdict is not None
-    assert verdict.blind
-    assert verdict.strength == Strength(1, {"w_in": False})
-    assert "notices none of 1 weights made wrong on purpose" in text.proof(verdict)
-    assert "equal" not in text.proof(verdict)
-    assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
-
-
-def test_a_proof_knows_its_strength() -> None:
-    verdict = prune(five_groups()).verdict
-    assert verdict is not None
-    assert verdict.strength == Strength(5, {f"a{i}": True for i in range(5)})
-    assert "a run notices 5 of 5 weights made wrong on purpose" in text.proof(verdict)
 
 
 def squeezed(kind: str) -> onnx.ModelProto:
@@ -524,28 +245,6 @@ def test_zeros_that_rounding_fills(seed: int) -> None:
     assert array_of(outcome.model, "scale").shape == (1,)
 
 
-def selected() -> onnx.ModelProto:
-    """Layers on the rows that a mask selects: how many there are depends on values."""
-    net = Net(17)
-    x = net.add("MatMul", net.input([40, 16]), net.weight(16, 24, name="w1"))
-    chosen = net.add(
-        "Compress", net.add("Relu", x), net.add("Greater", net.input([40]), net.const(np.float32(0))), axis=0
-    )
-    x = net.add("Relu", net.add("MatMul", chosen, net.weight(24, 20, name="w2")))
-    net.output(net.add("Softmax", net.add("MatMul", x, net.weight(20, 4, name="w3", scale=3e3)), axis=1))
-    return net.proto()
-
-
-def test_layers_behind_a_size_that_depends_on_values_are_compared() -> None:
-    result = onnxprune.prune(selected(), 0.5)
-    verdict = result.report.verdict
-    assert verdict is not None
-    assert len(verdict.inside) == 3
-    assert verdict.strength == Strength(2, {"w1": True, "w2": True})
-    wrong = spoil(result.model, "w3", lambda v: scaled(v, int(np.abs(v).argmax())))
-    assert "of MatMul" in onnxprune.verify(selected(), wrong, result.plan).problem
-
-
 def halves() -> onnx.ModelProto:
     """Wide layers of numbers of half precision, and functions between them that are more than one operator."""
     net = Net(18, dtype=np.float16)
@@ -578,15 +277,3 @@ def test_half_precision_hides_no_more_than_a_step() -> None:
         assert not refused.ok
         found += "differs" in refused.problem
     assert found >= 10
-
-
-def test_readers_of_a_tensor_share_its_zeros() -> None:
-    net = Net()
-    hidden = net.add("Relu", net.add("MatMul", net.input([2, 4], "x"), net.weight(4, 8)))
-    for _ in range(3):
-        net.output(net.add("MatMul", hidden, net.weight(8, 3)), [2, 3])
-    outcome = prune(net.proto())
-    removed = outcome.plan.removed(outcome.groups)
-    reference = masked(outcome.groups, removed).proto
-    assert [node.op_type for node in reference.graph.node].count("Where") == 1
-    assert outcome.verdict is not None and outcome.verdict.ok

@@ -306,7 +306,7 @@ def test_a_file_of_a_usual_size_is_smaller_even_where_nodes_are_added() -> None:
 
 def test_new_names_avoid_those_in_the_graph() -> None:
     """Names that the rewrite would like to use are taken already, also inside of subgraphs."""
-    from tests.tracing.test_groups import two_scales
+    from tests.tracing.test_graph_index import two_scales
 
     proto = two_scales(np.ones(8)).proto()
     for name in ("scale_pruned", "scale_pruned_1"):

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from onnxprune.cost.latency import store
 from onnxprune.cost.latency.operators import Letter
 from onnxprune.cost.latency.tables import ALL, Table, plan, reachable
 from onnxprune.cost.latency.timer import _hull, alignment
-from onnxprune.runtime import Setting
-
-ONE = Setting(threads=1)
 
 
 def blocks(c, m):
@@ -70,9 +65,6 @@ def test_any_length_has_a_time(base):
     assert table(np.arange(1, base + 1)[:, None]) == pytest.approx(3.0 + np.arange(1, base + 1), rel=0.01)
 
 
-# --- alignment --------------------------------------------------------------------------------------------
-
-
 def told(base, time, kind="channel"):
     """A prediction of one group that one operator reads and another makes."""
     about = SimpleNamespace(kind=kind, members=[SimpleNamespace(size=base, positions=base)], units=base)
@@ -104,89 +96,3 @@ def test_heads_and_what_costs_nothing_are_not_rounded():
 def test_hull():
     x = np.arange(1, 6)
     assert list(_hull(x, np.array([1.0, 3, 2, 5, 4]))) == [1, 1.5, 2, 3, 4]
-
-
-# --- on disk ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path))
-    return tmp_path / "latency"
-
-
-TIMES = {(8, 16): 1.5e-6, (4, 16): 1e-6}
-
-
-def test_a_table_comes_back(cache):
-    key = store.key({"op": "Conv"}, ONE)
-    assert store.read_table(key, list(TIMES)) is None
-    store.write(key, {"op": "Conv"}, ONE, TIMES)
-    assert store.read_table(key, list(TIMES)) == TIMES
-    assert store.read_table(key, [(4, 16)]) == {(4, 16): 1e-6}
-    assert store.read_table(key, [(2, 16)]) is None
-    assert [p.name for p in cache.iterdir()] == [f"{key}.json"]
-
-
-def test_all_cores_are_those_that_there_are(monkeypatch):
-    keys = []
-    for count in (2, 16):
-        monkeypatch.setattr(store, "cores", lambda n=count: n)
-        keys.append([store.key({"op": "Conv"}, s) for s in (ONE, Setting())])
-    assert keys[0][0] == keys[1][0] and keys[0][1] != keys[1][1]
-
-
-def test_another_machine_or_setting_has_another_table(monkeypatch):
-    keys = {store.key({"op": "Conv"}, s) for s in (ONE, Setting(threads=2))}
-    keys |= {store.key({"op": "Gemm"}, ONE)}
-    monkeypatch.setattr(store, "processor", lambda: "another")
-    keys |= {store.key({"op": "Conv"}, ONE)}
-    monkeypatch.setattr(store, "runtime_version", lambda: "9.9")
-    assert len(keys | {store.key({"op": "Conv"}, ONE)}) == 5
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda d: d | {"format": "other"},
-        lambda d: d | {"key": "other"},
-        lambda d: {},
-        lambda d: [],
-        lambda d: None,
-        lambda d: d | {"times": 3},
-        lambda d: d | {"times": [[8, 1.0]]},
-        lambda d: d | {"times": [[[8, 16], "fast"], [[4, 16], 1.0]]},
-        lambda d: d | {"times": [[[8, 16], -1.0], [[4, 16], 1.0]]},
-        lambda d: d | {"times": [[[8, 16], 0.0], [[4, 16], 1.0]]},
-        lambda d: d | {"times": [[[8, 16], float("nan")], [[4, 16], 1.0]]},
-        lambda d: d | {"times": [[[8, 16], float("inf")], [[4, 16], 1.0]]},
-        lambda d: d | {"times": [[[[8], 16], 1.0]]},
-    ],
-)
-def test_a_file_that_is_no_table_is_measured_again(cache, spoil):
-    key = store.key({"op": "Conv"}, ONE)
-    store.write(key, {"op": "Conv"}, ONE, TIMES)
-    (path,) = cache.iterdir()
-    path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
-    assert store.read_table(key, list(TIMES)) is None
-
-
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_file_is_measured_again(cache, text):
-    cache.mkdir(parents=True)
-    (cache / "k.json").write_bytes(text)
-    assert store.read_table("k", list(TIMES)) is None
-
-
-def test_a_huge_file_is_not_read(cache, monkeypatch):
-    key = store.key({"op": "Conv"}, ONE)
-    store.write(key, {"op": "Conv"}, ONE, TIMES)
-    monkeypatch.setattr(store, "LARGEST_FILE", 10)
-    assert store.read_table(key, list(TIMES)) is None
-
-
-def test_a_folder_that_cannot_be_written_to_is_no_failure(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "file"))
-    store.write("k", {}, ONE, TIMES)
-    assert store.read_table("k", list(TIMES)) is None

@@ -1,0 +1,5 @@
+"""Nets whose gradients are known."""
+
+from __future__ import annotations
+
+GRADIENT = ("taylor", "taylor-weight", "fisher")

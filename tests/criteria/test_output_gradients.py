@@ -1,0 +1,22 @@
+"""Gradients of randomly signed outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune import api, criteria
+from onnxprune.errors import ModelError
+from tests.graphs.net import Net
+
+
+def test_a_model_without_a_gradient_is_told() -> None:
+    net = Net()
+    x = net.input(["n", 8])
+    h = net.add("MatMul", x, net.weight(8, 6, name="a"))
+    y = net.add("ArgMax", net.add("MatMul", h, net.weight(6, 4, name="b")), axis=1)
+    net.output(y, ["n", 1], onnx.TensorProto.INT64)
+    runs = [{"x": np.ones((2, 8), np.float32)}]
+    with pytest.raises(ModelError, match="needs gradients"):
+        criteria.score(api.trace(net.proto()), "taylor", runs=runs)

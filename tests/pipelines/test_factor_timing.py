@@ -1,0 +1,33 @@
+"""Products that are slower than the weight."""
+
+from __future__ import annotations
+
+import pytest
+
+import onnxprune
+from onnxprune.errors import GoalMissed
+from tests.graphs.net import Net
+from tests.pipelines.test_low_rank import DIGITS
+
+
+def test_products_that_are_slower_are_not_taken(monkeypatch):
+    monkeypatch.setattr("onnxprune.pipelines.low_rank.slower_products", lambda weights, ranks, place: ["fc.weight"])
+    options = {"round_to": 1, "ratio": 0.3}
+    report = onnxprune.compress(DIGITS, **options).low_rank
+    assert report is not None and report.left["fc.weight"] == "the two products are slower than the one"
+    assert "fc.weight" not in {w.name for w in report.weights}
+    slow = lambda weights, ranks, place: [w.name for w in weights]  # noqa: E731
+    monkeypatch.setattr("onnxprune.pipelines.low_rank.slower_products", slow)
+    with pytest.raises(GoalMissed, match="slower"):
+        onnxprune.compress(DIGITS, **options)
+
+
+def test_time_of_products_is_measured():
+    """A product of rank 1 is far faster than a wide weight, and one of nearly full rank is slower."""
+    net = Net()
+    net.output(net.add("MatMul", net.input((256, 512)), net.weight(512, 512, name="w")))
+    assert onnxprune.compress(net.proto(), ranks={"w": 16}).low_rank.weights[0].rank == 16
+    with pytest.raises(GoalMissed, match="slower"):
+        tiny = Net()
+        tiny.output(tiny.add("MatMul", tiny.input((1, 16)), tiny.weight(16, 16, name="w")))
+        onnxprune.compress(tiny.proto(), ranks={"w": 7})

@@ -1,0 +1,35 @@
+"""Targets of a search, as they are written and judged."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnxprune.errors import UsageError
+from onnxprune.pipelines.search_targets import QualityConstraint, amount
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "found"),
+    [
+        ("value", "1%", (0.01, True)),
+        ("value", "0.5", (0.5, False)),
+        ("sqnr", "20dB", (20, False)),
+        ("sqnr", "20", (20, False)),
+        ("kl", " 1e-3 ", (1e-3, False)),
+    ],
+)
+def test_amounts(metric, text, found):
+    assert amount(metric, text) == found
+
+
+@pytest.mark.parametrize("metric", ["value", "sqnr", "error"])
+@pytest.mark.parametrize("text", ["", "much", "-1", "5 s", "%"])
+def test_no_amounts(metric, text):
+    with pytest.raises(UsageError, match=f"{metric}: .* is not an amount"):
+        amount(metric, text)
+
+
+def test_a_drop_is_absolute_or_a_share():
+    for target, bound in ((QualityConstraint("value", 2.0), 88), (QualityConstraint("value", 0.1, True), 81)):
+        assert target.bound({"value": 90.0}) == bound
+    assert QualityConstraint("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
