@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.model import Model, other_sides
+from onnxprune.model.shapes.symbols import symbolic_dims
 from onnxprune.proof import prove
 from onnxprune.proof.runnable import hint, inputs_that_run
-from onnxprune.proof.smaller_inputs import is_as_sized, smaller_inputs, with_inputs
+from onnxprune.proof.smaller_inputs import LARGE_RUN, elements_of_a_run, is_as_sized, smaller_inputs, with_inputs
 from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
@@ -19,6 +20,9 @@ from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
+
+# Factors for dynamic sizes, in turn: the first of which the original runs is taken.
+LONGER = (8, 4, 2)
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ def proven_groups(
 ) -> tuple[Groups, Verdict]:
     """Prove a smaller model, at other inputs if the original does not run on those of the trace.
 
-    Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides. Where it fixes
-    large inputs that nothing else in it asks for, smaller ones are taken.
+    Where the graph compares or clamps its sizes, the proof is repeated at sizes on the other sides; where it notices
+    few wrong weights, at longer inputs. Where the graph fixes large inputs that nothing else in it asks for, smaller
+    ones are taken.
 
     Args:
         groups: the traced original.
@@ -57,16 +62,16 @@ def proven_groups(
     if smaller is not None:
         return groups, smaller
     verdict = prove.check(groups, gone_of(groups), small)
-    if verdict.ok:
-        return _on_other_sides(groups, gone_of, small, verdict, given)
-    if verdict.runnable:
+    if not verdict.ok and not verdict.runnable:
+        inputs = inputs_that_run(groups, given, samples)
+        if inputs is None:
+            return groups, replace(verdict, problem=verdict.problem + hint(groups, given))
+        groups = retrace(groups, inputs.sizes)
+        verdict = replace(prove.check(groups, gone_of(groups), small, feeds=inputs.feeds), feeds=inputs.feeds)
+    if not verdict.ok:
         return groups, verdict
-    inputs = inputs_that_run(groups, given, samples)
-    if inputs is None:
-        return groups, replace(verdict, problem=verdict.problem + hint(groups, given))
-    other = retrace(groups, inputs.sizes)
-    found = prove.check(other, gone_of(other), small, feeds=inputs.feeds)
-    return other, replace(found, feeds=inputs.feeds)
+    other, found = _on_other_sides(groups, gone_of, small, verdict, given)
+    return _at_longer_inputs(groups, gone_of, small, found, given) if found.ok else (other, found)
 
 
 def _at_smaller_inputs(
@@ -119,6 +124,33 @@ def _on_other_sides(
         verdict = replace(_also(verdict, f"at {numbers}"), error=max(verdict.error, found.error))
     for said in sides.left:
         verdict = _also(verdict, f"not at {said}")
+    return groups, verdict
+
+
+def _at_longer_inputs(
+    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, verdict: Verdict, given: Mapping[str, int]
+) -> tuple[Groups, Verdict]:
+    """The proof at longer inputs, too, where it notices few wrong weights.
+
+    The sizes of a trace are the least that run; there, a window may be longer than its input, and see padding for the
+    rest.
+    """
+    if verdict.strength is None or verdict.strength.noticed * 2 > verdict.strength.tried:
+        return groups, verdict
+    uses = symbolic_dims(groups.model.proto.graph)
+    longer = {s: n for s, n in groups.static.sizes.items() if s in uses and uses[s].axis and s not in given}
+    for factor in LONGER if longer else ():
+        other = retrace(groups, {**groups.static.sizes, **{s: n * factor for s, n in longer.items()}})
+        same = [(g.name, g.units) for g in other.groups] == [(g.name, g.units) for g in groups.groups]
+        if not same or elements_of_a_run(other) >= LARGE_RUN:
+            continue
+        found = prove.check(other, gone_of(other), small)
+        if not found.runnable:
+            continue
+        numbers = ", ".join(f"{s}={n * factor}" for s, n in longer.items())
+        if not found.ok:
+            return other, replace(found, problem=f"{found.problem}, at {numbers}")
+        return groups, _also(verdict.with_run(found), f"at {numbers}")
     return groups, verdict
 
 

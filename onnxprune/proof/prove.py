@@ -167,7 +167,7 @@ class _Proof:
             logger.debug("%s: %s", where, error.message)
             *others, equal = before.checks
             return replace(before, checks=[*others, f"{where} does not run on these inputs", equal])
-        return before.with_branch(found) if found.ok else replace(found, problem=f"{found.problem}, in the {where}")
+        return before.with_run(found) if found.ok else replace(found, problem=f"{found.problem}, in the {where}")
 
     @cached_property
     def optimised(self) -> bool:

@@ -42,7 +42,7 @@ def smaller_inputs(removal: Removal) -> tuple[Groups, Sizes] | None:
     """
     groups = removal.groups
     static, flat = groups.static, groups.tracing.model
-    if sum(math.prod(s) for n, s in static.shapes.items() if n not in flat.initializers) < LARGE_RUN:
+    if elements_of_a_run(groups) < LARGE_RUN:
         return None
     if any(map(control_flow.is_body_start, flat.proto.graph.node)):
         return None
@@ -55,6 +55,12 @@ def smaller_inputs(removal: Removal) -> tuple[Groups, Sizes] | None:
         if [(g.name, g.units) for g in other.groups] == [(g.name, g.units) for g in groups.groups]:
             return other, sizes
     return None
+
+
+def elements_of_a_run(groups: Groups) -> int:
+    """How many elements all tensors that are computed have together, at the sizes of the trace."""
+    stored = groups.tracing.model.initializers
+    return sum(math.prod(shape) for name, shape in groups.static.shapes.items() if name not in stored)
 
 
 def with_inputs(model: Model, sizes: Sizes) -> Model:

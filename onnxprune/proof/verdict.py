@@ -42,8 +42,8 @@ class Verdict:
     strength: Strength | None = None
     feeds: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
-    def with_branch(self, found: Verdict) -> Verdict:
-        """The verdict together with that on another way through the branches, which holds, too."""
+    def with_run(self, found: Verdict) -> Verdict:
+        """The verdict together with that of another run, which holds, too: on another way, or at other sizes."""
         errors = {name: max(error, found.outputs[name]) for name, error in self.outputs.items()}
         layers = {**found.inside, **self.inside}
         inside = {name: max(error, found.inside.get(name, 0.0)) for name, error in layers.items()}

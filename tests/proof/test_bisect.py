@@ -12,7 +12,9 @@ import pytest
 from onnxprune import Options, api
 from onnxprune.model import load
 from onnxprune.model.shapes.thresholds import OtherSides
-from onnxprune.proof import Verdict, bisect
+from onnxprune.proof import Verdict, bisect, prove
+from onnxprune.proof.stored_weights import Kept
+from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs.net import Net, prune
 
 
@@ -73,3 +75,60 @@ def test_sizes_that_are_left_out_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     verdict = prune(net.proto()).verdict
     assert verdict is not None and verdict.ok
     assert "not at n=5000: such inputs are too large" in verdict.checks
+
+
+# --- longer inputs ------------------------------------------------------------------------------------------
+
+
+def filters(taps: int, length: int | str) -> onnx.ModelProto:
+    """Filters over a signal, which at its least length see one position and their padding."""
+    net = Net()
+    hidden = net.input(["batch", 4, length], "signal")
+    for width, given in ((16, 4), (16, 16), (16, 16), (16, 16), (3, 16)):
+        hidden = net.add("Conv", hidden, net.weight(width, given, taps), pads=[taps // 2] * 2, strides=[2])
+        hidden = net.add("Tanh", hidden)
+    net.output(hidden, ["batch", 3, "frames"])
+    return net.proto()
+
+
+def noticed(verdict: Verdict) -> tuple[int, int]:
+    assert verdict.strength is not None
+    return verdict.strength.noticed, verdict.strength.tried
+
+
+def test_where_few_wrong_weights_are_noticed_the_proof_is_repeated_at_longer_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = proven(filters(63, "length"))
+    assert any(said.startswith("at length=") for said in found.checks)
+    monkeypatch.setattr(bisect, "LONGER", ())
+    before = proven(filters(63, "length"))
+    assert not beyond(before)
+    assert noticed(before)[0] * 2 <= noticed(before)[1]
+    assert noticed(found)[0] > noticed(before)[0]
+
+
+def test_what_differs_at_longer_inputs_is_refused() -> None:
+    groups = load(filters(63, "length"))
+    plan = api.plan_for(groups, Options(ratio=0.5))[1]
+    traced = plan.trace(groups)
+    small = rewrite(traced, plan.removed(traced))
+    weak = prove.check(traced, plan.removed(traced), small)
+    assert weak.ok and noticed(weak)[0] * 2 <= noticed(weak)[1]
+    weight = next(t for t in small.proto.graph.initializer if len(t.dims) == 3)
+    wrong = small.array(weight.name).copy()
+    wrong[0, 0, 0] *= 1.5
+    spoiled = replace(small, values={**small.values, weight.name: lambda: wrong})
+    assert prove.check(traced, plan.removed(traced), spoiled).problem.startswith("weight ")  # no run shows it
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(prove.stored_weights, "weights", lambda *_: Kept(1))
+        assert prove.check(traced, plan.removed(traced), spoiled).ok
+        _, verdict = bisect.proven_groups(traced, plan.removed, spoiled)
+    assert not verdict.ok and "at length=" in verdict.problem
+
+
+@pytest.mark.parametrize("given", [{"length": 2}, {}])
+def test_inputs_of_a_fixed_length_stay(given: dict[str, int]) -> None:
+    verdict = proven(filters(63, "length" if given else 2), sizes=given)
+    assert not beyond(verdict)
