@@ -40,8 +40,9 @@ NEGLIGIBLE = 1e-5
 ROWS = 16384
 # Above this D, inputs count as uncorrelated: the inverse is cubic in D.
 WIDEST = 5120
-# Removals in a group happen in at most so many rounds.
-ROUNDS = 96
+# Of the units that are left, one in so many goes in a round, and at least one: the large matrices of the beginning, which
+# every round goes through, take few rounds, and the last units are taken one by one.
+EACH = 24
 # Rows that are gone are taken out of the matrices when they are this share of them: every round costs their square.
 CROWDED = 0.125
 
@@ -166,18 +167,31 @@ def _moment(
     values: Iterator[Array], layer: LinearLayer, size: int, most: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
-    found: PairMoments | None = None
-    diagonal = Moments((1, size))
-    for x in values:
-        rows = layer.input_rows(x, layer.sample_positions(x, most, rng))[:1]
-        if size > WIDEST:
-            diagonal.add(rows[0])
-            continue
-        part = PairMoments.of(rows, rows[..., :0], shifted=True)
-        found = part if found is None else found + part
-    if found is None:
+    rows = (layer.input_rows(x, layer.sample_positions(x, most, rng))[:1] for x in values)
+    if size > WIDEST:
+        diagonal = Moments((1, size))
+        for part in rows:
+            diagonal.add(part[0])
         return diagonal.mean[0], diagonal.variance[0].astype(np.float32)
+    found: PairMoments | None = None
+    for heap in _heaps(rows, size):
+        part = PairMoments.of(heap, heap[..., :0], shifted=True)
+        found = part if found is None else found + part
+    if found is None:  # no run comes here
+        return np.zeros(size), np.zeros(size, np.float32)
     return found.x[0], found.xx[0].astype(np.float32)
+
+
+def _heaps(rows: Iterator[Array], count: int) -> Iterator[Array]:
+    """The same rows, at least `count` at a time: adding up two moments costs as much as those of some hundred rows."""
+    heap: list[Array] = []
+    for part in rows:
+        heap.append(part)
+        if sum(x.shape[1] for x in heap) >= count:
+            yield np.concatenate(heap, axis=1)
+            heap = []
+    if heap:
+        yield np.concatenate(heap, axis=1)
 
 
 # --- greedy removal --------------------------------------------------------------------------------------
@@ -189,15 +203,13 @@ class _Surgery:
     def __init__(self, reader: _Reader, classes: Array) -> None:
         self._reader = reader
         self._weight = np.array(reader.weight, np.float64)
-        moment = np.asarray(reader.moment, np.float64)
-        diagonal = moment.diagonal() if moment.ndim == 2 else moment
+        moment = np.array(reader.moment, np.float64)
+        diagonal = np.einsum("ii->i", moment) if moment.ndim == 2 else moment
         ridge = DAMPING * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
         energy = (self._weight * (moment @ self._weight if moment.ndim == 2 else moment[:, None] * self._weight)).sum()
         self._energy = max(float(energy), 1e-30)
-        if moment.ndim == 2:
-            self._inverse: Array = inverse(moment + ridge * np.eye(len(moment)))
-        else:
-            self._inverse = 1 / (moment + ridge)
+        diagonal += ridge
+        self._inverse: Array = inverse(moment) if moment.ndim == 2 else 1 / moment
         self._columns = _columns(reader.owner, classes)
         self._rows = np.arange(len(self._weight))  # of the layer, that the matrices still hold
         self._gone = np.zeros(len(self._weight), bool)
@@ -267,13 +279,12 @@ def _greedy(
     """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
     surgeries = [_Surgery(reader, group.classes) for reader in readers]
     left = np.arange(len(group.classes))
-    each = max(1, -(-len(left) // ROUNDS))
     scores, damage = np.zeros(len(left)), 0.0
     trials: dict[float, list[DamageTrial]] = {}
     stops = [(1 - share) * len(left) for share in TRIED]
     while len(left):
         costs = np.sum([surgery.costs(left) for surgery in surgeries], axis=0)
-        order = np.argsort(costs, kind="stable")[:each]
+        order = np.argsort(costs, kind="stable")[: max(1, len(left) // EACH)]
         scores[left[order]] = damage + np.cumsum(np.maximum(costs[order], 0))
         damage = float(scores[left[order[-1]]])
         for surgery in surgeries:
