@@ -197,70 +197,102 @@ def _heaps(rows: Iterator[Array], count: int) -> Iterator[Array]:
 # --- greedy removal --------------------------------------------------------------------------------------
 
 
-class _Surgery:
-    """One reader of a group while units are removed."""
+class _Uncorrelated:
+    """A reader of a group whose inputs count as uncorrelated: what remains is not re-fitted, and costs stay."""
 
     def __init__(self, reader: _Reader, classes: Array) -> None:
         self._reader = reader
-        self._weight = np.array(reader.weight, np.float64)
-        moment = np.array(reader.moment, np.float64)
-        diagonal = np.einsum("ii->i", moment) if moment.ndim == 2 else moment
-        ridge = DAMPING * float(diagonal.mean()) or 1.0  # inputs that never vary cost nothing, whatever the ridge
-        energy = (self._weight * (moment @ self._weight if moment.ndim == 2 else moment[:, None] * self._weight)).sum()
-        self._energy = max(float(energy), 1e-30)
-        diagonal += ridge
-        self._inverse: Array = inverse(moment) if moment.ndim == 2 else 1 / moment
         self._columns = _columns(reader.owner, classes)
-        self._rows = np.arange(len(self._weight))  # of the layer, that the matrices still hold
-        self._gone = np.zeros(len(self._weight), bool)
+        self._weight = np.array(reader.weight)
+        squares = np.square(self._weight, dtype=np.float64).sum(axis=1)
+        energy = max(float((squares * self._variance).sum()), 1e-30)
+        self._costs = squares * (self._variance + _ridge(self._variance)) / energy
+
+    @property
+    def _variance(self) -> Array:
+        return self._reader.moment if self._reader.moment.ndim == 1 else self._reader.moment.diagonal()
+
+    def costs(self, units: Array) -> Array:
+        """Damage of removing each of `units` next, as a share of the layer's output energy."""
+        columns = self._columns[units]
+        return np.where(columns >= 0, self._costs[columns], 0).sum(axis=1)
+
+    def remove(self, units: Array) -> None:
+        """Remove `units`."""
+        columns = self._columns[units]
+        self._weight[columns[columns >= 0]] = 0
+
+    def trial(self, store: SpillBuffer) -> DamageTrial:
+        """The layer as it is now."""
+        return _trial(self._reader, self._weight, store)
+
+
+class _Surgery(_Uncorrelated):
+    """One reader of a group while units are removed, and the weights of the others re-fitted.
+
+    The inverse and the weights lie side by side, since a removal takes the same products from both: in single precision,
+    which ranks units alike; the inverse was made in double precision.
+    """
+
+    def __init__(self, reader: _Reader, classes: Array) -> None:
+        super().__init__(reader, classes)
+        moment = np.array(reader.moment, np.float64)
+        np.einsum("ii->i", moment)[:] += _ridge(self._variance)
+        energy = float((reader.weight * (reader.moment @ reader.weight)).sum(dtype=np.float64))
+        self._energy = max(energy, 1e-30)
+        self._state = np.concatenate([inverse(moment), reader.weight], axis=1, dtype=np.float32)
+        self._rows = np.arange(len(moment))  # of the layer, that the matrices still hold
+        self._gone = np.zeros(len(moment), bool)
 
     def costs(self, units: Array) -> Array:
         """Damage of removing each of `units` next, as a share of the layer's output energy."""
         columns = self._columns[units]
         real = columns >= 0
-        weight = np.where(real[..., None], self._weight[columns], 0)
-        if self._inverse.ndim == 1:
-            return (np.square(weight).sum(axis=2) / self._inverse[columns]).sum(axis=1) / self._energy
-        block = self._inverse[columns[:, :, None], columns[:, None, :]]
-        pairs = real[:, :, None] & real[:, None, :]
-        block = np.where(pairs, block, np.eye(columns.shape[1]))
-        return (weight * np.linalg.solve(block, weight)).sum(axis=(1, 2)) / self._energy
+        weight = np.where(real[..., None], self._state[columns, len(self._state) :], 0)
+        block = self._state[columns[:, :, None], columns[:, None, :]]
+        block = np.where(real[:, :, None] & real[:, None, :], block, np.eye(columns.shape[1], dtype=np.float32))
+        return (np.linalg.inv(block) * (weight @ weight.transpose(0, 2, 1))).sum(axis=(1, 2)) / self._energy
 
     def remove(self, units: Array) -> None:
         """Remove `units`, and re-fit what remains."""
         columns = self._columns[units].reshape(-1)
         columns = columns[columns >= 0]
-        if not len(columns) or self._inverse.ndim == 1:
+        if not len(columns):
             return
-        left = self._inverse[:, columns]
-        solved = np.linalg.solve(left[columns], np.concatenate([self._weight[columns], left.T], axis=1))
-        width = self._weight.shape[1]
-        self._weight -= left @ solved[:, :width]
-        self._inverse -= left @ solved[:, width:]
+        taken = self._state[:, columns]
+        self._state -= taken @ np.linalg.solve(taken[columns], self._state[columns])
         self._gone[columns] = True
         if self._gone.sum() > CROWDED * len(self._gone):
             self._compact()
             return
-        self._weight[columns] = 0
-        self._inverse[columns] = self._inverse[:, columns] = 0
-        self._inverse[columns, columns] = 1
+        self._state[columns] = self._state[:, columns] = 0
+        self._state[columns, columns] = 1
 
     def _compact(self) -> None:
         """Leave out the rows that are gone."""
         kept = np.flatnonzero(~self._gone)
         places = np.full(len(self._gone) + 1, -1)  # the last is that of no row
         places[kept] = np.arange(len(kept))
-        self._weight, self._inverse = self._weight[kept], self._inverse[np.ix_(kept, kept)]
         self._columns, self._rows = places[self._columns], self._rows[kept]
+        outputs = np.arange(len(self._gone), self._state.shape[1])
+        self._state = self._state[np.ix_(kept, np.concatenate([kept, outputs]))]
         self._gone = np.zeros(len(kept), bool)
 
     def trial(self, store: SpillBuffer) -> DamageTrial:
         """The layer as it is re-fitted now."""
-        whole = np.asarray(self._reader.weight)
-        weight = np.zeros(whole.shape)
-        weight[self._rows] = self._weight
-        shift = (whole - weight).T @ self._reader.mean
-        return DamageTrial(self._reader.view, store.keep(weight.astype(np.float32)), shift)
+        weight = np.zeros(self._weight.shape, np.float32)
+        weight[self._rows] = self._state[:, len(self._state) :]
+        return _trial(self._reader, weight, store)
+
+
+def _ridge(variance: Array) -> float:
+    """What is added to second moments; inputs that never vary cost nothing, whatever it is."""
+    return DAMPING * float(variance.mean(dtype=np.float64)) or 1.0
+
+
+def _trial(reader: _Reader, weight: Array, store: SpillBuffer) -> DamageTrial:
+    """A reader with other weights, and the shift that keeps its mean output."""
+    return DamageTrial(reader.view, store.keep(weight), (reader.weight - weight).T @ reader.mean)
 
 
 def _columns(owner: Array, classes: Array) -> Array:
@@ -277,7 +309,7 @@ def _greedy(
     group: Group, readers: Sequence[_Reader], store: SpillBuffer
 ) -> tuple[Array, dict[float, list[DamageTrial]]]:
     """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
-    surgeries = [_Surgery(reader, group.classes) for reader in readers]
+    surgeries = [(_Uncorrelated if r.moment.ndim == 1 else _Surgery)(r, group.classes) for r in readers]
     left = np.arange(len(group.classes))
     scores, damage = np.zeros(len(left)), 0.0
     trials: dict[float, list[DamageTrial]] = {}
