@@ -26,7 +26,7 @@ from onnxprune.criteria.aggregate import Aggregate, aggregated
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import LinearLayer, inverse, linear_layer
+from onnxprune.layers import LinearLayer, linear_layer, quick_inverse
 from onnxprune.model.run_order import tappable
 from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
 from onnxprune.tracing import Group, Groups, NodeView, as_field
@@ -40,8 +40,8 @@ NEGLIGIBLE = 1e-5
 ROWS = 16384
 # Above this D, inputs count as uncorrelated: the inverse is cubic in D.
 WIDEST = 5120
-# Of the units that are left, one in so many goes in a round, and at least one: the large matrices of the beginning, which
-# every round goes through, take few rounds, and the last units are taken one by one.
+# Of the units that are left, one in so many goes in a round, and at least one: every round goes through all that is left
+# of the matrices, so these should shrink in few rounds while they are large.
 EACH = 24
 # Rows that are gone are taken out of the matrices when they are this share of them: every round costs their square.
 CROWDED = 0.125
@@ -170,8 +170,8 @@ def _moment(
     rows = (layer.input_rows(x, layer.sample_positions(x, most, rng))[:1] for x in values)
     if size > WIDEST:
         diagonal = Moments((1, size))
-        for part in rows:
-            diagonal.add(part[0])
+        for few in rows:
+            diagonal.add(few[0])
         return diagonal.mean[0], diagonal.variance[0].astype(np.float32)
     found: PairMoments | None = None
     for heap in _heaps(rows, size):
@@ -230,8 +230,8 @@ class _Uncorrelated:
 class _Surgery(_Uncorrelated):
     """One reader of a group while units are removed, and the weights of the others re-fitted.
 
-    The inverse and the weights lie side by side, since a removal takes the same products from both: in single precision,
-    which ranks units alike; the inverse was made in double precision.
+    The inverse and the weights lie side by side, since a removal takes the same products from both. They are in single
+    precision, which ranks units alike.
     """
 
     def __init__(self, reader: _Reader, classes: Array) -> None:
@@ -240,7 +240,7 @@ class _Surgery(_Uncorrelated):
         np.einsum("ii->i", moment)[:] += _ridge(self._variance)
         energy = float((reader.weight * (reader.moment @ reader.weight)).sum(dtype=np.float64))
         self._energy = max(energy, 1e-30)
-        self._state = np.concatenate([inverse(moment), reader.weight], axis=1, dtype=np.float32)
+        self._state = np.concatenate([quick_inverse(moment), reader.weight], axis=1, dtype=np.float32)
         self._rows = np.arange(len(moment))  # of the layer, that the matrices still hold
         self._gone = np.zeros(len(moment), bool)
 

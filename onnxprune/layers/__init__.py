@@ -6,7 +6,7 @@ from onnxprune.layers.effective import WEIGHT_CARRIERS, WeightPart, Weights
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.parameters import NORMS, Parameters
-from onnxprune.layers.positive_definite import inverse
+from onnxprune.layers.positive_definite import inverse, quick_inverse
 from onnxprune.layers.product import Product
 from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer
@@ -31,6 +31,7 @@ __all__ = [
     "Weights",
     "affine_of",
     "inverse",
+    "quick_inverse",
     "channel_axis",
     "layer_at",
     "linear_layer",

@@ -24,7 +24,7 @@ from typing import Self
 
 import numpy as np
 
-from onnxprune.layers import inverse
+from onnxprune.layers import quick_inverse
 from onnxprune.runtime import PairMoments
 from onnxprune.typing import Array
 
@@ -100,9 +100,13 @@ class FitProblem:
     damping: float = 0.0
 
     @cached_property
-    def ridge(self) -> tuple[Array, Array]:
-        """(inverse of the damped second moment, what was added to its diagonal), per group."""
+    def _ridge(self) -> tuple[Array, Array]:
         return _inverse(self.moments.xx, self.damping)
+
+    def regressed(self, cross: Array) -> Array:
+        """The weights whose outputs have these cross moments with the inputs, [groups, D, O], by ridge regression."""
+        inverse, added = self._ridge
+        return np.asarray(inverse @ (cross + added * self.sliced).astype(inverse.dtype), np.float64)
 
 
 # (weights [groups, D, O], what is added to the outputs [groups, O]) of a layer.
@@ -192,8 +196,7 @@ def merge(problem: FitProblem) -> Fitted:
 @method("least-squares", ridge=True, dead_zone=True)
 def least_squares(problem: FitProblem) -> Fitted:
     """Ridge regression toward the sliced weights."""
-    inverse, added = problem.ridge
-    weight = inverse @ (problem.moments.xy + added * problem.sliced)
+    weight = problem.regressed(problem.moments.xy)
     return weight, _shift(problem, weight)
 
 
@@ -230,13 +233,11 @@ def best(
 
 def _rounds(problem: FitProblem, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
     """Regressions toward the good outputs that are nearest to what the one before gave."""
-    inverse, added = problem.ridge
     for _ in range(count):
         _, wanted = rows.nearest(*fitted)
         mean = wanted.mean(axis=1, dtype=np.float64) * problem.shifted
         centred = wanted - mean[:, None].astype(wanted.dtype)
-        cross = (rows.x.transpose(0, 2, 1) @ centred).astype(np.float64) / rows.x.shape[1]
-        weight = inverse @ (cross + added * problem.sliced)
+        weight = problem.regressed((rows.x.transpose(0, 2, 1) @ centred).astype(np.float64) / rows.x.shape[1])
         fitted = weight, mean - _times(problem.moments.x, weight)
         yield fitted
 
@@ -250,11 +251,11 @@ def _times(rows: Array, weight: Array) -> Array:
 
 
 def _inverse(second: Array, damping: float) -> tuple[Array, Array]:
-    """(S + l I)^-1 and l, per group."""
+    """(S + l I)^-1 and l, per group; in single precision where that is as good."""
     size = second.shape[-1]
     added = damping * np.maximum(np.trace(second, axis1=1, axis2=2) / size, 1e-12)[:, None, None]
     damped = second + added * np.eye(size)
     try:
-        return inverse(damped), added
+        return quick_inverse(damped), added
     except np.linalg.LinAlgError:
         return np.linalg.pinv(damped, hermitian=True), added
