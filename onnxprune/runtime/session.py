@@ -143,9 +143,10 @@ class Session:
             return str(model)
         model = runnable(model)
         if not model.external and model.nbytes < LARGEST_IN_MEMORY:
+            if len(model.proto.graph.node) <= LARGEST_UNNAMED:
+                return b"".join(model.blob().pieces())
             proto = to_proto(model)
-            if len(proto.graph.node) > LARGEST_UNNAMED:
-                _name_sizes(proto)
+            _name_sizes(proto)
             return bytes(proto.SerializeToString())
         self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-")
         path = Path(self._folder.name) / "model.onnx"
