@@ -40,8 +40,8 @@ NEGLIGIBLE = 1e-5
 ROWS = 16384
 # Above this D, inputs count as uncorrelated: the inverse is cubic in D.
 WIDEST = 5120
-# Of the units that are left, one in so many goes in a round, and at least one: every round goes through all that is left
-# of the matrices, so these should shrink in few rounds while they are large.
+# Of the units that are left, one in so many goes in a round, and at least one: every round goes through all that is
+# left of the matrices, so these should shrink in few rounds while they are large.
 EACH = 24
 # Rows that are gone are taken out of the matrices when they are this share of them: every round costs their square.
 CROWDED = 0.125
