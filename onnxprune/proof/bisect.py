@@ -193,7 +193,10 @@ def rolled_back_from(
         failed += bad
         found = _attempt(groups, left, verdict.feeds) if left else found
     if not left:
-        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
+        raise GoalMissed(
+            f"nothing was pruned, every group failed its proof: {verdict.problem}",
+            hint="give inputs that the model runs on (--data), or sizes for its axes (--sizes)",
+        )
     return left, rewrite(groups, removed_classes(groups, left)), found, tuple(failed)
 
 
