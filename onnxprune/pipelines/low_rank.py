@@ -220,7 +220,10 @@ def _selected(groups: Groups, options: LowRankOptions) -> list[FactorisableWeigh
     """
     found = factorisable(groups)
     if not found:
-        raise GoalMissed("nothing to change: no contraction has a float weight for itself")
+        raise GoalMissed(
+            "nothing to change: no contraction has a float weight for itself",
+            hint="weights that several nodes share, and quantised ones, are not factorised",
+        )
     for glob in (*options.only, *options.keep, *options.ranks):
         if not any(fnmatchcase(name, glob) for w in found for name in names_of(w)):
             raise UsageError(
