@@ -16,6 +16,9 @@ TESTS = ("Greater", "Less", "Equal", "GreaterOrEqual", "LessOrEqual")
 THRESHOLDS = (1, 4, 20, 50)
 SIZES = (1, 2, 3, 5, 16, 19, 21, 37, 51, 53)
 USES = ("slice", "gather", "pad", "reshape", "topk", "if", "loop", "window", "split", "swap", "expand")
+USES += ("broadcast", "cover")
+# Operators that broadcast.
+JOINS = ("Add", "Mul", "Max", "Sub", "PRelu", "Where")
 
 
 class Sizes:
@@ -109,8 +112,26 @@ class Sizes:
             target = net.add("Concat", net.ints(1), self.listed(times), net.ints(1), axis=0)
             wide = net.add("Expand", net.add("Unsqueeze", y, net.ints(1)), target)
             return net.add("ReduceSum", wide, net.ints(1), keepdims=0), WIDTH
+        if use in ("broadcast", "cover"):
+            return self.joined(self.pick(*JOINS), self.one_or_all(use, self.test(self.pick(0, 1)))), WIDTH
         ends = self.listed(net.add("Sub", self.const(0), net.add("Min", self.size, self.const(9))))
         return net.add("Slice", y, ends, net.add("Add", ends, net.ints(1)), net.ints(1)), 1
+
+    def one_or_all(self, use: str, test: str) -> str:
+        """As many columns as the layer has, or one, as a test says."""
+        net, y = self.net, self.hidden
+        columns = self.listed(net.add("Where", test, self.const(WIDTH), self.const(1)))
+        if use == "cover":
+            return net.add("Slice", y, net.ints(0), columns, net.ints(1))
+        whole = net.add("ReduceSum", y, net.ints(1), keepdims=1)
+        return net.add("Expand", whole, net.add("Concat", net.ints(1), columns, axis=0))
+
+    def joined(self, op: str, part: str) -> str:
+        """The layer, broadcast against a part of it."""
+        net, y = self.net, self.hidden
+        if op == "Where":
+            return net.add("Where", net.add("Greater", part, net.const(np.float32(0))), y, net.const(np.float32(0)))
+        return net.add(op, y, part)
 
     def branches(self, y: str) -> str:
         net = self.net

@@ -9,8 +9,8 @@ from hypothesis import given
 
 from onnxprune.errors import GoalMissed, RunError
 from onnxprune.model import to_proto
-from tests.graphs.net import array_of, prune, run, with_arrays
-from tests.graphs.random_sizes import SIZES, computed
+from tests.graphs.net import FLOAT, array_of, prune, run, with_arrays
+from tests.graphs.random_sizes import JOINS, SIZES, WIDTH, Sizes, computed
 from tests.random.test_graphs import LONG, quick
 
 
@@ -42,6 +42,16 @@ def test_random_sizes() -> None:
         check(proto)
 
     one()
+
+
+@pytest.mark.parametrize("op", JOINS)
+@pytest.mark.parametrize("use", ["broadcast", "cover"])
+def test_an_axis_of_one_position_or_as_many_as_the_others(use: str, op: str) -> None:
+    """At the sizes of the trace there is one: the axis is broadcast there, and only there."""
+    net = Sizes(lambda _: 3)
+    part = net.one_or_all(use, net.net.add("Greater", net.size, net.const(20)))
+    net.net.output(net.net.add("MatMul", net.joined(op, part), net.net.weight(WIDTH, 3)), ["batch", 3], FLOAT)
+    check(net.net.proto())
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxprune.model.shapes.polynomials import is_known
 from onnxprune.tracing.labels import Axes, Constraints, Reason, as_field, as_line, is_barrier
 from onnxprune.tracing.rules.attributes import Unsupported
 from onnxprune.tracing.rules.node_view import Letter, MaskedAxis, NodeView
@@ -117,14 +118,16 @@ def _entries(view: NodeView, inputs: Sequence[Letters | None]) -> dict[Letter, l
     for slot, letters in enumerate(inputs):
         if letters is None:
             continue
-        sizes, axes = view.shape(slot), view.labels(slot)
+        sizes, axes, dims = view.shape(slot), view.labels(slot), view.dims(view.inputs[slot])
         if len(letters) != len(sizes):
             raise Unsupported(f"input {slot} has {len(sizes)} axes, not {len(letters)}")
         plain = [_plain(letter) for letter in letters]
         has_copies = any(isinstance(letter, Copies) for letter in letters)
         for axis, (letter, size, labels) in enumerate(zip(letters, sizes, axes, strict=True)):
-            if size == 1:
+            if size == 1 and is_known(dims[axis]):
                 continue
+            if size == 1 and not is_barrier(labels):
+                labels = view.barrier("may be a single position, or as many as the others")
             if has_copies:
                 labels = _once(view, labels, axis, letters)
             if isinstance(letter, Copies) and size == letter.count:
