@@ -9,7 +9,8 @@ except ImportError as error:
 
 from onnxprune.torch.module import OnnxModule, from_module, to_module
 from onnxprune.torch.registry import Operation, translates
+from onnxprune.torch.smaller import masks, slim
 
 del _torch
 
-__all__ = ["OnnxModule", "Operation", "from_module", "to_module", "translates"]
+__all__ = ["OnnxModule", "Operation", "from_module", "masks", "slim", "to_module", "translates"]

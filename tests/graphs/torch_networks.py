@@ -225,13 +225,15 @@ class UNet(nn.Module):
 
 def generator() -> nn.Module:
     """A decoder of pictures from noise (Radford et al. 2016)."""
-    layers: list[nn.Module] = [nn.Linear(16, 64 * 4 * 4), nn.Unflatten(1, (64, 4, 4))]
+    layers: list[nn.Module] = [nn.ConvTranspose2d(16, 64, 4, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
     for inner, outer in ((64, 32), (32, 16)):
         layers += [nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh())
 
 
-def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
+def from_torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
+    """A network of torchvision, with random weights."""
+
     def make() -> nn.Module:
         from torchvision import models
 
@@ -259,19 +261,27 @@ NETWORKS: Mapping[str, Network] = {
     n.name: n
     for n in (
         Network("ResNet-20", CONVOLUTIONS, resnet20, image(32)),
-        Network("ResNet-18", CONVOLUTIONS, _torchvision("resnet18", num_classes=10), image(64), "torchvision"),
-        Network("MobileNetV2", CONVOLUTIONS, _torchvision("mobilenet_v2", num_classes=10), image(64), "torchvision"),
+        Network("ResNet-18", CONVOLUTIONS, from_torchvision("resnet18", num_classes=10), image(64), "torchvision"),
+        Network(
+            "MobileNetV2", CONVOLUTIONS, from_torchvision("mobilenet_v2", num_classes=10), image(64), "torchvision"
+        ),
         Network(
             "MobileNetV3-small",
             CONVOLUTIONS,
-            _torchvision("mobilenet_v3_small", num_classes=10),
+            from_torchvision("mobilenet_v3_small", num_classes=10),
             image(64),
             "torchvision",
         ),
         Network(
-            "ShuffleNetV2", CONVOLUTIONS, _torchvision("shufflenet_v2_x0_5", num_classes=10), image(64), "torchvision"
+            "ShuffleNetV2",
+            CONVOLUTIONS,
+            from_torchvision("shufflenet_v2_x0_5", num_classes=10),
+            image(64),
+            "torchvision",
         ),
-        Network("DenseNet-121", CONVOLUTIONS, _torchvision("densenet121", num_classes=10), image(64), "torchvision"),
+        Network(
+            "DenseNet-121", CONVOLUTIONS, from_torchvision("densenet121", num_classes=10), image(64), "torchvision"
+        ),
         Network("EfficientNet-B0", CONVOLUTIONS, _timm("efficientnet_b0"), image(64), "timm"),
         Network("ConvNeXt-atto", CONVOLUTIONS, _timm("convnext_atto"), image(64), "timm"),
         Network("ViT-tiny", TRANSFORMER, _timm("vit_tiny_patch16_224", img_size=64), image(64), "timm"),
@@ -280,7 +290,7 @@ NETWORKS: Mapping[str, Network] = {
         Network("LSTM", RECURRENCE, lambda: Recurrent(nn.LSTM, 12, 24, both=True), noise(10, 12)),
         Network("GRU", RECURRENCE, lambda: Recurrent(nn.GRU, 12, 24, depth=2), noise(10, 12)),
         Network("U-Net", DECODER, UNet, image(32)),
-        Network("DCGAN", DECODER, generator, noise(16)),
+        Network("DCGAN", DECODER, generator, noise(16, 1, 1)),
     )
 }
 

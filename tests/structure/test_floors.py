@@ -16,8 +16,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime", "tracing"),
     ("calibration", "autodiff", "cost", "layers"),
     ("criteria", "sparsity", "rewriting"),
-    ("allocation", "proof", "recovery", "torch"),
-    ("pipelines",),
+    ("allocation", "checkpoints", "proof", "recovery"),
+    ("pipelines", "torch"),
     ("report", "api"),
     ("cli",),
 )
