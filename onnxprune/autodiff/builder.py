@@ -219,15 +219,18 @@ class GraphBuilder:
         constants: name -> elements of the tensors that are known while the graph is built.
         inputs: name -> tensor that is fed when the graph runs.
         values: every tensor whose shape is known, by name.
+        opset: version of ONNX's own operators.
     """
 
-    def __init__(self, reserved: Sequence[str] = (), *, prefix: str = "grad") -> None:
+    def __init__(self, reserved: Sequence[str] = (), *, prefix: str = "grad", opset: int = 18) -> None:
         """Start an empty graph.
 
         Args:
             reserved: names that no tensor made here may have.
             prefix: beginning of the names made here.
+            opset: version of ONNX's own operators, 18 or newer.
         """
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
         self.inputs: dict[str, Value] = {}

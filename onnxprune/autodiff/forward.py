@@ -44,14 +44,12 @@ class Forward:
         parameters: name -> elements of the initializers to differentiate by, as float32 or float64.
         inputs: graph inputs by name.
         outputs: graph outputs by name.
-        opset: version of ONNX's own operators.
     """
 
     graph: GraphBuilder
     parameters: Mapping[str, Array]
     inputs: Mapping[str, Value]
     outputs: Mapping[str, Value]
-    opset: int = 18
 
 
 def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] | None = None) -> Forward:
@@ -218,7 +216,7 @@ def _widen(graph: onnx.GraphProto) -> None:
 
 
 def _run_all(proto: onnx.ModelProto, arrays: Mapping[str, Array], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Every tensor that the nodes of a graph make."""
+    """Every tensor that the nodes of a graph make; those of types that numpy lacks (4 bits) by way of float32."""
     probe = onnx.ModelProto()
     probe.CopyFrom(proto)
     graph = probe.graph
@@ -226,16 +224,40 @@ def _run_all(proto: onnx.ModelProto, arrays: Mapping[str, Array], feeds: Mapping
     names = list(dict.fromkeys(o for node in graph.node for o in node.output if o))
     graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     used = set(_read(graph.node))
-    for name, array in arrays.items():
-        if name in used:
+    given = {name: array for name, array in arrays.items() if name in used}
+    for name, array in given.items():
+        if _is_plain(array) and array.size > SMALL:  # sizes must be known where the runtime infers shapes
             graph.input.append(helper.make_tensor_value_info(name, _elem_type(array), array.shape))
-    fed = {value.name: arrays.get(value.name, feeds.get(value.name)) for value in graph.input}
+        else:
+            graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+    fed = {value.name: given.get(value.name, feeds.get(value.name)) for value in graph.input}
     missing = [name for name, array in fed.items() if array is None]
     if missing:
         raise ModelError(f"graph input {missing[0]!r} is not fed", hint="feed every input of the model")
+    inputs = {name: array for name, array in fed.items() if array is not None}
     with Session(Model(probe), threads=1, optimised=False) as session:
-        inputs = {name: array for name, array in fed.items() if name in session.inputs and array is not None}
-        return dict(zip(names, session.run(inputs, names), strict=True))
+        narrow = session.narrow
+        if not narrow:
+            return _results(session, inputs, names)
+    keep(graph.output, lambda value: value.name not in narrow)
+    casts = {name: f"{name}/as_float" for name in narrow}
+    for name, cast in casts.items():
+        graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT))
+        graph.output.append(helper.make_empty_tensor_value_info(cast))
+    with Session(Model(probe), threads=1, optimised=False) as session:
+        made = _results(session, inputs, [casts.get(name, name) for name in names])
+    kinds = {name: helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(kind)) for name, kind in narrow.items()}
+    return {name: made[casts[name]].astype(kinds[name]) if name in narrow else made[name] for name in names}
+
+
+def _results(session: Session, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    fed = {name: array for name, array in inputs.items() if name in session.inputs}
+    return dict(zip(names, session.run(fed, names), strict=True))
+
+
+def _is_plain(array: Array) -> bool:
+    """Whether numpy itself has the type: the runtime takes no others from outside."""
+    return array.dtype.isbuiltin == 1
 
 
 def _read(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
@@ -325,7 +347,8 @@ def _measured(
 ) -> Forward:
     """Run once, keep all shapes and the values of tensors that depend on no parameter and no input, and lower."""
     results = _run_all(proto, arrays, feeds)
-    graph = GraphBuilder([*results, *arrays, *feeds], prefix="training")
+    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    graph = GraphBuilder([*results, *arrays, *feeds], prefix="training", opset=opset)
     graph.constants.update((name, array) for name, array in arrays.items() if name not in parameters)
     for name, array in (*feeds.items(), *arrays.items(), *results.items()):
         if isinstance(array, np.ndarray):
@@ -340,8 +363,7 @@ def _measured(
         _append(graph, node)
     names = [value.name for value in proto.graph.output]
     outputs = {name: values[name] for name in names if name in values}
-    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    return Forward(graph, parameters, {n: values[n] for n in feeds}, outputs, opset)
+    return Forward(graph, parameters, {n: values[n] for n in feeds}, outputs)
 
 
 def _makes_output(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:

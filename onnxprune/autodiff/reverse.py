@@ -14,8 +14,15 @@ from onnxprune.autodiff.registry import ZERO, BackwardNode, NoGradient, find_vjp
 from onnxprune.errors import ModelError
 from onnxprune.model.graph import captured
 
-# Operators that pass on quantised numbers as they are.
-_MOVES = frozenset(("Concat", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
+# Operators whose integer output 0 stands for real numbers.
+_QUANTISING = frozenset(("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear"))
+# Operators that pass such integers on.
+_PASSING = frozenset(
+    (
+        *("Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape"),
+        *("Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -83,14 +90,19 @@ def _dependent(nodes: Iterable[onnx.NodeProto], values: Mapping[str, Value], wan
     for node in nodes:
         if has_zero_gradient(node) or not any(i in depends for i in (*node.input, *captured(node))):
             continue
-        for name in node.output:
+        for slot, name in enumerate(node.output):
             value = values.get(name)
-            # The integers of QuantizeLinear stand for real numbers until they are dequantised.
-            if value is not None and (
-                value.dtype.kind == "f" or node.op_type == "QuantizeLinear" or node.op_type in _MOVES
-            ):
+            if value is not None and (value.dtype.kind == "f" or _is_quantised(node, slot, values)):
                 depends.add(name)
     return depends
+
+
+def _is_quantised(node: onnx.NodeProto, slot: int, values: Mapping[str, Value]) -> bool:
+    """Whether an integer output stands for real numbers until it is dequantised; a Cast of floats cuts them off."""
+    if slot:
+        return False
+    source = values.get(node.input[0])
+    return node.op_type in _QUANTISING or (node.op_type in _PASSING and source is not None and source.dtype.kind != "f")
 
 
 def _apply(

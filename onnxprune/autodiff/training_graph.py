@@ -190,7 +190,7 @@ def _assemble(forward: Forward, loss: Value, result: Gradients, taps: Mapping[st
         [numpy_helper.from_array(np.asarray(a, order="C"), n) for n, a in graph.constants.items() if n in used],
     )
     domains = {node.domain for node in graph.nodes} - {"", "ai.onnx"}
-    opsets = [helper.make_opsetid("", forward.opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))]
+    opsets = [helper.make_opsetid("", graph.opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))]
     return TrainingGraph(
         model=helper.make_model(proto, opset_imports=opsets, ir_version=10),
         parameters=dict(forward.parameters),

@@ -137,6 +137,12 @@ class Session:
         self.inputs: frozenset[str] = frozenset(i.name for i in self._session.get_inputs())
         # Outputs that come as arrays: no sequences, and nothing that numpy has no type for.
         self.arrays: frozenset[str] = frozenset(o.name for o in self._session.get_outputs() if _ARRAY.fullmatch(o.type))
+        # Outputs that are tensors of a type that numpy has none for ("INT4", "FLOAT8E4M3FN"), with their type.
+        self.narrow: dict[str, str] = {
+            o.name: o.type.removeprefix("tensor(").removesuffix(")").upper()
+            for o in self._session.get_outputs()
+            if o.type.startswith("tensor(") and o.name not in self.arrays
+        }
 
     def _source(self, model: Model | Path) -> bytes | str:
         if isinstance(model, Path):

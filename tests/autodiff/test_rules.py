@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from onnxprune.autodiff.lowering.registry import written_out
 from onnxprune.autodiff.registry import differentiable
+from tests.graphs.fused_cases import fused_cases
 from tests.graphs.node_cases import NEWEST_IN_RUNTIME, NodeCase, all_cases, with_history
 from tests.measure import gradients
 
@@ -16,15 +18,15 @@ FEW = 1
 
 
 def _cases() -> list[NodeCase]:
-    """A test of every operator with a rule, at its newest version."""
-    ruled = {operator for domain, operator in differentiable() if not domain}
+    """A test of every operator with a rule or written out, at its newest version; and ONNX Runtime's own operators."""
+    ruled = {operator for domain, operator in [*differentiable(), *written_out()] if not domain}
     found: dict[str, list[NodeCase]] = {}
     for newest in all_cases():
         if newest.node.op_type in ruled and not newest.node.domain and newest.name not in gradients.NOT_DIFFERENTIABLE:
             case = next((c for c in with_history(newest) if c.version <= NEWEST_IN_RUNTIME), None)
             if case is not None and len(found.setdefault(case.op, [])) < FEW:
                 found[case.op].append(case)
-    return [case for cases in found.values() for case in cases]
+    return [*(case for cases in found.values() for case in cases), *fused_cases()]
 
 
 CASES = _cases()

@@ -2,7 +2,7 @@
 
 import importlib
 
-FAMILIES = ("fused", "recurrent")
+FAMILIES = ("attention", "fused", "norm", "quantized", "recurrent", "sampling", "signal")
 
 for family in FAMILIES:
     importlib.import_module(f"{__name__}.{family}")

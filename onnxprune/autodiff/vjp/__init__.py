@@ -13,6 +13,7 @@ FAMILIES = (
     "quantized",
     "reduce",
     "resize",
+    "signal",
 )
 
 for family in FAMILIES:

@@ -1,11 +1,13 @@
-"""Products of matrices: MatMul, Gemm, Einsum."""
+"""Products of matrices: MatMul, Gemm, Einsum, Det."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from onnxprune.autodiff.builder import Value
-from onnxprune.autodiff.registry import BackwardNode, NoGradient, register_vjp
+from onnxprune.autodiff.registry import BackwardNode, register_vjp
 
 Gradients = Sequence[Value | None]
 
@@ -63,25 +65,47 @@ def _gemm(node: BackwardNode) -> Gradients:
 @register_vjp("Einsum")
 def _einsum(node: BackwardNode) -> Gradients:
     terms, output = _letters(node)
-    gradients: list[Value | None] = []
-    for slot, own in enumerate(terms):
-        if not node.needed(slot):
-            gradients.append(None)
-            continue
-        if len(set(own)) < len(own):
-            raise NoGradient("Einsum takes a diagonal")
-        others = [(t, node.input(i)) for i, t in enumerate(terms) if i != slot]
-        known = set(output).union(*(t for t, _ in others)) if others else set(output)
-        # A letter of this term alone is summed over: its gradient is the same everywhere along it.
-        made = "".join(letter for letter in own if letter in known)
-        sizes = dict(zip(own, node.input(slot).shape, strict=True))
-        equation = ",".join([output, *(t for t, _ in others)]) + "->" + made
-        shape = [sizes[letter] for letter in made]
-        value = node.graph.op("Einsum", node.dy, *(v for _, v in others), shape=shape, equation=equation)
-        if made != own:
-            value = value.reshape([sizes[x] if x in known else 1 for x in own]).expand(node.input(slot).shape)
-        gradients.append(value)
-    return gradients
+    sizes: dict[str, int] = {}
+    for slot, term in enumerate(terms):
+        for letter, size in zip(term, node.input(slot).shape, strict=True):
+            sizes[letter] = max(sizes.get(letter, 1), size)
+    operands = [(output, node.dy), *((t, node.input(i)) for i, t in enumerate(terms))]
+    return [
+        _einsum_gradient(node.input(slot), own, [o for i, o in enumerate(operands) if i != slot + 1], sizes)
+        if node.needed(slot)
+        else None
+        for slot, own in enumerate(terms)
+    ]
+
+
+def _einsum_gradient(x: Value, own: str, others: Sequence[tuple[str, Value]], sizes: Mapping[str, int]) -> Value:
+    """The gradient by one operand: the product of all others with the output's gradient, over its own letters.
+
+    Args:
+        x: the operand.
+        own: its letters; one that comes twice takes a diagonal.
+        others: letters and tensor of the output's gradient and of the other operands.
+        sizes: of the axes of each letter.
+    """
+    graph, operands, made = x.graph, list(others), ""
+    known = set("".join(letters for letters, _ in others))
+    spare = iter(c for c in _ALPHABET if c not in sizes)
+    for place, (letter, size) in enumerate(zip(own, x.shape, strict=True)):
+        if letter in own[:place]:  # the gradient lies on the diagonal
+            made += next(spare)
+            operands.append((letter + made[-1], graph.constant(np.eye(size, dtype=x.dtype))))
+        elif size == sizes[letter] and letter in known:
+            made += letter
+        else:  # summed over, or broadcast: the same everywhere along it
+            made += "."
+    axes = made.replace(".", "")
+    equation = ",".join(letters for letters, _ in operands) + "->" + axes
+    shape = [n for n, letter in zip(x.shape, made, strict=True) if letter != "."]
+    value = graph.op("Einsum", *(v for _, v in operands), shape=shape, equation=equation)
+    return value.reshape([1 if c == "." else n for c, n in zip(made, x.shape, strict=True)]).expand(x.shape)
+
+
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def _letters(node: BackwardNode) -> tuple[list[str], str]:
@@ -89,18 +113,29 @@ def _letters(node: BackwardNode) -> tuple[list[str], str]:
     equation = str(node.attributes["equation"]).replace(" ", "")
     left, arrow, output = equation.partition("->")
     terms = left.split(",")
-    spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" if c not in equation]
-    widths = {node.input(i).rank - len(t.replace("...", "")) for i, t in enumerate(terms) if "..." in t}
-    if len(widths) > 1:
-        raise NoGradient("Einsum broadcasts along its ellipsis")
-    dots = "".join(spare[: widths.pop()]) if widths else ""
+    spare = [c for c in _ALPHABET if c not in equation]
+    widths = [node.input(i).rank - len(t.replace("...", "")) if "..." in t else 0 for i, t in enumerate(terms)]
+    dots = "".join(spare[: max(widths)])
     if not arrow:
         counted = "".join(terms).replace("...", "")
-        output = ("..." if dots else "") + "".join(sorted(c for c in set(counted) if counted.count(c) == 1))
-    terms = [t.replace("...", dots) for t in terms]
-    sizes: dict[str, int] = {}
-    for i, term in enumerate(terms):
-        for letter, size in zip(term, node.input(i).shape, strict=True):
-            if sizes.setdefault(letter, size) != size:
-                raise NoGradient("Einsum broadcasts an axis of one position")
+        output = "..." + "".join(sorted(c for c in set(counted) if counted.count(c) == 1))
+    # The ellipses of all terms are aligned at their last axes.
+    terms = [t.replace("...", dots[len(dots) - width :]) for t, width in zip(terms, widths, strict=True)]
     return terms, output.replace("...", dots)
+
+
+@register_vjp("Det")
+def _det(node: BackwardNode) -> Gradients:
+    """The gradient is the matrix of cofactors, the determinants of all minors; it exists for singular matrices too."""
+    x, n = node.x, node.x.shape[-1]
+    dy = node.dy.reshape([*x.shape[:-2], 1, 1])
+    if n == 1:
+        return [dy.expand(x.shape)]
+    rest = np.array([[i for i in range(n) if i != k] for k in range(n)], np.int64)
+    places = (rest[:, None, :, None] * n + rest[None, :, None, :]).reshape(-1)  # [row, column, n - 1, n - 1]
+    stack, flat = x.shape[:-2], x.reshape([*x.shape[:-2], n * n])
+    minors = x.graph.op("Gather", flat, x.graph.constant(places), shape=[*stack, places.size], axis=len(stack))
+    minors = minors.reshape([*stack, n * n, n - 1, n - 1])
+    signs = np.where((np.arange(n)[:, None] + np.arange(n)) % 2, -1, 1).astype(x.dtype)
+    cofactors = x.graph.op("Det", minors, shape=[*stack, n * n]).reshape(x.shape) * x.graph.constant(signs)
+    return [dy * cofactors]

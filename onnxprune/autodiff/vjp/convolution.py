@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.autodiff.builder import Shape, Value
-from onnxprune.autodiff.registry import BackwardNode, NoGradient, register_vjp
+from onnxprune.autodiff.registry import BackwardNode, register_vjp
 
 Gradients = Sequence[Value | None]
 
@@ -128,7 +128,14 @@ def _conv_transpose(node: BackwardNode) -> Gradients:
         at = _window_of_output_shape(node)
     else:
         at = window(node, dy.shape[2:], x.shape[2:], weight.shape[2:])
-    return _gradients(node, at, back=_forward, pair=(dy, x))
+    return _gradients(node, at, back=_forward, pair=(_reached(dy, at, x.shape[2:]), x))
+
+
+def _reached(dy: Value, at: Window, windows: Sequence[int]) -> Value:
+    """The part of an output that windows reach; an output of a given size may be larger, and is zero beyond."""
+    for axis, (reach, before, after) in enumerate(zip(at.reach(windows), at.before, at.after, strict=True), 2):
+        dy = dy.slice(axis, 0, min(dy.shape[axis], reach - before - after))
+    return dy
 
 
 def _gradients(
@@ -160,8 +167,7 @@ def _window_of_output_shape(node: BackwardNode) -> Window:
     extra = given.get("output_padding") or [0] * rank
     reach = at.reach(node.x.shape[2:])
     total = [r + e - n for r, e, n in zip(reach, extra, node.y.shape[2:], strict=True)]
-    if min(total) < 0:
-        raise NoGradient("ConvTranspose makes more positions than its windows reach")
+    total = [max(n, 0) for n in total]
     half = [n // 2 for n in total]
     rest = [n - h for n, h in zip(total, half, strict=True)]
     # The operator puts the odd position in front, but for SAME_UPPER.
@@ -276,3 +282,28 @@ def _by_rows(x: Value, dy: Value, at: Window) -> Value:
         picked = product.reshape([channels, row * width]) @ picker
         parts.append(picked.reshape([channels, 1, 1, at.kernel[1]]))
     return x.graph.concat(parts, 2)
+
+
+# --- columns -----------------------------------------------------------------------------------------------
+
+
+@register_vjp("Col2Im")
+def _col2im(node: BackwardNode) -> Gradients:
+    """Every column is a window that is added to the image: its gradient is the window of the gradient."""
+    image = [int(n) for n in node.constant(1, "the size of Col2Im's image")]
+    kernel = [int(n) for n in node.constant(2, "the size of Col2Im's blocks")]
+    batch, rows, columns = node.x.shape
+    rank = len(image)
+    at = window(node, image, [1] * rank, kernel)
+    padded = [n + b + a for n, b, a in zip(image, at.before, at.after, strict=True)]
+    one = at.reach([1] * rank)
+    counts = [(n - k) // s + 1 for n, k, s in zip(padded, one, at.strides, strict=True)]
+    places = np.zeros((math.prod(kernel), math.prod(counts)), np.int64)
+    taps, starts = np.indices(kernel).reshape(rank, -1, 1), np.indices(counts).reshape(rank, 1, -1)
+    for axis in range(rank):
+        places = places * padded[axis] + taps[axis] * at.dilations[axis] + starts[axis] * at.strides[axis]
+    full = node.dy.pad([0, 0, *at.before], [0, 0, *at.after])
+    flat = full.reshape([*full.shape[:2], math.prod(padded)])
+    index = node.graph.constant(places.reshape(-1))
+    read = node.graph.op("Gather", flat, index, shape=[*flat.shape[:2], places.size], axis=2)
+    return node.only_first(read.reshape([batch, rows, columns]))

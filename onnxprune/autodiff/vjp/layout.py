@@ -66,7 +66,7 @@ def _slice(node: BackwardNode) -> Gradients:
     for start, end, axis, step in zip(starts, ends, [a % len(shape) for a in axes], steps, strict=True):
         positions = _positions(shape[axis], start, end, step)
         if not len(positions):
-            return node.only_first(node.graph.zeros(shape, node.x.dtype))
+            return node.only_first(node.graph.zeros(shape, gradient.dtype))
         if step < 0:
             gradient, positions = gradient.reversed(axis), positions[::-1]
         gradient = _spread(gradient, axis, abs(step))

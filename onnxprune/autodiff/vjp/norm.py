@@ -30,34 +30,25 @@ def _inverse_deviation(variance: Value, epsilon: float) -> Value:
 
 @register_vjp("BatchNormalization")
 def _batch_norm(node: BackwardNode) -> Gradients:
-    """Mean and variance are frozen statistics, not parameters; in training mode they come from the batch."""
+    """With frozen statistics the node is affine along channels; the training copy has no others."""
     x, scale, dy = node.x, node.input(1), node.dy
-    epsilon = node.attributes.get("epsilon", 1e-5)
-    along = [1, x.shape[1], *[1] * (x.rank - 2)]
-    axes = [0, *range(2, x.rank)]
-    training = bool(node.attributes.get("training_mode"))
-    if any(g is not None for g in node.gradients[1:]):
-        raise NoGradient("the running statistics are an output that the loss depends on")
-    if training:
-        mean = x.mean(axes, keepdims=True)
-        variance = ((x - mean) * (x - mean)).mean(axes, keepdims=True)
-    else:
-        mean, variance = node.input(3).reshape(along), node.input(4).reshape(along)
-    inverse = _inverse_deviation(variance, epsilon)
+    along, axes = [1, x.shape[1], *[1] * (x.rank - 2)], [0, *range(2, x.rank)]
+    mean, variance = node.input(3).reshape(along), node.input(4).reshape(along)
+    inverse = _inverse_deviation(variance, node.attributes.get("epsilon", 1e-5))
     gradients: list[Value | None] = [None] * len(node.inputs)
     if node.needed(0):
-        factor = scale.reshape(along)
-        if training:
-            gradients[0] = _through(dy * factor, (x - mean) * inverse, inverse, axes)
-        else:
-            gradients[0] = dy * (factor * inverse)
-    shift = dy.sum(axes) if node.needed(1) or node.needed(2) else None
-    if node.needed(1) and shift is not None:
-        # sum(dy (x - mean)) without a tensor of the size of x for (x - mean).
-        product = (dy * x).sum(axes) - mean.reshape(scale.shape) * shift
-        gradients[1] = inverse.reshape(scale.shape) * product
-    if node.needed(2):
-        gradients[2] = shift
+        gradients[0] = dy * (scale.reshape(along) * inverse)
+    if not any(node.needed(slot) for slot in range(1, 5)):
+        return gradients
+    # sum(dy (x - mean)) without a tensor of the size of x for (x - mean).
+    shift = dy.sum(axes)
+    product = (dy * x).sum(axes) - mean.reshape(scale.shape) * shift
+    flat = inverse.reshape(scale.shape)
+    gradients[1:3] = [flat * product, shift]
+    if node.needed(3):
+        gradients[3] = -(shift * scale * flat)
+    if node.needed(4):
+        gradients[4] = product * scale * flat * flat * flat * -0.5
     return gradients
 
 

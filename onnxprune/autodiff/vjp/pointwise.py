@@ -113,6 +113,9 @@ def _identity(node: BackwardNode) -> Gradients:
 
 @register_vjp("Cast")
 def _cast(node: BackwardNode) -> Gradients:
+    """Integers that stand for real numbers carry their gradient as floats."""
+    if node.x.dtype.kind != "f":
+        return node.only_first(node.dy)
     return node.only_first(node.dy.cast(node.x.dtype))
 
 

@@ -88,3 +88,22 @@ def _log_sum(node: BackwardNode) -> Gradients:
 @register_vjp("ReduceLogSumExp")
 def _log_sum_exp(node: BackwardNode) -> Gradients:
     return node.only_first(_kept(node, node.dy) * (node.x - _kept(node, node.y)).map("Exp"))
+
+
+@register_vjp("CumProd")
+def _cumulative_product(node: BackwardNode) -> Gradients:
+    """dy_i / dx_k is the product of the other factors of y_i: it is taken with x_k replaced by one."""
+    x, axis = node.x, int(node.constant(1, "the axis of CumProd").reshape(-1)[0]) % node.x.rank
+    length, attributes = x.shape[axis], node.attributes
+    order = [*(a for a in range(x.rank) if a != axis), axis]
+    kept = [x.shape[a] for a in order[:-1]]
+    rows = x.transpose(order).reshape([*kept, 1, length]).expand([*kept, length, length])
+    eye = node.graph.constant(np.eye(length, dtype=x.dtype))
+    others = rows * (1.0 - eye) + eye
+    last = node.graph.constant(np.array(x.rank, node.input(1).dtype))
+    products = node.graph.op("CumProd", others, last, shape=others.shape, **attributes)
+    reach = np.tri(length, k=-1 if attributes.get("exclusive") else 0, dtype=x.dtype)  # [output, factor]
+    reach = reach if attributes.get("reverse") else reach.T
+    moved = node.dy.transpose(order).reshape([*kept, 1, length])
+    gradient = (products * node.graph.constant(np.ascontiguousarray(reach)) * moved).sum([x.rank])
+    return node.only_first(gradient.transpose([int(a) for a in np.argsort(order)]))

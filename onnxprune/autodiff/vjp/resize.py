@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.autodiff.builder import Value
-from onnxprune.autodiff.registry import BackwardNode, NoGradient, register_vjp
+from onnxprune.autodiff.registry import BackwardNode, register_vjp
 from onnxprune.autodiff.vjp.layout import along_axis
 from onnxprune.model import Model
 from onnxprune.runtime import Session
@@ -24,11 +24,9 @@ Gradients = Sequence[Value | None]
 
 @register_vjp("Resize")
 def _resize(node: BackwardNode) -> Gradients:
-    if node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise NoGradient("Resize that crops")
     gradient = node.dy
     for axis in range(node.x.rank):
-        if node.x.shape[axis] != node.y.shape[axis]:
+        if node.x.shape[axis] != node.y.shape[axis] or _part(node, axis) is not None:
             gradient = _undone(node, gradient, axis)
     return node.only_first(gradient)
 
@@ -47,10 +45,14 @@ def _undone(node: BackwardNode, gradient: Value, axis: int) -> Value:
 def _matrix(node: BackwardNode, axis: int) -> Array:
     """The matrix [size, new size] of one axis."""
     options = {k: v for k, v in node.attributes.items() if k not in ("axes", "keep_aspect_ratio_policy")}
-    return axis_matrix(options, node.x.shape[axis], node.y.shape[axis], _scale(node, axis)).astype(node.dy.dtype)
+    options.pop("extrapolation_value", None)  # what is beyond a part is a constant, with no gradient
+    sizes = node.x.shape[axis], node.y.shape[axis]
+    return axis_matrix(options, *sizes, _scale(node, axis), _part(node, axis)).astype(node.dy.dtype)
 
 
-def axis_matrix(options: Mapping[str, Any], size: int, made: int, scale: float | None) -> Array:
+def axis_matrix(
+    options: Mapping[str, Any], size: int, made: int, scale: float | None, part: tuple[float, float] | None = None
+) -> Array:
     """Measure what Resize does to one axis: what it makes of an identity matrix.
 
     Args:
@@ -58,26 +60,40 @@ def axis_matrix(options: Mapping[str, Any], size: int, made: int, scale: float |
         size: length of the axis.
         made: length afterwards.
         scale: factor of the axis as it is given; None where lengths are given.
+        part: what is cropped to, as shares of the length; None for all of it.
 
     Returns:
         float32[size, made]; its product with a row along the axis is the resampled row.
     """
     eye = np.eye(size, dtype=np.float32).reshape(size, 1, size, 1)
-    if scale is not None:
-        names, sizes = ["x", "", "s"], np.array([1, 1, scale, 1], np.float32)
-    else:
-        names, sizes = ["x", "", "", "s"], np.array([size, 1, made, 1], np.int64)
+    values, names = {"s": np.array([1, 1, scale or 1, 1], np.float32)}, ["x", "", "s"]
+    if scale is None:
+        values, names = {"s": np.array([size, 1, made, 1], np.int64)}, ["x", "", "", "s"]
+    if part is not None:
+        values["roi"], names[1] = np.array([0, 0, part[0], 0, 1, 1, part[1], 1], np.float32), "roi"
     graph = helper.make_graph(
         [helper.make_node("Resize", names, ["y"], **options)],
         "axis",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, eye.shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(sizes, "s")],
+        [numpy_helper.from_array(array, name) for name, array in values.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     with Session(Model(model), threads=1) as session:
         result: Array = session.run({"x": eye})[0]
     return result.reshape(size, made)
+
+
+def _part(node: BackwardNode, axis: int) -> tuple[float, float] | None:
+    """The part of an axis that a Resize crops to, as shares of its length; None where it takes all."""
+    if node.attributes.get("coordinate_transformation_mode") != "tf_crop_and_resize":
+        return None
+    bounds = node.constant(1, "the part that Resize crops to")
+    axes = [a % node.x.rank for a in node.attributes.get("axes", range(node.x.rank))]
+    if axis not in axes:
+        return None
+    place = axes.index(axis)
+    return float(bounds[place]), float(bounds[place + len(axes)])
 
 
 def _scale(node: BackwardNode, axis: int) -> float | None:
