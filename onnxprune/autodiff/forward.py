@@ -20,16 +20,15 @@ from onnxprune.autodiff.lowering.registry import find_lowering
 from onnxprune.autodiff.parameters import default_parameters
 from onnxprune.autodiff.registry import find_vjp, has_zero_gradient
 from onnxprune.autodiff.standard import converted, written_out
+from onnxprune.autodiff.straight_line import body_weights, fixed_tensors, hoist, names_read, straightened
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, inlined
 from onnxprune.model.protos import SMALL, keep
-from onnxprune.model.traits import operators_where
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
 
-# Operators that give something else at every run: nothing that they reach is a constant.
-_RANDOM = operators_where(lambda traits: traits.draws, "")
-_SHAPES = operators_where(lambda traits: traits.tells_sizes, "")
+# Functions hold branches and loops, which hold functions, a few levels deep.
+_ROUNDS = 4
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # Attributes that hold an element type.
 _TYPE_ATTRIBUTES = frozenset(("dtype", "to", "output_dtype", "stash_type", "softmax_precision"))
@@ -66,8 +65,12 @@ def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] 
     """
     fed = {name: single(np.asarray(value)) for name, value in feeds.items()}
     proto, arrays = modern(model, fed)
-    proto = _without_decided_branches(proto, arrays, fed)
-    proto = without_functions(proto, arrays, fed, is_known=_is_known)
+    for _ in range(_ROUNDS):  # functions hold branches, and branches functions
+        before = len(proto.graph.node)
+        proto = straightened(proto, arrays, lambda graph: {**fed, **_run_all(graph, arrays, fed)})
+        proto = without_functions(proto, arrays, fed, is_known=_is_known)
+        if len(proto.graph.node) == before:
+            break
     chosen = default_parameters(proto.graph.node, arrays) if parameters is None else list(parameters)
     unknown = [name for name in chosen if name not in arrays or arrays[name].dtype.kind != "f"]
     if unknown:
@@ -169,6 +172,9 @@ def _separated(model: Model) -> tuple[onnx.ModelProto, dict[str, Array]]:
             arrays[node.output[0]] = single(_constant(model, node))
         else:
             graph.node.add().CopyFrom(node)
+    inner = body_weights(source.graph)
+    arrays.update((name, single(model.array(weight.tensor))) for name, weight in inner.items())
+    hoist(graph, inner)
     graph.input.extend(value for value in source.graph.input if value.name not in arrays)
     graph.output.extend(source.graph.output)
     for value in graph.output:
@@ -223,7 +229,7 @@ def _run_all(proto: onnx.ModelProto, arrays: Mapping[str, Array], feeds: Mapping
     del graph.output[:]
     names = list(dict.fromkeys(o for node in graph.node for o in node.output if o))
     graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    used = set(_read(graph.node))
+    used = set(names_read(graph.node))
     given = {name: array for name, array in arrays.items() if name in used}
     for name, array in given.items():
         if _is_plain(array) and array.size > SMALL:  # sizes must be known where the runtime infers shapes
@@ -260,86 +266,8 @@ def _is_plain(array: Array) -> bool:
     return array.dtype.isbuiltin == 1
 
 
-def _read(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
-    """Names that nodes and their bodies read."""
-    for node in nodes:
-        yield from (i for i in node.input if i)
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _read(body.node)
-                yield from (o.name for o in body.output)
-
-
 def _elem_type(array: Array) -> int:
     return int(helper.np_dtype_to_tensor_dtype(array.dtype))
-
-
-def _without_decided_branches(
-    proto: onnx.ModelProto, arrays: dict[str, Array], feeds: Mapping[str, Array]
-) -> onnx.ModelProto:
-    """Write out the branch of every If whose condition depends on constants and shapes alone."""
-    while any(node.op_type == "If" for node in proto.graph.node):
-        fixed = _fixed(proto.graph.node, arrays)
-        decided = [n for n in proto.graph.node if n.op_type == "If" and n.input[0] in fixed]
-        if not decided:
-            break
-        results = {**arrays, **_run_all(proto, arrays, feeds)}
-        nodes: list[onnx.NodeProto] = []
-        for index, node in enumerate(proto.graph.node):
-            if any(node is d for d in decided):
-                taken = "then_branch" if results[node.input[0]].reshape(-1)[0] else "else_branch"
-                nodes.extend(_branch(node, taken, f"branch{index}", arrays))
-            else:
-                nodes.append(node)
-        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
-        del proto.graph.node[:]
-        proto.graph.node.extend(copies)
-    return proto
-
-
-def _branch(node: onnx.NodeProto, taken: str, stem: str, arrays: dict[str, Array]) -> list[onnx.NodeProto]:
-    """The nodes of a branch under names of their own, ending in the outputs of the If."""
-    body = next(a.g for a in node.attribute if a.name == taken)
-    made = {o for inner in body.node for o in inner.output if o} | {t.name for t in body.initializer}
-    names = {name: f"{stem}/{name}" for name in made}
-    for tensor in body.initializer:
-        arrays[names[tensor.name]] = single(numpy_helper.to_array(tensor))
-    nodes = []
-    for inner in body.node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(inner)
-        _rename(copy, names)
-        if copy.op_type == "Constant" and not copy.domain:
-            arrays[copy.output[0]] = single(_constant(Model(onnx.ModelProto()), copy))
-        else:
-            nodes.append(copy)
-    for target, output in zip(node.output, body.output, strict=True):
-        nodes.append(helper.make_node("Identity", [names.get(output.name, output.name)], [target]))
-    return nodes
-
-
-def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    node.input[:] = [names.get(i, i) for i in node.input]
-    node.output[:] = [names.get(o, o) for o in node.output]
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            inside = {o for inner in body.node for o in inner.output} | {i.name for i in body.input}
-            outer = {k: v for k, v in names.items() if k not in inside}
-            for inner in body.node:
-                _rename(inner, outer)
-            for value in body.output:
-                value.name = outer.get(value.name, value.name)
-
-
-def _fixed(nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, Array]) -> set[str]:
-    """Tensors that depend on constants and shapes alone."""
-    fixed = set(arrays)
-    for node in nodes:
-        if node.op_type in _RANDOM:
-            continue
-        if node.op_type in _SHAPES or all(i in fixed for i in _read([node])):
-            fixed.update(o for o in node.output if o)
-    return fixed
 
 
 def _measured(
@@ -354,7 +282,7 @@ def _measured(
         if isinstance(array, np.ndarray):
             graph.value(name, array.shape, array.dtype)
     values = graph.values
-    for name in _fixed(proto.graph.node, {k: v for k, v in arrays.items() if k not in parameters}):
+    for name in fixed_tensors(proto.graph.node, {k: v for k, v in arrays.items() if k not in parameters}):
         if name in results and isinstance(results[name], np.ndarray):
             graph.constants[name] = results[name]
     for node in proto.graph.node:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.autodiff.forward import single
+from onnxprune.autodiff.straight_line import body_weights
 from onnxprune.autodiff.training_graph import TrainingGraph, forward_only
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
@@ -127,11 +128,14 @@ def write_back(model: Model, parameters: Mapping[str, Array]) -> Model:
     if left:
         proto = onnx.ModelProto()
         proto.CopyFrom(model.proto)
+        stored = {name: weight.tensor for name, weight in body_weights(proto.graph).items()}
         for node in proto.graph.node:
-            if node.op_type == "Constant" and node.output[0] in left and node.attribute[0].HasField("t"):
-                tensor = node.attribute[0].t
-                elements = _fitting(left.pop(node.output[0]), tuple(tensor.dims), tensor)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(elements, tensor.name))
+            if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+                stored[node.output[0]] = node.attribute[0].t
+        for name in left.keys() & stored.keys():
+            tensor = stored[name]
+            elements = _fitting(left.pop(name), tuple(tensor.dims), tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(elements, tensor.name))
     if left:
         raise UsageError(f"the model has no weight {next(iter(left))!r}", hint="the parameters are of another model")
     return replace(model, proto=proto, values=values)

@@ -15,6 +15,7 @@ from onnxprune.autodiff.builder import Value
 from onnxprune.autodiff.forward import Forward, lay_out
 from onnxprune.autodiff.losses import Loss, projection
 from onnxprune.autodiff.reverse import Gradients, reverse
+from onnxprune.autodiff.straight_line import body_weights, names_read
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
 from onnxprune.model.protos import keep
@@ -132,7 +133,7 @@ def forward_only(graph: TrainingGraph) -> onnx.ModelProto:
     for node in reversed(graph.model.graph.node):
         if wanted.intersection(node.output):
             kept.append(node)
-            wanted.update(_inner_reads(node))
+            wanted.update(names_read([node]))
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.model)
     del proto.graph.node[:], proto.graph.output[1:]
@@ -147,6 +148,7 @@ def _matching(model: Model, parameters: Sequence[str] | None) -> list[str] | Non
         return None
     names = [t.name for t in model.proto.graph.initializer]
     names += [n.output[0] for n in model.proto.graph.node if n.op_type == "Constant" and not n.domain]
+    names += body_weights(model.proto.graph)
     found = [n for n in names if any(n == p or fnmatch.fnmatchcase(n, p) for p in parameters)]
     if not found:
         raise ModelError(f"no initializer matches {list(parameters)}", hint="`onnxprune inspect` lists the weights")
@@ -181,7 +183,7 @@ def _assemble(forward: Forward, loss: Value, result: Gradients, taps: Mapping[st
             sums[name] = publish(product.sum(others), f"training/tap/{name}")
     made = {n: publish(v, f"training/output/{n}") for n, v in forward.outputs.items()}
     inputs = [*forward.inputs.values(), *(forward.graph.values[n] for n in forward.parameters), *graph.inputs.values()]
-    used = {i for node in graph.nodes for i in _inner_reads(node)}
+    used = {i for node in graph.nodes for i in names_read([node])}
     proto = helper.make_graph(
         graph.nodes,
         "training",
@@ -205,12 +207,3 @@ def _assemble(forward: Forward, loss: Value, result: Gradients, taps: Mapping[st
 
 def _elem_type(dtype: np.dtype) -> int:
     return int(helper.np_dtype_to_tensor_dtype(dtype))
-
-
-def _inner_reads(node: onnx.NodeProto) -> Iterable[str]:
-    yield from node.input
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            for inner in body.node:
-                yield from _inner_reads(inner)
-            yield from (o.name for o in body.output)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from onnxprune.autodiff.lowering.registry import written_out
+from onnxprune.autodiff.lowering.registry import lowered
 from onnxprune.autodiff.registry import differentiable
 from tests.graphs.fused_cases import fused_cases
 from tests.graphs.node_cases import NEWEST_IN_RUNTIME, NodeCase, all_cases, with_history
+from tests.graphs.recurrent_cases import recurrent_cases
 from tests.measure import gradients
 
 # Tests of an operator that some rule names; others are covered by the long run of all tests.
@@ -19,14 +20,14 @@ FEW = 1
 
 def _cases() -> list[NodeCase]:
     """A test of every operator with a rule or written out, at its newest version; and ONNX Runtime's own operators."""
-    ruled = {operator for domain, operator in [*differentiable(), *written_out()] if not domain}
+    ruled = {operator for domain, operator in [*differentiable(), *lowered()] if not domain}
     found: dict[str, list[NodeCase]] = {}
     for newest in all_cases():
         if newest.node.op_type in ruled and not newest.node.domain and newest.name not in gradients.NOT_DIFFERENTIABLE:
             case = next((c for c in with_history(newest) if c.version <= NEWEST_IN_RUNTIME), None)
             if case is not None and len(found.setdefault(case.op, [])) < FEW:
                 found[case.op].append(case)
-    return [*(case for cases in found.values() for case in cases), *fused_cases()]
+    return [*(case for cases in found.values() for case in cases), *fused_cases(), *recurrent_cases()]
 
 
 CASES = _cases()

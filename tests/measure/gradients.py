@@ -28,6 +28,7 @@ from onnxprune.runtime import Session, Setting
 from tests.graphs.fused_cases import fused_cases
 from tests.graphs.node_cases import NEWEST_IN_RUNTIME, NodeCase, all_cases, with_history
 from tests.graphs.own_cases import own_cases
+from tests.graphs.recurrent_cases import recurrent_cases
 
 DISTANCES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 TOLERANCE = 1e-2
@@ -195,7 +196,7 @@ def _largest_error(session: GradientSession, feeds: Mapping[str, np.ndarray], se
 
 def outcomes(globs: Sequence[str] = (), *, history: bool = False) -> Iterator[Outcome]:
     """Examine every test that matches."""
-    for newest in (*all_cases(), *own_cases(), *fused_cases()):
+    for newest in (*all_cases(), *own_cases(), *fused_cases(), *recurrent_cases()):
         if globs and not any(fnmatch.fnmatchcase(newest.name, g) for g in globs):
             continue
         runnable = [case for case in with_history(newest) if case.version <= NEWEST_IN_RUNTIME]

@@ -2,7 +2,7 @@
 
 import importlib
 
-FAMILIES = ("attention", "fused", "norm", "quantized", "recurrent", "sampling", "signal")
+FAMILIES = ("attention", "fused", "norm", "quantized", "recurrent", "rotary", "sampling", "signal")
 
 for family in FAMILIES:
     importlib.import_module(f"{__name__}.{family}")

@@ -16,14 +16,15 @@ import numpy as np
 import onnx
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
-from onnxprune.autodiff.lowering.registry import Inputs, first, given, lowering, options
+from onnxprune.autodiff.lowering.registry import Inputs, leading, lowering, optional, settings_of
+from onnxprune.autodiff.lowering.rotary import heads_apart, heads_together, rotated
 from onnxprune.model.protos import MICROSOFT
 
 _INT64 = np.dtype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class _Scores:
     """Products of queries with keys on their way to weights.
 
     Attributes:
@@ -38,11 +39,11 @@ class Scores:
     biased: Value
     hidden: Value | None = None
 
-    def plus(self, added: Value | None) -> Scores:
+    def plus(self, added: Value | None) -> _Scores:
         """Add numbers that broadcast against the scores."""
         return self if added is None else replace(self, biased=self.biased + added)
 
-    def without(self, hidden: Value | None) -> Scores:
+    def without(self, hidden: Value | None) -> _Scores:
         """Hide keys from queries: true where a key is out of sight."""
         if hidden is None:
             return self
@@ -59,33 +60,21 @@ class Scores:
         return self.hidden.where(shares.like(0.0), shares)
 
 
-def scores(q: Value, k: Value, *, scale: float | None = None, softcap: float = 0.0) -> Scores:
+def _scores(q: Value, k: Value, *, scale: float | None = None, softcap: float = 0.0) -> _Scores:
     """Multiply queries with keys; keys have as many heads as queries, or a divisor of that."""
-    k = repeated(k, q.shape[1])
+    k = _repeated(k, q.shape[1])
     raw = q @ k.mT * float(scale or 1 / math.sqrt(q.shape[3]))
     capped = raw if not softcap else (raw * (1 / softcap)).map("Tanh") * float(softcap)
-    return Scores(raw, capped, capped)
+    return _Scores(raw, capped, capped)
 
 
-def repeated(value: Value, heads: int) -> Value:
+def _repeated(value: Value, heads: int) -> Value:
     """Let groups of heads share a head of keys or values."""
     batch, own, length, size = value.shape
     if own == heads:
         return value
     apart = value.reshape([batch, own, 1, length, size]).expand([batch, own, heads // own, length, size])
     return apart.reshape([batch, heads, length, size])
-
-
-def apart(value: Value, heads: int) -> Value:
-    """Cut [batch, length, heads * size] into heads."""
-    batch, length, width = value.shape
-    return value.reshape([batch, length, heads, width // heads]).transpose([0, 2, 1, 3])
-
-
-def together(value: Value) -> Value:
-    """Join heads to [batch, length, heads * size]."""
-    batch, heads, length, size = value.shape
-    return value.transpose([0, 2, 1, 3]).reshape([batch, length, heads * size])
 
 
 def _either(a: Value, b: Value) -> Value:
@@ -123,18 +112,18 @@ def _window(place: Value, keys: int, *, causal: bool, left: int = -1, right: int
 
 @lowering("Attention")
 def _attention(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value | None]:
-    settings = options(node)
+    settings = settings_of(node)
     q, k, v = (_split_heads(inputs[s], settings, "q" if s == 0 else "kv") for s in range(3))
-    past_key, past_value, valid = (given(inputs, s) for s in (4, 5, 6))
+    past_key, past_value, valid = (optional(inputs, s) for s in (4, 5, 6))
     offset: Value | int = 0
     if past_key is not None and past_value is not None:
         offset = past_key.shape[2]
         k, v = graph.concat([past_key, k], 2), graph.concat([past_value, v], 2)
     elif valid is not None:
         offset = valid.cast(_INT64) - q.shape[2]
-    found = scores(q, k, scale=settings.get("scale"), softcap=settings.get("softcap", 0.0))
+    found = _scores(q, k, scale=settings.get("scale"), softcap=settings.get("softcap", 0.0))
     keys = k.shape[2]
-    mask = given(inputs, 3)
+    mask = optional(inputs, 3)
     if mask is not None:
         found = _masked(found, mask, keys)
     left, right = settings.get("left_window_size", -1), settings.get("right_window_size", -1)
@@ -146,17 +135,17 @@ def _attention(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, output
         behind = _places(graph, keys).compare("GreaterOrEqual", valid.cast(_INT64).reshape([valid.size, 1, 1, 1]))
         found = found.without(behind)
     weights = found.weights()
-    y = weights @ repeated(v, q.shape[1])
+    y = weights @ _repeated(v, q.shape[1])
     extra = [found.raw, found.capped, found.biased, weights][settings.get("qk_matmul_output_mode", 0)]
-    return [together(y) if first(inputs).rank == 3 else y, k, v, extra]
+    return [heads_together(y) if leading(inputs).rank == 3 else y, k, v, extra]
 
 
 def _split_heads(value: Value | None, settings: Mapping[str, Any], kind: str) -> Value:
     assert value is not None
-    return value if value.rank == 4 else apart(value, settings[f"{kind}_num_heads"])
+    return value if value.rank == 4 else heads_apart(value, settings[f"{kind}_num_heads"])
 
 
-def _masked(found: Scores, mask: Value, keys: int) -> Scores:
+def _masked(found: _Scores, mask: Value, keys: int) -> _Scores:
     """Apply a mask of booleans or of numbers; keys behind its end are hidden."""
     missing = keys - mask.shape[-1]
     if mask.dtype.kind == "b":
@@ -183,8 +172,8 @@ def _packed_attention(
     graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs
 ) -> list[Value | None] | None:
     """Self-attention with its projections in one weight."""
-    settings = options(node)
-    x, weight, bias, mask, past = first(inputs), inputs[1], *(given(inputs, s) for s in (2, 3, 4))
+    settings = settings_of(node)
+    x, weight, bias, mask, past = leading(inputs), inputs[1], *(optional(inputs, s) for s in (2, 3, 4))
     if weight is None or settings.get("do_rotary") or settings.get("past_present_share_buffer"):
         return None
     packed = x @ weight
@@ -192,16 +181,16 @@ def _packed_attention(
     widths = settings.get("qkv_hidden_sizes") or [packed.shape[-1] // 3] * 3
     ends = np.cumsum(widths)
     parts = [packed.slice(2, int(end - n), int(end)) for end, n in zip(ends, widths, strict=True)]
-    q, k, v = (apart(part, settings["num_heads"]) for part in parts)
+    q, k, v = (heads_apart(part, settings["num_heads"]) for part in parts)
     before = 0
     if past is not None:
         before = past.shape[3]
         k, v = (graph.concat([past.slice(0, i, i + 1).reshape(past.shape[1:]), t], 2) for i, t in enumerate((k, v)))
-    found = _filtered(scores(q, k, scale=settings.get("scale")), mask, settings, given(inputs, 5), before)
+    found = _filtered(_scores(q, k, scale=settings.get("scale")), mask, settings, optional(inputs, 5), before)
     if found is None:
         return None
     present = graph.concat([k.reshape([1, *k.shape]), v.reshape([1, *v.shape])], 0) if len(outputs) > 1 else None
-    return [together(found.weights() @ v), present]
+    return [heads_together(found.weights() @ v), present]
 
 
 @lowering("MultiHeadAttention", domain=MICROSOFT)
@@ -209,25 +198,27 @@ def _multi_head(
     graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs
 ) -> list[Value | None] | None:
     """Attention over separate inputs, with a cache if there is one."""
-    settings = options(node)
+    settings = settings_of(node)
     parts = _separate(inputs, settings["num_heads"])
-    past_key, past_value = given(inputs, 6), given(inputs, 7)
-    if parts is None or any(given(inputs, s) is not None for s in (8, 9)):
+    past_key, past_value = optional(inputs, 6), optional(inputs, 7)
+    if parts is None or any(optional(inputs, s) is not None for s in (8, 9)):
         return None
     q, k, v = parts
     before = 0
     if past_key is not None and past_value is not None:
         before = past_key.shape[2]
         k, v = graph.concat([past_key, k], 2), graph.concat([past_value, v], 2)
-    found = _filtered(scores(q, k, scale=settings.get("scale")), given(inputs, 4), settings, given(inputs, 5), before)
+    found = _filtered(
+        _scores(q, k, scale=settings.get("scale")), optional(inputs, 4), settings, optional(inputs, 5), before
+    )
     if found is None:
         return None
-    return [together(found.weights() @ v), k, v, found.biased]
+    return [heads_together(found.weights() @ v), k, v, found.biased]
 
 
 def _separate(inputs: Inputs, heads: int) -> list[Value] | None:
     """Queries, keys and values as heads; the bias of all three is one tensor. None where they are packed in one."""
-    q, k, v, bias = first(inputs), *(given(inputs, s) for s in (1, 2, 3))
+    q, k, v, bias = leading(inputs), *(optional(inputs, s) for s in (1, 2, 3))
     if k is None or v is None or q.rank != 3:
         return None
     separate = [q, k, v]
@@ -236,13 +227,13 @@ def _separate(inputs: Inputs, heads: int) -> list[Value] | None:
         ends = np.cumsum(widths)
         shifts = [bias.slice(0, int(e - n), int(e)) for e, n in zip(ends, widths, strict=True)]
         separate = [t + s if t.rank == 3 else t for t, s in zip(separate, shifts, strict=True)]
-    return [apart(t, heads) if t.rank == 3 else t for t in separate]
+    return [heads_apart(t, heads) if t.rank == 3 else t for t in separate]
 
 
 def _filtered(
-    found: Scores, mask: Value | None, settings: Mapping[str, Any], bias: Value | None, before: int
-) -> Scores | None:
-    """Scores with a mask of one of the runtime's kinds, a bias, and the future hidden where `unidirectional`."""
+    found: _Scores, mask: Value | None, settings: Mapping[str, Any], bias: Value | None, before: int
+) -> _Scores | None:
+    """_Scores with a mask of one of the runtime's kinds, a bias, and the future hidden where `unidirectional`."""
     if mask is not None:
         added = _added_mask(mask, found.raw, float(settings.get("mask_filter_value", -10000.0)))
         if added is None:
@@ -282,45 +273,50 @@ def _group_query(
     graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs
 ) -> list[Value | None] | None:
     """Causal attention with shared keys, a cache, and positions turned in."""
-    settings = options(node)
-    lengths, total = given(inputs, 5), given(inputs, 6)
+    settings = settings_of(node)
+    lengths, total = optional(inputs, 5), optional(inputs, 6)
     unknown = settings.get("smooth_softmax") or settings.get("k_quant_type", "NONE") != "NONE"
-    if lengths is None or total is None or unknown or any(given(inputs, s) is not None for s in range(9, len(inputs))):
+    if (
+        lengths is None
+        or total is None
+        or unknown
+        or any(optional(inputs, s) is not None for s in range(9, len(inputs)))
+    ):
         return None
     q, k, v = _grouped(inputs, settings)
-    past_key, past_value = given(inputs, 3), given(inputs, 4)
+    past_key, past_value = optional(inputs, 3), optional(inputs, 4)
     before = lengths.cast(_INT64).reshape([lengths.size]) + (1 - q.shape[2])
     known = total.constant
     if past_key is None or not past_key.shape[2] or (known is not None and int(known.reshape(-1)[0]) == q.shape[2]):
         before = graph.constant(np.zeros(q.shape[0], np.int64))
     place = _offset_places(graph, q.shape[2], before)
     if settings.get("do_rotary"):
-        tables = given(inputs, 7), given(inputs, 8)
+        tables = optional(inputs, 7), optional(inputs, 8)
         if tables[0] is None or tables[1] is None:
             return None
         positions = place.reshape([q.shape[0], q.shape[2]])
         interleaved = bool(settings.get("rotary_interleaved"))
-        q, k = (_turned(t, positions, tables[0], tables[1], interleaved=interleaved) for t in (q, k))
+        q, k = (rotated(t, positions, tables[0], tables[1], interleaved=interleaved) for t in (q, k))
     k, v = (
         _with_past(new, past, before, output)
-        for new, past, output in ((k, past_key, given(outputs, 1)), (v, past_value, given(outputs, 2)))
+        for new, past, output in ((k, past_key, optional(outputs, 1)), (v, past_value, optional(outputs, 2)))
     )
-    found = scores(q, k, scale=settings.get("scale"), softcap=settings.get("softcap", 0.0))
+    found = _scores(q, k, scale=settings.get("scale"), softcap=settings.get("softcap", 0.0))
     window = settings.get("local_window_size", -1)
     found = found.without(_window(place, k.shape[2], causal=True, left=window - 1 if window > 0 else -1))
-    return [together(found.weights() @ repeated(v, q.shape[1])), k, v]
+    return [heads_together(found.weights() @ _repeated(v, q.shape[1])), k, v]
 
 
 def _grouped(inputs: Inputs, settings: Mapping[str, Any]) -> list[Value]:
     heads, shared = settings["num_heads"], settings["kv_num_heads"]
-    q, k, v = first(inputs), given(inputs, 1), given(inputs, 2)
+    q, k, v = leading(inputs), optional(inputs, 1), optional(inputs, 2)
     if k is None or v is None:
         size = q.shape[2] // (heads + 2 * shared)
         ends = np.cumsum([0, heads * size, shared * size, shared * size])
         parts = [q.slice(2, int(a), int(b)) for a, b in itertools.pairwise(ends)]
     else:
         parts = [q, k, v]
-    return [apart(part, n) for part, n in zip(parts, (heads, shared, shared), strict=True)]
+    return [heads_apart(part, n) for part, n in zip(parts, (heads, shared, shared), strict=True)]
 
 
 def _with_past(new: Value, past: Value | None, before: Value, output: Value | None) -> Value:
@@ -335,61 +331,3 @@ def _with_past(new: Value, past: Value | None, before: Value, output: Value | No
     source = new.graph.op("Clip", source, source.like(0), source.like(past.shape[2] + length - 1), shape=source.shape)
     index = source.reshape([batch, 1, slots, 1]).expand([batch, heads, slots, size])
     return new.graph.op("GatherElements", both, index, shape=index.shape, axis=2)
-
-
-# --- positions ---------------------------------------------------------------------------------------------
-
-
-@lowering("RotaryEmbedding", domain=MICROSOFT)
-def _rotary(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    settings = options(node)
-    x, positions, cosines, sines = first(inputs), *inputs[1:4]
-    if positions is None or cosines is None or sines is None or settings.get("is_packed_batching"):
-        return None
-    width = settings.get("rotary_embedding_dim", 0)
-    heads = settings.get("num_heads", 0)
-    if x.rank == 3:
-        heads = heads or x.shape[2] // (2 * cosines.shape[1])
-    split = x if x.rank == 4 else apart(x, heads)
-    batch, _, length, _ = split.shape
-    where = positions
-    if positions.size == 1:
-        where = _places(graph, length).expand([batch, length]) + positions.reshape([1, 1])
-    interleaved = bool(settings.get("interleaved"))
-    turned = _turned(split, where, cosines, sines, interleaved=interleaved, width=width)
-    return [turned if x.rank == 4 else together(turned)]
-
-
-def _turned(x: Value, positions: Value, cosines: Value, sines: Value, *, interleaved: bool, width: int = 0) -> Value:
-    """Turn pairs of numbers by the angle of their position (Su et al. 2021); what is beyond the tables stays.
-
-    Args:
-        x: [batch, heads, length, size].
-        positions: [batch, length].
-        cosines: table [positions, half of the turned width].
-        sines: the same.
-        interleaved: pairs are neighbours; otherwise they are half of the width apart.
-        width: numbers of each head that are turned; twice the width of the tables if 0.
-    """
-    batch, heads, length, size = x.shape
-    half = (width or 2 * cosines.shape[1]) // 2
-    cos, sin = (_looked_up(table, positions, half) for table in (cosines, sines))
-    part, rest = x.slice(3, 0, 2 * half), x.slice(3, 2 * half, size) if size > 2 * half else None
-    if interleaved:
-        pairs = part.reshape([batch, heads, length, half, 2])
-        a, b = (pairs.slice(4, i, i + 1).reshape([batch, heads, length, half]) for i in (0, 1))
-    else:
-        a, b = part.slice(3, 0, half), part.slice(3, half, 2 * half)
-    new = a * cos - b * sin, a * sin + b * cos
-    if interleaved:
-        joined = x.graph.concat([t.reshape([batch, heads, length, half, 1]) for t in new], 4)
-        turned = joined.reshape([batch, heads, length, 2 * half])
-    else:
-        turned = x.graph.concat(list(new), 3)
-    return turned if rest is None else x.graph.concat([turned, rest], 3)
-
-
-def _looked_up(table: Value, positions: Value, half: int) -> Value:
-    batch, length = positions.shape
-    rows = table.graph.op("Gather", table, positions, shape=[batch, length, table.shape[1]], axis=0)
-    return rows.slice(2, 0, half).reshape([batch, 1, length, half])

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
-from onnxprune.autodiff.lowering.registry import Inputs, first, given, lowering, options
+from onnxprune.autodiff.lowering.registry import Inputs, leading, lowering, optional, settings_of
 from onnxprune.model.protos import MICROSOFT
 
 
@@ -38,7 +38,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Value, Sequence[float]], Value]] = {
 
 @lowering("Gelu", domain=MICROSOFT)
 def _gelu(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
-    return [gelu(first(inputs))]
+    return [gelu(leading(inputs))]
 
 
 @lowering("BiasGelu", domain=MICROSOFT)
@@ -53,14 +53,14 @@ def _fast_gelu(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, output
 
 @lowering("QuickGelu", domain=MICROSOFT)
 def _quick_gelu(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
-    x = first(inputs)
-    return [x * (x * float(options(node).get("alpha", 1.702))).map("Sigmoid")]
+    x = leading(inputs)
+    return [x * (x * float(settings_of(node).get("alpha", 1.702))).map("Sigmoid")]
 
 
 @lowering("BiasAdd", domain=MICROSOFT)
 def _bias_add(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
     x = _with(inputs, 1)
-    skip = given(inputs, 2)
+    skip = optional(inputs, 2)
     return [x if skip is None else x + skip]
 
 
@@ -72,25 +72,25 @@ def _bias_split_gelu(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, 
 
 
 def _with(inputs: Inputs, slot: int) -> Value:
-    x, bias = first(inputs), given(inputs, slot)
+    x, bias = leading(inputs), optional(inputs, slot)
     return x if bias is None else x + bias
 
 
 @lowering("FusedConv", domain=MICROSOFT)
 def _fused_conv(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    settings = options(node)
+    settings = settings_of(node)
     name, parameters = settings.pop("activation", ""), settings.pop("activation_params", [])
     output = outputs[0]
     if name not in _ACTIVATIONS or output is None:
         return None
     y = graph.op("Conv", *inputs[:3], shape=output.shape, **settings)
-    skip = given(inputs, 3)
+    skip = optional(inputs, 3)
     return [_ACTIVATIONS[name](y if skip is None else y + skip, parameters)]
 
 
 @lowering("FusedGemm", domain=MICROSOFT)
 def _fused_gemm(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    settings = options(node)
+    settings = settings_of(node)
     name = settings.pop("activation", "")
     keys = [k for k in ("activation_alpha", "activation_beta", "activation_gamma") if k in settings]
     parameters = [settings.pop(k) for k in keys]
@@ -102,8 +102,8 @@ def _fused_gemm(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outpu
 
 @lowering("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def _fused_matmul(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    settings = options(node)
-    a, b = first(inputs), inputs[1]
+    settings = settings_of(node)
+    a, b = leading(inputs), inputs[1]
     if b is None or min(a.rank, b.rank) < 2:
         return None
     left, right = _turned(a, settings, "A"), _turned(b, settings, "B")
@@ -121,8 +121,8 @@ def _turned(value: Value, settings: dict[str, Any], side: str) -> Value:
 @lowering("SimplifiedLayerNormalization")
 @lowering("SimplifiedLayerNormalization", domain=MICROSOFT)
 def _simplified_norm(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    x, scale = first(inputs), inputs[1]
-    settings = options(node)
+    x, scale = leading(inputs), inputs[1]
+    settings = settings_of(node)
     if scale is None or len([o for o in outputs if o is not None]) > 1:
         return None
     axes = list(range(settings.get("axis", -1) % x.rank, x.rank))
@@ -139,28 +139,28 @@ def _layer_norm(x: Value, scale: Value, shift: Value | None, epsilon: float) -> 
 
 @lowering("SkipLayerNormalization", domain=MICROSOFT)
 def _skip_norm(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value | None] | None:
-    scale = given(inputs, 2)
+    scale = optional(inputs, 2)
     total = _skipped(inputs, bias=4)
     if scale is None or total is None or any(o is not None for o in outputs[1:3]):
         return None
-    return [_layer_norm(total, scale, given(inputs, 3), options(node).get("epsilon", 1e-12)), None, None, total]
+    return [_layer_norm(total, scale, optional(inputs, 3), settings_of(node).get("epsilon", 1e-12)), None, None, total]
 
 
 @lowering("SkipSimplifiedLayerNormalization", domain=MICROSOFT)
 def _skip_rms(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value | None] | None:
-    scale = given(inputs, 2)
+    scale = optional(inputs, 2)
     total = _skipped(inputs, bias=3)
     if scale is None or total is None or any(o is not None for o in outputs[1:3]):
         return None
     axes = [total.rank - 1]
-    return [_rms(total, scale, axes, options(node).get("epsilon", 1e-12)), None, None, total]
+    return [_rms(total, scale, axes, settings_of(node).get("epsilon", 1e-12)), None, None, total]
 
 
 def _skipped(inputs: Inputs, *, bias: int) -> Value | None:
-    x, skip = first(inputs), given(inputs, 1)
+    x, skip = leading(inputs), optional(inputs, 1)
     if skip is None:
         return None
-    added = given(inputs, bias)
+    added = optional(inputs, bias)
     return x + skip if added is None else x + skip + added
 
 
@@ -168,9 +168,9 @@ def _skipped(inputs: Inputs, *, bias: int) -> Value | None:
 def _embed_norm(
     graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs
 ) -> list[Value | None] | None:
-    ids, segments, words, positions = first(inputs), given(inputs, 1), given(inputs, 2), given(inputs, 3)
-    segment_table, scale = given(inputs, 4), given(inputs, 5)
-    mask, places = given(inputs, 7), given(inputs, 8)
+    ids, segments, words, positions = leading(inputs), optional(inputs, 1), optional(inputs, 2), optional(inputs, 3)
+    segment_table, scale = optional(inputs, 4), optional(inputs, 5)
+    mask, places = optional(inputs, 7), optional(inputs, 8)
     if words is None or positions is None or scale is None or outputs[0] is None:
         return None
     batch, length = ids.shape
@@ -179,7 +179,7 @@ def _embed_norm(
     total = _rows(words, ids) + _rows(positions, places)
     if segments is not None and segment_table is not None:
         total = total + _rows(segment_table, segments)
-    normal = _layer_norm(total, scale, given(inputs, 6), options(node).get("epsilon", 1e-12))
+    normal = _layer_norm(total, scale, optional(inputs, 6), settings_of(node).get("epsilon", 1e-12))
     lengths = graph.constant(np.zeros(batch, np.int32)) if mask is None else mask.sum([1])
     return [normal, lengths, total]
 

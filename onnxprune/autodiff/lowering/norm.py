@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
-from onnxprune.autodiff.lowering.registry import Inputs, lowering, options
+from onnxprune.autodiff.lowering.registry import Inputs, lowering, settings_of
 
 
 @lowering("BatchNormalization")
@@ -14,7 +14,7 @@ def _batch_norm(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outpu
 
     ONNX Runtime writes the running statistics into its own constants, so that no two runs of the node are alike.
     """
-    settings = options(node)
+    settings = settings_of(node)
     x, scale, shift, mean, variance = inputs
     if not settings.get("training_mode") or x is None or scale is None or shift is None:
         return None

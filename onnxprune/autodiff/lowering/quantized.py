@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
-from onnxprune.autodiff.lowering.registry import Inputs, first, given, lowering, options
+from onnxprune.autodiff.lowering.registry import Inputs, leading, lowering, optional, settings_of
 from onnxprune.model.protos import MICROSOFT
 
 _FLOAT = np.dtype(np.float32)
@@ -21,7 +21,7 @@ _BYTE: np.dtype[Any] = np.dtype(np.uint8)
 
 def _real(inputs: Inputs, slot: int, *, axis: int = 1) -> Value:
     """The real numbers of a tensor whose scale and zero point are the next two inputs."""
-    value, scale, zero = inputs[slot], inputs[slot + 1], given(inputs, slot + 2)
+    value, scale, zero = inputs[slot], inputs[slot + 1], optional(inputs, slot + 2)
     assert value is not None and scale is not None
     return _dequantised(value, scale, zero, axis=axis)
 
@@ -35,7 +35,7 @@ def _dequantised(value: Value, scale: Value, zero: Value | None, *, axis: int = 
 
 def _steps(value: Value, inputs: Inputs, slot: int) -> Value:
     """The numbers of a tensor in steps of the scale at `slot`, with the zero point behind it."""
-    scale, zero = inputs[slot], given(inputs, slot + 1)
+    scale, zero = inputs[slot], optional(inputs, slot + 1)
     assert scale is not None
     kind = np.dtype(np.uint8) if zero is None else zero.dtype
     single = [None if v is None else v.reshape(()) for v in (scale, zero)]
@@ -43,17 +43,17 @@ def _steps(value: Value, inputs: Inputs, slot: int) -> Value:
 
 
 def _shape(outputs: Inputs) -> tuple[int, ...]:
-    return first(outputs).shape
+    return leading(outputs).shape
 
 
 @lowering("QLinearConv")
 @lowering("QLinearConv", domain=MICROSOFT)
 def _conv(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    attributes = options(node)
+    attributes = settings_of(node)
     if attributes.pop("channels_last", 0):
         return None
     x, weight = _real(inputs, 0), _real(inputs, 3, axis=0)
-    bias, scale = given(inputs, 8), inputs[1]
+    bias, scale = optional(inputs, 8), inputs[1]
     if bias is not None:
         assert scale is not None and inputs[4] is not None
         bias = bias.cast(_FLOAT) * (inputs[4] * scale).reshape([inputs[4].size])
@@ -79,7 +79,7 @@ def _arithmetic(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outpu
     domain=MICROSOFT,
 )
 def _one_input(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    attributes = options(node)
+    attributes = settings_of(node)
     attributes.pop("opset", None)
     if attributes.pop("channels_last", 0) or "axes" in attributes:
         return None
@@ -90,59 +90,59 @@ def _one_input(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, output
 @lowering("QLinearConcat", domain=MICROSOFT)
 def _concat(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
     parts = [_real(inputs, slot) for slot in range(2, len(inputs), 3)]
-    return [_steps(graph.concat(parts, options(node)["axis"] % parts[0].rank), inputs, 0)]
+    return [_steps(graph.concat(parts, settings_of(node)["axis"] % parts[0].rank), inputs, 0)]
 
 
 @lowering("QLinearWhere", domain=MICROSOFT)
 def _where(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
-    return [_steps(first(inputs).where(_real(inputs, 1), _real(inputs, 4)), inputs, 7)]
+    return [_steps(leading(inputs).where(_real(inputs, 1), _real(inputs, 4)), inputs, 7)]
 
 
 @lowering("QGemm", domain=MICROSOFT)
 def _gemm(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    attributes = options(node)
+    attributes = settings_of(node)
     turned = attributes.get("transB", 0)
-    a, b, bias = _real(inputs, 0), _real(inputs, 3, axis=0 if turned else 1), given(inputs, 6)
+    a, b, bias = _real(inputs, 0), _real(inputs, 3, axis=0 if turned else 1), optional(inputs, 6)
     a, b = a.mT if attributes.get("transA") else a, b.mT if turned else b
     y = a @ b * float(attributes.get("alpha", 1.0))
     if bias is not None:
         assert inputs[1] is not None and inputs[4] is not None
         y = y + bias.cast(_FLOAT) * (inputs[1] * inputs[4]) * float(attributes.get("alpha", 1.0))
-    return [y if given(inputs, 7) is None else _steps(y, inputs, 7)]
+    return [y if optional(inputs, 7) is None else _steps(y, inputs, 7)]
 
 
 @lowering("MatMulIntegerToFloat", domain=MICROSOFT)
 def _matmul_to_float(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
     a, b, a_scale, b_scale = inputs[:4]
     assert a is not None and b is not None and a_scale is not None and b_scale is not None
-    left = _dequantised(a, a_scale, given(inputs, 4), axis=-2)
-    y = left @ _dequantised(b, b_scale, given(inputs, 5), axis=-1)
-    bias = given(inputs, 6)
+    left = _dequantised(a, a_scale, optional(inputs, 4), axis=-2)
+    y = left @ _dequantised(b, b_scale, optional(inputs, 5), axis=-1)
+    bias = optional(inputs, 6)
     return [y if bias is None else y + bias]
 
 
 @lowering("DynamicQuantizeMatMul", domain=MICROSOFT)
 def _dynamic_matmul(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
-    a, b, scale, bias = first(inputs), inputs[1], inputs[2], given(inputs, 4)
+    a, b, scale, bias = leading(inputs), inputs[1], inputs[2], optional(inputs, 4)
     assert b is not None and scale is not None
     steps, step, zero = graph.ops("DynamicQuantizeLinear", [a], [a.shape, (), ()], [_BYTE, _FLOAT, _BYTE])
-    y = _dequantised(steps, step, zero) @ _dequantised(b, scale, given(inputs, 3), axis=-1)
+    y = _dequantised(steps, step, zero) @ _dequantised(b, scale, optional(inputs, 3), axis=-1)
     return [y if bias is None else y + bias]
 
 
 @lowering("MatMulNBits", domain=MICROSOFT)
 def _matmul_n_bits(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    attributes, bias = options(node), given(inputs, 5)
-    packed, scales, zeros = (None if v is None else v.constant for v in (*inputs[1:3], given(inputs, 3)))
+    attributes, bias = settings_of(node), optional(inputs, 5)
+    packed, scales, zeros = (None if v is None else v.constant for v in (*inputs[1:3], optional(inputs, 3)))
     if (
         packed is None
         or scales is None
-        or given(inputs, 4) is not None
-        or (given(inputs, 3) is not None and zeros is None)
+        or optional(inputs, 4) is not None
+        or (optional(inputs, 3) is not None and zeros is None)
     ):
         return None
     weight = _unpacked(packed, scales, zeros, attributes)
-    y = first(inputs) @ graph.constant(np.ascontiguousarray(weight.T.astype(first(inputs).dtype)))
+    y = leading(inputs) @ graph.constant(np.ascontiguousarray(weight.T.astype(leading(inputs).dtype)))
     return [y if bias is None else y + bias]
 
 

@@ -26,6 +26,8 @@ _PARAMETERS: Mapping[str, Sequence[tuple[str, float]]] = {
     "ThresholdedRelu": (("alpha", 1.0),),
     "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
     "Elu": (("alpha", 1.0),),
+    "Affine": (("alpha", 1.0), ("beta", 0.0)),
+    "ScaledTanh": (("alpha", 1.0), ("beta", 1.0)),
 }
 
 State = tuple[Value, ...]
@@ -146,14 +148,19 @@ def _activations(operator: str, options: Mapping[str, Any], directions: int) -> 
         for key, source in (("alpha", alphas), ("beta", betas)):
             if key in values and source:
                 values[key] = source.pop(0)
-        if name == "Affine" or (name not in _PLAIN and name not in _PARAMETERS):
+        if name not in _PLAIN and name not in _PARAMETERS:
             return None
         made.append(_activation(name, values))
     return [made[d * count : (d + 1) * count] for d in range(directions)]
 
 
 def _activation(name: str, values: Mapping[str, float]) -> Activation:
-    return lambda value: value.map(name, **{k: float(v) for k, v in values.items()})
+    numbers = {k: float(v) for k, v in values.items()}
+    if name == "Affine":
+        return lambda value: value * numbers["alpha"] + numbers["beta"]
+    if name == "ScaledTanh":
+        return lambda value: (value * numbers["beta"]).map("Tanh") * numbers["alpha"]
+    return lambda value: value.map(name, **numbers)
 
 
 def _direction(

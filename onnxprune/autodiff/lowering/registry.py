@@ -32,23 +32,23 @@ def find_lowering(domain: str, operator: str) -> Lowering | None:
     return _LOWERINGS.get(("" if domain == "ai.onnx" else domain, operator))
 
 
-def written_out() -> list[tuple[str, str]]:
+def lowered() -> list[tuple[str, str]]:
     """(domain, operator) of everything that is written out, sorted."""
     return sorted(_LOWERINGS)
 
 
-def options(node: onnx.NodeProto) -> dict[str, Any]:
+def settings_of(node: onnx.NodeProto) -> dict[str, Any]:
     """Attributes of a node by name; texts are `str`."""
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
 
 
-def given(inputs: Inputs, slot: int) -> Value | None:
+def optional(inputs: Inputs, slot: int) -> Value | None:
     """An input, or None where it is left out."""
     return inputs[slot] if slot < len(inputs) else None
 
 
-def first(inputs: Inputs) -> Value:
+def leading(inputs: Inputs) -> Value:
     """The first input (or output), which every operator has."""
     value = inputs[0]
     assert value is not None

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
-from onnxprune.autodiff.lowering.registry import Inputs, first, given, lowering, options
+from onnxprune.autodiff.lowering.registry import Inputs, leading, lowering, optional, settings_of
 
 _INT64 = np.dtype(np.int64)
 # Where a coordinate that a tap reads lies, and whether it is inside: what a padding makes of it.
@@ -22,7 +22,7 @@ Bounds = Callable[[Value, int], tuple[Value, Value | None]]
 Taps = Sequence[tuple[Value, Value]]
 
 
-def read(image: Value, places: Sequence[Taps], bounds: Bounds) -> Value:
+def _read(image: Value, places: Sequence[Taps], bounds: Bounds) -> Value:
     """Read an image at places between its pixels.
 
     Args:
@@ -53,19 +53,19 @@ def read(image: Value, places: Sequence[Taps], bounds: Bounds) -> Value:
     return image.graph.total(parts)
 
 
-def linear(place: Value) -> Taps:
+def _linear(place: Value) -> Taps:
     """The two neighbours of a place."""
     low = place.map("Floor")
     share = place - low
     return [(low, 1.0 - share), (low + 1.0, share)]
 
 
-def nearest(place: Value) -> Taps:
+def _nearest(place: Value) -> Taps:
     """The nearest pixel; halves go to the even one."""
     return [(place.map("Round"), place * 0.0 + 1.0)]
 
 
-def cubic(place: Value, a: float = -0.75) -> Taps:
+def _cubic(place: Value, a: float = -0.75) -> Taps:
     """The four neighbours of a place, by cubic convolution (Keys 1981)."""
     low = place.map("Floor")
     t = place - low
@@ -80,20 +80,20 @@ def cubic(place: Value, a: float = -0.75) -> Taps:
     return [(low + float(shift), weight) for shift, weight in zip((-1, 0, 1, 2), weights, strict=True)]
 
 
-def clipped(value: Value, low: float, high: float) -> Value:
+def _clipped(value: Value, low: float, high: float) -> Value:
     """Keep numbers within bounds."""
     return value.graph.op("Clip", value, value.like(low), value.like(high), shape=value.shape)
 
 
-def zeros_beyond(coordinate: Value, size: int) -> tuple[Value, Value | None]:
+def _zeros_beyond(coordinate: Value, size: int) -> tuple[Value, Value | None]:
     """What is beyond the image is zero."""
     mask = coordinate.mask("GreaterOrEqual", 0.0) * coordinate.mask("LessOrEqual", float(size - 1))
-    return clipped(coordinate, 0.0, float(size - 1)), mask
+    return _clipped(coordinate, 0.0, float(size - 1)), mask
 
 
-def border_beyond(coordinate: Value, size: int) -> tuple[Value, Value | None]:
+def _border_beyond(coordinate: Value, size: int) -> tuple[Value, Value | None]:
     """What is beyond the image is its last pixel."""
-    return clipped(coordinate, 0.0, float(size - 1)), None
+    return _clipped(coordinate, 0.0, float(size - 1)), None
 
 
 def _mirrored(place: Value, size: int, *, corners: bool) -> Value:
@@ -111,35 +111,35 @@ def _mirrored(place: Value, size: int, *, corners: bool) -> Value:
 
 @lowering("GridSample")
 def _grid_sample(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
-    image, grid = first(inputs), inputs[1]
+    image, grid = leading(inputs), inputs[1]
     assert grid is not None
-    settings = options(node)
+    settings = settings_of(node)
     mode, padding = settings.get("mode", "linear"), settings.get("padding_mode", "zeros")
     corners, sizes = bool(settings.get("align_corners")), image.shape[2:]
     batch, *made, axes = grid.shape
     reads = math.prod(made)
     flat = grid.reshape([batch, reads, axes])
-    bounds: Bounds = zeros_beyond if padding == "zeros" else border_beyond
+    bounds: Bounds = _zeros_beyond if padding == "zeros" else _border_beyond
     if padding == "reflection":
-        bounds = lambda c, size: (clipped(_mirrored(c, size, corners=corners), 0.0, size - 1.0), None)  # noqa: E731
-    taps = {"nearest": nearest, "cubic": cubic, "bicubic": cubic}.get(mode, linear)
+        bounds = lambda c, size: (_clipped(_mirrored(c, size, corners=corners), 0.0, size - 1.0), None)  # noqa: E731
+    taps = {"nearest": _nearest, "cubic": _cubic, "bicubic": _cubic}.get(mode, _linear)
     places = []
     for axis, size in enumerate(sizes):
         # The last entry of a grid's row is the place along the last axis.
         place = flat.slice(2, axes - 1 - axis, axes - axis).reshape([batch, reads])
         place = (place + 1.0) * ((size - 1) / 2) if corners else ((place + 1.0) * float(size) - 1.0) * 0.5
-        if taps is not cubic and padding != "zeros":  # cubic weights are those of the place that was asked for
+        if taps is not _cubic and padding != "zeros":  # cubic weights are those of the place that was asked for
             place = bounds(place, size)[0]
         places.append(taps(place))
-    result = read(image, places, bounds)
+    result = _read(image, places, bounds)
     return [result.reshape([batch, image.shape[1], *made])]
 
 
 @lowering("DeformConv")
 def _deform_conv(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
     """Every tap of the kernel reads at a place of its own; what it reads is multiplied by the weight."""
-    x, weight, offset, bias, mask = first(inputs), inputs[1], inputs[2], given(inputs, 3), given(inputs, 4)
-    settings, rank = options(node), first(inputs).rank - 2
+    x, weight, offset, bias, mask = leading(inputs), inputs[1], inputs[2], optional(inputs, 3), optional(inputs, 4)
+    settings, rank = settings_of(node), leading(inputs).rank - 2
     assert weight is not None and offset is not None
     groups, shared = settings.get("group", 1), settings.get("offset_group", 1)
     strides, dilations = (settings.get(k) or [1] * rank for k in ("strides", "dilations"))
@@ -156,8 +156,8 @@ def _deform_conv(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outp
         start = np.indices(made)[axis].reshape(1, reads) * strides[axis]
         base = graph.constant((tap + start).reshape(1, taps, reads).astype(x.dtype))
         place = moved.slice(2, axis, axis + 1).reshape([batch * shared, taps, reads]) + base
-        places.append(linear(place.reshape([batch * shared, taps * reads])))
-    found = read(images, places, zeros_beyond)
+        places.append(_linear(place.reshape([batch * shared, taps * reads])))
+    found = _read(images, places, _zeros_beyond)
     if mask is not None:
         found = found * mask.reshape([batch * shared, 1, taps * reads])
     columns = found.reshape([batch, groups, channels // groups * taps, reads])
@@ -169,9 +169,9 @@ def _deform_conv(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outp
 @lowering("RoiAlign")
 def _roi_align(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
     """Averages over reads in the cells of each box; None where the number of reads depends on the box."""
-    image, boxes, which = first(inputs), inputs[1], inputs[2]
+    image, boxes, which = leading(inputs), inputs[1], inputs[2]
     assert boxes is not None and which is not None
-    settings = options(node)
+    settings = settings_of(node)
     half = settings.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     count = settings.get("sampling_ratio", 0)
     if count <= 0 or settings.get("mode", "avg") != "avg":
@@ -194,8 +194,8 @@ def _roi_align(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, output
         laid = place.reshape([rois, *(n if a == axis else 1 for a, n in enumerate(reads))])
         whole = laid.expand([rois, *reads]).reshape([rois, math.prod(reads)])
         inside = whole.mask("GreaterOrEqual", -1.0) * whole.mask("LessOrEqual", float(size))
-        grids.append([(low, share * inside) for low, share in linear(clipped(whole, 0.0, size - 1.0))])
+        grids.append([(low, share * inside) for low, share in _linear(_clipped(whole, 0.0, size - 1.0))])
     chosen = graph.op("Gather", image, which, shape=[rois, *image.shape[1:]], axis=0)
-    found = read(chosen, grids, border_beyond)
+    found = _read(chosen, grids, _border_beyond)
     cut = found.reshape([rois, channels, cells[0], count, cells[1], count])
     return [cut.mean([3, 5])]

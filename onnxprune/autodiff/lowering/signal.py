@@ -6,15 +6,15 @@ import numpy as np
 import onnx
 
 from onnxprune.autodiff.builder import GraphBuilder, Value
-from onnxprune.autodiff.lowering.registry import Inputs, first, given, lowering, options
+from onnxprune.autodiff.lowering.registry import Inputs, leading, lowering, optional, settings_of
 from onnxprune.autodiff.vjp.signal import fourier_matrix
 
 
 @lowering("STFT")
 def _stft(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value] | None:
     """Windows of the signal, each with its spectrum."""
-    signal, step, window, length = first(inputs), inputs[1], given(inputs, 2), given(inputs, 3)
-    result, onesided = first(outputs), bool(options(node).get("onesided", 1))
+    signal, step, window, length = leading(inputs), inputs[1], optional(inputs, 2), optional(inputs, 3)
+    result, onesided = leading(outputs), bool(settings_of(node).get("onesided", 1))
     assert step is not None
     known = None if length is None else length.constant
     if step.constant is None or (length is not None and known is None):
