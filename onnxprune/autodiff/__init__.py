@@ -12,7 +12,7 @@ from onnxprune.autodiff.optimizers import (
     clip_by_norm,
     scheduled,
 )
-from onnxprune.autodiff.parameters import default_parameters
+from onnxprune.autodiff.parameters import default_parameters, unshared
 from onnxprune.autodiff.registry import BackwardNode, NoGradient, register_vjp
 from onnxprune.autodiff.session import GradientSession, StepResult, write_back
 from onnxprune.autodiff.training_graph import TrainingGraph, build, build_vjp
@@ -44,6 +44,7 @@ __all__ = [
     "register_vjp",
     "relative_squares",
     "scheduled",
+    "unshared",
     "without_functions",
     "write_back",
 ]

@@ -23,7 +23,7 @@ from onnxprune.autodiff.standard import converted, written_out
 from onnxprune.autodiff.straight_line import body_weights, fixed_tensors, hoist, names_read, straightened
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, inlined
-from onnxprune.model.protos import SMALL, keep
+from onnxprune.model.protos import SMALL, graphs, keep
 from onnxprune.runtime import Session
 from onnxprune.typing import Array
 
@@ -71,7 +71,8 @@ def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] 
         proto = without_functions(proto, arrays, fed, is_known=_is_known)
         if len(proto.graph.node) == before:
             break
-    chosen = default_parameters(proto.graph.node, arrays) if parameters is None else list(parameters)
+    nodes = [node for graph in graphs(proto.graph) for node in graph.node]
+    chosen = default_parameters(nodes, arrays) if parameters is None else list(parameters)
     unknown = [name for name in chosen if name not in arrays or arrays[name].dtype.kind != "f"]
     if unknown:
         raise ModelError(f"the model has no float initializer {unknown[0]!r}", hint="name initializers of the model")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
+from onnxprune.model import Model
+from onnxprune.model.graph import captured
+from onnxprune.model.names import Names
 from onnxprune.typing import Array
 
 # Operator -> slots of its weights. Statistics of BatchNormalization, scales and bounds are none.
@@ -56,7 +60,7 @@ def default_parameters(nodes: Sequence[onnx.NodeProto], arrays: Mapping[str, Arr
     mask), or if it scales with at most one axis longer than one; directly, or after operators that only move elements.
 
     Args:
-        nodes: nodes of the graph, in order.
+        nodes: nodes of the graph and of the graphs in it.
         arrays: initializer -> its elements.
 
     Returns:
@@ -87,3 +91,52 @@ def _is_affine(operator: str, array: Array) -> bool:
     if operator == "Add":
         return bool(np.isfinite(array).all() and array.min() > _MASK)
     return long_axes == 1
+
+
+def unshared(model: Model) -> Model:
+    """Give every norm and bias its own weight where an exporter stored equal ones once.
+
+    Exporters store tensors with equal elements once, such as the scales of norms that were never trained. Their
+    gradients would add up, as those of tied weights do. A tensor counts as equal by chance if it has one axis, and all
+    of its elements are the same.
+
+    Args:
+        model: the model.
+
+    Returns:
+        A model in which the first use keeps the name; the same object if nothing is shared by chance.
+    """
+    uses: dict[str, list[tuple[int, int]]] = {}
+    for number, node in enumerate(model.proto.graph.node):
+        for slot, name in enumerate(node.input):
+            uses.setdefault(name, []).append((number, slot))
+    inner = {name for node in model.proto.graph.node for name in captured(node)}
+    shared = [
+        tensor
+        for tensor in model.proto.graph.initializer
+        if len(tensor.dims) == 1 and len(uses.get(tensor.name, ())) > 1 and tensor.name not in inner
+    ]
+    shared = [t for t in shared if _is_even(model.array(t)) and _is_trained(model, uses[t.name])]
+    if not shared:
+        return model
+    proto, values, names = onnx.ModelProto(), dict(model.values), Names(model.proto.graph)
+    proto.CopyFrom(model.proto)
+    for tensor in shared:
+        for number, slot in uses[tensor.name][1:]:
+            own = names.unique(tensor.name)
+            copy = proto.graph.initializer.add()
+            copy.CopyFrom(tensor)
+            copy.name = proto.graph.node[number].input[slot] = own
+            if tensor.name in values:
+                values[own] = values[tensor.name]
+    return replace(model, proto=proto, values=values)
+
+
+def _is_even(array: Array) -> bool:
+    return array.dtype.kind == "f" and array.size > 1 and bool((array == array[0]).all())
+
+
+def _is_trained(model: Model, uses: Sequence[tuple[int, int]]) -> bool:
+    """Whether every use is that of a weight."""
+    nodes = model.proto.graph.node
+    return all(slot in _SLOTS.get(nodes[number].op_type, ()) for number, slot in uses)

@@ -129,11 +129,17 @@ ZERO_GRADIENT = frozenset(
     (
         *("And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil"),
         *("ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "IsInf", "IsNaN"),
-        *("Less",),
+        *("Bernoulli", "BitCast", "Less", "MelWeightMatrix", "Multinomial"),
         *("LessOrEqual", "NonMaxSuppression", "NonZero", "Not", "Or", "RandomNormal"),
         *("RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Round", "Shape", "Sign", "Size", "Xor"),
     )
 )
+
+
+# Trees and thresholds of classical models are constant nearly everywhere, too.
+_ZERO_ELSEWHERE = {
+    "ai.onnx.ml": frozenset(("Binarizer", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")),
+}
 
 
 def register_vjp(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
@@ -180,7 +186,7 @@ def find_vjp(domain: str, operator: str) -> Rule | None:
 
 def has_zero_gradient(node: onnx.NodeProto) -> bool:
     """Whether gradients end at a node."""
-    return not _domain(node.domain) and node.op_type in ZERO_GRADIENT
+    return node.op_type in (_ZERO_ELSEWHERE.get(node.domain, ()) if _domain(node.domain) else ZERO_GRADIENT)
 
 
 def differentiable() -> list[Key]:

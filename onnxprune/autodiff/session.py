@@ -69,6 +69,36 @@ class GradientSession:
         taps = dict(zip(graph.taps, results[1 + len(gradients) :], strict=True))
         return StepResult(float(results[0]), gradients, taps)
 
+    def vjp(
+        self, feeds: Mapping[str, Array], gradients: Mapping[str, Array], parameters: Mapping[str, Array]
+    ) -> Mapping[str, Array]:
+        """Take gradients of the outputs back to the parameters; the graph is one of `build_vjp`.
+
+        Args:
+            feeds: inputs of the model.
+            gradients: output of the model -> gradient of a loss by it; zeros for outputs that are left out.
+            parameters: name -> present elements of the trainable initializers; those of the model for others.
+
+        Returns:
+            Parameter -> gradient, of the parameter's shape.
+
+        Raises:
+            UsageError: an input is missing, or a gradient is of no float output or of another shape.
+            RunError: the runtime fails.
+        """
+        given = {f"gradient/{name}": np.asarray(array) for name, array in gradients.items()}
+        for name, array in given.items():
+            output = name.removeprefix("gradient/")
+            if name not in self.graph.targets:
+                raise UsageError(f"{output!r} is no float output of the graph", hint="name outputs of the model")
+            shape = self.graph.targets[name][0]
+            if array.shape != shape:
+                message = f"the gradient of {output!r} has shape {list(array.shape)}, and the output {list(shape)}"
+                raise UsageError(message, hint="give one number for each element of the output")
+        zeros = {n: np.zeros(shape, kind) for n, (shape, kind) in self.graph.targets.items()}
+        cast = {n: array.astype(self.graph.targets[n][1]) for n, array in given.items()}
+        return self.evaluate({**feeds, **zeros, **cast}, parameters).gradients
+
     def loss(self, feeds: Mapping[str, Array], parameters: Mapping[str, Array]) -> float:
         """Run forward alone.
 

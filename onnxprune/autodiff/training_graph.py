@@ -95,6 +95,8 @@ def build(
             _complaint(result.blocked), hint="register_vjp adds a rule; freeze=True leaves them as they are"
         )
     trained = [name for name in forward.parameters if name in result.by]
+    if not trained and result.blocked:
+        raise ModelError(_complaint(result.blocked), hint="nothing is left to train: register_vjp adds a rule")
     if not trained:
         raise ModelError("no parameter of the model reaches the loss", hint="name other parameters or another output")
     return _assemble(forward, end, result, axes)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.autodiff import BackwardNode, Value, build, build_vjp, register_vjp
+from onnxprune.autodiff import BackwardNode, Value, build, build_vjp, register_vjp, unshared
 from onnxprune.autodiff.losses import cross_entropy, distillation, mse, relative_squares
 from onnxprune.autodiff.registry import find_vjp
 from onnxprune.autodiff.session import GradientSession, write_back
@@ -117,11 +117,32 @@ def test_a_use_in_two_places_adds_up() -> None:
     assert np.allclose(found, X["x"].T @ (2 * (X["x"] @ graph.parameters["w"])), atol=1e-4)
 
 
+# An operator of the runtime that has no rule: y = the largest of each region of an image.
+BOX = numpy_helper.from_array(np.array([[0, 0, 0, 3, 4]], np.float32), "box")
+
+
+def _pooled(name: str, output: str) -> list[onnx.NodeProto]:
+    """The tensor `name`, [5, 4], as an image whose regions are pooled."""
+    return [
+        helper.make_node("Unsqueeze", [name, "front"], ["image"]),
+        helper.make_node("MaxRoiPool", ["image", "box"], [output], name="regions", pooled_shape=[1, 1]),
+    ]
+
+
+def _with_box(model: Model) -> Model:
+    front = numpy_helper.from_array(np.array([0, 1]), "front")
+    model.proto.graph.initializer.extend([BOX, front])
+    return Model(model.proto)
+
+
 def test_an_operator_without_a_rule_is_named_with_what_it_blocks() -> None:
-    model = _chain(helper.make_node("CDist", ["h", "h"], ["y"], name="distances", domain="com.microsoft"))
-    with pytest.raises(ModelError, match=r"CDist 'distances': .*no rule.* gradients of w") as error:
+    model = _with_box(_chain(*_pooled("h", "y")))
+    with pytest.raises(ModelError, match=r"MaxRoiPool 'regions': .*no rule.* gradients of w") as error:
         build_vjp(model, X)
     assert "register_vjp" in error.value.hint
+    with pytest.raises(ModelError, match=r"MaxRoiPool 'regions': .* gradients of w") as error:
+        build_vjp(model, X, freeze=True)
+    assert "nothing is left to train" in error.value.hint
 
 
 def test_a_parameter_with_one_blocked_path_is_frozen_whole() -> None:
@@ -130,15 +151,115 @@ def test_a_parameter_with_one_blocked_path_is_frozen_whole() -> None:
         helper.make_node("Hardmax", ["h"], ["p"]),
         helper.make_node("Add", ["h", "p"], ["q"]),
         helper.make_node("MatMul", ["q", "v"], ["z"]),
-        helper.make_node("CDist", ["q", "q"], ["u"], domain="com.microsoft"),
+        *_pooled("q", "u"),
         helper.make_node("ReduceSum", ["u"], ["total"], keepdims=0),
         helper.make_node("Add", ["z", "total"], ["y"]),
     ]
     model = _chain(*nodes)
     model.proto.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float32), "v"))
-    graph = build(Model(model.proto), X, mse(), freeze=True)
+    graph = build(_with_box(model), X, mse(), freeze=True)
     assert set(graph.gradients) == {"v"}
-    assert "CDist" in graph.frozen["w"]
+    assert "MaxRoiPool 'regions'" in graph.frozen["w"]
+
+
+def test_a_blocked_branch_freezes_what_only_it_reads_and_what_both_read() -> None:
+    """u reaches the loss by the blocked branch alone, w by both, v by the other one alone."""
+    nodes = [
+        helper.make_node("Mul", ["h", "u"], ["a"]),
+        helper.make_node("Mul", ["h", "v"], ["b"]),
+        *_pooled("a", "p"),
+        helper.make_node("ReduceSum", ["p"], ["total"], keepdims=0),
+        helper.make_node("Add", ["b", "total"], ["y"]),
+    ]
+    model = _chain(*nodes)
+    for name in ("u", "v"):
+        model.proto.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.float32), name))
+    graph = build(_with_box(model), X, mse(), parameters=["u", "v", "w"], freeze=True)
+    assert set(graph.gradients) == {"v"}
+    assert set(graph.frozen) == {"u", "w"}
+
+
+def test_a_loss_of_two_outputs() -> None:
+    """sum(a b): a function of both outputs by name; b = 2 a, so the gradient by a is 4 a."""
+    model = _chain(helper.make_node("Identity", ["h"], ["y"]), helper.make_node("Add", ["h", "h"], ["z"]))
+    model.proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    graph = build(Model(model.proto), X, lambda graph, outputs: (outputs["y"] * outputs["z"]).sum([0, 1]))
+    with GradientSession(graph, ONE) as session:
+        found = session.evaluate(X, {})
+    y = X["x"] @ graph.parameters["w"]
+    assert found.loss == pytest.approx(2 * float((y * y).sum()), rel=1e-5)
+    assert np.allclose(found.gradients["w"], X["x"].T @ (4 * y), rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_outputs_from_outside() -> None:
+    model = _chain(helper.make_node("Relu", ["h"], ["y"]), helper.make_node("Neg", ["h"], ["z"]))
+    model.proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    graph = build_vjp(Model(model.proto), X)
+    by_y = np.random.default_rng(0).standard_normal((5, 4))  # of any float type
+    with GradientSession(graph, ONE) as session:
+        found = session.vjp(X, {"y": by_y}, {})
+        both = session.vjp(X, {"y": by_y, "z": by_y}, {})
+        with pytest.raises(UsageError, match="'h' is no float output"):
+            session.vjp(X, {"h": by_y}, {})
+        with pytest.raises(UsageError, match=r"shape \[4\], and the output \[5, 4\]"):
+            session.vjp(X, {"y": by_y[0]}, {})
+    through = by_y * (X["x"] @ graph.parameters["w"] > 0)
+    assert np.allclose(found["w"], X["x"].T @ through, atol=1e-5)
+    assert np.allclose(both["w"], X["x"].T @ (through - by_y), atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25])
+def test_every_opset(opset: int) -> None:
+    """A small network as each version of ONNX writes it, against central differences."""
+    axes = [helper.make_node("ReduceMean", ["d"], ["m"], axes=[1])]
+    if opset >= 18:
+        axes = [helper.make_node("ReduceMean", ["d", "one"], ["m"])]
+    nodes = [
+        helper.make_node("Add", ["h", "b"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["s"], axis=1),
+        helper.make_node("BatchNormalization", ["s", "g", "b", "mean", "var"], ["n"]),
+        helper.make_node("Dropout", ["n"], ["d"]),
+        *axes,
+        helper.make_node("Sub", ["d", "m"], ["c"]),
+        helper.make_node("PRelu", ["c", "g"], ["y"]),
+    ]
+    model = _chain(*nodes, opset=opset)
+    rng = np.random.default_rng(0)
+    arrays = {n: rng.random(4).astype(np.float32) + 0.1 for n in ("g", "b", "mean", "var")}
+    arrays["one"] = np.array([1])
+    model.proto.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+    graph = build_vjp(Model(model.proto), X, parameters=["w", "g", "b"])
+    assert set(graph.gradients) == {"w", "g", "b"}
+    with GradientSession(graph, ONE) as session:
+        extra = {n: rng.standard_normal(shape).astype(kind) for n, (shape, kind) in graph.targets.items()}
+        assert _error(session, {**X, **extra}) < 5e-3
+
+
+def test_weights_that_are_equal_by_chance_get_one_for_each_use() -> None:
+    """An exporter stores the ones of two norms once; a table that is tied on purpose stays tied."""
+    nodes = [
+        helper.make_node("LayerNormalization", ["h", "ones"], ["n"]),
+        helper.make_node("Mul", ["n", "n"], ["q"]),
+        helper.make_node("MatMul", ["q", "table"], ["r"]),
+        helper.make_node("MatMul", ["r", "table"], ["t"]),
+        helper.make_node("LayerNormalization", ["t", "ones"], ["y"]),
+    ]
+    model = _chain(*nodes)
+    arrays = {"ones": np.ones(4, np.float32), "table": np.random.default_rng(0).random((4, 4)).astype(np.float32)}
+    model.proto.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+    model = Model(model.proto)
+    target = {"target": np.zeros((5, 4), np.float32)}
+    own = unshared(model)
+    assert own is not model and unshared(own) is own
+    results = []
+    for each in (model, own):
+        with GradientSession(build(each, X, mse()), ONE) as session:
+            results.append(session.evaluate({**X, **target}, {}))
+    together, apart = results
+    assert apart.loss == pytest.approx(together.loss, rel=1e-6)
+    scales = [n for n in apart.gradients if n.startswith("ones")]
+    assert len(scales) == 2 and set(apart.gradients) - set(scales) == {"w", "table"}
+    assert np.allclose(sum(apart.gradients[n] for n in scales), together.gradients["ones"], atol=1e-6)
 
 
 def test_gradients_stop_at_steps() -> None:

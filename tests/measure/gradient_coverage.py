@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxprune.autodiff import GradientSession, TrainingGraph, build_vjp
-from onnxprune.errors import OnnxPruneError
+from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.model import Model, load
 from onnxprune.model.shapes.infer import infer
 from onnxprune.model.shapes.symbols import candidate_sizes, symbolic_dims
@@ -49,7 +50,7 @@ def examine(entry: shared.Entry, largest: float) -> Result:
         model = load(path)
         start = time.perf_counter()
         try:
-            graph, feeds = built(model)
+            graph, feeds = built(model, shared.sample_inputs(entry.path.stem, 1) if entry.trained else [])
         except OnnxPruneError as error:
             nothing = any(text in error.message for text in NOTHING_TO_TRAIN)
             return {"status": NONE if nothing else FAILED, "why": {error.message.splitlines()[0]: ["all"]}}
@@ -65,17 +66,25 @@ def examine(entry: shared.Entry, largest: float) -> Result:
         return result
 
 
-def built(model: Model) -> tuple[TrainingGraph, Mapping[str, np.ndarray]]:
-    """The training graph at the first sizes of the free axes at which the model runs."""
+Feeds = Mapping[str, np.ndarray]
+
+
+def built(model: Model, samples: Sequence[Feeds]) -> tuple[TrainingGraph, Feeds]:
+    """The training graph for a sample, or at the first sizes of the free axes at which the model runs."""
     failure: OnnxPruneError | None = None
-    for sizes in (None, *(s for s, _ in candidate_sizes(symbolic_dims(model.proto.graph), {}))):
-        feeds = random_feeds(model, infer(model, sizes), np.random.default_rng(0))
+    for feeds in (*samples, *random_samples(model)):
         try:
             return build_vjp(model, feeds, freeze=True), feeds
-        except OnnxPruneError as error:
+        except RunError as error:
             failure = failure or error
     assert failure is not None
     raise failure
+
+
+def random_samples(model: Model) -> Iterator[Feeds]:
+    """Random inputs of the sizes that a model most likely runs at."""
+    for sizes in (None, *(s for s, _ in candidate_sizes(symbolic_dims(model.proto.graph), {}))):
+        yield random_feeds(model, infer(model, sizes), np.random.default_rng(0))
 
 
 def checked(graph: TrainingGraph, feeds: Mapping[str, np.ndarray]) -> Result:
@@ -97,7 +106,7 @@ def checked(graph: TrainingGraph, feeds: Mapping[str, np.ndarray]) -> Result:
             return result | {"slope": 0.0}
 
         def loss(distance: float) -> float:
-            moved = {n: (graph.parameters[n] + distance * s).astype(s.dtype) for n, s in steps.items()}
+            moved = {n: np.asarray(graph.parameters[n] + distance * s, s.dtype) for n, s in steps.items()}
             return session.loss(fed, {**graph.parameters, **moved})
 
         measured = [(loss(d) - loss(-d)) / (2 * d) for d in DISTANCES]
@@ -130,7 +139,7 @@ def table(results: Mapping[str, Result]) -> str:
         folders.setdefault(name.partition("/")[0], Counter())[result["status"]] += 1
     total = sum(folders.values(), Counter())
     trainable = total[ALL] + total[SOME] + total[FAILED]
-    errors = sorted(r["error"] for r in results.values() if "error" in r)
+    errors = sorted(r["error"] for r in results.values() if "error" in r) or [math.nan]
     lines = [
         f"{len(results)} graphs; {total[NONE]} have no float weight that an output depends on smoothly. Of the other "
         f"{trainable}, **{total[ALL]} ({total[ALL] / max(trainable, 1):.1%}) get a gradient for every weight**.",

@@ -1,20 +1,23 @@
 """Gradients of ONNX's own single-operator tests, held against finite differences.
 
-    python -m tests.measure.gradients [--history] [--write docs/operators.md] [GLOB ...]
+    python -m tests.measure.gradients [--history] [--json results.json] [--write] [GLOB ...]
 
 Every float input of a test becomes a parameter, nudged away from ties; the gradient of a random projection of the
 outputs is compared with central differences in random directions, at several distances of which the best counts. Single
-precision and corners within the distance set the tolerance.
+precision and corners within the distance set the tolerance. A corner is met in one draw and not in the next, so a
+gradient is wrong where it is in two. `--write` writes the part on gradients of docs/operators.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import json
 import math
-from collections import Counter
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -29,7 +32,9 @@ from tests.graphs.fused_cases import fused_cases
 from tests.graphs.node_cases import NEWEST_IN_RUNTIME, NodeCase, all_cases, with_history
 from tests.graphs.own_cases import own_cases
 from tests.graphs.recurrent_cases import recurrent_cases
+from tests.measure.gradients_table import NO_MEASURE, NO_RULE, NO_RUN, NOTHING, PASSED, WRONG, replaced, summary
 
+PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 DISTANCES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 TOLERANCE = 1e-2
 # Error of a loss that is computed in single precision, as a share of it.
@@ -40,8 +45,6 @@ DIRECTIONS = 3
 FORWARD = 1e-4
 RANDOM = ("Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike")
 
-PASSED, NO_RULE, NO_RUN, WRONG = "exact", "no rule", "does not run", "wrong"
-NOTHING, NO_MEASURE = "nothing to differentiate", "differences drown in rounding"
 # Inputs that are statistics or options, not parameters: they have no gradient.
 STATISTICS: Mapping[str, Sequence[int]] = {
     "BatchNormalization": (3, 4),
@@ -82,8 +85,16 @@ class Outcome:
     detail: str
 
 
-def examine(case: NodeCase, seed: int = 0) -> Outcome:
+def examine(case: NodeCase) -> Outcome:
     """Compare the gradient of one test with finite differences."""
+    found = _examined(case, seed=0)
+    if found.status == WRONG and case.name not in NOT_DIFFERENTIABLE:
+        second = _examined(case, seed=1)
+        return second if second.status == PASSED else found
+    return found
+
+
+def _examined(case: NodeCase, seed: int) -> Outcome:
     name = f"{case.name} ({case.version})"
     model, feeds, parameters = _model(case, np.random.default_rng(seed))
     if not parameters:
@@ -101,10 +112,11 @@ def examine(case: NodeCase, seed: int = 0) -> Outcome:
         return Outcome(name, case.op, WRONG, f"the outputs are {apart:.1e} from those of the operator")
     with GradientSession(graph, Setting(threads=1)) as session:
         error = _largest_error(session, feeds, seed)
-    status = PASSED if error <= TOLERANCE else WRONG if error > TOLERANCE else NO_MEASURE
-    if status == WRONG and case.name in NOT_DIFFERENTIABLE:
+    if math.isnan(error):
+        return Outcome(name, case.op, NO_MEASURE, "the differences are smaller than the rounding of the loss")
+    if error > TOLERANCE and case.name in NOT_DIFFERENTIABLE:
         return Outcome(name, case.op, NO_MEASURE, NOT_DIFFERENTIABLE[case.name])
-    return Outcome(name, case.op, status, f"{error:.1e}")
+    return Outcome(name, case.op, PASSED if error <= TOLERANCE else WRONG, f"{error:.1e}")
 
 
 def forward_error(model: onnx.ModelProto, graph: TrainingGraph, feeds: Mapping[str, object]) -> float:
@@ -204,18 +216,25 @@ def outcomes(globs: Sequence[str] = (), *, history: bool = False) -> Iterator[Ou
             yield examine(case)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("globs", nargs="*")
-    parser.add_argument("--history", action="store_true")
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("globs", nargs="*", help="names of tests; all if none is given")
+    parser.add_argument("--history", action="store_true", help="under older definitions of the operators too")
+    parser.add_argument("--json", type=Path, help="file for all outcomes")
+    parser.add_argument("--write", action="store_true", help="write the part on gradients of docs/operators.md")
     given = parser.parse_args()
-    counts: Counter[str] = Counter()
+    rows = []
     for outcome in outcomes(given.globs, history=given.history):
-        counts[outcome.status] += 1
-        if outcome.status in (WRONG, NO_RULE, NO_RUN, NO_MEASURE):
+        rows.append(asdict(outcome))
+        if outcome.status not in (PASSED, NOTHING):
             print(outcome.status, outcome.case, outcome.operator, outcome.detail, sep="\t", flush=True)
-    print(dict(counts))
+    print(summary(rows))
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=0), encoding="utf-8")
+    if given.write:
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    return int(any(row["status"] == WRONG for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,6 +38,8 @@ from onnxprune.typing import Array
 from tests.graphs.node_cases import NodeCase, all_cases, alone, run, with_history
 from tests.graphs.own_cases import own_cases
 from tests.graphs.readings import allowed
+from tests.measure.gradients import outcomes
+from tests.measure.gradients_table import replaced
 from tests.measure.operators_table import merged, page, summary
 
 WIDTH = 3  # of what is put in front and behind
@@ -390,7 +392,8 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=0))
     if options.write:
-        options.write.write_text(page(merged(rows)))
+        gradients = [asdict(outcome) for outcome in outcomes(history=True)]
+        options.write.write_text(replaced(page(merged(rows)), gradients))
     for row in rows:
         if row["status"] == WRONG:
             print(row)

@@ -248,3 +248,13 @@ def _traced(node: BackwardNode, slots: Sequence[int], repeat: Callable[..., Valu
         total.slice(0, int(end - size + 1), int(end + 1)).reshape(node.input(slot).shape)
         for slot, size, end in zip(slots, sizes, ends, strict=True)
     ]
+
+
+@register_vjp("ArrayFeatureExtractor", domain="ai.onnx.ml")
+def _array_feature_extractor(node: BackwardNode) -> Gradients:
+    """Positions of the last axis; what has one axis becomes a row."""
+    x, index = node.x, node.input(1)
+    count, length = index.size, x.shape[-1]
+    rows = node.dy.reshape([x.size // length, count])
+    added = _added_rows((length, x.size // length), _wrapped(index, length).reshape([count, 1]), rows.transpose([1, 0]))
+    return [added.transpose([1, 0]).reshape(x.shape), None]

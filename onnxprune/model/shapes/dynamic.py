@@ -214,7 +214,9 @@ class Unknowns:
         made: Sequence[Sequence[Dim | None] | None] = [None] * len(node.output)
         with contextlib.suppress(*UNTOLD):
             made = rule(SizeNode(node, self)) if rule else ask()
-        if node.op_type == "Conv":  # one formula of ours for what the shape function does with numbers
+        if (
+            node.op_type == "Conv" and not node.domain
+        ):  # one formula of ours for what the shape function does with numbers
             made = [
                 [
                     d if d is None or self._agrees(d, n) else None
