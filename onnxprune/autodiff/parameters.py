@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,6 @@ import onnx
 
 from onnxprune.model import Model
 from onnxprune.model.graph import captured
-from onnxprune.model.names import Names
 from onnxprune.typing import Array
 
 # Operator -> slots of its weights. Statistics of BatchNormalization, scales and bounds are none.
@@ -119,11 +119,13 @@ def unshared(model: Model) -> Model:
     shared = [t for t in shared if _is_even(model.array(t)) and _is_trained(model, uses[t.name])]
     if not shared:
         return model
-    proto, values, names = onnx.ModelProto(), dict(model.values), Names(model.proto.graph)
+    proto, values = onnx.ModelProto(), dict(model.values)
+    taken = {*uses, *inner, *(o for node in model.proto.graph.node for o in node.output)}
     proto.CopyFrom(model.proto)
     for tensor in shared:
         for number, slot in uses[tensor.name][1:]:
-            own = names.unique(tensor.name)
+            own = next(n for n in (f"{tensor.name}_{i}" for i in itertools.count(1)) if n not in taken)
+            taken.add(own)
             copy = proto.graph.initializer.add()
             copy.CopyFrom(tensor)
             copy.name = proto.graph.node[number].input[slot] = own

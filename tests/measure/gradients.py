@@ -96,7 +96,7 @@ def examine(case: NodeCase) -> Outcome:
 
 def _examined(case: NodeCase, seed: int) -> Outcome:
     name = f"{case.name} ({case.version})"
-    model, feeds, parameters = _model(case, np.random.default_rng(seed))
+    model, feeds, parameters = case_model(case, np.random.default_rng(seed))
     if not parameters:
         return Outcome(name, case.op, NOTHING, "no float input")
     if any(not isinstance(value, np.ndarray) for value in feeds.values()):
@@ -147,7 +147,7 @@ def forward_error(model: onnx.ModelProto, graph: TrainingGraph, feeds: Mapping[s
     return worst
 
 
-def _model(case: NodeCase, rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, np.ndarray], list[str]]:
+def case_model(case: NodeCase, rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, np.ndarray], list[str]]:
     """The node as a model whose float inputs are initializers."""
     inputs, initializers, constants, feeds = [], [], [], {}
     frozen = STATISTICS.get(case.node.op_type, ())

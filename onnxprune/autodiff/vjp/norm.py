@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxprune.autodiff.builder import Value
 from onnxprune.autodiff.registry import BackwardNode, NoGradient, register_vjp
 
@@ -57,8 +59,7 @@ def _layer_norm(node: BackwardNode) -> Gradients:
     x, scale, dy = node.x, node.input(1), node.dy
     first = node.attributes.get("axis", -1) % x.rank
     axes = list(range(first, x.rank))
-    kept = x.reduced_shape(axes, keepdims=True)
-    mean, inverse = (node.extra_output(slot, kept, x.dtype) for slot in (1, 2))
+    mean, inverse = _statistics(node, axes)
     normal = (x - mean) * inverse
     gradients: list[Value | None] = [None] * len(node.inputs)
     if node.needed(0):
@@ -75,6 +76,17 @@ def _layer_norm(node: BackwardNode) -> Gradients:
     if node.needed(2):
         gradients[2] = dy.sum_to(node.input(2).shape)
     return gradients
+
+
+def _statistics(node: BackwardNode, axes: Sequence[int]) -> tuple[Value, Value]:
+    """Mean and inverse deviation; the operator gives them in single precision alone."""
+    x = node.x
+    if x.dtype == np.float32:
+        kept = x.reduced_shape(axes, keepdims=True)
+        return node.extra_output(1, kept, x.dtype), node.extra_output(2, kept, x.dtype)
+    mean = x.mean(axes, keepdims=True)
+    variance = ((x - mean) * (x - mean)).mean(axes, keepdims=True)
+    return mean, _inverse_deviation(variance, node.attributes.get("epsilon", 1e-5))
 
 
 @register_vjp("RMSNormalization")
