@@ -14,6 +14,7 @@ from onnxprune.proof import prove
 from onnxprune.proof.runnable import hint, inputs_that_run
 from onnxprune.proof.smaller_inputs import LARGE_RUN, elements_of_a_run, is_as_sized, smaller_inputs, with_inputs
 from onnxprune.proof.verdict import Verdict
+from onnxprune.proof.zeroed_original import is_exact, problem_with_zeros
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.tracing import Groups, retrace
@@ -113,7 +114,13 @@ def _on_other_sides(
             continue
         other = retrace(groups, sizes)
         if [(g.name, g.units) for g in other.groups] != [(g.name, g.units) for g in groups.groups]:
-            verdict = _also(verdict, f"not at {numbers}: the groups differ there")
+            removal = Removal(groups, gone_of(groups))
+            problem = problem_with_zeros(removal, small, sizes)
+            if problem:
+                return groups, replace(verdict, ok=False, problem=f"{problem}, at {numbers}")
+            how = "against the original with zeros" if is_exact(removal) else "a run alone"
+            said = f"not at {numbers}" if problem is None else f"at {numbers}, {how}"
+            verdict = _also(verdict, f"{said}: the groups differ there")
             continue
         found = prove.check(other, gone_of(other), small)
         if not found.runnable:
@@ -193,10 +200,7 @@ def rolled_back_from(
         failed += bad
         found = _attempt(groups, left, verdict.feeds) if left else found
     if not left:
-        raise GoalMissed(
-            f"nothing was pruned, every group failed its proof: {verdict.problem}",
-            hint="give inputs that the model runs on (--data), or sizes for its axes (--sizes)",
-        )
+        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
     return left, rewrite(groups, removed_classes(groups, left)), found, tuple(failed)
 
 

@@ -6,16 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from onnxprune import Options, api
+from onnxprune.errors import GoalMissed
 from onnxprune.model import load
 from onnxprune.model.shapes.thresholds import OtherSides
 from onnxprune.proof import Verdict, bisect, prove
 from onnxprune.proof.stored_weights import Kept
+from onnxprune.proof.zeroed_original import problem_with_zeros
+from onnxprune.rewriting import Removal
 from onnxprune.rewriting.rewrite import rewrite
-from tests.graphs.net import Net, prune
+from onnxprune.tracing.rules import letters
+from tests.graphs.net import FLOAT, Net, prune
+from tests.graphs.random_sizes import WIDTH, Sizes
 
 
 def clamped(rows: int) -> onnx.ModelProto:
@@ -64,7 +70,32 @@ def test_sizes_with_other_groups_are_said(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(bisect, "retrace", fewer)
     found = beyond(proven(clamped(rows=2)))
-    assert found and all(s.startswith("not at batch=") and s.endswith("the groups differ there") for s in found)
+    assert found and all(s.startswith("at batch=") for s in found)
+    assert all(s.endswith(", against the original with zeros: the groups differ there") for s in found)
+
+
+def test_other_groups_at_other_sizes_hide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An axis of one position, or of all, that is broadcast: as if the tracer took the first for the truth."""
+    net = Sizes(lambda _: 3)
+    part = net.one_or_all("broadcast", net.net.add("Greater", net.size, net.const(20)))
+    net.net.output(net.net.add("MatMul", net.joined("Add", part), net.net.weight(WIDTH, 3)), ["batch", 3], FLOAT)
+    monkeypatch.setattr(letters, "is_known", lambda _: True)
+    with pytest.raises(GoalMissed, match=r"the pruned model does not run: .*, at batch=21"):
+        prune(net.net.proto())
+
+
+def test_a_wrong_weight_is_found_at_sizes_with_other_groups() -> None:
+    model = load(clamped(rows=2))
+    plan = api.plan_for(model, Options(ratio=0.5))[1]
+    groups = plan.trace(model)
+    small = rewrite(groups, plan.removed(groups))
+    removal = Removal(groups, plan.removed(groups))
+    assert problem_with_zeros(removal, small, {"batch": 60}) == ""
+    wrong = small.array("factors") * np.array([1, 1.5], np.float32)
+    spoiled = replace(small, values={**small.values, "factors": lambda: wrong})
+    assert problem_with_zeros(removal, spoiled, {"batch": 2}) == ""  # which reads the first factor
+    found = problem_with_zeros(removal, spoiled, {"batch": 60})
+    assert found is not None and "differs from the original with zeros" in found
 
 
 def test_sizes_that_are_left_out_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
