@@ -42,7 +42,11 @@ _COMPARING = "|".join(names.COMPARING_STRATEGIES)
 _FITTED_TO_DATA = "|".join(name for name in names.RECOVERIES if name not in names.RECOVERIES_WITHOUT_DATA)
 
 REQUIREMENTS = (
-    Requirement(("--provider", "--threads"), ("--time", "--latency", "--round-to auto"), "nothing is timed"),
+    Requirement(
+        ("--provider", "--threads"),
+        ("--time", "--latency", "--round-to auto", "--train"),
+        "nothing is timed or trained",
+    ),
     Requirement(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
     Requirement(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
     Requirement(("--train",), ("--data",), "there is no data"),
@@ -57,16 +61,18 @@ REQUIREMENTS = (
             "--temperature",
             "--while-training",
             "--resume",
+            "--parts",
         ),
         ("--train",),
         "nothing is trained",
     ),
     Requirement(("--every",), ("--while-training",), "nothing is chosen while training"),
     Requirement(
-        ("--eval", "--search", "--max-trials", "--trials", "--picture", "--jobs", "--dask", "--cache", "--no-cache"),
+        ("--eval", "--search", "--max-trials", "--trials", "--picture", "--cache", "--no-cache"),
         _TARGETS,
         "it belongs to a search for a target, and no target is given",
     ),
+    Requirement(("--jobs", "--dask"), (*_TARGETS, "--train"), "nothing is searched or trained"),
     Requirement(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),
     Requirement(
         ("--round-to", "--method", "--allow-slower", "--accept-damage", "--only", "--keep", "--plan-out"),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.pipelines.search import Found
+    from onnxprune.recovery import TrainingOptions
 
 
 # How to repair, if there is data and nothing else is asked for.
@@ -139,7 +140,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "sizes": args.sizes.numbers,
         "verify": args.verify,
         "place": args.place.settled(args.sizes.numbers) if args.time or needs_tables(args.options) else None,
-        "recovery": Recovery(args.recover, train=args.learning.settled(args.kept), tune=_own_training(args)),
+        "recovery": Recovery(args.recover, train=_training(args), tune=_own_training(args)),
     }
     if args.wanted is None:
         return pipeline.run(source, args.options, data=args.data.source, progress=console.progress, **run), None
@@ -155,6 +156,11 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         progress=console.progress,
     )
     return found.outcome, found
+
+
+def _training(args: PruneArgs) -> TrainingOptions | None:
+    """How to train, if at all: by the workers, unless these do the trials of a search."""
+    return args.learning.settled(args.kept, args.place, args.workers if args.wanted is None else 1)
 
 
 def _own_training(args: PruneArgs) -> Callable[[Model], Model] | None:

@@ -101,7 +101,9 @@ def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsifi
     from onnxprune.pipelines.prune import check_proven
     from onnxprune.pipelines.sparsify import RunInputs, sparsified
 
-    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled(args.kept))
+    inputs = RunInputs(
+        args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled(args.kept, args.place)
+    )
     where = args.place.settled(args.sizes.numbers) if args.time else None
     done = sparsified(source, args.options, inputs, verify=args.verify, place=where, progress=console.progress)
     check_proven(done.groups, done.verdict)

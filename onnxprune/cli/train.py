@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from onnxprune.cli.kept_training import KeptTraining
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning, resume
@@ -34,6 +35,8 @@ class TrainArgs:
     teacher: str | None
     labels: str | None
     learning: Learning
+    place: Where
+    workers: Any
     keep_zeros: bool
     resume: bool
     force: bool
@@ -73,6 +76,8 @@ class TrainArgs:
     "column of a table, FILE.csv:COLUMN or FILE.jsonl:COLUMN.",
 )
 @learning
+@place
+@workers(1)
 @click.option("--keep-zeros", is_flag=True, help="Elements of weights that are zero stay zero.")
 @sizes
 @resume
@@ -104,7 +109,7 @@ def _trained(console: Console, source: Model, args: TrainArgs) -> tuple[Model, T
     from onnxprune.pipelines.train import TrainingData, learn, zero_masks
 
     teacher = None if args.teacher is None else paths.load(args.teacher, args.sizes.shapes)
-    options = args.learning.settled(args.kept)
+    options = args.learning.settled(args.kept, args.place, args.workers)
     assert options is not None
     return learn(
         source,

@@ -123,7 +123,7 @@ def learn(
     with contextlib.ExitStack() as stack:
         if data.teacher is not None and loss != CROSS_ENTROPY:
             inside = matching_tensors(model, data.teacher, options.intermediate)
-            teacher = Teacher(data.teacher, threads=options.threads, inside=inside)
+            teacher = Teacher(data.teacher, setting=options.setting, inside=inside)
             stack.callback(teacher.close)
             objective: Objective = from_teacher(model, parts, options, teacher, inside=inside)
         else:
@@ -166,7 +166,7 @@ def learn_after(
 
     original = removal.groups.model
     inside = matching_tensors(small, original, options.intermediate)
-    with contextlib.closing(Teacher(original, threads=options.threads, answers=answers, inside=inside)) as teacher:
+    with contextlib.closing(Teacher(original, setting=options.setting, answers=answers, inside=inside)) as teacher:
         parts = held_out(runs)
         objective = from_teacher(
             small, parts, options, teacher, adapt=lambda feeds: io_changes.feeds(removal, feeds), inside=inside

@@ -15,7 +15,7 @@ from onnxprune.calibration import Feeds, fixed_batch, is_batched
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.recovery.intermediate import with_tensors
-from onnxprune.runtime import Session
+from onnxprune.runtime import CPU_PROVIDER, Deployed, Session, Setting
 from onnxprune.typing import Array
 
 # Largest difference from 1 of what still are probabilities of all classes.
@@ -32,7 +32,7 @@ class Teacher:
         self,
         model: Model,
         *,
-        threads: int = 0,
+        setting: Setting | None = None,
         answers: Callable[[Session, Feeds], Sequence[Array]] | None = None,
         inside: Sequence[str] = (),
     ) -> None:
@@ -40,11 +40,13 @@ class Teacher:
 
         Args:
             model: the model that answers.
-            threads: of one operator; 0 is all cores.
+            setting: what it runs on; all cores of the CPU if None.
             inside: tensors that it gives beside its outputs.
             answers: from its session and feeds to its outputs, where they are not simply those of a run.
         """
-        self._session = Session(with_tensors(model, inside), threads=threads)
+        whole, setting = with_tensors(model, inside), setting or Setting()
+        is_cpu = setting.provider == CPU_PROVIDER
+        self._session = Session(whole, threads=setting.threads) if is_cpu else Deployed(whole, setting)
         self._model, self._fixed = model, fixed_batch(model)
         self._answers = answers or (lambda session, feeds: session.run(feeds))
 
@@ -102,7 +104,7 @@ def distilled(answers: Mapping[str, Array], temperature: float | None = None, pa
         axis = probability_axis(array)
         if axis is not None:
             parts.append(_divergence(name, axis, padding, are_logs=bool(array.min() < 0)))
-        elif temperature is not None and array.ndim > 1 and array.shape[-1] > 1:
+        elif temperature is not None and _has_classes(array):
             parts.append(_at_temperature(name, temperature, padding))
         else:
             squares.append(name)
@@ -113,6 +115,44 @@ def distilled(answers: Mapping[str, Array], temperature: float | None = None, pa
         return graph.total([part(graph, outputs).reshape([]) for part in parts])
 
     return loss
+
+
+def sample_count(feeds: Feeds) -> float:
+    """How many samples there are."""
+    return float(len(next(iter(feeds.values()))))
+
+
+def part_size(answers: Mapping[str, Array], temperature: float | None, padding: str) -> Callable[[Feeds], float]:
+    """Choose what a part of a batch counts for in the mean that `distilled` is: its rows, or the size of its answers.
+
+    Args:
+        answers: `teacher/NAME` -> a teacher's outputs for some inputs.
+        temperature: as for `distilled`.
+        padding: as for `distilled`.
+
+    Returns:
+        A function of a part with its answers; the number of samples where there are several outputs.
+    """
+    if len(answers) != 1:
+        return sample_count
+    ((key, array),) = answers.items()
+    is_rows = probability_axis(array) is not None or (temperature is not None and _has_classes(array))
+
+    def size(feeds: Feeds) -> float:
+        answer, mask = feeds[key], feeds.get(padding)
+        if mask is None or mask.shape != answer.shape[: mask.ndim]:
+            mask = np.ones(answer.shape[:1])
+        counts = mask > 0
+        if is_rows:
+            return float(counts.sum())
+        squares = np.square(answer, dtype=np.float64)
+        return float((squares * counts.reshape(*counts.shape, *[1] * (squares.ndim - counts.ndim))).sum())
+
+    return size
+
+
+def _has_classes(array: Array) -> bool:
+    return array.ndim > 1 and array.shape[-1] > 1
 
 
 def not_padding(graph: GraphBuilder, y: Value, padding: str) -> Value | None:

@@ -91,6 +91,11 @@ class Examples:
         return sum(pool.count for pool in self.pools)
 
     @property
+    def is_divisible(self) -> bool:
+        """Whether batches can be cut into samples."""
+        return not any(pool.is_whole for pool in self.pools)
+
+    @property
     def per_batch(self) -> int:
         """Samples of the largest batch."""
         return max(pool.size for pool in self.pools)
@@ -99,6 +104,11 @@ class Examples:
     def per_epoch(self) -> int:
         """How many batches there are before a sample comes again."""
         return sum(pool.count // pool.size for pool in self.pools)
+
+    def kinds(self) -> Iterator[dict[str, Array]]:
+        """The first batch of every shape."""
+        for pool in self.pools:
+            yield pool.taken(np.arange(pool.size))
 
     def draw(self, number: int, seed: int) -> dict[str, Array]:
         """Return the batch of a number, counted from 0; every epoch has an order of its own."""

@@ -10,15 +10,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
 
 from onnxprune.autodiff import clip_by_norm, scheduled
+from onnxprune.calibration import Feeds, fixed_batch
 from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
+from onnxprune.recovery.batch_parts import gradients_by, parts_of, shares_of
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.saving import Saving
@@ -26,7 +28,7 @@ from onnxprune.recovery.student import Student
 from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.recovery.training_state import Judgement, Training, TrainingState
-from onnxprune.runtime import Setting
+from onnxprune.runtime.workers import width
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def fine_tune_model(
         model,
         objective.loss,
         objective.batch(0, options),
-        setting=Setting(threads=options.threads),
+        setting=options.setting,
         freeze=options.freeze,
         freeze_blocked=options.freeze_blocked,
     )
@@ -107,7 +109,7 @@ def _with_statistics(
     fresh = bn_matching.with_statistics_of(model, runs)
     if fresh is model:
         return model
-    student = Student(fresh, objective.loss, objective.batch(0, options), setting=Setting(threads=options.threads))
+    student = Student(fresh, objective.loss, objective.batch(0, options), setting=options.setting)
     try:
         held = mean_loss(student, objective, student.weights)
     finally:
@@ -160,12 +162,20 @@ class _Run:
         self.saving, self.progress, self.thinning = options.saving, progress, thinning
         together = max(1, min(options.batch // objective.fitting.per_batch, objective.fitting.per_epoch))
         self.accumulate = options.accumulate or together
+        is_whole = fixed_batch(student.model) or not objective.fitting.is_divisible
+        self.parts = 1 if is_whole else options.parts or width(options.workers)
         self.every = max(1, options.steps // JUDGEMENTS)
-        self.belongs_to = "" if self.saving is None else _digest(self.saving, options, objective.name, student.kept)
+        self.belongs_to = ""
+        if self.saving is not None:
+            self.belongs_to = _digest(self.saving, replace(options, parts=self.parts), objective.name, student.kept)
         self.written = time.monotonic()
 
     def finished(self) -> TrainingState:
         """Train to the end."""
+        with gradients_by(self.student, self.objective, self.options, self.parts) as self.evaluate:
+            return self._trained()
+
+    def _trained(self) -> TrainingState:
         state = self._first()
         try:
             self._prepare(state)
@@ -291,12 +301,21 @@ class _Run:
 
     def _gradients(self, step: int) -> tuple[float, dict[str, Array]]:
         """The mean loss and gradients of the batches of a step; the loss is NaN if a gradient is not finite."""
-        total, gradients = 0.0, dict[str, Array]()
-        for part in range(self.accumulate):
-            found = self.student.gradients(self.objective.batch(step * self.accumulate + part, self.options))
-            total += found.loss / self.accumulate
+        total, gradients, shares = 0.0, dict[str, Array](), list[float]()
+
+        def parts() -> Iterator[Feeds]:
+            for number in range(step * self.accumulate, (step + 1) * self.accumulate):
+                cut = parts_of(self.objective.batch(number, self.options), self.parts)
+                shares.extend(share / self.accumulate for share in shares_of(cut, self.objective.size))
+                yield from cut
+
+        for number, found in enumerate(self.evaluate(parts())):
+            share = shares[number]
+            if not share:  # nothing in it counts
+                continue
+            total += found.loss * share
             for name, gradient in found.gradients.items():
-                scaled = gradient / self.accumulate if self.accumulate > 1 else gradient
+                scaled = gradient * share if share != 1 else gradient
                 gradients[name] = gradients[name] + scaled if name in gradients else scaled
         norm = clip_by_norm(gradients, self.options.clip)
         return (total if math.isfinite(norm) else math.nan), gradients
@@ -392,7 +411,7 @@ class _Run:
 
 def _digest(saving: Saving, options: TrainingOptions, loss: str, kept: Mapping[str, Array]) -> str:
     """The hash of all that a run depends on."""
-    given = asdict(replace(options, saving=None))
+    given = asdict(replace(options, saving=None, workers=1))
     about = f"{saving.belongs_to} {loss} {json.dumps(given, sort_keys=True, default=str)}"
     content = hashlib.sha256(about.encode())
     for name in sorted(kept):

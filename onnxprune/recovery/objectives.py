@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,15 @@ from onnxprune.calibration import Feeds
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.recovery.augment import augmented
-from onnxprune.recovery.distill import ANSWER, check_answers, distilled, probability_axis, to_answers
+from onnxprune.recovery.distill import (
+    ANSWER,
+    check_answers,
+    distilled,
+    part_size,
+    probability_axis,
+    sample_count,
+    to_answers,
+)
 from onnxprune.recovery.examples import Examples, examples_of
 from onnxprune.recovery.intermediate import with_intermediate, with_tensors
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
@@ -32,6 +40,8 @@ class Objective:
         loss: the loss.
         name: what the loss is called.
         complete: adds what the loss takes to a batch of `fitting`; None where it is there.
+        size: what a part of a batch counts for in the mean over parts that the loss of the batch is; where the loss is
+            a mean over several outputs, that is the number of samples, and the mean over parts is near the loss.
     """
 
     fitting: Examples
@@ -39,6 +49,12 @@ class Objective:
     loss: Loss
     name: str
     complete: Callable[[Feeds], Feeds] | None = None
+    size: Callable[[Feeds], float] = sample_count
+
+    def kinds(self) -> Iterator[Feeds]:
+        """A batch of every shape, with all that the loss takes."""
+        for feeds in self.fitting.kinds():
+            yield feeds if self.complete is None else self.complete(feeds)
 
     def batch(self, number: int, options: TrainingOptions) -> Feeds:
         """The batch of a number, transformed, with all that the loss takes."""
@@ -97,18 +113,20 @@ def from_teacher(
     size = sum(replies[f"{ANSWER}{name}"].nbytes for name in outputs) * fitting.count // fitting.per_batch
     replies = {f"{ANSWER}{name}": replies[f"{ANSWER}{name}"] for name in outputs if name not in inside}
     loss: Loss
+    counted: Callable[[Feeds], float] = sample_count
     if callable(options.loss):
         loss, name = options.loss, _name(options.loss)
     elif options.loss == MSE:
         loss, name = to_answers(), MSE
     else:
         loss, name = distilled(replies, options.temperature, options.padding or ""), DISTIL
+        counted = sample_count if inside else part_size(replies, options.temperature, options.padding or "")
     loss = with_intermediate(loss, {name: f"{ANSWER}{name}" for name in inside})
     held = judging.completed(complete)
     if held is None:
         held, size = _in_whole_runs(runs[1], complete), 0
     kept = None if options.augment or not 0 < size <= _room() else fitting.completed(complete)
-    return Objective(kept or fitting, held, loss, name, None if kept else complete)
+    return Objective(kept or fitting, held, loss, name, complete=None if kept else complete, size=counted)
 
 
 def _room() -> float:
@@ -169,7 +187,14 @@ def from_labels(model: Model, runs: tuple[Runs, Runs], options: TrainingOptions,
         _check_shape(parts[0][0][TARGET], [n for a, n in enumerate(array.shape) if a != axis % array.ndim], labels)
         is_probability = probability_axis(array) is not None and bool(array.min() >= 0)
         loss, name = cross_entropy(output, axis=axis, from_logits=not is_probability), CROSS_ENTROPY
-    return Objective(examples_of(parts[0], model, options.batch), examples_of(parts[1], model, _JUDGING), loss, name)
+    size = sample_count if name != CROSS_ENTROPY else _label_count
+    fitting, judging = examples_of(parts[0], model, options.batch), examples_of(parts[1], model, _JUDGING)
+    return Objective(fitting, judging, loss, name, size=size)
+
+
+def _label_count(feeds: Feeds) -> float:
+    """How many labels count."""
+    return float((feeds[TARGET] >= 0).sum())
 
 
 def class_axis(rank: int) -> int:

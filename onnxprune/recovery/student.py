@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnxprune.autodiff import GradientSession, Loss, StepResult, build, write_back
+from onnxprune.autodiff import GradientSession, Loss, StepResult, TrainingGraph, build, write_back
 from onnxprune.calibration import Feeds
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model
@@ -100,17 +100,18 @@ class Student:
 
     def gradients(self, feeds: Feeds) -> StepResult:
         """Loss and gradients of a batch at the present weights."""
-        found = self._session(feeds).evaluate(feeds, self._seen(self.weights))
+        found = self._session(feeds).evaluate(feeds, self.seen())
         self.silence(found.gradients)
         return found
 
     def loss(self, feeds: Feeds, weights: Mapping[str, Array] | None = None) -> float:
         """The loss of a batch, at weights rounded to the types that the model stores."""
-        given = self._seen(self.weights if weights is None else weights)
+        given = self.seen(weights)
         return self._session(feeds).loss(feeds, {name: self._rounded(name, a) for name, a in given.items()})
 
-    def _seen(self, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The weights as the model computes with them."""
+    def seen(self, weights: Mapping[str, Array] | None = None) -> Mapping[str, Array]:
+        """The present weights, or others, as the model computes with them."""
+        weights = self.weights if weights is None else weights
         if not self.is_loose:
             return weights
         return {n: np.where(self.kept[n], a, a.dtype.type(0)) if n in self.kept else a for n, a in weights.items()}
@@ -126,12 +127,19 @@ class Student:
         """The model with other weights."""
         return write_back(self.model, weights)
 
+    def shapes(self, feeds: Feeds) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """What a training graph is built for: the inputs of the model, and their shapes."""
+        return tuple((name, np.shape(feeds[name])) for name in self._entries if name in feeds)
+
+    def graph(self, feeds: Feeds) -> TrainingGraph:
+        """Build the training graph for feeds of these shapes."""
+        entries = {name: feeds[name] for name in self._entries if name in feeds}
+        return build(self.model, entries, self._loss, parameters=self._names, freeze=self._freeze_blocked)
+
     def _session(self, feeds: Feeds) -> GradientSession:
-        shapes = tuple((name, np.shape(feeds[name])) for name in self._entries if name in feeds)
+        shapes = self.shapes(feeds)
         if shapes not in self._sessions:
-            entries = {name: feeds[name] for name in self._entries if name in feeds}
-            graph = build(self.model, entries, self._loss, parameters=self._names, freeze=self._freeze_blocked)
-            self._sessions[shapes] = GradientSession(graph, self._setting)
+            self._sessions[shapes] = GradientSession(self.graph(feeds), self._setting)
         return self._sessions[shapes]
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from onnxprune.errors import UsageError
 from onnxprune.names import LOSSES, TEMPERATURES, WHILE_TRAINING, ZEROS_WHILE_TRAINING
 from onnxprune.recovery.augment import AUGMENTATIONS
 from onnxprune.recovery.saving import Saving
+from onnxprune.runtime import CPU_PROVIDER, Setting
 
 # A run ends early if so many of its 25 judgements in a row were no better than the best; fewer would end those that
 # get worse while the rate is high, and best when it has fallen.
@@ -50,6 +51,10 @@ class TrainingOptions:
         patience: judgements without a better one that end the run; 0 for none.
         seed: of the order of samples, and of transforms.
         threads: of an operator; 0 is all cores.
+        provider: execution provider of ONNX Runtime that gradients and the teacher's answers are computed on.
+        workers: who computes gradients: 1 for this process; more for so many local processes; an Executor, whose
+            workers see the files of this machine; or a `distributed.Client`.
+        parts: parts that a batch is cut into, whose gradients are averaged; as many as there are workers if None.
         saving: where the run is kept every few minutes, and what it is continued from; nowhere if None.
 
     Example:
@@ -85,6 +90,9 @@ class TrainingOptions:
     patience: int = PATIENCE
     seed: int = 0
     threads: int = 0
+    provider: str = CPU_PROVIDER
+    workers: Any = 1
+    parts: int | None = None
     saving: Saving | None = None
 
     def __post_init__(self) -> None:
@@ -98,8 +106,11 @@ class TrainingOptions:
         ):
             if value not in known:
                 raise UsageError(f"no {what} is called {value!r}", hint=f"choose from {', '.join(known)}")
-        if self.steps < 1 or self.batch < 1 or min(1 if n is None else n for n in (self.accumulate, self.every)) < 1:
-            raise UsageError("steps, batch, accumulate and every must be at least 1")
+        counts = {name: getattr(self, name) for name in ("steps", "batch", "accumulate", "every", "parts")}
+        counts |= {"workers": self.workers} if isinstance(self.workers, int) else {}
+        if any(count is not None and count < 1 for count in counts.values()):
+            raise UsageError(f"{', '.join(counts)} must be at least 1")
+        object.__setattr__(self, "provider", Setting(self.provider).provider)
         if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
             raise UsageError(f"a learning rate must be above 0, not {self.rate:g}")
         low, high = TEMPERATURES
@@ -107,6 +118,11 @@ class TrainingOptions:
             raise UsageError(f"a temperature must be from {low:g} to {high:g}, not {self.temperature:g}")
         if not 0 <= self.average < 1:
             raise UsageError(f"the share of a running mean must be at least 0 and below 1, not {self.average:g}")
+
+    @property
+    def setting(self) -> Setting:
+        """What models run on."""
+        return Setting(self.provider, self.threads)
 
     def part(self, number: int, **other: Any) -> TrainingOptions:
         """The options of one training of several, counted from 1, which has a checkpoint of its own.

@@ -30,6 +30,13 @@ LARGEST_TIDIED = 10_000
 LARGEST_UNNAMED = 2000
 
 CPU_PROVIDER = "CPUExecutionProvider"
+# Short names of providers -> the package that has them.
+PACKAGES = {
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "onnxruntime-gpu",
+    "dml": "onnxruntime-directml",
+    "openvino": "onnxruntime-openvino",
+}
 _ARRAY = re.compile(r"tensor\((bool|string|float|float16|double|u?int(8|16|32|64))\)")
 
 
@@ -54,7 +61,11 @@ class Setting:
         known = ort.get_available_providers()
         found = [p for p in known if self.provider.lower() in (p.lower(), p.lower().removesuffix("executionprovider"))]
         if not found:
-            raise UsageError(f"ONNX Runtime has no provider {self.provider!r} here", hint=f"it has: {', '.join(known)}")
+            short = self.provider.lower().removesuffix("executionprovider")
+            package = f"; {PACKAGES[short]} in place of onnxruntime has it" if short in PACKAGES else ""
+            raise UsageError(
+                f"ONNX Runtime has no provider {self.provider!r} here", hint=f"it has: {', '.join(known)}{package}"
+            )
         object.__setattr__(self, "provider", found[0])
 
 
@@ -209,7 +220,7 @@ class Deployed(Session):
             memory_pattern: reserve all memory of a run at once, which is quicker and takes more of it.
 
         Raises:
-            RunError: the runtime refuses it.
+            RunError: the runtime refuses it, or does not start the provider.
         """
         options = _options(setting.threads)
         options.enable_mem_pattern = memory_pattern
@@ -220,6 +231,12 @@ class Deployed(Session):
         if optimised_to:
             options.optimized_model_filepath = optimised_to
         self._open(model, options, list(dict.fromkeys((setting.provider, CPU_PROVIDER))))
+        if setting.provider not in self._session.get_providers():  # it fell back to the CPU, and says so in its log
+            self.close()
+            raise RunError(
+                f"ONNX Runtime cannot start {setting.provider}, which it has",
+                hint="are the device, its driver and its libraries there? --provider CPU needs none of them",
+            )
 
     def finish_profile(self) -> Path:
         """Stop timing operators; the file with the times."""

@@ -17,12 +17,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from onnxprune.errors import RunError
 
@@ -62,21 +62,42 @@ def stream(work: Work, jobs: Sequence[Job], workers: Any = 1) -> Iterator[tuple[
         RunError: local workers are lost again and again.
         Exception: what a job raised.
     """
+    if jobs:
+        with crew(work, min(workers, len(jobs)) if isinstance(workers, int) else workers) as done:
+            yield from done(jobs)
+
+
+# From jobs to (index of the job, its result), in the order in which they are finished.
+Crew = Callable[[Sequence[Job]], Iterator[tuple[int, Any]]]
+
+
+@contextmanager
+def crew(work: Work, workers: Any = 1) -> Iterator[Crew]:
+    """Keep workers ready for the jobs of some work, again and again.
+
+    Args:
+        work: what the jobs have in common.
+        workers: as for `stream`.
+
+    Yields:
+        What does jobs; see `stream` for what it raises.
+    """
     if isinstance(workers, int):
-        if workers > 1 and len(jobs) > 1:
-            yield from _locally(work, jobs, workers)
-        elif jobs:
+        if workers == 1:
             perform = work.prepare(work.shared)
-            yield from ((index, perform(job)) for index, job in enumerate(jobs))
+            yield lambda jobs: ((index, perform(job)) for index, job in enumerate(jobs))
+            return
+        with _filed(work) as ticket, _LocalCrew(ticket, workers) as local:
+            yield local
     elif isinstance(workers, Executor):
         with _filed(work) as ticket:
-            yield from _on(workers, ticket, dict(enumerate(jobs)))
+            yield lambda jobs: _on(workers, ticket, dict(enumerate(jobs)))
     else:
         from onnxprune.runtime import dask
 
         ticket = Ticket(uuid.uuid4().hex)
         with dask.posted(workers, post, ticket.key, pickle.dumps(work)) as executor:
-            yield from _on(executor, ticket, dict(enumerate(jobs)))
+            yield lambda jobs: _on(executor, ticket, dict(enumerate(jobs)))
 
 
 def width(workers: Any) -> int:
@@ -101,22 +122,38 @@ def _on(executor: Executor, ticket: Ticket, jobs: Mapping[int, Job]) -> Iterator
             future.cancel()
 
 
-def _locally(work: Work, jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Any]]:
-    left, breaks = dict(enumerate(jobs)), 0
-    with _filed(work) as ticket:
+class _LocalCrew:
+    """Processes of this machine; those that are lost are replaced, and their jobs done again."""
+
+    def __init__(self, ticket: Ticket, count: int) -> None:
+        self._ticket, self._count = ticket, count
+        self._pool: ProcessPoolExecutor | None = None
+        self._open = ExitStack()
+
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
+        """Do jobs; see `stream`."""
+        left, breaks = dict(enumerate(jobs)), 0
         while left:
             try:
-                with _pool(min(count, len(left))) as pool:
-                    for index, result in _on(pool, ticket, left):
-                        del left[index]
-                        breaks = 0
-                        yield index, result
+                if self._pool is None:
+                    self._pool = self._open.enter_context(_pool(self._count))
+                for index, result in _on(self._pool, self._ticket, left):
+                    del left[index]
+                    breaks = 0
+                    yield index, result
             except BrokenProcessPool as error:
-                breaks += 1
+                self._pool, breaks = None, breaks + 1
+                self._open.close()
                 if breaks == BREAKS:
                     raise RunError(
                         "worker processes end unexpectedly", hint="is there enough memory? use fewer workers (--jobs)"
                     ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Where:
-    """Where times are measured, as it was given; nothing is imported for it.
+    """Where times are measured, and models trained, as it was given; nothing is imported for it.
 
     Attributes:
         provider: execution provider of ONNX Runtime.
@@ -49,7 +49,7 @@ threads = click.option(
     help="Threads; 0 is all cores.",
 )
 
-# Where a model runs while it is timed; the command gets `place`.
+# Where a model runs while it is timed or trained; the command gets `place`.
 place = group(
     "place",
     Where,
@@ -60,7 +60,7 @@ place = group(
             metavar="NAME",
             default="CPU",
             show_default=True,
-            help="Execution provider of ONNX Runtime that times are measured on.",
+            help="Execution provider of ONNX Runtime that times are measured on, and models trained on: CPU, CUDA, ...",
         ),
         threads,
     ),

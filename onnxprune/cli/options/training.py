@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.execution import threads
 from onnxprune.cli.options.group import TRAINING, Option, group, titled
 from onnxprune.cli.types import Pair, Words
 from onnxprune.names import (
@@ -23,6 +22,7 @@ from onnxprune.names import (
 
 if TYPE_CHECKING:
     from onnxprune.cli.kept_training import KeptTraining
+    from onnxprune.cli.options.execution import Where
     from onnxprune.recovery import TrainingOptions
 
 # Steps that take months; samples that no memory holds as one batch; runs for one step.
@@ -41,17 +41,20 @@ class Learning:
     steps: int | None
     given: dict[str, Any]
 
-    def settled(self, kept: KeptTraining) -> TrainingOptions | None:
+    def settled(self, kept: KeptTraining, where: Where, workers: Any = 1) -> TrainingOptions | None:
         """The same, checked; None where nothing is trained.
 
         Args:
             kept: where training is kept while it lasts.
+            where: what models run on.
+            workers: who computes gradients.
         """
         if self.steps is None:
             return None
         from onnxprune.recovery import TrainingOptions
 
-        return TrainingOptions(self.steps, saving=kept.saving(), **self.given)
+        run = {"provider": where.provider, "threads": where.threads, "workers": workers}
+        return TrainingOptions(self.steps, saving=kept.saving(), **run, **self.given)
 
 
 def _learning(
@@ -85,6 +88,13 @@ _BATCH = click.option(
     default=64,
     show_default=True,
     help="Samples whose gradients make a step.",
+)
+_PARTS = click.option(
+    "--parts",
+    metavar="N",
+    type=click.IntRange(1, LARGEST_BATCH),
+    default=None,
+    help="Parts that a batch is cut into, whose gradients are averaged; by default as many as there are workers.",
 )
 _INTERMEDIATE = click.option(
     "--intermediate",
@@ -206,7 +216,7 @@ _ALL: tuple[Option, ...] = (
         help="End after so many of 25 judgements in a row without a better one; 0 never.",
     ),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of samples."),
-    threads,
+    _PARTS,
 )
 _AFTER: tuple[Option, ...] = (
     click.option(
@@ -224,6 +234,7 @@ _AFTER: tuple[Option, ...] = (
     _PADDING,
     _STATISTICS,
     _TEMPERATURE,
+    _PARTS,
 )
 
 _EVERY = click.option(
