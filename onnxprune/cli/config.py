@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from onnxprune.cli import paths
+from onnxprune.cli.types import Words
 from onnxprune.errors import UsageError
 
 # The tables of the steps of `onnxprune run`, and what names the command of one.
@@ -105,10 +106,10 @@ def _options(table: Mapping[str, Any], command: click.Command, place: str, path:
         if not isinstance(value, list):
             check(key, value, option, where)
             values[option.name] = [value] if option.multiple else value
-        elif option.multiple:
+        elif option.multiple or isinstance(option.type, Words):
             for index, item in enumerate(value):
                 check(key, item, option, f"{place}.{key}[{index}] in {path}")
-            values[option.name] = value
+            values[option.name] = value if option.multiple else tuple(value)
         else:
             raise UsageError(f"option {key!r} takes one value, not a list @ {where}")
     return values

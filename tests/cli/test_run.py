@@ -68,6 +68,49 @@ def test_the_same_as_the_commands_one_by_one(run: Run, recipe: Path, tmp_path: P
     assert ran.json["outputs"]["sqnr"] > 3 and not ran.json["damage"]["ruined"] and ran.json["resumed"] == 0
 
 
+TRAINING = """
+[[step]]
+run = "train"
+steps = 6
+rate = 1e-3
+optimizer = "sgd"
+schedule = "linear"
+warm-up = 2
+batch = 16
+accumulate = 2
+parts = 2
+clip = 1.0
+weight-decay = 0.01
+rate-for = ["fc*=0.5"]
+freeze = ["conv_1*"]
+ema = 0.5
+augment = ["shift", "colour"]
+norm-statistics = true
+temperature = 2.0
+patience = 5
+seed = 3
+threads = 1
+"""
+
+
+def test_training_with_all_its_options(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(TRAINING)
+    given = ("--data", DATA, "--samples", 64)
+    assert (
+        ran := run("run", tmp_path / "recipe.toml", DIGITS, "-o", tmp_path / "o.onnx", *given, "--no-time")
+    ).code == 0, ran.err
+    words = [line.partition(" = ") for line in TRAINING.splitlines()[3:]]
+    typed = [f"--{name}" if text == "true" else f"--{name}={_typed(text)}" for name, _, text in words]
+    ran = run("train", DIGITS, "-o", tmp_path / "p.onnx", *given, "--teacher", DIGITS, *typed)
+    assert ran.code == 0, ran.err
+    assert onnx.load(tmp_path / "o.onnx") == onnx.load(tmp_path / "p.onnx")
+
+
+def _typed(text: str) -> str:
+    """A value of a recipe as it is typed."""
+    return text.strip("[]").replace('"', "").replace(", ", ",")
+
+
 def test_the_account(run: Run, recipe: Path, tmp_path: Path) -> None:
     ran = run("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", "--data", DATA, "--keep-steps")
     assert ran.code == 0, ran.err
