@@ -18,10 +18,10 @@ import numpy as np
 from onnxprune.autodiff import clip_by_norm, scheduled
 from onnxprune.calibration import Feeds, fixed_batch
 from onnxprune.errors import OnnxPruneError, RunError
-from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.recovery.batch_parts import gradients_by, parts_of, shares_of
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from onnxprune.recovery.norm_statistics import with_better_statistics
 from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.saving import Saving
 from onnxprune.recovery.student import Student
@@ -92,38 +92,8 @@ def fine_tune_model(
     finally:
         student.close()
     if options.norm_statistics:
-        best = _with_statistics(best, objective, options, state, progress)
+        best, state.best_loss = with_better_statistics(best, objective, options, state.best_loss, progress=progress)
     return best, _account(student, objective, state, time.monotonic() - start)
-
-
-def _with_statistics(
-    model: Model,
-    objective: Objective,
-    options: TrainingOptions,
-    state: TrainingState,
-    progress: Callable[[str], None],
-) -> Model:
-    """The model with the BatchNormalization statistics of what it was trained on, if that is better on others."""
-    entries = {value.name for value in model.proto.graph.input}
-    runs = [{n: a for n, a in feeds.items() if n in entries} for feeds, _ in objective.fitting.in_order()]
-    fresh = bn_matching.with_statistics_of(model, runs)
-    if fresh is model:
-        return model
-    student = Student(fresh, objective.loss, objective.batch(0, options), setting=options.setting)
-    try:
-        held = mean_loss(student, objective, student.weights)
-    finally:
-        student.close()
-    better = held < state.best_loss
-    progress(f"statistics of norms: held out {held:.3g} with those of the data, {state.best_loss:.3g} without")
-    state.best_loss = min(held, state.best_loss)
-    return fresh if better else model
-
-
-def mean_loss(student: Student, objective: Objective, weights: Mapping[str, Array]) -> float:
-    """The mean loss of all held-out samples."""
-    losses = [(student.loss(feeds, weights), count) for feeds, count in objective.held.in_order()]
-    return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
 
 
 def _account(student: Student, objective: Objective, state: TrainingState, seconds: float) -> Training:
@@ -350,7 +320,7 @@ class _Run:
 
     def _held(self, weights: Mapping[str, Array]) -> float:
         """The mean loss of all held-out samples."""
-        return mean_loss(self.student, self.objective, weights)
+        return self.objective.held_loss(lambda feeds: self.student.loss(feeds, weights))
 
     def _is_to_be_judged(self, state: TrainingState) -> bool:
         """Whether the state is one to judge, and was not judged yet."""

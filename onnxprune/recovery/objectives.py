@@ -51,6 +51,11 @@ class Objective:
     complete: Callable[[Feeds], Feeds] | None = None
     size: Callable[[Feeds], float] = sample_count
 
+    def held_loss(self, loss: Callable[[Feeds], float]) -> float:
+        """The mean loss of all held-out samples, by the loss of a batch."""
+        losses = [(loss(feeds), count) for feeds, count in self.held.in_order()]
+        return sum(found * count for found, count in losses) / sum(count for _, count in losses)
+
     def kinds(self) -> Iterator[Feeds]:
         """A batch of every shape, with all that the loss takes."""
         for feeds in self.fitting.kinds():
