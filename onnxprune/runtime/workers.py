@@ -136,7 +136,7 @@ class _LocalCrew:
         while left:
             try:
                 if self._pool is None:
-                    self._pool = self._open.enter_context(_pool(self._count))
+                    self._pool = self._open.enter_context(_pool(min(self._count, len(jobs))))
                 for index, result in _on(self._pool, self._ticket, left):
                     del left[index]
                     breaks = 0

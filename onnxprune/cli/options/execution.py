@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Every session starts as many as it is asked for.
 MOST_THREADS = 1024
+# Every worker is a process with a model of its own.
+MOST_JOBS = 1024
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def workers(default: int | None) -> Option:
             click.option(
                 "--jobs",
                 metavar="N",
-                type=click.IntRange(1),
+                type=click.IntRange(1, MOST_JOBS),
                 default=None,
                 help=f"Local worker processes; by default {default or 'one per core'}.",
             ),
