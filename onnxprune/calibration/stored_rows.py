@@ -16,10 +16,11 @@ from typing import IO, Any
 import numpy as np
 
 from onnxprune.errors import OnnxPruneError, RunError, UsageError
+from onnxprune.system import free_memory
 from onnxprune.typing import Array
 
-# Bytes that the arrays of one source hold in memory.
-LARGEST_HELD = 256 << 20
+# Bytes that the arrays of one source hold in memory, and of the free memory.
+LARGEST_HELD, PART_OF_FREE = 256 << 20, 0.25
 # Bytes of an array that are read, converted and checked at once.
 PIECE = 16 << 20
 # Share of the free disk that one array may take: others need room, too.
@@ -30,7 +31,13 @@ SHARE = 0.9
 class Allowance:
     """What arrays may still hold in memory together, in bytes."""
 
-    left: int = field(default_factory=lambda: LARGEST_HELD)
+    left: int = field(default_factory=lambda: most_held())
+
+
+def most_held() -> int:
+    """Bytes that one source may hold in memory."""
+    free = free_memory()
+    return LARGEST_HELD if free is None else min(LARGEST_HELD, int(PART_OF_FREE * free))
 
 
 class StoredRows:
