@@ -12,7 +12,7 @@ import pytest
 
 from onnxprune.model import save
 from onnxprune.recovery import checkpoint, fine_tune
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 from tests.graphs.net import Net
 
 __all__ = ["run"]

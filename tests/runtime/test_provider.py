@@ -13,7 +13,7 @@ from onnxprune import TrainingOptions
 from onnxprune.errors import RunError, UsageError
 from onnxprune.model import load
 from onnxprune.runtime import CPU_PROVIDER, Deployed, Setting
-from tests.cli.test_cli import DIGITS, MODELS, Run, run
+from tests.cli.conftest import DIGITS, MODELS, Run, run
 
 __all__ = ["run"]
 DATA = str(MODELS / "digits_calibration.npz")
