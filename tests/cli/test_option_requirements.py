@@ -13,14 +13,21 @@ from tests.cli.conftest import DIGITS, MODELS, run
 __all__ = ["run"]  # the fixture
 DATA = str(MODELS / "digits_calibration.npz")
 TARGETS = "--max-drop, --min-sqnr or --max-divergence"
+USES = "--time, --latency, --round-to auto or --train"
+TARGETS_AND = TARGETS.replace(" or", ",")
 
 
 @pytest.mark.parametrize(
     ("command", "given", "name", "add"),
     [
-        ("prune", ("--provider", "CUDA"), "--provider", "--time, --latency or --round-to auto"),
-        ("prune", ("--threads", 1), "--threads", "--time, --latency or --round-to auto"),
-        ("prune", ("--provider", "CPU", "--round-to", 8), "--provider", "--time, --latency or --round-to auto"),
+        ("prune", ("--provider", "CUDA"), "--provider", USES),
+        ("prune", ("--threads", 1), "--threads", USES),
+        (
+            "prune",
+            ("--provider", "CPU", "--round-to", 8),
+            "--provider",
+            USES,
+        ),
         ("prune", ("--recover", "least-squares"), "--recover", "--data"),
         ("prune", ("--recover", "affine"), "--recover", "--data"),
         ("prune", ("--samples", 8), "--samples", "--data"),
@@ -28,8 +35,10 @@ TARGETS = "--max-drop, --min-sqnr or --max-divergence"
         ("prune", ("--max-trials", 3), "--max-trials", TARGETS),
         ("prune", ("--search", "params"), "--search", TARGETS),
         ("prune", ("--trials", "x"), "--trials", TARGETS),
-        ("prune", ("--jobs", 2), "--jobs", TARGETS),
-        ("prune", ("--dask", "tcp://127.0.0.1:1"), "--dask", TARGETS),
+        ("prune", ("--jobs", 2), "--jobs", f"{TARGETS_AND} or --train"),
+        ("prune", ("--dask", "tcp://127.0.0.1:1"), "--dask", f"{TARGETS_AND} or --train"),
+        ("prune", ("--data", DATA, "--parts", 2), "--parts", "--train"),
+        ("sparsify", ("--data", DATA, "--resume"), "--resume", "--train"),
         ("prune", ("--ratio", 0.5, "--max-ratio", 0.3), "--max-ratio", "--macs"),
         ("prune", ("--normalize", "mean"), "--normalize", "--allocation global"),
         ("plan", ("--threads", 1), "--threads", "--latency or --round-to auto"),

@@ -151,29 +151,3 @@ def test_killed_at_random_moments(
     """What is resumed equals what was never interrupted, bit for bit, and no file stays behind."""
     done = training_kills.killed(commands[name], tmp_path, 3, number=number)
     assert done.kills == 3 and done.equal == done.finished > 0
-
-
-def test_what_was_trained_is_kept_until_it_is_written(run: Run, tmp_path: Path) -> None:
-    output, kept = tmp_path / "small.onnx", tmp_path / "small.onnx.checkpoint"
-    options = ("-r", "0.5", "--data", DATA, "--train", 4, "--rate", "3e-4")
-    kept.write_bytes(b"something")
-    ran = run("prune", DIGITS, "-o", output, *options)
-    assert ran.code == 2 and "--resume goes on with it, --force begins again" in ran.err
-    ran = run("sparsify", DIGITS, "-o", output, "--data", DATA, "--train", 4, "--resume")
-    assert ran.code == 2 and "is no checkpoint" in ran.err
-    (tmp_path / "small.onnx.checkpoint-2").write_bytes(b"something")
-    assert run("prune", DIGITS, "-o", output, *options, "--force").code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("given", "problem"),
-    [
-        (("--resume",), "--resume has no effect: nothing is trained"),
-        (("--data", DATA, "--train", 4, "--resume", "--dry-run"), "--resume needs a file"),
-        (("--data", DATA, "--train", 4, "--resume", "--min-sqnr", 10), "a search keeps what it tried by itself"),
-    ],
-)
-def test_nothing_to_resume(run: Run, tmp_path: Path, given: tuple[object, ...], problem: str) -> None:
-    ran = run("prune", DIGITS, "-o", tmp_path / "small.onnx", *given)
-    assert ran.code == 2 and problem in ran.err and not list(tmp_path.iterdir())
