@@ -169,6 +169,13 @@ class Value:
         bounds = (self.graph.integers([int(v)]) for v in (start, end, axis, step))
         return self.graph.op("Slice", self, *bounds, shape=shape)
 
+    def split(self, axis: int, sizes: Sequence[int]) -> list[Value]:
+        """Cut an axis into parts; the gradient is put together again in one go."""
+        if len(sizes) == 1:
+            return [self]
+        shapes = [[n if a == axis else m for a, m in enumerate(self.shape)] for n in sizes]
+        return self.graph.ops("Split", [self, self.graph.integers(sizes)], shapes, [self.dtype] * len(sizes), axis=axis)
+
     def pad(self, before: Sequence[int], after: Sequence[int]) -> Value:
         """Put zeros around the tensor; one number for each axis."""
         if not any(before) and not any(after):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,18 @@ class Cell:
         """Advance the state by one step; `x` is the product with the input, [batch, gates * hidden]."""
         return {"LSTM": self._lstm, "GRU": self._gru, "RNN": self._rnn}[self.operator](x, state)
 
-    def _part(self, value: Value, gate: int) -> Value:
-        return value.slice(1, gate * self.hidden, (gate + 1) * self.hidden)
+    def _parts(self, value: Value) -> list[Value]:
+        """The gates of a product."""
+        return value.split(1, [self.hidden] * (value.shape[1] // self.hidden))
+
+    @cached_property
+    def _gates_and_candidate(self) -> tuple[list[Value], list[Value | None]]:
+        """Weights and biases of a GRU's two gates and of its candidate."""
+        sizes = [2 * self.hidden, self.hidden]
+        bias: list[Value | None] = [None, None]
+        if self.bias is not None:
+            bias = [*self.bias.split(0, sizes)]
+        return self.recurrence.split(1, sizes), bias
 
     def _clipped(self, value: Value) -> Value:
         limit = self.options.get("clip")
@@ -78,7 +89,7 @@ class Cell:
         f, g, final = self.activations
         gates = x + h @ self.recurrence
         peep = self.peephole or None
-        i, o, forget, cell = (self._part(gates, k) for k in range(4))
+        i, o, forget, cell = self._parts(gates)
         i = f(self._clipped(i + c * peep[0] if peep else i))
         forget = (
             1.0 - i if self.options.get("input_forget") else f(self._clipped(forget + c * peep[2] if peep else forget))
@@ -90,20 +101,20 @@ class Cell:
     def _gru(self, x: Value, state: State) -> State:
         (h,) = state
         f, g = self.activations
-        both = h @ self.recurrence.slice(1, 0, 2 * self.hidden)
-        if self.bias is not None:
-            both = both + self.bias.slice(0, 0, 2 * self.hidden)
-        update = f(self._clipped(self._part(x, 0) + self._part(both, 0)))
-        reset = f(self._clipped(self._part(x, 1) + self._part(both, 1)))
-        candidate = self.recurrence.slice(1, 2 * self.hidden, 3 * self.hidden)
-        bias = None if self.bias is None else self.bias.slice(0, 2 * self.hidden, 3 * self.hidden)
+        (gates, candidate), (shift, bias) = self._gates_and_candidate
+        both = h @ gates
+        if shift is not None:
+            both = both + shift
+        (x_update, x_reset, x_new), (h_update, h_reset) = self._parts(x), self._parts(both)
+        update = f(self._clipped(x_update + h_update))
+        reset = f(self._clipped(x_reset + h_reset))
         if self.options.get("linear_before_reset"):
             inner = h @ candidate
             inner = reset * (inner if bias is None else inner + bias)
         else:
             inner = (reset * h) @ candidate
             inner = inner if bias is None else inner + bias
-        new = g(self._clipped(self._part(x, 2) + inner))
+        new = g(self._clipped(x_new + inner))
         return ((1.0 - update) * new + update * h,)
 
     def _rnn(self, x: Value, state: State) -> State:
@@ -220,10 +231,10 @@ def _unroll(
 ) -> tuple[list[Value], State]:
     """Run all steps; sequences that have ended keep their state and give zeros."""
     steps, batch, width = projected.shape
+    rows = projected.split(0, [1] * steps)
     outputs: list[Value | None] = [None] * steps
     for t in reversed(range(steps)) if backwards else range(steps):
-        x = projected.slice(0, t, t + 1).reshape([batch, width])
-        new = cell.step(x, state)
+        new = cell.step(rows[t].reshape([batch, width]), state)
         if lengths is not None:
             alive = lengths.compare("Greater", t).reshape([batch, 1])
             zero = new[0].like(0.0)

@@ -49,6 +49,11 @@ class Window:
         """Number of positions of the window."""
         return math.prod(self.kernel)
 
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every window is one position, and every position has one."""
+        return self.taps == 1 and set(self.strides) == {1} and not any((*self.before, *self.after))
+
     def reach(self, outputs: Sequence[int]) -> list[int]:
         """Positions of the padded input that windows at `outputs` places touch, from the first to the last."""
         return [
@@ -101,6 +106,10 @@ def window(node: BackwardNode, inner: Sequence[int], outer: Sequence[int], kerne
 
 def spread_back(gradient: Value, weight: Value, shape: Shape, at: Window) -> Value:
     """Apply the adjoint of a convolution to its output's gradient: the gradient of an input of `shape`."""
+    if at.is_pointwise and at.group == 1:
+        places = math.prod(gradient.shape[2:])
+        flat = gradient.reshape([*gradient.shape[:2], places])
+        return (weight.reshape(weight.shape[:2]).mT @ flat).reshape(shape)
     reach = at.reach(gradient.shape[2:])
     extra = [n + b + a - r for n, b, a, r in zip(shape[2:], at.before, at.after, reach, strict=True)]
     # ConvTranspose takes an output padding smaller than the stride only. Windows may leave more than that unread, and
@@ -204,7 +213,11 @@ def by_weight(x: Value, dy: Value, shape: Shape, at: Window) -> Value:
         return _as_convolution(x, dy, shape, at)
     if at.group == channels == outputs and len(at.kernel) == 2 and x.shape[3] <= _NARROW and min(at.before) >= 0:
         return _by_rows(x, dy, at)
-    return _by_taps(x, dy, shape, at) if at.group == 1 else _by_taps_of_groups(x, dy, shape, at)
+    # Sample by sample, a product as large as the weight is made and added up; channels first, both tensors are moved.
+    places = math.prod(dy.shape[2:])
+    if at.group == 1 and places * (channels + outputs) >= channels * outputs:
+        return _by_taps(x, dy, shape, at)
+    return _by_taps_of_groups(x, dy, shape, at)
 
 
 def _as_convolution(x: Value, dy: Value, shape: Shape, at: Window) -> Value:

@@ -300,8 +300,8 @@ def _hard_sigmoid(node: BackwardNode) -> Value:
 def _hard_swish(node: BackwardNode) -> Value:
     """Derivative of x clip(x / 6 + 1/2, 0, 1)."""
     gate = node.x.map("HardSigmoid", alpha=1 / 6, beta=0.5)
-    inside = node.x.map("Abs").mask("Less", 3.0)
-    return node.dy * (gate + inside * node.x * (1 / 6))
+    inside = node.x - node.x.map("Shrink", lambd=3.0)
+    return node.dy * (gate + inside * (1 / 6))
 
 
 @elementwise("Swish")
@@ -342,6 +342,8 @@ def _clip(node: BackwardNode) -> Gradients:
 
     ONNX takes the upper bound last: where the bounds cross, everything is the upper one.
     """
+    if not node.needed(1) and not node.needed(2):
+        return node.only_first(node.dy * node.x.mask("Equal", node.y))
     x, low, high = node.x, node.inputs[1:2], node.inputs[2:3]
     bottom = low[0] if low else None
     top = high[0] if high else None
