@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import onnx
 
-from onnxprune.model import Model, control_flow
+from onnxprune.model import Model
+from onnxprune.model.protos import graphs
 from onnxprune.model.shapes.infer import StaticInfo, infer
+from onnxprune.proof.in_place import as_traced
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.tracing import Groups, retrace
 from onnxprune.typing import Shape
@@ -44,8 +46,6 @@ def smaller_inputs(removal: Removal) -> tuple[Groups, Sizes] | None:
     static, flat = groups.static, groups.tracing.model
     if elements_of_a_run(groups) < LARGE_RUN:
         return None
-    if any(map(control_flow.is_body_start, flat.proto.graph.node)):
-        return None
     if any(change.kind != "default" for change in io_changes.changes(removal)):
         return None
     for sizes in _candidates(groups):
@@ -67,14 +67,15 @@ def with_inputs(model: Model, sizes: Sizes) -> Model:
     """`model` with other numbers for the fixed sizes of its inputs, and no notes of what follows from these."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    del proto.graph.value_info[:]
+    for graph in graphs(proto.graph):
+        del graph.value_info[:]
+        for value in (*graph.output, *(graph.input if graph is not proto.graph else ())):
+            for dim in value.type.tensor_type.shape.dim:
+                dim.Clear()
     for value in proto.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes.get(value.name, ()), strict=False):
             if dim.HasField("dim_value"):
                 dim.dim_value = size
-    for value in proto.graph.output:
-        for dim in value.type.tensor_type.shape.dim:
-            dim.Clear()
     return replace(model, proto=proto)
 
 
@@ -88,6 +89,7 @@ def is_as_sized(removal: Removal, pruned: Model) -> bool:
         pruned: the smaller model.
     """
     static, axes = removal.groups.static, removal.groups.tracing.axes
+    pruned = as_traced(removal.groups, pruned)
     asked = (sum(n.op_type in ASKS for n in m.proto.graph.node) for m in (pruned, removal.groups.tracing.model))
     if next(asked) > next(asked):
         return False

@@ -221,6 +221,20 @@ def test_a_wrong_weight_of_a_loop_is_refused_by_the_layer_that_reads_it(
         assert "a loop as a whole" not in verdict.checks
 
 
+@pytest.mark.parametrize("change", [scale_largest, swap_rows])
+def test_a_wrong_weight_of_a_branch_in_a_loop_is_refused_by_the_layer_that_reads_it(
+    change: Callable[[np.ndarray], None],
+) -> None:
+    """Also of the branch that no step takes."""
+    proto = branch_in_a_loop()
+    result = onnxprune.prune(proto, 0.5)
+    verdict = onnxprune.verify(proto, spoiled(result.model, "square", 0, change), result.plan)
+    assert not verdict.ok
+    assert "MatMul" in verdict.problem
+    assert "differs from the masked original" in verdict.problem, verdict.problem
+    assert "a loop as a whole" not in verdict.checks
+
+
 def test_a_loop_that_makes_no_step_is_compared_as_a_whole() -> None:
     """A count of zero leaves nothing to look into; the proof says so."""
     proto = recurrent("none")

@@ -11,7 +11,8 @@ from onnx import helper
 
 import onnxprune
 from onnxprune.proof import smaller_inputs
-from tests.graphs.net import Net, array_of, prune, with_arrays
+from tests.graphs.branches import in_branches
+from tests.graphs.net import BOOL, FLOAT, INT64, Net, array_of, prune, with_arrays
 
 
 def backbone(net: Net, size: int = 256) -> str:
@@ -75,6 +76,37 @@ def transposed() -> onnx.ModelProto:
     return net.proto()
 
 
+def branched(build: Callable[[], onnx.ModelProto]) -> Callable[[], onnx.ModelProto]:
+    """The same in both branches of an If."""
+
+    def both() -> onnx.ModelProto:
+        return in_branches(build())
+
+    both.__name__ = f"branched {build.__name__}"
+    return both
+
+
+def looped() -> onnx.ModelProto:
+    """A layer that is applied three times, in a loop whose body declares the size of what it is given."""
+    net = Net(17)
+    x = backbone(net)
+    info, kept = helper.make_tensor_value_info, [1, 20, 32, 32]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes"]),
+            helper.make_node("Conv", ["state", net.weight(24, 20, 1, 1, name="u")], ["wide"]),
+            helper.make_node("Relu", ["wide"], ["positive"]),
+            helper.make_node("Conv", ["positive", net.weight(20, 24, 1, 1, name="v")], ["next"]),
+        ],
+        "body",
+        [info("step", INT64, []), info("going", BOOL, []), info("state", FLOAT, kept)],
+        [info("goes", BOOL, []), info("next", FLOAT, kept)],
+    )
+    last = net.add("Loop", net.const(np.array(3)), "", x, body=body)
+    net.output(net.add("Conv", last, net.weight(5, 20, 1, 1, name="head")), [1, 5, 32, 32])
+    return net.proto()
+
+
 @pytest.fixture(autouse=True)
 def every_run_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smaller_inputs, "LARGE_RUN", 0)
@@ -87,7 +119,7 @@ def sizes_of_runs(outcome: onnxprune.PruneResult) -> list[str]:
     return [said for said in verdict.checks if said.startswith("at ")]
 
 
-@pytest.mark.parametrize("build", [detector, classes])
+@pytest.mark.parametrize("build", [detector, classes, branched(detector), branched(classes), looped])
 def test_runs_take_smaller_inputs_where_nothing_asks_for_the_size(build: Callable[..., onnx.ModelProto]) -> None:
     proto = build()
     result = onnxprune.prune(proto, 0.5)
@@ -99,7 +131,7 @@ def test_runs_take_smaller_inputs_where_nothing_asks_for_the_size(build: Callabl
     assert verdict.strength.noticed == verdict.strength.groups
 
 
-@pytest.mark.parametrize("build", [places, target, flat, transposed])
+@pytest.mark.parametrize("build", [places, target, flat, transposed, branched(places), branched(target)])
 def test_runs_take_the_declared_size_where_something_asks_for_it(build: Callable[..., onnx.ModelProto]) -> None:
     result = onnxprune.prune(build(), 0.5)
     assert sizes_of_runs(result) == []
@@ -148,6 +180,21 @@ def other_at(size: int, kind: str) -> tuple[onnx.ModelProto, onnxprune.Plan]:
 def test_a_model_that_is_right_at_smaller_inputs_only_is_refused(kind: str) -> None:
     model, plan = other_at(128, kind)
     verdict = onnxprune.verify(classes(), model, plan)
+    assert not verdict.ok
+    assert "differs from the masked original" in verdict.problem
+
+
+def test_a_branch_that_is_right_at_smaller_inputs_only_is_refused() -> None:
+    proto = in_branches(classes())
+    result = onnxprune.prune(proto, 0.5)
+    for name, size in (("zero", 0), ("end", 128)):
+        result.model.graph.initializer.append(helper.make_tensor(name, onnx.TensorProto.INT64, [2], [size, size]))
+    result.model.graph.initializer.append(helper.make_tensor("axes", onnx.TensorProto.INT64, [2], [2, 3]))
+    branch = result.model.graph.node[-1].attribute[1].g
+    assert branch.node[0].input[0] == "x"
+    branch.node[0].input[0] = "wrong"
+    branch.node.insert(0, helper.make_node("Slice", ["x", "zero", "end", "axes"], ["wrong"]))
+    verdict = onnxprune.verify(proto, result.model, result.plan)
     assert not verdict.ok
     assert "differs from the masked original" in verdict.problem
 
