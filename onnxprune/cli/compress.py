@@ -105,7 +105,7 @@ def _compressed(console: Console, source: Model, args: CompressArgs) -> tuple[Co
     from onnxprune.pipelines.compress import compressed
     from onnxprune.pipelines.low_rank import factorised
     from onnxprune.pipelines.prune import check_proven
-    from onnxprune.pipelines.sparsify import RunInputs
+    from onnxprune.pipelines.run_inputs import RunInputs
 
     inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
     where = args.place.settled(args.sizes.numbers) if args.time else None

@@ -102,11 +102,11 @@ def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:
         GoalMissed: a proof failed.
     """
     from onnxprune.pipelines.drop import drop_blocks
-    from onnxprune.pipelines.drop_options import DropInputs
     from onnxprune.pipelines.prune import check_proven
+    from onnxprune.pipelines.run_inputs import RunInputs
 
-    inputs = DropInputs(args.data.source, args.data.samples, args.sizes.numbers, args.verify)
-    done = drop_blocks(source, args.options, inputs, progress=console.progress)
+    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
+    done = drop_blocks(source, args.options, inputs, verify=args.verify, progress=console.progress)
     check_proven(done.groups, done.verdict)
     check_proven(done.groups, done.repaired_verdict)
     return done

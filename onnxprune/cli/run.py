@@ -184,7 +184,7 @@ def _carried_out(
     from onnxprune.cli.steps import steps_of
     from onnxprune.model import load
     from onnxprune.pipelines.recipe_result import RecipeResult, StepReport, agreement_of, cost_of
-    from onnxprune.pipelines.sparsify import RunInputs
+    from onnxprune.pipelines.run_inputs import RunInputs
     from onnxprune.runtime import Journal
     from onnxprune.sparsity import measured_speed
 

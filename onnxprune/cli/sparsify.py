@@ -99,7 +99,8 @@ def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsifi
         GoalMissed: the proof failed.
     """
     from onnxprune.pipelines.prune import check_proven
-    from onnxprune.pipelines.sparsify import RunInputs, sparsified
+    from onnxprune.pipelines.run_inputs import RunInputs
+    from onnxprune.pipelines.sparsify import sparsified
 
     inputs = RunInputs(
         args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled(args.kept, args.place)

@@ -11,10 +11,11 @@ from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.drop import drop_blocks
-from onnxprune.pipelines.drop_options import DropInputs, DropOptions
+from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.low_rank import factors_carried_out
 from onnxprune.pipelines.prune import judged_outputs, recovered
-from onnxprune.pipelines.sparsify import RunInputs, carried_out
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.sparsify import carried_out
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
 from onnxprune.rewriting import IoRename, Plan, Removal, zeroed
@@ -81,7 +82,7 @@ def execute(
             return Executed(done.model, done.groups, done.verdict, judged=done.judged)
         model = done.model
     if plan.bypasses:
-        dropped = drop_blocks(model, *_as_asked(plan, data, samples, recovery, verify=verify), plan=plan)
+        dropped = drop_blocks(model, *_as_asked(plan, data, samples, recovery), plan=plan, verify=verify)
         failed = [v for v in (dropped.verdict, dropped.repaired_verdict) if v is not None and not v.ok]
         if failed or not any(step.remove for step in plan.steps):
             verdict = failed[0] if failed else dropped.verdict
@@ -111,11 +112,9 @@ def execute(
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)
 
 
-def _as_asked(
-    plan: Plan, data: Any, samples: int, recovery: RecoveryOptions | None, *, verify: bool
-) -> tuple[DropOptions, DropInputs]:
+def _as_asked(plan: Plan, data: Any, samples: int, recovery: RecoveryOptions | None) -> tuple[DropOptions, RunInputs]:
     """How blocks are taken out: as the plan was made, with these inputs."""
     fits = data is not None and (recovery is None or recovery.method != NO_RECOVERY)
     allow = bool(plan.options.get("allow_io_changes", False))
-    inputs = DropInputs(data, samples, plan.options.get("sizes") or {}, verify)
+    inputs = RunInputs(data, samples, plan.options.get("sizes") or {})
     return DropOptions(recover=fits, allow_io_changes=allow), inputs

@@ -13,7 +13,7 @@ from onnxprune.names import RANK_BUDGETS
 from onnxprune.pipelines.compress import Compressed, compressed
 from onnxprune.pipelines.low_rank import Factorised, factorised
 from onnxprune.pipelines.prune import check_proven
-from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
 

@@ -19,8 +19,9 @@ from onnxprune.model.blocks import GraphBlock, find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
 from onnxprune.pipelines.clock import Clock, Progress
-from onnxprune.pipelines.drop_options import DropInputs, DropOptions, named_blocks
+from onnxprune.pipelines.drop_options import DropOptions, named_blocks
 from onnxprune.pipelines.dropped import Dropped, ScoredBlock
+from onnxprune.pipelines.run_inputs import RunInputs, Runs
 from onnxprune.proof import BypassClaim, Verdict, prove_bypassed
 from onnxprune.recovery import RecoveryReport, StandIn, held_out, recover, spans_of, split_runs, with_stand_ins
 from onnxprune.rewriting import (
@@ -38,9 +39,9 @@ from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Agreement
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
-from onnxprune.typing import Array
 
-Runs = Sequence[Mapping[str, Array]]
+# Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
+LEAST_RUNS, LARGEST_BATCH = 8, 32
 
 
 def list_blocks(model: Model, options: DropOptions, sizes: Mapping[str, int] | None = None) -> tuple[ScoredBlock, ...]:
@@ -67,9 +68,10 @@ def _scored(costs: BlockCosts, block: GraphBlock, options: DropOptions) -> Score
 def drop_blocks(
     model: Model,
     options: DropOptions,
-    inputs: DropInputs | None = None,
+    inputs: RunInputs | None = None,
     *,
     plan: Plan | None = None,
+    verify: bool = True,
     progress: Progress | None = None,
 ) -> Dropped:
     """Choose blocks, take them out, prove the result, and repair it.
@@ -79,6 +81,7 @@ def drop_blocks(
         options: which blocks, or how many.
         inputs: calibration inputs, which choose and repair.
         plan: the blocks to take out, in place of a choice.
+        verify: prove the result.
         progress: is told about every stage.
 
     Returns:
@@ -88,8 +91,8 @@ def drop_blocks(
         UsageError: a glob or the plan names no block, or one that must stay.
         GoalMissed: there is no block, or the budgets cannot be met.
     """
-    inputs, clock = inputs or DropInputs(), Clock(progress)
-    work = _dropping(model, options, inputs, clock)
+    inputs, clock = inputs or RunInputs(), Clock(progress)
+    work = _dropping(model, options, inputs, clock, verify=verify)
     chosen, scores, criterion = work.chosen(plan)
     while True:
         made = work.made(chosen)
@@ -118,9 +121,9 @@ def drop_blocks(
     )
 
 
-def _dropping(model: Model, options: DropOptions, inputs: DropInputs, clock: Clock) -> _Dropping:
+def _dropping(model: Model, options: DropOptions, inputs: RunInputs, clock: Clock, *, verify: bool) -> _Dropping:
     """What is worked on: the traced model with its blocks."""
-    runs = inputs.read(model)
+    runs = inputs.read(model, batch=max(1, min(LARGEST_BATCH, inputs.samples // LEAST_RUNS)))
     with clock("tracing"):
         groups = trace_model(model, sizes=inputs.sizes)
         return _Dropping(
@@ -130,6 +133,7 @@ def _dropping(model: Model, options: DropOptions, inputs: DropInputs, clock: Clo
             options=options,
             inputs=inputs,
             runs=runs,
+            verify=verify,
             costs=BlockCosts.of(groups, counts.of_trace(groups.tracing, model)),
             clock=clock,
         )
@@ -161,6 +165,7 @@ class _Dropping:
         options: which go.
         inputs: what the models are run on.
         runs: the calibration inputs.
+        verify: prove what is made.
         costs: what blocks cost.
         clock: times the stages.
     """
@@ -169,8 +174,9 @@ class _Dropping:
     model: Model
     blocks: Sequence[GraphBlock]
     options: DropOptions
-    inputs: DropInputs
+    inputs: RunInputs
     runs: Runs
+    verify: bool
     costs: BlockCosts
     clock: Clock
 
@@ -289,7 +295,7 @@ class _Dropping:
         return _Made(**{**empty, "stand_ins": (), "io_renames": (), **rest, "model": model, "after": after})
 
     def _proven(self, claim: BypassClaim) -> Verdict | None:
-        if not self.inputs.verify:
+        if not self.verify:
             return None
         with self.clock("proving"):
             return prove_bypassed(self.groups, claim, sizes=self.inputs.sizes, samples=self.runs[:1])

@@ -1,48 +1,16 @@
-"""What a person may ask `drop` for, and what the model is run on."""
+"""What a person may ask `drop` for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
 
-from onnxprune import calibration
 from onnxprune.allocation import KINDS
 from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.errors import UsageError
-from onnxprune.model import Model
 from onnxprune.model.blocks import BLOCK, BRANCH, RUN, GraphBlock
 from onnxprune.names import BLOCK_BUDGETS, BLOCK_CRITERIA, BLOCK_UNITS
-from onnxprune.typing import Array
-
-Runs = Sequence[Mapping[str, Array]]
-# Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
-LEAST_RUNS, LARGEST_BATCH = 8, 32
-
-
-@dataclass(frozen=True)
-class DropInputs:
-    """What the model is run on, and how it is looked at.
-
-    Attributes:
-        data: calibration inputs (see `calibration.read`); None for none.
-        samples: how many of them to use.
-        sizes: numbers for symbolic dims.
-        verify: prove the result.
-    """
-
-    data: Any = None
-    samples: int = 256
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    verify: bool = True
-
-    def read(self, model: Model) -> Runs:
-        """The calibration runs."""
-        if self.data is None:
-            return []
-        batch = max(1, min(LARGEST_BATCH, self.samples // LEAST_RUNS))
-        return calibration.read(self.data, model, samples=self.samples, batch=batch, sizes=self.sizes)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import BLOCK_BUDGETS
 from onnxprune.pipelines.drop import drop_blocks
-from onnxprune.pipelines.drop_options import DropInputs, DropOptions
+from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.prune import check_proven
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.rewriting import Plan
 
 
@@ -81,7 +82,7 @@ def drop(
         raise UsageError("nothing says what to drop", hint="give one of blocks, count, ratio, params, macs, size")
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, sizes or {})
-    done = drop_blocks(model, chosen, DropInputs(data, samples, dict(sizes or {}), verify))
+    done = drop_blocks(model, chosen, RunInputs(data, samples, dict(sizes or {})), verify=verify)
     check_proven(done.groups, done.verdict)
     check_proven(done.groups, done.repaired_verdict)
     if missed := [goal.kind for goal in done.goals if not goal.met]:

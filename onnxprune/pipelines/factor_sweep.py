@@ -20,7 +20,7 @@ from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.model.tensors import item_bits
 from onnxprune.pipelines.clock import Progress
-from onnxprune.pipelines.sparsify import Runs
+from onnxprune.pipelines.run_inputs import Runs
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, with_factors

@@ -30,7 +30,7 @@ from onnxprune.model import Model, file_size
 from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors, names_of
 from onnxprune.pipelines.factor_timing import slower_products
-from onnxprune.pipelines.sparsify import RunInputs, Runs
+from onnxprune.pipelines.run_inputs import RunInputs, Runs
 from onnxprune.proof import FactorClaim, Verdict, prove_factors
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import FactoriseStep, Plan, Removal, agreement

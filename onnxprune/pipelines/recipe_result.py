@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.calibration import is_random
 from onnxprune.cost import count_nonzeros, counts
 from onnxprune.model import Model, file_size
-from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import Removal, agreement
 from onnxprune.runtime import Agreement

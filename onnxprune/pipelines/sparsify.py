@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,9 +18,10 @@ from onnxprune.model import Model, file_size
 from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
+from onnxprune.pipelines.run_inputs import RunInputs, Runs
 from onnxprune.pipelines.zero_budget import within_budgets
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
-from onnxprune.recovery import Training, TrainingOptions, held_out
+from onnxprune.recovery import Training, held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
 from onnxprune.runtime import Agreement, key_of
 from onnxprune.runtime.bench import Place
@@ -42,7 +42,6 @@ from onnxprune.typing import Array
 
 # `--storage auto` writes sparse weights if the file is at most so large a part of the dense one.
 WORTH_IT = 0.9
-Runs = Sequence[Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -114,29 +113,6 @@ class Sparsified:
     training: Training | None = None
     eligible: Sequence[Eligible] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RunInputs:
-    """What the model is run on.
-
-    Attributes:
-        data: calibration inputs (see `calibration.read`); None for none.
-        samples: how many of them to use.
-        sizes: numbers for symbolic dims.
-        train: gradient steps on them, towards the original's outputs; none if None.
-    """
-
-    data: Any = None
-    samples: int = 256
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    train: TrainingOptions | None = None
-
-    def read(self, model: Model) -> Runs:
-        """The calibration runs."""
-        if self.data is None:
-            return []
-        return calibration.read(self.data, model, samples=self.samples, sizes=self.sizes)
 
 
 def sparsified(

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.allocation.ranks import LowRankOptions
 from onnxprune.pipelines.low_rank import factorised
-from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.pipelines.run_inputs import RunInputs
 from tests.graphs.net import Net, run
 
 

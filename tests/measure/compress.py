@@ -32,7 +32,7 @@ from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
 from onnxprune.pipelines.compress import compressed
 from onnxprune.pipelines.low_rank import factorised
-from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.proof.compare_outputs import differences
 from onnxprune.runtime import Session
 from onnxprune.runtime.offline import optimised_offline

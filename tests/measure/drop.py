@@ -23,8 +23,9 @@ import numpy as np
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
 from onnxprune.pipelines.drop import drop_blocks
-from onnxprune.pipelines.drop_options import DropInputs, DropOptions
+from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
+from onnxprune.pipelines.run_inputs import RunInputs
 from tests.graphs import shared
 from tests.measure import labelled
 from tests.measure.accuracy_text import NAME, cost, logits
@@ -56,7 +57,7 @@ def text() -> Iterator[str]:
             start, cells = time.perf_counter(), []
             for recover in (False, True):
                 options = DropOptions(count=count, criterion=criterion, recover=recover)
-                done = drop_blocks(source, options, DropInputs([data], 32))
+                done = drop_blocks(source, options, RunInputs([data], 32))
                 cells.append(f"{cost(logits(done.model, entry, judging), judging):.3f}")
             names = ", ".join(b.block.name for b in done.dropped)
             forms = ", ".join(stand.form for stand in done.stand_ins)
@@ -87,7 +88,7 @@ def _drawn(source: Model, criterion: str, data: Any, **options: Any) -> Iterator
     """The result of a criterion; of random choices three."""
     for seed in range(3 if criterion == "random" else 1):
         chosen = DropOptions(criterion=criterion, seed=seed, **options)
-        yield drop_blocks(source, chosen, DropInputs(data, 256))
+        yield drop_blocks(source, chosen, RunInputs(data, 256))
 
 
 def graphs(names: str, *, data: bool) -> Iterator[str]:
@@ -97,7 +98,7 @@ def graphs(names: str, *, data: bool) -> Iterator[str]:
         start = time.perf_counter()
         try:
             with shared.materialised(entry) as path:
-                inputs = DropInputs("random", 16) if data else DropInputs()
+                inputs = RunInputs("random", 16) if data else RunInputs()
                 done = drop_blocks(load(str(path)), DropOptions(ratio=0.25, allow_io_changes=True), inputs)
         except OnnxPruneError as error:
             yield f"| {entry.name} | {error.message} | | | | {time.perf_counter() - start:.0f} |"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.model import load
-from onnxprune.pipelines.sparsify import RunInputs, sparsified
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.sparsity import METHODS, SparsifyOptions
 from tests.graphs import shared
 from tests.measure.accuracy_text import NAME, cost, logits

@@ -13,15 +13,16 @@ import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
 from onnxprune.pipelines.drop import drop_blocks
-from onnxprune.pipelines.drop_options import DropInputs, DropOptions
+from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
+from onnxprune.pipelines.run_inputs import RunInputs
 from tests.graphs.net import Net, feeds_of, run
 
 MODELS = Path(__file__).parents[2] / "models"
 
 
 def dropped(source: Any, data: Any = None, **options: Any) -> Dropped:
-    return drop_blocks(load(source), DropOptions(**options), DropInputs(data))
+    return drop_blocks(load(source), DropOptions(**options), RunInputs(data))
 
 
 def residual(blocks: int = 3, width: int = 8, *, seed: int = 0, act: str = "Relu") -> Net:

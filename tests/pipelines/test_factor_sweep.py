@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxprune.allocation.ranks import LowRankOptions
 from onnxprune.model import load
 from onnxprune.pipelines.low_rank import factorised
-from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.pipelines.run_inputs import RunInputs
 from tests.pipelines.test_low_rank import DATA, DIGITS
 
 

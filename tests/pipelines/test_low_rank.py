@@ -14,7 +14,7 @@ from onnxprune.allocation.ranks import LowRankOptions, multiple_for
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load, to_proto
 from onnxprune.pipelines.low_rank import factorised, factors_carried_out
-from onnxprune.pipelines.sparsify import RunInputs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.rewriting import Plan
 from onnxprune.rewriting.factorise import factorisable
 from onnxprune.tracing import trace

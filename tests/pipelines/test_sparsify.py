@@ -13,7 +13,8 @@ import onnxprune
 from onnxprune.cost import count_nonzeros
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load, save
-from onnxprune.pipelines.sparsify import RunInputs, carried_out, sparsified
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.sparsify import carried_out, sparsified
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from onnxprune.sparsity import SparsifyOptions

@@ -15,8 +15,9 @@ from onnx import helper
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load, to_proto
 from onnxprune.pipelines.drop import drop_blocks, list_blocks
-from onnxprune.pipelines.drop_options import DropInputs, DropOptions
+from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.proof.compare_outputs import difference
 from onnxprune.rewriting import Plan
 from tests.graphs.net import feeds_of, run
@@ -53,7 +54,7 @@ def check(proto: onnx.ModelProto, seed: int) -> str:
     options = DropOptions(ratio=float(rng.choice([0.1, 0.5, 1.0])), units=units, criterion="random", seed=seed)
     data = "random" if rng.random() < 0.2 else None
     try:
-        found = drop_blocks(load(proto), options, DropInputs(data, 16))
+        found = drop_blocks(load(proto), options, RunInputs(data, 16))
     except GoalMissed as missed:
         assert missed.message.startswith("nothing to drop")
         return "nothing"
@@ -89,7 +90,7 @@ def check_by_rewiring(proto: onnx.ModelProto, small: onnx.ModelProto, found: Dro
 def check_plan(proto: onnx.ModelProto, small: onnx.ModelProto, found: Dropped) -> None:
     """The plan does the same again, also after it went through its text."""
     plan = Plan.from_json(found.plan.to_json())
-    again = drop_blocks(load(proto), DropOptions(), DropInputs(verify=False), plan=plan)
+    again = drop_blocks(load(proto), DropOptions(), RunInputs(), plan=plan, verify=False)
     assert to_proto(again.model).SerializeToString(deterministic=True) == small.SerializeToString(deterministic=True)
 
 

@@ -15,7 +15,8 @@ import onnxprune
 from onnxprune import Saving, TrainingOptions, api
 from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model
-from onnxprune.pipelines.sparsify import RunInputs, sparsified
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.recovery import checkpoint, fine_tune
 from onnxprune.recovery.training_state import TrainingState

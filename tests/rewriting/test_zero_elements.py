@@ -7,7 +7,8 @@ import pytest
 import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.pipelines.sparsify import RunInputs, carried_out, sparsified
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.sparsify import carried_out, sparsified
 from onnxprune.rewriting import Plan, ZeroStep
 from onnxprune.sparsity import SparsifyOptions
 from tests.pipelines.test_sparsify import DIGITS, MODELS
