@@ -10,9 +10,10 @@ from onnxprune.calibration.dispatch import is_code, is_random, samples_of
 from onnxprune.calibration.input_spec import InputSpec, batch_dims, is_batch, wanted_by
 from onnxprune.calibration.labels import LabelSource, is_label_source
 from onnxprune.calibration.preprocess import Preprocess
-from onnxprune.calibration.source import Feeds, Request, Source
+from onnxprune.calibration.source import Request, Source
 from onnxprune.calibration.stored_rows import Allowance, StoredRows
 from onnxprune.model import Model
+from onnxprune.typing import Feeds
 
 
 def read(

@@ -18,10 +18,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from onnxprune.calibration.input_spec import InputSpec
-from onnxprune.calibration.source import Feeds, Request, Samples
+from onnxprune.calibration.source import Request, Samples
 from onnxprune.calibration.stored_rows import mapped_array, unpacked_file
 from onnxprune.errors import UsageError
 from onnxprune.system import check_regular, read_file
+from onnxprune.typing import Feeds
 
 # The name of an array that has none.
 ALONE = ""

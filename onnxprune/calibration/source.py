@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onnxprune.calibration.input_spec import InputSpec
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
+from onnxprune.typing import Feeds
 
-Feeds = Mapping[str, np.ndarray]
 # Where a feed comes from, for messages, and the feed: one sample or several, on axis 0.
 Samples = Iterator[tuple[str, Feeds]]
 

@@ -32,10 +32,10 @@ from onnxprune.criteria.aggregate import AGGREGATIONS, Aggregate, aggregated
 from onnxprune.criteria.blocks import block_influence, block_params
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
-from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, Runs, logger
+from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, logger
 from onnxprune.errors import UsageError
 from onnxprune.tracing import Group, Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
 # A user's: from the traced model and a generator, and the calibration runs if it needs data, to float64[classes].
 Criterion = Callable[..., Array]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,11 +12,9 @@ import numpy as np
 from onnxprune.criteria.aggregate import Aggregate
 from onnxprune.layers import Activations, Weights
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
 logger = logging.getLogger(__name__)
-
-Runs = Sequence[Mapping[str, Array]]
 
 
 @dataclass(frozen=True)

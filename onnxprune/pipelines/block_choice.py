@@ -17,9 +17,8 @@ from onnxprune.model.tensors import byte_size
 from onnxprune.pipelines.clock import Progress
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Runs
 
-Runs = Sequence[Mapping[str, Array]]
 # How far the outputs are from the original's without some blocks.
 Divergence = Callable[[Sequence[GraphBlock], Runs], float]
 

@@ -21,7 +21,7 @@ from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
 from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.drop_options import DropOptions, named_blocks
 from onnxprune.pipelines.dropped import Dropped, ScoredBlock
-from onnxprune.pipelines.run_inputs import RunInputs, Runs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.proof import BypassClaim, Verdict, prove_bypassed
 from onnxprune.recovery import RecoveryReport, StandIn, held_out, recover, spans_of, split_runs, with_stand_ins
 from onnxprune.rewriting import (
@@ -39,6 +39,7 @@ from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Agreement
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
+from onnxprune.typing import Runs
 
 # Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
 LEAST_RUNS, LARGEST_BATCH = 8, 32

@@ -7,7 +7,7 @@ which. Then the units are cut, and the trained weights are where recovery begins
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,11 +26,10 @@ from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups, retrace
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
 logger = logging.getLogger(__name__)
 
-Runs = Sequence[Mapping[str, Array]]
 # The proof of a model, from the traced original, and what of a trace is removed.
 Proving = Callable[[Groups, Callable[[Groups], Array], Model], tuple[Groups, Verdict]]
 # Share of the steps in which units are chosen; the others train what is left of the model.

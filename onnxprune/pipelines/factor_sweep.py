@@ -20,13 +20,12 @@ from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.model.tensors import item_bits
 from onnxprune.pipelines.clock import Progress
-from onnxprune.pipelines.run_inputs import Runs
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, with_factors
 from onnxprune.runtime import MEMORY, ActivationReader, PairMoments, routes_of
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
 
 @dataclass(frozen=True, eq=False)

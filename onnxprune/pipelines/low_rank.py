@@ -30,7 +30,7 @@ from onnxprune.model import Model, file_size
 from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors, names_of
 from onnxprune.pipelines.factor_timing import slower_products
-from onnxprune.pipelines.run_inputs import RunInputs, Runs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.proof import FactorClaim, Verdict, prove_factors
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import FactoriseStep, Plan, Removal, agreement
@@ -40,6 +40,7 @@ from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import Speed, measured_speed
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
+from onnxprune.typing import Runs
 
 # Rounds of choosing ranks and timing the products, each of which leaves a weight whole at least.
 TIMINGS = 8

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnxprune import calibration
 from onnxprune.model import Model
-from onnxprune.typing import Array
+from onnxprune.typing import Runs
 
 if TYPE_CHECKING:
     from onnxprune.recovery import TrainingOptions
-
-Runs = Sequence[Mapping[str, Array]]
 
 
 @dataclass(frozen=True)

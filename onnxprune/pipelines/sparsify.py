@@ -18,7 +18,7 @@ from onnxprune.model import Model, file_size
 from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
-from onnxprune.pipelines.run_inputs import RunInputs, Runs
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.zero_budget import within_budgets
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import Training, held_out
@@ -38,7 +38,7 @@ from onnxprune.sparsity import (
 )
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
 # `--storage auto` writes sparse weights if the file is at most so large a part of the dense one.
 WORTH_IT = 0.9

@@ -25,9 +25,8 @@ from onnxprune.proof.verdict import Verdict
 from onnxprune.rewriting import IoRename
 from onnxprune.runtime import Session, run_from
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Feeds
 
-Feeds = Mapping[str, Array]
 # What stands for a block: from what enters to what leaves.
 Stated = Callable[[Array], Array]
 

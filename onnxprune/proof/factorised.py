@@ -22,9 +22,8 @@ from onnxprune.rewriting import FactoriseStep, with_dense, written_back
 from onnxprune.rewriting.factorise import check_factors
 from onnxprune.runtime import Session
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Feeds
 
-Feeds = Mapping[str, Array]
 # Factors that are made wrong on purpose, at most.
 MOST_SAMPLES = 8
 

@@ -16,11 +16,11 @@ from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import Use, candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import Session, count_choices, random_feeds
 from onnxprune.tracing import Groups
+from onnxprune.typing import Feeds
 
 logger = logging.getLogger(__name__)
 
 Sizes = Mapping[str, int]
-Feeds = Mapping[str, np.ndarray]
 
 # Seconds of the search, and of one run in it.
 LONGEST_SEARCH = 60.0

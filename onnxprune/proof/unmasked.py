@@ -20,9 +20,7 @@ from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.proof.verdict import Verdict
 from onnxprune.runtime import Session, random_feeds
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array, Ranges
-
-Feeds = Mapping[str, Array]
+from onnxprune.typing import Array, Feeds, Ranges
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ from onnxprune.rewriting import ZeroStep, with_dense
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Session
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Feeds
 
-Feeds = Mapping[str, Array]
 # Whether the elements of a stored weight, as [groups, D, O] or as they are stored, have the pattern that they should.
 Holds = Callable[[Array], bool]
 

@@ -27,7 +27,7 @@ from onnxprune.recovery.examples import Examples, examples_of
 from onnxprune.recovery.intermediate import with_intermediate, with_tensors
 from onnxprune.recovery.training_options import CROSS_ENTROPY, DISTIL, MSE, TrainingOptions
 from onnxprune.runtime import Session
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,6 @@ TARGET = "target"
 MOST_KEPT, MOST_OF_DISK = 8 << 30, 0.5
 # Samples of a batch that judges, where the model leaves that open.
 _JUDGING = 256
-Runs = Sequence[Feeds]
 
 
 def from_teacher(

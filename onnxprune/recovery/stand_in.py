@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +17,10 @@ from onnxprune.recovery.stand_in_forms import StandInFit, stand_in_fits
 from onnxprune.recovery.targets import ROWS
 from onnxprune.runtime import ActivationReader, PairMoments, routes_of
 from onnxprune.tracing import Groups
-from onnxprune.typing import Array
+from onnxprune.typing import Runs
 
 # Outputs must come nearer by so much for a form that adds a node.
 WORTH_A_NODE = 0.98
-Runs = Sequence[Mapping[str, Array]]
 # Whether a form may be used, by the number of parameters that it adds.
 Allowed = Callable[[str, int], bool]
 

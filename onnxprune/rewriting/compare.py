@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onnxprune.model import Model, last_floats
@@ -11,9 +11,7 @@ from onnxprune.model.run_order import Course, Route
 from onnxprune.rewriting import io_changes
 from onnxprune.rewriting.removal import Removal
 from onnxprune.runtime import Agreement, AgreementAccumulator, Session, routes_of, run_from
-from onnxprune.typing import Array
-
-Runs = Sequence[Mapping[str, Array]]
+from onnxprune.typing import Runs
 
 
 def agreement(removal: Removal, other: Model, runs: Runs) -> Agreement:

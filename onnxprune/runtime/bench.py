@@ -23,8 +23,8 @@ from onnxprune.runtime.paired_timing import TimeRatio
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.runtime.session import Deployed, Setting
 from onnxprune.system import check_fits
+from onnxprune.typing import Feeds
 
-Feeds = Mapping[str, np.ndarray]
 Progress = Callable[[str], object]
 
 

@@ -47,10 +47,12 @@ def form(tracing: TraceResult, classes: Classes) -> tuple[list[Part], Classes]:
         The parts in the order in which the graph meets them, and the classes with the new fixes.
     """
     found = _incidence(tracing, classes)
+    # Sets of weight axes are compared by the sum of a random number per axis: equal sets always have equal sums, and
+    # different ones do with a probability of 2**-63.
     rng = np.random.default_rng(0)
-    salt = rng.integers(1, 1 << 63, (max(1, len(found.keys)),), dtype=np.uint64)
+    axis_hash = rng.integers(1, 1 << 63, (max(1, len(found.keys)),), dtype=np.uint64)
     signature = np.zeros(classes.count, np.uint64)
-    np.add.at(signature, found.classes, salt[found.owners])
+    np.add.at(signature, found.classes, axis_hash[found.owners])
     cell = signature.copy()
     link, linked, stuck = _balance(classes, cell, rng)
     stuck |= _without_proportion(classes.free & linked & ~stuck, cell, link)
@@ -99,8 +101,8 @@ def _balance(classes: Classes, cell: Array, rng: np.random.Generator) -> tuple[A
         totals = counts.sum(axis=0)
         if (totals != totals[0]).any():
             uneven.append(ids[0])
-        salt = rng.integers(1, 1 << 63, (counts.shape[1],), dtype=np.uint64)
-        cell[ids] += (counts.astype(np.uint64) * salt).sum(axis=1, dtype=np.uint64)
+        row_hash = rng.integers(1, 1 << 63, (counts.shape[1],), dtype=np.uint64)
+        cell[ids] += (counts.astype(np.uint64) * row_hash).sum(axis=1, dtype=np.uint64)
     link = components(classes.count, np.concatenate(left), np.concatenate(right))
     for first in uneven:
         stuck |= linked & (link == link[first])
