@@ -100,34 +100,6 @@ def stored(proto: onnx.ModelProto) -> dict[str, list[tuple[int, ...]]]:
     return found
 
 
-# --- flat and back -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("proto", [two_branches(), recurrent()], ids=["If", "Loop"])
-def test_bodies_come_back_as_they_were(proto: onnx.ModelProto) -> None:
-    flat = flat_graph.flattened(load(proto))
-    assert all(next(protos.bodies(node), None) is None for node in flat.proto.graph.node)
-    again = onnx.ModelProto()
-    again.CopyFrom(flat.proto)
-    flat_graph.unflatten(again.graph)
-    assert again == proto
-
-
-def test_names_of_sibling_bodies_are_told_apart() -> None:
-    flat = flat_graph.flattened(load(two_branches())).proto.graph
-    names = [o for n in flat.node for o in n.output]
-    assert len(set(names)) == len(names)
-    assert len({t.name for t in flat.initializer}) == len(flat.initializer) == 7
-
-
-def test_a_model_without_bodies_stays_the_same_object() -> None:
-    plain = load(model("(float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }"))
-    assert flat_graph.flattened(plain) is plain
-
-
-# --- If ----------------------------------------------------------------------------------------------------
-
-
 def test_channels_go_through_branches() -> None:
     outcome = prune(two_branches())
     proven(outcome)
@@ -339,9 +311,6 @@ def test_sizes_are_corrected_inside_of_a_branch() -> None:
     assert stored(outcome.model.proto)["w1"] == [(4, 4)]
 
 
-# --- Loop --------------------------------------------------------------------------------------------------
-
-
 def test_state_is_tied_from_step_to_step() -> None:
     outcome = prune(recurrent())
     proven(outcome)
@@ -415,9 +384,6 @@ def test_a_group_inside_of_a_body() -> None:
     np.testing.assert_allclose(run(outcome.model, feeds=feeds)["y"], run(zeroed, feeds=feeds)["y"], atol=1e-5)
 
 
-# --- Scan --------------------------------------------------------------------------------------------------
-
-
 def scanned(axes: str = "", shape: str = "5, 3, 7", out: str = "5, 3, 2") -> onnx.ModelProto:
     """Along the steps of a projected input: h = tanh(x W + h U); every step gives h V."""
     return model(
@@ -473,9 +439,6 @@ def test_the_axis_of_the_steps_stays() -> None:
     assert "the steps of a loop" in reasons_for(groups, "w", 1)
 
 
-# --- the rest ----------------------------------------------------------------------------------------------
-
-
 def test_repair_reaches_into_bodies() -> None:
     runs = [feeds_of(two_branches(), seed) for seed in range(4)]
     outcome = api.run(load(two_branches()), api.Options(), data=runs)
@@ -483,49 +446,6 @@ def test_repair_reaches_into_bodies() -> None:
     assert len(outcome.recovery.fits) == 4
     with Session(outcome.model) as session:
         session.run(runs[0])
-
-
-def test_external_weights_of_bodies(tmp_path: Path) -> None:
-    onnx.save(two_branches(), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="m.data")
-    outcome = prune(load(tmp_path / "m.onnx"))
-    assert outcome.verdict is not None
-    assert outcome.verdict.ok, outcome.verdict.problem
-    inside = prune(two_branches())
-    for condition in (True, False):
-        feeds = feeds_of(two_branches()) | {"c": np.array(condition)}
-        found, wanted = run(outcome.model, feeds=feeds), run(inside.model, feeds=feeds)
-        for name, value in wanted.items():
-            np.testing.assert_array_equal(found[name], value)
-
-
-@pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("pairs", [False, True])
-def test_sparse_weights(inside: bool, pairs: bool) -> None:
-    """Their indices are flat, or one per axis; they may lie in a body."""
-    dense = numpy_helper.to_array(weight("dense", 8, 6))
-    dense = np.where(dense > 0, dense, 0)
-    places = np.argwhere(dense) if pairs else np.flatnonzero(dense)
-    sparse = helper.make_sparse_tensor(
-        numpy_helper.from_array(dense[dense > 0], "sp"), numpy_helper.from_array(places, "sp_places"), dense.shape
-    )
-    proto = model(
-        """(float[N, 4] x, bool c) => (float[N, 3] y) {
-          h = MatMul(x, w1)
-          m = If (c) <
-            then_branch = then () => (float[N, 6] t) { t = MatMul(h, sp) },
-            else_branch = other () => (float[N, 6] e) { e = MatMul(h, v) }
-          >
-          y = MatMul(m, w2)
-        }""",
-        *(weight("w1", 4, 8), weight("w2", 6, 3), weight("v", 8, 6)),
-    )
-    branch = next(protos.bodies(next(n for n in proto.graph.node if n.op_type == "If")))
-    (branch if inside else proto.graph).sparse_initializer.append(sparse)
-    outcome = prune(proto)
-    assert outcome.verdict is not None
-    assert outcome.verdict.ok, outcome.verdict.problem
-    left = [tuple(s.dims) for g in protos.graphs(outcome.model.proto.graph) for s in g.sparse_initializer]
-    assert left == [(4, 3)]
 
 
 def test_sequences_that_are_read_at_a_computed_place_are_a_barrier_with_a_reason() -> None:
@@ -539,9 +459,6 @@ def test_sequences_that_are_read_at_a_computed_place_are_a_barrier_with_a_reason
     groups = api.trace(proto)
     assert groups_of(groups, "w1", 1) == []
     assert any("a sequence or optional may hold tensors of any size" in r for r in reasons_for(groups, "w1", 1))
-
-
-# --- branches that are never taken -------------------------------------------------------------------------
 
 
 def known_condition(taken: str = "then_branch", other: str = "e = MatMul(r, w3)") -> onnx.ModelProto:
@@ -631,9 +548,6 @@ def test_a_branch_that_is_never_taken_in_a_loop(steps: int) -> None:
     proven(outcome)
     assert stored(outcome.model.proto)["u"] == [(3, 3)]
     assert "v" not in stored(outcome.model.proto)
-
-
-# --- sizes that the file notes ------------------------------------------------------------------------------
 
 
 def test_notes_on_constants_that_are_duplicated_per_use_follow() -> None:

@@ -18,17 +18,15 @@ from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.proof import quantized
 from onnxprune.recovery import data_free, downstream
 from onnxprune.runtime import random_inputs
-from onnxprune.tracing import computed_weights, token_ids
+from onnxprune.tracing import computed_weights
 from onnxprune.tracing.rules.registry import all_rules
-from tests.graphs.net import INT64, Net, run
+from tests.graphs.net import Net, run
 
 
 def test_every_operator_with_a_rule_has_a_row() -> None:
     without = {(rule.domain, rule.op) for rule in all_rules()} - set(TRAITS)
     assert not without, "add a row to onnxprune/model/traits.py, if only to `_each(...)` without any trait"
 
-
-# --- the sets that packages ask for -----------------------------------------------------------------------------
 
 # Operators that move the elements of their first input without looking at them: all of them, for every package.
 MOVED = (
@@ -120,9 +118,6 @@ def test_shapes_that_are_passed_on() -> None:
     assert set(ACTIVATIONS.split()) < rank_of_inputs._ALIKE
 
 
-# --- facts that ONNX tells, or a run ----------------------------------------------------------------------------
-
-
 NAMES = {
     "scale": {"scale"},
     "bias": {"b", "c", "bias"},
@@ -203,9 +198,6 @@ def test_traits_of_activations_hold_in_a_run(op: str) -> None:
         assert not changed.any()
 
 
-# --- what grew with the table -----------------------------------------------------------------------------------
-
-
 def reverse(net: Net, x: str) -> str:
     lengths = net.ints(3, 3, 3)
     return net.add("ReverseSequence", x, lengths, batch_axis=0, time_axis=1)
@@ -215,38 +207,8 @@ def compress(net: Net, x: str) -> str:
     return net.add("Compress", x, net.const(np.array([True, False, True])), axis=1)
 
 
-def turn(net: Net, x: str) -> str:
-    return net.add("Transpose", x, perm=[1, 0])
-
-
-def second(net: Net, x: str) -> str:
-    return net.add("Split", x, net.ints(1, 2), outputs=2, axis=1)[1]
-
-
 def tile(net: Net, x: str) -> str:
     return net.add("Tile", x, net.ints(1, 2))
-
-
-def expand(net: Net, x: str) -> str:
-    return net.add("Expand", x, net.ints(2, 3, 3))
-
-
-@pytest.mark.parametrize("way", [turn, second, tile, expand, reverse])
-def test_random_ids_name_all_rows(way) -> None:
-    """Before, an id behind such an operator was 1 at every position."""
-    net = Net(17)
-    x = way(net, net.input([3, 3], "ids", INT64))
-    net.read(net.add("Gather", net.weight(20, 4, name="table"), x), 2)
-    groups = api.trace(net.proto())
-    ids = random_inputs.random_feeds(groups.model, groups.static, np.random.default_rng(0))["ids"]
-    assert len(set(ids.flat)) > 3 and ids.max() < 20
-
-
-@pytest.mark.parametrize("way", [reverse, compress])
-def test_ids_that_are_moved_can_be_renumbered(way) -> None:
-    net = Net(17)
-    net.output(net.add("Gather", net.weight(20, 4, name="table"), way(net, net.input([3, 3], "ids", INT64))), None)
-    assert token_ids.sources(load(net.proto()).proto.graph, ["table"])["table"].inputs == {"ids"}
 
 
 @pytest.mark.parametrize("way", [reverse, compress])

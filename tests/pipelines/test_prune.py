@@ -15,7 +15,7 @@ from onnxprune import api
 from onnxprune.errors import GoalMissed
 from onnxprune.model import Model, load
 from tests.graphs.net import Net, run, shapes_of
-from tests.pipelines.test_api import network
+from tests.test_api import network
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 import onnxprune
 from onnxprune import Saving, TrainingOptions, api
-from onnxprune.errors import RunError, UsageError
+from onnxprune.errors import RunError
 from onnxprune.model import Model
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import sparsified
@@ -21,7 +21,7 @@ from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.recovery import checkpoint, fine_tune
 from onnxprune.recovery.training_state import TrainingState
 from onnxprune.sparsity import SparsifyOptions
-from tests.recovery.test_fine_tune import DATA, QUICK, damage, original, same, small
+from tests.recovery.test_fine_tune import DATA, QUICK, original, same, small
 
 __all__ = ["original", "small"]
 Training = Callable[[TrainingOptions], Any]
@@ -133,32 +133,6 @@ def test_what_changes_while_training_goes_on(tmp_path: Path, train: Training, wa
     assert left == 4, "what was done is not done again"
     saving.remove()
     assert not list(tmp_path.iterdir())
-
-
-def test_a_checkpoint_of_another_run_is_refused(original: Model, small: Model, tmp_path: Path) -> None:
-    path, data = tmp_path / "run.checkpoint", TrainingData(DATA, teacher=original)
-    there = TrainingOptions(4, saving=Saving(path), **QUICK)
-    learn(small, data, there)
-    there = replace(there, saving=Saving(path, resume=True))
-    content = path.read_bytes()
-    for model, options in ((damage(small), there), (small, replace(there, steps=5))):
-        with pytest.raises(UsageError, match="checkpoint of another run"):
-            learn(model, data, options)
-    assert path.read_bytes() == content
-    path.write_bytes(content[:200])
-    with pytest.raises(UsageError, match="is no checkpoint"):
-        learn(small, data, there)
-
-
-@pytest.mark.parametrize("given", [{"macs": "50%"}, {"macs": "40%", "criterion": "l2"}])
-def test_a_checkpoint_of_another_cut_is_refused(tmp_path: Path, given: dict[str, Any]) -> None:
-    saving = Saving(tmp_path / "run.checkpoint")
-    prune(TrainingOptions(4, while_training="soft", saving=saving, **QUICK))
-    recovery = api.RecoveryOptions(
-        train=TrainingOptions(4, while_training="soft", saving=replace(saving, resume=True), **QUICK)
-    )
-    with pytest.raises(UsageError, match="checkpoint of another run"):
-        api.run(api.load(str(DIGITS)), onnxprune.Options(**given), data=DATA, recovery=recovery)
 
 
 def full(*_: object) -> None:

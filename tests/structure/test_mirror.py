@@ -1,0 +1,95 @@
+"""Tests lie beside what they test: `onnxprune/a/b.py` is tested by `tests/a/test_b.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.structure.tree import FORWARDS, MODULES, PACKAGES, ROOT, definitions
+
+TESTS = ROOT.parent / "tests"
+
+# Modules that are tested as a family: every member by the same cases, in one file.
+FAMILIES = {
+    "onnxprune.autodiff": "autodiff/test_training_graph.py",
+    "onnxprune.autodiff.lowering": "autodiff/test_rules.py",
+    "onnxprune.autodiff.vjp": "autodiff/test_rules.py",
+    "onnxprune.cli.options": "cli/test_extreme_values.py",
+    "onnxprune.model.shapes": "model/shapes/test_infer.py",
+    "onnxprune.torch": "torch/test_module.py",
+    "onnxprune.torch.rules": "torch/test_rules.py",
+    "onnxprune.tracing.rules": "tracing/test_operators.py",
+}
+# Modules whose tests bear another name, and why that says more.
+ELSEWHERE = {
+    "onnxprune.cli.bench": ("runtime/test_bench.py", "the command and what it measures are run together"),
+    "onnxprune.cli.init": ("cli/test_recipe.py", "it writes what recipes are read from"),
+    "onnxprune.cli.kept_training": ("cli/test_train.py", "commands are killed while they train"),
+    "onnxprune.cli.shrink": ("random/test_shrink.py", "dead units are planted into graphs"),
+    "onnxprune.cli.steps": ("cli/test_run.py", "steps are parts of a recipe"),
+    "onnxprune.calibration.preprocess": ("calibration/test_images.py", "images are what is prepared"),
+    "onnxprune.cost.latency.profiler": ("cost/latency/test_operators.py", "operators are what is timed"),
+    "onnxprune.cost.latency.timer": ("allocation/test_timed.py", "a timer is asked by the budgets that it serves"),
+    "onnxprune.criteria.bound_rules": ("criteria/test_bounds.py", "bounds are what the rules make"),
+    "onnxprune.criteria.dead": ("random/test_shrink.py", "dead units are planted into graphs"),
+    "onnxprune.criteria.obs": ("criteria/test_output_damage.py", "its scores are the damage to outputs"),
+    "onnxprune.criteria.places": ("random/test_shrink.py", "dead units are planted into graphs"),
+    "onnxprune.layers.convolution": ("layers/test_linear.py", "all layers are held against their operators there"),
+    "onnxprune.layers.product": ("layers/test_linear.py", "all layers are held against their operators there"),
+    "onnxprune.model.data_flow": ("model/test_blocks.py", "blocks are what it is asked for"),
+    "onnxprune.model.quantizers": ("tracing/rules/test_quantizers.py", "their vectors serve both"),
+    "onnxprune.pipelines.apply": ("rewriting/test_plan.py", "a plan is carried out by it"),
+    "onnxprune.pipelines.compress_source": ("pipelines/test_compress.py", "the public function is the pipeline"),
+    "onnxprune.pipelines.drop_source": ("pipelines/test_drop_options.py", "the public function is the pipeline"),
+    "onnxprune.pipelines.dropped": ("report/test_drop.py", "a record, which a report reads"),
+    "onnxprune.pipelines.recipe_result": ("report/test_recipe.py", "a record, which a report reads"),
+    "onnxprune.pipelines.shrink": ("random/test_shrink.py", "dead units are planted into graphs"),
+    "onnxprune.pipelines.shrink_source": ("random/test_shrink.py", "the public function is the pipeline"),
+    "onnxprune.pipelines.sparsify_source": ("pipelines/test_sparsify.py", "the public function is the pipeline"),
+    "onnxprune.proof.layer_run": ("proof/test_layerwise.py", "layers are what is run"),
+    "onnxprune.proof.unmasked": ("random/test_shrink.py", "the proof of what goes without loss"),
+    "onnxprune.recovery.exact": ("random/test_shrink.py", "what takes over for dead units"),
+    "onnxprune.recovery.stand_in_forms": ("recovery/test_stand_in.py", "forms are what stands in"),
+    "onnxprune.recovery.training_state": ("recovery/test_saving.py", "a state is what is saved"),
+    "onnxprune.rewriting.contraction": ("rewriting/test_fold.py", "contractions are what is folded into"),
+    "onnxprune.runtime.dask": ("pipelines/test_sensitivity.py", "a cluster is run for a measurement"),
+    "onnxprune.tracing.tracer": ("tracing/test_operators.py", "every operator is traced there"),
+}
+# Nothing to test but what every other test imports: names, aliases of types.
+WORDS = {"onnxprune.names": "structure/test_registries.py", "onnxprune.typing": ""}
+
+SELF_EVIDENT = {*PACKAGES, *FORWARDS, "onnxprune", "onnxprune.__main__"}
+
+
+def own(module: str) -> Path:
+    """Where the tests of a module lie."""
+    *folders, name = module.split(".")[1:]
+    return TESTS.joinpath(*folders, f"test_{name}.py")
+
+
+def has_tests(path: Path) -> bool:
+    return path.is_file() and "def test_" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", sorted({*MODULES} - SELF_EVIDENT - {*WORDS}))
+def test_every_module_has_its_tests(module: str) -> None:
+    if not has_tests(own(module)):
+        family = FAMILIES.get(module.rpartition(".")[0])
+        other = ELSEWHERE[module][0] if module in ELSEWHERE else family
+        assert other is not None, f"{module}: write {own(module).relative_to(TESTS.parent)}"
+        assert has_tests(TESTS / other), f"{module}: {other} has no tests"
+
+
+def test_exceptions_are_needed() -> None:
+    """A module that has got a file of its own needs none, nor does one that is no longer there."""
+    assert [m for m in ELSEWHERE if m not in MODULES or has_tests(own(m))] == []
+    assert [m for m in WORDS if m not in MODULES or any(True for _ in definitions(m))] == []
+    families = {m.rpartition(".")[0] for m in {*MODULES} - SELF_EVIDENT if not has_tests(own(m)) and m not in ELSEWHERE}
+    assert sorted({*FAMILIES} - families) == []
+
+
+def test_every_test_is_of_a_module_or_of_a_whole() -> None:
+    """A file of tests is of one module, or says in its first line what it is about."""
+    for path in TESTS.rglob("test_*.py"):
+        assert path.read_text(encoding="utf-8").startswith('"""'), path
