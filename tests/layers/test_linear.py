@@ -1,69 +1,36 @@
-"""Rows times matrix are the outputs of the operator, and a matrix goes back to the weight that it came from."""
+"""What all layers have in common."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.api import trace
-from onnxprune.layers import linear_layer
-
-# Operator, shape of the input, shape of the weight, attributes, slot of the weight.
-CASES: list[tuple[str, list[int], list[int], dict[str, Any], int]] = [
-    ("Conv", [2, 4, 9, 8], [6, 4, 3, 2], {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}, 1),
-    ("Conv", [2, 4, 9], [6, 2, 3], {"group": 2, "pads": [1, 1]}, 1),
-    ("Conv", [2, 4, 9, 9], [4, 1, 3, 3], {"group": 4}, 1),
-    ("Conv", [2, 4, 9, 8], [6, 4, 3, 2], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, 1),
-    ("Conv", [2, 4, 9, 8], [6, 4, 4, 2], {"auto_pad": "SAME_LOWER", "strides": [2, 3]}, 1),
-    ("ConvTranspose", [2, 4, 5, 4], [4, 6, 3, 2], {"strides": [2, 1], "pads": [1, 0, 0, 1]}, 1),
-    ("ConvTranspose", [2, 4, 5], [4, 3, 3], {"group": 2, "strides": [2], "output_padding": [1], "pads": [2, 2]}, 1),
-    ("ConvTranspose", [2, 4, 5, 5], [4, 6, 3, 3], {"dilations": [2, 1], "pads": [3, 3, 3, 3]}, 1),
-    ("Gemm", [5, 4], [6, 4], {"transB": 1, "alpha": 0.5}, 1),
-    ("Gemm", [4, 5], [4, 6], {"transA": 1}, 1),
-    ("MatMul", [2, 3, 4], [4, 6], {}, 1),
-    ("MatMul", [2, 3, 4], [2, 4, 6], {}, 1),
-    ("MatMul", [4, 6], [5, 4], {}, 0),
-    ("Einsum", [2, 3, 4], [4, 5, 6], {"equation": "bsd,dnh->bsnh"}, 1),
-    ("Einsum", [2, 3, 4, 5], [4, 5, 6], {"equation": "bsnh,nhd->bsd"}, 1),
-    ("Einsum", [2, 3, 4], [2, 5, 4], {"equation": "bsd,bed->bse"}, 1),
-]
+from onnxprune.layers import LinearLayer
+from tests.layers.products import check
 
 
-@pytest.mark.parametrize(("op", "entering", "factor", "attributes", "slot"), CASES)
-def test_rows_times_matrix_are_the_outputs(
-    op: str, entering: list[int], factor: list[int], attributes: dict[str, Any], slot: int
-) -> None:
-    rng = np.random.default_rng(0)
-    x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in (entering, factor))
-    names = ["x", "w"] if slot == 1 else ["w", "x"]
-    rank = {"bsd,dnh->bsnh": 4, "bsnh,nhd->bsd": 3}.get(attributes.get("equation", ""), len(entering))
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, entering)]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"d{i}" for i in range(rank)])]
-    graph = helper.make_graph(
-        [helper.make_node(op, names, ["y"], **attributes)], "g", inputs, outputs, [numpy_helper.from_array(weight, "w")]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (y,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    ((view, _),) = trace(model).tracing.views
-    layer = linear_layer(view)
-    assert layer is not None and layer.input == "x"
-    matrix = layer.as_matrix(weight)
-    np.testing.assert_array_equal(layer.tensor(matrix, weight.shape), weight)
-    assert layer.channels(layer.input_rows(x, layer.sample_positions(x, 7, rng))).shape[0] == len(matrix)
-    rows = layer.input_rows(x, layer.sample_positions(x, 1 << 20, rng))
-    found = rows @ matrix * layer.scale
-    vectors = {
-        "Conv": lambda: np.moveaxis(y, 1, -1).reshape(-1, len(matrix), found.shape[2]).swapaxes(0, 1),
-        "Gemm": lambda: y[None],
-        "MatMul": lambda: (y.T if slot == 0 else y).reshape(len(matrix), -1, found.shape[2]),
-        "Einsum": lambda: y.reshape(len(matrix), -1, found.shape[2]),
-    }[op.removesuffix("Transpose")]()
-    for made, wanted in zip(found, vectors, strict=True):
-        # Rows come in any order; random vectors do not meet by chance.
-        nearest = np.abs(made[:, None] - wanted[None]).max(axis=2).min(axis=1)
-        assert nearest.max() < 1e-4
-        assert op.startswith("Conv") or len(made) == len(wanted)
+def test_rows_by_channel() -> None:
+    """Every position of a kernel is a row of its own."""
+    layer = check(("Conv", [2, 4, 9], [6, 2, 3], {"group": 2}, 1))
+    rows = np.arange(2 * 5 * 6, dtype=np.float32).reshape(2, 5, 6)
+    found = layer.channels(rows)
+    assert found.shape == (2, 15, 2)
+    assert found[1, 0].tolist() == [rows[1, 0, 0], rows[1, 0, 3]] and found[1, 4].tolist() == [
+        rows[1, 1, 1],
+        rows[1, 1, 4],
+    ]
+
+
+def test_a_product_has_one_position() -> None:
+    layer = check(("MatMul", [3, 4], [4, 6], {}, 1))
+    rows = np.ones((1, 5, 4), np.float32)
+    assert layer.positions == 1 and layer.input == "x" and (layer.channels(rows) == rows).all()
+
+
+def test_the_side_of_the_weight() -> None:
+    assert check(("MatMul", [4, 6], [5, 4], {}, 0)).input == "x"
+
+
+def test_a_layer_says_how_its_weight_is_a_matrix() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        LinearLayer(None)  # type: ignore[abstract, arg-type]
