@@ -1,4 +1,4 @@
-"""`onnxprune compress`."""
+"""`onnxprune compress`: take out what a model's function does not need, or make products of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onnxprune drop`."""
+"""`onnxprune drop`: take whole layers and blocks out, prove the result and repair it."""
 
 from __future__ import annotations
 

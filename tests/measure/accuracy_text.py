@@ -42,6 +42,17 @@ def cost(found: Array, texts: Array) -> float:
     return float(-np.take_along_axis(chances, texts[:, 1:, None], axis=2).mean())
 
 
+def stories(parser: argparse.ArgumentParser) -> tuple[Model, str, Array, Array]:
+    """The model, its input, the texts that calibrate, and those that judge; an error where they are not there."""
+    folder = shared.folder()
+    if folder is None:
+        parser.error(shared.ABSENT)
+    texts = np.load(folder / "data" / "tinystories" / "self_samples.npy").astype(np.int64)
+    source = load(str(shared.entry(f"models/{NAME}").path))
+    (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
+    return source, entry, texts[:32, :-1], texts[32:]
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,14 +60,9 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="20,30,50")
     given = parser.parse_args()
-    folder = shared.folder()
-    if folder is None:
-        parser.error(shared.ABSENT)
-    texts = np.load(folder / "data" / "tinystories" / "self_samples.npy").astype(np.int64)
-    source = load(str(shared.entry(f"models/{NAME}").path))
-    (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
-    runs = calibration.read([{entry: texts[:32, :-1]}], source, samples=32)
-    groups, texts = trace(source), texts[32:]
+    source, entry, calibrating, texts = stories(parser)
+    runs = calibration.read([{entry: calibrating}], source, samples=32)
+    groups = trace(source)
     inside = [g.name for g in groups.groups if len(g.members) < len(groups.groups)]
     whole = logits(source, entry, texts)
     print(f"{NAME}: {cost(whole, texts):.3f} nats, {len(inside)} of {len(groups.groups)} groups", flush=True)

@@ -13,14 +13,10 @@ import argparse
 import time
 from typing import Any
 
-import numpy as np
-
-from onnxprune.model import load
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.sparsity import METHODS, SparsifyOptions
-from tests.graphs import shared
-from tests.measure.accuracy_text import NAME, cost, logits
+from tests.measure.accuracy_text import NAME, cost, logits, stories
 
 ZEROS: dict[str, dict[str, Any]] = {"50 %": {"sparsity": 0.5}, "70 %": {"sparsity": 0.7}, "2:4": {"pattern": "2:4"}}
 
@@ -30,19 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="magnitude,wanda,wanda+fit,sparsegpt,alps")
     given = parser.parse_args()
-    folder = shared.folder()
-    if folder is None:
-        parser.error(shared.ABSENT)
-    texts = np.load(folder / "data" / "tinystories" / "self_samples.npy").astype(np.int64)
-    source = load(str(shared.entry(f"models/{NAME}").path))
-    (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
-    judging = texts[32:]
+    source, entry, calibrating, judging = stories(parser)
     print(f"{NAME}: {cost(logits(source, entry, judging), judging):.3f} nats", flush=True)
     print(f"| method | {' | '.join(ZEROS)} | seconds |\n|---|{'---|' * (len(ZEROS) + 1)}", flush=True)
     for text in given.methods.split(","):
         name, _, fit = text.partition("+")
         looks = METHODS[name].needs_data or bool(fit)
-        data = RunInputs([{entry: texts[:32, :-1]}], 32) if looks else RunInputs()
+        data = RunInputs([{entry: calibrating}], 32) if looks else RunInputs()
         for in_sequence in (False, True) if looks else (False,):
             start, cells = time.perf_counter(), []
             for zeros in ZEROS.values():
