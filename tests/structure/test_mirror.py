@@ -24,22 +24,13 @@ FAMILIES = {
 }
 # Modules whose tests bear another name, and why that says more.
 ELSEWHERE = {
-    "onnxprune.cli.bench": ("runtime/test_bench.py", "the command and what it measures are run together"),
-    "onnxprune.cli.init": ("cli/test_recipe.py", "it writes what recipes are read from"),
     "onnxprune.cli.kept_training": ("cli/test_train.py", "commands are killed while they train"),
     "onnxprune.cli.steps": ("cli/test_run.py", "steps are parts of a recipe"),
-    "onnxprune.calibration.preprocess": ("calibration/test_images.py", "images are what is prepared"),
     "onnxprune.cost.latency.profiler": ("cost/latency/test_operators.py", "operators are what is timed"),
     "onnxprune.cost.latency.timer": ("allocation/test_timed.py", "a timer is asked by the budgets that it serves"),
-    "onnxprune.criteria.bound_rules": ("criteria/test_bounds.py", "bounds are what the rules make"),
-    "onnxprune.model.quantizers": ("tracing/rules/test_quantizers.py", "their vectors serve both"),
-    "onnxprune.pipelines.apply": ("rewriting/test_plan.py", "a plan is carried out by it"),
-    "onnxprune.pipelines.dropped": ("report/test_drop.py", "a record, which a report reads"),
     "onnxprune.proof.zeroed_original": ("proof/test_bisect.py", "it is asked where other sizes find other groups"),
     "onnxprune.proof.layer_run": ("proof/test_layerwise.py", "layers are what is run"),
-    "onnxprune.recovery.stand_in_forms": ("recovery/test_stand_in.py", "forms are what stands in"),
     "onnxprune.runtime.dask": ("pipelines/test_sensitivity.py", "a cluster is run for a measurement"),
-    "onnxprune.tracing.tracer": ("tracing/test_operators.py", "every operator is traced there"),
 }
 # Nothing to test but what every other test imports: names, aliases of types.
 WORDS = {"onnxprune.names": "structure/test_registries.py", "onnxprune.typing": ""}
