@@ -24,7 +24,6 @@ FAMILIES = {
 }
 # Modules whose tests bear another name, and why that says more.
 ELSEWHERE = {
-    "onnxprune.cli.kept_training": ("cli/test_train.py", "commands are killed while they train"),
     "onnxprune.cli.steps": ("cli/test_run.py", "steps are parts of a recipe"),
     "onnxprune.cost.latency.profiler": ("cost/latency/test_operators.py", "operators are what is timed"),
     "onnxprune.cost.latency.timer": ("allocation/test_timed.py", "a timer is asked by the budgets that it serves"),
