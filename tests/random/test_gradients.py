@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,7 +57,7 @@ def compare(
     *,
     double: bool,
 ) -> bool:
-    """Compare the slope in a random direction; false where differences at neighbouring distances do not agree.
+    """Compare the slope in a random direction; false where differences at three distances do not agree.
 
     They do not at a corner, and where the loss is so curved that a distance at which it is not is lost in rounding.
     """
@@ -73,10 +72,11 @@ def compare(
     noise = ROUNDING[double] * (abs(loss(0.0)) + 1)
     measured = [((loss(d) - loss(-d)) / (2 * d), noise / d) for d in DISTANCES[double]]
     tolerance, apart = TOLERANCES[double], []
-    for (one, _), (two, rounding) in itertools.pairwise(measured):
-        scale = max(size, abs(one), abs(two)) + 1e-3
-        if abs(one - two) <= tolerance * scale + rounding and rounding <= 10 * tolerance * scale:
-            apart.append((min(abs(one - slope), abs(two - slope)) - rounding) / scale)
+    for some in zip(measured, measured[1:], measured[2:], strict=False):
+        slopes, rounding = np.array([value for value, _ in some]), some[-1][1]
+        scale = max(size, float(np.abs(slopes).max())) + 1e-3
+        if np.ptp(slopes) <= tolerance / 4 * scale + rounding and rounding <= tolerance * scale:
+            apart.append((float(np.abs(slopes - slope).min()) - rounding) / scale)
     assert not apart or min(apart) <= tolerance, (names, slope, measured)
     return bool(apart)
 
