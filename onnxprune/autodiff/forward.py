@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.autodiff.builder import GraphBuilder, Shape, Value
+from onnxprune.autodiff.gpu_only import without_gpu_operators
 from onnxprune.autodiff.lowering.registry import find_lowering
 from onnxprune.autodiff.parameters import default_parameters
 from onnxprune.autodiff.registry import find_vjp, has_zero_gradient
@@ -72,7 +73,9 @@ def lay_out(model: Model, feeds: Mapping[str, Array], parameters: Iterable[str] 
         if len(proto.graph.node) == before:
             break
     nodes = [node for graph in graphs(proto.graph) for node in graph.node]
-    chosen = default_parameters(nodes, arrays) if parameters is None else list(parameters)
+    sparse = {s.values.name for s in model.proto.graph.sparse_initializer}  # dense gradients would fill them up
+    trained = {name: array for name, array in arrays.items() if name not in sparse}
+    chosen = default_parameters(nodes, trained) if parameters is None else list(parameters)
     unknown = [name for name in chosen if name not in arrays or arrays[name].dtype.kind != "f"]
     if unknown:
         raise ModelError(f"the model has no float initializer {unknown[0]!r}", hint="name initializers of the model")
@@ -95,6 +98,7 @@ def modern(model: Model, feeds: Mapping[str, Array]) -> tuple[onnx.ModelProto, d
     proto, arrays = _separated(inlined(model))
     proto = _with_weights_declared(proto, arrays, feeds, converted)
     _widen(proto.graph)
+    without_gpu_operators(proto, arrays)
     return proto, arrays
 
 

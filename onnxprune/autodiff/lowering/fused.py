@@ -57,20 +57,6 @@ def _quick_gelu(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outpu
     return [x * (x * float(settings_of(node).get("alpha", 1.702))).map("Sigmoid")]
 
 
-@lowering("BiasAdd", domain=MICROSOFT)
-def _bias_add(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
-    x = _with(inputs, 1)
-    skip = optional(inputs, 2)
-    return [x if skip is None else x + skip]
-
-
-@lowering("BiasSplitGelu", domain=MICROSOFT)
-def _bias_split_gelu(graph: GraphBuilder, node: onnx.NodeProto, inputs: Inputs, outputs: Inputs) -> list[Value]:
-    x = _with(inputs, 1)
-    axis, half = x.rank - 1, x.shape[-1] // 2
-    return [x.slice(axis, 0, half) * gelu(x.slice(axis, half, 2 * half))]
-
-
 def _with(inputs: Inputs, slot: int) -> Value:
     x, bias = leading(inputs), optional(inputs, slot)
     return x if bias is None else x + bias
