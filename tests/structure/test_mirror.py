@@ -29,7 +29,6 @@ ELSEWHERE = {
     "onnxprune.cost.latency.timer": ("allocation/test_timed.py", "a timer is asked by the budgets that it serves"),
     "onnxprune.proof.zeroed_original": ("proof/test_bisect.py", "it is asked where other sizes find other groups"),
     "onnxprune.proof.layer_run": ("proof/test_layerwise.py", "layers are what is run"),
-    "onnxprune.runtime.dask": ("pipelines/test_sensitivity.py", "a cluster is run for a measurement"),
 }
 # Nothing to test but what every other test imports: names, aliases of types.
 WORDS = {"onnxprune.names": "structure/test_registries.py", "onnxprune.typing": ""}
