@@ -102,6 +102,15 @@ class Question:
         return next(measure for goal, measure in self.goals if goal.kind == kind)
 
 
+def _nothing(groups: Groups) -> str:
+    """Why nothing is selected."""
+    if not groups.groups:
+        return "no removable group was found"
+    if all(group.units == 1 for group in groups.groups):
+        return "every group is one unit, which must stay: its positions depend on each other"
+    return "the options leave no group"
+
+
 def question(
     groups: Groups,
     scores: Array,
@@ -121,8 +130,7 @@ def question(
     open_groups = open_to_pruning(groups, options) - held
     if not named_rows and not any(g.units > 1 for g in groups.groups if g.name in open_groups):
         raise GoalMissed(
-            "nothing can be pruned: "
-            + ("the options leave no group" if groups.groups else "no removable group was found"),
+            f"nothing can be pruned: {_nothing(groups)}",
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
     widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})

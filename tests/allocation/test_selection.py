@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from onnxprune import api
 from onnxprune.allocation import Options, select
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.tracing import Groups
-from tests.graphs.net import Net, array_of, prune, shapes_of
+from tests.graphs.net import BOOL, FLOAT, INT64, Net, array_of, prune, shapes_of
 
 
 def chain(*widths: int) -> Net:
@@ -268,3 +269,20 @@ def test_running_statistics_do_not_count() -> None:
     assert group.units == 8
     power = np.square(array_of(proto, "w_in")).sum(0) + np.square(array_of(proto, "w_out")).sum(1)
     assert prune(proto).plan.steps[0].remove == tuple(sorted(np.argsort(power)[:4]))
+
+
+def test_groups_of_one_unit_are_said() -> None:
+    """Columns that a loop turns depend on each other, all of them."""
+    net = Net()
+    info, turned = helper.make_tensor_value_info, net.ints(1, 2, 3, 0)
+    body = helper.make_graph(
+        [helper.make_node("Gather", ["state", turned], ["next"], axis=1), helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [info("step", INT64, []), info("go", BOOL, []), info("state", FLOAT, ["batch", 4])],
+        [info("on", BOOL, []), info("next", FLOAT, ["batch", 4])],
+    )
+    hidden = net.add("MatMul", net.input(["batch", 6]), net.weight(6, 4))
+    last = net.add("Loop", net.input([], dtype=INT64, name="count"), "", hidden, body=body)
+    net.output(net.add("MatMul", last, net.weight(4, 3)), ["batch", 3])
+    with pytest.raises(GoalMissed, match="every group is one unit, which must stay"):
+        prune(net.proto())

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 
 from onnxprune.errors import GoalMissed, RunError
-from onnxprune.model import to_proto
+from onnxprune.model import load, to_proto
+from onnxprune.tracing import trace
 from tests.graphs.net import FLOAT, array_of, prune, run, with_arrays
 from tests.graphs.random_sizes import JOINS, SIZES, WIDTH, Sizes, computed
 from tests.random.test_graphs import LONG, quick
@@ -62,3 +63,11 @@ def test_many_sizes() -> None:
         check(proto)
 
     one()
+
+
+def test_the_reason_of_an_axis_of_one_position_or_more_names_the_node() -> None:
+    net = Sizes(lambda _: 3)
+    part = net.one_or_all("broadcast", net.net.add("Greater", net.size, net.const(20)))
+    net.net.output(net.net.add("MatMul", net.joined("Add", part), net.net.weight(WIDTH, 3)), ["batch", 3], FLOAT)
+    found = {(barrier.op, barrier.reason) for barrier in trace(load(net.net.proto())).barriers}
+    assert ("Add", "one position or as many as the others, as sizes say that the run alone knows") in found

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxprune.model.shapes.constant_fold import EVALUATORS
 from onnxprune.model.shapes.polynomials import (
+    LARGEST_FACTOR,
     Atom,
     Dim,
     Size,
@@ -156,29 +157,48 @@ COMPUTES: Mapping[str, Callable[..., Dim]] = {
 }
 
 
-def number(size: Dim, numbers: Mapping[str, int]) -> int | None:
+def number(size: Dim, numbers: Mapping[str, int], known: dict[Atom, int | None] | None = None) -> int | None:
     """The number that a size is; None where an axis that no rule can tell takes part.
 
     Args:
         size: the size.
         numbers: the numbers that stand for its symbols.
+        known: what is known of other sizes at the same numbers; grows.
     """
+    if not isinstance(size, Size):
+        return int(size)
+    known = {} if known is None else known
+    pending = list(size.atoms)
+    while pending:  # operands first, each of them once: expressions are used twice and nested deeply
+        atom = pending[-1]
+        waiting = [a for o in atom.operands if isinstance(o, Size) for a in o.atoms if a not in known]
+        if waiting:
+            pending += waiting
+            continue
+        pending.pop()
+        if atom not in known:
+            known[atom] = _made(atom, numbers, known)
+    return _sum(size, known)
+
+
+def _sum(size: Dim, known: Mapping[Atom, int | None]) -> int | None:
+    """The number of a size whose atoms are known; None where one is not, or the number is larger than any size."""
     if not isinstance(size, Size):
         return int(size)
     total = 0
     for atoms, factor in size.terms:
-        found = [_atom(atom, numbers) for atom in atoms]
+        found = [known[atom] for atom in atoms]
         if None in found:
             return None
         total += factor * math.prod(n for n in found if n is not None)
-    return total
+    return total if abs(total) <= LARGEST_FACTOR else None
 
 
-def _atom(atom: Atom, numbers: Mapping[str, int]) -> int | None:
+def _made(atom: Atom, numbers: Mapping[str, int], known: Mapping[Atom, int | None]) -> int | None:
     if not atom.op:
         return numbers.get(atom.name)
     function = COMPUTES.get(atom.op)
-    operands = [None if isinstance(o, float) else number(o, numbers) for o in atom.operands]
+    operands = [None if isinstance(o, float) else _sum(o, known) for o in atom.operands]
     if function is None or None in operands:
         return None
     try:

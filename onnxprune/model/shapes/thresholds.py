@@ -94,10 +94,11 @@ def _compared(static: StaticInfo) -> Iterator[Compared]:
 def _symbols(size: Dim) -> set[str]:
     """The symbols that a size depends on."""
     found: set[str] = set()
-    pending = [size]
+    pending, met = [size], set[Atom]()
     while pending:
         one = pending.pop()
-        for atom in one.atoms if isinstance(one, Size) else ():
+        for atom in one.atoms - met if isinstance(one, Size) else ():
+            met.add(atom)
             pending.extend(atom.operands)
             if not atom.op:
                 found.add(atom.name)
@@ -116,5 +117,6 @@ def _roots(difference: Dim, symbol: str, numbers: Mapping[str, int]) -> Iterator
 
 def _courses(found: Sequence[Compared], numbers: Mapping[str, int]) -> set[Course]:
     """How every comparison comes out; a clamp takes no course of its own where its operands are equal."""
-    signs = ((atom, number(difference, numbers)) for atom, difference in found)
+    known: dict[Atom, int | None] = {}
+    signs = ((atom, number(difference, numbers, known)) for atom, difference in found)
     return {(atom, (n > 0) - (n < 0)) for atom, n in signs if n is not None and (n or atom.op not in _CLAMPS)}

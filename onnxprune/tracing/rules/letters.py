@@ -126,8 +126,8 @@ def _entries(view: NodeView, inputs: Sequence[Letters | None]) -> dict[Letter, l
         for axis, (letter, size, labels) in enumerate(zip(letters, sizes, axes, strict=True)):
             if size == 1 and is_known(dims[axis]):
                 continue
-            if size == 1 and not is_barrier(labels):
-                labels = view.barrier("may be a single position, or as many as the others")
+            if size == 1:
+                labels = view.barrier("one position or as many as the others, as sizes say that the run alone knows")
             if has_copies:
                 labels = _once(view, labels, axis, letters)
             if isinstance(letter, Copies) and size == letter.count:

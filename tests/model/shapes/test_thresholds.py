@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model import load
+from onnxprune.model.shapes.entries import number
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.thresholds import other_sides
 from tests.graphs.net import Net
@@ -81,3 +82,23 @@ def test_more_sides_than_are_tried_are_named() -> None:
 def test_all_sides_of_a_comparison_leave_none() -> None:
     net = Net()
     assert left(net, net.add("Equal", batch(net), net.ints(300))) == []
+
+
+def test_deep_arithmetic_of_sizes_takes_no_longer_than_it_is() -> None:
+    """Expressions that are used twice, one in the other: written out they would have 2^60 parts, and huge numbers."""
+    net = Net()
+    size = batch(net)
+    for step in range(60):
+        squared = net.add("Mul", size, net.add("Add", size, net.ints(step)))
+        size = net.add("Max", net.add("Div", squared, net.ints(7)), net.ints(1))
+    assert len(sides(net, size)) <= 4
+
+
+def test_long_arithmetic_of_sizes_is_followed() -> None:
+    net = Net()
+    size = batch(net)
+    for _ in range(400):
+        size = net.add("Max", net.add("Sub", size, net.ints(1)), net.ints(0))
+    found = static_of(net, size).entries[size]
+    assert found is not None
+    assert [number(found.reshape(-1)[0], {"batch": n}) for n in (300, 400, 401, 1000)] == [0, 0, 1, 600]
