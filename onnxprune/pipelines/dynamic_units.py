@@ -63,8 +63,8 @@ def _phases(training: TrainingOptions, options: Options) -> tuple[TrainingOption
             f"--while-training: {training.while_training} is for single weights (`sparsify`)",
             hint=f"units: {', '.join(WAYS)}",
         )
-    left = training.part(2, steps=training.steps - first, while_training="")
-    return training.part(1, steps=first), left
+    left = training.numbered(2, steps=training.steps - first, while_training="")
+    return training.numbered(1, steps=first), left
 
 
 def train_masked(

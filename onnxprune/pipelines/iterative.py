@@ -146,7 +146,7 @@ def scored(
         if recovery.train is not None or recovery.tune is not None:
             from onnxprune.pipelines.train import train_after
 
-            small = train_after(removal, small, runs, recovery.part(step), progress=progress)[0]
+            small = train_after(removal, small, runs, recovery.numbered(step), progress=progress)[0]
             carried = CarriedWeights(removal, small)
         inner = _traced_like(groups, small)
         fresh = first_scores(inner, options, [io_changes.feeds(removal, feeds) for feeds in runs], progress)

@@ -187,7 +187,7 @@ def _scored(
 
         return train_masked(groups, options, runs, recovery.train, place, progress=progress)
     scores, carried = iterative.scored(groups, options, runs, recovery, place, progress=progress)
-    return ScoredUnits(scores, carried, left=recovery.part(options.steps).train)
+    return ScoredUnits(scores, carried, left=recovery.numbered(options.steps).train)
 
 
 def _check_trained(scored: ScoredUnits, candidate: _Candidate, proving: Proving | None) -> None:

@@ -72,9 +72,9 @@ class RecoveryOptions:
         """The recovery method; there must be one."""
         return METHODS[self.method]
 
-    def part(self, number: int) -> RecoveryOptions:
-        """How to train in one round of several, counted from 1; see `TrainingOptions.part`."""
-        return self if self.train is None else replace(self, train=self.train.part(number))
+    def numbered(self, number: int) -> RecoveryOptions:
+        """How to train in one round of several, counted from 1; see `TrainingOptions.numbered`."""
+        return self if self.train is None else replace(self, train=self.train.numbered(number))
 
     def can_act(self, *, data: bool) -> bool:
         """Whether there is a method, and the data that it needs."""

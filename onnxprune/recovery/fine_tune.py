@@ -382,7 +382,8 @@ class _Run:
 def _digest(saving: Saving, options: TrainingOptions, loss: str, kept: Mapping[str, Array]) -> str:
     """The hash of all that a run depends on."""
     given = asdict(replace(options, saving=None, workers=1))
-    about = f"{saving.belongs_to} {loss} {json.dumps(given, sort_keys=True, default=str)}"
+    told = json.dumps(given, sort_keys=True, default=lambda value: getattr(value, "__qualname__", repr(value)))
+    about = f"{saving.belongs_to} {loss} {told}"
     content = hashlib.sha256(about.encode())
     for name in sorted(kept):
         content.update(name.encode() + np.packbits(kept[name]).tobytes())

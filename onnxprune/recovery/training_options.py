@@ -124,7 +124,7 @@ class TrainingOptions:
         """What models run on."""
         return Setting(self.provider, self.threads)
 
-    def part(self, number: int, **other: Any) -> TrainingOptions:
+    def numbered(self, number: int, **other: Any) -> TrainingOptions:
         """The options of one training of several, counted from 1, which has a checkpoint of its own.
 
         Args:

@@ -13,7 +13,8 @@ import pytest
 
 import onnxprune
 from onnxprune import Saving, TrainingOptions, api
-from onnxprune.errors import RunError
+from onnxprune.autodiff import relative_squares
+from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import sparsified
@@ -165,3 +166,19 @@ def test_a_full_disk_when_interrupted_is_an_error(
     options = TrainingOptions(6, saving=Saving(tmp_path / "run.checkpoint"), **QUICK)
     with pytest.raises(RunError, match="disk full while writing"):
         learn(small, TrainingData(DATA, teacher=original), options)
+
+
+def test_a_loss_of_ones_own_is_known_by_its_name(original: Model, small: Model, tmp_path: Path) -> None:
+    """Where a function lies in memory is another place in every process."""
+
+    def made() -> Any:
+        def loss(graph: Any, outputs: Any) -> Any:
+            return relative_squares({name: f"teacher/{name}" for name in outputs})(graph, outputs)
+
+        return loss
+
+    saving = Saving(tmp_path / "run.checkpoint", resume=True)
+    data = TrainingData(DATA, teacher=original)
+    for _ in range(2):
+        options = TrainingOptions(3, loss=made(), saving=saving, **QUICK)
+        assert learn(small, data, options)[1].steps == 3
