@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from onnxprune import calibration
+from onnxprune import TrainingOptions, calibration
 from onnxprune.calibration import InputSpec
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
+from onnxprune.pipelines.train import TrainingData, learn
 from tests.graphs.net import Net
+from tests.recovery.test_fine_tune import damage
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
@@ -101,3 +104,35 @@ def test_what_is_no_sample(tmp_path: Path, line: str, problem: str) -> None:
     path.write_text(f"[1, 2]\n{line}\n")
     with pytest.raises(UsageError, match=problem):
         calibration.read(str(path), model("input_ids"))
+
+
+def tagger() -> Model:
+    """A class for every token, by its number alone."""
+    net = Net()
+    ids, mask = (net.input(("batch", "sequence"), name=name, dtype=TensorProto.INT64) for name in NAMES[:2])
+    h = net.add("Relu", net.add("MatMul", net.add("Gather", net.weight(10, 6), ids), net.weight(6, 8)))
+    y = net.add("MatMul", h, net.weight(8, 4))
+    net.output(net.add("Add", y, net.add("Unsqueeze", net.add("Cast", mask, to=TensorProto.FLOAT), net.ints(2))))
+    return net.model()
+
+
+@pytest.mark.parametrize("learned", ["teacher", "labels"])
+def test_how_much_is_padded_makes_no_difference_to_a_loss(tmp_path: Path, learned: str) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 7, 40)
+    lines = [{"input_ids": rng.integers(0, 10, n).tolist(), "tags": rng.integers(0, 4, n).tolist()} for n in lengths]
+    source, teacher = written(tmp_path, *lines), tagger()
+    student = damage(teacher)
+    how = {"teacher": teacher} if learned == "teacher" else {"labels": "tags"}
+    options = TrainingOptions(12, rate=1e-2, batch=8, threads=1, padding="attention_mask" if "teacher" in how else None)
+    losses = []
+    for length in (6, 9):
+        data = TrainingData(source, sizes={"sequence": length}, **how)
+        losses.append([(j.loss, j.held) for j in learn(student, data, options)[1].course])
+    assert losses[0][-1][1] < losses[0][0][1]
+    assert np.allclose(*losses, rtol=1e-4)
+    if learned == "teacher":
+        plain = replace(options, padding=None)
+        data = TrainingData(source, sizes={"sequence": 9}, **how)
+        whole = [(j.loss, j.held) for j in learn(student, data, plain)[1].course]
+        assert not np.allclose(losses[0], whole, rtol=1e-2), "without the mask padding counts"
