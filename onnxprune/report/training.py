@@ -16,7 +16,9 @@ def training_data(of: Training) -> dict[str, Any]:
     plain = asdict(of)
     found = [{"rate": rate, "held": _number(loss)} for rate, loss in of.found.items()]
     course = [{"step": j.step, "loss": _number(j.loss), "held": _number(j.held)} for j in of.course]
-    return plain | {"found": found, "course": course, "blocked": dict(of.blocked), "seconds": round(of.seconds, 3)}
+    ends = {"before": _number(of.before), "after": _number(of.after)}
+    told = {"found": found, "course": course, "blocked": dict(of.blocked), "seconds": round(of.seconds, 3)}
+    return plain | ends | told
 
 
 def _number(value: float) -> float | None:

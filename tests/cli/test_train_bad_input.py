@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,18 @@ def test_a_checkpoint_of_another_model(run: Run, tmp_path: Path) -> None:
     ran = run("train", DIGITS, "-o", output, *given, "--steps", 4)
     assert ran.code == 2 and "is a checkpoint of another run" in ran.err and "remove it to begin again" in ran.err
     assert kept.read_bytes() == before and not output.exists()
+
+
+def test_a_loss_that_is_no_number_is_none_in_json(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has neither infinity nor NaN."""
+    losses = iter([1.0, math.inf, math.nan])
+    monkeypatch.setattr(fine_tune._Run, "_held", lambda *_: next(losses, math.nan))
+    given = ("--teacher", DIGITS, "--data", DATA, "--steps", 3, "--rate", 1e-3, "--json")
+    ran = run("train", DIGITS, "-o", tmp_path / "o.onnx", *given)
+    assert ran.code == 0, ran.err
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    report = json.loads(ran.out, parse_constant=refuse)
+    assert [judgement["held"] for judgement in report["course"]] == [None] * 3 and report["after"] == 1.0
