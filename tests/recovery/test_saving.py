@@ -14,7 +14,7 @@ import pytest
 import onnxprune
 from onnxprune import Saving, TrainingOptions, api
 from onnxprune.autodiff import relative_squares
-from onnxprune.errors import RunError, UsageError
+from onnxprune.errors import RunError
 from onnxprune.model import Model
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import sparsified
