@@ -24,9 +24,6 @@ FAMILIES = {
 }
 # Modules whose tests bear another name, and why that says more.
 ELSEWHERE = {
-    "onnxprune.cli.steps": ("cli/test_run.py", "steps are parts of a recipe"),
-    "onnxprune.cost.latency.profiler": ("cost/latency/test_operators.py", "operators are what is timed"),
-    "onnxprune.cost.latency.timer": ("allocation/test_timed.py", "a timer is asked by the budgets that it serves"),
     "onnxprune.proof.zeroed_original": ("proof/test_bisect.py", "it is asked where other sizes find other groups"),
     "onnxprune.proof.layer_run": ("proof/test_layerwise.py", "layers are what is run"),
 }
