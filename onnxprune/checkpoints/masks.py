@@ -264,9 +264,9 @@ def _folded(
                 hint="export the model again from these values, without folding",
             )
         found.update((other, mask) for other in mine[0].names if other in missing)
-        bias = f"{name.removesuffix('.weight')}.bias"
-        if bias in missing and floats[bias].shape == mask.shape:
-            found[bias] = mask
+        beside = [other for other in missing if _module(other) == _module(name) and floats[other].shape == mask.shape]
+        if len(beside) == 1:  # the bias, which went into the norm's shift
+            found[beside[0]] = mask
     return found
 
 
@@ -285,6 +285,11 @@ def _norms(floats: Mapping[str, Array]) -> list[FoldableNorm]:
             spread = floats[name].astype(np.float64)
             found.append(FoldableNorm(names, [factor / np.sqrt(np.maximum(spread, 0) + e + 1e-300) for e in _EPSILONS]))
     return found
+
+
+def _module(name: str) -> str:
+    """The module or the layer that an array belongs to."""
+    return name[: max(name.rfind("."), name.rfind("/"), 0)]
 
 
 def _near(a: Array, b: Array) -> bool:

@@ -106,7 +106,7 @@ def scaled_origins(array: Array, weights: Mapping[tuple[int, ...], list[Weight]]
 
 def _scale(array: Array, turned: Array, axis: int) -> Array | None:
     """The factors along an axis that make `turned` of an array; None where there are none."""
-    if array.shape[axis] == array.size:
+    if array.shape[axis] == array.size:  # any row of one element is another times a number
         return None
     source = np.moveaxis(array.astype(np.float64), axis, 0).reshape(array.shape[axis], -1)
     target = np.moveaxis(turned, axis, 0).reshape(array.shape[axis], -1)

@@ -7,6 +7,7 @@ import pytest
 
 import onnxprune
 from onnxprune.checkpoints import layer_masks, slice_layers, slice_state_dict, state_dict_masks
+from onnxprune.checkpoints.origins import Weight, by_sizes, scaled_origins
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from onnxprune.rewriting import Plan
@@ -199,3 +200,13 @@ def test_rows_may_lose_different_positions() -> None:
     mask = np.array([[1, 0, 1], [1, 1, 0]], bool)
     small = slice_state_dict({"a": np.arange(6).reshape(2, 3)}, {"a": mask})["a"]
     assert small.tolist() == [[0, 2], [3, 4]]
+
+
+def test_single_elements_are_not_taken_for_scaled_ones() -> None:
+    weight = Weight("w", "w", RNG.standard_normal((M, 1)).astype(np.float32), None)
+    assert not scaled_origins(RNG.standard_normal((M, 1)).astype(np.float32), by_sizes([weight]))
+    wide = Weight("w", "w", RNG.standard_normal((M, 3)).astype(np.float32), None)
+    assert not scaled_origins(RNG.standard_normal((M, 3)).astype(np.float32), by_sizes([wide]))
+    scale = RNG.uniform(0.5, 2, (M, 1)).astype(np.float32)
+    (found,) = scaled_origins(wide.value / scale, by_sizes([wide]))
+    assert np.allclose(found.scale, scale[:, 0], rtol=1e-5)
