@@ -317,6 +317,20 @@ def open_branches(graph: GraphProto, taken: Callable[[NodeProto], str]) -> list[
     return found
 
 
+def together(paths: Sequence[Path]) -> list[list[Path]]:
+    """Put paths together that one run can take: no If is to take both of its branches."""
+    found: list[tuple[dict[str, str], list[Path]]] = []
+    for path in paths:
+        for taken, others in found:
+            if all(taken.get(output, branch) == branch for output, branch in path):
+                taken.update(path)
+                others.append(path)
+                break
+        else:
+            found.append((dict(path), [path]))
+    return [others for _, others in found]
+
+
 def forced(model: Model, path: Path) -> Model | None:
     """`model` with the conditions changed so that the branch at `path` is taken; None if it is not there."""
     proto = ModelProto()

@@ -209,16 +209,26 @@ class Bodies:
         found = [path for path in ways if not control_flow.route_to(self._graph, path).items() <= route.items()]
         return self._along(self.pruned, route), found
 
-    def in_branch(self, path: Path) -> SameWay | None:
-        """The models that take the branch at `path`; None where the smaller one does not have it."""
-        pruned = control_flow.forced(self.pruned, path)
-        return None if pruned is None else self._along(pruned, control_flow.route_to(self._graph, path))
+    def in_branches(self, paths: Sequence[Path]) -> SameWay | None:
+        """The models that take the branches at `paths`; None where the smaller one does not have one of them."""
+        pruned, route = _forced(self.pruned, paths), dict[str, str]()
+        for path in paths:
+            route |= control_flow.route_to(self._graph, path)
+        return None if pruned is None else self._along(pruned, route)
 
     def _along(self, pruned: Model, route: Route) -> SameWay:
         taken = self.removal.groups.tracing.branch_taken
         ways = {node.output[0]: route.get(node.output[0]) or taken(node) for node in self._ifs}
         return SameWay(self.removal, self.masked, pruned, self._flat, {name: way for name, way in ways.items() if way})
 
-    def forced_reference(self, path: Path) -> Model | None:
-        """The masked original as it was written, but for the conditions on the way to a branch."""
-        return control_flow.forced(in_place(self.masked, {}), path)
+    def forced_reference(self, paths: Sequence[Path]) -> Model | None:
+        """The masked original as it was written, but for the conditions on the way to branches."""
+        return _forced(in_place(self.masked, {}), paths)
+
+
+def _forced(model: Model, paths: Sequence[Path]) -> Model | None:
+    """A model that takes the branches at all `paths`; None where it does not have one of them."""
+    made: Model | None = model
+    for path in paths:
+        made = None if made is None else control_flow.forced(made, path)
+    return made

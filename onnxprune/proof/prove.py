@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
-from onnxprune.model import Model
+from onnxprune.model import Model, control_flow
 from onnxprune.model.control_flow import Path
 from onnxprune.proof import layerwise as inside
 from onnxprune.proof import stored_weights
@@ -93,9 +93,9 @@ def check(
         return without_reference(removal, feeds, checks, error)
     except ModelError as error:
         return Verdict(False, math.nan, tolerance, error.message, checks=checks)
-    for path in others:
+    for paths in control_flow.together(others):
         if verdict.ok:
-            verdict = proof.in_branch(bodies, path, verdict)
+            verdict = proof.in_branches(bodies, paths, verdict)
     return proof.with_weights(pruned, verdict) if verdict.ok else verdict
 
 
@@ -151,23 +151,31 @@ class _Proof:
         smooth = self._equal(lambda model: unrounded(model, original, dtypes))
         return verdict if math.isnan(smooth.error) else smooth
 
-    def in_branch(self, bodies: Bodies, path: Path, before: Verdict) -> Verdict:
-        """Prove the models with conditions changed so that they take a branch that the inputs may not reach.
+    def in_branches(self, bodies: Bodies, paths: Sequence[Path], before: Verdict) -> Verdict:
+        """Prove the models with conditions changed so that they take branches that the inputs may not reach.
 
         No inputs of the original may lead there, so nobody knows what the runtime makes of it: it is tried elsewhere.
+        Where it fails, or what comes out differs, half of the branches is taken.
         """
-        way, reference = bodies.in_branch(path), bodies.forced_reference(path)
-        if way is None or reference is None:
-            return before
-        where = f"{path[-1][1]} of If {path[-1][0]!r}"
-        try:
-            check_run(reference, self.feeds, LONGEST_PROOF)
-            found = replace(self, way=way).verdict()
-        except RunError as error:
-            logger.debug("%s: %s", where, error.message)
-            *others, equal = before.checks
-            return replace(before, checks=[*others, f"{where} does not run on these inputs", equal])
-        return before.with_run(found) if found.ok else replace(found, problem=f"{found.problem}, in the {where}")
+        where = " and ".join(f"{path[-1][1]} of If {path[-1][0]!r}" for path in paths)
+        way, reference = bodies.in_branches(paths), bodies.forced_reference(paths)
+        found = None
+        if way is not None and reference is not None:
+            try:
+                check_run(reference, self.feeds, LONGEST_PROOF)
+                found = replace(self, way=way).verdict()
+            except RunError as error:
+                logger.debug("%s: %s", where, error.message)
+                if len(paths) == 1:
+                    *others, equal = before.checks
+                    return replace(before, checks=[*others, f"{where} does not run on these inputs", equal])
+        if found is not None and found.ok:
+            return before.with_run(found)
+        if len(paths) > 1:
+            half = len(paths) // 2
+            first = self.in_branches(bodies, paths[:half], before)
+            return self.in_branches(bodies, paths[half:], first) if first.ok else first
+        return before if found is None else replace(found, problem=f"{found.problem}, in the {where}")
 
     @cached_property
     def optimised(self) -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import onnxprune
 from onnxprune.model import load, protos
-from onnxprune.proof import in_place
+from onnxprune.proof import in_place, prove
 from tests.graphs.branches import in_branches
-from tests.graphs.net import Net, prune
+from tests.graphs.net import BOOL, FLOAT, Net, prune
 from tests.model.test_control_flow import into, model, recurrent, two_branches, weight
 
 
@@ -266,3 +266,56 @@ def test_a_loop_whose_state_grows_is_compared_as_a_whole() -> None:
     assert verdict is not None
     assert verdict.ok
     assert "a loop as a whole" in verdict.checks
+
+
+# --- many branches ----------------------------------------------------------------------------------------------
+
+
+def in_a_row(count: int) -> onnx.ModelProto:
+    """Layers behind each other, each of them in one branch of an If."""
+    net = Net(17)
+    x, which = net.input([3, 8]), net.input([], dtype=BOOL, name="which")
+    for i in range(count):
+        x = net.add("Tanh", net.add("MatMul", x, net.weight(8, 8, name=f"outer{i}")))
+        bodies = {}
+        for name, op in (("then_branch", "Tanh"), ("else_branch", "MatMul")):
+            inputs = [x, net.weight(8, 8, name=f"inner{i}")] if op == "MatMul" else [x]
+            made = helper.make_node(op, inputs, [f"{name}{i}"])
+            ends = [helper.make_tensor_value_info(f"{name}{i}", FLOAT, [3, 8])]
+            bodies[name] = helper.make_graph([made], name, [], ends)
+        x = net.add("If", which, **bodies)
+    net.output(net.add("MatMul", x, net.weight(8, 2, name="last")), [3, 2])
+    return net.proto()
+
+
+def test_branches_that_one_run_can_take_are_proven_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, try_run = [], prove.check_run
+    monkeypatch.setattr(prove, "check_run", lambda *given: (runs.append(given), try_run(*given))[1])
+    verdict = prune(in_a_row(12)).verdict
+    assert verdict is not None and verdict.ok
+    assert len(runs) == 1
+    assert sum(name.startswith("else_branch") for name in verdict.inside) == 12
+
+
+@pytest.mark.parametrize("place", [0, 7, 11])
+def test_one_wrong_weight_among_many_branches_is_named(place: int) -> None:
+    proto = in_a_row(12)
+    result = onnxprune.prune(proto, 0.5)
+    wrong = spoiled(result.model, f"inner{place}", 0, scale_largest)
+    verdict = onnxprune.verify(proto, wrong, result.plan)
+    assert not verdict.ok
+    assert f"'else_branch{place}' of MatMul" in verdict.problem
+
+
+def test_a_branch_that_does_not_run_hides_no_other() -> None:
+    """Of two branches that are not taken, one fails where it is."""
+    proto = in_a_row(2)
+    first = next(n for n in proto.graph.node if n.op_type == "If")
+    branch = next(a.g for a in first.attribute if a.name == "else_branch")
+    branch.node.append(helper.make_node("Gather", [branch.node[0].output[0], "far"], ["failed"], axis=0))
+    branch.output[0].name = "failed"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0, 9, 0]), "far"))
+    verdict = prune(proto).verdict
+    assert verdict is not None and verdict.ok
+    assert [said for said in verdict.checks if "does not run on these inputs" in said]
+    assert any(name == "else_branch1" for name in verdict.inside)
