@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxprune.errors import GoalMissed, ModelError
 from onnxprune.model import Model, other_sides
 from onnxprune.model.shapes.symbols import symbolic_dims
 from onnxprune.proof import prove
-from onnxprune.proof.runnable import hint, inputs_that_run
+from onnxprune.proof.runnable import hint, inputs_that_run, may_be_batch
 from onnxprune.proof.smaller_inputs import LARGE_RUN, elements_of_a_run, is_as_sized, smaller_inputs, with_inputs
 from onnxprune.proof.verdict import Verdict
 from onnxprune.proof.zeroed_original import is_exact, problem_with_zeros
@@ -128,7 +128,7 @@ def _on_other_sides(
             continue
         if not found.ok:
             return other, replace(found, problem=f"{found.problem}, at {numbers}")
-        verdict = replace(_also(verdict, f"at {numbers}"), error=max(verdict.error, found.error))
+        verdict = _also(verdict.with_run(found), f"at {numbers}")
     for said in sides.left:
         verdict = _also(verdict, f"not at {said}")
     return groups, verdict
@@ -144,21 +144,28 @@ def _at_longer_inputs(
     """
     if verdict.strength is None or verdict.strength.noticed * 2 > verdict.strength.tried:
         return groups, verdict
-    uses = symbolic_dims(groups.model.proto.graph)
-    longer = {s: n for s, n in groups.static.sizes.items() if s in uses and uses[s].axis and s not in given}
-    for factor in LONGER if longer else ():
-        other = retrace(groups, {**groups.static.sizes, **{s: n * factor for s, n in longer.items()}})
+    for longer in _longer(groups, given):
+        other = retrace(groups, {**groups.static.sizes, **longer})
         same = [(g.name, g.units) for g in other.groups] == [(g.name, g.units) for g in groups.groups]
         if not same or elements_of_a_run(other) >= LARGE_RUN:
             continue
         found = prove.check(other, gone_of(other), small)
         if not found.runnable:
             continue
-        numbers = ", ".join(f"{s}={n * factor}" for s, n in longer.items())
+        numbers = ", ".join(f"{s}={n}" for s, n in longer.items())
         if not found.ok:
             return other, replace(found, problem=f"{found.problem}, at {numbers}")
         return groups, _also(verdict.with_run(found), f"at {numbers}")
     return groups, verdict
+
+
+def _longer(groups: Groups, given: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Larger numbers for dynamic sizes that are no batch; with those that may be one, as the second axis of a state."""
+    uses, sizes = symbolic_dims(groups.model.proto.graph), groups.static.sizes
+    free = [symbol for symbol in sizes if symbol in uses and symbol not in given and uses[symbol].axis]
+    certain = [symbol for symbol in free if not may_be_batch(uses[symbol])]
+    chosen = [symbols for symbols in ((free, certain) if certain != free else (free,)) if symbols]
+    yield from ({symbol: sizes[symbol] * factor for symbol in symbols} for factor in LONGER for symbols in chosen)
 
 
 def _also(verdict: Verdict, said: str) -> Verdict:

@@ -137,7 +137,7 @@ def _sizes(graph: onnx.GraphProto, given: Sizes) -> Iterator[dict[str, int]]:
     if not free:
         return
     for batch in _batches(graph):
-        for is_batch in (_is_first, _is_second):
+        for is_batch in (_is_first, may_be_batch):
             others = [symbol for symbol, use in free.items() if not is_batch(use)]
             base = {**given, **dict.fromkeys(free, batch)}
             for size in LADDER if others else LADDER[:1]:
@@ -151,7 +151,7 @@ def _is_first(use: Use) -> bool:
     return use.axis == 0
 
 
-def _is_second(use: Use) -> bool:
+def may_be_batch(use: Use) -> bool:
     """Whether an axis is a batch, too, where states put layers or directions in front of it."""
     return use.axis == 0 or (use.axis == 1 and use.rank >= 3 and use.is_float)
 
