@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, defs
 
 from onnxprune import api
-from onnxprune.autodiff import forward
+from onnxprune.autodiff import straight_line
 from onnxprune.cost.functions import ALIASES
 from onnxprune.layers import effective, parameters
 from onnxprune.model import graph, load, rank_of_inputs, telling_tensors
@@ -53,14 +53,14 @@ SETS: dict[str, tuple[Collection[str], str]] = {
     "sums": (downstream.SUMS - downstream.NORMED, "Add Sum"),
     "sums with a norm": (downstream.NORMED, "SkipLayerNormalization SkipSimplifiedLayerNormalization"),
     "random numbers": (
-        forward._RANDOM,
+        straight_line._RANDOM,
         "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
     ),
     "random weights": (
         computed_weights._RANDOM,
         "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Dropout",
     ),
-    "sizes of the forward graph": (forward._SHAPES, "Shape Size"),
+    "sizes of graphs without branches": (straight_line._SHAPES, "Shape Size"),
     "same": (downstream.SAME, "Identity Dropout"),
     "laid out": (downstream.LAID_OUT, "Reshape Flatten Squeeze Unsqueeze"),
 }
@@ -170,7 +170,9 @@ def takes_floats_alone(op: str) -> bool:
     )
 
 
-CLAIMED = operators_where(lambda t: t.homogeneous or t.linear or t.elementwise or t.same_shape, "") - forward._RANDOM
+CLAIMED = (
+    operators_where(lambda t: t.homogeneous or t.linear or t.elementwise or t.same_shape, "") - straight_line._RANDOM
+)
 
 
 @pytest.mark.parametrize("op", sorted(filter(takes_floats_alone, CLAIMED)))
