@@ -58,10 +58,8 @@ def gradients_by(student: Student, objective: Objective, options: TrainingOption
     if options.workers == 1:
         yield lambda batches: map(student.gradients, batches)
         return
-    graphs = {}
-    for batch in objective.kinds():
-        for part in parts_of(batch, parts):
-            graphs[student.shapes(part)] = student.graph(part)
+    kinds = {student.shapes(part): part for batch in objective.kinds() for part in parts_of(batch, parts)}
+    graphs = {shapes: student.graph(part) for shapes, part in kinds.items()}
     with crew(Work(_prepared, (graphs, _setting(options))), options.workers) as done:
 
         def by_workers(batches: Iterable[Feeds]) -> Iterator[StepResult]:
@@ -69,7 +67,9 @@ def gradients_by(student: Student, objective: Objective, options: TrainingOption
             jobs = [(student.shapes(batch), dict(batch), weights) for batch in batches]
             found = dict(done(jobs))
             for index in range(len(jobs)):
-                loss, gradients = found[index]
+                loss, sent = found[index]
+                # What a cluster sends may be read only.
+                gradients = {name: array if array.flags.writeable else array.copy() for name, array in sent.items()}
                 student.silence(gradients)
                 yield StepResult(loss, gradients, {})
 

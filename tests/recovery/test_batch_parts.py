@@ -19,7 +19,7 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.recovery import from_labels, from_teacher
-from onnxprune.recovery.batch_parts import parts_of, shares_of
+from onnxprune.recovery.batch_parts import _prepared, parts_of, shares_of
 from onnxprune.recovery.distill import Teacher
 from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.student import Student
@@ -182,6 +182,44 @@ def test_an_interrupted_run_goes_on_with_other_workers(tmp_path: Path, alone: Mo
     with pytest.raises(UsageError, match="checkpoint of another run"):
         train(resumed)
     assert same(train(replace(resumed, parts=2)), alone)
+
+
+def test_one_training_graph_for_parts_of_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, graph = [], Student.graph
+
+    def counted(self: Student, feeds: Mapping[str, Array]) -> Any:
+        built.append(len(feeds["x"]))
+        return graph(self, feeds)
+
+    monkeypatch.setattr(Student, "graph", counted)
+    with ThreadPoolExecutor(2) as executor:
+        train(replace(OPTIONS, workers=executor, parts=5, batch=16))
+    assert len(built) == len(set(built)), "the first batch, parts of 3 and of 4, and what judges"
+
+
+def read_only(shared: Any) -> Any:
+    perform = _prepared(shared)
+
+    def performed(job: Any) -> Any:
+        loss, gradients = perform(job)
+        for array in gradients.values():
+            array.flags.writeable = False
+        return loss, gradients
+
+    return performed
+
+
+def test_gradients_that_are_read_only_are_clipped_and_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(OPTIONS, clip=1e-3, parts=1)
+    teacher = network()
+    student = damage(teacher)
+    masks = {n: RNG.random(student.array(n).shape) < 0.7 for n in student.initializers if student.array(n).ndim == 2}
+    data, found = TrainingData(DATA, teacher=teacher), []
+    monkeypatch.setattr("onnxprune.recovery.batch_parts._prepared", read_only)
+    with ThreadPoolExecutor(2) as executor:
+        for workers in (1, executor):
+            found.append(learn(student, data, replace(options, workers=workers), masks=masks)[0])
+    assert same(*found)
 
 
 def broken(shared: Any) -> Any:
