@@ -4,9 +4,8 @@ Operators whose kernels exist in single precision alone (convolutions, pooling, 
 stand between two Casts; a graph with one of these is compared to the precision of 32 bits. Weights are used in several
 places, operands broadcast, and shapes are computed from others.
 
-What it never makes: control flow, functions, quantised tensors and ONNX Runtime's own operators (cases of their own:
-`tests/autodiff`), indices that depend on data, empty tensors, sequences, GridSample and its kin, and outputs that are
-read by nothing but a step function.
+What it never makes: functions, quantised tensors and ONNX Runtime's own operators (cases of their own:
+`tests/autodiff`), loops that end by a condition, nested bodies, empty tensors, sequences, and DeformConv and RoiAlign.
 """
 
 from __future__ import annotations
@@ -81,6 +80,16 @@ class Growing:
         cast = [self.add("Cast", [i], None, to=TensorProto.FLOAT) for i in inputs]
         made = self.add(operator, cast, None, name=f"{SINGLE}{len(self.nodes)}", **attributes)
         return self.add("Cast", [made], shape, to=TensorProto.DOUBLE)
+
+    def resized(self, picture: str, sizes: str, shape: Shape, mode: str) -> str:
+        """Resize an image in single precision; the sizes stay integers."""
+        cast = self.add("Cast", [picture], None, to=TensorProto.FLOAT)
+        made = self.add("Resize", [cast, "", "", sizes], None, name=f"{SINGLE}{len(self.nodes)}", mode=mode)
+        return self.add("Cast", [made], shape, to=TensorProto.DOUBLE)
+
+    def weight_of(self, shape: Shape) -> str:
+        """A weight as a tensor that others may read, too."""
+        return self.add("Identity", [self.weight(shape)], shape)
 
     def inside(self, name: str) -> str:
         """A tensor brought into [-1, 1], where powers stay small."""
@@ -323,7 +332,92 @@ def recurrent(g: Growing) -> None:
     assert made in g.shapes
 
 
+def chosen(g: Growing) -> None:
+    """Masks and indices that are computed from data: constant nearly everywhere, and no path of a gradient."""
+    x = g.pick(rank=1)
+    shape = g.shapes[x]
+    if g.number(0, 1):
+        mask = g.add(g.choice(["Greater", "LessOrEqual"]), [x, g.constant(np.float64(0.1))], None)
+        g.add("Where", [mask, x, g.weight(shape[-1:])], shape)
+        return
+    axis = g.number(0, len(shape) - 1)
+    place = g.add("ArgMax", [x], None, axis=axis, keepdims=1)
+    g.add("GatherElements", [x, place], tuple(1 if a == axis else n for a, n in enumerate(shape)), axis=axis)
+
+
+def branch(g: Growing) -> None:
+    """An If that shapes decide; the branch that is taken has a weight of the graph around it."""
+    x = g.pick(rank=1)
+    shape = g.shapes[x]
+    weight = g.weight(shape[-1:])
+    count = g.add("Size", [x], None)
+    many = g.add("Greater", [count, g.constant(np.array(5, np.int64))], None)
+    number = len(g.nodes)
+    bodies = {
+        name: helper.make_graph(
+            [helper.make_node(operator, [x, weight], [f"b{number}{name}"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"b{number}{name}", TensorProto.DOUBLE, shape)],
+        )
+        for name, operator in (("then_branch", "Mul"), ("else_branch", "Sub"))
+    }
+    g.add("If", [many], shape, **bodies)
+    # The branches read these from outside: `read` sees the inputs of nodes alone.
+    g.add("Add", [x, weight], shape)
+
+
+def loop(g: Growing) -> None:
+    """A Scan: h' = tanh(h w + x_t), from a weight on, forwards or backwards."""
+    x = g.pick(rank=1)
+    shape = g.shapes[x]
+    steps, width = math.prod(shape[:-1]), shape[-1]
+    if len(shape) != 2:
+        x = g.add("Flatten", [x], (steps, width), axis=len(shape) - 1)
+    weight, first, number = g.weight((width, width)), g.weight((1, width)), len(g.nodes)
+    names = [f"s{number}{part}" for part in ("h", "x", "p", "s", "new", "out")]
+    h, row, product, total, new, out = names
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", [h, weight], [product]),
+            helper.make_node("Add", [product, row], [total]),
+            helper.make_node("Tanh", [total], [new]),
+            helper.make_node("Identity", [new], [out]),
+        ],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.DOUBLE, s) for n, s in ((h, [1, width]), (row, [width]))],
+        [helper.make_tensor_value_info(n, TensorProto.DOUBLE, [1, width]) for n in (new, out)],
+    )
+    last, all_steps = f"t{number}last", f"t{number}all"
+    backwards = g.number(0, 1)
+    g.nodes.append(
+        helper.make_node(
+            "Scan", [first, x], [last, all_steps], body=body, num_scan_inputs=1, scan_input_directions=[backwards]
+        )
+    )
+    g.shapes |= {last: (1, width), all_steps: (steps, 1, width)}
+    g.add("MatMul", [last, weight], (1, width))
+
+
+def sampled(g: Growing) -> None:
+    """Reads between positions, of single precision."""
+    x = g.pick(rank=3)
+    shape = g.shapes[x]
+    if len(shape) != 3 or min(shape[1:]) < 2 or math.prod(shape) * 2 > LARGEST:
+        return
+    batch, height, width = shape
+    picture = g.add("Unsqueeze", [x, g.integers(1)], (batch, 1, height, width))
+    if g.number(0, 1):
+        sizes = g.integers(batch, 1, height + 1, 2 * width)
+        made = (batch, 1, height + 1, 2 * width)
+        g.resized(picture, sizes, made, g.choice(["linear", "nearest", "cubic"]))
+    else:
+        grid = g.inside(g.weight_of((batch, 2, 2, 2)))
+        g.single("GridSample", [picture, grid], (batch, 1, 2, 2), mode=g.choice(["bilinear", "bicubic"]))
+
+
 FAMILIES = (
+    *(chosen, branch, loop, sampled),
     *(unary, positive, binary, binary, where, clip, matmul, matmul, reduce, softmax, norm, transpose, reshape),
     *(reshape, expand, join, part, part, part, image, recurrent),
 )
