@@ -11,7 +11,7 @@ import onnx
 import torch
 
 from onnxprune.autodiff import default_parameters, modern, without_functions, write_back
-from onnxprune.errors import UsageError
+from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.torch import rules
 from onnxprune.torch.program import Program, program, to_tensor
@@ -127,6 +127,10 @@ def to_module(model: object, *, parameters: Sequence[str] | None = None) -> Onnx
         ['conv.bias', 'conv.weight']
     """
     source = load(model)
+    version = next((o.version for o in source.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if version < 9 and any(node.op_type == "Scan" for node in source.proto.graph.node):
+        # ONNX's converter leaves the batch axis of the old operator out.
+        raise ModelError("no rule says how PyTorch computes Scan of version 8", hint="export at a newer opset")
     proto, arrays = modern(source, {})
     proto = without_functions(proto, arrays, {}, is_known=lambda node: find_translation(node) is not None)
     trained = default_parameters(proto.graph.node, arrays)
