@@ -88,6 +88,8 @@ class Traits:
         multilinear: factors of which the output is a sum of products, to which the bias is added.
         adds: the first two inputs are added, before anything else is done.
         squeezes: large differences between large numbers leave next to none in the output.
+        neighbours: a position of the output depends on those next to it in the input, or in front of it, so that their
+            order matters.
         tells_sizes: the output says the sizes of the input, whatever its values.
         draws: the output is drawn at random, another one in every run.
         flat_below: the output is constant where the input is at or below this.
@@ -117,6 +119,7 @@ class Traits:
     multilinear: Slots = ()
     adds: bool = False
     squeezes: bool = False
+    neighbours: bool = False
     tells_sizes: bool = False
     draws: bool = False
     flat_below: float = -math.inf
@@ -293,7 +296,8 @@ _STANDARD: Mapping[str, Traits] = {
     **_each("AveragePool GlobalAveragePool", "linear homogeneous", _SAME, **_RISES),
     **_each("MaxPool GlobalMaxPool", "homogeneous", _SAME, **_RISES),
     **_each("LpPool GlobalLpPool CenterCropPad Crop GridSample MaxRoiPool RoiAlign Upsample", "", _SAME),
-    **_each("CumSum CumProd LRN LpNormalization RotaryEmbedding", "same_shape", _SAME),
+    **_each("CumSum CumProd LRN", "same_shape neighbours", _SAME),
+    **_each("LpNormalization RotaryEmbedding", "same_shape", _SAME),
     **_each("MeanVarianceNormalization", "same_shape", Zero(parts=(0,), divisors=(0,))),
     **_each("ReduceSum ReduceMean", "linear", _SAME, **_RISES),
     **_each("ReduceMax ReduceMin", "", _SAME, **_RISES),

@@ -16,6 +16,7 @@ from onnxprune.pipelines.low_rank import factors_carried_out
 from onnxprune.pipelines.prune import judged_outputs, recovered
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import carried_out
+from onnxprune.pipelines.unit_order import proven_order
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
 from onnxprune.rewriting import IoRename, Plan, Removal, zeroed
@@ -76,6 +77,8 @@ def execute(
         UsageError: the plan does not fit the model.
     """
     inputs, fits = RunInputs(data, samples), recovery is None or recovery.method != NO_RECOVERY
+    if plan.reorders:
+        model = proven_order(plan.trace(model), plan.reorders, sizes=plan.options.get("sizes") or {})
     if plan.zeros:
         done = carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):

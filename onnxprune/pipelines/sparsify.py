@@ -19,6 +19,7 @@ from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.unit_order import Ordered, as_far_as_proven, best_orders
 from onnxprune.pipelines.zero_budget import within_budgets
 from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
 from onnxprune.recovery import Training, held_out
@@ -28,6 +29,7 @@ from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (
     ContractionWeight,
     Eligible,
+    NofM,
     SparsifyOptions,
     Speed,
     contraction_weights,
@@ -97,6 +99,7 @@ class Sparsified:
         speed: the time of a run before and after; None if it was not measured.
         training: what gradient steps did; None if there were none, or they made the model no better.
         eligible: for 2:4, what TensorRT may do with every layer.
+        order: the order that units were put into; None where the pattern asks for none.
         seconds: wall time by stage.
     """
 
@@ -112,6 +115,7 @@ class Sparsified:
     speed: Speed | None = None
     training: Training | None = None
     eligible: Sequence[Eligible] = ()
+    order: Ordered | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -140,6 +144,8 @@ def sparsified(
         The model and what was done.
     """
     inputs, clock = inputs or RunInputs(), Clock(progress)
+    if options.order_matters:
+        return _with_order(model, options, inputs, verify=verify, place=place, progress=progress)
     method = options.chosen(data=inputs.data is not None)
     runs = inputs.read(model)
     fitting, held = held_out(runs) if runs else ([], [])
@@ -175,6 +181,21 @@ def sparsified(
         eligible=eligible_layers(weights, options.zeros),
         seconds=clock.seconds,
     )
+
+
+def _with_order(model: Model, options: SparsifyOptions, inputs: RunInputs, **how: Any) -> Sparsified:
+    """Put units into an order that suits the pattern, and choose zeros there."""
+    clock, pattern = Clock(how["progress"]), options.zeros
+    assert isinstance(pattern, NofM)
+    with clock("ordering units"):
+        groups = trace_model(model, sizes=inputs.sizes)
+        weights, _ = _weights(groups, options)
+        order = best_orders(groups, weights, pattern, options.seed)
+        samples = inputs.read(model)[:1] if order.steps else []
+        ordered, order = as_far_as_proven(groups, order, sizes=inputs.sizes, samples=samples)
+    done = sparsified(ordered, replace(options, permute=False), inputs, **how)
+    plan = replace(done.plan, reorders=order.steps, options={**done.plan.options, **options.as_json()}, origin=groups)
+    return replace(done, groups=groups, plan=plan, order=order, seconds={**clock.seconds, **done.seconds})
 
 
 def _weights(groups: Groups, options: SparsifyOptions) -> tuple[list[ContractionWeight], dict[str, str]]:

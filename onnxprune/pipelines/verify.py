@@ -13,7 +13,9 @@ from onnxprune.proof import (
     BypassClaim,
     Claim,
     FactorClaim,
+    Trials,
     Verdict,
+    equals,
     prove_bypassed,
     prove_factors,
     prove_zeros,
@@ -39,6 +41,8 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
     original, plan = _with_last_alone(original, plan)
     groups = plan.trace(original)
     refuse_negative_sizes(pruned)
+    if plan.reorders:
+        return equals(groups, pruned, Trials(sizes=sizes or {}, samples=runs))
     if plan.zeros:
         dense = stored_dense(pruned)
         return prove_zeros(groups, Claim(plan.zeros, dense, dense, pruned, {}), sizes=sizes, samples=runs)
@@ -54,7 +58,13 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
 def _with_last_alone(original: Model, plan: Plan) -> tuple[Model, Plan]:
     """The model after all but the last of what a plan holds, in the order of `apply`, and a plan of the last."""
     removing = plan.steps if any(step.remove for step in plan.steps) else ()
-    held = {"zeros": plan.zeros, "bypasses": plan.bypasses, "factors": plan.factors, "steps": removing}
+    held = {
+        "reorders": plan.reorders,
+        "zeros": plan.zeros,
+        "bypasses": plan.bypasses,
+        "factors": plan.factors,
+        "steps": removing,
+    }
     *first, last = [name for name, steps in held.items() if steps] or ["steps"]
     if not first:
         return original, plan

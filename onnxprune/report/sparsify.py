@@ -13,6 +13,7 @@ from onnxprune.report.training import training_data, training_entries
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.sparsify import SparseWeight, Sparsified
+    from onnxprune.pipelines.unit_order import Ordered
     from onnxprune.rewriting import Plan
     from onnxprune.runtime import Agreement
     from onnxprune.sparsity import Eligible, Speed
@@ -46,6 +47,7 @@ def sparsify_lines(done: Sparsified, *, nonzeros: tuple[int, int]) -> list[str]:
     many = numbers.plural(len(done.weights), "weight")
     options = done.plan.options
     lines += ["", text.entry("zeros", f"{share} of {many}, {done.plan.zeros[0].pattern}, by {_methods(done)}")]
+    lines += _order_lines(done.order)
     sparse = sum(w.stored == "sparse" for w in done.weights)
     if options["storage"] != "dense":
         lines.append(
@@ -60,6 +62,16 @@ def sparsify_lines(done: Sparsified, *, nonzeros: tuple[int, int]) -> list[str]:
     for name, why in list(done.left.items())[:MOST]:
         lines.append(text.entry("dense", f"{name!r} stays as it is: {why}"))
     return lines
+
+
+def _order_lines(order: Ordered | None) -> list[str]:
+    """What another order of units keeps; nothing where none was looked for."""
+    if order is None:
+        return []
+    if not order.steps:
+        return [text.entry("order", "as before: no channels that could change places keep more")]
+    shares = f"{order.before:.1%} -> {order.after:.1%}"
+    return [text.entry("order", f"{numbers.plural(len(order.steps), 'group')} of channels: squares kept {shares}")]
 
 
 def zeros_lines(plan: Plan) -> list[str]:
@@ -140,6 +152,7 @@ def sparsify_data(done: Sparsified, *, nonzeros: tuple[int, int]) -> dict[str, A
         "damage": plain.ruin(done.judged),
         "training": None if done.training is None else training_data(done.training),
         "speed": None if done.speed is None else speed_data(done.speed),
+        "order": None if done.order is None else order_data(done.order),
         "tensorrt": [asdict(layer) for layer in done.eligible],
         "seconds": {stage: round(value, 4) for stage, value in done.seconds.items()},
     }
@@ -155,6 +168,11 @@ def agreement_data(of: Agreement | None) -> dict[str, Any] | None:
         return None
     found = asdict(of)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+
+
+def order_data(of: Ordered) -> dict[str, Any]:
+    """What another order of units keeps, as plain data."""
+    return {"groups": [step.group for step in of.steps], "kept_before": of.before, "kept_after": of.after}
 
 
 def speed_data(of: Speed) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
+from onnxprune.rewriting.reorder import ReorderStep, reordered, why_fixed
 from onnxprune.rewriting.zero import zeroed
 from onnxprune.rewriting.zero_elements import (
     ZeroStep,
@@ -25,18 +26,21 @@ __all__ = [
     "FactoriseStep",
     "Plan",
     "Removal",
+    "ReorderStep",
     "ZeroStep",
     "agreement",
     "blocks_of",
     "bypassed",
     "check_zeros",
     "removed_classes",
+    "reordered",
     "sparse_bytes",
     "shortened",
     "stored_dense",
     "stored_sparse",
     "with_dense",
     "with_fewer_io",
+    "why_fixed",
     "with_zeros",
     "written_back",
     "zeroed",

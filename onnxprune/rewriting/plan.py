@@ -15,6 +15,7 @@ from onnxprune.rewriting import plan_json
 from onnxprune.rewriting.bypass import BypassStep
 from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.removal import Removal
+from onnxprune.rewriting.reorder import ReorderStep
 from onnxprune.rewriting.zero_elements import ZeroStep
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
@@ -66,6 +67,7 @@ class Plan:
         source: digest and name of the model that the plan was made for.
         options: how it was made.
         barriers: what was locked, and why.
+        reorders: orders of units, which come before all that follows.
         zeros: elements of weights that become zero, one step for each weight.
         bypasses: blocks that are taken out.
         factors: weights that become products of two.
@@ -84,6 +86,7 @@ class Plan:
     source: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     barriers: tuple[Mapping[str, Any], ...] = ()
+    reorders: tuple[ReorderStep, ...] = ()
     zeros: tuple[ZeroStep, ...] = ()
     bypasses: tuple[BypassStep, ...] = ()
     factors: tuple[FactoriseStep, ...] = ()
@@ -137,7 +140,7 @@ class Plan:
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
         steps = [step.fields() for step in self.steps]
-        kinds = (self.zeros, self.bypasses, self.factors)
+        kinds = (self.reorders, self.zeros, self.bypasses, self.factors)
         others = [step.as_json() for listed in kinds for step in listed]
         return plan_json.to_text(self.source, self.options, steps, self.barriers, others)
 
@@ -156,6 +159,7 @@ class Plan:
             raw["source"],
             raw["options"],
             raw["barriers"],
+            reorders=tuple(ReorderStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.REORDER),
             zeros=tuple(ZeroStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.ZERO),
             bypasses=tuple(BypassStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.BYPASS),
             factors=tuple(

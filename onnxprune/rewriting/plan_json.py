@@ -11,11 +11,11 @@ from onnxprune.errors import UsageError
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
-# The kinds of steps that set elements of a weight to zero, that take a block out, and that make a product of a weight;
-# steps that remove units are those of groups.
-ZERO, BYPASS, FACTORISE = "zero", "bypass", "factorise"
+# The kinds of steps that put units into another order, that set elements of a weight to zero, that take a block out,
+# and that make a product of a weight. Steps that remove units are those of groups.
+REORDER, ZERO, BYPASS, FACTORISE = "reorder", "zero", "bypass", "factorise"
 # What a step of a kind is of: no two are of the same.
-_OF = {ZERO: "tensor", BYPASS: "block", FACTORISE: "tensor"}
+_OF = {REORDER: "group", ZERO: "tensor", BYPASS: "block", FACTORISE: "tensor"}
 _WRITES = "`onnxprune plan` writes one"
 # A list of numbers as `json` indents it: one line is easier to read and to edit.
 _NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")

@@ -11,6 +11,7 @@ from onnxprune.sparsity import (  # noqa: F401 (each registers itself)
 )
 from onnxprune.sparsity.options import SparsifyOptions, pattern_checks, selected
 from onnxprune.sparsity.pattern import NofM, Pattern, pattern_of
+from onnxprune.sparsity.permutation import best_order, kept
 from onnxprune.sparsity.registry import METHODS, LayerEvidence, MaskMethod, method_of
 from onnxprune.sparsity.shares import shares_by_damage
 from onnxprune.sparsity.speed import Eligible, Speed, eligible_layers, measured_speed
@@ -27,8 +28,10 @@ __all__ = [
     "Pattern",
     "SparsifyOptions",
     "Speed",
+    "best_order",
     "contraction_weights",
     "eligible_layers",
+    "kept",
     "measured_speed",
     "method_of",
     "pattern_checks",

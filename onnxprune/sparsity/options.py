@@ -43,6 +43,7 @@ class SparsifyOptions:
         size: budget on the bytes of the file, with sparse storage: "50%" or "20MB".
         recover: fit the elements that stay to the outputs that the original gave; None for as the method does it.
         in_sequence: look at the inputs that the already changed model gives, not at those of the original.
+        permute: for N:M, first put units into an order in which neighbours keep more.
         storage: "dense"; "sparse" where that makes the file smaller; "auto" where it makes it much smaller.
         seed: for methods that draw.
         masks: name of a weight -> bool of its shape, true where an element stays, in the place of a method.
@@ -60,6 +61,7 @@ class SparsifyOptions:
     size: str | float | None = None
     recover: bool | None = None
     in_sequence: bool = True
+    permute: bool = True
     storage: str = "dense"
     seed: int = 0
     masks: Mapping[str, Array] | None = field(default=None, repr=False, compare=False)
@@ -104,6 +106,11 @@ class SparsifyOptions:
         return pattern_of(self.pattern, self.per)
 
     @property
+    def order_matters(self) -> bool:
+        """Whether units may be put into an order that keeps more: with N:M, where no masks are given."""
+        return self.permute and self.masks is None and isinstance(self.zeros, NofM)
+
+    @property
     def is_threshold(self) -> bool:
         """Whether all elements below a threshold go, however many they are."""
         return self.method.startswith("threshold")
@@ -132,7 +139,7 @@ class SparsifyOptions:
 
     def as_json(self) -> dict[str, Any]:
         """How a plan was made, for the plan."""
-        shown = ("sparsity", "params", "size", "method", "pattern", "per", "storage", "seed")
+        shown = ("sparsity", "params", "size", "method", "pattern", "per", "permute", "storage", "seed")
         return {name: getattr(self, name) for name in shown}
 
 

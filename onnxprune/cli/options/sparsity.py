@@ -73,6 +73,12 @@ _WHICH: tuple[Option, ...] = (
         show_default=True,
         help="Where zeros may lie: unstructured, 2:4 (or any N:M, along the inputs), 'block 4x4' (outputs x inputs).",
     ),
+    click.option(
+        "--permute/--no-permute",
+        default=True,
+        show_default=True,
+        help="For N:M: first put channels into an order in which neighbours keep more; the outputs stay the same.",
+    ),
     click.option("--keep", metavar="GLOB", multiple=True, help="Leave weights (or nodes) alone; may be repeated."),
     click.option("--only", metavar="GLOB", multiple=True, help="Change only these; may be repeated."),
     click.option(
