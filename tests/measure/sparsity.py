@@ -18,7 +18,12 @@ from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.sparsity import METHODS, SparsifyOptions
 from tests.measure.accuracy_text import NAME, cost, logits, stories
 
-ZEROS: dict[str, dict[str, Any]] = {"50 %": {"sparsity": 0.5}, "70 %": {"sparsity": 0.7}, "2:4": {"pattern": "2:4"}}
+ZEROS: dict[str, dict[str, Any]] = {
+    "50 %": {"sparsity": 0.5},
+    "70 %": {"sparsity": 0.7},
+    "2:4, channels as they stand": {"pattern": "2:4", "permute": False},
+    "2:4": {"pattern": "2:4"},
+}
 
 
 def main() -> None:
