@@ -77,8 +77,7 @@ def execute(
         UsageError: the plan does not fit the model.
     """
     inputs, fits = RunInputs(data, samples), recovery is None or recovery.method != NO_RECOVERY
-    if plan.reorders:
-        model = proven_order(plan.trace(model), plan.reorders, sizes=plan.options.get("sizes") or {})
+    model = proven_order(plan.trace(model), plan.reorders, sizes=plan.options.get("sizes")) if plan.reorders else model
     if plan.zeros:
         done = carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):

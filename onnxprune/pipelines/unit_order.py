@@ -99,7 +99,6 @@ def proven_order(
         groups: the traced model.
         steps: the orders.
         sizes: numbers for symbolic dims.
-        samples: inputs for the proof.
 
     Returns:
         The model, whose outputs equal those of the original.
@@ -108,7 +107,7 @@ def proven_order(
         GoalMissed: they do not.
     """
     found = reordered(groups, steps)
-    verdict = equals(groups, found, Trials(sizes=sizes, samples=samples))
+    verdict = equals(groups, found, Trials(sizes=sizes or {}))
     if not verdict.ok:
         raise GoalMissed(
             f"the model with its units in another order is not proven: {verdict.problem}", hint="give --no-permute"
