@@ -86,13 +86,7 @@ def as_far_as_proven(
     return reordered(groups, steps), replace(order, steps=steps)
 
 
-def proven_order(
-    groups: Groups,
-    steps: Sequence[ReorderStep],
-    *,
-    sizes: Mapping[str, int],
-    samples: Sequence[Mapping[str, Array]] = (),
-) -> Model:
+def proven_order(groups: Groups, steps: Sequence[ReorderStep], *, sizes: Mapping[str, int] | None = None) -> Model:
     """Put units into another order.
 
     Args:
