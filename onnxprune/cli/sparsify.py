@@ -21,7 +21,7 @@ from onnxprune.cli.output import Console
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
-    from onnxprune.pipelines.sparsify import Sparsified
+    from onnxprune.pipelines.sparsified import Sparsified
     from onnxprune.sparsity import SparsifyOptions
 
 

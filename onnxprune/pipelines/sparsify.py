@@ -6,8 +6,8 @@ in graph order, each on the inputs that the weights in front of it, already chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,19 +20,18 @@ from onnxprune.pipelines.clock import Clock, Progress
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.run_inputs import RunInputs
-from onnxprune.pipelines.unit_order import Ordered, as_far_as_proven, best_orders
+from onnxprune.pipelines.sparsified import SparseWeight, Sparsified
+from onnxprune.pipelines.unit_order import as_far_as_proven, best_orders
 from onnxprune.pipelines.zero_budget import within_budgets
-from onnxprune.proof import Claim, Verdict, prove_zeros, same_outputs
+from onnxprune.proof import Claim, prove_zeros, same_outputs
 from onnxprune.recovery import Training, held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
 from onnxprune.runtime import Agreement, key_of
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (
     ContractionWeight,
-    Eligible,
     NofM,
     SparsifyOptions,
-    Speed,
     contraction_weights,
     eligible_layers,
     measured_speed,
@@ -45,79 +44,6 @@ from onnxprune.typing import Array, Runs
 
 # `--storage auto` writes sparse weights if the file is at most so large a part of the dense one.
 WORTH_IT = 0.9
-
-
-@dataclass(frozen=True)
-class SparseWeight:
-    """What became of one weight.
-
-    Attributes:
-        name: of the stored tensor.
-        node: the node that reads it.
-        op: its operator.
-        shape: its sizes.
-        zeros: elements that are zero in the end, those that were before included.
-        before: elements that were zero before.
-        method: how they were chosen.
-        refitted: whether the elements that stay have other values.
-        error: squared error of the layer's outputs relative to their squares, on the inputs that it was fitted to;
-            None where these are not known.
-        stored: "dense" or "sparse".
-    """
-
-    name: str
-    node: str
-    op: str
-    shape: tuple[int, ...]
-    zeros: int
-    before: int
-    method: str
-    refitted: bool = False
-    error: float | None = None
-    stored: str = "dense"
-
-    @property
-    def elements(self) -> int:
-        """How many elements it has."""
-        return int(np.prod(self.shape))
-
-
-@dataclass(frozen=True)
-class Sparsified:
-    """Everything that setting elements to zero gave.
-
-    Attributes:
-        model: the model with zeros.
-        plan: which elements became zero.
-        groups: the traced original.
-        weights: what became of every weight, in graph order.
-        left: weights of contractions that could not be changed -> why.
-        verdict: the proof of the zeros, before any fit; None if it was not asked for.
-        masked: agreement with the original on held-out samples with the zeros alone; None without a fit.
-        judged: the same after the fit; None without data. The samples that judge take no part in this fit; where it is
-            kept, zeros and fit are made once more with all samples, so that none is wasted.
-        sizes: bytes of the file before and after.
-        speed: the time of a run before and after; None if it was not measured.
-        training: what gradient steps did; None if there were none, or they made the model no better.
-        eligible: for 2:4, what TensorRT may do with every layer.
-        order: the order that units were put into; None where the pattern asks for none.
-        seconds: wall time by stage.
-    """
-
-    model: Model
-    plan: Plan
-    groups: Groups
-    weights: tuple[SparseWeight, ...]
-    left: Mapping[str, str]
-    verdict: Verdict | None
-    masked: Agreement | None = None
-    judged: Agreement | None = None
-    sizes: tuple[int, int] = (0, 0)
-    speed: Speed | None = None
-    training: Training | None = None
-    eligible: Sequence[Eligible] = ()
-    order: Ordered | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def sparsified(
@@ -144,9 +70,22 @@ def sparsified(
     Returns:
         The model and what was done.
     """
-    inputs, clock = inputs or RunInputs(), Clock(progress)
-    if options.order_matters:
-        return _with_order(model, options, inputs, verify=verify, place=place, progress=progress)
+    inputs = inputs or RunInputs()
+    choose = _with_order if options.order_matters else _in_order
+    return choose(model, options, inputs, verify=verify, place=place, progress=progress)
+
+
+def _in_order(
+    model: Model,
+    options: SparsifyOptions,
+    inputs: RunInputs,
+    *,
+    verify: bool,
+    place: Place | None,
+    progress: Progress | None,
+) -> Sparsified:
+    """Choose zeros with all units where they are."""
+    clock = Clock(progress)
     method = options.chosen(data=inputs.data is not None)
     runs = inputs.read(model)
     fitting, held = held_out(runs) if runs else ([], [])
@@ -194,8 +133,8 @@ def _with_order(model: Model, options: SparsifyOptions, inputs: RunInputs, **how
         order = best_orders(groups, weights, pattern, options.seed)
         samples = inputs.read(model)[:1] if order.steps else []
         ordered, order = as_far_as_proven(groups, order, sizes=inputs.sizes, samples=samples)
-    done = sparsified(ordered, replace(options, permute=False), inputs, **how)
-    plan = replace(done.plan, reorders=order.steps, options={**done.plan.options, **options.as_json()}, origin=groups)
+    done = _in_order(ordered, options, inputs, **how)
+    plan = replace(done.plan, reorders=order.steps, origin=groups)
     return replace(done, groups=groups, plan=plan, order=order, seconds={**clock.seconds, **done.seconds})
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from onnxprune.model import load, same_kind
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
-from onnxprune.pipelines.sparsify import Sparsified, sparsified
+from onnxprune.pipelines.sparsified import Sparsified
+from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import Plan
 from onnxprune.sparsity import SparsifyOptions

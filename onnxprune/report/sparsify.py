@@ -12,7 +12,7 @@ from onnxprune.report import numbers, text
 from onnxprune.report.training import training_data, training_entries
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.sparsify import SparseWeight, Sparsified
+    from onnxprune.pipelines.sparsified import SparseWeight, Sparsified
     from onnxprune.pipelines.unit_order import Ordered
     from onnxprune.rewriting import Plan
     from onnxprune.runtime import Agreement
