@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import GoalMissed
 from onnxprune.model import Model
 from onnxprune.proof import Trials, equals
-from onnxprune.rewriting import ReorderStep, reordered, why_fixed
+from onnxprune.rewriting import ReorderStep, why_fixed, with_order
 from onnxprune.sparsity import ContractionWeight, NofM, best_order, kept
 from onnxprune.tracing import Group, Groups, as_field
 from onnxprune.typing import Array, Feeds
@@ -75,7 +75,7 @@ def as_far_as_proven(
     trials = Trials(sizes=sizes, samples=samples)
 
     def is_proven(steps: Sequence[ReorderStep]) -> bool:
-        return equals(groups, reordered(groups, steps), trials).ok
+        return equals(groups, with_order(groups, steps), trials).ok
 
     steps = order.steps
     if steps and not is_proven(steps):
@@ -83,7 +83,7 @@ def as_far_as_proven(
         steps = steps if is_proven(steps) else ()
     if not steps:
         return groups.model, replace(order, steps=(), after=order.before)
-    return reordered(groups, steps), replace(order, steps=steps)
+    return with_order(groups, steps), replace(order, steps=steps)
 
 
 def proven_order(groups: Groups, steps: Sequence[ReorderStep], *, sizes: Mapping[str, int] | None = None) -> Model:
@@ -100,7 +100,7 @@ def proven_order(groups: Groups, steps: Sequence[ReorderStep], *, sizes: Mapping
     Raises:
         GoalMissed: they do not.
     """
-    found = reordered(groups, steps)
+    found = with_order(groups, steps)
     verdict = equals(groups, found, Trials(sizes=sizes or {}))
     if not verdict.ok:
         raise GoalMissed(

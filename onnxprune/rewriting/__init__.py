@@ -6,7 +6,7 @@ from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
-from onnxprune.rewriting.reorder import ReorderStep, reordered, why_fixed
+from onnxprune.rewriting.reorder import ReorderStep, why_fixed, with_order
 from onnxprune.rewriting.zero import zeroed
 from onnxprune.rewriting.zero_elements import (
     ZeroStep,
@@ -33,7 +33,7 @@ __all__ = [
     "bypassed",
     "check_zeros",
     "removed_classes",
-    "reordered",
+    "with_order",
     "sparse_bytes",
     "shortened",
     "stored_dense",

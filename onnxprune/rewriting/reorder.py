@@ -85,7 +85,7 @@ def why_fixed(groups: Groups, group: Group) -> str:
     return ""
 
 
-def reordered(groups: Groups, steps: Collection[ReorderStep]) -> Model:
+def with_order(groups: Groups, steps: Collection[ReorderStep]) -> Model:
     """Put the units of some groups into another order.
 
     Args:

@@ -76,7 +76,7 @@ def test_a_group_whose_order_cannot_be_proven_is_left_out(monkeypatch: pytest.Mo
     weights, _ = contraction_weights(groups)
     order = best_orders(groups, weights, NofM(2, 4), 0)
     wrong = order.steps[0].group
-    real = unit_order.reordered
+    real = unit_order.with_order
 
     def broken(groups, steps):
         found = real(groups, steps)
@@ -87,7 +87,7 @@ def test_a_group_whose_order_cannot_be_proven_is_left_out(monkeypatch: pytest.Mo
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 2, tensor.name))
         return load(proto)
 
-    monkeypatch.setattr(unit_order, "reordered", broken)
+    monkeypatch.setattr(unit_order, "with_order", broken)
     found, left = as_far_as_proven(groups, order, sizes={}, samples=[])
     assert [s.group for s in left.steps] == [s.group for s in order.steps if s.group != wrong]
     assert to_proto(found).SerializeToString() == to_proto(real(groups, left.steps)).SerializeToString()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnxprune.model import load, to_proto
 from onnxprune.pipelines.unit_order import proven_order
 from onnxprune.proof import Trials, equals
-from onnxprune.rewriting import ReorderStep, reordered, why_fixed
+from onnxprune.rewriting import ReorderStep, why_fixed, with_order
 from onnxprune.tracing import trace
 from tests.graphs.net import shapes_of
 from tests.graphs.random_graphs import FAMILIES
@@ -29,7 +29,7 @@ def check(proto: onnx.ModelProto, seed: int) -> int:
     found = proven_order(groups, steps, sizes={})
     assert shapes_of(to_proto(found)).items() >= shapes_of(proto).items()
     back = [ReorderStep(step.group, tuple(np.argsort(step.order).tolist())) for step in steps]
-    again = to_proto(reordered(trace(found), back))
+    again = to_proto(with_order(trace(found), back))
     before = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     for tensor in again.graph.initializer:
         if tensor.name in before:

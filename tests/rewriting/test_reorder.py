@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.rewriting import Plan, ReorderStep, reordered, why_fixed
+from onnxprune.rewriting import Plan, ReorderStep, why_fixed, with_order
 from onnxprune.tracing import Group, Groups, trace
 from tests.graphs.net import Net, run
 
@@ -42,7 +42,7 @@ def test_every_weight_moves_with_the_units_and_no_output_changes() -> None:
     proto = perceptron("Relu")
     groups, group = traced(proto)
     assert why_fixed(groups, group) == ""
-    found = to_proto(reordered(groups, [ReorderStep("first", ORDER)]))
+    found = to_proto(with_order(groups, [ReorderStep("first", ORDER)]))
     before, after = values(proto), values(found)
     assert {(m.tensor, m.axis) for m in group.members} >= {("first", 0), ("second", 1)}
     for member in group.members:
@@ -56,7 +56,7 @@ def test_units_that_look_at_their_neighbours_stay_in_order() -> None:
     groups, group = traced(perceptron("LRN", size=3))
     assert "looks at neighbours" in why_fixed(groups, group)
     with pytest.raises(UsageError, match="cannot change places"):
-        reordered(groups, [ReorderStep("first", ORDER)])
+        with_order(groups, [ReorderStep("first", ORDER)])
 
 
 def test_units_with_several_positions_stay_in_order() -> None:
@@ -105,4 +105,4 @@ def test_a_step_that_is_none_is_refused(step: dict[str, Any], said: str) -> None
 def test_a_plan_of_another_model_is_refused(step: ReorderStep, said: str) -> None:
     groups, _ = traced(perceptron())
     with pytest.raises(UsageError, match=said):
-        reordered(groups, [step])
+        with_order(groups, [step])
