@@ -97,4 +97,5 @@ __all__ = [
     "is_label_source",
     "is_random",
     "read",
+    "wanted_by",
 ]

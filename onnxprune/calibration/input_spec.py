@@ -21,17 +21,19 @@ _ACCEPTED = {"f": "fiub", "V": "fiub", "i": "iub", "u": "iub", "b": "iub", "O": 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of a model.
+    """One input of a model, or labels beside its inputs.
 
     Attributes:
         name: of the graph input.
         dtype: its numpy type.
         dims: a number or a symbol for every axis.
+        what: what messages call it, "input" or "label".
     """
 
     name: str
     dtype: np.dtype[Any]
     dims: tuple[int | str, ...]
+    what: str = "input"
 
     def fits(self, shape: tuple[int, ...], *, free_batch: bool) -> bool:
         """Whether an array of that shape may be fed, with any size of axis 0 if that is cut afterwards."""
@@ -43,7 +45,10 @@ class InputSpec:
 
 
 def wanted_by(model: Model) -> dict[str, InputSpec]:
-    """The inputs to feed: those of the graph that have no initializer.
+    """Name the inputs to feed: those of the graph that have no initializer.
+
+    Returns:
+        Input -> its type and shape.
 
     Raises:
         UsageError: an input is no tensor.
@@ -99,7 +104,9 @@ def checked_feed(
         )
     missing = [name for name in wanted if name not in feed]
     if missing:
-        raise UsageError(f"{where}: input {missing[0]!r} is missing", hint=_naming(missing[0], feed, wanted))
+        raise UsageError(
+            f"{where}: {wanted[missing[0]].what} {missing[0]!r} is missing", hint=_naming(missing[0], feed, wanted)
+        )
     arrays = {name: np.asarray(feed[name]) for name in wanted}
     for name, want in wanted.items():
         _check_array(arrays[name], want, where, batched=most is not None)
@@ -117,7 +124,7 @@ def checked_feed(
 
 
 def _listed(wanted: Mapping[str, InputSpec]) -> str:
-    return ", ".join(map(str, wanted.values()))
+    return ", ".join(str(spec) for spec in wanted.values() if spec.what == "input")
 
 
 def _naming(missing: str, feed: Mapping[str, Any], wanted: Mapping[str, InputSpec]) -> str:
@@ -132,13 +139,13 @@ def _check_array(value: np.ndarray, want: InputSpec, where: str, *, batched: boo
     dtype = want.dtype
     if value.dtype != dtype and value.dtype.kind not in _ACCEPTED.get(dtype.kind, ""):
         raise UsageError(
-            f"{where}: input {want.name!r} is {value.dtype}, the model wants {dtype.name}",
+            f"{where}: {want.what} {want.name!r} is {value.dtype}, the model wants {dtype.name}",
             hint=f"convert the data: values.astype({dtype.name!r})",
         )
     if not want.fits(value.shape, free_batch=batched):
         dims = list(want.dims)
         raise UsageError(
-            f"{where}: input {want.name!r} has shape {list(value.shape)}, the model wants {dims}",
+            f"{where}: {want.what} {want.name!r} has shape {list(value.shape)}, the model wants {dims}",
             hint="axis 0 counts the samples; every other axis must be as in the model" if batched else "",
         )
 

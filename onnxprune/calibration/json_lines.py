@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,10 @@ def _samples(path: Path, request: Request) -> Iterator[dict[str, np.ndarray]]:
             said = json.loads(text)
             if isinstance(said, list):
                 said = {request.only("a line without names").name if len(ids) != 1 else ids[0]: said}
+            if not isinstance(said, dict):
+                raise ValueError(f"it is {text[:20]!r}, neither an object nor a list")
             found = {name: _array(said[name], spec) for name, spec in request.wanted.items() if name in said}
+            _check_lengths(found, ids, [name for name, role in roles.items() if role is not None])
         except (ValueError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"line {number} of {path} is no sample: {error}",
@@ -93,10 +96,27 @@ def _array(value: Any, spec: InputSpec) -> np.ndarray:
     """Numbers of one axis less than the model's input has.
 
     Raises:
-        ValueError: they are no numbers, or of other axes.
+        ValueError: they are no numbers, none, or of other axes.
     """
-    array = np.array(value)
-    if array.dtype.kind not in "iufb" or array.ndim != len(spec.dims) - 1:
-        wanted = f"numbers of {len(spec.dims) - 1} axes"
-        raise ValueError(f"{spec.name!r} holds {array.dtype.name} of {array.ndim} axes, not {wanted}")
+    try:
+        array = np.array(value)
+    except ValueError:
+        raise ValueError(f"the lists in {spec.name!r} differ in length") from None
+    if not array.size:
+        raise ValueError(f"{spec.name!r} is empty")
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"{spec.name!r} holds what is no number, or one of more than 64 bits")
+    if array.ndim != len(spec.dims) - 1:
+        raise ValueError(f"{spec.name!r} is nested {array.ndim} deep, the model wants {len(spec.dims) - 1}")
     return array
+
+
+def _check_lengths(found: Mapping[str, np.ndarray], ids: Sequence[str], describing: Sequence[str]) -> None:
+    """Refuse a mask, types or positions that are not as many as the tokens: padding would hide that.
+
+    Raises:
+        ValueError: they are more or fewer.
+    """
+    for name in describing if len(ids) == 1 else ():
+        if name in found and ids[0] in found and found[name].shape != found[ids[0]].shape:
+            raise ValueError(f"{name!r} holds {found[name].size} numbers, {ids[0]!r} {found[ids[0]].size}")

@@ -90,13 +90,13 @@ def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text that are not blank.
 
     Raises:
-        UsageError: it is no text in UTF-8, or has a line without an end.
+        UsageError: it is no text in UTF-8 (with or without a mark of the byte order), or has a line without an end.
     """
     try:
         if not path.is_file():
-            yield from filter(None, map(str.strip, read_file(path).decode().splitlines()))
+            yield from filter(None, map(str.strip, read_file(path).decode("utf-8-sig").splitlines()))
             return
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             while line := file.readline(LONGEST_LINE):
                 if len(line) == LONGEST_LINE:
                     raise UsageError(f"{path} has a line of more than {LONGEST_LINE:,} characters")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import calibration
-from onnxprune.calibration import Feeds, InputSpec, LabelSource, Source, digest, is_label_source
+from onnxprune.calibration import Feeds, InputSpec, LabelSource, Source, digest, is_label_source, wanted_by
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import dims_of
@@ -79,8 +79,10 @@ class TrainingData:
             raise UsageError("distillation needs a teacher", hint="add --teacher ORIGINAL")
         if loss == CROSS_ENTROPY and self.labels is None:
             raise UsageError("cross-entropy needs labels", hint="add --labels KEY, the name of the labels in the data")
-        if self.teacher is not None and self.labels is not None and loss == MSE:
-            raise UsageError("mse compares with labels or with a teacher, not with both", hint="leave one of them out")
+        if options.temperature is not None and loss != DISTIL:
+            raise UsageError(f"--temperature has no effect: {loss} takes outputs as they are", hint="leave it out")
+        if self.teacher is not None and self.labels is not None and loss != CROSS_ENTROPY:
+            raise UsageError(f"{loss} learns from labels or from a teacher, not both", hint="leave one of them out")
         return loss
 
 
@@ -112,6 +114,8 @@ def learn(
     if options.while_training:
         raise UsageError(f"{options.while_training} is for `prune` and `sparsify`: training alone removes nothing")
     loss = data.loss_of(options)
+    if data.teacher is not None:
+        _check_teacher(model, data.teacher)
     progress("reading the data")
     also = [_labels(model, data, loss)] if data.labels is not None and loss != DISTIL else []
     runs = calibration.read(data.data, model, samples=data.samples, sizes=data.sizes, also=also)
@@ -207,6 +211,23 @@ def _check_count(runs: Sequence[Feeds]) -> None:
         raise UsageError("the data is one batch, which cannot train and judge", hint="give more samples")
 
 
+def _check_teacher(model: Model, teacher: Model) -> None:
+    """Refuse a teacher that takes other inputs; those that the model lacks are refused where they are fed.
+
+    Raises:
+        UsageError: the type, the number of axes, or a fixed axis behind the batch of an input differs.
+    """
+    wanted = wanted_by(model)
+    for name, asked in wanted_by(teacher).items():
+        own = wanted.get(name, asked)
+        axes = zip(own.dims[1:], asked.dims[1:], strict=False)
+        differs = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in axes)
+        if own.dtype != asked.dtype or len(own.dims) != len(asked.dims) or differs:
+            raise UsageError(
+                f"the teacher wants {asked}, the model {own}", hint="--teacher is the model that this one was made from"
+            )
+
+
 def _labels(model: Model, data: TrainingData, loss: str) -> InputSpec | LabelSource:
     """Where labels come from: an array like the first output, without its axis of classes."""
     spec = _label_spec(model, str(data.labels), loss)
@@ -221,9 +242,9 @@ def _label_spec(model: Model, name: str, loss: str) -> InputSpec:
     entry = next(v for v in model.proto.graph.input if v.name not in model.initializers)
     dims = [(dims_of(entry) or ["batch"])[0], *(f"axis {i}" for i in range(1, rank))]
     if loss == MSE:
-        return InputSpec(name, np.dtype(np.float32), tuple(dims))
+        return InputSpec(name, np.dtype(np.float32), tuple(dims), "label")
     del dims[class_axis(len(dims))]
-    return InputSpec(name, np.dtype(np.int64), tuple(dims))
+    return InputSpec(name, np.dtype(np.int64), tuple(dims), "label")
 
 
 def zero_masks(model: Model) -> dict[str, Array]:

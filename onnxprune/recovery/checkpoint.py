@@ -72,7 +72,7 @@ def read_checkpoint(path: Path, belongs_to: str) -> Checkpoint:
             for i, (group, name) in enumerate(about["names"]):
                 arrays.setdefault(group, {})[name] = stored[str(i)]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged, or another file"
         raise UsageError(f"{path} is no checkpoint: {reason}", hint="remove it to begin again") from error
     if about["belongs_to"] != belongs_to:
         raise UsageError(

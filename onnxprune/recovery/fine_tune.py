@@ -24,7 +24,7 @@ from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_che
 from onnxprune.recovery.norm_statistics import with_better_statistics
 from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.saving import Saving
-from onnxprune.recovery.student import Student
+from onnxprune.recovery.student import Student, check_globs
 from onnxprune.recovery.thinning import Masks, Thinning
 from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.recovery.training_state import Judgement, Training, TrainingState
@@ -85,6 +85,7 @@ def fine_tune_model(
         freeze_blocked=options.freeze_blocked,
     )
     try:
+        check_globs("--rate-for", options.rates, list(student.weights))
         thinning = masks if isinstance(masks, Thinning) else None
         student.mask({} if isinstance(masks, Thinning) else masks or {})
         state = _Run(student, objective, options, progress=progress, thinning=thinning).finished()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Student:
         self._sessions: dict[object, GradientSession] = {}
         graph = self._session(feeds).graph
         if freeze:
+            check_globs("--freeze", freeze, list(graph.parameters))
             self._names = _not_frozen(list(graph.parameters), freeze)
             self.close()
             self._sessions.clear()
@@ -148,11 +149,24 @@ class Student:
             session.close()
 
 
-def _not_frozen(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+def check_globs(option: str, globs: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse a glob that no weight matches.
+
+    Args:
+        option: what messages call the globs.
+        globs: the globs.
+        names: of the weights.
+
+    Raises:
+        UsageError: a glob matches none.
+    """
     for glob in globs:
         if not any(fnmatch.fnmatchcase(name, glob) for name in names):
             shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-            raise UsageError(f"--freeze: no weight matches {glob!r}", hint=f"weights: {shown}")
+            raise UsageError(f"{option}: no weight matches {glob!r}", hint=f"weights: {shown}")
+
+
+def _not_frozen(names: Sequence[str], globs: Sequence[str]) -> list[str]:
     left = [name for name in names if not any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
     if not left:
         raise ModelError("no weight is left to train: all are frozen", hint="freeze fewer")

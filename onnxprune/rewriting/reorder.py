@@ -45,8 +45,9 @@ class ReorderStep:
         """
         order = raw.get("order")
         expect(isinstance(raw.get("group"), str), "must be a text", f"{where}.group")
-        whole = isinstance(order, list) and all(type(n) is int for n in order)
-        expect(whole and sorted(order) == list(range(len(order))), "must be every place once", f"{where}.order")  # type: ignore[arg-type]
+        is_order = isinstance(order, list) and all(type(n) is int for n in order)
+        places = sorted(order or ()) if is_order else [-1]
+        expect(places == list(range(len(places))), "must hold every number from 0 up once", f"{where}.order")
         return ReorderStep(raw["group"], tuple(order))  # type: ignore[arg-type]
 
 

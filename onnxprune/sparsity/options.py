@@ -82,6 +82,11 @@ class SparsifyOptions:
             raise UsageError(
                 "--size: zeros make a file smaller only where they are stored sparse", hint="add --storage sparse"
             )
+        if self.is_threshold and self.zeros.share is not None:
+            raise UsageError(
+                f"--method {self.method} and --pattern {self.pattern} both say how many zeros there are",
+                hint="take another method or pattern",
+            )
         if self.how_many_fixed and (self.budgets or self.sparsity is not None or self.ratios or self.per == "global"):
             said = self.method if self.is_threshold else self.pattern
             raise UsageError(

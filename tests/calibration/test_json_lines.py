@@ -90,10 +90,14 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     ("line", "problem"),
     [
         ('{"input_ids": [1, 2', "line 2 .* is no sample"),
-        ("7", "line 2 .* is no sample"),
-        ('{"input_ids": [[1], [2]]}', "'input_ids' holds int64 of 2 axes, not numbers of 1 axes"),
-        ('{"input_ids": ["a"]}', "line 2 .* is no sample"),
-        ('{"input_ids": [[1], [2, 3]]}', "line 2 .* is no sample"),
+        ("7", "line 2 .* is no sample: it is '7', neither an object nor a list"),
+        ('"input_ids"', "neither an object nor a list"),
+        ('{"input_ids": [[1], [2]]}', "'input_ids' is nested 2 deep, the model wants 1"),
+        ('{"input_ids": ["a"]}', "'input_ids' holds what is no number"),
+        ('{"input_ids": [null]}', "'input_ids' holds what is no number"),
+        ('{"input_ids": [1000000000000000000000000]}', "or one of more than 64 bits"),
+        ('{"input_ids": []}', "'input_ids' is empty"),
+        ('{"input_ids": [[1], [2, 3]]}', "the lists in 'input_ids' differ in length"),
         ('{"ids": [1, 2]}', "input 'input_ids' is missing"),
         ('{"input_ids": [1.5, 2]}', "is float64, the model wants int64"),
         ("[" * 100000, "line 2 .* is no sample"),
@@ -104,6 +108,19 @@ def test_what_is_no_sample(tmp_path: Path, line: str, problem: str) -> None:
     path.write_text(f"[1, 2]\n{line}\n")
     with pytest.raises(UsageError, match=problem):
         calibration.read(str(path), model("input_ids"))
+
+
+def test_a_mask_has_as_many_numbers_as_tokens(tmp_path: Path) -> None:
+    source = written(tmp_path, {"input_ids": [5, 6]}, {"input_ids": [5, 6, 7], "attention_mask": [1, 1]})
+    with pytest.raises(UsageError, match=r"line 2 .*'attention_mask' holds 2 numbers, 'input_ids' 3"):
+        calibration.read(source, model("input_ids", "attention_mask"))
+
+
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.jsonl"
+    path.write_text("[1, 2]\n[3, 4]\n", encoding="utf-8-sig")
+    runs = calibration.read(str(path), model("input_ids"))
+    assert np.concatenate([run["input_ids"] for run in runs]).tolist() == [[1, 2], [3, 4]]
 
 
 def tagger() -> Model:

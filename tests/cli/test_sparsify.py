@@ -86,3 +86,11 @@ def test_bad_requests_end_with_one_error_and_write_nothing(workplace, capsys, wo
     error = capsys.readouterr().err
     assert says in error and "Traceback" not in error
     assert sorted(p.name for p in workplace.iterdir()) == ["data.npz", "model.onnx"]
+
+
+@pytest.mark.parametrize("option", ["--permute", "--no-permute"])
+@pytest.mark.parametrize("pattern", ["unstructured", "block 4x4"])
+def test_an_order_without_n_of_m_has_no_effect(workplace, capsys, option, pattern):
+    assert sparsify("-o", "s.onnx", "--pattern", pattern, option) == 2
+    assert f"{option} has no effect" in capsys.readouterr().err and not Path("s.onnx").exists()
+    assert sparsify("--dry-run", "--pattern", "2:4", option) == 0

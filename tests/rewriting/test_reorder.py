@@ -85,9 +85,9 @@ def test_a_plan_with_orders_is_text_and_back() -> None:
     ("step", "said"),
     [
         ({"kind": "reorder", "group": 1, "order": [0]}, "must be a text"),
-        ({"kind": "reorder", "group": "first", "order": [0, 0]}, "every place once"),
-        ({"kind": "reorder", "group": "first", "order": [True, False]}, "every place once"),
-        ({"kind": "reorder", "group": "first"}, "every place once"),
+        ({"kind": "reorder", "group": "first", "order": [0, 0]}, "every number from 0 up once"),
+        ({"kind": "reorder", "group": "first", "order": [True, False]}, "every number from 0 up once"),
+        ({"kind": "reorder", "group": "first"}, "every number from 0 up once"),
     ],
 )
 def test_a_step_that_is_none_is_refused(step: dict[str, Any], said: str) -> None:

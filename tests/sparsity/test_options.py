@@ -35,6 +35,7 @@ def weights() -> list[Any]:
         ({"pattern": "2:4", "sparsity": 0.5}, "2:4 says how many"),
         ({"pattern": "2:4", "per": "global"}, "2:4 says how many"),
         ({"method": "threshold:0.1", "params": "50%"}, "threshold:0.1 says how many"),
+        ({"method": "threshold:0.1", "pattern": "2:4"}, "--method threshold:0.1 and --pattern 2:4 both say"),
         ({"pattern": "3:2"}, "3:2"),
     ],
 )

@@ -39,8 +39,8 @@ _DATA: tuple[Option, ...] = (
     click.option(
         "--data",
         metavar="SOURCE",
-        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .txt, a folder of arrays, images or test_data_set_*, "
-        "module:function, or random.",
+        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .jsonl of token ids, .txt with --tokenizer, a folder of "
+        "arrays, images or test_data_set_*, module:function, or random.",
     ),
     click.option(
         "--samples",
@@ -48,7 +48,7 @@ _DATA: tuple[Option, ...] = (
         type=click.IntRange(1),
         default=256,
         show_default=True,
-        help="How many of them to use.",
+        help="Most samples of --data to use.",
     ),
     click.option(
         "--preprocess",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli.options.group import AMOUNT, DATA, OPTIONS, UNITS, Option, group, titled
 from onnxprune.cli.types import Pair, Ratio
+from onnxprune.errors import UsageError
 from onnxprune.names import COMPARISONS, MASKINGS, STORAGES
 
 if TYPE_CHECKING:
@@ -75,9 +77,9 @@ _WHICH: tuple[Option, ...] = (
     ),
     click.option(
         "--permute/--no-permute",
-        default=True,
-        show_default=True,
-        help="For N:M: first put channels into an order in which neighbours keep more; the outputs stay the same.",
+        default=None,
+        help="For N:M, first put channels into an order in which neighbours keep more, by default; the outputs stay the"
+        " same.",
     ),
     click.option("--keep", metavar="GLOB", multiple=True, help="Leave weights (or nodes) alone; may be repeated."),
     click.option("--only", metavar="GLOB", multiple=True, help="Change only these; may be repeated."),
@@ -107,10 +109,17 @@ _STORED: tuple[Option, ...] = (
 )
 
 
-def _options(ratios: tuple[tuple[str, float], ...], **chosen: Any) -> SparsifyOptions:
+def _options(ratios: tuple[tuple[str, float], ...], permute: bool | None, **chosen: Any) -> SparsifyOptions:
     from onnxprune.sparsity import SparsifyOptions
 
-    return SparsifyOptions(ratios=dict(ratios), **chosen)
+    options = SparsifyOptions(ratios=dict(ratios), permute=permute is not False, **chosen)
+    if permute is not None and not replace(options, permute=True).order_matters:
+        name = "--permute" if permute else "--no-permute"
+        raise UsageError(
+            f"{name} has no effect: the order of channels matters for N:M alone",
+            hint=f"add --pattern 2:4, or leave out {name}",
+        )
+    return options
 
 
 _TITLED = (titled(AMOUNT, *_AMOUNT), titled(UNITS, *_WHICH), titled(DATA, *_FIT), titled(OPTIONS, *_STORED))

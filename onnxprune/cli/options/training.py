@@ -129,7 +129,7 @@ _ALL: tuple[Option, ...] = (
         metavar="N",
         type=click.IntRange(1, MOST_STEPS),
         required=True,
-        help="Changes of the weights.",
+        help="Gradient steps to take.",
     ),
     click.option(
         "--loss",
@@ -139,7 +139,13 @@ _ALL: tuple[Option, ...] = (
         "(the default with --labels) or mse to labels.",
     ),
     _RATE,
-    click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="Its kind."),
+    click.option(
+        "--optimizer",
+        type=click.Choice(OPTIMIZERS),
+        default="adamw",
+        show_default=True,
+        help="How a gradient becomes a step.",
+    ),
     click.option(
         "--schedule",
         type=click.Choice(RATE_SCHEDULES),
@@ -213,9 +219,10 @@ _ALL: tuple[Option, ...] = (
         type=click.IntRange(0),
         default=15,
         show_default=True,
-        help="End after so many of 25 judgements in a row without a better one; 0 never.",
+        help="The loss on held-out samples is measured 25 times in a run: end after so many in a row without a better "
+        "one; 0 never.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the order of samples."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides the order of samples."),
     _PARTS,
 )
 _AFTER: tuple[Option, ...] = (
@@ -253,7 +260,9 @@ def _while_training(ways: Sequence[str], text: str) -> Option:
 resume = titled(
     TRAINING,
     click.option(
-        "--resume", is_flag=True, help="Go on with an interrupted training: its checkpoint lies beside the output."
+        "--resume",
+        is_flag=True,
+        help="Go on from the checkpoint beside the output that an interrupted run left; begin anew if there is none.",
     ),
 )
 
