@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -177,3 +178,26 @@ def test_a_single_sample_cannot_train_and_judge(small: Model, original: Model) -
     data = [{"image": np.ones((1, 1, 8, 8), np.float32)}]
     with pytest.raises(UsageError, match="cannot train and judge"):
         learn(small, TrainingData(data, teacher=original), TrainingOptions(4))
+
+
+@pytest.mark.parametrize(
+    ("losses", "tried", "chosen"),
+    [
+        ({3e-4: 0.9, 1e-3: 0.7, 3e-3: 0.6, 1e-2: 0.8}, {3e-4, 1e-3, 3e-3, 1e-2}, 3e-3),  # up as long as it helps
+        ({3e-4: 0.9, 1e-3: 0.95, 1e-4: 0.8, 3e-5: 0.85}, {3e-4, 1e-3, 1e-4, 3e-5}, 1e-4),  # down where up does not
+        ({3e-4: 1.2, 1e-4: 1.1, 3e-5: 0.9, 1e-5: 0.95}, {3e-4, 1e-4, 3e-5, 1e-5}, 3e-5),  # harm: no higher rate
+        ({3e-4: math.inf, 1e-4: math.inf}, {3e-4, 1e-4}, 3e-4),
+    ],
+)
+def test_rates_rise_or_fall_as_long_as_that_does_better(
+    losses: dict[float, float],
+    tried: set[float],
+    chosen: float,
+    original: Model,
+    small: Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fine_tune._Run, "_tried", lambda self, rate: losses[rate])
+    monkeypatch.setattr(fine_tune._Run, "_held", lambda self, weights: 1.0)
+    _, done = learn(small, TrainingData(DATA, teacher=original), TrainingOptions(2, threads=1))
+    assert (set(done.found), done.rate) == (tried, chosen)

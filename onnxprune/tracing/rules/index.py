@@ -191,20 +191,10 @@ def without(view: NodeView, axes: Axes, axis: int) -> Axes:
 COMPUTED_PADS = "padded by what is computed at run time"
 
 
-def _listed_in_part(view: NodeView, name: str, slot: int) -> list[int | None] | None:
-    """A list as `NodeView.listed` gives it, with None for the entries that the run alone knows."""
-    unknown = view.has(slot) and view.value(slot) is None
-    entries = view.static.entries.get(view.node.input[slot]) if unknown else None
-    if entries is None:
-        known = view.listed(name, slot)
-        return None if known is None else list(known)
-    return [int(entry) if is_known(entry) else None for entry in entries.flat]
-
-
 def _pads(view: NodeView) -> dict[int, tuple[int | None, int | None]]:
     """Axis -> positions added in front of it and behind it; None where the run alone knows how many."""
     rank = len(view.shape(0))
-    pads = _listed_in_part(view, "pads" if "pads" in view.attrs else "paddings", 1)
+    pads = view.listed_in_part("pads" if "pads" in view.attrs else "paddings", 1)
     if pads is None:
         raise Unsupported("pads are computed at run time")
     given = view.listed("axes", 3) if view.has(3) else None

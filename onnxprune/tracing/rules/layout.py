@@ -20,6 +20,7 @@ from onnxprune.typing import Array, Shape
 Block = tuple[list[int], list[int]]
 
 LAID_OUT = "laid out by sizes that the run alone knows"
+EXPANDED = "expanded to a size that the run alone knows"
 COUNTED = "counted along an axis whose length the run alone knows"
 
 
@@ -214,7 +215,22 @@ def expand(view: NodeView) -> list[Axes]:
     rank = len(new)
     axes = [view.barrier("axis of a single position")] * (rank - len(view.shape(0)))
     axes += [x if x.ndim == 1 else x.reshape((1,) * (rank - x.ndim) + x.shape) for x in view.labels(0)]
-    return [tuple(x if o == n else _made(view, a, n) for a, (x, o, n) in enumerate(zip(axes, old, new, strict=True)))]
+    unknown = _axes_of_unknown_target(view)
+    for axis in unknown:  # the target may be 1 there, or the size: nothing says which, so it cannot follow
+        view.ledger.fix(axes[axis], view.reason(EXPANDED))
+    kept = [view.barrier(EXPANDED) if a in unknown else x for a, x in enumerate(axes)]
+    return [tuple(x if o == n else _made(view, a, n) for a, (x, o, n) in enumerate(zip(kept, old, new, strict=True)))]
+
+
+def _axes_of_unknown_target(view: NodeView) -> list[int]:
+    """The axes of more than one position that an Expand is asked for a size of that the run alone knows."""
+    old, new = _broadcast_shape(view)
+    try:
+        target = view.listed_in_part("shape", 1)
+    except Unsupported:
+        target = [None] * len(new)
+    asked = [1] * (len(new) - len(target or ())) + list(target or ())
+    return [a for a, (size, wanted) in enumerate(zip(old, asked, strict=True)) if size != 1 and wanted is None]
 
 
 def _made(view: NodeView, axis: int, size: int) -> Array:

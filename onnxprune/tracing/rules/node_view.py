@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.shapes.infer import StaticInfo
-from onnxprune.model.shapes.polynomials import Dims
+from onnxprune.model.shapes.polynomials import Dims, is_known
 from onnxprune.tracing.labels import Axes, Constraints, Reason
 from onnxprune.tracing.moved_weights import MovedWeight
 from onnxprune.tracing.rules.attributes import Attributes, Unsupported
@@ -245,6 +245,15 @@ class NodeView:
                 raise Unsupported(f"{name} is computed at run time")
             return [int(i) for i in np.atleast_1d(value)]
         return [int(i) for i in self.attrs[name]] if name in self.attrs else None
+
+    def listed_in_part(self, name: str, slot: int) -> list[int | None] | None:
+        """A list as `listed` gives it, with None for the entries that the run alone knows."""
+        unknown = self.has(slot) and self.value(slot) is None
+        entries = self.static.entries.get(self.inputs[slot]) if unknown else None
+        if entries is None:
+            known = self.listed(name, slot)
+            return None if known is None else list(known)
+        return [int(entry) if is_known(entry) else None for entry in entries.flat]
 
     def uniform(self, labels: Array, axis: int) -> Array:
         """`labels` of `axis` as a line: rows that differ are tied to each other."""

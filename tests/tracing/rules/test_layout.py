@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnxprune.api import trace
 from onnxprune.model import load
+from onnxprune.tracing.rules.layout import EXPANDED
 from tests.graphs.net import Net, array_of, group_of, prune, reasons_for, run, shapes_of
 from tests.graphs.sandwich import Case, build, check_case, parameters
 
@@ -368,3 +369,24 @@ def test_group_norms_of_large_maps_let_channels_through() -> None:
     assert [group.units for group in outcome.groups.groups] == [8]
     assert outcome.verdict is not None and outcome.verdict.ok
     assert outcome.after.params < 0.6 * outcome.before.params
+
+
+@pytest.mark.parametrize("between", [None, "Mul"])
+def test_an_axis_stays_that_is_expanded_to_a_size_that_is_given_at_run_time(between: str | None) -> None:
+    """The size may be that of the axis, or 1: nothing says which, so no number can stand for it."""
+    net = Net()
+    x = net.add("Conv", net.input([2, 4, 5, 5]), net.weight(6, 4, 1, 1, name="first"))
+    target = net.input([4], "target", TensorProto.INT64)
+    target = target if between is None else net.add(between, target, net.ints(1, 1, 1, 1))
+    read = net.add("Conv", net.add("Expand", x, target), net.weight(3, 6, 1, 1))
+    groups = trace(load(net.proto([helper.make_tensor_value_info(read, TensorProto.FLOAT, None)])))
+    assert not groups.groups
+    assert any(b.reason == EXPANDED for b in groups.barriers)
+
+
+def test_an_axis_goes_that_is_expanded_to_the_shape_of_another_tensor() -> None:
+    net = Net()
+    x = net.add("Conv", net.input([2, 4, 5, 5]), net.weight(6, 4, 1, 1, name="first"))
+    read = net.add("Conv", net.add("Expand", x, net.add("Shape", x)), net.weight(3, 6, 1, 1))
+    net.output(read)
+    assert [group.name for group in trace(net.model()).groups] == ["first"]
