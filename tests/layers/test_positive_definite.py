@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.layers import inverse
+from onnxprune.layers import inverse, quick_inverse
 from onnxprune.layers.positive_definite import SMALL
 from onnxprune.typing import Array
 
@@ -39,3 +39,25 @@ def test_single_precision_stays() -> None:
 def test_singular_matrices_are_told(size: int) -> None:
     with pytest.raises(np.linalg.LinAlgError):
         inverse(np.zeros((size, size)))
+
+
+@pytest.mark.parametrize("shape", [(5,), (400,), (3, 300)])
+def test_single_precision_is_taken_where_outputs_do_not_notice(shape: tuple[int, ...]) -> None:
+    matrix = moment(np.random.default_rng(1), *shape, ridge=1e-2)
+    found = quick_inverse(matrix)
+    assert found.dtype == np.float32
+    weight = np.random.default_rng(2).standard_normal((*shape, 3))
+    lost = found @ (matrix @ weight) - weight
+    assert (lost * (matrix @ lost)).sum() < 1e-6 * (weight * (matrix @ weight)).sum()
+
+
+def test_a_direction_that_outweighs_all_others_takes_double_precision() -> None:
+    matrix = moment(np.random.default_rng(3), 400, ridge=1e-9) + 1e9
+    found = quick_inverse(matrix[None])
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, inverse(matrix[None]))
+
+
+def test_a_singular_matrix_is_told_in_either_precision() -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        quick_inverse(np.zeros((1, 4, 4)))
