@@ -19,6 +19,7 @@ from onnxprune.autodiff import clip_by_norm, scheduled
 from onnxprune.calibration import Feeds, fixed_batch
 from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.model import Model
+from onnxprune.recovery import learning_rate
 from onnxprune.recovery.batch_parts import gradients_by, parts_of, shares_of
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from onnxprune.recovery.norm_statistics import with_better_statistics
@@ -39,11 +40,6 @@ CHECKPOINT_SECONDS = 120.0
 JUDGEMENTS = 25
 # Steps without a finite loss after which a run is given up; each of them halves the rate.
 MOST_SKIPPED = 10
-# Rates that are tried, and the one that is tried first; AdamW's, SGD takes those times `SGD_FACTOR`.
-LADDER, FIRST = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), 3
-SGD_FACTOR = 30.0
-# Steps of a trial of a rate: a share of all, and at most so many. In fewer, every rate that is worth having does harm.
-TRIAL_SHARE, TRIAL_STEPS = 0.2, 150
 # What a checkpoint calls the state of what makes the model sparser, its masks, and whether these are loose.
 THINNING, MASKS, LOOSE = "thinning", "masks", "is_loose"
 
@@ -203,43 +199,18 @@ class _Run:
         if self.options.rate is not None:
             state.rate = self.options.rate
             return
-        self._try_rates(state)
-        state.rate = min(state.found, key=lambda tried: state.found[tried])
-        self.progress(f"learning rate {state.rate:g}, the best of {len(state.found)} short trials")
+        state.rate = learning_rate.find(
+            state.found, state.before, lambda rate: self._tried(state, rate), self.options.optimizer
+        )
+        self.progress(f"learning rate {state.rate:g}, by {len(state.found)} short trials")
         self._keep(state, now=True)
 
-    def _try_rates(self, state: TrainingState) -> None:
-        """Note the loss on held-out samples after a short run from the first weights, rate by rate.
-
-        The rate falls to zero in these runs, too: while it is high, a good one looks bad. From the first rate on they
-        rise as long as that does better, and if it never did, fall as long as that does.
-        """
-        if self._trial(state, FIRST) < state.before and self._climbed(state, 1) != FIRST:
-            return
-        self._climbed(state, -1)
-
-    def _climbed(self, state: TrainingState, direction: int) -> int:
-        """Try one rate after the other as long as each does better than the one before; the place of the best."""
-        place = FIRST
-        while 0 <= place + direction < len(LADDER):
-            if self._trial(state, place + direction) >= self._trial(state, place):
-                break
-            place += direction
-        return place
-
-    def _trial(self, state: TrainingState, place: int) -> float:
-        """The loss on held-out samples that a rate of the ladder leads to, tried once."""
-        rate = LADDER[place] * (SGD_FACTOR if self.options.optimizer == "sgd" else 1.0)
-        if rate not in state.found:
-            self.progress(f"trying learning rate {rate:g}")
-            state.found[rate] = self._tried(rate)
-            self._keep(state)
-        return state.found[rate]
-
-    def _tried(self, rate: float) -> float:
+    def _tried(self, state: TrainingState, rate: float) -> float:
         """The loss on held-out samples after a short run; the weights are in the end what they were."""
+        self._keep(state)
+        self.progress(f"trying learning rate {rate:g}")
         student, first = self.student, {n: a.copy() for n, a in self.student.weights.items()}
-        steps = max(5, min(TRIAL_STEPS, round(self.options.steps * TRIAL_SHARE)))
+        steps = learning_rate.trial_steps(self.options.steps)
         optimizer = self.options.optimizing()
         try:
             for step in range(steps):

@@ -47,7 +47,7 @@ def training_entries(of: Training | None) -> list[tuple[str, str]]:
     """What training did, in the order in which it was done: names of lines, and what there is to say."""
     if of is None:
         return []
-    chosen = f", the best of {len(of.found)} short trials" if of.found else ""
+    chosen = f", by {len(of.found)} short trials" if of.found else ""
     skipped = f", {of.skipped} skipped (the loss was not finite)" if of.skipped else ""
     lines = [
         ("trained", f"{of.trained:,} weights on {of.samples} samples, {of.held} others judge"),

@@ -27,7 +27,7 @@ def test_trials_skipped_steps_and_frozen_weights_are_told() -> None:
     said = dict(
         report.training_entries(replace(DONE, found={1e-3: 0.3, 1e-2: 0.4}, skipped=2, blocked={"w": "no gradient"}))
     )
-    assert "the best of 2 short trials" in said["steps"] and "2 skipped" in said["steps"]
+    assert "by 2 short trials" in said["steps"] and "2 skipped" in said["steps"]
     assert said["frozen"] == "1 weights without a gradient: w (no gradient)"
 
 
