@@ -199,7 +199,7 @@ class _Run:
         if self.options.rate is not None:
             state.rate = self.options.rate
             return
-        state.rate = learning_rate.find(
+        state.rate = learning_rate.rate_by_trials(
             state.found, state.before, lambda rate: self._tried(state, rate), self.options.optimizer
         )
         self.progress(f"learning rate {state.rate:g}, by {len(state.found)} short trials")

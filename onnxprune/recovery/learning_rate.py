@@ -26,7 +26,9 @@ def trial_steps(steps: int) -> int:
     return max(LEAST, min(MOST, round(steps * SHARE)))
 
 
-def find(found: MutableMapping[float, float], before: float, tried: Callable[[float], float], optimizer: str) -> float:
+def rate_by_trials(
+    found: MutableMapping[float, float], before: float, tried: Callable[[float], float], optimizer: str
+) -> float:
     """Find a rate.
 
     From the first rate on they rise as long as that does better; if it never did, they fall as long as that does.

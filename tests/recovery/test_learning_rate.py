@@ -22,7 +22,7 @@ from onnxprune.recovery import learning_rate
 )
 def test_rates_rise_or_fall_as_long_as_that_does_better(losses: dict[float, float], chosen: float) -> None:
     found: dict[float, float] = {}
-    assert learning_rate.find(found, 1.0, losses.__getitem__, "adamw") == chosen
+    assert learning_rate.rate_by_trials(found, 1.0, losses.__getitem__, "adamw") == chosen
     assert found == losses
 
 
@@ -34,13 +34,13 @@ def test_what_was_tried_is_not_tried_again() -> None:
         tried.append(rate)
         return 0.95
 
-    assert learning_rate.find(found, 1.0, trial, "adamw") == 1e-3
+    assert learning_rate.rate_by_trials(found, 1.0, trial, "adamw") == 1e-3
     assert tried == [3e-3]
 
 
 def test_rates_of_sgd_are_higher() -> None:
     found: dict[float, float] = {}
-    assert learning_rate.find(found, 1.0, lambda rate: 100 * abs(rate - 0.03), "sgd") == pytest.approx(0.03)
+    assert learning_rate.rate_by_trials(found, 1.0, lambda rate: 100 * abs(rate - 0.03), "sgd") == pytest.approx(0.03)
     assert min(found) > 1e-3
 
 
