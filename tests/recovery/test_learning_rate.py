@@ -40,7 +40,7 @@ def test_what_was_tried_is_not_tried_again() -> None:
 
 def test_rates_of_sgd_are_higher() -> None:
     found: dict[float, float] = {}
-    assert learning_rate.rate_by_trials(found, 1.0, lambda rate: 100 * abs(rate - 0.03), "sgd") == pytest.approx(0.03)
+    assert learning_rate.rate_by_trials(found, 1.0, lambda rate: 12 * abs(rate - 0.03), "sgd") == pytest.approx(0.03)
     assert min(found) > 1e-3
 
 
