@@ -127,7 +127,7 @@ def _report(
     from onnxprune.report import text
     from onnxprune.report.drop import bypass_lines, io_lines, proof_line
     from onnxprune.report.low_rank import factor_lines
-    from onnxprune.report.sparsify import zeros_lines
+    from onnxprune.report.sparsify import reorder_lines, zeros_lines
 
     done = after[1]
     costs = counts.of(before[1]), counts.of(done.model)
@@ -145,7 +145,12 @@ def _report(
         return
     tell = console.say if after[0] == paths.PIPE else console.put
     lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.mends(before[1])]
-    lines += [*(text.removal(plan) if plan.steps else ()), *zeros_lines(plan), *bypass_lines(plan)]
+    lines += [
+        *(text.removal(plan) if plan.steps else ()),
+        *reorder_lines(plan),
+        *zeros_lines(plan),
+        *bypass_lines(plan),
+    ]
     lines += factor_lines(plan)
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows), *io_lines(done.io_renames)]
     if done.verdict is not None:

@@ -34,7 +34,12 @@ def drop_lines(done: Dropped) -> list[str]:
     names = ", ".join(scored.block.name for scored in done.dropped)
     made.append(text.entry("dropped", f"{numbers.plural(len(done.dropped), 'block')} of {total}: {names}"))
     if done.criterion:
-        made.append(text.entry("chosen", f"by {done.criterion}{_scores(done)}"))
+        made.append(
+            text.entry(
+                "chosen",
+                f"by {done.criterion}, the lowest: {_scores(done)}" if _scores(done) else f"by {done.criterion}",
+            )
+        )
     made += [text.entry("repair", line) for line in _repair(done)]
     made += io_lines(done.io_renames) + text.budgets(done.goals)
     if done.verdict is not None:
@@ -53,7 +58,7 @@ def proof_line(of: Verdict) -> str:
 
 def _scores(done: Dropped) -> str:
     known = [scored.score for scored in done.dropped if scored.score is not None and math.isfinite(scored.score)]
-    return f" ({', '.join(f'{score:.3g}' for score in known)})" if known else ""
+    return ", ".join(f"{score:,.0f}" if done.criterion == "parameters" else f"{score:.3g}" for score in known)
 
 
 def _repair(done: Dropped) -> list[str]:

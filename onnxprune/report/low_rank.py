@@ -53,8 +53,11 @@ def low_rank_lines(of: Factorised) -> list[str]:
 def _proof(of: Verdict) -> str:
     if not of.ok:
         return f"failed: {of.problem}"
+    found = of.strength
     noticed = (
-        "" if of.strength is None else f", a run notices {of.strength.noticed} of {of.strength.tried} wrong factors"
+        ""
+        if found is None
+        else f"; of {numbers.plural(found.tried, 'error')} planted in factors, a run noticed {found.noticed}"
     )
     error = f"largest error {numbers.error(of.error)} (tolerance {numbers.error(of.tolerance)})"
     return f"before any fit equal to the original with projected weights, {error}{noticed}"

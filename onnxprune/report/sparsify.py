@@ -74,6 +74,14 @@ def _order_lines(order: Ordered | None) -> list[str]:
     return [text.entry("order", f"{numbers.plural(len(order.steps), 'group')} of channels: squares kept {shares}")]
 
 
+def reorder_lines(plan: Plan) -> list[str]:
+    """How many groups a plan puts into another order; nothing where it does not."""
+    if not plan.reorders:
+        return []
+    groups = numbers.plural(len(plan.reorders), "group")
+    return [text.entry("order", f"{groups} of channels change places, proven to change no output")]
+
+
 def zeros_lines(plan: Plan) -> list[str]:
     """How many elements a plan sets to zero; nothing where it sets none."""
     if not plan.zeros:
@@ -114,8 +122,9 @@ def speed_text(of: Speed) -> str:
     threads = numbers.plural(of.place.setting.threads, "thread") if of.place.setting.threads else "all cores"
     provider = of.place.setting.provider.removesuffix("ExecutionProvider")
     change = f"{numbers.duration(of.before)} -> {numbers.duration(of.after)}"
-    said = "faster" if of.is_faster else "no faster" if of.ratio.is_noise else "SLOWER"
-    return f"{said}: {change} ({text.ratio(of.ratio)}; ONNX Runtime {provider}, {threads})"
+    said = "faster" if of.is_faster else "SLOWER" if of.is_slower else "no faster"
+    compared = text.ratio(of.ratio) if of.ratio.is_noise else f"ratio {text.ratio(of.ratio)}"
+    return f"{said}: {change}, {compared}, with ONNX Runtime {provider}, {threads}"
 
 
 def _eligible_lines(layers: Sequence[Eligible]) -> list[str]:

@@ -272,12 +272,12 @@ def proof(verdict: Verdict) -> str:
         f"equal to the masked original, largest error {numbers.error(verdict.error)} "
         f"(tolerance {numbers.error(verdict.tolerance)})"
     )
-    found = verdict.strength
-    if found is None or not found.tried:
+    if (found := verdict.strength) is None or not found.tried:
         return equal
+    planted = numbers.plural(found.tried, "error")
     if verdict.blind:
-        return f"stored weights as in the original; a run notices none of {found.tried} weights made wrong on purpose"
-    return f"{equal}, a run notices {found.noticed} of {found.tried} weights made wrong on purpose"
+        return f"stored weights as in the original; of {planted} planted in weights, a run noticed none"
+    return f"{equal}; of {planted} planted in weights, a run noticed {found.noticed}"
 
 
 def stages(seconds: Mapping[str, float]) -> list[str]:

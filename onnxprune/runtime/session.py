@@ -22,6 +22,10 @@ from onnxprune.model.protos import without_weights
 from onnxprune.model.quantizers import runnable
 from onnxprune.system import killable
 
+# What an index beyond its table means for who gave the inputs.
+OUT_OF_TABLE = (
+    "a token id or a position in the inputs is beyond the table of the model: mend them, or shorten rows (--sizes)"
+)
 # Above this a model is handed to the runtime as a file: protobuf cannot serialise 2 GiB.
 LARGEST_IN_MEMORY = 1 << 30
 # Nodes; above this the runtime's own clean-up, whose time is quadratic, takes more than it saves.
@@ -182,7 +186,10 @@ class Session:
         except Exception as error:
             if "terminate flag" in str(error):
                 raise RunError(f"ONNX Runtime did not end within {self.limit:g} seconds") from error
-            raise RunError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            said = _first_line(error)
+            raise RunError(
+                f"ONNX Runtime failed: {said}", hint=OUT_OF_TABLE if "out of data bounds" in said else ""
+            ) from error
 
     def close(self) -> None:
         """Remove temporary files."""

@@ -14,6 +14,8 @@ from onnxprune.sparsity.weights import ContractionWeight
 
 # Seconds of timed runs of either model.
 SECONDS = 0.5
+# A smaller difference of times is none, however sure it is: other sessions of the same model differ by as much.
+LEAST = 0.01
 # What TensorRT's sparse kernels ask of a layer: https://github.com/NVIDIA/TensorRT/issues/2271, 4065 and 4694.
 OPERATORS, LEAST_OUTPUTS, MULTIPLE = ("Gemm", "Conv"), 256, 4
 TWO_OF_FOUR = NofM(2, 4)
@@ -38,7 +40,12 @@ class Speed:
     @property
     def is_faster(self) -> bool:
         """Whether the model with zeros takes less time, beyond the noise."""
-        return not self.ratio.is_noise and self.ratio.value < 1
+        return not self.ratio.is_noise and self.ratio.value < 1 - LEAST
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether the model with zeros takes more time, beyond the noise."""
+        return not self.ratio.is_noise and self.ratio.value > 1 + LEAST
 
 
 @dataclass(frozen=True)

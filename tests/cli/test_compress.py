@@ -42,7 +42,7 @@ def test_it_writes_a_smaller_file_and_tells_how(workplace, capsys):
 
 def test_time_is_measured_and_said(workplace, capsys):
     assert main(["compress", "model.onnx", "-o", "s.onnx", "--threads", "1"]) == 0
-    assert "ONNX Runtime CPU, 1 thread)" in capsys.readouterr().out
+    assert "ONNX Runtime CPU, 1 thread\n" in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing(workplace):

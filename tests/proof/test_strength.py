@@ -25,7 +25,7 @@ def test_a_proof_that_would_notice_nothing_says_so() -> None:
     assert verdict is not None
     assert verdict.blind
     assert verdict.strength == Strength(1, {"w_in": False})
-    assert "notices none of 1 weights made wrong on purpose" in text.proof(verdict)
+    assert "of 1 error planted in weights, a run noticed none" in text.proof(verdict)
     assert "equal" not in text.proof(verdict)
     assert data.verdict(verdict)["strength"] == {"noticed": 0, "tried": 1, "groups": 1, "unnoticed": ("w_in",)}
 
@@ -34,4 +34,4 @@ def test_a_proof_knows_its_strength() -> None:
     verdict = prune(five_groups()).verdict
     assert verdict is not None
     assert verdict.strength == Strength(5, {f"a{i}": True for i in range(5)})
-    assert "a run notices 5 of 5 weights made wrong on purpose" in text.proof(verdict)
+    assert "; of 5 errors planted in weights, a run noticed 5" in text.proof(verdict)

@@ -53,6 +53,8 @@ def test_what_could_not_be_changed_is_named() -> None:
         (TimeRatio(0.5, 0.45, 0.55), "faster"),
         (TimeRatio(1.0, 0.9, 1.1), "no faster"),
         (TimeRatio(2, 1.9, 2.1), "SLOWER"),
+        (TimeRatio(0.997, 0.994, 0.999), "no faster"),
+        (TimeRatio(1.003, 1.001, 1.005), "no faster"),
     ],
 )
 def test_speed_in_words(ratio: TimeRatio, said: str) -> None:
