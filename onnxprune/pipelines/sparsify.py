@@ -174,7 +174,7 @@ def carried_out(
 
     Args:
         model: the model that the plan was made for, or another export of the same weights.
-        plan: with the zeros; what it removes is left alone.
+        plan: with the zeros; what it removes is left alone, and its units are in order already.
         inputs: calibration inputs.
         recover: fit the elements that stay, if there are inputs.
         verify: prove the zeros.

@@ -7,8 +7,8 @@ import pytest
 import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.pipelines.run_inputs import RunInputs
-from onnxprune.pipelines.sparsify import carried_out, sparsified
+from onnxprune.pipelines.apply import execute
+from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.rewriting import Plan, ZeroStep
 from onnxprune.sparsity import SparsifyOptions
 from tests.pipelines.test_sparsify import DIGITS, MODELS
@@ -20,7 +20,7 @@ def test_a_plan_is_carried_out_again(name):
     done = sparsified(model, SparsifyOptions(pattern="2:4"))
     plan = Plan.from_json(done.plan.to_json())
     assert plan.to_json() == done.plan.to_json()
-    again = carried_out(model, plan, RunInputs())
+    again = execute(model, plan)
     assert again.verdict is not None and again.verdict.ok
     assert to_proto(again.model) == to_proto(done.model)
 
@@ -38,7 +38,7 @@ def test_a_plan_of_another_model_is_refused():
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("kind", "turn", "'turn' is not known, only 'zero', 'bypass', 'factorise' @ $.steps[0].kind"),
+        ("kind", "turn", "'turn' is not known, only 'reorder', 'zero', 'bypass', 'factorise' @ $.steps[0].kind"),
         ("tensor", 3, "must be a text @ $.steps[0].tensor"),
         ("shape", [0], "must be a list of positive integers @ $.steps[0].shape"),
         ("shape", [1 << 60], "@ $.steps[0].keep"),
