@@ -49,7 +49,7 @@ MUCH = 0.25
 # Bytes that a second node and a second weight take beside the numbers, about.
 FRAME = 200
 TOO_SLOW = "the two products are slower than the one"
-NOT_SMALLER = "a product has fewer numbers at no rank that is allowed, or the budget does not ask for one"
+NOT_SMALLER = "no rank that is allowed makes a product of it smaller, or the budget does not need one"
 
 
 @dataclass(frozen=True)

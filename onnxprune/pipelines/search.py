@@ -200,8 +200,10 @@ def _check(options: Options, settings: SearchConfig, judging: Sequence[Run]) -> 
     if not settings.targets:
         raise UsageError("there is no target to search for")
     if getattr(options, settings.cost) is not None or options.ratio is not None:
+        given = "--ratio" if options.ratio is not None else f"--{settings.cost}"
         raise UsageError(
-            f"a budget on {settings.cost}, or a ratio, and a target cannot both decide how many units are removed"
+            f"{given} and a target cannot both decide how many units are removed",
+            hint=f"leave out {given}: a search finds the smallest model by itself; or leave out the target",
         )
 
 

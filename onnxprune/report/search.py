@@ -25,6 +25,7 @@ def search_lines(of: Found) -> list[str]:
     made = table(header, rows, ("trial", "MACs", "params", *metrics))
     found = ", ".join(f"{m} {of.values[m]:.5g}" for m in metrics)
     known = [f"{of.known} of {len(of.trials)} trials were known"] if of.known else []
+    made.append(entry("front", "* where no other trial is both smaller and better"))
     return [*made, *known, entry("asked", ", ".join(bound(t, of) for t in of.settings.targets)), entry("found", found)]
 
 

@@ -104,9 +104,8 @@ def _fit_lines(done: Sparsified) -> list[str]:
     if done.masked is None or not fitted:
         return [text.entry("outputs", f"{agreement_text(done.judged)} on held-out samples")]
     before, after = agreement_text(done.masked), agreement_text(done.judged)
-    return [
-        text.entry("re-fit", f"{fitted} of {len(done.weights)} weights; {before} with zeros alone, {after} re-fitted")
-    ]
+    how = "re-fitted" if done.training is None else "re-fitted and trained"
+    return [text.entry("re-fit", f"{fitted} of {len(done.weights)} weights; {before} with zeros alone, {after} {how}")]
 
 
 def agreement_text(of: Agreement) -> str:

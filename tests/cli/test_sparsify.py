@@ -108,3 +108,8 @@ def test_token_ids_beyond_the_table_are_told(workplace, capsys):
     words = ["prune", str(MODELS / "bert.onnx"), "-o", "s.onnx", "--data", "tokens.jsonl"]
     assert main(words) == 4
     assert "hint: a token id or a position in the inputs is beyond the table" in capsys.readouterr().err
+
+
+def test_outputs_that_were_trained_are_not_called_re_fitted_alone(workplace, capsys):
+    assert sparsify("--dry-run", "-s", "90%", "--data", "data.npz", "--train", "2", "--rate", "1e-3") == 0
+    assert "re-fitted and trained\n" in capsys.readouterr().out

@@ -134,8 +134,8 @@ def test_the_front_holds_what_nothing_else_beats():
     [
         (QualityConstraint("value", -1.0), L2, GoalMissed, "none of 2 models is good enough; at "),
         (QualityConstraint("sqnr", 20), L2, UsageError, "no inputs to compare"),
-        (QualityConstraint("value", 0.1), Options(macs="50%"), UsageError, "a budget on macs, or a ratio"),
-        (QualityConstraint("value", 0.1), Options(ratio=0.5), UsageError, "a budget on macs, or a ratio"),
+        (QualityConstraint("value", 0.1), Options(macs="50%"), UsageError, "a target cannot both decide"),
+        (QualityConstraint("value", 0.1), Options(ratio=0.5), UsageError, "a target cannot both decide"),
     ],
 )
 def test_what_cannot_be_found_is_said(target, options, error, message):
@@ -254,7 +254,7 @@ def test_the_trace_is_in_the_report(run, tmp_path):
         (("--max-divergence", "top9=1"), 2, "no metric is called 'top9'"),
         (("--eval", "wc -c < {model}"), 2, "--eval has no effect: it belongs to a search"),
         (("--trials", "x"), 2, "--max-trials has no effect: it belongs to a search"),
-        (("--min-sqnr", "5", "--ratio", "0.5"), 2, "cannot both decide"),
+        (("--min-sqnr", "5", "--ratio", "0.5"), 2, "--ratio and a target cannot both decide"),
         (("--min-sqnr", "5", "--steps", "2"), 2, "in one step"),
         (("--min-sqnr", "5", "--trials", DIGITS), 2, "is not a folder"),
         (("--min-sqnr", "5", "--trials", str(MODELS)), 2, "is not empty"),

@@ -23,5 +23,6 @@ def test_a_row_per_trial_and_what_was_asked_and_found() -> None:
     assert sorted(int(row[0]) for row in rows) == list(range(1, len(found.trials) + 1))
     for row in rows:
         assert ("yes" in row) is found.trials[int(row[0]) - 1].good
+    assert "front    * where no other trial is both smaller and better" in lines
     assert any(line.startswith("asked") and "sqnr of at least 6" in line for line in lines)
     assert any(line.startswith("found") and f"{found.values['sqnr']:.5g}" in line for line in lines)
