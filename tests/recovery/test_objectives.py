@@ -26,8 +26,8 @@ def test_nothing_to_learn_from(small: Model, original: Model) -> None:
         (TrainingData(DATA), {}, "nothing to learn from"),
         (TrainingData(DATA, teacher=original), {"loss": "cross-entropy"}, "needs labels"),
         (TrainingData(TEST, labels="label"), {"loss": "distil"}, "needs a teacher"),
-        (TrainingData(TEST, labels="label", teacher=original), {"loss": "mse"}, "not with both"),
-        (TrainingData(TEST, labels="nothing"), {}, "input 'nothing' is missing"),
+        (TrainingData(TEST, labels="label", teacher=original), {"loss": "mse"}, "a teacher, not both"),
+        (TrainingData(TEST, labels="nothing"), {}, "label 'nothing' is missing"),
         (TrainingData(TEST, labels="label"), {"augment": ("mixup",)}, "mixup needs a teacher"),
     ):
         with pytest.raises(UsageError, match=problem):
