@@ -237,10 +237,11 @@ class _Surgery(_Uncorrelated):
     def __init__(self, reader: _Reader, classes: Array) -> None:
         super().__init__(reader, classes)
         moment = np.array(reader.moment, np.float64)
-        np.einsum("ii->i", moment)[:] += _ridge(self._variance)
+        ridge = _ridge(self._variance)
+        np.einsum("ii->i", moment)[:] += ridge
         energy = float((reader.weight * (reader.moment @ reader.weight)).sum(dtype=np.float64))
         self._energy = max(energy, 1e-30)
-        self._state = np.concatenate([quick_inverse(moment), reader.weight], axis=1, dtype=np.float32)
+        self._state = np.concatenate([quick_inverse(moment, ridge), reader.weight], axis=1, dtype=np.float32)
         self._rows = np.arange(len(moment))  # of the layer, that the matrices still hold
         self._gone = np.zeros(len(moment), bool)
 

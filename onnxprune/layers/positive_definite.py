@@ -12,6 +12,9 @@ from onnxprune.typing import Array
 SMALL = 256
 # Largest error of outputs, a share of their norm, by weights that an inverse in single precision gives.
 NEGLIGIBLE = 1e-3
+# Largest quotient of two eigenvalues for which single precision is tried, since it mostly fails beyond; powers that are
+# taken for the largest one.
+WORST, POWERS = 2e4, 6
 
 
 def inverse(matrix: Array) -> Array:
@@ -49,14 +52,15 @@ def inverse(matrix: Array) -> Array:
     return made
 
 
-def quick_inverse(matrix: Array) -> Array:
+def quick_inverse(matrix: Array, least: float) -> Array:
     """Invert damped second moments of a layer's inputs in single precision, where that is enough.
 
-    Tried with random weights: these, regressed from the moments of inputs and of outputs that they make, must give the
-    same outputs.
+    It is not tried where the largest eigenvalue says that it would fail. Then it is tried with random weights: these,
+    regressed from the moments of inputs and of outputs that they make, must give the same outputs.
 
     Args:
         matrix: float64[..., D, D].
+        least: a number that no eigenvalue is below.
 
     Returns:
         The inverses, float32[..., D, D] where these are good enough, else float64.
@@ -66,6 +70,8 @@ def quick_inverse(matrix: Array) -> Array:
     """
     weight = np.random.default_rng(0).standard_normal((matrix.shape[-1], 1))
     cross = matrix @ weight
+    if _largest_eigenvalue(matrix, cross) > WORST * least:
+        return inverse(matrix)
     with np.errstate(all="ignore"), suppress(np.linalg.LinAlgError):
         found = inverse(matrix.astype(np.float32))
         error = found @ cross - weight
@@ -73,3 +79,11 @@ def quick_inverse(matrix: Array) -> Array:
         if (squares[0] <= NEGLIGIBLE**2 * squares[1]).all():
             return found
     return inverse(matrix)
+
+
+def _largest_eigenvalue(matrix: Array, start: Array) -> float:
+    """The largest eigenvalue of any of the matrices, to some percent, by powers."""
+    vector = start
+    for _ in range(POWERS):
+        vector = matrix @ (vector / np.maximum(np.linalg.norm(vector, axis=-2, keepdims=True), 1e-300))
+    return float(np.linalg.norm(vector, axis=-2).max(initial=0.0))

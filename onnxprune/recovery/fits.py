@@ -256,6 +256,6 @@ def _inverse(second: Array, damping: float) -> tuple[Array, Array]:
     added = damping * np.maximum(np.trace(second, axis1=1, axis2=2) / size, 1e-12)[:, None, None]
     damped = second + added * np.eye(size)
     try:
-        return quick_inverse(damped), added
+        return quick_inverse(damped, float(added.min())), added
     except np.linalg.LinAlgError:
         return np.linalg.pinv(damped, hermitian=True), added

@@ -44,7 +44,7 @@ def test_singular_matrices_are_told(size: int) -> None:
 @pytest.mark.parametrize("shape", [(5,), (400,), (3, 300)])
 def test_single_precision_is_taken_where_outputs_do_not_notice(shape: tuple[int, ...]) -> None:
     matrix = moment(np.random.default_rng(1), *shape, ridge=1e-2)
-    found = quick_inverse(matrix)
+    found = quick_inverse(matrix, float(np.linalg.eigvalsh(matrix).min()))
     assert found.dtype == np.float32
     weight = np.random.default_rng(2).standard_normal((*shape, 3))
     lost = found @ (matrix @ weight) - weight
@@ -53,11 +53,12 @@ def test_single_precision_is_taken_where_outputs_do_not_notice(shape: tuple[int,
 
 def test_a_direction_that_outweighs_all_others_takes_double_precision() -> None:
     matrix = moment(np.random.default_rng(3), 400, ridge=1e-9) + 1e9
-    found = quick_inverse(matrix[None])
-    assert found.dtype == np.float64
-    np.testing.assert_array_equal(found, inverse(matrix[None]))
+    for least in (float(np.linalg.eigvalsh(matrix).min()), 1e9):  # told by the eigenvalue, and by the trial
+        found = quick_inverse(matrix[None], least)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, inverse(matrix[None]))
 
 
 def test_a_singular_matrix_is_told_in_either_precision() -> None:
     with pytest.raises(np.linalg.LinAlgError):
-        quick_inverse(np.zeros((1, 4, 4)))
+        quick_inverse(np.zeros((1, 4, 4)), 1.0)
