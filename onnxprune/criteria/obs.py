@@ -203,14 +203,10 @@ class _Uncorrelated:
     def __init__(self, reader: _Reader, classes: Array) -> None:
         self._reader = reader
         self._columns = _columns(reader.owner, classes)
-        self._weight = np.array(reader.weight)
+        self._weight, variance = np.array(reader.weight), reader.moment
         squares = np.square(self._weight, dtype=np.float64).sum(axis=1)
-        energy = max(float((squares * self._variance).sum()), 1e-30)
-        self._costs = squares * (self._variance + _ridge(self._variance)) / energy
-
-    @property
-    def _variance(self) -> Array:
-        return self._reader.moment if self._reader.moment.ndim == 1 else self._reader.moment.diagonal()
+        energy = max(float((squares * variance).sum()), 1e-30)
+        self._costs = squares * (variance + _ridge(variance)) / energy
 
     def costs(self, units: Array) -> Array:
         """Damage of removing each of `units` next, as a share of the layer's output energy."""
@@ -227,7 +223,7 @@ class _Uncorrelated:
         return _trial(self._reader, self._weight, store)
 
 
-class _Surgery(_Uncorrelated):
+class _Surgery:
     """One reader of a group while units are removed, and the weights of the others re-fitted.
 
     The inverse and the weights lie side by side, since a removal takes the same products from both. They are in single
@@ -235,9 +231,10 @@ class _Surgery(_Uncorrelated):
     """
 
     def __init__(self, reader: _Reader, classes: Array) -> None:
-        super().__init__(reader, classes)
+        self._reader = reader
+        self._columns = _columns(reader.owner, classes)
         moment = np.array(reader.moment, np.float64)
-        ridge = _ridge(self._variance)
+        ridge = _ridge(reader.moment.diagonal())
         np.einsum("ii->i", moment)[:] += ridge
         energy = float((reader.weight * (reader.moment @ reader.weight)).sum(dtype=np.float64))
         self._energy = max(energy, 1e-30)
@@ -281,7 +278,7 @@ class _Surgery(_Uncorrelated):
 
     def trial(self, store: SpillBuffer) -> DamageTrial:
         """The layer as it is re-fitted now."""
-        weight = np.zeros(self._weight.shape, np.float32)
+        weight = np.zeros(self._reader.weight.shape, np.float32)
         weight[self._rows] = self._state[:, len(self._state) :]
         return _trial(self._reader, weight, store)
 

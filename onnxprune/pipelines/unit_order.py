@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import GoalMissed
 from onnxprune.model import Model
 from onnxprune.proof import Trials, equals
-from onnxprune.rewriting import ReorderStep, why_fixed, with_order
+from onnxprune.rewriting import ReorderStep, unit_places, why_fixed, with_order
 from onnxprune.sparsity import ContractionWeight, NofM, best_order, kept
 from onnxprune.tracing import Group, Groups, as_field
 from onnxprune.typing import Array, Feeds
@@ -112,19 +112,16 @@ def proven_order(groups: Groups, steps: Sequence[ReorderStep], *, sizes: Mapping
 def _scores(groups: Groups, group: Group, weight: ContractionWeight) -> Array | None:
     """Squares of a weight, a share of their sum, [units, columns]; None where its inputs are not the units."""
     tracing = groups.tracing
-    value = tracing.weight_value(weight.name)
-    if value is None or weight.groups != 1 or weight.channels != len(group.classes):
+    if weight.groups != 1 or weight.channels != len(group.classes):
         return None
     units = np.arange(len(group.classes))
     for axis, labels in enumerate(tracing.axes.get(weight.name, ())):
         if labels.ndim != 1 or not np.isin(group.classes, groups.classes.of[labels[labels >= 0]]).all():
             continue
-        place = np.full(groups.classes.count + 1, -1)
-        place[group.classes] = units
-        of = np.where(labels >= 0, place[groups.classes.of[np.maximum(labels, 0)]], -1)
-        matrix = weight.as_matrix(np.broadcast_to(as_field(of, axis, len(weight.shape)), weight.shape))[0]
+        places = as_field(unit_places(groups, group, labels), axis, len(weight.shape))
+        matrix = weight.as_matrix(np.broadcast_to(places, weight.shape))[0]
         rows = matrix.reshape(-1, len(units), matrix.shape[1])  # [positions of the kernel, channels, outputs]
-        if (rows == units[:, None]).all():
+        if (rows == units[:, None]).all() and (value := tracing.weight_value(weight.name)) is not None:
             squares = np.square(weight.as_matrix(value)[0].astype(np.float64)).reshape(rows.shape)
             columns = squares.transpose(1, 0, 2).reshape(len(units), -1)
             return columns / max(float(columns.sum()), 1e-30)

@@ -6,7 +6,7 @@ from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
-from onnxprune.rewriting.reorder import ReorderStep, why_fixed, with_order
+from onnxprune.rewriting.reorder import ReorderStep, unit_places, why_fixed, with_order
 from onnxprune.rewriting.zero import zeroed
 from onnxprune.rewriting.zero_elements import (
     ZeroStep,
@@ -40,6 +40,7 @@ __all__ = [
     "stored_sparse",
     "with_dense",
     "with_fewer_io",
+    "unit_places",
     "why_fixed",
     "with_zeros",
     "written_back",

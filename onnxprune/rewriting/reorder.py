@@ -66,9 +66,10 @@ def why_fixed(groups: Groups, group: Group) -> str:
         return "its units lie in several rows, of which each keeps its own"
     if group.io:
         return "it reaches an input or output of the model"
+    unit_of = _unit_of(groups, group)
     for name, axes in tracing.axes.items():
         for labels in axes:
-            places = _places(groups, group, labels)
+            places = _at(unit_of, groups, labels)
             if not (places >= 0).any():
                 continue
             if labels.ndim > 1:
@@ -78,7 +79,7 @@ def why_fixed(groups: Groups, group: Group) -> str:
     for view, _ in tracing.views:
         traits = TRAITS.get((view.node.domain, view.node.op_type))
         lines = tracing.axes.get(view.node.input[0], ()) if traits is not None and traits.neighbours else ()
-        if any((_places(groups, group, labels) >= 0).any() for labels in lines):
+        if any((_at(unit_of, groups, labels) >= 0).any() for labels in lines):
             return f"{view.name!r} looks at neighbours"
     for member in group.members:
         if member.tensor not in tracing.given or member.tensor in tracing.duplicated_per_use:
@@ -129,18 +130,36 @@ def _taken(flat: Model, name: str, index: Collection[Array | None]) -> Array:
     return np.ascontiguousarray(value)
 
 
-def _places(groups: Groups, group: Group, labels: Array) -> Array:
-    """The unit of the group at every position; -1 for none."""
-    place = np.full(groups.classes.count + 1, -1)
-    place[group.classes] = np.arange(len(group.classes))
-    return np.where(labels >= 0, place[groups.classes.of[np.maximum(labels, 0)]], -1)
+def unit_places(groups: Groups, group: Group, labels: Array) -> Array:
+    """Find the units of a group along an axis.
+
+    Args:
+        groups: the traced model.
+        group: one of its groups.
+        labels: of the axis.
+
+    Returns:
+        int, in the shape of `labels`: the unit at every position; -1 for none.
+    """
+    return _at(_unit_of(groups, group), groups, labels)
+
+
+def _unit_of(groups: Groups, group: Group) -> Array:
+    """int[classes]: the unit of the group that every class is; -1 for none."""
+    found = np.full(groups.classes.count, -1)
+    found[group.classes] = np.arange(len(group.classes))
+    return found
+
+
+def _at(unit_of: Array, groups: Groups, labels: Array) -> Array:
+    return np.where(labels >= 0, unit_of[groups.classes.of[np.maximum(labels, 0)]], -1)
 
 
 def _index(groups: Groups, moved: Collection[tuple[Group, Array]], labels: Array, size: int) -> Array | None:
     """The old position of what stands at every position of an axis; None where nothing moves."""
     index = np.arange(size)
     for group, order in moved:
-        places = _places(groups, group, labels)
+        places = unit_places(groups, group, labels)
         own = np.flatnonzero(places >= 0)
         if own.size:
             by_unit = own[np.argsort(places[own], kind="stable")].reshape(len(order), -1)
