@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from onnxprune import __version__
+from onnxprune.cli.types import FILE
 
 # Name -> what it does; the command is found in the module of its name, under its name. The help text is here,
 # so that `onnxprune --help` imports no command.
@@ -91,7 +92,7 @@ onnxprune bench model.onnx small.onnx
     context_settings={"auto_envvar_prefix": "ONNXPRUNE", "help_option_names": ["-h", "--help"]},
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
-@click.option("--config", metavar="FILE", help="TOML file with options of the commands (see the documentation).")
+@click.option("--config", type=FILE, help="TOML file with options of the commands (see the documentation).")
 @click.option("--max-memory", metavar="SIZE", help="Most memory to take, 4GB: what needs more fails with an error.")
 @click.pass_context
 def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
@@ -102,12 +103,6 @@ def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
 
         limit_to(bytes_of("--max-memory", max_memory))
     if config is not None:
-        from onnxprune.cli.config import read
+        from onnxprune.cli.config import set_defaults
 
-        ctx.default_map = read(config, {name: _known(ctx, name) for name in COMMANDS})
-
-
-def _known(ctx: click.Context, name: str) -> click.Command:
-    command = app.get_command(ctx, name)
-    assert command is not None
-    return command
+        set_defaults(ctx, config)

@@ -14,6 +14,7 @@ from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class ApplyArgs:
 
 @click.command(cls=Titled)
 @check_requirements
-@click.argument("model")
-@click.argument("plan")
-@click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.argument("plan", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Where the model goes; - is standard output.")
 @click.option("--zero", is_flag=True, help="Keep all sizes and set what would go to zero (to fine-tune elsewhere).")
 @shapes
 @shared.verify

@@ -12,7 +12,7 @@ from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
-from onnxprune.cli.types import Counts, Seconds
+from onnxprune.cli.types import FILE, Counts, Seconds
 
 # Sessions of a model, times the longest that each of them goes on.
 MOST_RUNS = 6000
@@ -41,7 +41,7 @@ class BenchArgs:
 
 
 @click.command(cls=Titled)
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1, required=True, type=FILE)
 @click.option("--batch", "batches", metavar="N,N", type=Counts(), default=(), help="Samples in a run: 1,8.")
 @click.option(
     "--seconds",

@@ -16,6 +16,7 @@ from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.low_rank import low_rank
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.pipelines.compress import Compressed
     from onnxprune.pipelines.low_rank import Factorised
+
+
+# What `--help` shows.
+USUAL = ("--output", "--exact", "--ratio", "--rank", "--params", "--keep", "--data", "--dry-run")
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,10 @@ class CompressArgs(shared.Results):
         return self.exact or self.low_rank is None
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where the smaller model goes; - is standard output.")
 @click.option(
     "--exact",
     is_flag=True,
@@ -70,7 +75,7 @@ class CompressArgs(shared.Results):
 @shared.time
 @place
 @data
-@click.option("--plan-out", metavar="FILE", help="Also write the plan: which weights became products, as JSON.")
+@click.option("--plan-out", type=FILE, help="Also write the plan: which weights became products, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json

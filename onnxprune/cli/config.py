@@ -15,6 +15,27 @@ from onnxprune.errors import UsageError
 
 # The tables of the steps of `onnxprune run`, and what names the command of one.
 STEP, VERB = "step", "run"
+# Where a context keeps which file its options come from; the key in `click.Context.meta`.
+CONFIG = "onnxprune.config"
+
+
+def set_defaults(context: click.Context, path: str) -> None:
+    """Let the options of a file hold for a command and those below it.
+
+    Args:
+        context: of the root command, or of one of its commands.
+        path: as for `read`.
+
+    Raises:
+        UsageError: as for `read`.
+    """
+    root = context.find_root()
+    assert isinstance(root.command, click.Group)
+    names = root.command.list_commands(root)
+    commands = {name: found for name in names if (found := root.command.get_command(root, name))}
+    tables: dict[str, Any] = read(path, commands)
+    context.default_map = tables if context is root else tables.get(context.command.name or "", {})
+    context.meta[CONFIG] = path
 
 
 def read(path: str, commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:

@@ -9,11 +9,12 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.group import Titled
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 
 
 @click.command(cls=Titled)
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
 @click.option("--all", "every", is_flag=True, help="Show layers that are the same too.")
 @shapes
 @shared.as_json

@@ -15,12 +15,17 @@ from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.pipelines.drop_options import DropOptions
     from onnxprune.pipelines.dropped import Dropped
+
+
+# What `--help` shows.
+USUAL = ("--output", "--list", "--count", "--blocks", "--macs", "--keep", "--data", "--dry-run")
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,17 @@ class DropArgs(shared.Results):
             )
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where the smaller model goes; - is standard output.")
 @dropping
 @click.option("--list", "list_only", is_flag=True, help="Show the blocks with what they cost, and do nothing else.")
 @sizes
 @shared.verify
 @data
 @shared.accept_damage
-@click.option("--plan-out", metavar="FILE", help="Also write the plan: which blocks were dropped, as JSON.")
+@click.option("--plan-out", type=FILE, help="Also write the plan: which blocks were dropped, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json

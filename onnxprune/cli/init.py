@@ -13,6 +13,7 @@ from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.options.sizes import Sizes
 from onnxprune.cli.options.sizes import sizes as given_sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Titled)
-@click.argument("model")
+@click.argument("model", type=FILE)
 @click.option(
     "-o",
     "--output",
-    metavar="FILE",
+    type=FILE,
     default="onnxprune.toml",
     show_default=True,
     help="Where the recipe goes; - is standard output.",

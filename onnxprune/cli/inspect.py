@@ -14,6 +14,7 @@ from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class InspectArgs:
 
 @click.command(cls=Titled)
 @check_requirements
-@click.argument("model")
+@click.argument("model", type=FILE)
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
 @click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")
 @place

@@ -148,8 +148,9 @@ def _place(context: click.Context, option: click.Parameter) -> str:
     """Where an option that was not typed stands."""
     if context.get_parameter_source(option.name or "") is ParameterSource.ENVIRONMENT:
         return f"{context.auto_envvar_prefix}_{(option.name or '').upper()}"
-    recipe = context.parent.params.get("config") if context.parent else None
-    return f"in {recipe}"
+    from onnxprune.cli.config import CONFIG
+
+    return f"in {context.meta.get(CONFIG)}"
 
 
 def _or(words: Sequence[str]) -> str:

@@ -16,9 +16,14 @@ from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
+
+
+# What `--help` shows.
+USUAL = ("--output", "--ratio", "--macs", "--latency", "--criterion", "--keep", "--only", "--data")
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,13 @@ class PlanArgs:
     force: bool
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
+@click.argument("model", type=FILE)
 @click.option(
     "-o",
     "--output",
-    metavar="FILE",
+    type=FILE,
     default=paths.PIPE,
     show_default=True,
     help="Where the plan goes; - is standard output.",

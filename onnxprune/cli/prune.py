@@ -21,6 +21,7 @@ from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning_after, resume
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 # How to repair, if there is data and nothing else is asked for.
 REPAIR = "least-squares"
+
+
+# What `--help` shows.
+USUAL = ("--output", "--ratio", "--macs", "--latency", "--keep", "--data", "--train", "--dry-run")
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ class PruneArgs(shared.Results):
             paths.check_row_map(self.written, inputs=[self.model], force=self.may_replace)
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where the smaller model goes; - is standard output.")
 @selection
 @sizes
 @shared.verify
@@ -104,7 +109,7 @@ class PruneArgs(shared.Results):
 @targets
 @cached("trial of a search")
 @workers(1)
-@click.option("--plan-out", metavar="FILE", help="Also write the plan: what was removed, as JSON.")
+@click.option("--plan-out", type=FILE, help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json

@@ -53,7 +53,7 @@ def _default(option: click.Option) -> str | int | float | None:
 
 def _example(key: str, option: click.Option, words: Mapping[str, str]) -> Any:
     """A value that the option takes, as its help names it."""
-    value = next((e for e in _examples(option, words) if _is_taken(key, e, option)), option.metavar)
+    value = next((e for e in _examples(option, words) if _is_taken(key, e, option)), None)
     return [value] if option.multiple else value
 
 
@@ -62,7 +62,7 @@ def _examples(option: click.Option, words: Mapping[str, str]) -> Iterator[Any]:
         yield from option.type.choices
     if isinstance(option.type, Words):
         yield ",".join(option.type.known[:2])
-    metavar = option.metavar or "TEXT"
+    metavar = option.metavar or option.type.name.upper()
     yield words.get(metavar) or "=".join(words.get(part, part) for part in metavar.split("="))
     yield from _OTHERS
 

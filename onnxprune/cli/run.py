@@ -21,6 +21,7 @@ from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import OnnxPruneError, UsageError
 
 if TYPE_CHECKING:
@@ -83,9 +84,9 @@ class RunArgs:
 
 @click.command(cls=Titled)
 @check_requirements
-@click.argument("recipe")
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", help="Where the last model goes; - is standard output.")
+@click.argument("recipe", type=FILE)
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where the last model goes; - is standard output.")
 @data
 @sizes
 @click.option("--time/--no-time", default=True, help="Time the last model against MODEL, by default.")

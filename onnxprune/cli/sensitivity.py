@@ -17,7 +17,7 @@ from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import choice
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
-from onnxprune.cli.types import Ratios
+from onnxprune.cli.types import FILE, Ratios
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.sensitivity import SensitivityConfig
 
 METRICS = ("error", "sqnr", "cosine", "kl", "top1")
+
+
+# What `--help` shows.
+USUAL = ("--data", "--eval", "--metric", "--ratios", "--criterion", "--picture", "--jobs", "--json")
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ class SensitivityArgs:
         )
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
+@click.argument("model", type=FILE)
 @click.option(
     "--ratios",
     metavar="LIST",
@@ -96,7 +100,7 @@ class SensitivityArgs:
 @sizes
 @workers(None)
 @cached("measurement")
-@click.option("--picture", metavar="FILE", help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
+@click.option("--picture", type=FILE, help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
 @shared.force
 @shared.as_json
 @shared.conversation

@@ -14,7 +14,7 @@ from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
-from onnxprune.cli.types import Interval
+from onnxprune.cli.types import FILE, Interval
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class ShrinkArgs(shared.Results):
 
 @click.command(cls=Titled)
 @check_requirements
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", help="Where the smaller model goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where the smaller model goes; - is standard output.")
 @click.option(
     "--tolerance",
     metavar="T",
@@ -63,7 +63,7 @@ class ShrinkArgs(shared.Results):
 @sizes
 @shared.verify
 @data
-@click.option("--plan-out", metavar="FILE", help="Also write which units were removed, as JSON.")
+@click.option("--plan-out", type=FILE, help="Also write which units were removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json

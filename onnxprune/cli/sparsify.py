@@ -18,11 +18,16 @@ from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.sparsity import zeros
 from onnxprune.cli.options.training import Learning, learning_zeros, resume
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.pipelines.sparsified import Sparsified
     from onnxprune.sparsity import SparsifyOptions
+
+
+# What `--help` shows.
+USUAL = ("--output", "--sparsity", "--pattern", "--method", "--keep", "--data", "--train", "--dry-run")
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,10 @@ class SparsifyArgs(shared.Results):
         paths.check_distinct(self.output, self.plan_out)
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", help="Where the model with zeros goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, help="Where the model with zeros goes; - is standard output.")
 @zeros
 @sizes
 @shared.verify
@@ -69,7 +74,7 @@ class SparsifyArgs(shared.Results):
 @learning_zeros
 @resume
 @shared.accept_damage
-@click.option("--plan-out", metavar="FILE", help="Also write the plan: which elements became zero, as JSON.")
+@click.option("--plan-out", type=FILE, help="Also write the plan: which elements became zero, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
 @shared.as_json

@@ -11,7 +11,7 @@ import click
 
 from onnxprune import __version__
 from onnxprune.cli.app import STEPS, app
-from onnxprune.cli.config import read_steps
+from onnxprune.cli.config import CONFIG, read_steps
 from onnxprune.cli.kept_training import SUFFIX
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError, UsageError
@@ -153,7 +153,7 @@ def carry_out(step: RecipeStep, console: Console, *, source: str, target: Path, 
     command = command_of(step.verb)
     takes = {parameter.name for parameter in command.params}
     parent = click.Context(app, info_name="onnxprune", obj=own)
-    parent.params["config"] = recipe
+    parent.meta[CONFIG] = recipe
     settled = {
         "as_json": True,
         "force": True,

@@ -17,11 +17,16 @@ from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning, resume
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.recovery import Training
+
+
+# What `--help` shows.
+USUAL = ("--output", "--data", "--teacher", "--labels", "--steps", "--rate", "--batch", "--resume")
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ class TrainArgs:
         self.kept.check(inputs=inputs, force=self.force)
 
 
-@click.command(cls=Titled)
+@click.command(cls=Titled, usual=USUAL)
 @check_requirements
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", required=True, help="Where the model goes; - is standard output.")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Where the model goes; - is standard output.")
 @data
-@click.option("--teacher", metavar="FILE", help="The model whose outputs are learned: the original. No label is used.")
+@click.option("--teacher", type=FILE, help="The model whose outputs are learned: the original. No label is used.")
 @click.option(
     "--labels",
     metavar="KEY",

@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # The largest size of an axis, and count of anything, that is taken for meant.
 LARGEST = 2**31 - 1
 # Letters of a value that a message shows.
 LONGEST_SHOWN = 60
+
+
+class PathName(click.types.StringParamType):
+    """A path that the shell completes; any text is taken, and looked at by who opens the file."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        """Prepare.
+
+        Args:
+            name: what the help calls it.
+            kind: what the shell completes: "file" or "dir".
+        """
+        self.name, self.kind = name, kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type=self.kind)]
+
+
+FILE = PathName("file", "file")
+FOLDER = PathName("folder", "dir")
+
+
+class Known(click.types.StringParamType):
+    """A word that the shell completes from a list that is made when it is needed; others are taken, too."""
+
+    name = "name"
+
+    def __init__(self, known: Callable[[], Sequence[str]]) -> None:
+        self.known = known
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The words that begin so."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(word) for word in self.known() if word.startswith(incomplete)]
 
 
 class Ratio(click.ParamType):
@@ -156,6 +197,13 @@ class Words(click.ParamType):
             if word not in self.known:
                 self.fail(f"'{_short(word)}' is none of {', '.join(self.known)}", param, ctx)
         return words
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The words that may follow those that are there."""
+        from click.shell_completion import CompletionItem
+
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{word}") for word in self.known if word.startswith(last)]
 
 
 def _whole(text: str) -> int:

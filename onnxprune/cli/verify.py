@@ -13,6 +13,7 @@ from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
+from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed
 
 
@@ -30,9 +31,9 @@ class VerifyArgs:
 
 @click.command(cls=Titled)
 @check_requirements
-@click.argument("original")
-@click.argument("pruned")
-@click.option("--plan", metavar="FILE", required=True, help="The plan that says what was removed.")
+@click.argument("original", type=FILE)
+@click.argument("pruned", type=FILE)
+@click.option("--plan", type=FILE, required=True, help="The plan that says what was removed.")
 @shapes
 @data
 @shared.as_json

@@ -6,7 +6,15 @@ from onnxprune.runtime.journal import Journal, cache_folder, key_of
 from onnxprune.runtime.moments import Moments, PairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
 from onnxprune.runtime.random_inputs import count_choices, random_feeds
-from onnxprune.runtime.session import CPU_PROVIDER, Deployed, Session, Setting, cores, runtime_version
+from onnxprune.runtime.session import (
+    CPU_PROVIDER,
+    Deployed,
+    Session,
+    Setting,
+    cores,
+    provider_names,
+    runtime_version,
+)
 from onnxprune.runtime.single_node import NodeRunner, in_single
 from onnxprune.runtime.subgraph import boundary_inputs, routes_of, run_changed, run_from
 from onnxprune.runtime.trial import check_run
@@ -34,6 +42,7 @@ __all__ = [
     "in_single",
     "key_of",
     "optimised_offline",
+    "provider_names",
     "random_feeds",
     "run_changed",
     "run_from",

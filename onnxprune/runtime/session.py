@@ -44,6 +44,17 @@ PACKAGES = {
 _ARRAY = re.compile(r"tensor\((bool|string|float|float16|double|u?int(8|16|32|64))\)")
 
 
+def provider_names() -> list[str]:
+    """Ask which execution providers ONNX Runtime has here.
+
+    Returns:
+        Their short names: "CPU", "CUDA", ...
+    """
+    import onnxruntime as ort
+
+    return [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a model runs on where its time counts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
-import secrets
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,7 +27,7 @@ def replacing(*targets: Path) -> Iterator[list[BinaryIO]]:
     Raises:
         OSError: a file cannot be written.
     """
-    token = secrets.token_hex(4)
+    token = os.urandom(4).hex()
     temporary = [target.with_name(f".{target.name[:200]}.{token}.tmp") for target in targets]
     placed: list[Path] = []
     try:

@@ -54,3 +54,26 @@ def test_misspelt_command_is_suggested(run):
 def test_completion_script():
     done = shell("-m", "onnxprune", env=os.environ | {"_ONNXPRUNE_COMPLETE": "bash_source"})
     assert done.returncode == 0 and b"complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("pru", "plain,prune"),
+        ("prune mo", "file,mo"),
+        ("prune m.onnx -o ", "file,"),
+        ("prune m.onnx --data inp", "file,inp"),
+        ("prune --trials t", "dir,t"),
+        ("prune --criterion taylor-", "plain,taylor-weight"),
+        ("bench --provider C", "plain,CPU"),
+        ("prune --allocation gr", "plain,greedy"),
+        ("prune --augment flip,s", "plain,flip,shift"),
+        ("sparsify --method sparse", "plain,sparsegpt"),
+        ("prune --config c", "file,c"),
+    ],
+)
+def test_the_shell_completes(words, offered):
+    line = f"onnxprune {words}"
+    asked = {"_ONNXPRUNE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+    done = shell("-m", "onnxprune", env=os.environ | asked)
+    assert offered in done.stdout.decode().splitlines()

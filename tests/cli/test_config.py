@@ -64,3 +64,25 @@ def test_environment(run, monkeypatch, tmp_path):
     (tmp_path / "c.toml").write_text("[plan]\nratio = 0.75\n")
     monkeypatch.setenv("ONNXPRUNE_CONFIG", str(tmp_path / "c.toml"))
     assert run("plan", DIGITS).json["options"]["ratio"] == 0.75
+
+
+def test_config_after_the_command(run, tmp_path):
+    config = tmp_path / "onnxprune.toml"
+    config.write_text('[prune]\nratio = "25%"\nverify = false\n[plan]\nratio = 0.75\n')
+    before = run("--config", config, "prune", DIGITS, "--dry-run", "--json")
+    after = run("prune", DIGITS, "--dry-run", "--config", config, "--json")
+    assert after.code == 0 and after.json["after"] == before.json["after"]
+    given = run("prune", DIGITS, "--dry-run", "--json", "--config", config, "--ratio", 0.5)
+    assert given.json["after"] != after.json["after"]
+    config.write_text("[prune]\nround-to = 8\nsamples = 3\n")
+    ran = run("prune", DIGITS, "--dry-run", "--no-verify", "--config", config)
+    assert f"--samples (in {config}) has no effect" in ran.err
+
+
+def test_a_bad_config_after_the_command(run, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("[prune]\nratoi = 1\n")
+    ran = run("prune", DIGITS, "--config", config, "--dry-run")
+    assert ran.code == 2 and "did you mean 'ratio'?" in ran.err
+    ran = run("prune", DIGITS, "--config", tmp_path / "none.toml", "--dry-run")
+    assert ran.code == 2 and "no such file" in ran.err

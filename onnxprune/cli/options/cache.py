@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 
 from onnxprune.cli.options.group import MACHINE, Option, group, titled
+from onnxprune.cli.types import FILE
 from onnxprune.errors import UsageError
 
 
@@ -45,7 +46,7 @@ def cached(what: str) -> Option:
             MACHINE,
             click.option(
                 "--cache",
-                metavar="FILE",
+                type=FILE,
                 help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
             ),
             click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept."),

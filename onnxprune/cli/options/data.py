@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli.options.group import DATA, Option, group, titled
+from onnxprune.cli.types import FILE
 from onnxprune.names import RECOVERIES
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _DATA: tuple[Option, ...] = (
     click.option(
         "--data",
         metavar="SOURCE",
+        type=FILE,
         help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .jsonl of token ids, .txt with --tokenizer, a folder of "
         "arrays, images or test_data_set_*, module:function, or random.",
     ),
@@ -52,10 +54,10 @@ _DATA: tuple[Option, ...] = (
     ),
     click.option(
         "--preprocess",
-        metavar="FILE",
+        type=FILE,
         help="How --data images become inputs: a TOML file, or imagenet, tf, caffe, unit or raw.",
     ),
-    click.option("--tokenizer", metavar="FILE", help="The tokenizer.json of --data text."),
+    click.option("--tokenizer", type=FILE, help="The tokenizer.json of --data text."),
 )
 
 # Calibration data; the command gets `data`.

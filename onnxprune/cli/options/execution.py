@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.options.group import MACHINE, Option, group, titled
+from onnxprune.cli.types import Known
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ threads = click.option(
     help="Threads; 0 is all cores.",
 )
 
+
+def _providers() -> list[str]:
+    from onnxprune.runtime import provider_names
+
+    return provider_names()
+
+
 # Where a model runs while it is timed or trained; the command gets `place`.
 place = group(
     "place",
@@ -60,6 +68,7 @@ place = group(
         click.option(
             "--provider",
             metavar="NAME",
+            type=Known(_providers),
             default="CPU",
             show_default=True,
             help="Execution provider of ONNX Runtime that times are measured on, and models trained on: CPU, CUDA, ...",

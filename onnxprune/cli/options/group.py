@@ -6,10 +6,12 @@ Options have titles, too, under which the help text lists them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+
+from onnxprune.cli.types import FILE
 
 # Titles of the help text, in their order.
 OPTIONS = "Options"
@@ -46,19 +48,77 @@ def titled(title: str, *options: Option) -> Option:
 
 
 class Titled(click.Command):
-    """A command whose help text lists options under their titles."""
+    """A command whose help text lists options under their titles, and that takes `--config` and `--help-all`.
+
+    Attributes:
+        usual: the options that most people need, in their order. Where there are any, `--help` shows these alone, and
+            `--help-all` shows all.
+    """
+
+    def __init__(self, *given: Any, usual: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.usual = tuple(usual)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, and those of every command."""
+        return [*self.params, *_OF_EVERY_COMMAND, *super().get_params(ctx)[len(self.params) :]]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the lists."""
         lists: dict[str, list[tuple[str, str]]] = {title: [] for title in TITLES}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if isinstance(parameter, click.Option) and record is not None:
-                lists[getattr(parameter, "title", OPTIONS)].append(record)
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
+        if self.usual and not ctx.meta.get(_ALL):
+            known = {name: option for option in options for name in option.opts}
+            options = [known[name] for name in (*self.usual, "--help", "--help-all")]
+            for option in options:
+                lists[OPTIONS].append(option.get_help_record(ctx) or ("", ""))
+        else:
+            for option in options:
+                record = option.get_help_record(ctx)
+                if record is not None:
+                    lists[getattr(option, "title", OPTIONS)].append(record)
         for title, records in lists.items():
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+
+# Whether the help shows all options; the key in `click.Context.meta`.
+_ALL = "onnxprune.help-all"
+
+
+def _show_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        context.meta[_ALL] = True
+        click.echo(context.get_help(), color=context.color)
+        context.exit()
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path is not None and not context.resilient_parsing:
+        from onnxprune.cli.config import set_defaults
+
+        set_defaults(context, path)
+
+
+_OF_EVERY_COMMAND = (
+    click.Option(
+        ["--config"],
+        type=FILE,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="TOML file with options of the commands.",
+    ),
+    click.Option(
+        ["--help-all"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_all,
+        help="Show all options, and exit.",
+    ),
+)
 
 
 def group(name: str, parse: Callable[..., object], *options: Option) -> Option:

@@ -11,6 +11,7 @@ import click
 from onnxprune.cli import paths
 from onnxprune.cli.options.data import evaluation
 from onnxprune.cli.options.group import SEARCH, Option, group, titled
+from onnxprune.cli.types import FILE, FOLDER
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,10 +52,8 @@ _TARGETS: tuple[Option, ...] = (
         show_default=True,
         help="Most models that a search tries.",
     ),
-    click.option(
-        "--trials", metavar="FOLDER", help="Write the plan of every model that a search tries; `apply` makes it."
-    ),
-    click.option("--picture", metavar="FILE", help="Draw the models that a search tries, as SVG."),
+    click.option("--trials", type=FOLDER, help="Write the plan of every model that a search tries; `apply` makes it."),
+    click.option("--picture", type=FILE, help="Draw the models that a search tries, as SVG."),
 )
 
 

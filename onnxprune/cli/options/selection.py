@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.options.group import AMOUNT, UNITS, Option, group, titled
-from onnxprune.cli.types import Multiple, Pair, Ratio
+from onnxprune.cli.types import Known, Multiple, Pair, Ratio
 from onnxprune.names import AGGREGATIONS, BUDGETS, NORMALIZATIONS, STEP_SCHEDULES, STRATEGIES
 
 if TYPE_CHECKING:
@@ -125,10 +125,18 @@ _STEP_SCHEDULE = click.option(
     help="How large these parts are: equal, large at first, or the same share of what is left.",
 )
 
+
+def _criteria() -> list[str]:
+    from onnxprune import criteria
+
+    return ["auto", *criteria.names()]
+
+
 _UNITS: tuple[Option, ...] = (
     click.option(
         "--criterion",
         metavar="NAME",
+        type=Known(_criteria),
         default="auto",
         show_default=True,
         help="What makes a unit important: l2, wanda, obs, ...; auto is obs with --data, else l2."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.options.group import AMOUNT, DATA, OPTIONS, UNITS, Option, group, titled
-from onnxprune.cli.types import Pair, Ratio
+from onnxprune.cli.types import Known, Pair, Ratio
 from onnxprune.errors import UsageError
 from onnxprune.names import COMPARISONS, MASKINGS, STORAGES
 
@@ -63,6 +63,7 @@ _WHICH: tuple[Option, ...] = (
     click.option(
         "--method",
         metavar="NAME",
+        type=Known(lambda: ("auto", *MASKINGS)),
         default="auto",
         show_default=True,
         help=f"How they are chosen: {', '.join(MASKINGS)} (as in threshold:0.01 or threshold:0.5std, which also say how"
