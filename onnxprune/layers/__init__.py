@@ -3,13 +3,18 @@
 from onnxprune.layers.affine import Affine, affine_of
 from onnxprune.layers.convolution import CONVOLUTIONS, Convolution
 from onnxprune.layers.effective import WEIGHT_CARRIERS, WeightPart, Weights
+from onnxprune.layers.error_feedback import settled, sweep_factor
+from onnxprune.layers.grid import Grid
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
+from onnxprune.layers.operands import weight_axes
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.positive_definite import inverse, quick_inverse
 from onnxprune.layers.product import Product
+from onnxprune.layers.quantized_bias import QuantizedBias, quantized_bias
+from onnxprune.layers.quantized_weight import QuantizedWeight, quantized_weight
 from onnxprune.layers.readers import making_axes
-from onnxprune.layers.recognize import layer_at, linear_layer
+from onnxprune.layers.recognize import layer_at, linear_layer, weighted_layer
 from onnxprune.layers.statistics import ActivationMoments, Activations
 from onnxprune.layers.stream import channel_axis
 from onnxprune.layers.unit_axes import UnitAxis, norm_scales, unit_reads
@@ -18,25 +23,34 @@ __all__ = [
     "ActivationMoments",
     "Activations",
     "Affine",
-    "WEIGHT_CARRIERS",
     "CONVOLUTIONS",
     "Convolution",
+    "Grid",
     "LinearLayer",
     "Mask",
     "NORMS",
     "Parameters",
     "Product",
+    "QuantizedBias",
+    "QuantizedWeight",
     "UnitAxis",
+    "WEIGHT_CARRIERS",
     "WeightPart",
     "Weights",
     "affine_of",
-    "inverse",
-    "quick_inverse",
     "channel_axis",
+    "inverse",
     "layer_at",
     "linear_layer",
     "making_axes",
     "mask_of",
     "norm_scales",
+    "quantized_bias",
+    "quantized_weight",
+    "quick_inverse",
+    "settled",
+    "sweep_factor",
     "unit_reads",
+    "weight_axes",
+    "weighted_layer",
 ]

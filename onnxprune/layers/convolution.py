@@ -11,6 +11,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.layers.linear import LinearLayer
+from onnxprune.model.traits import traits_of
 from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
@@ -113,7 +114,7 @@ class Convolution(LinearLayer):
         )
         sample, *corner = places.T
         index = tuple(c[:, None] + step.reshape(1, -1) for c, step in zip(corner, steps, strict=True))
-        taken = self._prepared(x)[(sample[:, None], slice(None), *index)]  # [n, positions of the kernel, channels]
+        taken = self._prepared(self.real(x))[(sample[:, None], slice(None), *index)]  # [n, positions of the kernel, channels]
         n, size, channels = taken.shape
         split = taken.reshape(n, size, self.group, channels // self.group)
         return np.ascontiguousarray(split.transpose(2, 0, 3, 1), np.float32).reshape(self.group, n, -1)
@@ -126,9 +127,9 @@ class Convolution(LinearLayer):
         return taken.reshape(len(places), self.group, outputs).transpose(1, 0, 2)
 
 
-def convolution_of(view: NodeView, node: onnx.NodeProto) -> Convolution | None:
-    """View a traced Conv or ConvTranspose, in the form `node`, as a layer; None where its padding is not stored."""
-    transposed, kernel = view.node.op_type == "ConvTranspose", tuple(view.shape(1)[2:])
+def convolution_of(view: NodeView, node: onnx.NodeProto, x: int = 0, weight: int = 1) -> Convolution | None:
+    """View a traced convolution, in the form `node`, as a layer; None where its padding is not stored."""
+    transposed, kernel = view.node.op_type == "ConvTranspose", tuple(view.shape(weight)[2:])
     count = len(kernel)
     attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     strides = tuple(attrs.get("strides", [1] * count))
@@ -143,10 +144,11 @@ def convolution_of(view: NodeView, node: onnx.NodeProto) -> Convolution | None:
         pads = [r - p for r, p in zip(reach * 2, given, strict=True)]
         pads = [p + (extra[i - count] if i >= count else 0) for i, p in enumerate(pads)]
     else:
-        pads = _pads(mode, given, sizes=view.shape(0)[2:], kernel=kernel, strides=strides, dilations=dilations)
+        pads = _pads(mode, given, sizes=view.shape(x)[2:], kernel=kernel, strides=strides, dilations=dilations)
     return Convolution(
         node,
-        bias=2,
+        weight,
+        bias=traits_of(view.node).bias,
         group=int(attrs.get("group", 1)),
         kernel=kernel,
         strides=strides,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy as np
 import onnx
 
 from onnxprune.typing import Array
@@ -26,17 +27,27 @@ class LinearLayer(ABC):
         weight: slot of the weight.
         scale: what the product is multiplied with (alpha of a Gemm).
         bias: slot of the bias; None where the operator has none.
+        operand: slot of the tensor that the weight is multiplied with; None for the first but the weight.
+        step: scale and zero point of that tensor, where it holds whole numbers.
     """
 
     node: onnx.NodeProto
     weight: int = 1
     scale: float = 1.0
     bias: int | None = None
+    operand: int | None = None
+    step: tuple[float, float] | None = None
 
     @property
     def input(self) -> str:
         """The tensor that the weight is multiplied with."""
-        return self.node.input[1 - self.weight]
+        return self.node.input[1 - self.weight if self.operand is None else self.operand]
+
+    def real(self, x: Array) -> Array:
+        """The numbers that values of the input stand for."""
+        if self.step is None:
+            return x
+        return ((x.astype(np.float32) - np.float32(self.step[1])) * np.float32(self.step[0])).astype(np.float32)
 
     @property
     def positions(self) -> int:

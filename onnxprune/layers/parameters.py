@@ -94,6 +94,14 @@ class Parameters:
         """Whether `name` is a stored tensor, or a node made it from nothing."""
         return name in self._stored or name in self._constants
 
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes `name`."""
+        return self._producers.get(name)
+
+    @cached_property
+    def _producers(self) -> Mapping[str, onnx.NodeProto]:
+        return {name: node for node in self.proto.graph.node for name in node.output if name}
+
     def only_consumer(self, name: str) -> onnx.NodeProto | None:
         """The node that alone reads `name`; None if there are several, or the graph hands it out."""
         consumers = self._consumers.get(name, [])
@@ -113,7 +121,7 @@ class Parameters:
                 node.input[:] = [self._moved[name] if i == name else i for i in node.input]
         name = self._moved.get(name, name)
         dtype = helper.tensor_dtype_to_np_dtype(self._stored[name].data_type)
-        data = np.ascontiguousarray(value.astype(dtype))
+        data = np.asarray(value.astype(dtype), order="C")
         self._values[name] = partial(np.asarray, data)
 
     def bias(self, layer: LinearLayer, outputs: int) -> tuple[onnx.NodeProto, int] | None:

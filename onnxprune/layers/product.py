@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 
 from onnxprune.layers.linear import LinearLayer
+from onnxprune.layers.operands import operands_of, weight_axes
+from onnxprune.model.traits import traits_of
 from onnxprune.tracing import Letter, NodeView
-from onnxprune.tracing.rules.contraction import letters
+from onnxprune.tracing.rules.contraction import letters, product_letters
 from onnxprune.typing import Array
 
 
@@ -108,7 +110,7 @@ class Product(LinearLayer):
     def input_rows(self, x: Array, places: Array) -> Array:
         """Rows at `places`."""
         batch, free, inner, _ = self._split()
-        turned = x.transpose([self.entering.index(a) for a in (*batch, *free, *inner)])
+        turned = self.real(x).transpose([self.entering.index(a) for a in (*batch, *free, *inner)])
         sizes = turned.shape
         ends = len(batch), len(batch) + len(free)
         flat = turned.reshape(math.prod(sizes[: ends[0]]), math.prod(sizes[ends[0] : ends[1]]), -1)
@@ -129,21 +131,35 @@ class Product(LinearLayer):
         return y.reshape(groups, -1, outputs)[:, places]
 
 
-def product_of(view: NodeView, node: onnx.NodeProto, weight: int) -> Product | None:
+def product_of(view: NodeView, node: onnx.NodeProto, weight: int, x: int | None = None) -> Product | None:
     """View a traced product, in the form `node`, as a layer; None where an axis is repeated, summed or stretched."""
-    terms, leaving = letters(view)
-    entering, factor = terms[1 - weight], terms[weight]
-    shared = [x for x in factor if x in entering]
-    sizes = dict(zip(factor, view.shape(weight), strict=True)), dict(zip(entering, view.shape(1 - weight), strict=True))
+    x = 1 - weight if x is None else x
+    (entering, factor), leaving = _terms(view, x, weight)
+    shared = [a for a in factor if a in entering]
+    sizes = dict(zip(factor, weight_axes(view, weight)[0], strict=True)), dict(zip(entering, view.shape(x), strict=True))
     plain = (
-        all(len(set(term)) == len(term) for term in terms)
-        and all(x in leaving for x in (*entering, *factor) if x not in shared)
-        and all(sizes[0][x] == sizes[1][x] for x in shared)
-        and any(x not in leaving for x in shared)
+        all(len(set(term)) == len(term) for term in (entering, factor))
+        and all(a in leaving for a in (*entering, *factor) if a not in shared)
+        and all(sizes[0][a] == sizes[1][a] for a in shared)
+        and any(a not in leaving for a in shared)
     )
     if not plain:
         return None
-    is_gemm = view.node.op_type == "Gemm"
-    bias = 2 if is_gemm and view.attrs.get("beta", 1.0) == 1.0 and weight == 1 else None
-    scale = float(view.attrs.get("alpha", 1.0)) if is_gemm else 1.0
+    scale, bias = float(view.attrs.get("alpha", 1.0)), traits_of(view.node).bias
+    if view.attrs.get("beta", 1.0) != 1.0 or weight < x:
+        bias = None
     return Product(node, weight, scale, bias, entering=tuple(entering), factor=tuple(factor), leaving=tuple(leaving))
+
+
+def _terms(view: NodeView, x: int, weight: int) -> tuple[tuple[list[Letter], list[Letter]], list[Letter]]:
+    """A letter per axis of the activation and of the weight, and of the product."""
+    operands = operands_of(view.node)
+    if operands is None or "Gemm" in view.node.op_type:
+        terms, leaving = letters(view)
+        order = (0, 1) if x < weight else (1, 0)
+        return (terms[order[0]], terms[order[1]]), leaving
+    if operands.is_packed:
+        free: list[Letter] = list(range(len(view.shape(x)) - 1))
+        return ([*free, "k"], ["k", "n"]), [*free, "n"]
+    entering, factor, leaving, _ = product_letters(view, x, weight)
+    return (entering, factor), leaving

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.layers import NORMS, Parameters, bn_matching, linear_layer
+from onnxprune.layers import NORMS, Parameters, bn_matching, linear_layer, weight_axes, weighted_layer
 from onnxprune.model import Model
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
+from onnxprune.recovery.on_grid import quantized_target
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
 from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
@@ -248,14 +249,20 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
             if view.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(removal, view):
                 yield NormTarget(view, node)
             continue
-        old, new = linear_layer(view), linear_layer(view, node)
-        if old and new and old.input in behind and parameters.is_own(node.input[new.weight]):
-            if removal.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
-                continue
-            whole = old.as_matrix(np.broadcast_to(False, view.shape(old.weight)))
-            if whole.shape[1] <= WIDEST:
-                downstream = downstream_of(removal, parameters, new) if options.onward else None
-                yield LayerTarget(view, node, old, new, downstream)
+        old, new = weighted_layer(view), weighted_layer(view, node)
+        if old is None or new is None or old.input not in behind:
+            continue
+        if removal.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
+            continue
+        whole = old.as_matrix(np.broadcast_to(False, weight_axes(view, old.weight)[0]))
+        if whole.shape[1] > WIDEST:
+            continue
+        downstream = downstream_of(removal, parameters, new) if options.onward else None
+        target = LayerTarget(view, node, old, new, downstream)
+        if parameters.is_own(node.input[new.weight]) and linear_layer(view) is not None:
+            yield target
+        elif (quantized := quantized_target(target, parameters)) is not None:
+            yield quantized
 
 
 def _loses_positions(removal: Removal, norm: NodeView) -> bool:

@@ -37,6 +37,8 @@ SMALLEST = 1e-3
 # What leaves the elements as they are, or lays them out again in the same order.
 SAME = operators_where(lambda traits: traits.same, "")
 LAID_OUT = operators_where(lambda traits: traits.lays_out, "")
+# What says the same numbers in steps, and back.
+CODED = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,8 @@ def flat_bounds(parameters: Parameters, consumer: onnx.NodeProto) -> tuple[float
     Returns:
         At and below the first the node gives one number, and at and above the second; None for other nodes.
     """
+    if consumer.op_type == "QuantizeLinear":
+        return _saturated(parameters, consumer)
     if consumer.op_type != "Clip":
         return FLAT.get(consumer.op_type)
     given = {a.name: a.f for a in consumer.attribute}
@@ -137,6 +141,19 @@ def flat_bounds(parameters: Parameters, consumer: onnx.NodeProto) -> tuple[float
         if bound:
             given[name] = float(parameters.value(bound).reshape(-1)[0])
     return given.get("min", -math.inf), given.get("max", math.inf)
+
+
+def _saturated(parameters: Parameters, node: onnx.NodeProto) -> tuple[float, float] | None:
+    """The bounds of what a QuantizeLinear tells apart, where one of them is zero, as behind a Relu that it replaces."""
+    scale, *zero = node.input[1:]
+    if not all(map(parameters.is_stored, (scale, *zero))) or parameters.value(scale).size != 1:
+        return None
+    point = parameters.value(zero[0]) if zero else np.zeros((), np.uint8)
+    if point.dtype.kind not in "iu":
+        return None
+    limits, step = np.iinfo(point.dtype), float(parameters.value(scale).item())
+    low, high = ((end - float(point.item())) * step for end in (limits.min, limits.max))
+    return (low, high) if low == 0 or high == 0 else None
 
 
 def factor_of(parameters: Parameters, consumer: onnx.NodeProto, tensor: str, rank: int) -> Array | None:
@@ -152,7 +169,7 @@ def factor_of(parameters: Parameters, consumer: onnx.NodeProto, tensor: str, ran
         The factor, broadcastable to the output; None if the node does anything else.
     """
     of, rest = consumer.op_type, [n for n in consumer.input if n != tensor]
-    if (consumer.input[0] == tensor and (of in SAME or of in LAID_OUT)) or (
+    if (consumer.input[0] == tensor and (of in SAME or of in LAID_OUT or of in CODED)) or (
         of == "Add" and parameters.is_constant(rest[0])
     ):
         return np.ones((), np.float32)

@@ -200,9 +200,30 @@ def least_squares(problem: FitProblem) -> Fitted:
     return weight, _shift(problem, weight)
 
 
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The fit that did best.
+
+    Attributes:
+        fitted: made of all rows.
+        moments: of these.
+        error: of the same fit of some rows, on others.
+    """
+
+    fitted: Fitted
+    moments: PairMoments
+    error: float
+
+
 def best(
-    how: Method, problem: FitProblem, fitting: Rows, judging: Rows, dampings: Sequence[float]
-) -> tuple[Fitted, float]:
+    how: Method,
+    problem: FitProblem,
+    fitting: Rows,
+    judging: Rows,
+    *,
+    dampings: Sequence[float],
+    stored: Callable[[Fitted, PairMoments], Fitted] = lambda fitted, moments: fitted,
+) -> Chosen:
     """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
 
     Args:
@@ -211,24 +232,22 @@ def best(
         fitting: the rows that `problem` is of.
         judging: rows that judge.
         dampings: ridge weights to try.
-
-    Returns:
-        The fit, made again of all rows, and its error on `judging` before.
+        stored: a fit as it can be stored, which is judged, from the moments of its rows.
     """
     tried = [replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,))]
     fits = [how.closed_form(e) for e in tried]
-    errors = [judging.error(f) for f in fits]
+    errors = [judging.error(stored(f, problem.moments)) for f in fits]
     chosen = int(np.argmin(errors))
     error, rounds = errors[chosen], 0
     if how.dead_zone and fitting.dead_zone is not None:
         for number, fitted in enumerate(_rounds(tried[chosen], fitting, fits[chosen], ROUNDS), 1):
-            if (found := judging.error(fitted)) < error:
+            if (found := judging.error(stored(fitted, problem.moments))) < error:
                 error, rounds = found, number
     everything = Rows.joined([fitting, judging])
     moments = problem.moments + PairMoments.of(judging.x, judging.y, shifted=problem.shifted)
     final = replace(tried[chosen], moments=moments)
     fitted = how.closed_form(final)
-    return [fitted, *_rounds(final, everything, fitted, rounds)][-1], error
+    return Chosen([fitted, *_rounds(final, everything, fitted, rounds)][-1], moments, error)
 
 
 def _rounds(problem: FitProblem, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:

@@ -78,7 +78,7 @@ def _fitted(fit: StandInFit, fitting: Sequence[Rows], judging: Sequence[Rows]) -
     moments = PairMoments.of(rows.x, rows.y, shifted=fit.shifted)
     sliced = fit.start[0]
     problem = FitProblem(moments, None, sliced, sliced, fit.shifted)
-    return best(METHODS["least-squares"], problem, rows, judges, DAMPINGS)[0]
+    return best(METHODS["least-squares"], problem, rows, judges, dampings=DAMPINGS).fitted
 
 
 def with_stand_ins(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnx
 
-from onnxprune.layers import NORMS, LinearLayer, Parameters
+from onnxprune.layers import NORMS, LinearLayer, Parameters, weight_axes
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal
@@ -71,9 +71,13 @@ class LayerFit(ABC):
         """Moments of channels, where the method asks for them."""
         return None
 
+    def on_grid(self, fitted: fits.Fitted, moments: PairMoments) -> fits.Fitted:
+        """The fitted parameters as they can be stored, given the moments of the rows that they were fitted to."""
+        return fitted
+
     @abstractmethod
-    def write(self, fitted: fits.Fitted) -> None:
-        """Put fitted parameters into the pruned model."""
+    def write(self, fitted: fits.Fitted, moments: PairMoments | None = None) -> None:
+        """Put fitted parameters into the pruned model; the moments of their rows are None without data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +121,10 @@ def fit_layer(
     moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
     evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
     before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
-    fitted, after = fits.best(task.method, evidence, fitting, judging, dampings)
-    if kept := after < before:
-        task.write(fitted)
-    yield Fit(view.name, before, after, kept, task.groups)
+    chosen = fits.best(task.method, evidence, fitting, judging, dampings=dampings, stored=task.on_grid)
+    if kept := chosen.error < before:
+        task.write(chosen.fitted, chosen.moments)
+    yield Fit(view.name, before, chosen.error, kept, task.groups)
 
 
 # --- layers ----------------------------------------------------------------------------------------------
@@ -143,8 +147,8 @@ class KeptMask:
     @classmethod
     def of(cls, removal: Removal, view: NodeView, layer: LinearLayer) -> Self:
         """What `removal` leaves of the weight."""
-        shape = view.shape(layer.weight)
-        mask = removal.mask(shape, view.labels(layer.weight))
+        shape, axes = weight_axes(view, layer.weight)
+        mask = removal.mask(shape, axes)
         whole: Array = layer.as_matrix(np.broadcast_to(np.array(True) if mask is None else mask, shape))
         return cls(*(np.asarray(whole.any(axis=axes)) for axes in ((1, 2), 2, 1)))
 
@@ -192,24 +196,35 @@ class LayerTarget(Target):
 
     def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """Weight and bias."""
-        old, new, now = self.old, self.new, parameters.value(self.node.input[self.new.weight])
-        sliced = new.as_matrix(now).astype(np.float64) * new.scale
-        stored = removal.groups.tracing.stored_value(self.view.node.input[old.weight])
+        sliced = self.new.as_matrix(self.present(parameters)).astype(np.float64) * self.new.scale
+        bias = parameters.bias(self.new, sliced.shape[0] * sliced.shape[2])
+        return LinearFit(**self.parts(removal, parameters, method), sliced=sliced, shifted=bias is not None)
+
+    def present(self, parameters: Parameters) -> Array:
+        """The weight in the pruned model, as the layer sees it."""
+        return parameters.value(self.node.input[self.new.weight])
+
+    def original(self, removal: Removal) -> Array:
+        """The weight in the original."""
+        stored = removal.groups.tracing.stored_value(self.view.node.input[self.old.weight])
         assert stored is not None
-        kept = KeptMask.of(removal, self.view, old)
-        factor = _taken(old.as_matrix(stored.astype(np.float32)) * np.float32(old.scale), kept.groups, kept.outputs)
-        return _LinearFit(
-            method=method,
-            parameters=parameters,
-            sliced=sliced,
-            full=factor.astype(np.float64),
-            shifted=parameters.bias(new, sliced.shape[0] * sliced.shape[2]) is not None,
-            groups=_lost(removal, old.input),
-            target=self,
-            removal=removal,
-            kept=kept,
-            factor=factor,
-        )
+        return stored
+
+    def parts(self, removal: Removal, parameters: Parameters, method: fits.Method) -> dict[str, Any]:
+        """What a fit holds beside the present weight and whether it may be shifted."""
+        old, kept = self.old, KeptMask.of(removal, self.view, self.old)
+        original = old.as_matrix(self.original(removal).astype(np.float32)) * np.float32(old.scale)
+        factor = _taken(original, kept.groups, kept.outputs)
+        return {
+            "method": method,
+            "parameters": parameters,
+            "full": factor.astype(np.float64),
+            "groups": _lost(removal, old.input),
+            "target": self,
+            "removal": removal,
+            "kept": kept,
+            "factor": factor,
+        }
 
     def aim(
         self, removal: Removal, y: Array, olds: Sequence[Array], news: Sequence[Array], places: Array
@@ -227,7 +242,7 @@ class LayerTarget(Target):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _LinearFit(LayerFit):
+class LinearFit(LayerFit):
     """The weight and bias of a layer.
 
     Attributes:
@@ -259,7 +274,7 @@ class _LinearFit(LayerFit):
         pruned, original = self.target.new.channels(rows.x), self.target.old.channels(rows.whole)
         return PairMoments.of(pruned, original, shifted=self.shifted)
 
-    def write(self, fitted: fits.Fitted) -> None:
+    def write(self, fitted: fits.Fitted, moments: PairMoments | None = None) -> None:
         """Store weight and bias in the layout of the node."""
         new, name = self.target.new, self.target.node.input[self.target.new.weight]
         shape = self.parameters.value(name).shape
@@ -322,7 +337,7 @@ class _NormFit(LayerFit):
         wanted = _by_channel(olds[0], self.axis)[self.kept]
         return fits.Rows(_by_channel(output, self.axis)[:, places], wanted[:, places])
 
-    def write(self, fitted: fits.Fitted) -> None:
+    def write(self, fitted: fits.Fitted, moments: PairMoments | None = None) -> None:
         """Multiply the scale, and multiply and shift the bias."""
         scale, shift = fitted[0].reshape(-1), fitted[1].reshape(-1)
         self.parameters.store(self.own[0], self.parameters.value(self.own[0]) * scale)

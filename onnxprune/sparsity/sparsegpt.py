@@ -1,7 +1,8 @@
 """One input after the other: the inputs that are still to come make up for the elements that go.
 
 With U the upper Cholesky factor of the inverse second moment, an element of input i costs w^2 / U_ii^2; when it goes,
-the weights of every later input j change by -U_ij w / U_ii. The elements that go are chosen for some inputs at a time.
+the weights of every later input change (`layers/error_feedback.py`). The elements that go are chosen for some inputs at
+a time.
 
 Source: Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", 2023,
 algorithm 1.
@@ -13,21 +14,23 @@ import itertools
 
 import numpy as np
 
-from onnxprune.layers import inverse
+from onnxprune.layers import settled, sweep_factor
 from onnxprune.sparsity.registry import LayerEvidence, Masked, masking
+from onnxprune.typing import Array
 
 
 @masking("sparsegpt", needs_data=True, refits=True, source="Frantar and Alistarh 2023, arXiv:2301.00774")
 def sparsegpt(evidence: LayerEvidence) -> Masked:
     """Elements whose removal later inputs make up for best, input by input."""
-    found = inverse(evidence.hessian)
-    factor = np.swapaxes(np.linalg.cholesky((found + np.swapaxes(found, 1, 2)) / 2), 1, 2)
+    factor = sweep_factor(evidence.hessian)
     diagonal = np.diagonal(factor, axis1=1, axis2=2)[:, :, None]
-    weight, keep = evidence.dense.copy(), evidence.weight != 0
-    for start, end in itertools.pairwise(evidence.bounds):
-        here = slice(start, end)
-        keep[:, here] = evidence.choose(np.abs(weight[:, here]) / diagonal[:, here], start)
-        for i in range(start, end):
-            error = np.where(keep[:, i], 0.0, weight[:, i]) / diagonal[:, i]  # [groups, O]
-            weight[:, i:] -= factor[:, i, i:, None] * error[:, None, :]
+    keep, ends = evidence.weight != 0, dict(itertools.pairwise(evidence.bounds))
+
+    def settle(weight: Array, i: int) -> Array:
+        if i in ends:
+            here = slice(i, ends[i])
+            keep[:, here] = evidence.choose(np.abs(weight[:, here]) / diagonal[:, here], i)
+        return np.where(keep[:, i], weight[:, i], 0.0)
+
+    weight = settled(evidence.dense, factor, evidence.bounds, settle)
     return weight * keep, keep

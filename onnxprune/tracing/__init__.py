@@ -5,6 +5,7 @@ from onnxprune.tracing.describe import batch_size
 from onnxprune.tracing.group import Group, Member
 from onnxprune.tracing.groups import Groups, retrace, trace
 from onnxprune.tracing.labels import Axes, Constraints, as_field
+from onnxprune.tracing.moved_weights import places_behind
 from onnxprune.tracing.rules.ask import CONTRADICTION, resize_node
 from onnxprune.tracing.rules.edit import Edit
 from onnxprune.tracing.rules.letters import Copies, through
@@ -38,6 +39,7 @@ __all__ = [
     "UNTRACEABLE",
     "as_field",
     "batch_size",
+    "places_behind",
     "resize_node",
     "retrace",
     "rule",

@@ -214,6 +214,17 @@ class GraphIndex:
             return np.broadcast_to(fill_value(producer), self.static.shapes[name])
         return constant_value(self.model, producer)
 
+    def known_value(self, name: str) -> np.ndarray:
+        """The value of a weight as it is stored.
+
+        Raises:
+            RunError: it is computed, and that fails.
+        """
+        value = self.stored_value(name)
+        if value is None:
+            raise RunError(f"weight {name!r} cannot be computed")
+        return value
+
     @cached_property
     def _evaluated(self) -> dict[str, np.ndarray]:
         return {}

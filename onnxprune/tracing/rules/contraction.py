@@ -199,7 +199,7 @@ def letters(view: NodeView) -> tuple[list[list[Letter]], list[Letter]]:
     if view.node.op_type == "MatMul":
         a, b, out, _ = product_letters(view, 0, 1)
         return [a, b], out
-    return _gemm_letters(view) if view.node.op_type == "Gemm" else _equation(view)
+    return _gemm_letters(view) if view.node.op_type in ("Gemm", "QGemm") else _equation(view)
 
 
 def _gemm_letters(view: NodeView) -> tuple[list[list[Letter]], list[Letter]]:
