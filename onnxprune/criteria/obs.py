@@ -26,7 +26,7 @@ from onnxprune.criteria.aggregate import Aggregate, aggregated
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import LinearLayer, linear_layer, quick_inverse
+from onnxprune.layers import LinearLayer, layer_weight, quick_inverse, weight_axes, weighted_layer
 from onnxprune.model.run_order import tappable
 from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
 from onnxprune.tracing import Group, Groups, NodeView, as_field
@@ -130,7 +130,7 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBu
     routes = routes_of(model, runs)
     found, taps = [], tappable(model, routes)
     for view, rule in groups.tracing.views:
-        layer = None if rule is None else linear_layer(view)
+        layer = None if rule is None else weighted_layer(view)
         owner = None if layer is None else _owner(groups, view, layer)
         if layer is not None and owner is not None and taps.issuperset((layer.input, view.node.output[0])):
             found.append((view, layer, owner))
@@ -141,17 +141,16 @@ def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBu
         for view, layer, owner in found:
             inputs = (v[layer.input] for visits in walk.visits([layer.input]) for v in visits)
             mean, moment = _moment(inputs, layer, len(owner), most, rng)
-            value = groups.tracing.weight_value(view.node.input[layer.weight])
-            assert value is not None
-            weight = layer.as_matrix(value)[0].astype(np.float32) * np.float32(layer.scale)
+            weight = layer.as_matrix(layer_weight(groups.tracing, layer))[0].astype(np.float32) * np.float32(
+                layer.scale
+            )
             readers.append(_Reader(store.keep(weight), owner, store.keep(moment), mean, view))
     return readers
 
 
 def _owner(groups: Groups, view: NodeView, layer: LinearLayer) -> Array | None:
     """The class of every row of the layer's matrix; None where the layer is no reader of a group."""
-    shape = view.shape(layer.weight)
-    axes = view.labels(layer.weight)
+    shape, axes = weight_axes(view, layer.weight)
     owner: Array | None = None
     for axis, labels in enumerate(axes):
         classes = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import onnx
 
-from onnxprune.layers import Parameters, linear_layer
+from onnxprune.layers import Parameters, quantized_parameters, weighted_layer
 from onnxprune.model import last_floats, unsqueezed
 from onnxprune.runtime import ActivationReader, AgreementAccumulator, boundary_inputs, routes_of, run_changed, run_from
 from onnxprune.tracing import Groups, NodeView
@@ -55,8 +56,7 @@ def impacts(
     wanted = list(run_from(model, runs, names, routes=routes))
     at: dict[tuple[str, ...], list[Key]] = {}
     for key, layers in trials.items():
-        weights = {t.view.node.input[layer.weight] for t in layers if (layer := linear_layer(t.view))}
-        if all(map(parameters.is_own, weights)):
+        if all(_is_own(parameters, t.view) for t in layers):
             at.setdefault(tuple(t.view.node.output[0] for t in layers), []).append(key)
     behind = {made: parameters.descendants(made) for made in at}
     fronts = {made: _front(parameters, behind[made], groups.static.dtypes) for made in at}
@@ -101,19 +101,31 @@ def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, A
     return fitting or runs, [runs[i] for i in sorted(judging)]
 
 
-def _put(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto) -> Callable[[], None]:
-    """Replace the parameters of a layer; what is returned brings the old ones back."""
-    layer = linear_layer(trial.view, node)
+def _is_own(parameters: Parameters, view: NodeView) -> bool:
+    """Whether the weight of a layer is stored, and read by it alone."""
+    layer = weighted_layer(view)
     assert layer is not None
+    return parameters.is_own(layer.node.input[layer.weight]) or quantized_parameters(parameters, layer) is not None
+
+
+def _put(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto) -> Callable[[], None]:
+    """Replace the parameters of a layer, rounded where they are; what is returned brings the old ones back."""
+    layer = weighted_layer(trial.view, node)
+    assert layer is not None
+    whole = quantized_parameters(parameters, layer)
+    if whole is not None:
+        kept = {name: parameters.value(name) for name in whole.names}
+        whole.write(trial.weight[None] / layer.scale, trial.shift)
+        return partial(_store, parameters, kept)
     parameters.shift(layer, np.zeros(len(trial.shift)))  # makes a bias where there is none
     bias = parameters.bias(layer, len(trial.shift))
     weight = layer.node.input[layer.weight]
     old = {name: parameters.value(name) for name in (weight, *([bias[0].input[bias[1]]] if bias else []))}
     parameters.store(weight, layer.tensor(trial.weight[None] / layer.scale, old[weight].shape))
     parameters.shift(layer, trial.shift)
+    return partial(_store, parameters, old)
 
-    def back() -> None:
-        for name, value in old.items():
-            parameters.store(name, value)
 
-    return back
+def _store(parameters: Parameters, values: Mapping[str, Array]) -> None:
+    for name, value in values.items():
+        parameters.store(name, value)

@@ -11,8 +11,7 @@ from onnxprune.layers.operands import weight_axes
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.positive_definite import inverse, quick_inverse
 from onnxprune.layers.product import Product
-from onnxprune.layers.quantized_bias import QuantizedBias, quantized_bias
-from onnxprune.layers.quantized_weight import QuantizedWeight, quantized_weight
+from onnxprune.layers.quantized_layer import QuantizedParameters, layer_weight, quantized_parameters
 from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer, weighted_layer
 from onnxprune.layers.statistics import ActivationMoments, Activations
@@ -31,8 +30,7 @@ __all__ = [
     "NORMS",
     "Parameters",
     "Product",
-    "QuantizedBias",
-    "QuantizedWeight",
+    "QuantizedParameters",
     "UnitAxis",
     "WEIGHT_CARRIERS",
     "WeightPart",
@@ -41,12 +39,12 @@ __all__ = [
     "channel_axis",
     "inverse",
     "layer_at",
+    "layer_weight",
     "linear_layer",
     "making_axes",
     "mask_of",
     "norm_scales",
-    "quantized_bias",
-    "quantized_weight",
+    "quantized_parameters",
     "quick_inverse",
     "settled",
     "sweep_factor",

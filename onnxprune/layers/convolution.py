@@ -114,7 +114,9 @@ class Convolution(LinearLayer):
         )
         sample, *corner = places.T
         index = tuple(c[:, None] + step.reshape(1, -1) for c, step in zip(corner, steps, strict=True))
-        taken = self._prepared(self.real(x))[(sample[:, None], slice(None), *index)]  # [n, positions of the kernel, channels]
+        taken = self._prepared(self.real(x))[
+            (sample[:, None], slice(None), *index)
+        ]  # [n, positions of the kernel, channels]
         n, size, channels = taken.shape
         split = taken.reshape(n, size, self.group, channels // self.group)
         return np.ascontiguousarray(split.transpose(2, 0, 3, 1), np.float32).reshape(self.group, n, -1)

@@ -1,8 +1,8 @@
 """Weights settled one input after the other: the inputs that are still to come make up for the error.
 
 With U the upper Cholesky factor of the inverse second moment H^-1 of a layer's inputs, settling the weights w of input
-i at q changes the weights of every later input j by -U_ij (w - q) / U_ii. At every input that is the least squared error
-of the layer's outputs that the later ones leave.
+i at q changes the weights of every later input j by -U_ij (w - q) / U_ii. No other change of the later weights leaves a
+smaller squared error of the layer's outputs.
 
 Sources: Frantar and Alistarh, "SparseGPT", 2023, algorithm 1 (q is zero or w); Frantar et al., "GPTQ", 2022, algorithm
 1 (q is the nearest number of a grid), whose lazy batches of updates these are.

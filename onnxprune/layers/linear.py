@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy as np
 import onnx
 
 from onnxprune.typing import Array
@@ -27,7 +26,7 @@ class LinearLayer(ABC):
         weight: slot of the weight.
         scale: what the product is multiplied with (alpha of a Gemm).
         bias: slot of the bias; None where the operator has none.
-        operand: slot of the tensor that the weight is multiplied with; None for the first but the weight.
+        source: the tensor that the weight is multiplied with, where that is not the other one of the first two inputs.
         step: scale and zero point of that tensor, where it holds whole numbers.
     """
 
@@ -35,13 +34,13 @@ class LinearLayer(ABC):
     weight: int = 1
     scale: float = 1.0
     bias: int | None = None
-    operand: int | None = None
+    source: str = ""
     step: tuple[float, float] | None = None
 
     @property
     def input(self) -> str:
         """The tensor that the weight is multiplied with."""
-        return self.node.input[1 - self.weight if self.operand is None else self.operand]
+        return self.source or self.node.input[1 - self.weight]
 
     def real(self, x: Array) -> Array:
         """The numbers that values of the input stand for."""

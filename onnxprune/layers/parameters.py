@@ -102,6 +102,10 @@ class Parameters:
     def _producers(self) -> Mapping[str, onnx.NodeProto]:
         return {name: node for node in self.proto.graph.node for name in node.output if name}
 
+    def consumers(self, name: str) -> list[onnx.NodeProto]:
+        """The nodes that use `name`."""
+        return self._consumers.get(name, [])
+
     def only_consumer(self, name: str) -> onnx.NodeProto | None:
         """The node that alone reads `name`; None if there are several, or the graph hands it out."""
         consumers = self._consumers.get(name, [])

@@ -136,7 +136,10 @@ def product_of(view: NodeView, node: onnx.NodeProto, weight: int, x: int | None 
     x = 1 - weight if x is None else x
     (entering, factor), leaving = _terms(view, x, weight)
     shared = [a for a in factor if a in entering]
-    sizes = dict(zip(factor, weight_axes(view, weight)[0], strict=True)), dict(zip(entering, view.shape(x), strict=True))
+    sizes = (
+        dict(zip(factor, weight_axes(view, weight)[0], strict=True)),
+        dict(zip(entering, view.shape(x), strict=True)),
+    )
     plain = (
         all(len(set(term)) == len(term) for term in (entering, factor))
         and all(a in leaving for a in (*entering, *factor) if a not in shared)

@@ -17,7 +17,7 @@ from onnx import helper
 
 from onnxprune.layers.grid import Grid
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.layers.operands import Operands, operands_of
+from onnxprune.layers.operands import Neighbours, Operands, operands_of, scale_behind
 from onnxprune.layers.parameters import Parameters
 from onnxprune.model.traits import traits_of
 from onnxprune.tracing import places_behind
@@ -26,7 +26,6 @@ from onnxprune.typing import Array, Shape
 
 # The value of a stored tensor by its name.
 Read = Callable[[str], Array]
-Producer = Callable[[str], onnx.NodeProto | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +164,13 @@ class QuantizedWeight:
 
 
 def quantized_weight(
-    layer: LinearLayer, producer: Producer, opsets: Sequence[onnx.OperatorSetIdProto]
+    layer: LinearLayer, graph: Neighbours, opsets: Sequence[onnx.OperatorSetIdProto]
 ) -> QuantizedWeight | None:
     """Find where the weight of a layer is stored as whole numbers.
 
     Args:
         layer: the layer.
-        producer: the node that makes a tensor.
+        graph: where it is.
         opsets: the operator sets of the model.
 
     Returns:
@@ -179,12 +178,12 @@ def quantized_weight(
     """
     node, operands = layer.node, operands_of(layer.node)
     if operands is not None:
-        return _of_operands(node, operands)
+        return _of_operands(graph, node, operands)
     chain: list[onnx.NodeProto] = []
-    maker = producer(node.input[layer.weight])
+    maker = graph.producer(node.input[layer.weight])
     while maker is not None and traits_of(maker).moves and len(maker.input) == 1:
         chain.insert(0, maker)
-        maker = producer(maker.input[0])
+        maker = graph.producer(maker.input[0])
     if maker is None or maker.op_type != "DequantizeLinear":
         return None
     given, attrs = [*maker.input, ""], _attributes(maker)
@@ -199,12 +198,14 @@ def quantized_weight(
     )
 
 
-def _of_operands(node: onnx.NodeProto, operands: Operands) -> QuantizedWeight | None:
+def _of_operands(graph: Neighbours, node: onnx.NodeProto, operands: Operands) -> QuantizedWeight | None:
     attrs = _attributes(node)
     weight, scale, zero = (
         node.input[s] if s is not None and s < len(node.input) else ""
         for s in (operands.weight, operands.scale, operands.zero)
     )
+    if operands.scale is None:
+        scale = scale_behind(graph, node)
     if not operands.is_packed:
         axis = 0 if operands.is_convolution or attrs.get("transB") else -1
         return QuantizedWeight(weight, scale, zero, axis)

@@ -9,7 +9,7 @@ import onnx
 
 from onnxprune.layers.convolution import CONVOLUTIONS, convolution_of
 from onnxprune.layers.linear import LinearLayer
-from onnxprune.layers.operands import Operands, operands_of
+from onnxprune.layers.operands import Operands, float_operand, operands_of, scale_behind
 from onnxprune.layers.product import Product, product_of
 from onnxprune.model.traits import traits_of
 from onnxprune.tracing import NodeView
@@ -47,7 +47,7 @@ def weighted_layer(view: NodeView, node: onnx.NodeProto | None = None) -> Linear
     found, operands = linear_layer(view, node), operands_of(view.node)
     if found is not None or operands is None:
         return found or _decoded_layer(view, node)
-    if not view.is_weight(operands.weight) or not _is_encoded(view, operands.weight):
+    if not _is_encoded(view, operands):
         return None
     return layer_at(view, operands.weight, node)
 
@@ -67,11 +67,15 @@ def _is_decoded(view: NodeView, slot: int) -> bool:
     return maker is not None and maker.op_type == "DequantizeLinear" and view.state.is_weight(maker.input[0])
 
 
-def _is_encoded(view: NodeView, slot: int) -> bool:
-    operands = operands_of(view.node)
-    assert operands is not None
-    parameters = (operands.x_scale, operands.x_zero, operands.scale, operands.zero)
-    return all(view.is_weight(s) for s in (slot, *parameters) if s is not None and view.has(s))
+def _is_encoded(view: NodeView, operands: Operands) -> bool:
+    """Whether a weight and all that says what its numbers mean is stored."""
+    if operands.own_range and not float_operand(view.state, view.node, operands):
+        return False
+    if operands.scale is None and not scale_behind(view.state, view.node):
+        return False
+    activation = () if operands.own_range else (operands.x_scale, operands.x_zero)
+    parameters = (operands.weight, operands.scale, operands.zero, *activation)
+    return all(view.is_weight(s) for s in parameters if s is not None and view.has(s))
 
 
 def layer_at(view: NodeView, slot: int, node: onnx.NodeProto | None = None) -> LinearLayer | None:
@@ -110,14 +114,15 @@ def _layer_of(view: NodeView, node: onnx.NodeProto, operands: Operands) -> Linea
     make = convolution_of if operands.is_convolution else product_of
     layer = make(view, node, weight=operands.weight, x=operands.x)
     if layer is None or operands.x_scale is None:
-        return None if layer is None else replace(layer, operand=operands.x)
+        source = float_operand(view.state, node, operands) if operands.own_range else node.input[operands.x]
+        return None if layer is None or not source else replace(layer, source=source)
     scale, zero = (
         view.state.stored_value(view.node.input[s]) if s is not None and view.has(s) else np.zeros(())
         for s in (operands.x_scale, operands.x_zero)
     )
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None
-    return replace(layer, operand=operands.x, step=(float(scale.item()), float(zero.item())))
+    return replace(layer, source=node.input[operands.x], step=(float(scale.item()), float(zero.item())))
 
 
 def _is_stored_float(view: NodeView, slot: int) -> bool:

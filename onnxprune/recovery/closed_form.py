@@ -16,11 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import UsageError
-from onnxprune.layers import NORMS, Parameters, bn_matching, linear_layer, weight_axes, weighted_layer
+from onnxprune.layers import (
+    NORMS,
+    Parameters,
+    bn_matching,
+    linear_layer,
+    quantized_parameters,
+    weight_axes,
+    weighted_layer,
+)
 from onnxprune.model import Model
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
-from onnxprune.recovery.on_grid import quantized_target
+from onnxprune.recovery.on_grid import QuantizedTarget
 from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
 from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
@@ -258,11 +266,11 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
         if whole.shape[1] > WIDEST:
             continue
         downstream = downstream_of(removal, parameters, new) if options.onward else None
-        target = LayerTarget(view, node, old, new, downstream)
-        if parameters.is_own(node.input[new.weight]) and linear_layer(view) is not None:
-            yield target
-        elif (quantized := quantized_target(target, parameters)) is not None:
-            yield quantized
+        own = quantized_parameters(parameters, new)
+        if own is not None:
+            yield QuantizedTarget(view, node, old, own.layer, downstream, own=own)
+        elif parameters.is_own(node.input[new.weight]) and linear_layer(view) is not None:
+            yield LayerTarget(view, node, old, new, downstream)
 
 
 def _loses_positions(removal: Removal, norm: NodeView) -> bool:

@@ -47,6 +47,10 @@ class GraphIndex:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
         return tensor in self.sources
 
+    def is_stored(self, tensor: str) -> bool:
+        """Whether `tensor` is an initializer or the output of a `Constant`, and not computed."""
+        return tensor in self.given
+
     def is_overridable(self, tensor: str) -> bool:
         """Whether `tensor` is a stored default of a graph input, which a caller may override."""
         return tensor in self.model.overridable

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.layers import Convolution, Product
-from onnxprune.layers.recognize import layer_at, linear_layer
+from onnxprune.layers import Convolution, Product, layer_weight
+from onnxprune.layers.recognize import layer_at, linear_layer, weighted_layer
 from tests.graphs.net import Net
+from tests.graphs.quantized import BLOCKS, FORMS, KINDS, quantizable, quantized
 
 
 def view_of(op: str, *inputs: Any, dtype: Any = np.float32, **attributes: Any) -> Any:
@@ -64,3 +65,44 @@ def test_a_recurrence_is_a_layer_by_its_slot_alone() -> None:
 
 def test_the_weight_of_a_convolution_is_its_second_input() -> None:
     assert layer_at(view_of("Conv", (1, 4, 5), [6, 4, 3]), 0) is None
+
+
+@pytest.mark.parametrize(("kind", "form"), [(k, f) for k in KINDS for f in FORMS if (k, f) != ("conv", BLOCKS)])
+def test_layers_of_whole_numbers(kind: str, form: str) -> None:
+    """The layers of a quantised model make of its activations what those of the float model make, but for rounding."""
+    proto, data = quantizable(kind)
+    proto = quantized(proto, form, [{"x": data}])
+    tracing = api.trace(proto).tracing
+    layers = [layer for view, _ in tracing.views if (layer := weighted_layer(view)) is not None]
+    assert len(layers) == 2
+    plain = [w for w in api.trace(quantizable(kind)[0]).tracing.views if linear_layer(w[0])]
+    for layer, (view, _) in zip(layers, plain, strict=True):
+        float_layer = linear_layer(view)
+        assert float_layer is not None
+        stored = view.state.stored_value(view.node.input[float_layer.weight])
+        assert stored is not None
+        wanted, found = float_layer.as_matrix(stored), layer.as_matrix(layer_weight(tracing, layer))
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted).max() < (0.1 if form == BLOCKS else 0.01) * np.abs(wanted).max()
+
+
+def test_activations_of_whole_numbers_are_read_as_what_they_stand_for() -> None:
+    proto, data = quantizable("conv")
+    proto = quantized(proto, "operators", [{"x": data}])
+    view = next(v for v, _ in api.trace(proto).tracing.views if v.node.op_type == "QLinearConv")
+    layer = weighted_layer(view)
+    assert layer is not None and layer.step is not None and layer.input == view.node.input[0]
+    scale, zero = layer.step
+    values = np.full((1, 3, 9, 9), 7, np.uint8)
+    rows = layer.input_rows(values, layer.sample_positions(values, 9, np.random.default_rng(0)))
+    inside, padded = (7 - zero) * scale, 0.0
+    assert {round(float(v), 5) for v in np.unique(rows)} <= {round(inside, 5), padded}
+
+
+def test_a_weight_that_is_quantised_while_the_model_runs_is_none() -> None:
+    net = Net()
+    x, w = net.input([2, 4]), net.input([4, 6], "w")
+    scale, zero = net.const(np.float32(0.1)), net.const(np.uint8(3))
+    coded = [net.add("QuantizeLinear", name, scale, zero) for name in (x, w)]
+    net.output(net.add("QLinearMatMul", coded[0], scale, zero, coded[1], scale, zero, scale, zero))
+    assert weighted_layer(api.trace(net.proto()).tracing.views[-1][0]) is None

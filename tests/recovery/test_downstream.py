@@ -9,11 +9,12 @@ from onnx import helper
 
 from onnxprune import api
 from onnxprune.allocation import Options
-from onnxprune.layers import Parameters, linear_layer
+from onnxprune.layers import Parameters, linear_layer, weighted_layer
 from onnxprune.model import load, to_proto
 from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.rewriting import Removal
+from tests.graphs.net import Net
 from tests.recovery.test_closed_form import net, outputs
 
 
@@ -67,3 +68,24 @@ def test_outputs_in_the_room_are_as_good():
         moved = entering + found.factor * np.clip(end, -5, 5)
         assert np.abs(np.clip(moved, -0.5, 0.5) - np.clip(entering, -0.5, 0.5)).max() < 1e-5
         assert np.abs(moved - entering).max() > 1
+
+
+def test_a_sum_behind_steps_is_seen() -> None:
+    """A quantised residual branch is fitted for the sum; a zero point at the end of its type is a Relu."""
+    proto = Net(opset=17)
+    x = proto.input(["n", 8])
+    scale, low, middle = proto.const(np.float32(0.05)), proto.const(np.uint8(0)), proto.const(np.uint8(128))
+    weight = proto.const(np.ones((8, 8), np.int8))
+    decoded = proto.add("DequantizeLinear", weight, scale, proto.const(np.int8(0)))
+    made = proto.add("MatMul", x, decoded, name="made")
+    through = proto.add("DequantizeLinear", proto.add("QuantizeLinear", made, scale, middle), scale, middle)
+    total = proto.add("Add", through, x, name="total")
+    proto.output(proto.add("DequantizeLinear", proto.add("QuantizeLinear", total, scale, low), scale, low))
+    groups = api.trace(proto.proto())
+    view = next(v for v, _ in groups.tracing.views if v.node.op_type == "MatMul")
+    layer = weighted_layer(view)
+    assert layer is not None
+    nothing = Removal(groups, np.zeros(groups.classes.count, bool))
+    found = downstream_of(nothing, Parameters(groups.tracing.model), layer)
+    assert found is not None and (found.residual, found.activation_input) == ("x", "total")
+    assert found.low == 0 and found.high == pytest.approx(255 * 0.05)

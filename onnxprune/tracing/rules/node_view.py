@@ -33,6 +33,9 @@ class LabelState(Protocol):
     def is_weight(self, tensor: str) -> bool:
         """Whether `tensor` is an initializer or the output of a `Constant`."""
 
+    def is_stored(self, tensor: str) -> bool:
+        """Whether `tensor` is an initializer or the output of a `Constant`, and not computed."""
+
     def is_overridable(self, tensor: str) -> bool:
         """Whether `tensor` is a stored default of a graph input, which a caller may override."""
 
