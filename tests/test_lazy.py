@@ -23,7 +23,7 @@ GRADIENTS = (
 )
 OTHERS = ("sparsify", "drop", "compress", "shrink", "search", "sensitivity", "apply")
 VERBS = tuple(f"onnxprune.pipelines.{verb}" for verb in OTHERS)
-OPTIONAL = ("matplotlib", "distributed", "PIL", "tokenizers", "onnx_graphsurgeon")
+OPTIONAL = ("matplotlib", "jinja2", "distributed", "PIL", "tokenizers", "onnx_graphsurgeon")
 
 COMMAND = "from onnxprune.cli import main; assert main({!r}) == 0"
 PRUNE = COMMAND.format(["prune", f"{MODELS}/digits.onnx", "--ratio", "0.5", "--dry-run", "-q"])

@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str], console: Console) -> int:
     if _COMPLETION in os.environ:
         app.main(arguments, prog_name="onnxprune")
+    console.command = tuple(arguments)
     try:
         with app.make_context("onnxprune", arguments or ["--help"], obj=console) as context:
             app.invoke(context)

@@ -12,6 +12,7 @@ from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
@@ -37,15 +38,16 @@ class ApplyArgs:
     recover: str
     accept_damage: bool
     force: bool
-    as_json: bool
+    told: Reporting
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
         if self.zero and self.data.source is not None:
             raise UsageError("--zero leaves nothing to re-fit with --data", hint="leave one of them out")
         paths.check_one_pipe(self.model, self.plan)
-        paths.check_one_result(self.output, as_json=self.as_json)
+        paths.check_one_result(self.output, as_json=self.told.as_json)
         paths.check_target(self.output, inputs=[self.model, self.plan], force=self.force)
+        self.told.check(self.output, inputs=[self.model, self.plan], force=self.force)
 
 
 @click.command(cls=Titled)
@@ -60,7 +62,7 @@ class ApplyArgs:
 @recovery("least-squares", RECOVERY)
 @shared.accept_damage
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(ApplyArgs)
 def apply(console: Console, args: ApplyArgs) -> None:
@@ -87,7 +89,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
     with paths.staged(paths.row_map_text(done.rows, args.output)):
         save(done.model, args.output, force=args.force)
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
-        _report(console, (args.model, source), (args.output, done), steps, as_json=args.as_json)
+        _report(console, source, done, steps, args)
 
 
 def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
@@ -113,50 +115,42 @@ def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
     return done
 
 
-def _report(
-    console: Console,
-    before: tuple[str, Model],
-    after: tuple[str, Executed],
-    plan: Plan,
-    *,
-    as_json: bool,
-) -> None:
-    if console.quiet and not as_json:
-        return
+def _report(console: Console, source: Model, done: Executed, plan: Plan, args: ApplyArgs) -> None:
     from onnxprune.cost import counts
     from onnxprune.report import data as plain
+    from onnxprune.report import text
+
+    costs = counts.of(source), counts.of(done.model)
+    files = {"model": args.model, "output": args.output}
+    document = (
+        plain.header("report")
+        | files
+        | {"before": plain.cost(costs[0]), "after": plain.cost(costs[1])}
+        | {"mended": list(source.mended), "groups": plain.steps_json(plan)}
+        | {"io_changes": plain.io_changes_json(done.io_changes), "rows": plain.rows_json(done.rows)}
+        | {"proof": None if done.verdict is None else plain.verdict(done.verdict)}
+        | {"repair": None if done.recovery is None else plain.recovery_json(done.recovery)}
+        | {"damage": plain.ruin(done.judged)}
+    )
+    title = paths.arrow(args.model, args.output)
+    lines = [title, "", *text.costs(*costs), "", *text.mends(source), *_lines(done, plan)]
+    read = {"plan": args.plan} | files
+    args.told.tell(console, Account(title, document, lines, read, models=(source, done.model)))
+
+
+def _lines(done: Executed, plan: Plan) -> list[str]:
+    """What every kind of step did."""
     from onnxprune.report import text
     from onnxprune.report.drop import bypass_lines, io_lines, proof_line
     from onnxprune.report.low_rank import factor_lines
     from onnxprune.report.sparsify import reorder_lines, zeros_lines
 
-    done = after[1]
-    costs = counts.of(before[1]), counts.of(done.model)
-    if as_json:
-        console.put_json(
-            plain.header("report")
-            | {"model": before[0], "output": after[0]}
-            | {"before": plain.cost(costs[0]), "after": plain.cost(costs[1])}
-            | {"mended": list(before[1].mended), "groups": plain.steps_json(plan)}
-            | {"io_changes": plain.io_changes_json(done.io_changes), "rows": plain.rows_json(done.rows)}
-            | {"proof": None if done.verdict is None else plain.verdict(done.verdict)}
-            | {"repair": None if done.recovery is None else plain.recovery_json(done.recovery)}
-            | {"damage": plain.ruin(done.judged)}
-        )
-        return
-    tell = console.say if after[0] == paths.PIPE else console.put
-    lines = [paths.arrow(before[0], after[0]), "", *text.costs(*costs), "", *text.mends(before[1])]
-    lines += [
-        *(text.removal(plan) if plan.steps else ()),
-        *reorder_lines(plan),
-        *zeros_lines(plan),
-        *bypass_lines(plan),
-    ]
-    lines += factor_lines(plan)
+    lines = [*(text.removal(plan) if plan.steps else ()), *reorder_lines(plan), *zeros_lines(plan)]
+    lines += [*bypass_lines(plan), *factor_lines(plan)]
     lines += [*text.io_changes(done.io_changes), *text.rows(done.rows), *io_lines(done.io_renames)]
     if done.verdict is not None:
         told = proof_line(done.verdict) if plan.bypasses else text.proof(done.verdict)
         lines.append(text.entry("proof", told))
     if done.recovery is not None:
         lines.append(text.entry("repair", text.recovery_lines(done.recovery)))
-    tell(lines)
+    return lines

@@ -10,6 +10,7 @@ from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE, Counts, Seconds
@@ -28,7 +29,8 @@ class BenchArgs:
     runs: int
     place: Where
     sizes: Sizes
-    as_json: bool
+    force: bool
+    told: Reporting
 
     @property
     def settled_sizes(self) -> Sizes:
@@ -61,7 +63,8 @@ class BenchArgs:
 )
 @place
 @sizes
-@shared.as_json
+@shared.force
+@reporting
 @shared.conversation
 @request(BenchArgs)
 def bench(console: Console, args: BenchArgs) -> None:
@@ -71,6 +74,7 @@ def bench(console: Console, args: BenchArgs) -> None:
     is within the noise is not called one. Throughput is samples per second.
     """
     paths.check_one_pipe(*args.models)
+    args.told.check(inputs=args.models, force=args.force)
     console.progress("loading")
     from onnxprune.report import data, text
     from onnxprune.runtime import bench as benching
@@ -83,8 +87,8 @@ def bench(console: Console, args: BenchArgs) -> None:
         runs=args.runs,
         progress=console.progress,
     )
-    if args.as_json:
-        about = {"provider": args.place.provider, "threads": args.place.threads}
-        console.put_json(data.header("bench") | about | {"models": data.benched_json(results)})
-    else:
-        console.put(text.benched(results))
+    about = {"provider": args.place.provider, "threads": args.place.threads}
+    document = data.header("bench") | about | {"models": data.benched_json(results)}
+    files = {f"model {n}": name for n, name in enumerate(args.models, 1)}
+    title = f"times of {', '.join(map(paths.shown, args.models))}"
+    args.told.tell(console, Account(title, document, text.benched(results), files))

@@ -14,6 +14,7 @@ from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.low_rank import low_rank
+from onnxprune.cli.options.reporting import reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
@@ -78,7 +79,7 @@ class CompressArgs(shared.Results):
 @click.option("--plan-out", type=FILE, help="Also write the plan: which weights became products, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(CompressArgs)
 def compress(console: Console, args: CompressArgs) -> None:
@@ -98,7 +99,7 @@ def compress(console: Console, args: CompressArgs) -> None:
     assert last is not None
     args.write(console, last.model, args.plan_text(lossy.plan) if lossy is not None else {})
     with missed_budgets.damage_last(console, lossy.judged if lossy else None, accepted=args.accept_damage):
-        _report(console, exact, lossy, args)
+        _report(console, source, (exact, lossy), args)
 
 
 def _compressed(console: Console, source: Model, args: CompressArgs) -> tuple[Compressed | None, Factorised | None]:
@@ -125,7 +126,9 @@ def _compressed(console: Console, source: Model, args: CompressArgs) -> tuple[Co
     return exact, lossy
 
 
-def _report(console: Console, exact: Compressed | None, lossy: Factorised | None, args: CompressArgs) -> None:
+def _report(
+    console: Console, source: Model, done: tuple[Compressed | None, Factorised | None], args: CompressArgs
+) -> None:
     """Tell what was done.
 
     Raises:
@@ -136,16 +139,15 @@ def _report(console: Console, exact: Compressed | None, lossy: Factorised | None
     from onnxprune.report import low_rank as products
     from onnxprune.report import text
 
-    if args.as_json:
-        files = {"model": args.model, "output": args.written}
-        first = {} if exact is None else report.compress_data(exact)
-        second = {} if lossy is None else products.low_rank_data(lossy)
-        console.put_json(plain.header("compress") | files | first | second)
-    else:
-        tell = console.say if args.written == paths.PIPE or console.quiet else console.put
-        lines = [] if exact is None else [*report.compress_lines(exact), *([""] if lossy is not None else [])]
-        lines += [] if lossy is None else products.low_rank_lines(lossy)
-        tell([paths.arrow(args.model, args.written or "(not written)"), "", *lines])
+    exact, lossy = done
+    document = plain.header("compress")
+    document |= {} if exact is None else report.compress_data(exact)
+    document |= {} if lossy is None else products.low_rank_data(lossy)
+    lines = [] if exact is None else [*report.compress_lines(exact), *([""] if lossy is not None else [])]
+    lines += [] if lossy is None else products.low_rank_lines(lossy)
+    last = lossy or exact
+    assert last is not None
+    args.tell(console, document, lines, models=(source, last.model), sizes=args.sizes.numbers)
     for part in (exact, lossy):
         console.detail(text.stages(part.seconds) if part is not None else [])
     missed = [goal for goal in (lossy.goals if lossy is not None else ()) if not goal.met]

@@ -8,11 +8,12 @@ import click
 
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.group import Titled
+from onnxprune.cli.options.reporting import as_json
 from onnxprune.cli.output import Console
 
 
 @click.command(cls=Titled)
-@shared.as_json
+@as_json
 @shared.conversation
 def criteria(console: Console, as_json: bool) -> None:
     """List what `--criterion` can be, with the defaults of `--aggregate` and `--normalize`."""

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.group import Titled
+from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
+
+
+@dataclass(frozen=True)
+class DiffArgs:
+    """What `diff` is asked for."""
+
+    first: str
+    second: str
+    every: bool
+    sizes: Sizes
+    force: bool
+    told: Reporting
 
 
 @click.command(cls=Titled)
@@ -17,29 +32,29 @@ from onnxprune.cli.types import FILE
 @click.argument("second", type=FILE)
 @click.option("--all", "every", is_flag=True, help="Show layers that are the same too.")
 @shapes
-@shared.as_json
+@shared.force
+@reporting
 @shared.conversation
-def diff(console: Console, first: str, second: str, every: bool, sizes: Sizes, as_json: bool) -> None:
+@request(DiffArgs)
+def diff(console: Console, args: DiffArgs) -> None:
     """Compare the layers and costs of two models.
 
-    Layers are matched by the names of their nodes. Costs are for one sample.
+    Layers are matched by the names of their nodes and weights, and, where these are other ones, by what they are and
+    the order in which they stand. Costs are for one sample.
     """
+    first, second = args.first, args.second
     paths.check_one_pipe(first, second)
+    args.told.check(inputs=[first, second], force=args.force)
     console.progress("counting")
     from onnxprune.cost import counts
-    from onnxprune.report import data, text
+    from onnxprune.report import data
+    from onnxprune.report import difference as report
 
-    before, after = counts.of(sizes.load(first)), counts.of(sizes.load(second))
-    layers = data.pair(before.layers, after.layers)
-    if as_json:
-        console.put_json(
-            data.header("diff") | {"first": first, "second": second} | data.difference_json(before, after, layers)
-        )
-    else:
-        console.put(
-            [
-                f"{paths.shown(first)} -> {paths.shown(second)}",
-                "",
-                *text.difference_lines(before, after, layers, every=every),
-            ]
-        )
+    models, files = (args.sizes.load(first), args.sizes.load(second)), {"first": first, "second": second}
+    before, after = (counts.of(model) for model in models)
+    layers = report.pair(before.layers, after.layers)
+    title = f"{paths.shown(first)} -> {paths.shown(second)}"
+    document = data.header("diff") | files | report.difference_json(before, after, layers)
+    document |= {"operators": report.operators_changed(*models)}
+    lines = [title, "", *report.difference_lines(before, after, layers, every=args.every)]
+    args.told.tell(console, Account(title, document, lines, files))

@@ -13,6 +13,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.blocks import dropping
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
@@ -42,6 +43,7 @@ class DropArgs(shared.Results):
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
         if self.list_only:
+            self.told.check(inputs=[self.model], force=self.force)
             return
         self.check_results("small.onnx")
         paths.check_distinct(self.output, self.plan_out)
@@ -65,7 +67,7 @@ class DropArgs(shared.Results):
 @click.option("--plan-out", type=FILE, help="Also write the plan: which blocks were dropped, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(DropArgs)
 def drop(console: Console, args: DropArgs) -> None:
@@ -84,7 +86,7 @@ def drop(console: Console, args: DropArgs) -> None:
     done = _dropped(console, source, args)
     args.write(console, done.model, args.plan_text(done.plan))
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
-        _report(console, done, args)
+        _report(console, source, done, args)
         _check(done)
 
 
@@ -94,10 +96,9 @@ def _list(console: Console, source: Model, args: DropArgs) -> None:
     from onnxprune.report import drop as report
 
     blocks = list_blocks(source, args.options, args.sizes.numbers)
-    if args.as_json:
-        console.put_json(plain.header("blocks") | {"model": args.model, "blocks": report.blocks_data(blocks)})
-        return
-    console.put(report.block_lines(blocks))
+    document = plain.header("blocks") | {"model": args.model, "blocks": report.blocks_data(blocks)}
+    title, files = f"blocks of {paths.shown(args.model)}", {"model": args.model}
+    args.told.tell(console, Account(title, document, report.block_lines(blocks), files))
 
 
 def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:
@@ -117,18 +118,14 @@ def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:
     return done
 
 
-def _report(console: Console, done: Dropped, args: DropArgs) -> None:
+def _report(console: Console, source: Model, done: Dropped, args: DropArgs) -> None:
     from onnxprune.report import data as plain
     from onnxprune.report import drop as report
     from onnxprune.report import text
 
-    if args.as_json:
-        files = {"model": args.model, "output": args.written}
-        console.put_json(plain.header("report") | files | report.drop_data(done))
-        return
-    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.drop_lines(done)])
-    if args.data.source is None:
+    document, models = plain.header("report") | report.drop_data(done), (source, done.model)
+    args.tell(console, document, report.drop_lines(done), models=models, sizes=args.sizes.numbers)
+    if args.data.source is None and not args.told.as_json:
         console.say(
             "hint: nothing was fitted, and the blocks were not looked at; --data FILE, a few hundred inputs without"
             " labels, chooses better ones and undoes much of the damage"

@@ -64,7 +64,7 @@ def init(console: Console, model: str, output: str, policy: Policy, sizes: Sizes
     if output == paths.PIPE:
         console.put(made.rstrip("\n"))
         return
-    paths.write_text(made, output)
+    paths.write_file(made, output)
     if not console.quiet:
         console.put(paths.arrow(model, output))
 

@@ -11,6 +11,7 @@ from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
@@ -27,7 +28,8 @@ class InspectArgs:
     place: Where
     policy: Policy
     sizes: Sizes
-    as_json: bool
+    force: bool
+    told: Reporting
 
 
 @click.command(cls=Titled)
@@ -38,7 +40,8 @@ class InspectArgs:
 @place
 @policy
 @sizes
-@shared.as_json
+@shared.force
+@reporting
 @shared.conversation
 @request(InspectArgs)
 def inspect(console: Console, args: InspectArgs) -> None:
@@ -47,6 +50,7 @@ def inspect(console: Console, args: InspectArgs) -> None:
     A group is what must shrink together, a unit the smallest part of it that can go. A barrier is a reason
     that locks axes of weights; other axes of the same weights may still shrink.
     """
+    args.told.check(inputs=[args.model], force=args.force)
     console.progress("loading")
     from onnxprune.allocation import timed
     from onnxprune.cost import counts
@@ -57,7 +61,6 @@ def inspect(console: Console, args: InspectArgs) -> None:
     groups = args.policy.trace(source, args.sizes.numbers)
     total = counts.of(source, args.sizes.numbers)
     times = timed.group_times(groups, args.place.settled(args.sizes.numbers), console.progress) if args.time else None
-    if args.as_json:
-        console.put_json(data.header("inspect") | {"model": args.model} | data.inspection_json(groups, total, times))
-    else:
-        console.put(text.inspection(paths.shown(args.model), groups, total, times, members=args.members))
+    document = data.header("inspect") | {"model": args.model} | data.inspection_json(groups, total, times)
+    lines = text.inspection(paths.shown(args.model), groups, total, times, members=args.members)
+    args.told.tell(console, Account(f"groups of {paths.shown(args.model)}", document, lines, {"model": args.model}))

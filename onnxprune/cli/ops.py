@@ -8,13 +8,14 @@ import click
 
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.group import Titled
+from onnxprune.cli.options.reporting import as_json
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 
 
 @click.command(cls=Titled)
 @click.argument("glob", default="*")
-@shared.as_json
+@as_json
 @shared.conversation
 def ops(console: Console, glob: str, as_json: bool) -> None:
     """List the operators that channels are followed through; GLOB picks some (`*Norm*`).

@@ -68,7 +68,7 @@ REQUIREMENTS = (
     ),
     Requirement(("--every",), ("--while-training",), "nothing is chosen while training"),
     Requirement(
-        ("--eval", "--search", "--max-trials", "--trials", "--picture", "--cache", "--no-cache"),
+        ("--eval", "--search", "--max-trials", "--trials", "--cache", "--no-cache"),
         _TARGETS,
         "it belongs to a search for a target, and no target is given",
     ),

@@ -18,11 +18,13 @@ class Console:
     Attributes:
         quiet: only errors are said.
         verbosity: 0; 1 with `-v` (stages and their times), 2 with `-vv` (debug log, tracebacks).
+        command: the arguments of the program.
     """
 
     def __init__(self) -> None:
         self.quiet = False
         self.verbosity = 0
+        self.command: tuple[str, ...] = ()
         self._line_open = False
 
     # --- stdout ------------------------------------------------------------------------------------------

@@ -170,11 +170,11 @@ def row_map_text(rows: Sequence[RowMap], model: str) -> dict[str, str]:
 
 
 @contextmanager
-def staged(texts: Mapping[str, str]) -> Iterator[None]:
-    """Write text files that appear when all that is written meanwhile is there, or not at all.
+def staged(contents: Mapping[str, str | bytes]) -> Iterator[None]:
+    """Write files that appear when all that is written meanwhile is there, or not at all.
 
     Args:
-        texts: file -> its content.
+        contents: file -> its content.
 
     Raises:
         RunError: a disk is full.
@@ -183,21 +183,22 @@ def staged(texts: Mapping[str, str]) -> Iterator[None]:
     from onnxprune.system import replacing, write_failure
 
     with ExitStack() as stack:
-        for target, text in texts.items():
+        for target, content in contents.items():
+            raw = content.encode() if isinstance(content, str) else content
             path = Path(target)
             try:
                 if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
-                    path.write_text(text, encoding="utf-8")
+                    path.write_bytes(raw)
                     continue
                 (file,) = stack.enter_context(replacing(path))
-                file.write(text.encode())
+                file.write(raw)
                 file.flush()
             except OSError as error:
                 raise write_failure(path, error) from error
         yield
 
 
-def write_text(text: str, target: str) -> None:
-    """Write a text file whole or not at all."""
-    with staged({target: text}):
+def write_file(content: str | bytes, target: str) -> None:
+    """Write a file whole or not at all."""
+    with staged({target: content}):
         pass

@@ -81,7 +81,7 @@ def plan(console: Console, args: PlanArgs) -> None:
     if args.output == paths.PIPE:
         console.put(made.to_json().rstrip("\n"))
     else:
-        paths.write_text(made.to_json(), args.output)
+        paths.write_file(made.to_json(), args.output)
     summary = [*text.removal(made), *text.budgets(reached), *text.locked(groups)]
     if args.output == paths.PIPE:
         console.detail(summary)

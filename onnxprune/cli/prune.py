@@ -16,7 +16,8 @@ from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
 from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import TRAINING, Titled, request, titled
-from onnxprune.cli.options.search import SearchRequest, targets
+from onnxprune.cli.options.reporting import reporting
+from onnxprune.cli.options.search import SearchRequest, targets, trial_commands
 from onnxprune.cli.options.selection import selection
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning_after, resume
@@ -76,9 +77,9 @@ class PruneArgs(shared.Results):
             raise UsageError("--resume: a search keeps what it tried by itself", hint="leave out --resume")
         self.kept.check(inputs=[self.model], force=self.force)
         if not self.dry_run and self.wanted is not None:
-            self.wanted.check(self.model, force=self.may_replace)
+            self.wanted.check(force=self.may_replace)
         rows = paths.row_map(self.output) if self.options.rows and self.output is not None else None
-        paths.check_distinct(self.output, self.plan_out, self.wanted.picture if self.wanted else None, rows)
+        paths.check_distinct(self.output, self.plan_out, self.told.report, self.told.picture, rows)
         if rows is not None and self.written is not None:
             paths.check_row_map(self.written, inputs=[self.model], force=self.may_replace)
 
@@ -112,7 +113,7 @@ class PruneArgs(shared.Results):
 @click.option("--plan-out", type=FILE, help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(PruneArgs)
 def prune(console: Console, args: PruneArgs) -> None:
@@ -179,7 +180,7 @@ def _own_training(args: PruneArgs) -> Callable[[Model], Model] | None:
 
 def _texts(outcome: Outcome, found: Found | None, args: PruneArgs) -> dict[str, str]:
     """The text files that go with the model: those of a search, the plan, and the new numbers of rows."""
-    texts = args.wanted.texts(found, paths.shown(args.model)) if found and args.wanted else {}
+    texts = args.wanted.texts(found) if found and args.wanted else {}
     rows = {} if args.output is None else paths.row_map_text(outcome.rows, args.output)
     return {**texts, **args.plan_text(outcome.plan), **rows}
 
@@ -240,14 +241,14 @@ def _report(console: Console, outcome: Outcome, found: Found | None, args: Prune
     from onnxprune.report import data as plain
     from onnxprune.report import search, text
 
-    if args.as_json:
-        trace = {"search": found.as_json()} if found else {}
-        files = {"model": args.model, "output": args.written}
-        console.put_json(plain.header("report") | files | plain.outcome_json(outcome) | trace)
-        return
-    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.written or "(not written)"), "", *text.outcome(outcome)])
-    if found:
-        tell(["", *search.search_lines(found)])
+    trace = {"search": found.as_json()} if found else {}
+    args.tell(
+        console,
+        plain.header("report") | plain.outcome_json(outcome) | trace,
+        [*text.outcome(outcome), *(["", *search.search_lines(found)] if found else [])],
+        models=(outcome.groups.model, outcome.model),
+        sizes=args.sizes.numbers,
+        commands=trial_commands(console.command, found) if found else (),
+    )
     console.detail(text.damage(outcome.recovery))
     console.detail(text.stages(outcome.seconds))

@@ -19,6 +19,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
@@ -51,7 +52,7 @@ class RunArgs:
     keep_steps: bool
     dry_run: bool
     force: bool
-    as_json: bool
+    told: Reporting
 
     @property
     def written(self) -> str | None:
@@ -68,9 +69,10 @@ class RunArgs:
         if self.output is None and not self.dry_run:
             raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
         paths.check_one_pipe(self.recipe, self.model)
-        paths.check_one_result(self.output, as_json=self.as_json)
+        paths.check_one_result(self.output, as_json=self.told.as_json)
         if self.written is not None:
             paths.check_target(self.written, inputs=[self.recipe, self.model], force=self.force)
+        self.told.check(self.output, inputs=[self.recipe, self.model], force=self.force)
         if self.folder is None:
             for name, given in (("--resume", self.resume), ("--keep-steps", self.keep_steps)):
                 if given:
@@ -96,7 +98,7 @@ class RunArgs:
 @click.option("--keep-steps", is_flag=True, help="Leave the model of every step in the folder OUTPUT.steps.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(RunArgs)
 def run(console: Console, args: RunArgs) -> None:
@@ -119,7 +121,7 @@ def run(console: Console, args: RunArgs) -> None:
             console.progress("writing")
             save(final, args.written, force=args.force)
     with missed_budgets.damage_last(console, result.judged, accepted=args.accept_damage):
-        _report(console, result, args)
+        _report(console, (source, final), result, args)
 
 
 @contextmanager
@@ -228,13 +230,12 @@ def _common(args: RunArgs) -> dict[str, Any]:
     return given | {name: value for name, value in numbers.items() if value}
 
 
-def _report(console: Console, result: RecipeResult, args: RunArgs) -> None:
+def _report(console: Console, models: tuple[Model, Model], result: RecipeResult, args: RunArgs) -> None:
     from onnxprune.report import data as plain
     from onnxprune.report import recipe as report
 
-    if args.as_json:
-        files = {"recipe": args.recipe, "model": args.model, "output": args.written}
-        console.put_json(plain.header("run") | files | report.recipe_data(result))
-        return
-    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.recipe_lines(result)])
+    title = paths.arrow(args.model, args.written or "(not written)")
+    files = {"recipe": args.recipe, "model": args.model, "output": args.written}
+    document, lines = plain.header("run") | files | report.recipe_data(result), report.recipe_lines(result)
+    told = Account(title, document, [title, "", *lines], files, models=models, sizes=args.sizes.numbers)
+    args.told.tell(console, told)

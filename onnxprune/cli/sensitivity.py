@@ -14,11 +14,11 @@ from onnxprune.cli.options.cache import Cache, cached
 from onnxprune.cli.options.data import Data, data, evaluation, recovery
 from onnxprune.cli.options.execution import workers
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.selection import choice
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE, Ratios
-from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
@@ -45,20 +45,12 @@ class SensitivityArgs:
     sizes: Sizes
     workers: Any
     cache: Cache
-    picture: str | None
     force: bool
-    as_json: bool
+    told: Reporting
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        if self.picture is None:
-            return
-        if self.picture == paths.PIPE:
-            raise UsageError("--picture needs a file")
-        paths.check_target(self.picture, inputs=[self.model], force=self.force)
-        from onnxprune.report.picture import check_library
-
-        check_library()
+        self.told.check(inputs=[self.model], force=self.force)
 
     def settings(self) -> SensitivityConfig:
         """How to measure."""
@@ -100,9 +92,8 @@ class SensitivityArgs:
 @sizes
 @workers(None)
 @cached("measurement")
-@click.option("--picture", type=FILE, help="Draw the curves and a heat map with the chosen cut marked, as SVG.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(SensitivityArgs)
 def sensitivity(console: Console, args: SensitivityArgs) -> None:
@@ -128,11 +119,5 @@ def sensitivity(console: Console, args: SensitivityArgs) -> None:
         metric="" if args.evaluate else args.metric,
         progress=console.progress,
     )
-    if args.picture is not None:
-        from onnxprune.report.picture import of_sensitivity
-
-        paths.write_text(of_sensitivity(found, paths.shown(args.model)), args.picture)
-    if args.as_json:
-        console.put_json({"model": args.model} | found.as_json())
-    else:
-        console.put(report.sensitivity_lines(found))
+    title, files = f"sensitivity of {paths.shown(args.model)}", {"model": args.model}
+    args.told.tell(console, Account(title, files | found.as_json(), report.sensitivity_lines(found), files))

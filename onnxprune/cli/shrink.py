@@ -12,6 +12,7 @@ from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE, Interval
@@ -66,7 +67,7 @@ class ShrinkArgs(shared.Results):
 @click.option("--plan-out", type=FILE, help="Also write which units were removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(ShrinkArgs)
 def shrink(console: Console, args: ShrinkArgs) -> None:
@@ -82,7 +83,7 @@ def shrink(console: Console, args: ShrinkArgs) -> None:
     from onnxprune.pipelines.shrink import plan_of
 
     args.write(console, shrunk.model, args.plan_text(plan_of(shrunk, args.sizes.numbers)))
-    _report(console, shrunk, args)
+    _report(console, source, shrunk, args)
 
 
 def _shrunk(console: Console, source: Model, args: ShrinkArgs) -> Shrunk:
@@ -102,15 +103,11 @@ def _shrunk(console: Console, source: Model, args: ShrinkArgs) -> Shrunk:
     return shrunk
 
 
-def _report(console: Console, shrunk: Shrunk, args: ShrinkArgs) -> None:
+def _report(console: Console, source: Model, shrunk: Shrunk, args: ShrinkArgs) -> None:
     from onnxprune.report import data as plain
     from onnxprune.report import shrink as report
     from onnxprune.report import text
 
-    if args.as_json:
-        files = {"model": args.model, "output": args.written}
-        console.put_json(plain.header("shrink") | files | report.document(shrunk))
-        return
-    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.written or "(not written)"), "", *report.lines(shrunk)])
+    document, models = plain.header("shrink") | report.document(shrunk), (source, shrunk.model)
+    args.tell(console, document, report.lines(shrunk), models=models, sizes=args.sizes.numbers)
     console.detail(text.stages(shrunk.seconds))

@@ -14,6 +14,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.sparsity import zeros
 from onnxprune.cli.options.training import Learning, learning_zeros, resume
@@ -77,7 +78,7 @@ class SparsifyArgs(shared.Results):
 @click.option("--plan-out", type=FILE, help="Also write the plan: which elements became zero, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(SparsifyArgs)
 def sparsify(console: Console, args: SparsifyArgs) -> None:
@@ -126,13 +127,11 @@ def _report(console: Console, source: Model, done: Sparsified, args: SparsifyArg
     is_file = args.written not in (None, paths.PIPE)
     written = load(args.written) if is_file else done.model
     nonzeros = count_nonzeros(done.groups, source), count_nonzeros(done.groups, written)
-    if args.as_json:
-        files = {"model": args.model, "output": args.written}
-        console.put_json(plain.header("report") | files | report.sparsify_data(done, nonzeros=nonzeros))
-        return
-    tell = console.say if args.written == paths.PIPE or console.quiet else console.put
+    document = plain.header("report") | report.sparsify_data(done, nonzeros=nonzeros)
     lines = report.sparsify_lines(done, nonzeros=nonzeros)
-    tell([paths.arrow(args.model, args.written or "(not written)"), "", *lines])
+    args.tell(console, document, lines, models=(source, written), sizes=args.sizes.numbers)
+    if args.told.as_json:
+        return
     if args.data.source is None and args.options.method == "auto":
         console.say(
             "hint: nothing was fitted; --data FILE, a few hundred inputs without labels, chooses better zeros and"

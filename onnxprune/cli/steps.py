@@ -17,7 +17,7 @@ from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError, UsageError
 
 # Options that `run` sets by itself in every step, and that a recipe must not: the model and the report go on.
-OWN = ("output", "as_json", "force", "dry_run", "resume", "accept_damage")
+OWN = ("output", "report", "picture", "as_json", "force", "dry_run", "resume", "accept_damage")
 # Options that name a file that is read.
 READ = ("data", "preprocess", "tokenizer", "teacher")
 

@@ -14,6 +14,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.options.training import Learning, learning, resume
 from onnxprune.cli.output import Console
@@ -45,7 +46,7 @@ class TrainArgs:
     keep_zeros: bool
     resume: bool
     force: bool
-    as_json: bool
+    told: Reporting
 
     @property
     def kept(self) -> KeptTraining:
@@ -63,8 +64,9 @@ class TrainArgs:
             raise UsageError("no data: --data SOURCE is missing", hint="add --data FILE, inputs of the model")
         paths.check_one_pipe(self.model, self.teacher or "")
         inputs = [self.model, *([self.teacher] if self.teacher else [])]
-        paths.check_one_result(self.output, as_json=self.as_json)
+        paths.check_one_result(self.output, as_json=self.told.as_json)
         paths.check_target(self.output, inputs=inputs, force=self.may_replace)
+        self.told.check(self.output, inputs=inputs, force=self.may_replace)
         self.kept.check(inputs=inputs, force=self.force)
 
 
@@ -87,7 +89,7 @@ class TrainArgs:
 @sizes
 @resume
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(TrainArgs)
 def train(console: Console, args: TrainArgs) -> None:
@@ -107,7 +109,7 @@ def train(console: Console, args: TrainArgs) -> None:
     console.progress("writing")
     save(model, args.output, force=args.may_replace)
     args.kept.remove()
-    _report(console, done, args)
+    _report(console, (source, model), done, args)
 
 
 def _trained(console: Console, source: Model, args: TrainArgs) -> tuple[Model, Training]:
@@ -125,13 +127,12 @@ def _trained(console: Console, source: Model, args: TrainArgs) -> tuple[Model, T
     )
 
 
-def _report(console: Console, done: Training, args: TrainArgs) -> None:
+def _report(console: Console, models: tuple[Model, Model], done: Training, args: TrainArgs) -> None:
     from onnxprune.report import data as plain
     from onnxprune.report import text, training
 
-    if args.as_json:
-        files = {"model": args.model, "output": args.output}
-        console.put_json(plain.header("training") | files | training.training_data(done))
-        return
-    tell = console.say if args.output == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.output), "", *(text.entry(*said) for said in training.training_entries(done))])
+    title, files = paths.arrow(args.model, args.output), {"model": args.model, "output": args.output}
+    document = plain.header("training") | files | training.training_data(done)
+    lines = [title, "", *(text.entry(*said) for said in training.training_entries(done))]
+    read = {"teacher": args.teacher} | files
+    args.told.tell(console, Account(title, document, lines, read, models=models, sizes=args.sizes.numbers))

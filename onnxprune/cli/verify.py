@@ -11,6 +11,7 @@ from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
@@ -26,7 +27,8 @@ class VerifyArgs:
     plan: str
     sizes: Sizes
     data: Data
-    as_json: bool
+    force: bool
+    told: Reporting
 
 
 @click.command(cls=Titled)
@@ -36,7 +38,8 @@ class VerifyArgs:
 @click.option("--plan", type=FILE, required=True, help="The plan that says what was removed.")
 @shapes
 @data
-@shared.as_json
+@shared.force
+@reporting
 @shared.conversation
 @request(VerifyArgs)
 def verify(console: Console, args: VerifyArgs) -> None:
@@ -47,6 +50,7 @@ def verify(console: Console, args: VerifyArgs) -> None:
     these, those of --data.
     """
     paths.check_one_pipe(args.original, args.pruned, args.plan)
+    args.told.check(inputs=[args.original, args.pruned, args.plan], force=args.force)
     console.progress("loading")
     from onnxprune.pipelines.verify import prove
     from onnxprune.report import data, text
@@ -56,10 +60,12 @@ def verify(console: Console, args: VerifyArgs) -> None:
     original, pruned = args.sizes.load(args.original), paths.load(args.pruned)
     console.progress("proving")
     verdict = prove(original, pruned, steps, data=args.data.source, samples=args.data.samples)
-    if args.as_json:
-        console.put_json(data.header("verdict") | {"mended": list(original.mended)} | data.verdict(verdict))
-    elif verdict.ok and not console.quiet:
-        console.put([*text.mends(original), f"{paths.shown(args.pruned)}: {text.proof(verdict)}"])
+    document = data.header("verdict") | {"mended": list(original.mended)} | data.verdict(verdict)
+    lines = [*text.mends(original), f"{paths.shown(args.pruned)}: {text.proof(verdict)}"] if verdict.ok else []
+    files = {"original": args.original, "pruned": args.pruned, "plan": args.plan}
+    title = f"{paths.shown(args.pruned)} against {paths.shown(args.original)}"
+    args.told.tell(console, Account(title, document, lines, files, models=(original, pruned)))
+    if not args.told.as_json and verdict.ok:
         console.detail(f"checked: {', '.join(verdict.checks)}")
     if not verdict.ok:
         raise GoalMissed(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from onnx import NodeProto
 
 from onnxprune.model import Model, inlined
@@ -28,6 +29,7 @@ class LayerCost:
         op: its operator.
         weight: name of its weight; empty for a product of two activations.
         shape: sizes of the weight, or of the output where there is none.
+        width: positions of the output that the weight has too: channels or features; 0 where there is no weight.
         params: elements of its weights, bias included.
         macs: multiply-accumulates for one sample.
     """
@@ -38,6 +40,7 @@ class LayerCost:
     shape: tuple[int, ...]
     params: int
     macs: int
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,25 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
         params = sum(math.prod(inputs[s]) for s in weights)
         name, sizes = ("", output) if main is None else (names[main], inputs[main])
         layers.append(
-            LayerCost(name=view.name, op=view.node.op_type, weight=name, shape=sizes, params=params, macs=macs // batch)
+            LayerCost(
+                name=view.name,
+                op=view.node.op_type,
+                weight=name,
+                shape=sizes,
+                params=params,
+                macs=macs // batch,
+                width=0 if main is None else _width(labels[main] or (), tracing.axes[made] or (), output),
+            )
         )
     filled = {tracing.weights[k]: x for k, x in tracing.weights_axes() if tracing.is_filled(tracing.weights[k])}
     params = _stored(model) + sum(math.prod(shape(name, axes)) for name, axes in filled.items())
     return Cost(params, sum(layer.macs for layer in layers), model.nbytes, tuple(layers))
+
+
+def _width(weight: Axes, output: Axes, sizes: Shape) -> int:
+    """The product of the axes of an output that have labels of the weight: a position goes with one of the weight."""
+    held = np.concatenate([np.ravel(labels) for labels in weight])
+    return math.prod(n for labels, n in zip(output, sizes, strict=True) if np.isin(labels, held).any())
 
 
 def contractions(tracing: TraceResult) -> Iterator[tuple[NodeView, Sequence[Contraction]]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cost.counts import branches_taken
@@ -48,6 +48,7 @@ def layer(of: LayerCost) -> dict[str, Any]:
         "op": of.op,
         "weight": of.weight,
         "shape": list(of.shape),
+        "width": of.width,
         "params": of.params,
         "macs": of.macs,
     }
@@ -196,83 +197,6 @@ def barrier(of: Barrier) -> dict[str, Any]:
         "op": of.op,
         "params": of.params,
         "members": [{"tensor": t, "axis": a, "positions": n} for t, a, n in of.members],
-    }
-
-
-# --- diff -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LayerChange:
-    """One layer in two models; what it has in neither order is None or 0.
-
-    Attributes:
-        name: the node.
-        op: its operator type.
-        before: shape of its weight in the first model; None where the layer is not there.
-        after: the same in the second model.
-        params: weight elements before and after.
-        macs: multiply-accumulates before and after.
-    """
-
-    name: str
-    op: str
-    before: tuple[int, ...] | None
-    after: tuple[int, ...] | None
-    params: tuple[int, int]
-    macs: tuple[int, int]
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything differs."""
-        return self.before != self.after or self.params[0] != self.params[1] or self.macs[0] != self.macs[1]
-
-
-def pair(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> list[LayerChange]:
-    """Match the layers of two models by name, in the order of the first; then what only the second has."""
-    old, new = _by_name(before), _by_name(after)
-    names = [*old, *(name for name in new if name not in old)]
-    return [_change(name[0], old.get(name), new.get(name)) for name in names]
-
-
-def _by_name(layers: Iterable[LayerCost]) -> dict[tuple[str, int], LayerCost]:
-    """Layers by name; equal names are told apart by their order."""
-    found: dict[tuple[str, int], LayerCost] = {}
-    seen: dict[str, int] = {}
-    for x in layers:
-        seen[x.name] = seen.get(x.name, -1) + 1
-        found[x.name, seen[x.name]] = x
-    return found
-
-
-def _change(name: str, old: LayerCost | None, new: LayerCost | None) -> LayerChange:
-    one = old or new
-    return LayerChange(
-        name=name,
-        op=one.op if one else "",
-        before=tuple(old.shape) if old else None,
-        after=tuple(new.shape) if new else None,
-        params=(old.params if old else 0, new.params if new else 0),
-        macs=(old.macs if old else 0, new.macs if new else 0),
-    )
-
-
-def difference_json(before: Cost, after: Cost, layers: Sequence[LayerChange]) -> dict[str, Any]:
-    """Costs and layers of two models."""
-    return {
-        "before": cost(before),
-        "after": cost(after),
-        "layers": [
-            {
-                "name": x.name,
-                "op": x.op,
-                "before": None if x.before is None else list(x.before),
-                "after": None if x.after is None else list(x.after),
-                "params": list(x.params),
-                "macs": list(x.macs),
-            }
-            for x in layers
-        ],
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxprune.cost.counts import branches_taken
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Verdict
     from onnxprune.recovery import RecoveryReport
-    from onnxprune.report.data import LayerChange
     from onnxprune.rewriting import Plan
     from onnxprune.rewriting.io_changes import Change, RowMap
     from onnxprune.runtime.bench import Result
@@ -353,37 +352,6 @@ def _some(members: Sequence[tuple[str, int, int]], every: bool) -> str:
     shown = names if every else names[:2]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return ", ".join(shown) + more
-
-
-# --- diff -------------------------------------------------------------------------------------------------
-
-
-def difference_lines(before: Cost, after: Cost, layers: Sequence[LayerChange], *, every: bool) -> list[str]:
-    """Costs, and the layers that changed."""
-    shown = [layer for layer in layers if every or layer.changed]
-    header = ("layer", "op", "weight before", "weight after", "params", "MACs")
-    rows = [
-        (
-            layer.name,
-            layer.op,
-            _shape(layer.before),
-            _shape(layer.after),
-            numbers.change(layer.params[0], layer.params[1]),
-            numbers.change(layer.macs[0], layer.macs[1]),
-        )
-        for layer in shown
-    ]
-    lines = [*costs(before, after), ""]
-    if rows:
-        lines += table(header, rows, ("params", "MACs"))
-    same = len(layers) - sum(layer.changed for layer in layers)
-    if same and not every:
-        lines.append(f"{numbers.plural(same, 'layer')} unchanged")
-    return lines
-
-
-def _shape(shape: Iterable[int] | None) -> str:
-    return "-" if shape is None else "x".join(map(str, shape)) or "scalar"
 
 
 # --- ops --------------------------------------------------------------------------------------------------

@@ -56,8 +56,9 @@ def test_a_picture_has_all_groups_and_a_mark_on_each_chosen_cut(run, tmp_path):
     text = {"".join(e.itertext()).strip() for e in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"conv.weight", "residual.conv.weight", "30 %", "60 %"} <= text
     assert "fc.weight" not in text
-    marks = [e.get("id") for e in root.iter() if str(e.get("id")).startswith("chosen-")]
-    assert marks == ["chosen-0", "chosen-1"]  # what reads or makes fc.weight is kept
+    for name in ("chosen-", "cut-"):  # what reads or makes fc.weight is kept
+        marks = [e.get("id") for e in root.iter() if str(e.get("id")).startswith(name)]
+        assert marks == [f"{name}0", f"{name}1"]
     assert run(*GIVEN, "--picture", target).code == 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from onnxprune.cost import counts
 from onnxprune.model import load
 from tests.graphs.net import Net
+
+MODELS = Path(__file__).parents[2] / "models"
 
 
 def test_a_chain_by_hand() -> None:
@@ -66,3 +70,17 @@ def test_sizes_and_masks_are_no_parameters() -> None:
     h = net.add("Reshape", net.input([2, 6]), net.ints(3, 4))
     net.output(net.add("Where", net.const(np.ones((3, 4), bool)), h, net.const(np.float32(0))))
     assert counts.of(load(net.proto())).params == 1 and isinstance(net.proto(), onnx.ModelProto)
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("lstm", {"/LSTM": 12, "/linear_1/MatMul": 32}),
+        ("dcgan", {"/up/ConvTranspose": 16, "/up_2/ConvTranspose": 1}),
+        ("bert", {"/layer/mlp/linear/MatMul": 36, "/layer/MatMul": 0}),
+    ],
+)
+def test_widths_are_what_an_output_has_of_its_weight(name, widths):
+    """Channels of convolutions both ways, features of products, hidden units; a product of two activations has none."""
+    found = {layer.name: layer.width for layer in counts.of(load(MODELS / f"{name}.onnx")).layers}
+    assert {layer: found[layer] for layer in widths} == widths

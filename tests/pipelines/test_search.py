@@ -223,7 +223,7 @@ def test_trials_are_shown_drawn_and_can_be_made_again(run, tmp_path):
     files = sorted(plans.iterdir())
     assert [p.name for p in files] == ["01.plan.json", "02.plan.json"]
     ids = {e.get("id") for e in ET.parse(picture).getroot().iter()}
-    assert {"trial-1", "trial-2", "front"} <= ids
+    assert {"trial-1", "trial-2", "line-0"} <= ids and "Pareto front" in picture.read_text()
     again = run("apply", DIGITS, files[0], "-o", tmp_path / "again.onnx", "--data", DATA, "--samples", 48)
     assert again.code == 0, again.err
     assert "repair   " in again.out and "re-fitted" in again.out

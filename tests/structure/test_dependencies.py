@@ -15,6 +15,7 @@ OWNERS = {
     "PIL": "onnxprune.calibration",
     "tokenizers": "onnxprune.calibration",
     "matplotlib": "onnxprune.report",
+    "jinja2": "onnxprune.report",
     "onnxruntime": "onnxprune.runtime.session",
     "distributed": "onnxprune.runtime.dask",
     "onnx_graphsurgeon": "onnxprune.model.files",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options.group import DATA, Command, titled
+from onnxprune.cli.options.reporting import Account, Reporting
 from onnxprune.cli.output import Console
 from onnxprune.errors import UsageError
 
@@ -29,7 +30,7 @@ class Results:
     plan_out: str | None
     dry_run: bool
     force: bool
-    as_json: bool
+    told: Reporting
 
     @property
     def written(self) -> str | None:
@@ -50,13 +51,28 @@ class Results:
         """
         if self.output is None and not self.dry_run:
             raise UsageError("no output: -o FILE is missing", hint=f"add -o {example}, or --dry-run to only look")
-        paths.check_one_result(self.output, as_json=self.as_json)
+        paths.check_one_result(self.output, as_json=self.told.as_json)
         if self.plan_out == paths.PIPE:
             raise UsageError("--plan-out needs a file", hint=plan_hint)
         if not self.dry_run:
             for target in (self.output, self.plan_out):
                 if target is not None:
                     paths.check_target(target, inputs=[self.model], force=self.may_replace)
+        self.told.check(self.output, self.plan_out, inputs=[self.model], force=self.may_replace)
+
+    def tell(self, console: Console, document: Mapping[str, Any], lines: Sequence[str], **more: Any) -> None:
+        """Tell what was done.
+
+        Args:
+            console: prints it.
+            document: the result as plain data; its kind and the files stand in front of it.
+            lines: the result as text.
+            more: what else an `Account` has.
+        """
+        header = {name: document[name] for name in ("format", "version")}
+        files = {"model": self.model, "output": self.written}
+        title = paths.arrow(self.model, self.written or "(not written)")
+        self.told.tell(console, Account(title, {**header, **files, **document}, [title, "", *lines], files, **more))
 
     def load(self, console: Console, sizes: Sizes) -> Model:
         """Load the model, and refuse before the long work an output that only a loaded model shows to be wrong."""
@@ -101,8 +117,6 @@ def conversation(function: Command) -> Command:
 
     return wrapped
 
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")
 
 force = click.option("--force", is_flag=True, help="Overwrite existing files (never the input).")
 

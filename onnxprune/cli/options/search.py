@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli import paths
 from onnxprune.cli.options.data import evaluation
 from onnxprune.cli.options.group import SEARCH, Option, group, titled
-from onnxprune.cli.types import FILE, FOLDER
+from onnxprune.cli.types import FOLDER
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ _TARGETS: tuple[Option, ...] = (
         help="Most models that a search tries.",
     ),
     click.option("--trials", type=FOLDER, help="Write the plan of every model that a search tries; `apply` makes it."),
-    click.option("--picture", type=FILE, help="Draw the models that a search tries, as SVG."),
 )
 
 
@@ -68,9 +68,8 @@ class SearchRequest:
     search_by: str
     max_trials: int
     trials: str | None
-    picture: str | None
 
-    def check(self, model: str, *, force: bool) -> None:
+    def check(self, *, force: bool) -> None:
         """Refuse, before any work, what cannot be written."""
         if self.trials is not None:
             folder = Path(self.trials)
@@ -78,13 +77,6 @@ class SearchRequest:
                 raise UsageError(f"--trials: {folder} is not a folder")
             if folder.is_dir() and any(folder.iterdir()) and not force:
                 raise UsageError(f"--trials: {folder} is not empty", hint="write into it with --force")
-        if self.picture is not None:
-            if self.picture == paths.PIPE:
-                raise UsageError("--picture needs a file")
-            paths.check_target(self.picture, inputs=[model], force=force)
-            from onnxprune.report.picture import check_library
-
-            check_library()
 
     def settings(self, **given: Any) -> SearchConfig:
         """How to search; the arguments are the other fields of `SearchConfig`."""
@@ -109,17 +101,13 @@ class SearchRequest:
             found.append(QualityConstraint(metric or "error", amount(metric or "error", text)[0]))
         return found
 
-    def texts(self, found: Found, title: str) -> dict[str, str]:
-        """The plans of all trials, and the picture, by file."""
+    def texts(self, found: Found) -> dict[str, str]:
+        """The plans of all trials, by file."""
         texts: dict[str, str] = {}
         if self.trials is not None:
             Path(self.trials).mkdir(parents=True, exist_ok=True)
             for number, trial in enumerate(found.trials, 1):
                 texts[str(Path(self.trials) / f"{number:02}.plan.json")] = trial.plan
-        if self.picture is not None:
-            from onnxprune.report.picture import of_search
-
-            texts[self.picture] = of_search(found, title)
         return texts
 
 
@@ -131,3 +119,30 @@ def _wanted(search: str, **given: Any) -> SearchRequest | None:
 
 # What a search looks for; the command gets `wanted`, None without a target.
 targets = group("wanted", _wanted, titled(SEARCH, *_TARGETS))
+
+
+# Options of a search's command that the command of one of its models has not, beside those of the search itself.
+_OWN = ("output", "report", "picture", "as_json", "plan_out", "dry_run", "force", "quiet", "verbose")
+
+
+def trial_commands(command: Sequence[str], found: Found) -> list[str]:
+    """Write the command that makes the model of each trial: that of the search, with a budget in place of its targets.
+
+    Args:
+        command: the arguments of the program.
+        found: what the search found.
+    """
+    context = click.get_current_context()
+    options = [p for p in context.command.params if isinstance(p, click.Option)]
+    cost = f"--{found.settings.cost}"
+    left_out = [p for p in options if getattr(p, "title", "") == SEARCH or p.name in _OWN or cost in p.opts]
+    flags = {opt: p.is_flag or p.count for p in left_out for opt in (*p.opts, *p.secondary_opts)}
+    kept, rest = list[str](), iter(command)
+    for word in rest:
+        name, given, _ = word.partition("=")
+        if name not in flags:
+            kept.append(word)
+        elif not flags[name] and not given:
+            next(rest, None)
+    shares = [f"{100 * trial.share:.6f}%" for trial in found.trials]
+    return [shlex.join(["onnxprune", *kept, "-o", f"trial-{n}.onnx", cost, s]) for n, s in enumerate(shares, 1)]
