@@ -12,6 +12,7 @@ from onnxprune.lazy import on_first_use
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
+from onnxprune.progress import Progress, shown
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import Plan
@@ -98,6 +99,7 @@ def make_plan(
     data: Any = None,
     samples: int = 256,
     place: Place | None = None,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> Plan:
     """Plan what `prune` would carry out, without carrying it out.
@@ -110,6 +112,7 @@ def make_plan(
         data: unlabelled calibration inputs.
         samples: how many of them to use.
         place: where times are measured.
+        progress: True shows a bar with the time that is left; a function is told every stage.
         **options: the other fields of `Options`.
 
     Returns:
@@ -122,7 +125,8 @@ def make_plan(
         [('conv.weight', 8), ('conv_1.weight', 16), ('residual.conv.weight', 16), ('fc.weight', 24)]
     """
     model, options_ = load(source, shapes=shapes), Options(ratio=ratio, **options)
-    return plan_for(model, options_, sizes=sizes, data=data, samples=samples, place=place)[1]
+    with shown(progress) as told:
+        return plan_for(model, options_, sizes=sizes, data=data, samples=samples, place=place, progress=told)[1]
 
 
 def apply(
@@ -135,6 +139,7 @@ def apply(
     data: Any = None,
     samples: int = 256,
     recovery: str = "least-squares",
+    progress: Progress | bool = False,
 ) -> Any:
     """Carry out `plan` on a model, prove the result, and repair it where there is data.
 
@@ -147,6 +152,7 @@ def apply(
         data: unlabelled calibration inputs, as for `prune`.
         samples: how many of them to use.
         recovery: how to repair, as for `prune`.
+        progress: True shows a bar with the time that is left; a function is told every stage.
 
     Returns:
         The kind that was given (a ModelProto for a path or bytes).
@@ -167,7 +173,8 @@ def apply(
 
     _check_plan(plan)
     given: dict[str, Any] = {"zero": zero, "verify": verify, "data": data, "samples": samples}
-    done = execute(load(source, shapes=shapes), plan, recovery=RecoveryOptions(recovery), **given)
+    with shown(progress) as told:
+        done = execute(load(source, shapes=shapes), plan, recovery=RecoveryOptions(recovery), progress=told, **given)
     check_proven(done.groups, done.verdict)
     return same_kind(done.model, source)
 
@@ -186,6 +193,7 @@ def prune(
     train: TrainingOptions | None = None,
     fine_tune: OwnTrainer | None = None,
     place: Place | None = None,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> PruneResult:
     """Prune a model and prove the result.
@@ -193,21 +201,20 @@ def prune(
     Args:
         source: path, bytes, ModelProto or graphsurgeon Graph.
         ratio: fraction of every group's units to remove; half if neither it nor a budget (`macs="50%"`) is given.
-        criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" where
-            there is data, else "l2".
+        criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" or "l2".
         verify: prove the result equal to the masked original; groups that fail are left whole.
         sizes: numbers to assume for symbolic dims, which stay symbolic.
-        shapes: of inputs that the file leaves open, in part or whole; None for an axis that stays as it is. The result
-            has them too.
+        shapes: of inputs that the file leaves open, for the result too; None for an axis that stays as it is.
         data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
         recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
             "merge" do something without data, too.
         train: gradient steps towards the original's outputs after the repair, and how; none if None.
-        fine_tune: your own training in its place, whose weights are taken: a function from a ModelProto to the trained
-            one, or a shell command with {model} and {output} in it.
+        fine_tune: your own training in its place: a function from a ModelProto to the trained one, or a shell command
+            with {model} and {output} in it.
         place: where the result is timed; nowhere if None, unless a latency or `round_to="auto"` is asked for.
+        progress: True shows a bar; a function is told every stage.
         options: the other fields of `Options`.
 
     Returns:
@@ -228,7 +235,8 @@ def prune(
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = RecoveryOptions(recovery, train=train, tune=None if fine_tune is None else _user_training(fine_tune))
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
-    outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, **given)
+    with shown(progress) as told:
+        outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, progress=told, **given)
     check_proven(outcome.groups, outcome.verdict)
     return PruneResult(same_kind(outcome.model, source), outcome.plan, outcome)
 

@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error("interrupted")
         return INTERRUPTED
     finally:
+        console.finish()
         signal.signal(signal.SIGTERM, before)
         logger.handlers[:] = handlers  # a program that calls this keeps its own
         logger.setLevel(level)

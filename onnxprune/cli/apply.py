@@ -17,6 +17,7 @@ from onnxprune.cli.options.sizes import Sizes, shapes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.progress import Progress
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
@@ -84,7 +85,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
     source = args.sizes.load(args.model)
     paths.check_output(source, args.output, force=args.force)
     console.progress("rewriting")
-    done = _executed(source, steps, args)
+    done = _executed(source, steps, args, console.progress)
     console.progress("writing")
     with paths.staged(paths.row_map_text(done.rows, args.output)):
         save(done.model, args.output, force=args.force)
@@ -92,7 +93,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
         _report(console, source, done, steps, args)
 
 
-def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
+def _executed(source: Model, plan: Plan, args: ApplyArgs, progress: Progress) -> Executed:
     """Carry the plan out.
 
     Raises:
@@ -110,6 +111,7 @@ def _executed(source: Model, plan: Plan, args: ApplyArgs) -> Executed:
         data=args.data.source,
         samples=args.data.samples,
         recovery=Recovery(args.recover),
+        progress=progress,
     )
     check_proven(done.groups, done.verdict)
     return done

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-_CLEAR_LINE = "\r\x1b[2K"
+from onnxprune.progress import ProgressBar
 
 
 class Console:
@@ -25,7 +25,7 @@ class Console:
         self.quiet = False
         self.verbosity = 0
         self.command: tuple[str, ...] = ()
-        self._line_open = False
+        self._bar = ProgressBar(sys.stderr)
 
     # --- stdout ------------------------------------------------------------------------------------------
 
@@ -51,14 +51,13 @@ class Console:
             self.say(lines)
 
     def progress(self, stage: str) -> None:
-        """Show what is being done: on one line that is overwritten on a terminal, else only with `-v`."""
+        """Show what is being done: every stage in a line with `-v`, else as `ProgressBar` does."""
         if self.quiet:
             return
         if self.verbosity:
             self._tell(f"{stage} ...")
-        elif sys.stderr.isatty():
-            click.echo(f"{_CLEAR_LINE}{stage} ...", nl=False, err=True, color=True)
-            self._line_open = True
+        else:
+            self._bar(stage)
 
     def error(self, message: str, hint: str = "") -> None:
         """Say what went wrong and what to do; quiet or not."""
@@ -76,13 +75,11 @@ class Console:
         self._tell("".join(traceback.format_exception(error)).rstrip())
 
     def finish(self) -> None:
-        """Remove the progress line."""
-        if self._line_open:
-            click.echo(_CLEAR_LINE, nl=False, err=True, color=True)
-            self._line_open = False
+        """End what is shown of the progress."""
+        self._bar.close()
 
     def _tell(self, text: str) -> None:
-        self.finish()
+        self._bar.hide()
         click.echo(text, err=True)
 
     # --- log ---------------------------------------------------------------------------------------------

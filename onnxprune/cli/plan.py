@@ -77,6 +77,7 @@ def plan(console: Console, args: PlanArgs) -> None:
         data=args.data.source,
         samples=args.data.samples,
         place=where,
+        progress=console.progress,
     )
     if args.output == paths.PIPE:
         console.put(made.to_json().rstrip("\n"))

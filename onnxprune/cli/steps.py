@@ -15,6 +15,7 @@ from onnxprune.cli.config import CONFIG, read_steps
 from onnxprune.cli.kept_training import SUFFIX
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError, UsageError
+from onnxprune.progress import prefixed
 
 # Options that `run` sets by itself in every step, and that a recipe must not: the model and the report go on.
 OWN = ("output", "report", "picture", "as_json", "force", "dry_run", "resume", "accept_damage")
@@ -121,7 +122,7 @@ class StepConsole(Console):
 
     def progress(self, stage: str) -> None:
         """Show what is being done, and in which step."""
-        self._outer.progress(f"{self._name}: {stage}")
+        self._outer.progress(prefixed(self._name, stage))
 
     def finish(self) -> None:
         """Remove the progress line."""

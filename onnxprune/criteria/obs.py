@@ -28,7 +28,8 @@ from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import LinearLayer, layer_weight, quick_inverse, weight_axes, weighted_layer
 from onnxprune.model.run_order import tappable
-from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
+from onnxprune.progress import WorkPart
+from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, blas_threads, routes_of
 from onnxprune.tracing import Group, Groups, NodeView, as_field
 from onnxprune.typing import Array
 
@@ -83,10 +84,11 @@ def obs(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> A
         runs, judging = parted(evidence.runs) if evidence.compared else (evidence.runs, ())
         readers = _readers(groups, runs, store)
         for number, group in enumerate(groups.groups):
-            evidence.progress(f"scoring group {number + 1} of {len(groups.groups)}")
+            evidence.progress(WorkPart.of("scoring group", number + 1, len(groups.groups)))
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
             if own:
-                scores[group.classes], tried = _greedy(group, own, store)
+                with blas_threads(max(len(reader.owner) for reader in own)):
+                    scores[group.classes], tried = _greedy(group, own, store)
                 trials |= {(number, damage): layers for damage, layers in tried.items()}
         if evidence.compared:
             found = impacts(groups, judging, trials, evidence.progress)

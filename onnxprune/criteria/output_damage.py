@@ -12,6 +12,7 @@ import onnx
 
 from onnxprune.layers import Parameters, quantized_parameters, weighted_layer
 from onnxprune.model import last_floats, unsqueezed
+from onnxprune.progress import WorkPart
 from onnxprune.runtime import ActivationReader, AgreementAccumulator, boundary_inputs, routes_of, run_changed, run_from
 from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array
@@ -66,7 +67,7 @@ def impacts(
             taken = walk.read(fronts[made])
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
             for key in keys:
-                progress(f"weighing cut {len(found) + 1} of {len(trials)}")
+                progress(WorkPart.of("weighing cut", len(found) + 1, len(trials)))
                 undo = [_put(parameters, trial, nodes[trial.view.node.output[0]]) for trial in trials[key]]
                 tally = AgreementAccumulator()
                 ran = run_changed(parameters.finished(), held, names, wanted, behind[made], routes=routes)

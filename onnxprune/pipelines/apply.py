@@ -17,13 +17,14 @@ from onnxprune.pipelines.prune import judged_outputs, recovered
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import carried_out
 from onnxprune.pipelines.unit_order import proven_order
+from onnxprune.progress import Progress
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
 from onnxprune.rewriting import IoRename, Plan, Removal, zeroed
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Agreement
+from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.tracing import Groups
 
 
@@ -52,6 +53,7 @@ class Executed:
     judged: Agreement | None = None
 
 
+@blas_threads()
 def execute(
     model: Model,
     plan: Plan,
@@ -61,6 +63,7 @@ def execute(
     data: Any = None,
     samples: int = 256,
     recovery: RecoveryOptions | None = None,
+    progress: Progress | None = None,
 ) -> Executed:
     """Carry out a plan.
 
@@ -72,6 +75,7 @@ def execute(
         data: calibration inputs, to re-fit what is behind the cut.
         samples: how many of them to use.
         recovery: how to re-fit; by least squares where None.
+        progress: is told about every stage.
 
     Raises:
         UsageError: the plan does not fit the model.
@@ -84,7 +88,9 @@ def execute(
             return Executed(done.model, done.groups, done.verdict, judged=done.judged)
         model = done.model
     if plan.bypasses:
-        dropped = drop_blocks(model, *_as_asked(plan, data, samples, recovery), plan=plan, verify=verify)
+        dropped = drop_blocks(
+            model, *_as_asked(plan, data, samples, recovery), plan=plan, verify=verify, progress=progress
+        )
         failed = [v for v in (dropped.verdict, dropped.repaired_verdict) if v is not None and not v.ok]
         if failed or not any(step.remove for step in plan.steps):
             verdict = failed[0] if failed else dropped.verdict
@@ -100,15 +106,21 @@ def execute(
     removed = plan.removed(groups)
     if zero:
         return Executed(zeroed(groups, removed), groups, None)
-    small = rewrite(groups, removed)
-    removal = Removal(groups, removed)
-    sizes = plan.options.get("sizes")
-    runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
-    verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
-    matched, clock = bn_matching.matched(groups, runs, random=is_random(data)), Clock()
-    small, report = recovered(
-        removal, small, matched=matched, runs=runs, recovery=recovery or RecoveryOptions(), clock=clock, verify=verify
-    )
+    clock = Clock(progress)
+    return _units_removed(Removal(groups, removed), plan, inputs, recovery or RecoveryOptions(), clock, verify=verify)
+
+
+def _units_removed(
+    removal: Removal, plan: Plan, inputs: RunInputs, recovery: RecoveryOptions, clock: Clock, *, verify: bool
+) -> Executed:
+    """Take out the units of a plan, prove the result, and repair it where there is data."""
+    groups, data, sizes = removal.groups, inputs.data, plan.options.get("sizes")
+    small = rewrite(groups, removal.removed_classes)
+    runs = [] if data is None else calibration.read(data, groups.model, samples=inputs.samples, sizes=sizes)
+    with clock("proving"):
+        verdict = proven_groups(groups, plan.removed, small, given=sizes, samples=runs[:1])[1] if verify else None
+    matched = bn_matching.matched(groups, runs, random=is_random(data))
+    small, report = recovered(removal, small, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
     judged = judged_outputs(removal, small, report, runs, random=is_random(data))
     changed, kept = interface.changes(removal), interface.row_maps(removal)
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)

@@ -14,8 +14,8 @@ from onnxprune.model import file_size
 from onnxprune.model.blocks import GraphBlock
 from onnxprune.model.graph import first_output
 from onnxprune.model.tensors import byte_size
-from onnxprune.pipelines.clock import Progress
 from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.progress import Progress, WorkPart
 from onnxprune.tracing import Groups
 from onnxprune.typing import Runs
 
@@ -148,6 +148,6 @@ class BlockChoice:
             return {block.name: float(place) for block, place in zip(blocks, order, strict=True)}
         found: dict[str, float] = {}
         for number, block in enumerate(blocks, 1):
-            progress(f"looking at block {number} of {len(blocks)}, {len(chosen)} dropped")
+            progress(WorkPart.of("looking at block", number, len(blocks), f", {len(chosen)} dropped"))
             found[block.name] = self.divergence([*chosen, block], self.runs)
         return found

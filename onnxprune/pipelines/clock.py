@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from onnxprune.progress import Progress
+
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str], None]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 

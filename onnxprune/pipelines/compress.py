@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from onnxprune.cost import Cost, counts
 from onnxprune.model import Model, file_size
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.shrink import tidied
+from onnxprune.progress import Progress
 from onnxprune.proof import Trials, Verdict, equals
 from onnxprune.rewriting.fold import FoldedNode, folded
 from onnxprune.rewriting.simplified import (

@@ -14,6 +14,7 @@ from onnxprune.pipelines.compress import Compressed, compressed
 from onnxprune.pipelines.low_rank import Factorised, factorised
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress, shown
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
 
@@ -53,6 +54,7 @@ def compress(
     sizes: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     verify: bool = True,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> CompressResult:
     """Take out of a model what its function does not need, or make products of its weights.
@@ -66,6 +68,7 @@ def compress(
         sizes: numbers for symbolic dims.
         shapes: of inputs, as for `prune`.
         verify: prove the result.
+        progress: True shows a bar with the time that is left; a function is told every stage.
         options: the fields of `LowRankOptions`: ratio, ranks, params, macs, size, only, keep, round_to, ...
 
     Returns:
@@ -86,13 +89,16 @@ def compress(
     check_sizes(model.proto.graph, dict(sizes or {}))
     inputs = RunInputs(data, samples, dict(sizes or {}))
     lossy = any(options.get(name) for name in ("ratio", "ranks", *RANK_BUDGETS))
-    first = compressed(model, inputs, verify=verify) if exact or (exact is None and not lossy) else None
-    if first is not None:
-        check_proven(first.groups, first.verdict)
     chosen = LowRankOptions(**options)
-    if not lossy:
-        return CompressResult(same_kind(first.model if first is not None else model, source), first)
-    place = None if chosen.allow_slower else Place(sizes=inputs.sizes)
-    last = factorised(first.model if first is not None else model, chosen, inputs, verify=verify, place=place)
+    with shown(progress) as told:
+        wanted = exact or (exact is None and not lossy)
+        first = compressed(model, inputs, verify=verify, progress=told) if wanted else None
+        if first is not None:
+            check_proven(first.groups, first.verdict)
+            model = first.model
+        if not lossy:
+            return CompressResult(same_kind(model, source), first)
+        place = None if chosen.allow_slower else Place(sizes=inputs.sizes)
+        last = factorised(model, chosen, inputs, verify=verify, place=place, progress=told)
     check_proven(last.groups, last.verdict)
     return CompressResult(same_kind(last.model, source), first, last)

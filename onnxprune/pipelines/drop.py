@@ -18,10 +18,11 @@ from onnxprune.model import Model, file_size
 from onnxprune.model.blocks import GraphBlock, find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.drop_options import DropOptions, named_blocks
 from onnxprune.pipelines.dropped import Dropped, ScoredBlock
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress
 from onnxprune.proof import BypassClaim, Verdict, prove_bypassed
 from onnxprune.recovery import RecoveryReport, StandIn, held_out, recover, spans_of, split_runs, with_stand_ins
 from onnxprune.rewriting import (
@@ -36,7 +37,7 @@ from onnxprune.rewriting import (
     with_fewer_io,
 )
 from onnxprune.rewriting.rewrite import nested
-from onnxprune.runtime import Agreement
+from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Runs
@@ -66,6 +67,7 @@ def _scored(costs: BlockCosts, block: GraphBlock, options: DropOptions) -> Score
     return ScoredBlock(block, costs.params(block), costs.macs(block), why=options.why_kept(block))
 
 
+@blas_threads()
 def drop_blocks(
     model: Model,
     options: DropOptions,

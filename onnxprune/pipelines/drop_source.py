@@ -15,6 +15,7 @@ from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress, shown
 from onnxprune.rewriting import Plan
 
 
@@ -47,6 +48,7 @@ def drop(
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     data: Any = None,
     samples: int = 256,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> DropResult:
     """Take whole layers and blocks out, and prove the result.
@@ -58,6 +60,7 @@ def drop(
         shapes: of inputs, as for `prune`.
         data: unlabelled calibration inputs (see `calibration.read`), which choose the blocks and repair the model.
         samples: how many of them to use.
+        progress: True shows a bar with the time that is left; a function is told every stage.
         options: how much goes, one of `blocks` (globs), `count`, `ratio`, or budgets `params`, `macs`, `size`; and
             the other fields of `DropOptions`: criterion, units, keep, recover, allow_io_changes, seed.
 
@@ -82,7 +85,8 @@ def drop(
         raise UsageError("nothing says what to drop", hint="give one of blocks, count, ratio, params, macs, size")
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, sizes or {})
-    done = drop_blocks(model, chosen, RunInputs(data, samples, dict(sizes or {})), verify=verify)
+    with shown(progress) as told:
+        done = drop_blocks(model, chosen, RunInputs(data, samples, dict(sizes or {})), verify=verify, progress=told)
     check_proven(done.groups, done.verdict)
     check_proven(done.groups, done.repaired_verdict)
     if missed := [goal.kind for goal in done.goals if not goal.met]:

@@ -19,7 +19,7 @@ from onnxprune.layers.low_rank import best_weight, spectrum
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.model.tensors import item_bits
-from onnxprune.pipelines.clock import Progress
+from onnxprune.progress import Progress, WorkPart
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, with_factors
@@ -170,7 +170,7 @@ class FactorSweep:
         found: list[FoundFactors] = []
         with self._readers(self.groups.tracing.model, parameters.model) as readers:
             for number, weight in enumerate(self.weights):
-                progress(f"weight {number + 1} of {len(self.weights)}")
+                progress(WorkPart.of("weight", number + 1, len(self.weights)))
                 matrix = weight.as_matrix(original.value(weight.name))
                 shifted = self._is_shifted(parameters, weight)
                 moments = self._moments(weight, matrix, readers, shifted=shifted) if readers else None

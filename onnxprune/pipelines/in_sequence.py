@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.layers import LinearLayer, Parameters, layer_at
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
-from onnxprune.pipelines.clock import Progress
+from onnxprune.progress import Progress, WorkPart
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense, written_back
 from onnxprune.runtime import MEMORY, ActivationReader, Moments, PairMoments, routes_of
@@ -163,7 +163,7 @@ class Sweep:
 
             walks = (walk(self.groups.tracing.model), walk(parameters.model)) if taps else None
             for number, weight in enumerate(self.weights):
-                self.progress(f"weight {number + 1} of {len(self.weights)}")
+                self.progress(WorkPart.of("weight", number + 1, len(self.weights)))
                 fitted = _Fitted(self, weight, parameters)
                 found = fitted.moments(*walks) if walks and self.is_measured(weight) else None
                 rng = np.random.default_rng([self.options.seed, number])

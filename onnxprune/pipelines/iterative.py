@@ -20,6 +20,7 @@ from onnxprune import criteria
 from onnxprune.allocation import BudgetFitter, Options, named_rows
 from onnxprune.cost import units_in_order
 from onnxprune.model import Model
+from onnxprune.progress import WorkPart
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
 from onnxprune.rewriting import Removal, io_changes, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
@@ -137,7 +138,7 @@ def scored(
     going = units_to_go(groups, scores, options, place, progress)
     part, carried = PARTS[options.step_schedule], None
     for step in range(1, options.steps):
-        progress(f"step {step} of {options.steps}")
+        progress(WorkPart.of("step", step, options.steps))
         removal = Removal(groups, going.first(scores, partial(part, step / options.steps)))
         small = rewrite(groups, removal.removed_classes)
         small = small if carried is None else carried.onto(removal, small)

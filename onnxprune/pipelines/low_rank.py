@@ -27,15 +27,16 @@ from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors, names_of
 from onnxprune.pipelines.factor_timing import slower_products
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress
 from onnxprune.proof import FactorClaim, Verdict, prove_factors
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import FactoriseStep, Plan, Removal, agreement
 from onnxprune.rewriting.factorise import FactorisableWeight, check_factors, factorisable
-from onnxprune.runtime import Agreement
+from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import Speed, measured_speed
 from onnxprune.tracing import Groups
@@ -114,6 +115,7 @@ class Factorised:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@blas_threads()
 def factorised(
     model: Model,
     options: LowRankOptions,

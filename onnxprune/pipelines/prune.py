@@ -20,8 +20,9 @@ from onnxprune.model import Model
 from onnxprune.model.run_order import counted
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.iterative import ScoredUnits
+from onnxprune.progress import Progress
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
 from onnxprune.recovery import (
     RecoveryOptions,
@@ -35,7 +36,7 @@ from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Agreement, key_of, routes_of
+from onnxprune.runtime import Agreement, blas_threads, key_of, routes_of
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.tracing import trace as trace_model
@@ -94,6 +95,7 @@ class Outcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@blas_threads()
 def run(
     model: Model,
     options: Options,
@@ -367,6 +369,7 @@ def check_proven(groups: Groups, verdict: Verdict | None) -> None:
     )
 
 
+@blas_threads()
 def plan_for(
     model: Model,
     options: Options,
@@ -375,13 +378,16 @@ def plan_for(
     data: Any = None,
     samples: int = 256,
     place: Place | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Groups, Plan, tuple[BudgetResult, ...]]:
     """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
+    tell = progress or logger.info
+    tell("tracing")
     groups = _traced(model, options, sizes, runs)
-    scores = iterative.scored(
-        bn_matching.matched(groups, runs, random=is_random(data)), options, runs, RecoveryOptions(), place
-    )[0]
-    chosen = BudgetFitter.of(groups, scores, options, place, logger.info).fit()
+    tell("scoring")
+    matched = bn_matching.matched(groups, runs, random=is_random(data))
+    scores = iterative.scored(matched, options, runs, RecoveryOptions(), place, progress=tell)[0]
+    chosen = BudgetFitter.of(groups, scores, options, place, tell).fit()
     return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals

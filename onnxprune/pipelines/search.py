@@ -28,8 +28,9 @@ from onnxprune.pipelines.search_trials import (
     with_budget,
 )
 from onnxprune.pipelines.user_metric import Evaluation
+from onnxprune.progress import WorkPart
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import Journal, key_of
+from onnxprune.runtime import Journal, blas_threads, key_of
 from onnxprune.runtime import workers as jobs
 from onnxprune.tracing import trace
 from onnxprune.typing import Array
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 JUDGED = 4
 # The search ends where the smallest good budget is known to this share of the original.
 FINE = 0.005
-# Part of every key of a trial that is kept: raise it when the same trial would be another.
+# WorkPart of every key of a trial that is kept: raise it when the same trial would be another.
 TRIAL = 1
 
 
@@ -93,6 +94,7 @@ def _badness(trial: Trial, metric: str) -> float:
     return -trial.values[metric] if metric in RISING else trial.values[metric]
 
 
+@blas_threads()
 def search(
     model: Model,
     options: Options,
@@ -242,7 +244,8 @@ def _searched(
             found[index] = trial
             known += not is_new
             said = ("" if trial.good else "not ") + "good enough" + ("" if is_new else ", as is known")
-            progress(f"trial {len(trials) + len(found)} of at most {settings.trials}: {trial.share:.1%} is {said}")
+            more = f": {trial.share:.1%} is {said}"
+            progress(WorkPart.of("trial", len(trials) + len(found), settings.trials, more, finished=True))
         tried = [found[i] for i in sorted(found)]
         trials += tried
         # What lies between a budget and what was reached under it is the same model.

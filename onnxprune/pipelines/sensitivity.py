@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,11 @@ from onnxprune.model import Model, load
 from onnxprune.pipelines import probe
 from onnxprune.pipelines.sensitivity_report import METRICS, Curve, Point, Sensitivity
 from onnxprune.pipelines.user_metric import Evaluation
+from onnxprune.progress import Progress, WorkPart, shown
 from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.plan import Step
-from onnxprune.runtime import Journal, key_of
+from onnxprune.runtime import Journal, blas_threads, key_of
 from onnxprune.runtime import workers as jobs
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
@@ -28,7 +28,7 @@ from onnxprune.typing import Array
 logger = logging.getLogger(__name__)
 
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
-# Part of every key: raise it when the same measurement would give another value.
+# WorkPart of every key: raise it when the same measurement would give another value.
 MEASURE = 2
 
 
@@ -69,7 +69,7 @@ def sensitivity(
     recovery: str = "none",
     executor: Any = 1,
     cache: Any = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> Sensitivity:
     """Measure what it costs to cut each group of a model, one group at a time.
@@ -85,7 +85,7 @@ def sensitivity(
         recovery: how to re-fit what is behind a cut before it is measured.
         executor: a number of local processes, a `concurrent.futures.Executor`, or a `distributed.Client`.
         cache: path of a file that keeps every finished measurement.
-        progress: is told how far it is.
+        progress: True shows a bar with the time that is left; a function is told how far it is.
         options: fields of `RecoveryOptions`: criterion, keep, only, exact_only, ...
 
     Returns:
@@ -110,9 +110,11 @@ def sensitivity(
         recovery=None if recovery == "none" else RecoveryOptions(recovery),
     )
     model, given = load(source, shapes=shapes), Options(**options)
-    return measure_curves(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=progress)
+    with shown(progress) as told:
+        return measure_curves(model, given, settings, data, workers=executor, cache=cache, metric=metric, progress=told)
 
 
+@blas_threads()
 def measure_curves(
     model: Model,
     options: Options,
@@ -231,15 +233,11 @@ def _measured(
     work = jobs.Work(probe.prepare_probe, setting)
     known = f", {len(steps) - len(todo)} are known" if len(todo) < len(steps) else ""
     progress(f"measuring {len(todo)} cuts{known}")
-    first = 0.0
     for done, (place, values) in enumerate(jobs.stream(work, [steps[i] for i in todo], workers), 1):
         index = todo[place]
         found[index] = values
         journal.put(keys[index], values, _label(steps[index]))
-        first = first or time.perf_counter()  # until then workers get ready, which says nothing of the rest
-        each = (time.perf_counter() - first) / (done - 1) if done > 1 else None
-        left = "" if each is None else f", {_duration(each * (len(todo) - done))} left"
-        progress(f"measured {done} of {len(todo)}{left}")
+        progress(WorkPart.of("measured", done, len(todo), finished=True))
     return [found[index] for index in range(len(steps))], len(todo)
 
 
@@ -255,12 +253,6 @@ def _label(step: Step | None) -> dict[str, Any]:
 
 def _removed(step: Step) -> int:
     return len(step.remove) * step.units // step.size
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _curves(groups: Groups, steps: Sequence[Step], values: Sequence[Mapping[str, float]]) -> Iterator[Curve]:

@@ -21,7 +21,8 @@ from onnxprune.layers import Mask, mask_of
 from onnxprune.model import Model
 from onnxprune.model.graph import WEIGHT_TYPES, remove_dead
 from onnxprune.model.protos import graphs, keep
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.clock import Clock
+from onnxprune.progress import Progress
 from onnxprune.proof import Trials, Verdict, equals
 from onnxprune.recovery import take_over
 from onnxprune.rewriting import Plan, Removal, removed_classes

@@ -10,6 +10,7 @@ from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.shrink import ShrinkOptions, Shrunk, shrink_model
+from onnxprune.progress import Progress, shown
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def shrink(
     sizes: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     verify: bool = True,
+    progress: Progress | bool = False,
 ) -> ShrinkResult:
     """Remove what is dead, without loss: the result equals the model itself.
 
@@ -54,6 +56,7 @@ def shrink(
         sizes: numbers for symbolic dims.
         shapes: of inputs, as for `prune`.
         verify: prove the result.
+        progress: True shows a bar with the time that is left; a function is told every stage.
 
     Returns:
         The smaller model, and the report: what went and why, what stays and why, and the proof.
@@ -78,6 +81,7 @@ def shrink(
     options = ShrinkOptions(tolerance=tolerance, ranges=ranges, sizes=sizes or {}, verify=verify)
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, options.sizes)
-    shrunk = shrink_model(model, options, data=data, samples=samples)
+    with shown(progress) as told:
+        shrunk = shrink_model(model, options, data=data, samples=samples, progress=told)
     check_proven(shrunk.groups, shrunk.verdict)
     return ShrinkResult(same_kind(shrunk.model, source), shrunk)

@@ -16,17 +16,18 @@ from onnxprune import __version__, calibration
 from onnxprune.calibration import is_random
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.dynamic_zeros import train_zeros
 from onnxprune.pipelines.in_sequence import ChosenZeros, Sweep
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsified import SparseWeight, Sparsified
 from onnxprune.pipelines.unit_order import as_far_as_proven, best_orders
 from onnxprune.pipelines.zero_budget import within_budgets
+from onnxprune.progress import Progress
 from onnxprune.proof import Claim, prove_zeros, same_outputs
 from onnxprune.recovery import Training, held_out
 from onnxprune.rewriting import Plan, Removal, ZeroStep, agreement, check_zeros, stored_sparse, with_zeros
-from onnxprune.runtime import Agreement, key_of
+from onnxprune.runtime import Agreement, blas_threads, key_of
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import (
     ContractionWeight,
@@ -46,6 +47,7 @@ from onnxprune.typing import Array, Runs
 WORTH_IT = 0.9
 
 
+@blas_threads()
 def sparsified(
     model: Model,
     options: SparsifyOptions,

@@ -11,6 +11,7 @@ from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsified import Sparsified
 from onnxprune.pipelines.sparsify import sparsified
+from onnxprune.progress import Progress, shown
 from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import Plan
 from onnxprune.sparsity import SparsifyOptions
@@ -49,6 +50,7 @@ def sparsify(
     data: Any = None,
     samples: int = 256,
     train: TrainingOptions | None = None,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> SparsifyResult:
     """Set elements of the weights of contractions to zero, and prove the result.
@@ -62,6 +64,7 @@ def sparsify(
         data: unlabelled calibration inputs (see `calibration.read`).
         samples: how many of them to use.
         train: gradient steps towards the original's outputs, with the zeros, and how; none if None.
+        progress: True shows a bar with the time that is left; a function is told every stage.
         options: the other fields of `SparsifyOptions`: method, pattern, per, keep, only, ratios, recover, storage, ...
 
     Returns:
@@ -80,6 +83,7 @@ def sparsify(
     """
     inputs = RunInputs(data, samples, dict(sizes or {}), train)
     chosen = SparsifyOptions(sparsity=sparsity, **options)
-    done = sparsified(load(source, shapes=shapes), chosen, inputs, verify=verify)
+    with shown(progress) as told:
+        done = sparsified(load(source, shapes=shapes), chosen, inputs, verify=verify, progress=told)
     check_proven(done.groups, done.verdict)
     return SparsifyResult(same_kind(done.model, source), done.plan, done)

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxprune.model import load, same_kind
 from onnxprune.pipelines.train import TrainingData, learn
+from onnxprune.progress import Progress, shown
 from onnxprune.recovery import Training, TrainingOptions
 from onnxprune.typing import Array
 
@@ -43,6 +44,7 @@ def train(
     samples: int = 256,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     masks: Mapping[str, Array] | None = None,
+    progress: Progress | bool = False,
     **options: Any,
 ) -> TrainResult:
     """Train a model by gradient steps; on held-out samples it never ends worse than it began.
@@ -56,6 +58,7 @@ def train(
         samples: how many samples to use; a tenth of them judges.
         shapes: of inputs, as for `prune`.
         masks: initializer -> boolean array, false for elements that are zero and stay so.
+        progress: True shows a bar with the time that is left; a function is told every stage.
         options: the other fields of `TrainingOptions`: loss, rate, augment, batch, freeze, ...
 
     Returns:
@@ -77,5 +80,8 @@ def train(
     examples = TrainingData(
         data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes)
     )
-    model, report = learn(load(source, shapes=shapes), examples, TrainingOptions(steps, **options), masks=masks)
+    chosen = TrainingOptions(steps, **options)
+    with shown(progress) as told:
+        tell = {} if told is None else {"progress": told}
+        model, report = learn(load(source, shapes=shapes), examples, chosen, masks=masks, **tell)
     return TrainResult(same_kind(model, source), report)

@@ -18,8 +18,9 @@ from onnxprune.calibration import Feeds
 from onnxprune.recovery.objectives import Objective
 from onnxprune.recovery.student import Student
 from onnxprune.recovery.training_options import TrainingOptions
-from onnxprune.runtime import Setting, cores
+from onnxprune.runtime import Setting
 from onnxprune.runtime.workers import Work, crew
+from onnxprune.system import cores
 
 # From batches to their losses and gradients, in the same order.
 Gradients = Callable[[Iterable[Feeds]], Iterator[StepResult]]

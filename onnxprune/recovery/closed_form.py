@@ -26,6 +26,7 @@ from onnxprune.layers import (
     weighted_layer,
 )
 from onnxprune.model import Model
+from onnxprune.progress import WorkPart
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.on_grid import QuantizedTarget
@@ -180,7 +181,7 @@ def recover(
         ActivationReader(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
     ):
         for number, target in enumerate(found, 1):
-            progress(f"repairing layer {number} of {len(found)}")
+            progress(WorkPart.of("repairing layer", number, len(found)))
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
             task = target.task(removal, parameters, options.how)

@@ -19,6 +19,7 @@ from onnxprune.autodiff import clip_by_norm, scheduled
 from onnxprune.calibration import Feeds, fixed_batch
 from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.model import Model
+from onnxprune.progress import WorkPart
 from onnxprune.recovery import learning_rate
 from onnxprune.recovery.batch_parts import gradients_by, parts_of, shares_of
 from onnxprune.recovery.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -146,11 +147,10 @@ class _Run:
         state = self._first()
         try:
             self._prepare(state)
-            begun = (time.monotonic(), state.step)
             while True:
                 if self._is_to_be_judged(state):
                     self._judge(state)
-                    self._tell(state, begun)
+                    self._tell(state)
                 if state.step >= self.options.steps or self._is_stalled(state):
                     break
                 self._step(state)
@@ -326,14 +326,10 @@ class _Run:
     def _is_stalled(self, state: TrainingState) -> bool:
         return 0 < self.options.patience * self.every <= state.step - state.best_step and not self._is_open(state)
 
-    def _tell(self, state: TrainingState, begun: tuple[float, int]) -> None:
+    def _tell(self, state: TrainingState) -> None:
         now = state.course[-1]
-        seconds = (time.monotonic() - begun[0]) / max(1, state.step - begun[1])
-        left = round(seconds * (self.options.steps - state.step))
-        self.progress(
-            f"training step {state.step} of {self.options.steps}: loss {now.loss:.3g}, held out {now.held:.3g} "
-            f"({state.before:.3g} before), {left // 60}:{left % 60:02d} left"
-        )
+        more = f": loss {now.loss:.3g}, held out {now.held:.3g} ({state.before:.3g} before)"
+        self.progress(WorkPart.of("training step", state.step, self.options.steps, more, finished=True))
 
     # --- checkpoints --------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from onnxprune.layers import NORMS, LinearLayer, Parameters, weight_axes
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import PairMoments, run_from
+from onnxprune.runtime import PairMoments, blas_threads, run_from
 from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
@@ -118,10 +118,11 @@ def fit_layer(
         return
     fitting, judging = map(fits.Rows.joined, found)
     del found
-    moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
-    evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
-    before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
-    chosen = fits.best(task.method, evidence, fitting, judging, dampings=dampings, stored=task.on_grid)
+    with blas_threads(task.full.shape[1]):
+        moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
+        evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
+        before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
+        chosen = fits.best(task.method, evidence, fitting, judging, dampings=dampings, stored=task.on_grid)
     if kept := chosen.error < before:
         task.write(chosen.fitted, chosen.moments)
     yield Fit(view.name, before, chosen.error, kept, task.groups)

@@ -2,6 +2,7 @@
 
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
+from onnxprune.runtime.blas import blas_threads
 from onnxprune.runtime.journal import Journal, cache_folder, key_of
 from onnxprune.runtime.moments import Moments, PairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
@@ -11,7 +12,6 @@ from onnxprune.runtime.session import (
     Deployed,
     Session,
     Setting,
-    cores,
     provider_names,
     runtime_version,
 )
@@ -36,8 +36,8 @@ __all__ = [
     "SpillBuffer",
     "cache_folder",
     "check_run",
+    "blas_threads",
     "count_choices",
-    "cores",
     "boundary_inputs",
     "in_single",
     "key_of",

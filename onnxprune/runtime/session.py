@@ -20,7 +20,7 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, save, to_proto
 from onnxprune.model.protos import without_weights
 from onnxprune.model.quantizers import runnable
-from onnxprune.system import killable
+from onnxprune.system import cores, killable, quota
 
 # What an index beyond its table means for who gave the inputs.
 OUT_OF_TABLE = (
@@ -82,15 +82,6 @@ class Setting:
                 f"ONNX Runtime has no provider {self.provider!r} here", hint=f"it has: {', '.join(known)}{package}"
             )
         object.__setattr__(self, "provider", found[0])
-
-
-def cores() -> int:
-    """Count the cores that this process may use.
-
-    Returns:
-        At least 1.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Session:
@@ -266,7 +257,8 @@ def _options(threads: int) -> Any:
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    # By default as many as the machine has: more than a container may use stand in each other's way.
+    options.intra_op_num_threads = threads or (cores() if quota() else 0)
     return options
 
 

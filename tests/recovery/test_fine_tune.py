@@ -16,6 +16,7 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model, load, to_proto
 from onnxprune.pipelines.train import TrainingData, learn
+from onnxprune.progress import WorkPart
 from onnxprune.recovery import fine_tune
 from onnxprune.recovery.training_options import TrainingOptions
 from tests.graphs.net import Net
@@ -81,7 +82,7 @@ def test_the_rate_is_found_by_trials(original: Model, small: Model) -> None:
     assert len(done.found) > 2 and done.rate >= min(done.found, key=lambda rate: done.found[rate])
     assert done.after < done.before
     assert any(f"learning rate {done.rate:g}" in line for line in said)
-    assert any("held out" in line and "left" in line for line in said)
+    assert any("held out" in line and isinstance(line, WorkPart) for line in said)
 
 
 def test_the_same_seed_gives_the_same_model(original: Model, small: Model) -> None:

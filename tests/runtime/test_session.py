@@ -12,7 +12,7 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.runtime import Session, Setting
 from onnxprune.runtime import session as sessions
-from onnxprune.runtime.session import CPU_PROVIDER, Deployed, cores, runtime_version
+from onnxprune.runtime.session import CPU_PROVIDER, Deployed, runtime_version
 from tests.graphs.net import Net
 
 
@@ -101,4 +101,4 @@ def test_a_deployed_model_writes_its_profile_and_its_graph(tmp_path: Path) -> No
 
 
 def test_the_machine_is_known() -> None:
-    assert cores() >= 1 and runtime_version().split(".")[0].isdigit()
+    assert runtime_version().split(".")[0].isdigit()

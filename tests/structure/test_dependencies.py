@@ -20,6 +20,8 @@ OWNERS = {
     "distributed": "onnxprune.runtime.dask",
     "onnx_graphsurgeon": "onnxprune.model.files",
     "torch": "onnxprune.torch",
+    "tqdm": "onnxprune.progress",
+    "threadpoolctl": "onnxprune.runtime.blas",
 }
 BANNED = ("scipy", "pandas")
 
@@ -56,7 +58,7 @@ def test_only_the_console_prints() -> None:
 
 
 def test_only_the_command_line_knows_the_streams() -> None:
-    """`sys.stdout` and `sys.stderr`: in the command line, and where "-" is a model."""
+    """`sys.stdout` and `sys.stderr`: in the command line, where "-" is a model, and where progress is shown."""
     users = {
         module
         for module in MODULES
@@ -67,4 +69,4 @@ def test_only_the_command_line_knows_the_streams() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "sys"
     }
-    assert users <= {"onnxprune.model.files"}
+    assert users <= {"onnxprune.model.files", "onnxprune.progress"}

@@ -82,7 +82,7 @@ def _workers(jobs: int | None, dask: str | None, *, default: int | None) -> Any:
     if dask is not None and jobs is not None:
         raise UsageError("--jobs and --dask cannot both be given", hint="a cluster says how many workers it has")
     if dask is None:
-        from onnxprune.runtime import cores
+        from onnxprune.system import cores
 
         return jobs or default or cores()
     from onnxprune.runtime.dask import connected

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune.runtime import Setting, cache_folder, cores, runtime_version
-from onnxprune.system import replacing
+from onnxprune.runtime import Setting, cache_folder, runtime_version
+from onnxprune.system import cores, replacing
 
 FORMAT, VERSION = "onnxprune-latency", 1
 # More than any table has: what is larger was not written by `write`.
