@@ -17,6 +17,7 @@ from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
+from onnxprune.shown import Shown
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 
@@ -47,8 +48,8 @@ __getattr__ = on_first_use(__name__, {"execute": "onnxprune.pipelines.apply", "p
 Shapes = Mapping[str, Sequence[int | None]]
 
 
-@dataclass(frozen=True)
-class PruneResult:
+@dataclass(frozen=True, repr=False)
+class PruneResult(Shown):
     """What `prune` returns.
 
     Attributes:

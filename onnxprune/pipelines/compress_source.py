@@ -17,10 +17,11 @@ from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.progress import Progress, shown
 from onnxprune.rewriting import Plan
 from onnxprune.runtime.bench import Place
+from onnxprune.shown import Shown
 
 
-@dataclass(frozen=True)
-class CompressResult:
+@dataclass(frozen=True, repr=False)
+class CompressResult(Shown):
     """What `compress` returns.
 
     Attributes:

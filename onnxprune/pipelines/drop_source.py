@@ -17,10 +17,11 @@ from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.progress import Progress, shown
 from onnxprune.rewriting import Plan
+from onnxprune.shown import Shown
 
 
-@dataclass(frozen=True)
-class DropResult:
+@dataclass(frozen=True, repr=False)
+class DropResult(Shown):
     """What `drop` returns.
 
     Attributes:

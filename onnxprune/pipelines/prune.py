@@ -38,6 +38,7 @@ from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Agreement, blas_threads, key_of, routes_of
 from onnxprune.runtime.bench import Place
+from onnxprune.shown import Shown
 from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
@@ -52,8 +53,8 @@ logger = logging.getLogger(__name__)
 Proving = Callable[[Groups, Callable[[Groups], Array], Model], tuple[Groups, Verdict]]
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False)
+class Outcome(Shown):
     """Everything that pruning a model gave.
 
     Attributes:

@@ -32,6 +32,7 @@ from onnxprune.progress import WorkPart
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import Journal, blas_threads, key_of
 from onnxprune.runtime import workers as jobs
+from onnxprune.shown import Shown
 from onnxprune.tracing import trace
 from onnxprune.typing import Array
 
@@ -45,8 +46,8 @@ FINE = 0.005
 TRIAL = 1
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, repr=False)
+class Found(Shown):
     """The result of a search.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import UsageError
+from onnxprune.shown import Shown
 from onnxprune.typing import Array
 
 FORMAT, VERSION = "onnxprune-sensitivity", 1
@@ -65,8 +66,8 @@ class Curve:
         return within[-1] if within else None
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """What cutting each group does to a model.
 
     Attributes:

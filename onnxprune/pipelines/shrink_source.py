@@ -11,10 +11,11 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.shrink import ShrinkOptions, Shrunk, shrink_model
 from onnxprune.progress import Progress, shown
+from onnxprune.shown import Shown
 
 
-@dataclass(frozen=True)
-class ShrinkResult:
+@dataclass(frozen=True, repr=False)
+class ShrinkResult(Shown):
     """What `shrink` returns.
 
     Attributes:

@@ -14,11 +14,12 @@ from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.progress import Progress, shown
 from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import Plan
+from onnxprune.shown import Shown
 from onnxprune.sparsity import SparsifyOptions
 
 
-@dataclass(frozen=True)
-class SparsifyResult:
+@dataclass(frozen=True, repr=False)
+class SparsifyResult(Shown):
     """What `sparsify` returns.
 
     Attributes:

@@ -10,11 +10,12 @@ from onnxprune.model import load, same_kind
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.progress import Progress, shown
 from onnxprune.recovery import Training, TrainingOptions
+from onnxprune.shown import Shown
 from onnxprune.typing import Array
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Shown):
     """What `train` returns.
 
     Attributes:

@@ -33,7 +33,12 @@ def check_picture(target: str) -> None:
     suffix = Path(target).suffix.lower()
     if suffix not in FORMATS:
         known = ", ".join(FORMATS)
-        raise UsageError(f"--picture: no picture is written as {suffix or target!r}", hint=f"name a file with {known}")
+        raise UsageError(f"no picture is written as {suffix or target!r}", hint=f"name a file with {known}")
+    check_library()
+
+
+def check_library() -> None:
+    """Raise a UsageError if there is nothing to draw with."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

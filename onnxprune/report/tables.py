@@ -202,7 +202,7 @@ _COUNTED = {
     "macs": "MACs",
     "nonzeros": "non-zeros",
     "nodes": "nodes",
-    "bytes": "weights",
+    "bytes": "bytes",
     "file": "file",
 }
 

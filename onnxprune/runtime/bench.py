@@ -22,6 +22,7 @@ from onnxprune.runtime import paired_timing
 from onnxprune.runtime.paired_timing import TimeRatio
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.runtime.session import Deployed, Setting
+from onnxprune.shown import Shown
 from onnxprune.system import check_fits
 from onnxprune.typing import Feeds
 
@@ -67,8 +68,8 @@ class Timing:
         return self.batch / self.median
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """What one model takes.
 
     Attributes:

@@ -16,6 +16,7 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.tensors import tensors
+from onnxprune.shown import Shown
 from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.describe import describe, elements_of, parameters_of
 from onnxprune.tracing.group import Group
@@ -32,8 +33,8 @@ MAX_RETRACES = 6
 FEW_POSITIONS = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
-class Groups:
+@dataclass(frozen=True, eq=False, repr=False)
+class Groups(Shown):
     """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat.
 
     Example:

@@ -58,5 +58,5 @@ def test_a_summary_takes_each_number_from_the_first_that_knows_it():
     )
     assert [(f.name, f.before, f.after, f.change, f.left) for f in facts] == [
         ("MACs", "0", "0", "-", 1.0),
-        ("weights", "4.0 KiB", "1.0 KiB", "-75.0 %", 0.25),
+        ("bytes", "4.0 KiB", "1.0 KiB", "-75.0 %", 0.25),
     ]

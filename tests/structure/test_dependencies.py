@@ -16,6 +16,7 @@ OWNERS = {
     "tokenizers": "onnxprune.calibration",
     "matplotlib": "onnxprune.report",
     "jinja2": "onnxprune.report",
+    "pandas": "onnxprune.report",
     "onnxruntime": "onnxprune.runtime.session",
     "distributed": "onnxprune.runtime.dask",
     "onnx_graphsurgeon": "onnxprune.model.files",
@@ -23,7 +24,7 @@ OWNERS = {
     "tqdm": "onnxprune.progress",
     "threadpoolctl": "onnxprune.runtime.blas",
 }
-BANNED = ("scipy", "pandas")
+BANNED = ("scipy",)
 
 
 @pytest.mark.parametrize("library", [*OWNERS, *BANNED])

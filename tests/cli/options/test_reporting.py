@@ -104,7 +104,7 @@ def test_plot_is_picture(run, tmp_path, small, recipe, name):
         (["--report", "{tmp}/there.html"], "there.html exists"),
         (["--report", "{tmp}/a.svg", "--picture", "{tmp}/a.svg"], "two outputs"),
         (["--report", "{tmp}/out.onnx"], "two outputs"),
-        (["--picture", "{tmp}/p.jpg"], "no picture is written as '.jpg'"),
+        (["--picture", "{tmp}/p.jpg"], "no picture is written as"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_any_work(run, tmp_path, more, message):
