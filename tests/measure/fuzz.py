@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from tests.graphs import mutations, random_graphs
 
 ROOT = Path(__file__).parents[2]
-# CPU seconds (those of the clock depend on what else runs), seconds of the clock in which nothing happens, bytes.
-SECONDS, IDLE, MEMORY = 10, 120, 4 << 30
+# CPU seconds of a file (those of the clock depend on what else runs) and of every megabyte in it (25,000 small nodes),
+# seconds of the clock in which nothing happens, bytes.
+SECONDS, SECONDS_PER_MB, IDLE, MEMORY = 10, 20, 240, 4 << 30
 # What may not happen, whatever the file.
 FAILURES = ("died", "hung", "traceback", "out of memory", "no hint", "invalid output")
 # What is not in our hands: ONNX Runtime's load and onnx's shape inference cannot be interrupted.
@@ -116,7 +117,7 @@ class Worker:
         assert self.process.stdin and self.process.stdout
         with contextlib.suppress(BrokenPipeError):  # it died; that shows below
             print(path, file=self.process.stdin, flush=True)
-        hung = not self._is_answered(self.process)
+        hung = not self._is_answered(self.process, SECONDS + SECONDS_PER_MB * path.stat().st_size / 1e6)
         if hung:
             self.process.send_signal(signal.SIGABRT)  # faulthandler says where
         answer = self.process.stdout.readline()
@@ -129,11 +130,11 @@ class Worker:
         outcome = NATIVE if hung and native else "hung" if hung else "died"
         return {"outcome": outcome, "said": f"exit code {code}: {' < '.join(places[:3])}"}
 
-    def _is_answered(self, process: subprocess.Popen[str]) -> bool:
-        """Wait for the answer, or until the process took too long."""
+    def _is_answered(self, process: subprocess.Popen[str], limit: float) -> bool:
+        """Wait for the answer, or until the process took more than `limit` CPU seconds."""
         used, start = _cpu_seconds(process.pid), time.monotonic()
         while not select.select([process.stdout], [], [], 0.5)[0]:
-            if _cpu_seconds(process.pid) - used > SECONDS or time.monotonic() - start > IDLE:
+            if _cpu_seconds(process.pid) - used > limit or time.monotonic() - start > IDLE:
                 return False
         return True
 

@@ -31,6 +31,7 @@ from onnxprune.model.shapes import contrib
 from onnxprune.recovery import METHODS
 from onnxprune.report import text
 from onnxprune.tracing.rules import registry
+from tests.criteria.nets import convolutions
 from tests.graphs.net import Net, group_of, reasons_for
 from tests.structure.test_floors import FLOORS, GROUND
 from tests.structure.tree import PACKAGES
@@ -117,8 +118,9 @@ def test_an_operator_is_a_rule_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_criterion_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (source,) = examples("A criterion")
+    source, test = examples("A criterion")
     loaded(source, tmp_path)
+    loaded(test, tmp_path).test_cubes(convolutions())
     groups = api.trace(ROOT / "models" / "digits.onnx")
     scores = criteria.score(groups, "cubes")
     wanted = accumulate(groups, lambda weight: np.abs(weight) ** 3)
