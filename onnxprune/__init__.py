@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.drop_source import DropResult, drop
+    from onnxprune.pipelines.evaluate_source import evaluate
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
     from onnxprune.pipelines.sparsify_source import SparsifyResult, sparsify
@@ -41,6 +42,7 @@ _HOMES = {
     "apply": "onnxprune.api",
     "compress": "onnxprune.pipelines.compress_source",
     "drop": "onnxprune.pipelines.drop_source",
+    "evaluate": "onnxprune.pipelines.evaluate_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
     "register_criterion": "onnxprune.criteria",
@@ -69,6 +71,7 @@ __all__ = [
     "apply",
     "compress",
     "drop",
+    "evaluate",
     "make_plan",
     "prune",
     "register_criterion",

@@ -25,6 +25,7 @@ COMMANDS = {
     "apply": "Carry out a plan.",
     "verify": "Prove that a pruned model equals the masked original.",
     "train": "Train a model by gradient steps, towards another model's outputs or labels.",
+    "evaluate": "Judge models on data: by labels, and by how far they agree.",
     "sensitivity": "Measure what it costs the outputs to cut each group.",
     "diff": "Compare the layers and costs of two models.",
     "bench": "Measure time, memory and size of models, and compare them.",

@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onnxprune import calibration
-from onnxprune.calibration import Feeds, InputSpec, LabelSource, Source, digest, is_label_source, wanted_by
+from onnxprune.calibration import Feeds, digest, wanted_by
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
-from onnxprune.model.shapes.symbols import dims_of
+from onnxprune.pipelines.wanted_labels import wanted_labels
 from onnxprune.recovery import (
     CROSS_ENTROPY,
     DISTIL,
@@ -26,7 +24,6 @@ from onnxprune.recovery import (
     Thinning,
     Training,
     TrainingOptions,
-    class_axis,
     fine_tune_model,
     from_labels,
     from_teacher,
@@ -117,7 +114,11 @@ def learn(
     if data.teacher is not None:
         _check_teacher(model, data.teacher)
     progress("reading the data")
-    also = [_labels(model, data, loss)] if data.labels is not None and loss != DISTIL else []
+    also = (
+        []
+        if data.labels is None or loss == DISTIL
+        else [wanted_labels(model, data.labels, data.data, of_numbers=loss == MSE)]
+    )
     runs = calibration.read(data.data, model, samples=data.samples, sizes=data.sizes, also=also)
     _check_count(runs)
     parts = held_out(runs)
@@ -226,25 +227,6 @@ def _check_teacher(model: Model, teacher: Model) -> None:
             raise UsageError(
                 f"the teacher wants {asked}, the model {own}", hint="--teacher is the model that this one was made from"
             )
-
-
-def _labels(model: Model, data: TrainingData, loss: str) -> InputSpec | LabelSource:
-    """Where labels come from: an array like the first output, without its axis of classes."""
-    spec = _label_spec(model, str(data.labels), loss)
-    if not is_label_source(spec.name):
-        return spec
-    given = data.data.data if isinstance(data.data, Source) else data.data
-    return LabelSource(spec, given)
-
-
-def _label_spec(model: Model, name: str, loss: str) -> InputSpec:
-    rank = len(dims_of(model.proto.graph.output[0])) or 2
-    entry = next(v for v in model.proto.graph.input if v.name not in model.initializers)
-    dims = [(dims_of(entry) or ["batch"])[0], *(f"axis {i}" for i in range(1, rank))]
-    if loss == MSE:
-        return InputSpec(name, np.dtype(np.float32), tuple(dims), "label")
-    del dims[class_axis(len(dims))]
-    return InputSpec(name, np.dtype(np.int64), tuple(dims), "label")
 
 
 def zero_masks(model: Model) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 # Rates that are tried, and the one that is tried first; AdamW's.
 LADDER, FIRST = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), 3
 # Optimizer -> what its rates are, in those of AdamW.
-FACTORS = {"sgd": 30.0}
+FACTORS = {"sgd": 30.0, "relative": 10.0}
 # Steps of a trial: a share of all, at least and at most so many. In few, every rate that is worth having does harm.
 SHARE, LEAST, MOST = 0.2, 5, 150
 # What a higher rate than the best one must gain, of that one's gain: in a longer run, a higher rate does better.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli.options.group import DATA, Option, group, titled
-from onnxprune.cli.types import FILE
+from onnxprune.cli.types import FILE, LARGEST
 from onnxprune.names import RECOVERIES
 
 if TYPE_CHECKING:
@@ -36,32 +37,40 @@ def _data(data: str | None, samples: int, preprocess: str | None, tokenizer: str
     return Data(Source(data, preprocess, tokenizer), samples)
 
 
-_DATA: tuple[Option, ...] = (
-    click.option(
-        "--data",
-        metavar="SOURCE",
-        type=FILE,
-        help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .jsonl of token ids, .txt with --tokenizer, a folder of "
-        "arrays, images or test_data_set_*, module:function, or random.",
-    ),
-    click.option(
-        "--samples",
-        metavar="N",
-        type=click.IntRange(1),
-        default=256,
-        show_default=True,
-        help="Most samples of --data to use.",
-    ),
-    click.option(
-        "--preprocess",
-        type=FILE,
-        help="How --data images become inputs: a TOML file, or imagenet, tf, caffe, unit or raw.",
-    ),
-    click.option("--tokenizer", type=FILE, help="The tokenizer.json of --data text."),
-)
+def _source(samples: Option) -> Option:
+    """Declare a source of inputs; the command gets `data`."""
+    return group(
+        "data",
+        _data,
+        titled(
+            DATA,
+            click.option(
+                "--data",
+                metavar="SOURCE",
+                type=FILE,
+                help="Unlabelled inputs: .npz, .npy, Polygraphy .json, .jsonl of token ids, .txt with --tokenizer, a "
+                "folder of arrays, images or test_data_set_*, module:function, or random.",
+            ),
+            samples,
+            click.option(
+                "--preprocess",
+                type=FILE,
+                help="How --data images become inputs: a TOML file, or imagenet, tf, caffe, unit or raw.",
+            ),
+            click.option("--tokenizer", type=FILE, help="The tokenizer.json of --data text."),
+        ),
+    )
 
-# Calibration data; the command gets `data`.
-data = group("data", _data, titled(DATA, *_DATA))
+
+_COUNT: Mapping[str, Any] = {"metavar": "N", "type": click.IntRange(1)}
+# Calibration data.
+data = _source(
+    click.option("--samples", default=256, show_default=True, help="Most samples of --data to use.", **_COUNT)
+)
+# Data that judges.
+test_data = _source(
+    click.option("--samples", default=LARGEST, help="Most samples of --data to use; by default all.", **_COUNT)
+)
 
 RECOVERY = (
     "With --data: how what is behind a cut is re-fitted to the outputs that it gave. Without: bias and merge repair"
