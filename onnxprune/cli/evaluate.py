@@ -11,6 +11,7 @@ from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, evaluation, test_data
 from onnxprune.cli.options.group import Titled, request
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
@@ -32,13 +33,14 @@ class EvaluateArgs:
     evaluate: str | None
     max_drop: str | None
     sizes: Sizes
-    as_json: bool
+    force: bool
+    told: Reporting
 
     @property
     def wanted(self) -> EvaluationData:
         """What the models are judged by."""
+        from onnxprune.pipelines import Evaluation
         from onnxprune.pipelines.evaluate import EvaluationData
-        from onnxprune.pipelines.user_metric import Evaluation
 
         return EvaluationData(
             data=self.data.source,
@@ -75,7 +77,8 @@ class EvaluateArgs:
     help="Exit with 1 if a model is worse than the first by more, in the first metric: 1% of the first's, or a number.",
 )
 @sizes
-@shared.as_json
+@shared.force
+@reporting
 @shared.conversation
 @request(EvaluateArgs)
 def evaluate(console: Console, args: EvaluateArgs) -> None:
@@ -84,6 +87,7 @@ def evaluate(console: Console, args: EvaluateArgs) -> None:
     Without labels, only the agreement is measured. Every model sees the same inputs.
     """
     paths.check_one_pipe(*args.models)
+    args.told.check(inputs=args.models, force=args.force)
     if args.max_drop is not None and len(args.models) < 2:
         raise UsageError("--max-drop compares models with the first, and there is one", hint="name the original first")
     from onnxprune.pipelines.evaluate import evaluate_models
@@ -93,10 +97,10 @@ def evaluate(console: Console, args: EvaluateArgs) -> None:
     console.progress("loading")
     models = [args.sizes.load(name) for name in args.models]
     found = evaluate_models(models, wanted, progress=console.progress)
-    if args.as_json:
-        console.put_json(data.header("evaluation") | evaluation.evaluation_data(found, args.models))
-    else:
-        console.put(evaluation.evaluation_lines(found, args.models))
+    document = data.header("evaluation") | evaluation.evaluation_data(found, args.models)
+    files = {f"model {n}": name for n, name in enumerate(args.models, 1)}
+    title = f"judgement of {', '.join(map(paths.shown, args.models))}"
+    args.told.tell(console, Account(title, document, evaluation.evaluation_lines(found, args.models), files))
     if args.max_drop is not None:
         _check_drop(found, args.models, args.max_drop)
 

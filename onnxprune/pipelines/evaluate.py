@@ -18,8 +18,15 @@ from onnxprune.model import Model
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.pipelines.wanted_labels import wanted_labels
 from onnxprune.recovery import class_axis
-from onnxprune.runtime import Agreement, AgreementAccumulator, Session
-from onnxprune.runtime.label_metrics import ClassTally, LabelMetric, NumberTally, label_metric
+from onnxprune.runtime import (
+    Agreement,
+    AgreementAccumulator,
+    ClassTally,
+    LabelMetric,
+    NumberTally,
+    Session,
+    label_metric,
+)
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,9 @@ def evaluate(
     data: Any = None,
     *,
     labels: str | None = None,
-    metrics: Sequence[str] = (),
-    output: str | None = None,
-    samples: int | None = None,
-    sizes: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     evaluate_with: str | Callable[[str], float] | None = None,
+    **options: Any,
 ) -> Evaluated:
     """Judge models by labels, by a measure of one's own, and by how far they agree with the first of them.
 
@@ -28,13 +25,11 @@ def evaluate(
         models: a source of a model (path, bytes, ModelProto or graphsurgeon Graph), or a list of them.
         data: inputs (see `calibration.read`), with the labels if there are any.
         labels: name of the labels in the data, "folder" for the folders that pictures lie in, or FILE.csv:COLUMN.
-        metrics: accuracy, topN, f1, iou, auc, mae, rmse, r2; if none, those that suit the output.
-        output: name of the output that labels belong to; the first of every model if None.
-        samples: how many samples to use; all if None.
-        sizes: numbers for symbolic dims.
         shapes: of inputs, as for `prune`.
         evaluate_with: a measure of one's own: `module:function`, a command with `{model}` in it, or a function of a
             path.
+        options: the other fields of `EvaluationData`: metrics (accuracy, topN, f1, iou, auc, mae, rmse, r2; those that
+            suit the output if not given), output (that labels belong to), samples, sizes.
 
     Returns:
         Scores of every model, in their order.
@@ -51,13 +46,6 @@ def evaluate(
         [0.99, 0.99]
     """
     given = models if isinstance(models, list | tuple) else [models]
-    wanted = EvaluationData(
-        data=data,
-        labels=labels,
-        metrics=tuple(metrics),
-        output=output,
-        samples=samples,
-        sizes=sizes,
-        evaluation=None if evaluate_with is None else Evaluation(evaluate_with),
-    )
+    own = None if evaluate_with is None else Evaluation(evaluate_with)
+    wanted = EvaluationData(data, labels, evaluation=own, **options)
     return evaluate_models([load(source, shapes=shapes) for source in given], wanted)

@@ -152,7 +152,8 @@ def charts_of(document: Document) -> list[Chart]:
     Returns:
         The charts, the most telling first.
     """
-    return [chart for make in (_search, _curves, _layers, _courses, _times, _groups) for chart in make(document)]
+    makers = (_search, _curves, _layers, _courses, _times, _scores, _groups)
+    return [chart for make in makers for chart in make(document)]
 
 
 # --- layers ----------------------------------------------------------------------------------------------
@@ -335,6 +336,16 @@ def _timed(model: Document, timing: Document) -> Bar:
         f"{timing['runs']:,} runs",
     )
     return Bar(f"{model['name']}, batch {timing['batch']}", timing["p95"], timing["median"], told)
+
+
+def _scores(of: Document) -> Iterator[Chart]:
+    """What models score, beside the first of them."""
+    first, *others = records_at(of, "models") or [{}]
+    for name, value in (first.get("metrics") or {}).items():
+        scores = [(m["model"], m["metrics"].get(name)) for m in (first, *others)]
+        bars = tuple(Bar(model, value or 0.0, score) for model, score in scores if score is not None)
+        if bars:
+            yield BarPlot(f"Score: {name}", name, bars, "{:.4g}".format, ("the first", "score"))
 
 
 def _groups(of: Document) -> Iterator[Chart]:

@@ -4,6 +4,7 @@ from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.blas import blas_threads
 from onnxprune.runtime.journal import Journal, cache_folder, key_of
+from onnxprune.runtime.label_metrics import ClassTally, LabelMetric, NumberTally, label_metric
 from onnxprune.runtime.moments import Moments, PairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
 from onnxprune.runtime.random_inputs import count_choices, random_feeds
@@ -23,6 +24,9 @@ __all__ = [
     "ActivationReader",
     "Agreement",
     "AgreementAccumulator",
+    "ClassTally",
+    "LabelMetric",
+    "NumberTally",
     "CONSTANT_FOLDING",
     "CPU_PROVIDER",
     "Deployed",
@@ -41,6 +45,7 @@ __all__ = [
     "boundary_inputs",
     "in_single",
     "key_of",
+    "label_metric",
     "optimised_offline",
     "provider_names",
     "random_feeds",

@@ -137,7 +137,7 @@ def _kind_by_row(node: onnx.NodeProto, static: StaticInfo, known: Mapping[str, s
     return _WEIGHT if all(good) else _OTHER
 
 
-def evaluate(model: Model, tensor: str) -> np.ndarray:
+def computed_value(model: Model, tensor: str) -> np.ndarray:
     """The value of a tensor that the graph computes from constants alone.
 
     Raises:

@@ -20,7 +20,7 @@ from onnxprune.model.shapes.constant_fold import fill_value
 from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import is_external
 from onnxprune.model.traits import traits_of
-from onnxprune.tracing.computed_weights import Computed, evaluate, find_computed
+from onnxprune.tracing.computed_weights import Computed, computed_value, find_computed
 from onnxprune.tracing.moved_weights import MovedWeight, places_behind
 
 logger = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ class GraphIndex:
         if name in self.folded.producers:
             if name not in self._evaluated:
                 try:
-                    self._evaluated[name] = evaluate(self.model, name)
+                    self._evaluated[name] = computed_value(self.model, name)
                 except RunError as error:
                     logger.warning("weight %r cannot be computed: %s", name, error)
                     return None

@@ -92,6 +92,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
         "apply": [model, plan, "-o", str(folder / "a.onnx"), "--force", "--data", data],
         "verify": [model, small, "--plan", plan, "--data", data],
         "sensitivity": [model, "--data", data, "--ratios", "0.5", "--jobs", "1", "--no-cache"],
+        "evaluate": [model, model, "--data", data],
         "diff": [model, model],
         "bench": [model, "--seconds", "0", "--runs", "1", "--threads", "1"],
         "shrink": [model, "-o", str(folder / "k.onnx"), "--force", "--data", data],

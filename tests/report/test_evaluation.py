@@ -6,6 +6,7 @@ import json
 import math
 
 from onnxprune.pipelines.evaluate import ClassChanges, Evaluated, ModelScores
+from onnxprune.report.charts import BarPlot, charts_of
 from onnxprune.report.evaluation import evaluation_data, evaluation_lines
 from onnxprune.runtime import Agreement
 from onnxprune.runtime.label_metrics import label_metric
@@ -27,6 +28,12 @@ def test_lines() -> None:
     assert "same class             -   95.00 %" in lines
     assert "labels   100, standard error of an accuracy 4.33 %" in lines  # sqrt(0.75 * 0.25 / 100)
     assert lines[-1] == "changed  b.onnx: 15 labels lost, 10 gained; 60 found by both, 15 by neither"
+
+
+def test_chart() -> None:
+    charts = charts_of(evaluation_data(FOUND, ["a.onnx", "b.onnx"]))
+    bars = [[(bar.name, bar.before, bar.after) for bar in chart.bars] for chart in charts if isinstance(chart, BarPlot)]
+    assert bars == [[("a.onnx", 0.75, 0.75), ("b.onnx", 0.75, 0.7)], [("a.onnx", 0.9, 0.9)]]
 
 
 def test_data() -> None:

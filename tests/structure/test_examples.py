@@ -24,7 +24,7 @@ WITH_EXAMPLES = [name for name, path in MODULES.items() if "    >>> " in path.re
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the models, in which what an example registers or writes is gone afterwards."""
     (tmp_path / "models").mkdir()
-    for name in ("digits.onnx", "digits_calibration.npz"):
+    for name in ("digits.onnx", "digits_calibration.npz", "digits_test.npz"):
         shutil.copy(ROOT / "models" / name, tmp_path / "models" / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_RULES", {key: list(rules) for key, rules in registry._RULES.items()})
