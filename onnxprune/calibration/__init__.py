@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxprune.calibration.batches import BATCH, Run, digest, runs_of
-from onnxprune.calibration.dispatch import is_code, is_random, samples_of
+from onnxprune.calibration.dispatch import check_exists, is_code, is_random, samples_of
 from onnxprune.calibration.input_spec import InputSpec, batch_dims, is_batch, wanted_by
 from onnxprune.calibration.labels import LabelSource, is_label_source
 from onnxprune.calibration.preprocess import Preprocess
@@ -91,6 +91,7 @@ __all__ = [
     "Run",
     "Source",
     "StoredRows",
+    "check_exists",
     "digest",
     "fixed_batch",
     "is_batched",

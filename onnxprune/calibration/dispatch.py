@@ -55,6 +55,19 @@ def is_random(source: Any) -> bool:
     return isinstance(data, str) and data == RANDOM
 
 
+def check_exists(data: Any) -> None:
+    """Refuse a path of data where nothing is; code, and random numbers, are no paths.
+
+    Args:
+        data: what could be in a `Source`.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if not is_code(data) and not is_random(data) and not Path(data).exists():
+        raise UsageError(f"no such file: {data}", hint=_KINDS)
+
+
 def samples_of(request: Request) -> Samples:
     """The samples of whatever was given.
 
@@ -72,8 +85,7 @@ def samples_of(request: Request) -> Samples:
         _no_options(request, str(data))
         return script.from_function(str(data), request)
     path = Path(data)
-    if not path.exists():
-        raise UsageError(f"no such file: {path}", hint=_KINDS)
+    check_exists(path)
     return _from_folder(path, request) if path.is_dir() else _from_file(path, request)
 
 

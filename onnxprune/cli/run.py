@@ -184,7 +184,7 @@ def _carried_out(
     console: Console, source: Model, args: RunArgs, *, first: str, folder: Path
 ) -> tuple[RecipeResult, Model]:
     """Carry out all steps that are not finished, and judge the last model."""
-    from onnxprune.cli.steps import steps_of
+    from onnxprune.cli.steps import check_step, steps_of
     from onnxprune.model import load
     from onnxprune.pipelines.recipe_result import RecipeResult, StepReport, agreement_of, cost_of
     from onnxprune.pipelines.run_inputs import RunInputs
@@ -192,6 +192,8 @@ def _carried_out(
     from onnxprune.sparsity import measured_speed
 
     steps = steps_of(args.recipe, _common(args), teacher=first)
+    for step in steps:
+        check_step(step, console, recipe=args.recipe)
     journal = Journal(folder / JOURNAL)
     results, key, current, resumed = [StepReport("", cost_of(source, args.sizes.numbers))], source.digest, first, 0
     for step in steps:

@@ -13,6 +13,7 @@ from onnxprune import __version__
 from onnxprune.cli.app import STEPS, app
 from onnxprune.cli.config import CONFIG, read_steps
 from onnxprune.cli.kept_training import SUFFIX
+from onnxprune.cli.options.group import CHECK_ONLY
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError, UsageError
 from onnxprune.progress import prefixed
@@ -109,12 +110,12 @@ class StepConsole(Console):
             name: stands in front of it.
         """
         super().__init__()
-        self._outer, self._name = outer, name
+        self.outer, self._name = outer, name
         self.report: dict[str, Any] = {}
 
     def put(self, lines: str | Iterable[str]) -> None:
         """Say what a step would print, to people who want to know all."""
-        self._outer.detail(lines)
+        self.outer.detail(lines)
 
     def put_json(self, document: Any) -> None:
         """Keep the report."""
@@ -122,14 +123,14 @@ class StepConsole(Console):
 
     def progress(self, stage: str) -> None:
         """Show what is being done, and in which step."""
-        self._outer.progress(prefixed(self._name, stage))
+        self.outer.progress(prefixed(self._name, stage))
 
     def finish(self) -> None:
         """Remove the progress line."""
-        self._outer.finish()
+        self.outer.finish()
 
     def _tell(self, text: str) -> None:
-        self._outer.say(f"{self._name}: {text}")
+        self.outer.say(f"{self._name}: {text}")
 
 
 def carry_out(step: RecipeStep, console: Console, *, source: str, target: Path, recipe: str) -> dict[str, Any]:
@@ -151,28 +152,55 @@ def carry_out(step: RecipeStep, console: Console, *, source: str, target: Path, 
         OnnxPruneError: the step failed; the message says which.
     """
     own = StepConsole(console, f"step {step.number}, {step.verb}")
-    command = command_of(step.verb)
-    takes = {parameter.name for parameter in command.params}
-    parent = click.Context(app, info_name="onnxprune", obj=own)
-    parent.meta[CONFIG] = recipe
     settled = {
         "as_json": True,
         "force": True,
         "accept_damage": True,
-        "quiet": console.quiet,
-        "verbose": console.verbosity,
         "resume": Path(f"{target}{SUFFIX}").exists(),
     }
-    defaults = {**step.options, **{name: value for name, value in settled.items() if name in takes}}
-    arguments = [source, "-o", str(target)]
+    _invoke(step, own, [source, "-o", str(target)], recipe=recipe, settled=settled)
+    return own.report
+
+
+def check_step(step: RecipeStep, console: Console, *, recipe: str) -> None:
+    """Refuse a step whose options are wrong, before any step is carried out.
+
+    Args:
+        step: the step.
+        console: whose the step would be.
+        recipe: for messages.
+
+    Raises:
+        OnnxPruneError: an option has a value that it does not take, or no effect; the message says in which step.
+    """
+    own = StepConsole(console, f"step {step.number}, {step.verb}")
+    _invoke(step, own, ["model.onnx", "-o", step.file], recipe=recipe, settled={}, check_only=True)
+
+
+def _invoke(
+    step: RecipeStep,
+    console: StepConsole,
+    arguments: list[str],
+    *,
+    recipe: str,
+    settled: Mapping[str, Any],
+    check_only: bool = False,
+) -> None:
+    """Call the command of a step, or only let it read its options."""
+    command = command_of(step.verb)
+    takes = {parameter.name for parameter in command.params}
+    parent = click.Context(app, info_name="onnxprune", obj=console)
+    parent.meta.update({CONFIG: recipe, CHECK_ONLY: check_only})
+    # What is to be said about options is said when the step is carried out.
+    said = {"quiet": check_only or console.outer.quiet, "verbose": console.outer.verbosity, **settled}
+    defaults = {**step.options, **{name: value for name, value in said.items() if name in takes}}
     try:
-        with command.make_context(step.verb, arguments, parent=parent, default_map=defaults) as context:
+        with command.make_context(step.verb, list(arguments), parent=parent, default_map=defaults) as context:
             command.invoke(context)
     except OnnxPruneError as error:
         raise type(error)(f"step {step.number}, {step.verb}: {error.message}", hint=error.hint) from error
     except click.ClickException as error:
         raise UsageError(f"step {step.number}, {step.verb}: {error.format_message()}") from error
-    return own.report
 
 
 def _state(text: Any) -> list[int] | None:

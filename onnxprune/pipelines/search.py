@@ -126,6 +126,8 @@ def search(
         GoalMissed: no model that was tried is good enough.
     """
     progress = progress or logger.info
+    if settings.evaluation is not None:
+        settings.evaluation.check()
     fitting, judging = _inputs(model, settings, data)
     _check(options, settings, judging)
     options = options.settled(data=bool(fitting))

@@ -176,6 +176,8 @@ def _check(metric: str, settings: SensitivityConfig, has_data: bool) -> None:
         raise UsageError(f"no metric is called {metric!r} here", hint=f"known: {', '.join(known)}")
     if not has_data and (settings.evaluation is None or settings.recovery is not None):
         raise UsageError("there are no inputs to compare outputs on", hint="give unlabelled inputs with --data")
+    if settings.evaluation is not None:
+        settings.evaluation.check()
 
 
 def _steps(groups: Groups, scores: Array, options: Options, ratios: Sequence[float]) -> list[Step]:

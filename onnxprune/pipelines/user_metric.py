@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ from onnxprune.errors import RunError, UsageError
 from onnxprune.model import Model, save
 
 MODEL = "{model}"
+# A first word of a shell command that can be looked up: no quotes, variables or assignments.
+_PLAIN_WORD = re.compile(r"[\w./+-]+")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,19 @@ class Evaluation:
                 f"--eval {self.spec!r} is neither module:function nor a command with {MODEL} in it",
                 hint=f"write --eval mine:accuracy, or --eval 'python mine.py {MODEL}'",
             )
+
+    def check(self) -> None:
+        """Refuse, before any work, a function that cannot be imported and a command that does not exist.
+
+        Raises:
+            UsageError: there is no such function or command.
+            RunError: the module of the function fails.
+        """
+        if isinstance(self.spec, str) and MODEL in self.spec:
+            _check_command(self.spec)
+        else:
+            with script.from_here(), script.guarded(self.name):
+                self._function()
 
     @property
     def name(self) -> str:
@@ -97,6 +113,16 @@ class Evaluation:
         if not isinstance(self.spec, str):
             return self.spec
         return script.function("--eval", self.spec, "take the path of a model")
+
+
+def _check_command(command: str) -> None:
+    """Refuse a shell command that begins with a word that the shell does not know."""
+    word = command.split()[0]
+    if not _PLAIN_WORD.fullmatch(word):  # something that only the shell understands
+        return
+    known = subprocess.run(["sh", "-c", 'command -v "$1"', "sh", word], capture_output=True, check=False)
+    if known.returncode:
+        raise UsageError(f"--eval {command}: no command is called {word!r}", hint="name a program that is there")
 
 
 def _printed(command: str, path: str) -> str:

@@ -7,21 +7,24 @@ where it runs makes no difference, and the jobs of a worker that is lost are sim
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 from onnxprune.errors import RunError
@@ -29,6 +32,10 @@ from onnxprune.errors import RunError
 Job = Any
 # So many local pools in a row may break without any result before the work is given up.
 BREAKS = 3
+_ADVICE = (
+    "is there enough memory? use fewer workers (--jobs); a script that hands over functions of its own needs "
+    "`if __name__ == '__main__':` in front of its work"
+)
 # Where numpy's libraries find how many threads to use.
 ALGEBRA = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -115,11 +122,15 @@ def width(workers: Any) -> int:
 def _on(executor: Executor, ticket: Ticket, jobs: Mapping[int, Job]) -> Iterator[tuple[int, Any]]:
     futures = {executor.submit(do, ticket, job): index for index, job in jobs.items()}
     try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        yield from _results(futures)
     finally:
         for future in futures:
             future.cancel()
+
+
+def _results(futures: Mapping[Future[Any], int]) -> Iterator[tuple[int, Any]]:
+    for future in as_completed(futures):
+        yield futures[future], future.result()
 
 
 class _LocalCrew:
@@ -137,7 +148,8 @@ class _LocalCrew:
             try:
                 if self._pool is None:
                     self._pool = self._open.enter_context(_pool(min(self._count, len(jobs))))
-                for index, result in _on(self._pool, self._ticket, left):
+                # A pool that ends with its processes cannot have its futures cancelled: its thread would complain.
+                for index, result in _results(_submitted(self._pool, self._ticket, left)):
                     del left[index]
                     breaks = 0
                     yield index, result
@@ -145,15 +157,33 @@ class _LocalCrew:
                 self._pool, breaks = None, breaks + 1
                 self._open.close()
                 if breaks == BREAKS:
-                    raise RunError(
-                        "worker processes end unexpectedly", hint="is there enough memory? use fewer workers (--jobs)"
-                    ) from error
+                    raise RunError("worker processes end unexpectedly", hint=_ADVICE) from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
+
+
+def _submitted(pool: Executor, ticket: Ticket, jobs: Mapping[int, Job]) -> dict[Future[Any], int]:
+    """Hand jobs to a pool of local processes, which begin here.
+
+    A process that is spawned begins by importing the main module of who asks: a script without a guard would begin its
+    own work again. Unless the jobs need something of that module, the processes do not see it.
+    """
+    with nullcontext() if ticket.needs_main else _without_main():
+        return {pool.submit(do, ticket, job): index for index, job in jobs.items()}
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
@@ -183,7 +213,13 @@ def _filed(work: Work) -> Iterator[Ticket]:
         path = Path(folder) / "work"
         with path.open("wb") as file:
             pickle.dump(work, file)
-        yield Ticket(uuid.uuid4().hex, str(path))
+        yield Ticket(uuid.uuid4().hex, str(path), needs_main=_names_main(path))
+
+
+def _names_main(path: Path) -> bool:
+    """Whether what is pickled in a file names something of the main module."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"__main__") >= 0
 
 
 # --- on the side of the workers ---------------------------------------------------------------------------
@@ -191,10 +227,17 @@ def _filed(work: Work) -> Iterator[Ticket]:
 
 @dataclass(frozen=True)
 class Ticket:
-    """Where a worker finds what jobs have in common: in a file, or among what was posted to it."""
+    """Where a worker finds what jobs have in common: in a file, or among what was posted to it.
+
+    Attributes:
+        key: of the work.
+        path: of the file.
+        needs_main: whether the work names something of the main module of who asks.
+    """
 
     key: str
     path: str = ""
+    needs_main: bool = False
 
 
 _POSTED: dict[str, bytes] = {}

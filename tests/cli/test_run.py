@@ -259,3 +259,23 @@ def test_options_of_all_steps_and_of_their_own(run: Run, tmp_path: Path) -> None
 def test_steps_take_and_give_one_model(name: str) -> None:
     takes = {parameter.name for parameter in command_of(name).params}
     assert name in COMMANDS and {"model", "output", "force", "as_json"} <= takes
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ('run = "sparsify"\nsparsity = 1.5', "step 2, sparsify: "),
+        ('run = "train"\nsteps = 3\ndata = "nowhere.npz"', "step 2, train: no such file: nowhere.npz"),
+        ('run = "prune"\nratio = 0.2\nmax-trials = 3', None),
+    ],
+)
+def test_all_steps_are_checked_before_the_first(run: Run, tmp_path: Path, last: str, said: str | None) -> None:
+    """What is wrong ends the run at once; what has no effect is said once, when its turn comes."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[[step]]\nrun = "shrink"\n[[step]]\n{last}\n')
+    ran = run("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", "--no-time", "-v")
+    if said is None:
+        assert ran.code == 0 and ran.err.count("has no effect") == 1, ran.err
+    else:
+        assert ran.code == 2 and said in ran.err and "step 1, shrink" not in ran.err, ran.err
+        assert names(tmp_path) == {"recipe.toml"}

@@ -67,3 +67,25 @@ def test_the_digest_follows_the_files_that_are_named(tmp_path, monkeypatch):
 def test_the_digest_of_a_command_with_a_long_word_is_its_text():
     long = f"python -c {'x' * 5000} {{model}}"
     assert Evaluation(long).digest != Evaluation(long.replace("xx", "xy")).digest
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("nowhere_to_be_found:f", UsageError, "no module is called 'nowhere_to_be_found'"),
+        ("json:nothing", UsageError, "has no function 'nothing'"),
+        ("json:decoder", UsageError, "has no function 'decoder'"),
+        ("broken_module:f", RunError, "broken_module:f failed: ZeroDivisionError"),
+        ("no-such-program {model}", UsageError, "no command is called 'no-such-program'"),
+    ],
+)
+def test_what_is_wrong_is_known_before_any_work(spec, error, message, tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        Evaluation(spec).check()
+
+
+@pytest.mark.parametrize("spec", [size, "json:loads", "cd . && wc -c {model}", "A=1 wc -c {model}", "(true {model})"])
+def test_what_may_work_passes_the_check(spec):
+    Evaluation(spec).check()

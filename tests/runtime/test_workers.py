@@ -135,3 +135,40 @@ def test_workers_end_with_the_process_that_asked_and_leave_no_files(tmp_path, ho
     assert not list((tmp_path / "temporary").rglob("large"))
     if how == signal.SIGINT:
         assert not [p for p in (tmp_path / "temporary").iterdir() if "onnxprune" in p.name]
+
+
+UNGUARDED = """
+from onnxprune.runtime.workers import Work, stream
+from tests.runtime.test_workers import adder
+print(sorted(total for _, (total, _) in stream(Work(adder, 10), [1, 2, 3], 2)))
+"""
+FAILING = """
+from onnxprune.errors import UsageError
+from onnxprune.runtime.workers import Work, stream
+from tests.runtime.test_workers import fails
+try:
+    list(stream(Work(fails, None), [2, *range(3, 40)], 2))
+except UsageError as error:
+    print(error.message)
+"""
+OWN = """
+from onnxprune.runtime.workers import Work, stream
+def own(shared):
+    return lambda job: shared * job
+if __name__ == "__main__":
+    print(sorted(product for _, product in stream(Work(own, 10), [1, 2], 2)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [(UNGUARDED, "[11, 12, 13]"), (FAILING, "job 2 is bad"), (OWN, "[10, 20]")],
+    ids=["without a guard", "a job fails", "a function of the script"],
+)
+def test_scripts(script, said, tmp_path):
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, timeout=300,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr, done.returncode) == (said, "", 0)

@@ -32,8 +32,9 @@ class Data:
 def _data(data: str | None, samples: int, preprocess: str | None, tokenizer: str | None) -> Data:
     if data is None:
         return Data(None, samples)
-    from onnxprune.calibration import Source
+    from onnxprune.calibration import Source, check_exists
 
+    check_exists(data)
     return Data(Source(data, preprocess, tokenizer), samples)
 
 

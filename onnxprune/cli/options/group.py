@@ -83,8 +83,8 @@ class Titled(click.Command):
                     formatter.write_dl(records)
 
 
-# Whether the help shows all options; the key in `click.Context.meta`.
-_ALL = "onnxprune.help-all"
+# Keys in `click.Context.meta`: whether a command only reads its options, and whether the help shows all of them.
+CHECK_ONLY, _ALL = "onnxprune.check-only", "onnxprune.help-all"
 
 
 def _show_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -156,7 +156,8 @@ def request(kind: Callable[..., object]) -> Option:
     def add(function: Command) -> Command:
         @functools.wraps(function)
         def wrapped(*args: Any, **given: Any) -> Any:
-            return function(*args, kind(**given))
+            made = kind(**given)
+            return None if click.get_current_context().meta.get(CHECK_ONLY) else function(*args, made)
 
         return wrapped
 
