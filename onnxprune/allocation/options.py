@@ -67,6 +67,8 @@ class Options:
         steps: after each but the last of so many parts of the removal, what is left is repaired and scored again.
         step_schedule: how large the parts are: "linear" equal, "cubic" large at first (Zhu and Gupta 2017), "geometric"
             the same share of what is left.
+        cache: path of a file that keeps finished scores, so that another budget for the same model and data starts
+            from them; nothing is kept where None.
 
     Example:
         >>> import onnxprune
@@ -102,6 +104,7 @@ class Options:
     seed: int = 0
     steps: int = 1
     step_schedule: str = "linear"
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         _ = self.budgets  # refused here if they are no amounts
@@ -188,8 +191,8 @@ class Options:
         return replace(self, criterion=criteria.known(criteria.AUTO, data=data).name)
 
     def as_json(self) -> dict[str, Any]:
-        """The options as plain values."""
-        plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        """The options as plain values, but for the file of finished scores: it changes no result."""
+        plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cache"}
         plain |= {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
         plain["rows"] = sorted(self.rows)
         if callable(self.criterion):

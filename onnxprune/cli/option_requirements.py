@@ -68,9 +68,15 @@ REQUIREMENTS = (
     ),
     Requirement(("--every",), ("--while-training",), "nothing is chosen while training"),
     Requirement(
-        ("--eval", "--search", "--max-trials", "--trials", "--cache", "--no-cache"),
+        ("--eval", "--search", "--max-trials", "--trials", "--no-cache"),
         _TARGETS,
         "it belongs to a search for a target, and no target is given",
+    ),
+    Requirement(
+        ("--cache",),
+        (*_TARGETS, "--data"),
+        "scores without data are made at once, and nothing is searched",
+        commands=("prune",),
     ),
     Requirement(("--jobs", "--dask"), (*_TARGETS, "--train"), "nothing is searched or trained"),
     Requirement(("--max-ratio",), (*_UNEQUAL, f"--allocation {_TAILORING}"), "every group loses the same ratio"),

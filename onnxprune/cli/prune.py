@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +108,7 @@ class PruneArgs(shared.Results):
 @resume
 @shared.accept_damage
 @targets
-@cached("trial of a search")
+@cached("trial of a search", "the scores, too; without a search, FILE alone is where scores are kept")
 @workers(1)
 @click.option("--plan-out", type=FILE, help="Also write the plan: what was removed, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
@@ -149,16 +149,19 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "recovery": Recovery(args.recover, train=_training(args), tune=_own_training(args)),
     }
     if args.wanted is None:
-        return pipeline.run(source, args.options, data=args.data.source, progress=console.progress, **run), None
+        options = replace(args.options, cache=args.cache.file)
+        return pipeline.run(source, options, data=args.data.source, progress=console.progress, **run), None
     from onnxprune.pipelines.search import search
+
+    cache = args.cache.path("search", source.digest)
 
     found = search(
         source,
-        args.options,
+        replace(args.options, cache=cache),
         args.wanted.settings(**run),
         args.data.source,
         workers=args.workers,
-        cache=args.cache.path("search", source.digest),
+        cache=cache,
         progress=console.progress,
     )
     return found.outcome, found

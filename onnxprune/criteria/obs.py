@@ -26,7 +26,7 @@ from onnxprune.criteria.aggregate import Aggregate, aggregated
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import LinearLayer, layer_weight, quick_inverse, weight_axes, weighted_layer
+from onnxprune.layers import LinearLayer, layer_weight, quick_factor, weight_axes, weighted_layer
 from onnxprune.model.run_order import tappable
 from onnxprune.progress import WorkPart
 from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, blas_threads, routes_of
@@ -81,7 +81,7 @@ def obs(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> A
     store = SpillBuffer()
     trials: dict[tuple[int, float], list[DamageTrial]] = {}
     try:
-        runs, judging = parted(evidence.runs) if evidence.compared else (evidence.runs, ())
+        runs, judging = parted(groups, evidence.runs) if evidence.compared else (evidence.runs, ())
         readers = _readers(groups, runs, store)
         for number, group in enumerate(groups.groups):
             evidence.progress(WorkPart.of("scoring group", number + 1, len(groups.groups)))
@@ -235,11 +235,10 @@ class _Surgery:
         self._reader = reader
         self._columns = _columns(reader.owner, classes)
         moment = np.array(reader.moment, np.float64)
-        ridge = _ridge(reader.moment.diagonal())
-        np.einsum("ii->i", moment)[:] += ridge
+        np.einsum("ii->i", moment)[:] += _ridge(reader.moment.diagonal())
         energy = float((reader.weight * (reader.moment @ reader.weight)).sum(dtype=np.float64))
         self._energy = max(energy, 1e-30)
-        self._state = np.concatenate([quick_inverse(moment, ridge), reader.weight], axis=1, dtype=np.float32)
+        self._state = np.concatenate([quick_factor(moment).inverse(), reader.weight], axis=1, dtype=np.float32)
         self._rows = np.arange(len(moment))  # of the layer, that the matrices still hold
         self._gone = np.zeros(len(moment), bool)
 

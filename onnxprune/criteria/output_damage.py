@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 
+from onnxprune.calibration import fixed_batch, is_batched
 from onnxprune.layers import Parameters, quantized_parameters, weighted_layer
-from onnxprune.model import last_floats, unsqueezed
+from onnxprune.model import Model, last_floats, unsqueezed
+from onnxprune.model.run_order import Route
 from onnxprune.progress import WorkPart
-from onnxprune.runtime import ActivationReader, AgreementAccumulator, boundary_inputs, routes_of, run_changed, run_from
+from onnxprune.runtime import (
+    ActivationReader,
+    AgreementAccumulator,
+    RunMode,
+    boundary_inputs,
+    routes_of,
+    run_changed,
+    run_from,
+)
 from onnxprune.tracing import Groups, NodeView
-from onnxprune.typing import Array
+from onnxprune.typing import Array, Runs
 
-# Samples, at least, that the model is run on for every set of trials.
-SAMPLES = 32
+# Most and fewest samples that the model is run on for every set of trials. In between, all trials together take about
+# as long as this many runs of all samples, two trials of each group running half of the model.
+SAMPLES, FEWEST, PASSES = 32, 8, 2
+# Trials estimate: that the runtime rounds otherwise when it fuses operators is no matter.
+FUSED = RunMode(fused=True)
 Key = TypeVar("Key")
 
 
@@ -45,9 +59,10 @@ def impacts(
 ) -> dict[Key, float]:
     """The relative squared error of the outputs under every set of trials.
 
-    The original runs with the weights of one set at a time; sets whose layers share their weights with others, or hold
-    none that is stored, are left out. Of outputs that are squeezed (by a Softmax), what comes before counts: large
-    errors would all look alike behind it. Of ids (by an ArgMax), the last floats before them do.
+    The original runs with the weights of a set in place of its own, all sets of the same layers in one session; sets
+    whose layers share their weights with others, or hold none that is stored, are left out. Of outputs that are
+    squeezed (by a Softmax), what comes before counts: large errors would all look alike behind it. Of ids (by an
+    ArgMax), the last floats before them do.
     """
     model = groups.tracing.model
     routes = routes_of(model, runs)
@@ -66,15 +81,13 @@ def impacts(
         for made, keys in at.items():
             taken = walk.read(fronts[made])
             held = [{**run, **values} for run, values in zip(runs, taken, strict=True)]
+            changed = [_parameters(parameters, trials[key], nodes) for key in keys]
+            ran = _outputs(parameters.finished(), changed, held, (names, wanted, behind[made]), routes)
             for key in keys:
                 progress(WorkPart.of("weighing cut", len(found) + 1, len(trials)))
-                undo = [_put(parameters, trial, nodes[trial.view.node.output[0]]) for trial in trials[key]]
                 tally = AgreementAccumulator()
-                ran = run_changed(parameters.finished(), held, names, wanted, behind[made], routes=routes)
-                for old, new in zip(wanted, ran, strict=True):
+                for old, new in zip(wanted, islice(ran, len(runs)), strict=True):
                     tally.add(old, new)
-                for back in undo:
-                    back()
                 found[key] = tally.agreement().error
     return {key: error for key, error in found.items() if np.isfinite(error)}
 
@@ -93,13 +106,27 @@ def _front(parameters: Parameters, changed: Collection[str], dtypes: Mapping[str
     return [] if None in found else list(dict.fromkeys(name for names in found for name in names or ()))
 
 
-def parted(runs: Sequence[Mapping[str, Array]]) -> tuple[Sequence[Mapping[str, Array]], Sequence[Mapping[str, Array]]]:
-    """Runs to fit to; and some at even steps, with enough samples, to judge. One run serves as both."""
+def parted(groups: Groups, runs: Runs) -> tuple[Runs, Runs]:
+    """Runs to fit to, and some at even steps to judge, of just enough samples where runs can be cut.
+
+    One run that cannot be cut serves as both.
+    """
+    model = groups.model
     each = max((len(value) for value in runs[0].values() if value.ndim), default=1)
-    count = max(1, min(len(runs) // 2, -(-SAMPLES // max(each, 1))))
-    judging = {i * len(runs) // count for i in range(count)}
-    fitting = [run for i, run in enumerate(runs) if i not in judging]
-    return fitting or runs, [runs[i] for i in sorted(judging)]
+    wanted = min(SAMPLES, max(FEWEST, PASSES * each * len(runs) // max(1, len(groups.groups))))
+    count = max(1, min(len(runs) // 2, -(-wanted // max(each, 1))))
+    places = {i * len(runs) // count for i in range(count)}
+    fitting = [run for i, run in enumerate(runs) if i not in places]
+    judging = [runs[i] for i in sorted(places)]
+    few = -(-wanted // count)
+    if few < each and fixed_batch(model) is None and is_batched(model, runs):
+        fitting += [{name: value[few:] for name, value in run.items()} for run in judging if _samples(run) > few]
+        judging = [{name: value[:few] for name, value in run.items()} for run in judging]
+    return fitting or runs, judging
+
+
+def _samples(run: Mapping[str, Array]) -> int:
+    return min(map(len, run.values()))
 
 
 def _is_own(parameters: Parameters, view: NodeView) -> bool:
@@ -109,24 +136,58 @@ def _is_own(parameters: Parameters, view: NodeView) -> bool:
     return parameters.is_own(layer.node.input[layer.weight]) or quantized_parameters(parameters, layer) is not None
 
 
-def _put(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto) -> Callable[[], None]:
-    """Replace the parameters of a layer, rounded where they are; what is returned brings the old ones back."""
-    layer = weighted_layer(trial.view, node)
-    assert layer is not None
-    whole = quantized_parameters(parameters, layer)
-    if whole is not None:
-        kept = {name: parameters.value(name) for name in whole.names}
-        whole.write(trial.weight[None] / layer.scale, trial.shift)
-        return partial(_store, parameters, kept)
-    parameters.shift(layer, np.zeros(len(trial.shift)))  # makes a bias where there is none
-    bias = parameters.bias(layer, len(trial.shift))
-    weight = layer.node.input[layer.weight]
-    old = {name: parameters.value(name) for name in (weight, *([bias[0].input[bias[1]]] if bias else []))}
-    parameters.store(weight, layer.tensor(trial.weight[None] / layer.scale, old[weight].shape))
-    parameters.shift(layer, trial.shift)
-    return partial(_store, parameters, old)
+def _parameters(
+    parameters: Parameters, trials: Sequence[DamageTrial], nodes: Mapping[str, onnx.NodeProto]
+) -> dict[str, Array]:
+    """Name -> value of the weights and biases that trials put in place of stored ones, rounded where these are.
+
+    A layer without a bias that may have one gets one of zeros.
+    """
+    found: dict[str, Array] = {}
+    for trial in trials:
+        layer = weighted_layer(trial.view, nodes[trial.view.node.output[0]])
+        assert layer is not None
+        whole = quantized_parameters(parameters, layer)
+        if whole is None:
+            parameters.shift(layer, np.zeros(len(trial.shift)))
+        bias = parameters.bias(layer, len(trial.shift))
+        weight = layer.node.input[layer.weight]
+        names = whole.names if whole is not None else (weight, *([bias[0].input[bias[1]]] if bias else []))
+        old = {name: parameters.value(name) for name in names}
+        if whole is not None:
+            whole.write(trial.weight[None] / layer.scale, trial.shift)
+        else:
+            parameters.store(weight, layer.tensor(trial.weight[None] / layer.scale, old[weight].shape))
+            parameters.shift(layer, trial.shift)
+        for name, value in old.items():
+            found[parameters.present_name(name)] = parameters.value(name)
+            parameters.store(name, value)
+    return found
 
 
-def _store(parameters: Parameters, values: Mapping[str, Array]) -> None:
-    for name, value in values.items():
-        parameters.store(name, value)
+def _outputs(
+    model: Model,
+    changed: Sequence[Mapping[str, Array]],
+    held: Runs,
+    outputs: tuple[Sequence[str], Sequence[Sequence[Any]], Collection[str]],
+    routes: Sequence[Route],
+) -> Iterator[Sequence[Any]]:
+    """The outputs of every run with every set of parameters in place of what is stored.
+
+    One session runs them all, parameters being its inputs; whole numbers may be of types that it takes as no inputs.
+
+    Args:
+        model: the original.
+        changed: the sets.
+        held: per run, the values of tensors in front of the change.
+        outputs: their names, their values of every run before the change, and all tensors that it reaches.
+        routes: the way of every run.
+    """
+    names, before, reached = outputs
+    if all(value.dtype.kind == "f" for values in changed for value in values.values()):
+        given, many = [{**run, **values} for values in changed for run in held], len(changed)
+        yield from run_changed(model, given, names, [*before] * many, reached, routes=[*routes] * many, mode=FUSED)
+        return
+    for values in changed:
+        other = replace(model, values={**model.values, **{n: partial(np.asarray, v) for n, v in values.items()}})
+        yield from run_changed(other, held, names, before, reached, routes=routes)

@@ -9,7 +9,7 @@ from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.operands import weight_axes
 from onnxprune.layers.parameters import NORMS, Parameters
-from onnxprune.layers.positive_definite import inverse, quick_inverse
+from onnxprune.layers.positive_definite import Cholesky, inverse, quick_factor
 from onnxprune.layers.product import Product
 from onnxprune.layers.quantized_layer import QuantizedParameters, layer_weight, quantized_parameters
 from onnxprune.layers.readers import making_axes
@@ -23,6 +23,7 @@ __all__ = [
     "Activations",
     "Affine",
     "CONVOLUTIONS",
+    "Cholesky",
     "Convolution",
     "Grid",
     "LinearLayer",
@@ -45,7 +46,7 @@ __all__ = [
     "mask_of",
     "norm_scales",
     "quantized_parameters",
-    "quick_inverse",
+    "quick_factor",
     "settled",
     "sweep_factor",
     "unit_reads",

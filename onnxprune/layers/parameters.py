@@ -111,9 +111,13 @@ class Parameters:
         consumers = self._consumers.get(name, [])
         return consumers[0] if len(consumers) == self._uses[name] == 1 and name not in self._outputs else None
 
+    def present_name(self, name: str) -> str:
+        """What a stored tensor is called by now: another name once it was replaced while others keep its value."""
+        return self._moved.get(name, name)
+
     def value(self, name: str) -> Array:
         """The present value of a stored tensor."""
-        name = self._moved.get(name, name)
+        name = self.present_name(name)
         return self.model.array(self._stored[name]) if name not in self._values else self._values[name]()
 
     def store(self, name: str, value: Array) -> None:

@@ -1,4 +1,4 @@
-"""The inverse of second moments: symmetric, positive definite, and often large."""
+"""Equations with second moments, and their inverses: symmetric, positive definite, often large, and badly scaled."""
 
 from __future__ import annotations
 
@@ -8,21 +8,85 @@ import numpy as np
 
 from onnxprune.typing import Array
 
-# Matrices up to this size are inverted by LAPACK at once.
+# Matrices up to this size are factored by LAPACK at once.
 SMALL = 256
-# Largest error of outputs, a share of their norm, by weights that an inverse in single precision gives.
+# Largest error of outputs, a share of their norm, by weights that equations in single precision give.
 NEGLIGIBLE = 1e-3
-# Largest quotient of two eigenvalues for which single precision is tried, since it mostly fails beyond; powers that are
-# taken for the largest one.
-WORST, POWERS = 2e4, 6
+
+
+def _turned(matrix: Array) -> Array:
+    return np.swapaxes(matrix, -1, -2)
+
+
+class Cholesky:
+    """The lower factor L of symmetric positive definite matrices A = L L', by blocks.
+
+    L = [L1 0; G' L2], with L1 of A11, G = L1^-1 A12, and L2 of A22 - G' G, over and over until blocks are small, which
+    hold the inverse of their factor. All of the work is in products of matrices, a quarter of the operations that an
+    inverse takes. Factors, unlike inverses by blocks, lose no digits from block to block.
+
+    Source: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, sections 4.2.8 and 4.2.9.
+    """
+
+    def __init__(self, matrix: Array) -> None:
+        """Factor float[..., D, D].
+
+        Raises:
+            numpy.linalg.LinAlgError: a matrix is not positive definite.
+        """
+        self._half = matrix.shape[-1] // 2
+        self._parts: tuple[Cholesky, Array, Cholesky] | None = None
+        if matrix.shape[-1] <= SMALL:
+            self._inverse = np.linalg.inv(np.linalg.cholesky(matrix))
+            return
+        rows, columns = matrix[..., : self._half, :], matrix[..., self._half :, self._half :]
+        first = Cholesky(rows[..., : self._half])
+        side = first.lower(rows[..., self._half :])
+        self._parts = first, side, Cholesky(columns - _turned(side) @ side)
+
+    def lower(self, given: Array) -> Array:
+        """L^-1 times [..., D, n]."""
+        if self._parts is None:
+            return np.asarray(self._inverse @ given)
+        first, side, last = self._parts
+        found = first.lower(given[..., : self._half, :])
+        return np.concatenate([found, last.lower(given[..., self._half :, :] - _turned(side) @ found)], axis=-2)
+
+    def upper(self, given: Array) -> Array:
+        """L'^-1 times [..., D, n]."""
+        if self._parts is None:
+            return np.asarray(_turned(self._inverse) @ given)
+        first, side, last = self._parts
+        found = last.upper(given[..., self._half :, :])
+        return np.concatenate([first.upper(given[..., : self._half, :] - side @ found), found], axis=-2)
+
+    def solve(self, given: Array) -> Array:
+        """A^-1 times [..., D, n], in the precision of the factor."""
+        return self.upper(self.lower(given.astype(self.dtype, copy=False)))
+
+    def inverse(self) -> Array:
+        """A^-1, [..., D, D]."""
+        lower = self._lower_inverse()
+        return np.asarray(_turned(lower) @ lower)
+
+    def _lower_inverse(self) -> Array:
+        """L^-1, [..., D, D]."""
+        if self._parts is None:
+            return self._inverse
+        first, side, last = self._parts
+        one, two = first._lower_inverse(), last._lower_inverse()
+        below = -two @ (_turned(side) @ one)
+        above = np.zeros_like(_turned(below))
+        return np.concatenate([np.concatenate([one, above], axis=-1), np.concatenate([below, two], axis=-1)], axis=-2)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The precision of the factor."""
+        return self._inverse.dtype if self._parts is None else self._parts[0].dtype
 
 
 def inverse(matrix: Array) -> Array:
     """Invert symmetric positive definite matrices.
-
-    By blocks, [A B; B' C]^-1 = [A^-1 + P S^-1 P', -P S^-1; -S^-1 P', S^-1] with P = A^-1 B and S = C - B' P, over and
-    over until blocks are small. All of the work is in products of matrices, half as many operations as elimination with
-    pivots takes, which definite matrices do not need.
 
     Args:
         matrix: [..., D, D].
@@ -31,59 +95,31 @@ def inverse(matrix: Array) -> Array:
         The inverses, [..., D, D].
 
     Raises:
-        numpy.linalg.LinAlgError: a matrix is singular.
-
-    Source: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, section 4.2 (stability of the blocks).
+        numpy.linalg.LinAlgError: a matrix is not positive definite.
     """
-    size = matrix.shape[-1]
-    if size <= SMALL:
-        return np.linalg.inv(matrix)
-    half = size // 2
-    side = matrix[..., :half, half:]
-    first = inverse(matrix[..., :half, :half])
-    turned = first @ side
-    last = inverse(matrix[..., half:, half:] - np.swapaxes(side, -1, -2) @ turned)
-    between = turned @ last
-    made = np.empty_like(first, shape=matrix.shape)
-    made[..., half:, half:] = last
-    made[..., :half, half:] = -between
-    made[..., half:, :half] = -np.swapaxes(between, -1, -2)
-    made[..., :half, :half] = first + between @ np.swapaxes(turned, -1, -2)
-    return made
+    return Cholesky(matrix).inverse()
 
 
-def quick_inverse(matrix: Array, least: float) -> Array:
-    """Invert damped second moments of a layer's inputs in single precision, where that is enough.
+def quick_factor(matrix: Array) -> Cholesky:
+    """Factor damped second moments of a layer's inputs in single precision, where that is enough.
 
-    It is not tried where the largest eigenvalue says that it would fail. Then it is tried with random weights: these,
-    regressed from the moments of inputs and of outputs that they make, must give the same outputs.
+    It is tried with random weights: these, regressed from the moments of inputs and of outputs that they make, must
+    give the same outputs.
 
     Args:
         matrix: float64[..., D, D].
-        least: a number that no eigenvalue is below.
 
     Returns:
-        The inverses, float32[..., D, D] where these are good enough, else float64.
+        The factor.
 
     Raises:
-        numpy.linalg.LinAlgError: a matrix is singular.
+        numpy.linalg.LinAlgError: a matrix is not positive definite.
     """
     weight = np.random.default_rng(0).standard_normal((matrix.shape[-1], 1))
-    cross = matrix @ weight
-    if _largest_eigenvalue(matrix, cross) > WORST * least:
-        return inverse(matrix)
     with np.errstate(all="ignore"), suppress(np.linalg.LinAlgError):
-        found = inverse(matrix.astype(np.float32))
-        error = found @ cross - weight
+        found = Cholesky(matrix.astype(np.float32))
+        error = found.solve(matrix @ weight) - weight
         squares = [np.sum(w * (matrix @ w), axis=(-2, -1)) for w in (error, weight)]
         if (squares[0] <= NEGLIGIBLE**2 * squares[1]).all():
             return found
-    return inverse(matrix)
-
-
-def _largest_eigenvalue(matrix: Array, start: Array) -> float:
-    """The largest eigenvalue of any of the matrices, to some percent, by powers."""
-    vector = start
-    for _ in range(POWERS):
-        vector = matrix @ (vector / np.maximum(np.linalg.norm(vector, axis=-2, keepdims=True), 1e-300))
-    return float(np.linalg.norm(vector, axis=-2).max(initial=0.0))
+    return Cholesky(matrix)

@@ -142,7 +142,7 @@ class Course:
         return list(dict.fromkeys(name for step in steps for name in sorted(step.reads) if name in others))
 
     def subgraph(self, places: Iterable[int], held: Mapping[str, Array], outputs: Sequence[str]) -> Model:
-        """A model of some of the steps, from values that are held to `outputs`."""
+        """A model of some of the steps, from values that are held, also in place of stored ones, to `outputs`."""
         chosen, source = [self.steps[i] for i in places], self.model.proto.graph
         proto = onnx.ModelProto(ir_version=self.model.proto.ir_version)
         proto.opset_import.extend(self.model.proto.opset_import)
@@ -157,7 +157,7 @@ class Course:
                 graph.value_info.extend(info for info in source.value_info if info.name in made)
                 show(graph, first, [name for name in outputs if name in step.inner])
         read = {name for node in graph.node for name in reads(node)}.union(outputs)
-        graph.initializer.extend(t for t in source.initializer if t.name in read)
+        graph.initializer.extend(t for t in source.initializer if t.name in read and t.name not in held)
         graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in read)
         for name in sorted(read & held.keys()):
             kind = helper.np_dtype_to_tensor_dtype(held[name].dtype)

@@ -8,6 +8,7 @@ two steps is carried over, as the weights that the next recovery begins with.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune import criteria
+from onnxprune import __version__, calibration, criteria
 from onnxprune.allocation import BudgetFitter, Options, named_rows
 from onnxprune.cost import units_in_order
 from onnxprune.model import Model
@@ -24,6 +25,7 @@ from onnxprune.progress import WorkPart
 from onnxprune.recovery import RecoveryOptions, RecoveryReport, recover
 from onnxprune.rewriting import Removal, io_changes, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
+from onnxprune.runtime import Journal, key_of
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from onnxprune.recovery import Training, TrainingOptions
 
 logger = logging.getLogger(__name__)
+
+# The form of kept scores: another number where the same inputs give others.
+SCORES = 1
 
 # From the share of the steps that are done, and the share of units that go in the end, to the share of these that are
 # gone by then. Cubic: Zhu and Gupta, "To prune, or not to prune", 2017, section 3.
@@ -169,9 +174,33 @@ def _traced_like(groups: Groups, small: Model) -> Groups:
 def first_scores(
     groups: Groups, options: Options, runs: Sequence[Mapping[str, Array]], progress: Callable[[str], None]
 ) -> Array:
-    """Scores of all classes by the criterion of the options, float64[classes]."""
+    """Scores of all classes by the criterion of the options, float64[classes]; those that are kept where they are."""
     given = (options.criterion, options.seed, runs, options.aggregate)
-    return criteria.score(groups, *given, compared=options.strategy != "uniform", progress=progress)
+    compared = options.strategy != "uniform"
+    if options.cache is None or callable(options.criterion):  # no name says what a function of one's own does
+        return criteria.score(groups, *given, compared=compared, progress=progress)
+    journal, key = Journal(options.cache), _key_of_scores(groups, options, runs)
+    found = journal.get(key)
+    if isinstance(found, list) and len(found) == groups.classes.count:
+        progress("scores are known")
+        return np.array(found, np.float64)
+    scores = criteria.score(groups, *given, compared=compared, progress=progress)
+    journal.put(key, scores.tolist(), {"scores": options.criterion})
+    return scores
+
+
+def _key_of_scores(groups: Groups, options: Options, runs: Sequence[Mapping[str, Array]]) -> str:
+    """What scores depend on: budgets, and what is kept, are no part of that."""
+    asked = {name: getattr(options, name) for name in ("criterion", "seed", "aggregate")}
+    return key_of(
+        scores=SCORES,
+        version=__version__,
+        model=groups.model.digest,
+        data=calibration.digest(runs),
+        units=[hashlib.sha256(x.tobytes()).hexdigest() for x in (groups.classes.of, groups.group_of)],
+        compared=options.strategy != "uniform",
+        **asked,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,15 @@ from onnxprune.recovery import RecoveryOptions, recover
 from onnxprune.rewriting import Plan, Removal, io_changes
 from onnxprune.rewriting.plan import Step
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import ActivationReader, AgreementAccumulator, Session, SpillBuffer, boundary_inputs, run_changed
+from onnxprune.runtime import (
+    ActivationReader,
+    AgreementAccumulator,
+    RunMode,
+    Session,
+    SpillBuffer,
+    boundary_inputs,
+    run_changed,
+)
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
@@ -145,7 +153,7 @@ class _Probe:
         """Run only what differs from the original."""
         names, wanted = self._outputs
         known = [{**run, **at} for run, at in zip(self.setting.runs, held, strict=True)]
-        found = run_changed(small, known, names, wanted, removal.behind, threads=self.setting.threads)
+        found = run_changed(small, known, names, wanted, removal.behind, mode=RunMode(self.setting.threads))
         tally = AgreementAccumulator()
         for old, new in zip(wanted, found, strict=True):
             tally.add(old, new)

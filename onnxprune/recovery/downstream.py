@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,13 +68,30 @@ class Downstream:
         small = np.abs(self.factor) <= SMALLEST * np.abs(self.factor).max()
         return np.where(small, 0, 1 / np.where(small, 1, self.factor)).astype(np.float32)
 
-    def lost(self, removal: Removal, whole: Array, left: Array) -> Array:
-        """What the other operand lost, in the scale of the layer's output, from its values in either model."""
-        return np.asarray((removal.sliced(whole, self.axes) - left) * self.inverse, np.float32)
+    def lost(self, removal: Removal, whole: Array, left: Array, taken: Callable[[Array], Array]) -> Array:
+        """What the other operand lost, in the scale of the layer's output, from its values in either model.
 
-    def dead_zone(self, removal: Removal, activation_input: Array) -> tuple[Array, Array]:
-        """How far the layer's output may lie below and above its target, from what enters the activation."""
-        value, inverse = removal.sliced(activation_input, self.axes).astype(np.float32), self.inverse
+        Args:
+            removal: what was removed.
+            whole: its values in the original.
+            left: those in the pruned model.
+            taken: takes the wanted positions of anything like the layer's output.
+        """
+        lost = taken(removal.sliced(whole, self.axes)) - taken(left)
+        return np.asarray(lost * taken(np.broadcast_to(self.inverse, left.shape)), np.float32)
+
+    def dead_zone(
+        self, removal: Removal, activation_input: Array, taken: Callable[[Array], Array]
+    ) -> tuple[Array, Array]:
+        """How far the layer's output may lie below and above its target, from what enters the activation.
+
+        Args:
+            removal: what was removed.
+            activation_input: what enters the activation in the original.
+            taken: takes the wanted positions of anything like the layer's output.
+        """
+        sliced = removal.sliced(activation_input, self.axes)
+        value, inverse = taken(sliced).astype(np.float32), taken(np.broadcast_to(self.inverse, sliced.shape))
         below, above = value <= self.low, value >= self.high
         # Up to the bound from one side, any distance to the other.
         least = np.where(below, -np.inf, np.where(above, self.high - value, 0))

@@ -17,14 +17,14 @@ of x, C the centred cross moment of x and y, and W the sliced weights [D, O] (a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
-from onnxprune.layers import quick_inverse
+from onnxprune.layers import Cholesky, quick_factor
 from onnxprune.runtime import PairMoments
 from onnxprune.typing import Array
 
@@ -32,6 +32,7 @@ from onnxprune.typing import Array
 DAMPINGS = (1e-3, 1e-2, 1e-1)
 # Most regressions after the first, before an activation that is flat somewhere.
 ROUNDS = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +42,20 @@ class Rows:
     Attributes:
         x: inputs of the pruned layer, [groups, n, D].
         y: outputs that it should give, [groups, n, O].
-        dead_zone: how far an output may lie below and above `y` and be as good, both [groups, n, O]; None where
-            nothing but `y` is.
+        bounds: the least and the largest outputs that are as good as `y`, both [groups, n, O]; None where nothing but
+            `y` is.
         whole: inputs of the original's layer, for `merge` alone.
     """
 
     x: Array
     y: Array
-    dead_zone: tuple[Array, Array] | None = None
+    bounds: tuple[Array, Array] | None = None
     whole: Array | None = None
+
+    @classmethod
+    def around(cls, x: Array, y: Array, dead_zone: tuple[Array, Array] | None, whole: Array | None = None) -> Self:
+        """Rows whose outputs may lie so far below and above `y` and be as good, both [groups, n, O]."""
+        return cls(x, y, None if dead_zone is None else (y + dead_zone[0], y + dead_zone[1]), whole)
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Self:
@@ -60,17 +66,24 @@ class Rows:
 
         x, y, whole = (put([getattr(p, name) for p in parts]) for name in ("x", "y", "whole"))
         assert x is not None and y is not None
-        ends = [p.dead_zone for p in parts if p.dead_zone is not None]
+        ends = [p.bounds for p in parts if p.bounds is not None]
         low, high = (np.concatenate([e[side] for e in ends], 1) if ends else None for side in (0, 1))
         return cls(x, y, None if low is None or high is None else (low, high), whole)
 
+    def parted(self, count: int) -> tuple[Rows, Rows]:
+        """The first so many rows, and the others; they share memory with these."""
+
+        def part(rows: slice) -> Rows:
+            bounds = None if self.bounds is None else (self.bounds[0][:, rows], self.bounds[1][:, rows])
+            return Rows(self.x[:, rows], self.y[:, rows], bounds, None if self.whole is None else self.whole[:, rows])
+
+        return part(slice(count)), part(slice(count, None))
+
     def nearest(self, weight: Array, shift: Array) -> tuple[Array, Array]:
         """(what a layer gives for the rows, the good outputs that are nearest to it)."""
-        found = self.x @ weight.astype(np.float32) + shift[:, None].astype(np.float32)
-        if self.dead_zone is None:
-            return found, self.y
-        low, high = self.dead_zone
-        return found, np.clip(found, self.y + low, self.y + high)
+        found = self.x @ weight.astype(np.float32)
+        found += shift[:, None].astype(np.float32)
+        return found, self.y if self.bounds is None else np.clip(found, *self.bounds)
 
     def error(self, fitted: Fitted) -> float:
         """Squared error of the outputs, relative to the squared deviation of `y` from its mean."""
@@ -100,13 +113,13 @@ class FitProblem:
     damping: float = 0.0
 
     @cached_property
-    def _ridge(self) -> tuple[Array, Array]:
-        return _inverse(self.moments.xx, self.damping)
+    def _ridge(self) -> tuple[Cholesky, Array]:
+        return _damped(self.moments.xx, self.damping)
 
     def regressed(self, cross: Array) -> Array:
         """The weights whose outputs have these cross moments with the inputs, [groups, D, O], by ridge regression."""
-        inverse, added = self._ridge
-        return np.asarray(inverse @ (cross + added * self.sliced).astype(inverse.dtype), np.float64)
+        factor, added = self._ridge
+        return np.asarray(factor.solve(cross + added * self.sliced), np.float64)
 
 
 # (weights [groups, D, O], what is added to the outputs [groups, O]) of a layer.
@@ -187,7 +200,7 @@ def merge(problem: FitProblem) -> Fitted:
         raise ValueError("merging needs the moments of the channels")
     groups, remaining, channels = problem.channels.xy.shape
     size = problem.full.shape[1] // channels
-    mixing = _inverse(problem.channels.xx, problem.damping)[0] @ problem.channels.xy
+    mixing = _damped(problem.channels.xx, problem.damping)[0].solve(problem.channels.xy).astype(np.float64)
     weight = (mixing @ problem.full.reshape(groups, channels, -1)).reshape(groups, remaining * size, -1)
     return weight, _shift(problem, weight)
 
@@ -218,36 +231,50 @@ class Chosen:
 def best(
     how: Method,
     problem: FitProblem,
-    fitting: Rows,
-    judging: Rows,
+    rows: Rows,
+    count: int,
     *,
     dampings: Sequence[float],
     stored: Callable[[Fitted, PairMoments], Fitted] = lambda fitted, moments: fitted,
 ) -> Chosen:
     """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
 
+    Ridge weights are tried in their order, and rounds are made, until one does no better than the one before.
+
     Args:
         how: the recovery method.
-        problem: all but the moments of `judging`.
-        fitting: the rows that `problem` is of.
-        judging: rows that judge.
-        dampings: ridge weights to try.
+        problem: all but the moments of the rows that judge.
+        rows: those that `problem` is of, and behind them those that judge.
+        count: of the former.
+        dampings: ridge weights to try, in ascending order.
         stored: a fit as it can be stored, which is judged, from the moments of its rows.
     """
-    tried = [replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,))]
-    fits = [how.closed_form(e) for e in tried]
-    errors = [judging.error(stored(f, problem.moments)) for f in fits]
-    chosen = int(np.argmin(errors))
-    error, rounds = errors[chosen], 0
-    if how.dead_zone and fitting.dead_zone is not None:
-        for number, fitted in enumerate(_rounds(tried[chosen], fitting, fits[chosen], ROUNDS), 1):
-            if (found := judging.error(stored(fitted, problem.moments))) < error:
-                error, rounds = found, number
-    everything = Rows.joined([fitting, judging])
+    fitting, judging = rows.parted(count)
+
+    def error(fitted: Fitted) -> float:
+        return judging.error(stored(fitted, problem.moments))
+
+    tried = (replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,)))
+    found = list(_falling(((one, how.closed_form(one)) for one in tried), lambda one: error(one[1])))
+    (chosen, fitted), least = found[-1]
+    rounds = 0
+    if how.dead_zone and rows.bounds is not None:
+        better = list(_falling(_rounds(chosen, fitting, fitted, ROUNDS), error, least))
+        rounds, least = len(better), better[-1][1] if better else least
     moments = problem.moments + PairMoments.of(judging.x, judging.y, shifted=problem.shifted)
-    final = replace(tried[chosen], moments=moments)
+    final = replace(chosen, moments=moments)
     fitted = how.closed_form(final)
-    return Chosen([fitted, *_rounds(final, everything, fitted, rounds)][-1], moments, error)
+    return Chosen([fitted, *_rounds(final, rows, fitted, rounds)][-1], moments, least)
+
+
+def _falling(values: Iterable[T], error: Callable[[T], float], least: float = np.inf) -> Iterator[tuple[T, float]]:
+    """Values with their errors, as long as these fall; the first in any case where nothing was known before."""
+    for number, value in enumerate(values):
+        found = error(value)
+        if not found < least and (number or least < np.inf):
+            return
+        yield value, found
+        least = found
 
 
 def _rounds(problem: FitProblem, rows: Rows, fitted: Fitted, count: int) -> Iterator[Fitted]:
@@ -269,12 +296,15 @@ def _times(rows: Array, weight: Array) -> Array:
     return np.einsum("gd,gdo->go", rows, weight)
 
 
-def _inverse(second: Array, damping: float) -> tuple[Array, Array]:
-    """(S + l I)^-1 and l, per group; in single precision where that is as good."""
+def _damped(second: Array, damping: float) -> tuple[Cholesky, Array]:
+    """The factor of S + l I, and l, per group; in single precision where that is as good.
+
+    Where rounding of the rows made S indefinite, as much is added to its diagonal as that may have taken away.
+    """
     size = second.shape[-1]
-    added = damping * np.maximum(np.trace(second, axis1=1, axis2=2) / size, 1e-12)[:, None, None]
-    damped = second + added * np.eye(size)
+    trace = np.trace(second, axis1=1, axis2=2)[:, None, None]
+    added, unit = damping * np.maximum(trace / size, 1e-12), np.eye(size)
     try:
-        return quick_inverse(damped, float(added.min())), added
+        return quick_factor(second + added * unit), added
     except np.linalg.LinAlgError:
-        return np.linalg.pinv(damped, hermitian=True), added
+        return quick_factor(second + (added + np.finfo(np.float32).eps * trace) * unit), added

@@ -74,11 +74,12 @@ def _rows(
 
 def _fitted(fit: StandInFit, fitting: Sequence[Rows], judging: Sequence[Rows]) -> Fitted:
     """The parameters."""
-    rows, judges = Rows.joined(fitting), Rows.joined(judging)
-    moments = PairMoments.of(rows.x, rows.y, shifted=fit.shifted)
+    rows, count = Rows.joined([*fitting, *judging]), sum(part.x.shape[1] for part in fitting)
+    seen = rows.parted(count)[0]
+    moments = PairMoments.of(seen.x, seen.y, shifted=fit.shifted)
     sliced = fit.start[0]
     problem = FitProblem(moments, None, sliced, sliced, fit.shifted)
-    return best(METHODS["least-squares"], problem, rows, judges, dampings=DAMPINGS).fitted
+    return best(METHODS["least-squares"], problem, rows, count, dampings=DAMPINGS).fitted
 
 
 def with_stand_ins(

@@ -206,7 +206,7 @@ class _Mapped(_Channelwise):
     def rows(self, new: Mapping[str, Array], exit: Array, most: int, rng: np.random.Generator) -> Rows:
         """Channels of what enters, and of what left."""
         x, y, *dead_zone = self._pair(new, exit, most, rng)
-        return Rows(x[None], y[None], (dead_zone[0][None], dead_zone[1][None]) if dead_zone else None)
+        return Rows.around(x[None], y[None], (dead_zone[0][None], dead_zone[1][None]) if dead_zone else None)
 
     def write(self, fitted: Fitted) -> None:
         """Add the node."""
@@ -250,7 +250,7 @@ class _Scaled(_Channelwise):
     def rows(self, new: Mapping[str, Array], exit: Array, most: int, rng: np.random.Generator) -> Rows:
         """Every channel by itself."""
         x, y, *dead_zone = (values.T[:, :, None] for values in self._pair(new, exit, most, rng))
-        return Rows(x, y, (dead_zone[0], dead_zone[1]) if dead_zone else None)
+        return Rows.around(x, y, (dead_zone[0], dead_zone[1]) if dead_zone else None)
 
     def write(self, fitted: Fitted) -> None:
         """Add the nodes."""
@@ -315,7 +315,7 @@ class _Folded(StandInFit):
             return Rows(x, y)
         ends = [np.where(np.isinf(end), end, end * downstream.inverse) for end in dead_zone]
         low, high = (layer.output_rows(end.astype(np.float32), places, weight.shape[2]) for end in ends)
-        return Rows(x, y, (low, high))
+        return Rows.around(x, y, (low, high))
 
     def write(self, fitted: Fitted) -> None:
         """Store weight and bias."""

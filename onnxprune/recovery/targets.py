@@ -116,13 +116,14 @@ def fit_layer(
         found[number >= train].extend(task.rows(old, new, most, rng) for old, new in visits)
     if not all(found):
         return
-    fitting, judging = map(fits.Rows.joined, found)
+    rows, count = fits.Rows.joined([*found[0], *found[1]]), sum(part.x.shape[1] for part in found[0])
     del found
+    fitting, judging = rows.parted(count)
     with blas_threads(task.full.shape[1]):
         moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
         evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
         before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
-        chosen = fits.best(task.method, evidence, fitting, judging, dampings=dampings, stored=task.on_grid)
+        chosen = fits.best(task.method, evidence, rows, count, dampings=dampings, stored=task.on_grid)
     if kept := chosen.error < before:
         task.write(chosen.fitted, chosen.moments)
     yield Fit(view.name, before, chosen.error, kept, task.groups)
@@ -234,12 +235,15 @@ class LayerTarget(Target):
         downstream = self.downstream
         if downstream is None:
             return y, None
+
+        def taken(values: Array) -> Array:
+            return self.new.output_rows(values, places, y.shape[2])
+
         if downstream.residual and news:
-            y = y + self.new.output_rows(downstream.lost(removal, olds[1], news[1]), places, y.shape[2])
+            y = y + downstream.lost(removal, olds[1], news[1], taken)
         if not downstream.activation_input:
             return y, None
-        low, high = (self.new.output_rows(end, places, y.shape[2]) for end in downstream.dead_zone(removal, olds[-1]))
-        return y, (low, high)
+        return y, downstream.dead_zone(removal, olds[-1], taken)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -266,7 +270,7 @@ class LinearFit(LayerFit):
         left = self.kept.of_remaining()
         x = new.input_rows(news[0], places) if news else _taken(x_old, left.groups, left.inputs)
         y, dead_zone = self.target.aim(self.removal, x_old @ self.factor, olds, news, places)
-        return fits.Rows(x, y, dead_zone, x_old if self.method.merges else None)
+        return fits.Rows.around(x, y, dead_zone, x_old if self.method.merges else None)
 
     def channels(self, rows: fits.Rows) -> PairMoments | None:
         """Moments of the pruned layer's channels and the original's."""

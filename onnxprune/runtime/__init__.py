@@ -11,6 +11,7 @@ from onnxprune.runtime.random_inputs import count_choices, random_feeds
 from onnxprune.runtime.session import (
     CPU_PROVIDER,
     Deployed,
+    RunMode,
     Session,
     Setting,
     provider_names,
@@ -35,6 +36,7 @@ __all__ = [
     "Moments",
     "NodeRunner",
     "PairMoments",
+    "RunMode",
     "Session",
     "Setting",
     "SpillBuffer",

@@ -84,6 +84,21 @@ class Setting:
         object.__setattr__(self, "provider", found[0])
 
 
+@dataclass(frozen=True)
+class RunMode:
+    """How a part of a graph is run.
+
+    Attributes:
+        threads: of one operator; 0 is what ONNX Runtime takes, all cores.
+        fused: whether the runtime may fuse operators and lay tensors out anew: quicker, and rounded otherwise.
+        limit: seconds that a run may take; no limit where 0.
+    """
+
+    threads: int = 0
+    fused: bool = False
+    limit: float = 0.0
+
+
 class Session:
     """A model that is ready to run; closes its temporary files on exit."""
 
@@ -92,13 +107,16 @@ class Session:
     # Whether the model is run as it is written because the runtime's own clean-up fails on it.
     optimiser_failed: bool = False
 
-    def __init__(self, model: Model, *, threads: int = 0, optimised: bool = True, limit: float = 0.0) -> None:
+    def __init__(
+        self, model: Model, *, threads: int = 0, optimised: bool = True, fused: bool = False, limit: float = 0.0
+    ) -> None:
         """Prepare `model`.
 
         Args:
             model: the model.
             threads: of one operator; 0 is what ONNX Runtime takes, all cores.
             optimised: let the runtime tidy the graph; where it fails to, the graph stays as it is written.
+            fused: let it also fuse operators and lay tensors out anew, where it can: quicker, and rounded otherwise.
             limit: seconds that a run may take; no limit where 0.
 
         Raises:
@@ -106,6 +124,10 @@ class Session:
         """
         tidied = optimised and len(model.proto.graph.node) <= LARGEST_TIDIED
         self.limit = limit
+        if fused and tidied:
+            with contextlib.suppress(RunError):
+                self._open(model, self.options(threads, tidied=True, fused=True), [CPU_PROVIDER])
+                return
         try:
             self._open(model, self.options(threads, tidied=tidied), [CPU_PROVIDER])
         except RunError as refused:
@@ -118,15 +140,16 @@ class Session:
             self.optimiser_failed = True
 
     @staticmethod
-    def options(threads: int, *, tidied: bool) -> Any:
-        """Options of a session that runs the graph as it is written, tidied up or not, without fusions.
+    def options(threads: int, *, tidied: bool, fused: bool = False) -> Any:
+        """Options of a session that runs the graph as it is written, tidied up or not, without fusions by default.
 
         What is proved is the model, not the optimiser.
         """
         import onnxruntime as ort
 
         options, level = _options(threads), ort.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
+        plain = level.ORT_ENABLE_BASIC if tidied else level.ORT_DISABLE_ALL
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if fused else plain
         # Not even float weights quantised, for being next to what is.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Threads that wait for work must not take the time of others.

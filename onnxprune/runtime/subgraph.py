@@ -11,8 +11,10 @@ import numpy as np
 from onnxprune.model import Model, control_flow
 from onnxprune.model.run_order import NO_ROUTE, Course, Route, route_key
 from onnxprune.model.tensors import dtype_of
-from onnxprune.runtime.session import Session
+from onnxprune.runtime.session import RunMode, Session
 from onnxprune.typing import Array
+
+AS_WRITTEN = RunMode()
 
 
 def routes_of(
@@ -42,7 +44,7 @@ def routes_of(
             continue
         conditions = list(choices.values())
         given, ways = [runs[i] for i in alike], [dict(routes[i]) for i in alike]
-        found = run_from(model, given, conditions, routes=ways, threads=threads, limit=limit)
+        found = run_from(model, given, conditions, routes=ways, mode=RunMode(threads, limit=limit))
         for place, values in zip(alike, found, strict=True):
             for name, value in zip(choices, values, strict=True):
                 routes[place][name] = "then_branch" if np.reshape(value, -1)[0] else "else_branch"
@@ -74,18 +76,16 @@ def run_from(
     outputs: Sequence[str],
     *,
     routes: Sequence[Route] = (),
-    threads: int = 0,
-    limit: float = 0.0,
+    mode: RunMode = AS_WRITTEN,
 ) -> Iterator[list[Any]]:
     """Compute outputs from tensors that are held: only what lies between the two runs.
 
     Args:
         model: the model, laid out flat.
-        held: per run, tensor name -> value.
+        held: per run, tensor name -> value, of the same tensors in all runs; also in place of what is stored.
         outputs: the tensors to compute.
         routes: the branches that every run takes; none are met where empty.
-        threads: of one operator; 0 is what ONNX Runtime takes.
-        limit: seconds that a run may take; no limit where 0.
+        mode: how it is run.
 
     Yields:
         Per run, the values of `outputs`.
@@ -104,7 +104,9 @@ def run_from(
                 session = None
                 if made:
                     part = course.subgraph(steps, _unmade(course, steps, given), made)
-                    session = stack.enter_context(Session(part, threads=threads, limit=limit))
+                    session = stack.enter_context(
+                        Session(part, threads=mode.threads, fused=mode.fused, limit=mode.limit)
+                    )
                 ready[key] = session, stored
             session, known = ready[key]
             values: dict[str, Any] = {**given, **known}
@@ -128,18 +130,18 @@ def run_changed(
     changed: Collection[str],
     *,
     routes: Sequence[Route] = (),
-    threads: int = 0,
+    mode: RunMode = AS_WRITTEN,
 ) -> Iterator[Sequence[Any]]:
     """Compute those of the outputs that a change of the model reaches, and take the others from before.
 
     Args:
         model: the changed model, laid out flat.
-        held: per run, tensor name -> value, of tensors before the change.
+        held: per run, tensor name -> value, of tensors before the change, or of stored ones after it.
         names: the outputs.
         values: per run, the values of the outputs before the change.
         changed: the tensors that the change reaches.
         routes: the branches that every run takes; none are met where empty.
-        threads: of one operator; 0 is what ONNX Runtime takes.
+        mode: how it is run.
 
     Yields:
         Per run, the values of `names`.
@@ -151,7 +153,7 @@ def run_changed(
     if not stale:
         yield from values
         return
-    ran = run_from(model, held, stale, routes=routes, threads=threads)
+    ran = run_from(model, held, stale, routes=routes, mode=mode)
     for found, old in zip(ran, values, strict=True):
         fresh = dict(zip(stale, found, strict=True))
         yield [fresh.get(name, value) for name, value in zip(names, old, strict=True)]

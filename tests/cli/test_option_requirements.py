@@ -35,6 +35,7 @@ TARGETS_AND = TARGETS.replace(" or", ",")
         ("prune", ("--max-trials", 3), "--max-trials", TARGETS),
         ("prune", ("--search", "params"), "--search", TARGETS),
         ("prune", ("--trials", "x"), "--trials", TARGETS),
+        ("prune", ("--cache", "x"), "--cache", "--data"),
         ("prune", ("--jobs", 2), "--jobs", f"{TARGETS_AND} or --train"),
         ("prune", ("--dask", "tcp://127.0.0.1:1"), "--dask", f"{TARGETS_AND} or --train"),
         ("prune", ("--data", DATA, "--parts", 2), "--parts", "--train"),

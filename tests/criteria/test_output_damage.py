@@ -57,7 +57,7 @@ def test_what_squeezes_the_outputs_makes_no_difference(end: str) -> None:
 def test_the_order_within_a_group_stays() -> None:
     """It is that of the runs that do not judge."""
     groups = trace(two_branches(0.3))
-    one = criteria.score(groups, "obs", 0, parted(data())[0], compared=False)
+    one = criteria.score(groups, "obs", 0, parted(groups, data())[0], compared=False)
     two = criteria.score(groups, "obs", 0, data(), compared=True)
     for group in groups.groups:
         assert (np.argsort(one[group.classes]) == np.argsort(two[group.classes])).all()
@@ -77,15 +77,45 @@ def test_inputs_beyond_the_samples_are_not_free() -> None:
     assert middle["many"] > 0.1
 
 
+def layers(size: int | str, count: int = 2) -> Groups:
+    """A model of any or of so many samples at a time, with `count` groups."""
+    net = Net()
+    x = net.input([size, 8], name="x")
+    for _ in range(count):
+        x = net.add("Relu", net.add("MatMul", x, net.weight(8, 8)))
+    net.output(net.add("MatMul", x, net.weight(8, 8)), [size, 8])
+    found = trace(load(net.proto()))
+    assert len(found.groups) == count
+    return found
+
+
 def test_parted_runs() -> None:
-    """As many as make 32 samples judge, at even steps and never more than half; a single run does both."""
-    assert [len(part) for part in parted(data(48))] == [40, 8]
-    assert [len(part) for part in parted(data(3))] == [2, 1]
-    fitting, judging = parted(data(16))
+    """Just enough samples judge, at even steps, in never more than half of the runs; a single run does both."""
+    groups = layers(4)
+    assert [len(part) for part in parted(groups, data(48))] == [40, 8]
+    assert [len(part) for part in parted(groups, data(3))] == [2, 1]
+    fitting, judging = parted(groups, data(16))
     assert [len(fitting), len(judging)] == [8, 8]
     assert not {id(run) for run in fitting} & {id(run) for run in judging}
     (only,) = data(1)
-    assert parted([only]) == ([only], [only])
+    assert parted(groups, [only]) == ([only], [only])
+
+
+def test_runs_are_cut_where_a_model_takes_any_number_of_samples() -> None:
+    runs = [{"x": np.arange(8.0 * 40).reshape(40, 8) + 1000 * i} for i in range(3)]
+    fitting, judging = parted(layers("n"), runs)
+    assert [len(run["x"]) for run in judging] == [32]
+    assert sorted(len(run["x"]) for run in fitting) == [8, 40, 40]
+    rows = [tuple(row) for run in (*fitting, *judging) for row in run["x"]]
+    assert sorted(rows) == sorted(tuple(row) for run in runs for row in run["x"]), "every sample is in one part"
+    assert [len(run["x"]) for run in parted(layers(40), runs)[1]] == [40]
+
+
+@pytest.mark.parametrize(("groups", "judges"), [(2, 32), (12, 20), (40, 8)])
+def test_trials_of_many_groups_run_on_fewer_samples(groups: int, judges: int) -> None:
+    """All together they take about as long as two runs of all samples: of 120 here."""
+    runs = [{"x": np.zeros((40, 8), np.float32)} for _ in range(3)]
+    assert sum(len(run["x"]) for run in parted(layers("n", groups), runs)[1]) == judges
 
 
 def test_errors_run_through_what_was_measured() -> None:

@@ -1,11 +1,11 @@
-"""The inverse by blocks is the inverse."""
+"""Factors and inverses by blocks are those of LAPACK."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from onnxprune.layers import inverse, quick_inverse
+from onnxprune.layers import Cholesky, inverse, quick_factor
 from onnxprune.layers.positive_definite import SMALL
 from onnxprune.typing import Array
 
@@ -44,21 +44,40 @@ def test_singular_matrices_are_told(size: int) -> None:
 @pytest.mark.parametrize("shape", [(5,), (400,), (3, 300)])
 def test_single_precision_is_taken_where_outputs_do_not_notice(shape: tuple[int, ...]) -> None:
     matrix = moment(np.random.default_rng(1), *shape, ridge=1e-2)
-    found = quick_inverse(matrix, float(np.linalg.eigvalsh(matrix).min()))
+    found = quick_factor(matrix)
     assert found.dtype == np.float32
     weight = np.random.default_rng(2).standard_normal((*shape, 3))
-    lost = found @ (matrix @ weight) - weight
+    lost = found.solve(matrix @ weight) - weight
     assert (lost * (matrix @ lost)).sum() < 1e-6 * (weight * (matrix @ weight)).sum()
 
 
 def test_a_direction_that_outweighs_all_others_takes_double_precision() -> None:
-    matrix = moment(np.random.default_rng(3), 400, ridge=1e-9) + 1e9
-    for least in (float(np.linalg.eigvalsh(matrix).min()), 1e9):  # told by the eigenvalue, and by the trial
-        found = quick_inverse(matrix[None], least)
-        assert found.dtype == np.float64
-        np.testing.assert_array_equal(found, inverse(matrix[None]))
+    matrix = moment(np.random.default_rng(3), 400, ridge=1e-9) + 1e12
+    found = quick_factor(matrix[None])
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found.inverse(), inverse(matrix[None]))
+
+
+def test_no_digits_are_lost_from_block_to_block() -> None:
+    """Activations behind a Relu, with a common part and few rows: an inverse by blocks of inverses is wrong by far."""
+    rng = np.random.default_rng(4)
+    rows = np.maximum(rng.standard_normal((2000, 1200)) * np.geomspace(0.01, 3, 1200) + 5 * rng.random((2000, 1)), 0)
+    second = np.cov(rows.T, bias=True)
+    matrix = second + 1e-4 * second.diagonal().mean() * np.eye(1200)
+    weight = rng.standard_normal((1200, 4))
+    for lost in (Cholesky(matrix).solve(matrix @ weight) - weight, inverse(matrix) @ (matrix @ weight) - weight):
+        assert (lost * (matrix @ lost)).sum() < 1e-18 * (weight * (matrix @ weight)).sum()
+
+
+@pytest.mark.parametrize("size", [4, 2 * SMALL + 3])
+def test_the_factor_is_that_of_lapack(size: int) -> None:
+    matrix = moment(np.random.default_rng(5), size, ridge=1e-3)
+    found, wanted, given = Cholesky(matrix), np.linalg.cholesky(matrix), np.random.default_rng(6).random((size, 7))
+    np.testing.assert_allclose(wanted @ found.lower(given), given, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(wanted.T @ found.upper(given), given, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.solve(given), np.linalg.solve(matrix, given), rtol=1e-7)
 
 
 def test_a_singular_matrix_is_told_in_either_precision() -> None:
     with pytest.raises(np.linalg.LinAlgError):
-        quick_inverse(np.zeros((1, 4, 4)), 1.0)
+        quick_factor(np.zeros((1, 4, 4)))

@@ -1,24 +1,28 @@
 """What choosing and repairing with data costs: time as a multiple of plain inference, and memory.
 
-    python -m tests.measure.recovery_cost [--network ts/tv_resnet50] [--samples 256] [--macs 50%]
+    python -m tests.measure.recovery_cost [--network ts/tv_resnet50 ...] [--samples 256] [--macs 50%] [--profile 20]
 
 Needs the folder of shared graphs (see tests/graphs/shared.py). Inputs are random: what they show does not change the
 work. Plain inference is one run of every sample through the original in ONNX Runtime, one at a time, as calibration
-runs it.
+runs it. Multiples are of processor seconds, which other work on the machine changes least; the clock is beside them.
+With `--profile`, the functions that took most time are listed, with all that they called.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
+import pstats
 import resource
 import time
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import TypeVar
 
 from onnxprune import calibration, criteria
 from onnxprune.allocation import Options
 from onnxprune.allocation.fit_budgets import fit
-from onnxprune.model import load
+from onnxprune.model import Model, load
 from onnxprune.recovery import recover
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
@@ -26,44 +30,72 @@ from onnxprune.runtime import Session
 from onnxprune.tracing import trace
 from tests.graphs import shared
 
+NETWORKS = ("ts/tv_resnet50", "ts/tv_mobilenet_v2", "ts/tv_vit_b_16", "ts/hf_bert_base")
+# Sizes of axes that the graphs leave open.
+SIZES = {"seq": 128}
+Made = TypeVar("Made")
+
+
+class Stages:
+    """Rows of a table, a stage each; the first is what the others are multiples of."""
+
+    def __init__(self, profile: int) -> None:
+        """List so many functions of every stage."""
+        self._profile, self._plain = profile, 0.0
+        print("| | processor | of plain inference | clock | peak memory |\n|---|---|---|---|---|")
+
+    def run(self, stage: str, work: Callable[[], Made]) -> Made:
+        """Do the work of a stage, and print its row."""
+        profiler = cProfile.Profile() if self._profile else nullcontext()
+        start, clock = time.process_time(), time.perf_counter()
+        with profiler:
+            made = work()
+        taken, waited = time.process_time() - start, time.perf_counter() - clock
+        self._plain = self._plain or taken
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"| {stage} | {taken:.1f} s | {taken / self._plain:.1f} x | {waited:.1f} s | {peak:.2f} GiB |", flush=True
+        )
+        if isinstance(profiler, cProfile.Profile):
+            pstats.Stats(profiler).sort_stats("cumtime").print_stats("onnxprune|built-in", self._profile)
+        return made
+
+
+def measure(model: Model, given: argparse.Namespace, sizes: Mapping[str, int]) -> None:
+    """Print the table of a model."""
+    runs = calibration.read("random", model, samples=given.samples, sizes=sizes)
+    stages = Stages(given.profile)
+
+    def plain() -> None:
+        with Session(model) as session:
+            for feeds in runs:
+                session.run(feeds)
+
+    stages.run("plain inference", plain)
+    groups = trace(model, sizes=sizes)
+    scores = stages.run("scores (`obs`, weighed between groups)", lambda: criteria.score(groups, "obs", 0, runs))
+    chosen = fit(groups, scores, Options(criterion="obs", macs=given.macs))
+    removal = Removal(groups, removed_classes(groups, chosen.removed))
+    small = rewrite(groups, removal.removed_classes)
+    stages.run("repair (`least-squares`, in sequence)", lambda: recover(removal, small, runs))
+
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="ts/tv_resnet50")
+    parser.add_argument("--network", action="append")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--macs", default="50%")
+    parser.add_argument("--profile", type=int, default=0)
     given = parser.parse_args()
     if shared.folder() is None:
         parser.error(shared.ABSENT)
-    with shared.materialised(shared.entry(given.network)) as path:
-        model = load(str(path))
-        (entry,) = [v for v in model.proto.graph.input if v.name not in model.initializers]
-        shape = [d.dim_value or 1 for d in entry.type.tensor_type.shape.dim][1:]
-        rng = np.random.default_rng(0)
-        images = rng.standard_normal((given.samples, *shape), np.float32)
-        runs = calibration.read([{entry.name: images}], model, samples=given.samples)
-        start = time.perf_counter()
-        with Session(model) as session:
-            for feeds in runs:
-                session.run(feeds)
-        plain = time.perf_counter() - start
-
-        def told(stage: str, started: float) -> None:
-            seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            print(f"| {stage} | {seconds:.1f} s | {seconds / plain:.1f} x | {peak:.2f} GiB |", flush=True)
-
-        print(f"{given.network}, {given.samples} samples\n")
-        print("| | time | of plain inference | peak memory |\n|---|---|---|---|")
-        told("plain inference", start)
-        groups, start = trace(model), time.perf_counter()
-        scores = criteria.score(groups, "obs", 0, runs)
-        told("scores (`obs`)", start)
-        chosen = fit(groups, scores, Options(criterion="obs", macs=given.macs))
-        removal = Removal(groups, removed_classes(groups, chosen.removed))
-        small, start = rewrite(groups, removal.removed_classes), time.perf_counter()
-        recover(removal, small, runs)
-        told("repair (least squares, in sequence)", start)
+    for name in given.network or NETWORKS:
+        with shared.materialised(shared.entry(name)) as path:
+            model = load(str(path))
+            known = {d.dim_param for v in model.proto.graph.input for d in v.type.tensor_type.shape.dim}
+            print(f"\n{name}, {given.samples} samples, {model.nbytes / 2**30:.2f} GiB of weights\n", flush=True)
+            measure(model, given, {axis: size for axis, size in SIZES.items() if axis in known})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import api
+from onnxprune import api, criteria
+from onnxprune.allocation import Options
 from onnxprune.autodiff import write_back
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
@@ -50,6 +51,46 @@ def test_later_steps_know_what_went_before():
     assert len(kept[1]) == len(kept[4]) == 4
     assert len(set(kept[1] // 2)) < 4, "in one step whole pairs go"
     assert len(set(kept[4] // 2)) == 4, "in steps one of every pair stays"
+
+
+def test_kept_scores_are_not_made_again(tmp_path, monkeypatch):
+    """Another budget for the same model and data starts from them, and gives what it gives without them."""
+    model, made = pairs(), []
+    runs = [{"x": part} for part in np.random.default_rng(1).standard_normal((8, 16, 6)).astype(np.float32)]
+    given = {"data": runs, "verify": False}
+    plain = onnxprune.prune(model, params="40%", **given).plan
+    score = criteria.score
+
+    def counted(*args, **more):
+        made.append(args[1])
+        return score(*args, **more)
+
+    monkeypatch.setattr(criteria, "score", counted)
+    kept = {**given, "cache": str(tmp_path / "scores.jsonl")}
+    onnxprune.prune(model, macs="70%", **kept)
+    told = []
+    again = api.run(load(model), Options(params="40%", cache=kept["cache"]), progress=told.append, **given)
+    assert made == ["obs"] and any("scores are known" in line for line in told)
+    assert [(s.group, list(s.remove)) for s in again.plan.steps] == [(s.group, list(s.remove)) for s in plain.steps]
+    for other in ({"criterion": "wanda"}, {"data": runs[1:]}, {"seed": 1}, {"allocation": "uniform"}):
+        before = len(made)
+        onnxprune.prune(model, macs="70%", **kept | other)
+        onnxprune.prune(model, params="60%", **kept | other)
+        assert len(made) == before + 1, other
+
+
+def test_scores_of_a_function_of_ones_own_are_not_kept(tmp_path):
+    cache = tmp_path / "scores.jsonl"
+    onnxprune.prune(pairs(), 0.5, lambda groups, rng: np.arange(groups.classes.count, dtype=float), cache=str(cache))
+    assert not cache.exists()
+
+
+def test_a_file_that_holds_something_else_is_no_cache(tmp_path):
+    cache = tmp_path / "notes.txt"
+    cache.write_text("nothing of the kind")
+    with pytest.raises(UsageError, match="no file of kept results"):
+        onnxprune.prune(pairs(), 0.5, cache=str(cache))
+    assert cache.read_text() == "nothing of the kind"
 
 
 def test_the_plan_is_one_of_the_original_and_proven():

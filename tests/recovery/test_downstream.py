@@ -64,7 +64,7 @@ def test_outputs_in_the_room_are_as_good():
     found = downstream_of(cut, parameters, linear_layer(view, node))
     assert (found.residual, found.activation_input, found.low, found.high) == ("s", "t", -0.5, 0.5)
     entering = np.random.default_rng(2).standard_normal((64, 12)).astype(np.float32)
-    for end in found.dead_zone(cut, entering):
+    for end in found.dead_zone(cut, entering, lambda values: values):
         moved = entering + found.factor * np.clip(end, -5, 5)
         assert np.abs(np.clip(moved, -0.5, 0.5) - np.clip(entering, -0.5, 0.5)).max() < 1e-5
         assert np.abs(moved - entering).max() > 1

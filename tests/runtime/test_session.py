@@ -71,6 +71,19 @@ def test_a_run_that_fails_is_an_error_of_its_own() -> None:
         session.run({"x": np.ones((1, 3), np.float32)})
 
 
+def test_a_fused_graph_gives_the_same_up_to_rounding() -> None:
+    net = Net()
+    x = net.input([1, 8, 9, 9], name="x")
+    for _ in range(2):
+        x = net.add("Relu", net.add("Conv", x, net.weight(8, 8, 3, 3)))
+    net.output(x)
+    model, feeds = load(net.proto()), {"x": np.random.default_rng(0).standard_normal((1, 8, 9, 9)).astype(np.float32)}
+    with Session(model) as plain, Session(model, fused=True) as fused:
+        (one,), (other,) = plain.run(feeds), fused.run(feeds)
+    assert not fused.optimiser_failed
+    np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
 def test_a_run_ends_at_its_limit() -> None:
     net = Net()
     h = net.input([400, 400])

@@ -7,7 +7,7 @@ import pytest
 
 from onnxprune.errors import RunError
 from onnxprune.model import Model, load
-from onnxprune.runtime import boundary_inputs, run_changed, run_from
+from onnxprune.runtime import RunMode, boundary_inputs, run_changed, run_from
 from tests.graphs.net import Net, run
 
 
@@ -40,6 +40,16 @@ def test_the_whole_graph_is_a_part() -> None:
         whole = run(model.proto, feeds={"x": x})
         np.testing.assert_allclose(y, whole["y"], rtol=1e-6)
         np.testing.assert_allclose(z, whole["z"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_is_held_stands_in_for_what_is_stored(fused: bool) -> None:
+    model, b = two_ways(), np.random.default_rng(5).standard_normal((2, 4)).astype(np.float32)
+    held = [{"b": b, "wb": np.full((4, 3), i, np.float32)} for i in range(3)]
+    for (y,), given in zip(run_from(model, held, ["y"], mode=RunMode(fused=fused)), held, strict=True):
+        np.testing.assert_allclose(y, b @ given["wb"], rtol=1e-5)
+    ((plain,),) = run_from(model, held[:1], ["wb"])
+    assert plain is held[0]["wb"]
 
 
 def test_what_is_missing_is_an_error() -> None:

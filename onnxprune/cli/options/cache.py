@@ -33,11 +33,12 @@ def _cache(cache: str | None, no_cache: bool) -> Cache:
     return Cache(cache, no_cache)
 
 
-def cached(what: str) -> Option:
+def cached(what: str, more: str = "") -> Option:
     """Add `--cache` and `--no-cache`; the command gets `cache`.
 
     Args:
         what: what is kept, in the singular.
+        more: what else the help says of the file.
     """
     return group(
         "cache",
@@ -47,7 +48,8 @@ def cached(what: str) -> Option:
             click.option(
                 "--cache",
                 type=FILE,
-                help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder.",
+                help=f"Where every finished {what} is kept; by default a file per model in the user's cache folder"
+                + (f"; {more}." if more else "."),
             ),
             click.option("--no-cache", is_flag=True, help=f"Keep no {what}, and use none that was kept."),
         ),
