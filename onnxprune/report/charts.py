@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -268,19 +268,21 @@ def _between(line: Sequence[Spot], x: float) -> float:
 def _search(of: Document) -> Iterator[Chart]:
     """All models that were tried, their Pareto front and the bound."""
     search = of.get("search")
-    if not search or not search["trials"]:
+    if not search:
         return
     kind, target = search["cost"], search["targets"][0]
-    metric, field_ = target["metric"], kind
-    spots = [_trial(n, t, field_, metric) for n, t in enumerate(search["trials"], 1)]
-    front = sorted((s for s, t in zip(spots, search["trials"], strict=True) if t["pareto"]), key=lambda s: s.x)
-    best = min((s for s in spots if s.kind == "good"), key=lambda s: s.x, default=None)
-    chosen = [Spot(best.x, best.y, ("the smallest that is good enough",), "chosen")] if best else []
+    trials = [(n, t) for n, t in enumerate(search["trials"], 1) if target["metric"] in t["values"]]
+    spots = [_trial(n, t, kind, target["metric"]) for n, t in trials]
+    if not spots:
+        return
+    front = [s for s, (_, t) in zip(spots, trials, strict=True) if t["pareto"]]
+    good = sorted((s for s in spots if s.kind == "good"), key=lambda s: s.x)
+    chosen = [replace(s, told=("the smallest that is good enough",), kind="chosen", number=0) for s in good[:1]]
     yield LinePlot(
         "Models that were tried",
         f"{kind}, % of the original",
-        metric,
-        {"Pareto front": tuple(Spot(s.x, s.y) for s in front)},
+        target["metric"],
+        {"Pareto front": tuple(Spot(s.x, s.y) for s in sorted(front, key=lambda s: s.x))},
         (*spots, *chosen),
         bound=(target["bound"], "asked for"),
     )
@@ -307,13 +309,12 @@ def _courses(of: Document) -> Iterator[Chart]:
         if not course:
             continue
         lines = {
-            name: tuple(
-                Spot(p["step"], p[key], (f"step {p['step']}", f"{name} {p[key]:.4g}")) for p in course if p[key]
-            )
+            name: tuple(_step(p, key, name) for p in course if p[key] is not None)
             for key, name in (("held", "held-out samples"), ("loss", "batches"))
         }
         title = "Loss while choosing" if place == "choosing" else "Loss while training"
-        yield LinePlot(title, "step", "loss", {n: line for n, line in lines.items() if line}, is_log=True)
+        is_log = all(spot.y > 0 for line in lines.values() for spot in line)
+        yield LinePlot(title, "step", "loss", {n: line for n, line in lines.items() if line}, is_log=is_log)
 
 
 def _step(of: Document, key: str, name: str) -> Spot:

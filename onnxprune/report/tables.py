@@ -14,6 +14,8 @@ ROWS_OF_THEIR_OWN = ("points", "timings")
 PAIRS = ("width", "params", "macs", "elements", "nodes", "sizes")
 # Mappings that are tables of two columns.
 LISTS = ("options", "seconds", "outputs", "inside", "operators")
+# Names in a cell.
+LISTED = 8
 # Place in a document -> what people call the table; other tables are called by their place.
 TITLES: Mapping[str, str] = {
     "layers": "Layers",
@@ -167,10 +169,12 @@ def cell(column: str, value: Any) -> str:
 
 def _listed(values: Sequence[Any]) -> str:
     """A shape, names, or what stands for records: their first fields, each once."""
-    if all(isinstance(x, int) for x in values):
-        return "x".join(map(str, values))
+    if all(_is_number(x) for x in values):
+        return "x".join(map(str, values)) if len(values) <= LISTED else f"{len(values):,} numbers"
     firsts = [next(iter(x.values()), "") if isinstance(x, Mapping) else x for x in values]
-    return ", ".join(dict.fromkeys(str(x) for x in firsts))
+    names = list(dict.fromkeys(str(x) for x in firsts))
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

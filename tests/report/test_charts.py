@@ -66,6 +66,23 @@ def test_a_course_of_training_is_drawn():
         }  # fmt: skip
 
 
+def test_a_loss_below_zero_has_no_logarithm():
+    for loss, is_log in ((0.5, True), (0.0, False), (-0.5, False)):
+        (plot,) = charts_of(
+            {"course": [{"step": 1, "loss": loss, "held": 0.1}, {"step": 2, "loss": 0.4, "held": None}]}
+        )
+        assert plot.is_log is is_log and len(plot.all_spots) == 3
+
+
+def test_a_trial_without_a_value_is_left_out():
+    """As that of a model whose outputs are the original's: no noise, and so no ratio to it."""
+    search = searched()["search"]
+    trials = [search["trials"][0] | {"values": {}}, *search["trials"][1:]]
+    plot = charts_of({"search": search | {"trials": trials}})[0]
+    assert [s.number for s in plot.spots if s.number] == list(range(2, len(trials) + 1))
+    assert charts_of({"search": search | {"trials": trials[:1]}}) == []
+
+
 def test_times_and_groups_are_bars():
     (times,) = charts_of(BENCHED)
     assert [(b.name, b.before, b.after) for b in times.bars] == [

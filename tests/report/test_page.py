@@ -69,10 +69,11 @@ def content(name: str) -> PageContent:
         "diff": PageContent("d", difference),
         "run": PageContent("r", {"steps": [{"verb": "original"}, {"verb": "prune", "report": document}]}, difference),
         "nothing": PageContent("n", {"format": "x"}),
+        "evil": PageContent(EVIL, poisoned(searched()), poisoned(difference), [EVIL], ABOUT, [EVIL] * 3),
     }[name]
 
 
-NAMES = ("prune", "search", "sensitivity", "bench", "inspect", "diff", "run", "nothing")
+NAMES = ("prune", "search", "sensitivity", "bench", "inspect", "diff", "run", "nothing", "evil")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,14 +105,16 @@ def test_only_its_own_script_may_run(name):
 EVIL = '</script><script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover="alert(3)\' {{ 7*7 }}\u2028'
 
 
-def test_names_of_a_model_are_text_whatever_they_hold():
-    def poisoned(value):
-        if isinstance(value, dict):
-            return {key: poisoned(x) for key, x in value.items()}
-        if isinstance(value, list):
-            return [poisoned(x) for x in value]
-        return f"{value}{EVIL}" if isinstance(value, str) and value not in ("macs", "sqnr", "error", "name") else value
+def poisoned(value):
+    """A document whose names hold what would break out of a page that took them for markup."""
+    if isinstance(value, dict):
+        return {key: poisoned(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [poisoned(x) for x in value]
+    return f"{value}{EVIL}" if isinstance(value, str) and value not in ("macs", "sqnr", "error", "name") else value
 
+
+def test_names_of_a_model_are_text_whatever_they_hold():
     plain, bad = (page(PageContent(t, d, x, [t], ABOUT, [t] * 3)) for t, d, x in (
         ("t", searched(), pruned()[1]), (EVIL, poisoned(searched()), poisoned(pruned()[1]))
     ))  # fmt: skip

@@ -65,6 +65,7 @@ class Opened:
         self.tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         self.tab.on("console", lambda message: self.wrong.append(message.text))
         self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.tab.on("dialog", lambda dialog: self.wrong.append(dialog.message))
         self.tab.on("request", lambda request: self.asked.append(request.url))
         self.tab.goto(self.file.as_uri())
 

@@ -47,6 +47,8 @@ def test_cells_are_what_people_read():
         "-", "yes", "1,234,567", "0.1235", "-", "text"
     ]  # fmt: skip
     assert cell("params", 1234567) == "1.2 M" and cell("reached", 0.5) == "50.0 %"
+    assert cell("kept", list(range(9))) == "9 numbers" and cell("shape", [8] * 8) == "8x8x8x8x8x8x8x8"
+    assert cell("names", list("abcdefghij")) == "a, b, c, d, e, f, g, h and 2 more"
     assert cell("members", [{"tensor": "w", "axis": 0}, {"tensor": "w", "axis": 1}, {"tensor": "b"}]) == "w, b"
 
 
