@@ -3,7 +3,17 @@
 from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import BudgetResult, Selection, select
+from onnxprune.allocation.selection import BudgetResult, Selection, max_counts, select
 from onnxprune.allocation.timed import BudgetFitter
 
-__all__ = ["KINDS", "BudgetKind", "BudgetResult", "Options", "Selection", "BudgetFitter", "blocking_options", "select"]
+__all__ = [
+    "KINDS",
+    "BudgetKind",
+    "BudgetResult",
+    "Options",
+    "Selection",
+    "BudgetFitter",
+    "blocking_options",
+    "max_counts",
+    "select",
+]

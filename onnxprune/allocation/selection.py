@@ -206,7 +206,15 @@ def open_to_pruning(groups: Groups, options: Options) -> frozenset[str]:
 
 
 def max_counts(groups: Groups, options: Options) -> Array:
-    """int64[groups]: the most units that each may lose; rows that are named, and what a machine likes, apart."""
+    """Say how many units the groups may lose; rows that are named, and what a machine likes, apart.
+
+    Args:
+        groups: the traced model.
+        options: what may be pruned.
+
+    Returns:
+        int64[groups], the most units of each.
+    """
     ratios, may = _ratios(groups, options), open_to_pruning(groups, options)
     allowed_counts = (
         _allowed_by_options(g, g.units if g.name in may else 0, ratios.get(g.name), options, options.multiple)

@@ -14,7 +14,7 @@ import onnx
 from onnxprune.checkpoints.origins import Origin, RowPlaces, Weight, by_sizes, origins, scaled_origins
 from onnxprune.errors import UsageError
 from onnxprune.model import load
-from onnxprune.rewriting import Plan, Removal
+from onnxprune.rewriting import Plan
 from onnxprune.typing import Array
 
 # Names of the arrays of a batch norm: scale, shift, mean, variance; a list of Keras has them in this order.
@@ -104,7 +104,7 @@ def _weights(plan: Plan, source: object) -> list[Weight]:
     """Every use of every weight, with what the plan keeps of it."""
     model = load(source)
     groups = plan.trace(model)
-    cut = Removal(groups, plan.removed(groups))
+    cut = plan.element_removal(groups)
     tracing = groups.tracing
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in tracing.model.proto.graph.node:

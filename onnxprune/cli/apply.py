@@ -77,7 +77,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
-    others = (*steps.reorders, *steps.zeros, *steps.bypasses, *steps.factors)
+    others = (*steps.reorders, *steps.rotations, *steps.zeros, *steps.bypasses, *steps.factors)
     if not others and not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):
@@ -129,6 +129,7 @@ def _report(console: Console, source: Model, done: Executed, plan: Plan, args: A
         | files
         | {"before": plain.cost(costs[0]), "after": plain.cost(costs[1])}
         | {"mended": list(source.mended), "groups": plain.steps_json(plan)}
+        | {"rotated": [step.group for step in plan.rotations]}
         | {"io_changes": plain.io_changes_json(done.io_changes), "rows": plain.rows_json(done.rows)}
         | {"proof": None if done.verdict is None else plain.verdict(done.verdict)}
         | {"repair": None if done.recovery is None else plain.recovery_json(done.recovery)}

@@ -17,6 +17,7 @@ from onnxprune.pipelines.prune import judged_outputs, recovered
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import carried_out
 from onnxprune.pipelines.unit_order import proven_order
+from onnxprune.pipelines.unit_rotation import proven_rotation
 from onnxprune.progress import Progress
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
@@ -81,7 +82,7 @@ def execute(
         UsageError: the plan does not fit the model.
     """
     inputs, fits = RunInputs(data, samples), recovery is None or recovery.method != NO_RECOVERY
-    model = proven_order(plan.trace(model), plan.reorders, sizes=plan.options.get("sizes")) if plan.reorders else model
+    model = _with_units_in_place(model, plan, verify=verify)
     if plan.zeros:
         done = carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):
@@ -124,6 +125,15 @@ def _units_removed(
     judged = judged_outputs(removal, small, report, runs, random=is_random(data))
     changed, kept = interface.changes(removal), interface.row_maps(removal)
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)
+
+
+def _with_units_in_place(model: Model, plan: Plan, *, verify: bool) -> Model:
+    """The model with units in the order, and in the directions, of the plan."""
+    sizes = plan.options.get("sizes")
+    model = proven_order(plan.trace(model), plan.reorders, sizes=sizes) if plan.reorders else model
+    if not plan.rotations:
+        return model
+    return proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
 
 
 def _as_asked(plan: Plan, data: Any, samples: int, recovery: RecoveryOptions | None) -> tuple[DropOptions, RunInputs]:

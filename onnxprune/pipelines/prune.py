@@ -17,11 +17,11 @@ from onnxprune.cost.latency.timer import Timed
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
-from onnxprune.model.run_order import counted
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.iterative import ScoredUnits
+from onnxprune.pipelines.unit_rotation import trace_rotated
 from onnxprune.progress import Progress
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
 from onnxprune.recovery import (
@@ -33,14 +33,12 @@ from onnxprune.recovery import (
 )
 from onnxprune.rewriting import Plan, Removal, removed_classes
 from onnxprune.rewriting import io_changes as interface
-from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Agreement, blas_threads, key_of, routes_of
+from onnxprune.runtime import Agreement, blas_threads, key_of
 from onnxprune.runtime.bench import Place
 from onnxprune.shown import Shown
 from onnxprune.tracing import CONTRADICTION, Groups
-from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Array
 
 if TYPE_CHECKING:
@@ -133,21 +131,20 @@ def run(
     options = options.settled(data=bool(runs))
     recovery = _kept(recovery or RecoveryOptions(), model, options, runs, sizes)
     with clock("tracing"):
-        groups = _traced(model, options, sizes, runs)
+        rotation = trace_rotated(model, options, runs, sizes=sizes, verify=verify, random=is_random(data))
+        groups = rotation.groups
     with clock("scoring"):
         matched = bn_matching.matched(groups, runs, random=is_random(data))
         scored = _scored(matched, options, runs, recovery, place=place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
-    fitter = BudgetFitter.of(groups, scored.scores, options, place, clock.progress)
+    fitter = BudgetFitter.of(groups, scored.scores, rotation.budgeted(options), place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
     finish = partial(
         _carry_out, groups, recovering=iterative.carrying(scored.carried, recovering), clock=clock, proving=proving
     )
     selection, candidate = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
     _check_trained(scored, candidate, proving)
-    outcome = _outcome(
-        candidate, model, plans.make(groups, candidate.removed, scored.scores, options.as_json(), sizes), clock
-    )
+    outcome = _outcome(candidate, rotation.original, rotation.plan(candidate.removed, scored.scores, options), clock)
     outcome = replace(
         outcome,
         goals=selection.goals,
@@ -263,10 +260,10 @@ def _carry_out(
     )
 
 
-def _outcome(candidate: _Candidate, original: Model, plan: Plan, clock: Clock) -> Outcome:
+def _outcome(candidate: _Candidate, original: Groups, plan: Plan, clock: Clock) -> Outcome:
     """The result of a candidate, with what it costs."""
     with clock("counting"):
-        before = counts.of_trace(candidate.removal.groups.tracing, original)
+        before = counts.of_trace(original.tracing, original.model)
         after = counts.of_trace(candidate.removal.groups.tracing, candidate.model, candidate.removal.size)
     return Outcome(
         model=candidate.model,
@@ -280,13 +277,6 @@ def _outcome(candidate: _Candidate, original: Model, plan: Plan, clock: Clock) -
         io_changes=interface.changes(candidate.removal),
         rows=interface.row_maps(candidate.removal),
     )
-
-
-def _traced(model: Model, options: Options, sizes: Mapping[str, int] | None, runs: Sequence[Any]) -> Groups:
-    """The traced model; it knows which branches the calibration inputs take."""
-    groups = trace_model(model, **options.policy, sizes=sizes)
-    groups.tracing.fed = counted(routes_of(groups.tracing.model, runs))
-    return groups
 
 
 def recovered(
@@ -386,9 +376,10 @@ def plan_for(
     options = options.settled(data=bool(runs))
     tell = progress or logger.info
     tell("tracing")
-    groups = _traced(model, options, sizes, runs)
+    rotation = trace_rotated(model, options, runs, sizes=sizes, random=is_random(data))
+    groups = rotation.groups
     tell("scoring")
     matched = bn_matching.matched(groups, runs, random=is_random(data))
     scores = iterative.scored(matched, options, runs, RecoveryOptions(), place, progress=tell)[0]
-    chosen = BudgetFitter.of(groups, scores, options, place, tell).fit()
-    return groups, plans.make(groups, chosen.removed, scores, options.as_json(), sizes), chosen.goals
+    chosen = BudgetFitter.of(groups, scores, rotation.budgeted(options), place, tell).fit()
+    return rotation.original, rotation.plan(chosen.removed, scores, options), chosen.goals

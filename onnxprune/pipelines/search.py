@@ -200,6 +200,8 @@ def _check(options: Options, settings: SearchConfig, judging: Sequence[Run]) -> 
             "a search for a target measures no time: it takes neither --latency nor --round-to auto",
             hint="search by another cost, with --round-to 8; --time measures what is found",
         )
+    if options.rotate:
+        raise UsageError("a search for a target rotates nothing", hint="leave out --rotate")
     if options.steps > 1:
         raise UsageError("a search for a target removes units in one step", hint="leave out --steps")
     if not settings.targets:

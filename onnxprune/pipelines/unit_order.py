@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.errors import GoalMissed
 from onnxprune.model import Model
+from onnxprune.pipelines.equal_steps import largest_equal
 from onnxprune.proof import Trials, equals
 from onnxprune.rewriting import ReorderStep, unit_places, why_fixed, with_order
 from onnxprune.sparsity import ContractionWeight, NofM, best_order, kept
@@ -72,18 +73,8 @@ def as_far_as_proven(
     Returns:
         The model, whose outputs equal those of the original, and its orders.
     """
-    trials = Trials(sizes=sizes, samples=samples)
-
-    def is_proven(steps: Sequence[ReorderStep]) -> bool:
-        return equals(groups, with_order(groups, steps), trials).ok
-
-    steps = order.steps
-    if steps and not is_proven(steps):
-        steps = tuple(step for step in steps if is_proven([step]))
-        steps = steps if is_proven(steps) else ()
-    if not steps:
-        return groups.model, replace(order, steps=(), after=order.before)
-    return with_order(groups, steps), replace(order, steps=steps)
+    found, steps = largest_equal(groups, order.steps, with_order, Trials(sizes=sizes, samples=samples))
+    return found, replace(order, steps=steps) if steps else replace(order, steps=(), after=order.before)
 
 
 def proven_order(groups: Groups, steps: Sequence[ReorderStep], *, sizes: Mapping[str, int] | None = None) -> Model:

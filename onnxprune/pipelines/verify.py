@@ -41,7 +41,7 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
     original, plan = _with_last_alone(original, plan)
     groups = plan.trace(original)
     refuse_negative_sizes(pruned)
-    if plan.reorders:
+    if plan.reorders or plan.rotations:
         return equals(groups, pruned, Trials(sizes=sizes or {}, samples=runs))
     if plan.zeros:
         dense = stored_dense(pruned)
@@ -60,6 +60,7 @@ def _with_last_alone(original: Model, plan: Plan) -> tuple[Model, Plan]:
     removing = plan.steps if any(step.remove for step in plan.steps) else ()
     held = {
         "reorders": plan.reorders,
+        "rotations": plan.rotations,
         "zeros": plan.zeros,
         "bypasses": plan.bypasses,
         "factors": plan.factors,

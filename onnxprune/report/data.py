@@ -90,6 +90,7 @@ def outcome_json(result: Outcome) -> dict[str, Any]:
         "after": cost(result.after),
         "mended": list(result.groups.model.mended),
         "groups": steps_json(result.plan),
+        "rotated": [step.group for step in result.plan.rotations],
         "barriers": [barrier(b) for b in result.groups.barriers],
         "branches": [asdict(branches) for branches in branches_taken(result.groups.tracing)],
         "budgets": [asdict(goal) | {"met": goal.met} for goal in result.goals],

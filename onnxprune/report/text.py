@@ -153,17 +153,14 @@ def entry(name: str, text: str) -> str:
 
 
 def removal(plan: Plan) -> list[str]:
-    """How many groups and units go, and whether that is exact."""
+    """How many groups are rotated, how many groups and units go, and whether that is exact."""
     removed = {step.group: removed_units(step) for step in plan.steps}
     hit = [step for step in plan.steps if removed[step.group]]
     units = sum(step.units for step in plan.steps)
-    lines = [
-        entry(
-            "pruned",
-            f"{len(hit)} of {numbers.plural(len(plan.steps), 'group')}, "
-            f"{sum(removed.values()):,} of {numbers.plural(units, 'unit')}",
-        )
-    ]
+    counts = len(hit), numbers.plural(len(plan.steps), "group"), sum(removed.values()), numbers.plural(units, "unit")
+    turned = f"{numbers.plural(len(plan.rotations), 'group')} to principal components"
+    lines = [entry("rotated", turned)] if plan.rotations or plan.options.get("rotate") else []
+    lines.append(entry("pruned", "{} of {}, {:,} of {}".format(*counts)))
     approximate = [step for step in hit if not step.exact]
     if approximate:
         reason = next(filter(None, (step.approximate for step in approximate)), "it is not said why")

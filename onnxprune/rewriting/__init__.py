@@ -4,9 +4,12 @@ from onnxprune.rewriting.bypass import Bypass, BypassStep, blocks_of, bypassed, 
 from onnxprune.rewriting.bypass_io import IoRename, with_fewer_io
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.factorise import FactoriseStep
+from onnxprune.rewriting.linear_groups import fibres, why_not_linear
+from onnxprune.rewriting.mixed_units import cell_places, unit_places
 from onnxprune.rewriting.plan import Plan
 from onnxprune.rewriting.removal import Removal, removed_classes
-from onnxprune.rewriting.reorder import ReorderStep, unit_places, why_fixed, with_order
+from onnxprune.rewriting.reorder import ReorderStep, why_fixed, with_order
+from onnxprune.rewriting.rotate import RotateStep, rotatable_groups, with_rotation
 from onnxprune.rewriting.zero import zeroed
 from onnxprune.rewriting.zero_elements import (
     ZeroStep,
@@ -27,8 +30,14 @@ __all__ = [
     "Plan",
     "Removal",
     "ReorderStep",
+    "RotateStep",
     "ZeroStep",
     "agreement",
+    "cell_places",
+    "fibres",
+    "rotatable_groups",
+    "why_not_linear",
+    "with_rotation",
     "blocks_of",
     "bypassed",
     "check_zeros",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +16,7 @@ from onnxprune.errors import UsageError
 from onnxprune.layers import Convolution, LinearLayer, Product, linear_layer
 from onnxprune.model import Model, Names
 from onnxprune.model.graph import first_output
-from onnxprune.rewriting.plan_json import FACTORISE, expect
+from onnxprune.rewriting.plan_json import FACTORISE, expect, packed_basis, unpacked_basis
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.rewriting.zero_elements import with_dense
 from onnxprune.tracing import Groups, NodeView
@@ -46,15 +43,13 @@ class FactoriseStep:
         return int(self.basis.shape[1])
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; the basis is float32 in rows, compressed."""
-        data = zlib.compress(np.ascontiguousarray(self.basis, "<f4").tobytes(), 9)
-        text = base64.b64encode(data).decode("ascii")
+        """Plain data."""
         return {
             "kind": FACTORISE,
             "tensor": self.tensor,
             "rank": self.rank,
             "outputs": len(self.basis),
-            "basis": text,
+            "basis": packed_basis(self.basis),
         }
 
     @staticmethod
@@ -67,18 +62,9 @@ class FactoriseStep:
         expect(isinstance(raw.get("tensor"), str), "must be a text", f"{where}.tensor")
         for name in ("rank", "outputs"):
             expect(type(raw.get(name)) is int and raw[name] > 0, "must be a positive integer", f"{where}.{name}")
-        size = 4 * raw["rank"] * raw["outputs"]
-        try:
-            data = zlib.decompressobj().decompress(base64.b64decode(raw.get("basis", ""), validate=True), size + 1)
-        except (binascii.Error, zlib.error, TypeError, ValueError):
-            data = b""
-        right = len(data) == size
-        values = np.frombuffer(data, "<f4").reshape(raw["outputs"], raw["rank"]) if right else np.full((1, 1), np.nan)
-        what = "must be outputs x rank orthonormal float32, compressed and in base64"
-        expect(right and bool(np.isfinite(values).all()), what, f"{where}.basis")
-        near = np.abs(values.T.astype(np.float64) @ values - np.eye(raw["rank"])).max() < 1e-3
-        expect(bool(near), what, f"{where}.basis")
-        return FactoriseStep(raw["tensor"], values)
+        return FactoriseStep(
+            raw["tensor"], unpacked_basis(raw.get("basis", ""), raw["outputs"], raw["rank"], f"{where}.basis")
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from onnxprune.rewriting.bypass import BypassStep
 from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.reorder import ReorderStep
+from onnxprune.rewriting.rotate import RotateStep
 from onnxprune.rewriting.zero_elements import ZeroStep
 from onnxprune.tracing import Group, Groups, trace
 from onnxprune.typing import Array
 
+_Read = TypeVar("_Read")
 _OTHER = "it was made for another model: make one for this with `onnxprune plan`"
 
 
@@ -68,6 +70,7 @@ class Plan:
         options: how it was made.
         barriers: what was locked, and why.
         reorders: orders of units, which come before all that follows.
+        rotations: directions that take the places of units; what `steps` remove are these then.
         zeros: elements of weights that become zero, one step for each weight.
         bypasses: blocks that are taken out.
         factors: weights that become products of two.
@@ -87,6 +90,7 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     barriers: tuple[Mapping[str, Any], ...] = ()
     reorders: tuple[ReorderStep, ...] = ()
+    rotations: tuple[RotateStep, ...] = ()
     zeros: tuple[ZeroStep, ...] = ()
     bypasses: tuple[BypassStep, ...] = ()
     factors: tuple[FactoriseStep, ...] = ()
@@ -120,8 +124,20 @@ class Plan:
 
         A constant that several nodes share and that they cut differently has an entry per use, `name@output:slot`.
         """
-        groups = self.trace(load(source))
-        return Removal(groups, self.removed(groups)).masks()
+        return self.element_removal(self.trace(load(source))).masks()
+
+    def element_removal(self, groups: Groups) -> Removal:
+        """What goes, as elements of the original's weights.
+
+        Raises:
+            UsageError: the plan does not fit the model, or directions go in place of elements.
+        """
+        if self.rotations:
+            raise UsageError(
+                f"the plan rotates group {self.rotations[0].group!r}: directions go, not elements of weights",
+                hint="plan without --rotate",
+            )
+        return Removal(groups, self.removed(groups))
 
     def trace(self, model: Model) -> Groups:
         """Trace `model` in the way in which the plan was made."""
@@ -140,7 +156,7 @@ class Plan:
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
         steps = [step.fields() for step in self.steps]
-        kinds = (self.reorders, self.zeros, self.bypasses, self.factors)
+        kinds = (self.reorders, self.rotations, self.zeros, self.bypasses, self.factors)
         others = [step.as_json() for listed in kinds for step in listed]
         return plan_json.to_text(self.source, self.options, steps, self.barriers, others)
 
@@ -153,18 +169,21 @@ class Plan:
         """
         raw = plan_json.parse(text)
         steps = tuple(Step(**fields) for fields in raw["steps"])
-        others = [(step, f"$.steps[{i}]") for i, step in enumerate(raw["others"])]
+
+        def read(kind: str, of: Callable[[Mapping[str, Any], str], _Read]) -> tuple[_Read, ...]:
+            others = enumerate(raw["others"])
+            return tuple(of(step, f"$.steps[{i}]") for i, step in others if step["kind"] == kind)
+
         return Plan(
             steps,
             raw["source"],
             raw["options"],
             raw["barriers"],
-            reorders=tuple(ReorderStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.REORDER),
-            zeros=tuple(ZeroStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.ZERO),
-            bypasses=tuple(BypassStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.BYPASS),
-            factors=tuple(
-                FactoriseStep.from_json(step, at) for step, at in others if step["kind"] == plan_json.FACTORISE
-            ),
+            reorders=read(plan_json.REORDER, ReorderStep.from_json),
+            rotations=read(plan_json.ROTATE, RotateStep.from_json),
+            zeros=read(plan_json.ZERO, ZeroStep.from_json),
+            bypasses=read(plan_json.BYPASS, BypassStep.from_json),
+            factors=read(plan_json.FACTORISE, FactoriseStep.from_json),
         )
 
 
@@ -208,7 +227,6 @@ def _detailed(plan: Plan, groups: Groups) -> Plan:
         )
         scores = tuple(float(f"{s:.6g}") for s in step.scores)
         steps.append(replace(step, layout=layout(groups, group), scores=scores, members=members))
-    source = {"name": groups.model.path.name if groups.model.path else "", "digest": groups.model.digest}
     barriers = tuple(
         {
             "reason": b.reason,
@@ -219,7 +237,14 @@ def _detailed(plan: Plan, groups: Groups) -> Plan:
         }
         for b in groups.barriers
     )
-    return replace(plan, steps=tuple(steps), source=source, barriers=barriers, origin=None)
+    return replace(
+        plan, steps=tuple(steps), source=plan.source or source_of(groups.model), barriers=barriers, origin=None
+    )
+
+
+def source_of(model: Model) -> dict[str, Any]:
+    """Name and digest of the model that a plan is made for."""
+    return {"name": model.path.name if model.path else "", "digest": model.digest}
 
 
 def layout(groups: Groups, group: Group) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from onnxprune.errors import UsageError
+from onnxprune.typing import Array
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
-# The kinds of steps that put units into another order, that set elements of a weight to zero, that take a block out,
-# and that make a product of a weight. Steps that remove units are those of groups.
-REORDER, ZERO, BYPASS, FACTORISE = "reorder", "zero", "bypass", "factorise"
+# The kinds of steps that put units into another order, that turn them into directions, that set elements of a weight to
+# zero, that take a block out, and that make a product of a weight. Steps that remove units are those of groups.
+REORDER, ROTATE, ZERO, BYPASS, FACTORISE = "reorder", "rotate", "zero", "bypass", "factorise"
 # What a step of a kind is of: no two are of the same.
-_OF = {REORDER: "group", ZERO: "tensor", BYPASS: "block", FACTORISE: "tensor"}
+_OF = {REORDER: "group", ROTATE: "group", ZERO: "tensor", BYPASS: "block", FACTORISE: "tensor"}
+# How far the columns of a basis may be from orthonormal.
+_NEAR = 1e-3
 _WRITES = "`onnxprune plan` writes one"
 # A list of numbers as `json` indents it: one line is easier to read and to edit.
 _NUMBERS = re.compile(r"\[\n\s*([-+.\deE,\s]+?)\s*\]")
@@ -108,6 +116,39 @@ def _step(raw: Any, where: str) -> dict[str, Any]:
         "scores": tuple(raw.get("scores", [])),
         "members": tuple(members),
     }
+
+
+def packed_basis(basis: Array) -> str:
+    """Write orthonormal columns as text: float32 in rows, compressed."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(basis, "<f4").tobytes(), 9)).decode("ascii")
+
+
+def unpacked_basis(text: Any, rows: int, columns: int, where: str) -> Array:
+    """Read orthonormal columns.
+
+    Args:
+        text: what `packed_basis` gave.
+        rows: how many numbers a column has.
+        columns: how many columns there are.
+        where: the place in the plan.
+
+    Returns:
+        float32[rows, columns].
+
+    Raises:
+        UsageError: the text is something else.
+    """
+    size = 4 * rows * columns
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size + 1)
+    except (binascii.Error, zlib.error, TypeError, ValueError):
+        data = b""
+    what = f"must be {rows} x {columns} orthonormal float32, compressed and in base64"
+    expect(len(data) == size, what, where)
+    values = np.frombuffer(data, "<f4").reshape(rows, columns)
+    expect(bool(np.isfinite(values).all()), what, where)
+    expect(bool(np.abs(values.T.astype(np.float64) @ values - np.eye(columns)).max() < _NEAR), what, where)
+    return values
 
 
 def _is_int(value: Any) -> bool:

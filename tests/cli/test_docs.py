@@ -169,6 +169,18 @@ def test_the_shrink_page_works(workplace, capsys):
     assert "sees zeros at the border" in str(shrunk.stays["conv.weight"])
 
 
+def test_the_rotation_page_works(workplace, capsys):
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = ROOT / "docs" / "rotation.md"
+    exec(compile("".join(blocks(page, "python")), "<rotation.md>", "exec"), {"__name__": "__main__"})
+    said = []
+    for line in "".join(blocks(page, "console")).splitlines():
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+        said.append(capsys.readouterr().out)
+    told = re.search(r"`(rotated  1 group[^`]*)`", page.read_text(encoding="utf-8"))
+    assert told is not None and all(told[1] in text for text in said[:2])
+
+
 def test_the_compress_page_works(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "compress.md"

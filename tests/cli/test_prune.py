@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import DIGITS, MODELS, widths
@@ -29,6 +30,19 @@ def test_prune_other_architectures(run, tmp_path, name):
     ran = run("prune", MODELS / f"{name}.onnx", "-o", tmp_path / "small.onnx", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["proof"]["ok"] and ran.json["after"]["params"] < ran.json["before"]["params"]
+
+
+def test_prune_rotated(run, tmp_path):
+    inputs, small = tmp_path / "inputs.npz", tmp_path / "small.onnx"
+    np.savez(inputs, image=np.random.default_rng(0).standard_normal((32, 3, 16, 16), dtype=np.float32))
+    given = ("prune", MODELS / "mobilenet_v2.onnx", "--rotate", "--data", inputs, "--accept-damage", "--json")
+    ran = run(*given, "-o", small, "--plan-out", tmp_path / "plan.json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rotated"] == ["block_1.conv_2.weight"] and ran.json["options"]["rotate"] is True
+    again = run("apply", MODELS / "mobilenet_v2.onnx", tmp_path / "plan.json", "-o", tmp_path / "again.onnx", "--json")
+    assert again.code == 0 and again.json["rotated"] == ran.json["rotated"] and again.json["proof"]["ok"]
+    ran = run("prune", MODELS / "mobilenet_v2.onnx", "--rotate", "--dry-run")
+    assert ran.code == 2 and "--rotate has no effect: there is no data" in ran.err
 
 
 def test_prune_json(run, tmp_path):

@@ -125,6 +125,14 @@ _STEP_SCHEDULE = click.option(
     help="How large these parts are: equal, large at first, or the same share of what is left.",
 )
 
+_ROTATE = click.option(
+    "--rotate/--no-rotate",
+    default=False,
+    show_default=True,
+    help="With --data: turn the channels between linear layers to their principal components first, so that"
+    " directions go in place of channels.",
+)
+
 
 def _criteria() -> list[str]:
     from onnxprune import criteria
@@ -178,4 +186,6 @@ def _options(
 # Which units of which groups are removed; the command gets `options`.
 choice = group("options", _options, titled(AMOUNT, *_AMOUNT), titled(UNITS, *_UNITS))
 # The same, and what only a command that removes units takes.
-selection = group("options", _options, titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE), titled(UNITS, *_UNITS, _ROWS))
+selection = group(
+    "options", _options, titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE), titled(UNITS, *_UNITS, _ROTATE, _ROWS)
+)
