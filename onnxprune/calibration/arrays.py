@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -24,6 +26,10 @@ from onnxprune.errors import UsageError
 from onnxprune.system import check_regular, read_file
 from onnxprune.typing import Feeds
 
+logger = logging.getLogger(__name__)
+
+# Names that say nothing about what an array is.
+_MADE_UP = re.compile(r"(arr_)?\d+")
 # The name of an array that has none.
 ALONE = ""
 # Bytes of an array that is read whole; a larger one is mapped.
@@ -47,6 +53,7 @@ def from_file(path: Path, request: Request) -> Samples:
                 return
             names = [name for name in stored if name in request.wanted]
             if names or not _per_sample(list(stored), request):
+                _tell_ignored(path, [name for name in stored if names and name not in request.wanted])
                 yield str(path), {name: stored[name]() for name in names or stored}
                 return
             want = request.only("an .npz with one array per sample")
@@ -110,9 +117,16 @@ def _read(file: IO[bytes], size: int, name: str, *, is_real: bool) -> np.ndarray
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
+def _tell_ignored(path: Path, names: list[str]) -> None:
+    """Say which arrays of a file are not used: labels, mostly."""
+    if names:
+        listed, are = ", ".join(map(repr, names[:3])), "is no input" if len(names) == 1 else "are no inputs"
+        logger.warning("%s: %s %s of the model, and not used", path, listed, are)
+
+
 def _per_sample(names: list[str], request: Request) -> bool:
-    """Whether the names say nothing about inputs: several for one input, or those that numpy makes up."""
-    return len(request.wanted) == 1 and (len(names) > 1 or names == ["arr_0"])
+    """Whether the names say nothing about inputs: numbers, or those that numpy makes up."""
+    return len(request.wanted) == 1 and all(_MADE_UP.fullmatch(name) for name in names)
 
 
 def _sample(value: np.ndarray, want: InputSpec) -> Feeds:

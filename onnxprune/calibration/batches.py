@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration.input_spec import InputSpec, batch_dims, checked_feed, is_batch
+from onnxprune.calibration.input_spec import InputSpec, batch_dims, checked_feed, is_batch, tell_pixels
 from onnxprune.calibration.stored_rows import Allowance, StoredRows
 from onnxprune.errors import UsageError
 
@@ -50,7 +50,9 @@ def runs_of(
     feeds: list[_Samples] = []
     alone: list[Run] = []
     taken = 0
-    for where, feed in found:
+    for number, (where, feed) in enumerate(found):
+        if not number:
+            tell_pixels(feed, wanted, where)
         batched = is_batch(feed, dims, wanted)
         run = checked_feed(feed, wanted, where, most=samples - taken if batched else None, allowance=allowance)
         if batched:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxprune.calibration.input_spec import InputSpec
-from onnxprune.calibration.preprocess import Preprocess, preprocess_of
+from onnxprune.calibration.preprocess import FILE, Preprocess, preprocess_of
 from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+logger = logging.getLogger(__name__)
+
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+# Rows of the small versions of images that are compared, about; share of their spread below which they look alike.
+SMALL, ALIKE = 16, 0.05
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Size where neither the model nor the user says one, and the share of the shorter side that a crop keeps.
 _SIZE, _SHARE = 224, 7 / 8
@@ -32,21 +39,61 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def from_images(folder: Path, request: Request) -> Samples:
-    """Images at even steps through the whole folder, so that all of its subfolders have a share."""
+    """Images at even steps through the whole folder, so that all of its subfolders have a share.
+
+    Logs what was guessed, and what is wrong with the choice as far as that can be seen.
+    """
     want = request.only("a folder of images")
     candidates = _layouts(want)
     colour = next(iter(candidates.values()), 3) == 3
     preset = "raw" if want.dtype.kind in "iu" else "imagenet" if colour else "unit"
     how = preprocess_of(request.source.preprocess, folder, preset)
+    if request.source.preprocess is None and not (folder / FILE).is_file():
+        logger.warning("%s: images are prepared as %r, which is a guess; --preprocess says how", folder, preset)
     layout, channels = _layout(want, candidates, how.layout)
     height, width = _size(want, layout, how, request)
     _check_channels(how, channels)
-    files = files_of(folder)
-    count = min(len(files), request.samples)
-    for index in range(count):
-        path = files[index * len(files) // count]
+    chosen, small = _chosen(files_of(folder), request.samples), []
+    _tell_classes(folder, chosen)
+    for path in chosen:
         pixels = _pixels(path, how, _MODES[channels], height, width)
+        small.append(_small(pixels))
+        if len(small) == len(chosen):
+            _tell_alike(folder, np.array(small))
         yield str(path), {want.name: _value(pixels, how, layout, want)[None]}
+
+
+def _chosen(files: Sequence[Path], most: int) -> list[Path]:
+    """Files at even steps; in turn from every folder where steps leave a folder out, and there is room for all."""
+    count = min(len(files), most)
+    even = [files[index * len(files) // count] for index in range(count)]
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        folders.setdefault(path.parent, []).append(path)
+    if len({path.parent for path in even}) == len(folders) or count < len(folders):
+        return even
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*folders.values()))
+    return sorted(itertools.islice(filter(None, turns), count))
+
+
+def _tell_classes(folder: Path, chosen: Sequence[Path]) -> None:
+    """Say that all images are of one class: they lie in the only folder of a folder of classes."""
+    parents = {path.parent for path in chosen}
+    if len(chosen) > 1 and len(parents) == 1 and folder not in parents:
+        (only,) = parents
+        logger.warning("%s: all images lie in one folder, %r; are they all of one class?", folder, only.name)
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    """Some pixels of an image, float[rows, columns, channels]."""
+    rows, columns = (max(1, length // SMALL) for length in pixels.shape[:2])
+    return pixels[::rows, ::columns].astype(np.float32)
+
+
+def _tell_alike(folder: Path, small: np.ndarray) -> None:
+    """Say that images look alike: small versions of them differ little, beside what they differ from place to place."""
+    if len(small) > 1 and small.std(axis=0).mean() < ALIKE * max(float(small.std()), 1.0):
+        logger.warning("%s: the images look alike; results may not hold for others", folder)
 
 
 def _layouts(want: InputSpec) -> dict[str, int]:

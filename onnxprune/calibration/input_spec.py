@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,12 @@ from onnxprune.model.tensors import dtype_of
 
 # Kind of the model's type -> kinds of data that hold it without loss of meaning (V: bfloat16 and its like).
 _ACCEPTED = {"f": "fiub", "V": "fiub", "i": "iub", "u": "iub", "b": "iub", "O": "UO"}
+
+
+logger = logging.getLogger(__name__)
+
+# Samples that are looked at for what pixels look like; the largest value is above the first and at most the second.
+LOOKED_AT, PIXELS = 64, (16, 255)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,28 @@ def checked_feed(
     if most is not None and most < total:
         drawn = np.random.default_rng(0).permutation(total)[:most]
     return {name: _converted(arrays[name], want, where, drawn, allowance) for name, want in wanted.items()}
+
+
+def tell_pixels(feed: Any, wanted: Mapping[str, InputSpec], where: str) -> None:
+    """Say that numbers look like pixels that nobody has scaled: integers of one byte for an input of floats.
+
+    Args:
+        feed: name -> array; anything else is passed over.
+        wanted: the model's inputs.
+        where: what messages call the feed.
+    """
+    for name, want in wanted.items() if isinstance(feed, Mapping) else ():
+        value = np.asarray(feed.get(name, 0.0))
+        if want.dtype.kind != "f" or value.dtype.kind not in "iu" or value.ndim < 3 or want.what != "input":
+            continue
+        few = value[:LOOKED_AT]
+        if few.size and few.min() >= 0 and PIXELS[0] < few.max() <= PIXELS[1]:
+            logger.warning(
+                "%s: %s holds integers from 0 to 255 for an input of floats, and is taken as it is: was the model "
+                "trained on scaled pixels?",
+                where,
+                repr(name),
+            )
 
 
 def _listed(wanted: Mapping[str, InputSpec]) -> str:

@@ -30,11 +30,29 @@ def test_folder_of_test_data_sets(tmp_path: Path):
 
 def test_npz_with_one_array_per_sample(tmp_path: Path):
     np.savez(tmp_path / "rows.npz", *DATA)
-    np.savez(tmp_path / "named.npz", cat=DATA[0], dog=DATA[1:4])
+    np.savez(tmp_path / "named.npz", **{"0": DATA[0], "1": DATA[1:4]})
     np.savez(tmp_path / "one.npz", DATA)
     np.save(tmp_path / "one.npy", DATA)
     for name, rows in (("rows.npz", DATA), ("named.npz", DATA[:4]), ("one.npz", DATA), ("one.npy", DATA)):
         assert np.array_equal(together(calibration.read(tmp_path / name, model())), rows)
+
+
+def test_names_that_are_no_inputs_are_refused_whatever_their_number(tmp_path: Path):
+    for names in (["image"], ["image", "label"], ["cat", "dog", "cow"]):
+        np.savez(tmp_path / "named.npz", **dict.fromkeys(names, DATA))
+        with pytest.raises(UsageError, match="input 'x' is missing") as error:
+            calibration.read(tmp_path / "named.npz", model())
+        assert f"the data has {', '.join(map(repr, names))}" in error.value.hint
+
+
+def test_arrays_that_are_not_used_are_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    np.savez(tmp_path / "labelled.npz", x=DATA, y_true=np.arange(len(DATA)))
+    assert np.array_equal(together(calibration.read(tmp_path / "labelled.npz", model(), samples=len(DATA))), DATA)
+    assert "labelled.npz: 'y_true' is no input of the model, and not used" in caplog.text
+    caplog.clear()
+    np.savez(tmp_path / "plain.npz", x=DATA)
+    calibration.read(tmp_path / "plain.npz", model())
+    assert caplog.text == ""
 
 
 def test_folder_of_npz(tmp_path: Path):

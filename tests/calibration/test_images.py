@@ -113,3 +113,42 @@ def test_files_that_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(UsageError, match=r"a\.png: .* decompression bomb"):
             one(tmp_path, net)
+
+
+def noise(path: Path, seed: int) -> None:
+    put(path, np.random.default_rng(seed).integers(0, 256, (8, 8, 3)))
+
+
+def test_the_guess_of_a_preset_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for i in range(4):
+        noise(tmp_path / f"{i}.png", i)
+    one(tmp_path, model(4, 3, 8, 8))
+    assert "prepared as 'imagenet', which is a guess" in caplog.text
+    caplog.clear()
+    one(tmp_path, model(4, 3, 8, 8), "unit")
+    (tmp_path / "preprocess.toml").write_text('preset = "tf"')
+    one(tmp_path, model(4, 3, 8, 8))
+    assert caplog.text == ""
+
+
+def test_images_that_look_alike_and_those_of_one_class_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for i in range(4):
+        plain(tmp_path / "same" / "a" / f"{i}.png", (10 + i, 100, 200))
+        noise(tmp_path / "other" / ("cats" if i % 2 else "dogs") / f"{i}.png", i)
+    one(tmp_path / "same", model(4, 3, 8, 8), "unit")
+    assert "the images look alike" in caplog.text and "all images lie in one folder, 'a'" in caplog.text
+    caplog.clear()
+    one(tmp_path / "other", model(4, 3, 8, 8), "unit")
+    assert caplog.text == ""
+
+
+def test_every_class_has_a_sample_where_there_is_room(tmp_path: Path):
+    sizes = {"a": 40, "b": 1, "c": 39, "d": 2}
+    for name, count in sizes.items():
+        for i in range(count):
+            plain(tmp_path / name / f"{i:02}.png", (50 * "abcd".index(name), i, 0), 4, 4)
+    for samples in (4, 8, 40, 82):
+        found = one(tmp_path, model("n", 3, 4, 4), "raw", samples=samples, batch=100, sizes={"n": samples})
+        classes = found[:, 0, 0, 0] / 50
+        assert set(classes) == {0, 1, 2, 3} and len({tuple(p) for p in found[:, :2, 0, 0]}) == samples
+    assert len(one(tmp_path, model("n", 3, 4, 4), "raw", samples=2, sizes={"n": 2})) == 2

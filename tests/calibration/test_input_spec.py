@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune import calibration
+from onnxprune.calibration.input_spec import InputSpec, tell_pixels
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load
 from tests.calibration.test_calibration import DATA, model
@@ -71,10 +72,31 @@ def test_types_are_converted_without_loss(tmp_path: Path):
         ({"x": DATA.astype(str)}, "the model wants float32"),
         ({"x": DATA[:0]}, "no calibration sample: it is empty"),
         ({"x": np.where(DATA == 7, np.nan, DATA)}, "input 'x' holds NaN"),
-        ({"cat": DATA[0], "dog": DATA[0, :2]}, r"c\.npz\['dog'\]: input 'x' has shape \[1, 2\]"),
+        ({"0": DATA[0], "1": DATA[0, :2]}, r"c\.npz\['1'\]: input 'x' has shape \[1, 2\]"),
     ],
 )
 def test_data_that_does_not_fit(tmp_path: Path, arrays: dict[str, np.ndarray], message: str):
     np.savez(tmp_path / "c.npz", **arrays)
     with pytest.raises(UsageError, match=message):
         calibration.read(tmp_path / "c.npz", model())
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8), True),
+        (np.arange(256).reshape(4, 1, 8, 8), True),
+        (np.arange(256, dtype=np.float32).reshape(4, 1, 8, 8) / 255, False),
+        (np.ones((4, 1, 8, 8), np.uint8), False),
+        (np.arange(1024).reshape(4, 4, 8, 8), False),
+        (-np.arange(256).reshape(4, 1, 8, 8), False),
+    ],
+)
+def test_pixels_that_nobody_scaled_are_noticed(value, told, caplog):
+    spec = InputSpec("image", np.dtype(np.float32), ("n", 1, 8, 8))
+    tell_pixels({"image": value}, {"image": spec}, "inputs.npz")
+    assert ("integers from 0 to 255" in caplog.text) == told
+    caplog.clear()
+    tell_pixels({"image": value}, {"image": InputSpec("image", np.dtype(np.uint8), ("n", 1, 8, 8))}, "inputs.npz")
+    tell_pixels([value], {"image": spec}, "inputs.npz")
+    assert caplog.text == ""
