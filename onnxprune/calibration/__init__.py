@@ -81,6 +81,20 @@ def is_batched(model: Model, runs: Sequence[Feeds]) -> bool:
     return bool(dims) and all(is_batch(run, dims, wanted) for run in runs)
 
 
+def count_samples(model: Model, runs: Sequence[Feeds]) -> int:
+    """Count samples.
+
+    Args:
+        model: the model.
+        runs: inputs of it.
+
+    Returns:
+        Their number: of entries along the batch, or of runs where there is none.
+    """
+    name = next(iter(wanted_by(model)), "")
+    return sum(len(run[name]) for run in runs) if is_batched(model, runs) else len(runs)
+
+
 __all__ = [
     "BATCH",
     "Allowance",
@@ -98,5 +112,6 @@ __all__ = [
     "is_label_source",
     "is_random",
     "read",
+    "count_samples",
     "wanted_by",
 ]

@@ -126,8 +126,8 @@ def _report(console: Console, source: Model, done: Dropped, args: DropArgs) -> N
     document, models = plain.header("report") | report.drop_data(done), (source, done.model)
     args.tell(console, document, report.drop_lines(done), models=models, sizes=args.sizes.numbers)
     if args.data.source is None and not args.told.as_json:
-        console.say(
-            "hint: nothing was fitted, and the blocks were not looked at; --data FILE, a few hundred inputs without"
+        console.hint(
+            "nothing was fitted, and the blocks were not looked at; --data FILE, a few hundred inputs without"
             " labels, chooses better ones and undoes much of the damage"
         )
     console.detail(text.stages(done.seconds))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -30,13 +32,14 @@ class Console:
     # --- stdout ------------------------------------------------------------------------------------------
 
     def put(self, lines: str | Iterable[str]) -> None:
-        """Print the product."""
+        """Print the product; on a terminal, lines that are too long for it are wrapped."""
         self.finish()
-        click.echo(lines if isinstance(lines, str) else "\n".join(lines))
+        click.echo(_fitted(lines, sys.stdout))
 
     def put_json(self, document: Any) -> None:
         """Print the product as JSON."""
-        self.put(json.dumps(document, indent=1, allow_nan=False))
+        self.finish()
+        click.echo(json.dumps(document, indent=1, allow_nan=False))
 
     # --- stderr ------------------------------------------------------------------------------------------
 
@@ -44,6 +47,15 @@ class Console:
         """Tell the user, unless quiet."""
         if not self.quiet:
             self._tell(lines if isinstance(lines, str) else "\n".join(lines))
+
+    def hint(self, text: str) -> None:
+        """Say what else could be done: once, not in every run; with `-v` always."""
+        if self.quiet:
+            return
+        from onnxprune.runtime import said_before
+
+        if not said_before(text) or self.verbosity:
+            self._tell(f"hint: {text}")
 
     def detail(self, lines: str | Iterable[str]) -> None:
         """Tell the user who asked for more."""
@@ -80,7 +92,7 @@ class Console:
 
     def _tell(self, text: str) -> None:
         self._bar.hide()
-        click.echo(text, err=True)
+        click.echo(_fitted(text, sys.stderr), err=True)
 
     # --- log ---------------------------------------------------------------------------------------------
 
@@ -101,3 +113,24 @@ class Console:
         logger = logging.getLogger("onnxprune")
         logger.handlers[:] = [Said()]
         logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(self.verbosity, 2)])
+
+
+# Columns of the name in front of an entry of an account, and the narrowest terminal that lines are wrapped for.
+_NAME, _NARROWEST = 9, 40
+
+
+def _fitted(lines: str | Iterable[str], stream: IO[str]) -> str:
+    """Lines as one text; on a terminal wrapped to its width, but for the rows of tables."""
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    width = shutil.get_terminal_size().columns
+    if not stream.isatty() or width < _NARROWEST:
+        return text
+    return "\n".join(_wrapped(line, width) for line in text.split("\n"))
+
+
+def _wrapped(line: str, width: int) -> str:
+    """A line in parts that are no longer than the width, those after the first under the text of the first."""
+    if len(line) <= width or "  " in line[_NAME:]:
+        return line
+    indent = _NAME if line[_NAME - 1] == " " else 2
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -130,8 +130,9 @@ def prune(console: Console, args: PruneArgs) -> None:
     args.kept.remove()
     with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
         _report(console, outcome, found, args)
-        if args.data.source is None and args.recover == REPAIR:
-            console.say(_advice(source))
+        removed = any(step.remove for step in outcome.plan.steps)
+        if removed and args.data.source is None and args.recover == REPAIR:
+            console.hint(_advice(source))
         _check_goals(outcome, args.options, found)
 
 
@@ -193,7 +194,7 @@ def _advice(model: Model) -> str:
     from onnxprune.layers.bn_matching import NORM
 
     advice = (
-        "hint: the layers that lost inputs were not re-fitted; --data FILE, a few hundred inputs without labels,"
+        "the layers that lost inputs were not re-fitted; --data FILE, a few hundred inputs without labels,"
         " undoes most of the damage"
     )
     normed = any(node.op_type == NORM for node in model.proto.graph.node)

@@ -133,10 +133,10 @@ def _report(console: Console, source: Model, done: Sparsified, args: SparsifyArg
     if args.told.as_json:
         return
     if args.data.source is None and args.options.method == "auto":
-        console.say(
-            "hint: nothing was fitted; --data FILE, a few hundred inputs without labels, chooses better zeros and"
+        console.hint(
+            "nothing was fitted; --data FILE, a few hundred inputs without labels, chooses better zeros and"
             " undoes most of the damage"
         )
     if done.speed is not None and not done.speed.is_faster:
-        console.say(f"hint: {report.ADVICE}")
+        console.hint(report.ADVICE)
     console.detail(text.stages(done.seconds))

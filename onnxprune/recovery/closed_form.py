@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.calibration import count_samples
 from onnxprune.errors import UsageError
 from onnxprune.layers import (
     NORMS,
@@ -101,6 +102,8 @@ class RecoveryReport:
         after: the same after recovery.
         kept: whether the recovered model is the better one, and so was kept; where no output tells, if any fit is.
         method: how it was done.
+        fitted: samples that the fits saw, or that chose among them.
+        held: samples that no fit saw, which `before` and `after` are measured on.
     """
 
     fits: tuple[Fit, ...]
@@ -108,6 +111,8 @@ class RecoveryReport:
     after: Agreement
     kept: bool
     method: str = "least-squares"
+    fitted: int = 0
+    held: int = 0
 
     @property
     def final(self) -> Agreement:
@@ -189,7 +194,8 @@ def recover(
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(removal, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
-    return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method)
+    counts = {"fitted": count_samples(original, runs), "held": count_samples(original, held)}
+    return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
 
 
 def judge(removal: Removal, pruned: Model, runs: Sequence[Feeds]) -> Agreement:

@@ -133,12 +133,14 @@ def recovery_lines(of: RecoveryReport) -> str:
     if not of.before.is_known:
         return f"{done}, no output tells what that is worth"
     if not of.kept:
-        return f"none: {done} left the output error at {of.before.error:.2g}"
+        held = numbers.plural(of.held, "sample")
+        return f"none: {done} left the output error at {of.before.error:.2g} on {held} that no fit saw"
     parts = [f"squared output error {of.before.error:.2g} -> {of.after.error:.2g}"]
     parts.append(f"{of.before.sqnr:.1f} -> {of.after.sqnr:.1f} dB")
     if of.before.top1 is not None and of.after.top1 is not None:
         parts.append(f"same class {of.before.top1:.0%} -> {of.after.top1:.0%}")
-    return f"{done}, {', '.join(parts)} on held-out samples"
+    held = numbers.plural(of.held, "sample")
+    return f"{done} on {of.fitted} samples; {', '.join(parts)} on {held} that no fit saw"
 
 
 def damage(of: RecoveryReport | None) -> list[str]:
@@ -194,6 +196,8 @@ def budgets(of: Sequence[BudgetResult]) -> list[str]:
             f"{show(goal.reached)} of at most {show(goal.most)} ({numbers.percent(goal.reached, goal.before)} is left)"
         )
         why = f": {goal.why}" if goal.why else ""
+        if goal.before <= goal.most:
+            why = f"; the model was within the budget already{why}"
         lines.append(entry("budget", f"{kind.label}: {found}{'' if goal.met else ', MISSED'}{why}"))
     return lines
 

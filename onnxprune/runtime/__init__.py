@@ -3,7 +3,7 @@
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.blas import blas_threads
-from onnxprune.runtime.journal import Journal, cache_folder, key_of
+from onnxprune.runtime.journal import Journal, cache_folder, key_of, said_before
 from onnxprune.runtime.label_metrics import ClassTally, LabelMetric, NumberTally, label_metric
 from onnxprune.runtime.moments import Moments, PairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
@@ -51,6 +51,7 @@ __all__ = [
     "optimised_offline",
     "provider_names",
     "random_feeds",
+    "said_before",
     "run_changed",
     "run_from",
     "routes_of",

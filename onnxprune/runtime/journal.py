@@ -43,6 +43,26 @@ def cache_folder() -> Path:
     return base / "onnxprune"
 
 
+def said_before(text: str) -> bool:
+    """Tell whether a text was said to this user before, and note that it is now.
+
+    Args:
+        text: what is said.
+
+    Returns:
+        Whether the user's folder for caches notes it; False where nothing can be noted.
+    """
+    note = cache_folder() / "said" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class Journal:
     """Results by key; every new one is in the file before `put` returns.
 

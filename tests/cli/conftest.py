@@ -42,6 +42,8 @@ Run = Callable[..., Ran]
 def run(capsysbinary, monkeypatch) -> Run:
     monkeypatch.setattr(logging.getLogger("onnxprune"), "handlers", [])  # the command line's own go with the test
 
+    monkeypatch.setattr("onnxprune.runtime.said_before", lambda text: False)  # every test is a user's first run
+
     def call(*arguments: object, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main([str(a) for a in arguments])

@@ -20,11 +20,13 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 def run_block(block: str, folder: Path) -> str:
     """The block with the real output after each of its commands."""
     shown = []
+    # Hints are said once, measurements kept: every page is a user's first.
+    own = {"ONNXPRUNE_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     for line in block.splitlines():
         if line.startswith("$ "):
             done = subprocess.run(
                 line[2:], shell=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                env=os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"} | own,
                 check=False,
             )  # fmt: skip
             shown.append(f"{line}\n{done.stdout}")

@@ -5,7 +5,7 @@ import pytest
 from onnxprune.cost.latency import store
 from onnxprune.errors import UsageError
 from onnxprune.runtime import journal
-from onnxprune.runtime.journal import Journal, cache_folder, key_of
+from onnxprune.runtime.journal import Journal, cache_folder, key_of, said_before
 
 
 def test_what_was_put_is_found_again(tmp_path):
@@ -74,3 +74,11 @@ def test_another_file_is_not_appended_to(tmp_path, content):
     with pytest.raises(UsageError, match="mine is no file of kept results"):
         Journal(path)
     assert path.read_bytes() == content
+
+
+def test_what_was_said_is_noted_for_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "cache"))
+    assert [said_before(text) for text in ("a", "a", "b", "b")] == [False, True, False, True]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ONNXPRUNE_CACHE", str(tmp_path / "file"))
+    assert not said_before("a") and not said_before("a")
