@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
+from onnxprune.keywords import ChoiceKeywords, UnitKeywords, check_keywords
 from onnxprune.lazy import on_first_use
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
@@ -46,6 +47,8 @@ __getattr__ = on_first_use(__name__, {"execute": "onnxprune.pipelines.apply", "p
 
 # Input -> its shape, where the file leaves it open; a None leaves an axis as it is.
 Shapes = Mapping[str, Sequence[int | None]]
+# Parameters that may be meant by a name that is none.
+_PARAMETERS = ("ratio", "criterion", "sizes", "shapes", "data", "samples", "place", "progress")
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +104,7 @@ def make_plan(
     samples: int = 256,
     place: Place | None = None,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[ChoiceKeywords],
 ) -> Plan:
     """Plan what `prune` would carry out, without carrying it out.
 
@@ -125,6 +128,7 @@ def make_plan(
         >>> [(step.group, len(step.remove)) for step in plan.steps]
         [('conv.weight', 8), ('conv_1.weight', 16), ('residual.conv.weight', 16), ('fc.weight', 24)]
     """
+    check_keywords(options, ChoiceKeywords, *_PARAMETERS)
     model, options_ = load(source, shapes=shapes), Options(ratio=ratio, **options)
     with shown(progress) as told:
         return plan_for(model, options_, sizes=sizes, data=data, samples=samples, place=place, progress=told)[1]
@@ -195,7 +199,7 @@ def prune(
     fine_tune: OwnTrainer | None = None,
     place: Place | None = None,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[UnitKeywords],
 ) -> PruneResult:
     """Prune a model and prove the result.
 
@@ -203,14 +207,13 @@ def prune(
         source: path, bytes, ModelProto or graphsurgeon Graph.
         ratio: fraction of every group's units to remove; half if neither it nor a budget (`macs="50%"`) is given.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" or "l2".
-        verify: prove the result equal to the masked original; groups that fail are left whole.
+        verify: prove the result; groups that fail are left whole.
         sizes: numbers to assume for symbolic dims, which stay symbolic.
         shapes: of inputs that the file leaves open, for the result too; None for an axis that stays as it is.
         data: unlabelled calibration inputs (see `calibration.read`): for criteria that need them, and the layers behind
             what was cut are re-fitted to what the original computes on them.
         samples: how many calibration samples to use.
-        recovery: "none", "bias", "affine", "merge", "least-squares", "one-pass" or "batchnorm"; of these, "bias" and
-            "merge" do something without data, too.
+        recovery: "none", or a way to repair, of which "bias" and "merge" do something without data, too.
         train: gradient steps towards the original's outputs after the repair, and how; none if None.
         fine_tune: your own training in its place: a function from a ModelProto to the trained one, or a shell command
             with {model} and {output} in it.
@@ -233,6 +236,7 @@ def prune(
         >>> [(goal.kind, goal.met) for goal in result.report.goals]
         [('macs', True)]
     """
+    check_keywords(options, UnitKeywords, *_PARAMETERS, "recovery", "train", "fine_tune", "verify")
     chosen = Options(ratio=ratio, criterion=criterion, **options)
     how = RecoveryOptions(recovery, train=train, tune=None if fine_tune is None else _user_training(fine_tune))
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}

@@ -50,9 +50,8 @@ def runs_of(
     feeds: list[_Samples] = []
     alone: list[Run] = []
     taken = 0
-    for number, (where, feed) in enumerate(found):
-        if not number:
-            tell_pixels(feed, wanted, where)
+    for where, feed in found:
+        tell_pixels(feed, {} if taken else wanted, where)
         batched = is_batch(feed, dims, wanted)
         run = checked_feed(feed, wanted, where, most=samples - taken if batched else None, allowance=allowance)
         if batched:

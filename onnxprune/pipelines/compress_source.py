@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from onnxprune.allocation.ranks import LowRankOptions
+from onnxprune.keywords import ProductKeywords, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import RANK_BUDGETS
@@ -56,7 +57,7 @@ def compress(
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     verify: bool = True,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[ProductKeywords],
 ) -> CompressResult:
     """Take out of a model what its function does not need, or make products of its weights.
 
@@ -86,6 +87,7 @@ def compress(
         >>> [(weight.name, weight.shape, weight.rank) for weight in result.low_rank.weights]
         [('fc.weight', (96, 256), 16)]
     """
+    check_keywords(options, ProductKeywords, "exact", "data", "samples", "sizes", "shapes")
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, dict(sizes or {}))
     inputs = RunInputs(data, samples, dict(sizes or {}))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.keywords import BlockKeywords, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import BLOCK_BUDGETS
@@ -50,7 +51,7 @@ def drop(
     data: Any = None,
     samples: int = 256,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[BlockKeywords],
 ) -> DropResult:
     """Take whole layers and blocks out, and prove the result.
 
@@ -80,8 +81,10 @@ def drop(
         >>> report.stand_ins[0].form, report.judged.error < report.bare.error
         ('map', True)
     """
-    budgets = {kind: options.pop(kind) for kind in BLOCK_BUDGETS if kind in options}
-    chosen = DropOptions(budgets=budgets, **options)
+    check_keywords(options, BlockKeywords, "data", "samples", "sizes", "shapes")
+    given = dict[str, Any](options)
+    budgets = {kind: given.pop(kind) for kind in BLOCK_BUDGETS if kind in given}
+    chosen = DropOptions(budgets=budgets, **given)
     if chosen.is_open:
         raise UsageError("nothing says what to drop", hint="give one of blocks, count, ratio, params, macs, size")
     model = load(source, shapes=shapes)

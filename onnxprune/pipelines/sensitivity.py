@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 from onnxprune import calibration, criteria
 from onnxprune.allocation import KINDS, BudgetFitter, Options, select
 from onnxprune.calibration import digest
 from onnxprune.errors import UsageError
+from onnxprune.keywords import CurveKeywords, check_keywords
 from onnxprune.model import Model, load
 from onnxprune.pipelines import probe
 from onnxprune.pipelines.sensitivity_report import METRICS, Curve, Point, Sensitivity
@@ -70,7 +71,7 @@ def sensitivity(
     executor: Any = 1,
     cache: Any = None,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[CurveKeywords],
 ) -> Sensitivity:
     """Measure what it costs to cut each group of a model, one group at a time.
 
@@ -103,6 +104,7 @@ def sensitivity(
         >>> 0 < quarter < half
         True
     """
+    check_keywords(options, CurveKeywords, "ratios", "metric", "samples", "evaluate", "recovery", "executor")
     settings = SensitivityConfig(
         tuple(ratios),
         samples,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
+from onnxprune.keywords import ZeroKeywords, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
@@ -52,7 +53,7 @@ def sparsify(
     samples: int = 256,
     train: TrainingOptions | None = None,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[ZeroKeywords],
 ) -> SparsifyResult:
     """Set elements of the weights of contractions to zero, and prove the result.
 
@@ -82,6 +83,7 @@ def sparsify(
         >>> after < before / 3
         True
     """
+    check_keywords(options, ZeroKeywords, "sparsity", "train", "data", "samples", "sizes", "shapes")
     inputs = RunInputs(data, samples, dict(sizes or {}), train)
     chosen = SparsifyOptions(sparsity=sparsity, **options)
     with shown(progress) as told:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
+from onnxprune.keywords import TrainingKeywords, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.progress import Progress, shown
@@ -46,7 +47,7 @@ def train(
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     masks: Mapping[str, Array] | None = None,
     progress: Progress | bool = False,
-    **options: Any,
+    **options: Unpack[TrainingKeywords],
 ) -> TrainResult:
     """Train a model by gradient steps; on held-out samples it never ends worse than it began.
 
@@ -78,6 +79,7 @@ def train(
         >>> result.report.after <= result.report.before
         True
     """
+    check_keywords(options, TrainingKeywords, "teacher", "labels", "samples", "shapes", "masks")
     examples = TrainingData(
         data, samples, labels=labels, teacher=None if teacher is None else load(teacher, shapes=shapes)
     )

@@ -189,8 +189,9 @@ def recover(
             progress(WorkPart.of("repairing layer", number, len(found)))
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
-            task = target.task(removal, parameters, options.how)
-            fits += fit_layer(target.view, task, pairs, train, options.dampings)
+            fits += fit_layer(
+                target.view, target.task(removal, parameters, options.how), pairs, train, options.dampings
+            )
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(removal, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)

@@ -1,0 +1,179 @@
+"""The keyword arguments of the verbs in Python: names and types, so that editors complete and type checkers read them.
+
+`tests/test_keywords.py` holds each list equal to the options that it stands for, which say what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+Budget = str | float | None
+
+
+class CutKeywords(TypedDict, total=False):
+    """Which units are removed, and how many: fields of `allocation.Options`."""
+
+    aggregate: str | None
+    normalize: str | None
+    params: Budget
+    macs: Budget
+    size: Budget
+    memory: Budget
+    latency: Budget
+    allocation: str
+    max_ratio: float
+    keep: Sequence[str]
+    only: Sequence[str]
+    round_to: int | str | None
+    heads: bool
+    head_dims: bool
+    exact_only: bool
+    allow_io_changes: bool
+    rows: Mapping[str, Sequence[int]]
+    seed: int
+    steps: int
+    step_schedule: str
+
+
+class UnitKeywords(CutKeywords, total=False):
+    """The same for `prune`, which has parameters for the ratio and the criterion."""
+
+    ratios: Mapping[str, float]
+
+
+class ChoiceKeywords(UnitKeywords, total=False):
+    """The same for a plan."""
+
+    criterion: Any
+
+
+class CurveKeywords(CutKeywords, total=False):
+    """The same for curves, whose `ratios` are those that are measured."""
+
+    ratio: float | None
+    criterion: Any
+
+
+class ZeroKeywords(TypedDict, total=False):
+    """Which elements become zero: the fields of `sparsity.SparsifyOptions`."""
+
+    method: str
+    pattern: str
+    per: str
+    keep: Sequence[str]
+    only: Sequence[str]
+    ratios: Mapping[str, float]
+    floor: float
+    params: Budget
+    size: Budget
+    recover: bool | None
+    in_sequence: bool
+    permute: bool
+    storage: str
+    seed: int
+    masks: Mapping[str, Any] | None
+
+
+class BlockKeywords(TypedDict, total=False):
+    """Which blocks are dropped: the fields of `pipelines.DropOptions`, with a budget of each kind."""
+
+    blocks: Sequence[str]
+    count: int | None
+    ratio: float | None
+    params: Budget
+    macs: Budget
+    size: Budget
+    criterion: str
+    units: str
+    keep: Sequence[str]
+    recover: bool
+    allow_io_changes: bool
+    seed: int
+
+
+class ProductKeywords(TypedDict, total=False):
+    """Which weights become products: the fields of `allocation.LowRankOptions`."""
+
+    ratio: float | None
+    ranks: Mapping[str, int]
+    only: Sequence[str]
+    keep: Sequence[str]
+    params: Budget
+    macs: Budget
+    size: Budget
+    round_to: int | None
+    method: str
+    in_sequence: bool
+    recover: bool
+    allow_slower: bool
+    steps: Sequence[Any]
+
+
+class TrainingKeywords(TypedDict, total=False):
+    """How to train: the fields of `recovery.TrainingOptions` but for the number of steps."""
+
+    loss: Any
+    rate: float | None
+    optimizer: str
+    schedule: Any
+    warm_up: int | None
+    batch: int
+    accumulate: int | None
+    clip: float
+    decay: float
+    rates: Mapping[str, float]
+    freeze: Sequence[str]
+    freeze_blocked: bool
+    average: float
+    augment: Sequence[str]
+    intermediate: Sequence[str]
+    padding: str | None
+    temperature: float | None
+    while_training: str
+    every: int | None
+    norm_statistics: bool
+    patience: int
+    seed: int
+    threads: int
+    provider: str
+    workers: Any
+    parts: int | None
+    saving: Any
+
+
+# Names of the command line that are others in Python.
+SPELLED = {
+    "ratio_for": "ratios",
+    "eval": "evaluate",
+    "weight_decay": "decay",
+    "rate_for": "rates",
+    "ema": "average",
+    "padding_mask": "padding",
+    "fine_tune_command": "fine_tune",
+    "recover": "recovery",
+    "dask": "workers",
+    "jobs": "workers",
+}
+
+
+def check_keywords(given: Mapping[str, object], known: type, *others: str) -> None:
+    """Refuse keyword arguments that a function does not take, with the name that may be meant, as Python does.
+
+    Args:
+        given: the keyword arguments that have no parameter of their own.
+        known: the `TypedDict` of those that are taken.
+        others: the names of parameters, which may be meant too.
+
+    Raises:
+        TypeError: one is not known.
+    """
+    names = [*sorted(known.__optional_keys__), *others]  # type: ignore[attr-defined]
+    for name in given:
+        if name in names:
+            continue
+        near = get_close_matches(name, names, 1)
+        meant = SPELLED[name] if SPELLED.get(name) in names else next(iter(near), None)
+        advice = f"did you mean {meant!r}?" if meant else f"known: {', '.join(dict.fromkeys(names))}"
+        raise TypeError(f"unknown keyword argument {name!r}: {advice}")

@@ -1,0 +1,89 @@
+"""Keyword arguments are those of the options that they stand for, and misspelt ones are told."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+import pytest
+
+import onnxprune
+from onnxprune import keywords
+from onnxprune.allocation import Options
+from onnxprune.allocation.ranks import LowRankOptions
+from onnxprune.names import BLOCK_BUDGETS
+from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.sparsity import SparsifyOptions
+from tests.cli.conftest import DIGITS
+from tests.structure.tree import ROOT
+
+
+def names(kind: type) -> set[str]:
+    return {field.name for field in fields(kind)}
+
+
+@pytest.mark.parametrize(
+    ("verb", "listed", "wanted"),
+    [
+        ("prune", keywords.UnitKeywords, names(Options) - {"ratio", "criterion"}),
+        ("make_plan", keywords.ChoiceKeywords, names(Options) - {"ratio"}),
+        ("sensitivity", keywords.CurveKeywords, names(Options) - {"ratios"}),
+        ("sparsify", keywords.ZeroKeywords, names(SparsifyOptions) - {"sparsity"}),
+        ("drop", keywords.BlockKeywords, names(DropOptions) - {"budgets"} | {*BLOCK_BUDGETS}),
+        ("compress", keywords.ProductKeywords, names(LowRankOptions)),
+        ("train", keywords.TrainingKeywords, names(onnxprune.TrainingOptions) - {"steps"}),
+    ],
+)
+def test_keywords_are_the_fields_of_the_options(verb: str, listed: Any, wanted: set[str]) -> None:
+    assert {*get_type_hints(listed)} == wanted
+    (rest,) = [p for p in inspect.signature(getattr(onnxprune, verb)).parameters.values() if p.kind is p.VAR_KEYWORD]
+    assert rest.annotation == f"Unpack[{listed.__name__}]"
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong", "meant"),
+    [
+        ("prune", "mcas", "macs"),
+        ("prune", "ratio_for", "ratios"),
+        ("prune", "recover", "recovery"),
+        ("prune", "sample", "samples"),
+        ("make_plan", "round_too", "round_to"),
+        ("sensitivity", "eval", "evaluate"),
+        ("sparsify", "patern", "pattern"),
+        ("drop", "block", "blocks"),
+        ("compress", "rank", "ranks"),
+        ("train", "ema", "average"),
+    ],
+)
+def test_a_misspelt_keyword_is_told_with_the_one_that_is_meant(verb: str, wrong: str, meant: str) -> None:
+    more = {"data": DIGITS, "steps": 1} if verb == "train" else {}
+    with pytest.raises(TypeError, match=f"unknown keyword argument '{wrong}': did you mean '{meant}'"):
+        getattr(onnxprune, verb)(DIGITS, **more, **{wrong: 1})
+
+
+def test_a_word_like_no_other_lists_all() -> None:
+    with pytest.raises(TypeError, match=r"known: .*sparsity"):
+        onnxprune.sparsify(DIGITS, xyzzy=1)  # type: ignore[call-arg]
+
+
+def test_a_type_checker_sees_them(tmp_path) -> None:
+    """Both a wrong name and a wrong type."""
+    pytest.importorskip("mypy")
+    script = tmp_path / "user.py"
+    script.write_text(
+        "import onnxprune\n"
+        "onnxprune.prune('m.onnx', macs='50%', keep=['fc*'])\n"
+        "onnxprune.prune('m.onnx', mcas='50%')\n"
+        "onnxprune.prune('m.onnx', heads='no')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(ROOT.parent / "pyproject.toml"), str(script)],
+        capture_output=True, text=True, check=False, cwd=ROOT.parent,
+    )  # fmt: skip
+    wrong = [line for line in done.stdout.splitlines() if "user.py" in line]
+    assert any(":3: error" in line and "mcas" in line for line in wrong), done.stdout
+    assert any(":4: error" in line and "heads" in line for line in wrong), done.stdout
+    assert not any(":2: error" in line for line in wrong)
