@@ -35,12 +35,14 @@ class CutKeywords(TypedDict, total=False):
     seed: int
     steps: int
     step_schedule: str
+    rotate: bool
 
 
 class UnitKeywords(CutKeywords, total=False):
     """The same for `prune`, which has parameters for the ratio and the criterion."""
 
     ratios: Mapping[str, float]
+    cache: str | None
 
 
 class ChoiceKeywords(UnitKeywords, total=False):
@@ -50,7 +52,7 @@ class ChoiceKeywords(UnitKeywords, total=False):
 
 
 class CurveKeywords(CutKeywords, total=False):
-    """The same for curves, whose `ratios` are those that are measured."""
+    """The same for curves, whose `ratios` are those that are measured, and whose `cache` is that of measurements."""
 
     ratio: float | None
     criterion: Any

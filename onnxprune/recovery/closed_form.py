@@ -146,8 +146,7 @@ def recover(
 ) -> tuple[Model, RecoveryReport]:
     """Re-fit the layers of `pruned` behind what was cut.
 
-    Time is that of two runs of every sample through either model, and of the fits; memory is `options.memory` for
-    activations, and the moments of one layer (8 D^2 bytes).
+    Memory is `options.memory` for activations, and the moments of one layer (8 D^2 bytes).
 
     Args:
         removal: what was removed, with the traced original.
@@ -189,9 +188,8 @@ def recover(
             progress(WorkPart.of("repairing layer", number, len(found)))
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
-            fits += fit_layer(
-                target.view, target.task(removal, parameters, options.how), pairs, train, options.dampings
-            )
+            task = target.task(removal, parameters, options.how)
+            fits += fit_layer(target.view, task, pairs, train, options.dampings)
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(removal, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
