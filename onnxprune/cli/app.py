@@ -13,6 +13,7 @@ from onnxprune.cli.types import FILE
 # Name -> what it does; the command is found in the module of its name, under its name. The help text is here,
 # so that `onnxprune --help` imports no command.
 COMMANDS = {
+    "demo": "Write an example to try the commands on.",
     "inspect": "Show the groups that can shrink, and what is locked and why.",
     "init": "Write a recipe: all options for a model, as a file.",
     "prune": "Make a model smaller, and prove the result.",
@@ -94,15 +95,22 @@ onnxprune bench model.onnx small.onnx
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.option("--config", type=FILE, help="TOML file with options of the commands (see the documentation).")
+@click.option(
+    "--plugin", metavar="MODULE", multiple=True, help="Module with rules or criteria of yours; may be repeated."
+)
 @click.option("--max-memory", metavar="SIZE", help="Most memory to take, 4GB: what needs more fails with an error.")
 @click.pass_context
-def app(ctx: click.Context, config: str | None, max_memory: str | None) -> None:
+def app(ctx: click.Context, config: str | None, plugin: tuple[str, ...], max_memory: str | None) -> None:
     """Run a command; what is common to all of them is settled here."""
     if max_memory is not None:
         from onnxprune.allocation.amount import bytes_of
         from onnxprune.system import limit_to
 
         limit_to(bytes_of("--max-memory", max_memory))
+    if plugin:
+        from onnxprune.plugins import load_modules
+
+        load_modules(plugin)
     if config is not None:
         from onnxprune.cli.config import set_defaults
 

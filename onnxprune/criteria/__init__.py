@@ -34,6 +34,7 @@ from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, logger
 from onnxprune.errors import UsageError
+from onnxprune.plugins import load_installed
 from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array, Runs
 
@@ -217,3 +218,5 @@ __all__ = [
     "register_criterion",
     "score",
 ]
+
+load_installed("onnxprune.criteria")

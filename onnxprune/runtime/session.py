@@ -55,6 +55,21 @@ def provider_names() -> list[str]:
     return [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
 
 
+def installed_runtimes() -> list[str]:
+    """Name the packages that bring ONNX Runtime: all have one module, so that of several the last one counts.
+
+    Returns:
+        Those that are installed here.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    found = []
+    for name in ("onnxruntime", *dict.fromkeys(PACKAGES.values())):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(distribution(name).metadata["Name"])
+    return found
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a model runs on where its time counts.
@@ -78,6 +93,8 @@ class Setting:
         if not found:
             short = self.provider.lower().removesuffix("executionprovider")
             package = f"; {PACKAGES[short]} in place of onnxruntime has it" if short in PACKAGES else ""
+            if len(several := installed_runtimes()) > 1:
+                package += f"; {' and '.join(several)} are installed over each other: keep one"
             raise UsageError(
                 f"ONNX Runtime has no provider {self.provider!r} here", hint=f"it has: {', '.join(known)}{package}"
             )

@@ -9,7 +9,7 @@ import pytest
 from tests.structure.tree import FORWARDS, MODULES, PACKAGES, imports, own_imports, package_of
 
 # What every package may use, and the command line loads before anything heavy.
-GROUND = ("errors", "typing", "names", "keywords", "lazy", "progress", "shown", "system")
+GROUND = ("errors", "typing", "names", "keywords", "lazy", "plugins", "progress", "shown", "system")
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("model",),

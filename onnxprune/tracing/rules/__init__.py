@@ -1,5 +1,6 @@
 """How labels go through every operator: one file per family, each operator in exactly one place."""
 
+from onnxprune.plugins import load_installed
 from onnxprune.tracing.rules import (
     attention,
     blockwise,
@@ -44,3 +45,5 @@ __all__ = [
     "scatter",
     "whole_axis",
 ]
+
+load_installed("onnxprune.rules")

@@ -19,7 +19,7 @@ def test_options_are_listed_once_under_their_titles(run):
     assert sections == list(TITLES)
     command = app.get_command(click.Context(app), "prune")
     for option in (p for p in command.params if isinstance(p, click.Option)):
-        assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", listed, re.MULTILINE)) == 1, option.opts
+        assert len(re.findall(rf"^  (?:--?[\w-]+, )*{option.opts[-1]}\b(?!-)", listed, re.MULTILINE)) == 1, option.opts
 
 
 def test_help_shows_the_usual_options_where_there_are_many(run):
