@@ -27,6 +27,7 @@ from onnxprune.runtime import (
     Session,
     label_metric,
 )
+from onnxprune.shown import Shown
 from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
@@ -131,8 +132,8 @@ class ModelScores:
     changes: ClassChanges | None = None
 
 
-@dataclass(frozen=True)
-class Evaluated:
+@dataclass(frozen=True, repr=False)
+class Evaluated(Shown):
     """What `evaluate` returns.
 
     Attributes:

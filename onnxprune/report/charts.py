@@ -152,7 +152,7 @@ def charts_of(document: Document) -> list[Chart]:
     Returns:
         The charts, the most telling first.
     """
-    makers = (_search, _curves, _layers, _courses, _times, _scores, _groups)
+    makers = (_search, _curves, _layers, _courses, _times, _scores, _groups, _blocks)
     return [chart for make in makers for chart in make(document)]
 
 
@@ -347,6 +347,19 @@ def _scores(of: Document) -> Iterator[Chart]:
         bars = tuple(Bar(model, value or 0.0, score) for model, score in scores if score is not None)
         if bars:
             yield BarPlot(f"Score: {name}", name, bars, "{:.4g}".format, ("the first", "score"))
+
+
+def _blocks(of: Document) -> Iterator[Chart]:
+    """What blocks hold, and which of them are dropped."""
+    blocks = [b for b in records_at(of, "blocks") if b["params"]]
+    if blocks:
+        bars = [Bar(b["name"], b["params"], 0 if b["dropped"] else b["params"], _held(b), b["stays"]) for b in blocks]
+        yield BarPlot("Parameters of the blocks", "params", tuple(bars))
+
+
+def _held(block: Document) -> tuple[str, ...]:
+    held = f"{block['nodes']} nodes, {numbers.count(block['macs'])} MACs"
+    return "dropped" if block["dropped"] else block["kind"], held
 
 
 def _groups(of: Document) -> Iterator[Chart]:

@@ -64,6 +64,12 @@ def _trained(of: Any) -> Document:
     return data.header("training") | training_data(of.report)
 
 
+def _evaluated(of: Any) -> Document:
+    from onnxprune.report.evaluation import evaluation_data
+
+    return data.header("evaluation") | evaluation_data(of, [f"model {n}" for n in range(1, len(of.models) + 1)])
+
+
 # Class of a result -> what the command of the same name prints with `--json`.
 DOCUMENTS: Mapping[str, Callable[[Any], Document]] = {
     "PruneResult": lambda of: data.header("report") | data.outcome_json(of.report),
@@ -74,6 +80,7 @@ DOCUMENTS: Mapping[str, Callable[[Any], Document]] = {
     "ShrinkResult": _shrunk,
     "SparsifyResult": _sparsified,
     "TrainResult": _trained,
+    "Evaluated": _evaluated,
     "Sensitivity": lambda of: of.as_json(),
     "Groups": _groups,
     "Result": lambda of: data.header("bench") | {"models": data.benched_json([of])},

@@ -25,7 +25,7 @@ TITLES: Mapping[str, str] = {
     "removed": "Removed units",
     "steps": "Steps",
     "curves": "What cutting each group costs",
-    "models": "Times",
+    "models": "Models",
     "search.trials": "Models that were tried",
     "budgets": "Budgets",
     "barriers": "Locked, and why",

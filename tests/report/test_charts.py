@@ -94,6 +94,20 @@ def test_times_and_groups_are_bars():
     assert {b.name: b.after for b in groups.bars} == {g["name"]: g["params"] for g in inspected()["groups"]}
 
 
+def test_scores_of_models_are_bars_by_measure():
+    models = [{"model": "a", "metrics": {"accuracy": 0.9, "auc": None}}, {"model": "b", "metrics": {"accuracy": 0.8}}]
+    (plot,) = charts_of({"models": models})
+    assert plot.measure == "accuracy" and [(b.before, b.after) for b in plot.bars] == [(0.9, 0.9), (0.9, 0.8)]
+
+
+def test_blocks_are_bars_and_those_that_are_dropped_are_gone():
+    block = {"name": "a", "kind": "block", "nodes": 3, "params": 5, "macs": 7, "dropped": True, "stays": ""}
+    (plot,) = charts_of({"blocks": [block, block | {"name": "b", "dropped": False, "stays": "it is the first"}]})
+    assert [(b.name, b.before, b.after, b.locked) for b in plot.bars] == [
+        ("a", 5, 0, ""), ("b", 5, 5, "it is the first")
+    ]  # fmt: skip
+
+
 def test_there_is_nothing_to_draw_of_nothing():
     assert charts_of({"format": "x", "groups": [{"name": "a", "units": 3}]}) == []
 

@@ -20,12 +20,13 @@ from onnxprune.recovery import RecoveryOptions
 from onnxprune.report.notebook import DOCUMENTS, document_of
 from onnxprune.runtime.bench import bench
 from tests.report.documents import DATA
-from tests.report.runs import DIGITS
+from tests.report.runs import DIGITS, MODELS
 from tests.report.test_page import Parsed
 
 CONFIG = SearchConfig(
     (QualityConstraint("sqnr", 3.0),), recovery=RecoveryOptions("none"), trials=2, samples=32, verify=False
 )
+TEST = str(MODELS / "digits_test.npz")
 MAKERS = {
     "PruneResult": lambda: onnxprune.prune(DIGITS, 0.5),
     "Outcome": lambda: onnxprune.prune(DIGITS, 0.5).report,
@@ -35,6 +36,7 @@ MAKERS = {
     "ShrinkResult": lambda: onnxprune.shrink(DIGITS),
     "SparsifyResult": lambda: onnxprune.sparsify(DIGITS, 0.5),
     "TrainResult": lambda: onnxprune.train(DIGITS, DATA, 3, teacher=DIGITS, samples=32, rate=1e-4),
+    "Evaluated": lambda: onnxprune.evaluate([DIGITS, DIGITS], TEST, labels="label", samples=32),
     "Sensitivity": lambda: onnxprune.sensitivity(DIGITS, DATA, samples=16, ratios=(0.5,)),
     "Groups": lambda: onnxprune.trace(DIGITS),
     "Result": lambda: bench([DIGITS], seconds=0.05)[0],
@@ -105,6 +107,7 @@ FRAMES = {
     "TrainResult": ("step", 3),
     "Sensitivity": ("group", 4),
     "Groups": ("name", 4),
+    "Evaluated": ("model", 2),
     "Result": ("name", 1),
 }
 

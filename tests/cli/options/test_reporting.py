@@ -50,6 +50,7 @@ def commands(tmp_path, small, recipe) -> dict[str, list]:
         "apply": ["apply", DIGITS, tmp_path / "plan.json", "-o", out],
         "verify": ["verify", DIGITS, small, "--plan", tmp_path / "plan.json"],
         "train": ["train", small, "-o", out, "--teacher", DIGITS, "--data", DATA, "--steps", 4, "--samples", 32],
+        "evaluate": ["evaluate", DIGITS, small, "--data", MODELS / "digits_test.npz", "--labels", "label"],
         "sensitivity": ["sensitivity", DIGITS, "--data", DATA, "--samples", 16, "--ratios", "0.5", "--no-cache"],
         "diff": ["diff", DIGITS, small],
         "bench": ["bench", DIGITS, small, "--seconds", 0.1],
@@ -85,7 +86,7 @@ def test_layers_are_those_that_diff_prints(run, tmp_path, small, recipe, name):
     assert found["layers"] == expected["layers"] and found["after"] == expected["after"]
 
 
-@pytest.mark.parametrize("name", ["prune", "sensitivity", "bench", "diff", "inspect", "run"])
+@pytest.mark.parametrize("name", ["prune", "sensitivity", "bench", "diff", "inspect", "run", "drop-list", "evaluate"])
 def test_plot_is_picture(run, tmp_path, small, recipe, name):
     pytest.importorskip("matplotlib")
     target = tmp_path / "p.png"
