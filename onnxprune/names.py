@@ -38,7 +38,7 @@ WHILE_TRAINING = ("soft", "group-lasso", "slimming", "growing")
 # The same for zeros in single weights (`pipelines/dynamic_zeros.py`).
 ZEROS_WHILE_TRAINING = ("gradual", "rigl", "l1")
 # Ways to choose zeros (`sparsity/`); "threshold" is written with a number.
-MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "alps")
+MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "alps", "taylor")
 # What the elements of a weight are compared with: those of one output, of the layer, of all layers.
 COMPARISONS = ("output", "layer", "global")
 # How zeros are stored.

@@ -32,6 +32,7 @@ from onnxprune.criteria.aggregate import AGGREGATIONS, Aggregate, aggregated
 from onnxprune.criteria.blocks import block_influence, block_params
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
+from onnxprune.criteria.output_gradients import mean_square_gradients
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, logger
 from onnxprune.errors import UsageError
 from onnxprune.plugins import load_installed
@@ -213,6 +214,7 @@ __all__ = [
     "judge",
     "known",
     "listed",
+    "mean_square_gradients",
     "names",
     "normalized",
     "register_criterion",

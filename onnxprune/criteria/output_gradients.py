@@ -9,7 +9,7 @@ samples is, on average, the sum of the squares of the samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from onnxprune.criteria.registry import Evidence
 from onnxprune.errors import ModelError
-from onnxprune.typing import Array
+from onnxprune.tracing import Groups
+from onnxprune.typing import Array, Runs
 
 if TYPE_CHECKING:
     from onnxprune.autodiff import GradientSession, StepResult, TrainingGraph
@@ -54,6 +55,31 @@ def movements(
                 yield session.evaluate({**run, **signs}, session.graph.parameters)
 
 
+def mean_square_gradients(
+    groups: Groups, runs: Runs, rng: np.random.Generator, progress: Callable[[str], None]
+) -> dict[str, Array]:
+    """Take the gradients of all weights.
+
+    Args:
+        groups: the traced model.
+        runs: calibration inputs.
+        rng: draws the signs of the outputs.
+        progress: is told about the gradients.
+
+    Returns:
+        Name of a weight -> mean square of its gradient, over runs and draws, float64 of its shape: times the square of
+        a weight, the squared movement of all outputs when that weight goes, to first order.
+
+    Raises:
+        ModelError: the model has no gradient.
+    """
+    total = dict[str, Array]()
+    for found in movements(Evidence(groups, runs, progress=progress), rng):
+        for name, gradient in found.gradients.items():
+            total[name] = total.get(name, 0.0) + np.square(gradient, dtype=np.float64)
+    return {name: squares / (DRAWS * len(runs)) for name, squares in total.items()}
+
+
 def _graph(evidence: Evidence, run: Mapping[str, Array], taps: Mapping[str, int]) -> TrainingGraph:
     from onnxprune.autodiff import build_vjp
 
@@ -61,7 +87,7 @@ def _graph(evidence: Evidence, run: Mapping[str, Array], taps: Mapping[str, int]
         return build_vjp(evidence.groups.model, run, taps=taps, freeze=True)
     except ModelError as error:
         raise ModelError(
-            f"this criterion needs gradients: {error.message}", hint="take one that needs none: obs, wanda, l2"
+            f"this needs gradients of the model: {error.message}", hint="take what needs none, as wanda"
         ) from error
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from onnxprune.criteria import mean_square_gradients
 from onnxprune.layers import LinearLayer, Parameters, layer_at
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
@@ -142,6 +143,19 @@ class Sweep:
                 found.add(layer.input_rows(x, layer.sample_positions(x, most, rng))[..., weight.order])
         return found
 
+    @cached_property
+    def _gradients(self) -> Mapping[str, Array]:
+        """Name of a weight -> mean square of its gradient; empty where no method asks."""
+        if not self.method.needs_gradients or self.options.masks is not None:
+            return {}
+        rng = np.random.default_rng(self.options.seed)
+        return mean_square_gradients(self.groups, self.runs, rng, self.progress)
+
+    def gradient(self, weight: ContractionWeight) -> Array | None:
+        """Mean square of the gradient of every element of a weight, [groups, D, O]; None where that is not known."""
+        found = self._gradients.get(weight.name)
+        return None if found is None or found.shape != weight.shape else weight.as_matrix(found)
+
     def run(self, shares: Mapping[str, float]) -> tuple[Model, list[ChosenZeros]]:
         """Change every weight.
 
@@ -231,8 +245,10 @@ class _Fitted:
             rng=rng,
             second=None if moments is None else moments.xx,
             cross=None if moments is None else moments.xy,
+            gradient=sweep.gradient(weight),
         )
-        method = sweep.method if moments is not None or not sweep.method.needs_data else METHODS[WITHOUT_INPUTS]
+        known = evidence.gradient is not None if sweep.method.needs_gradients else moments is not None
+        method = sweep.method if known or not sweep.method.needs_data else METHODS[WITHOUT_INPUTS]
         if sweep.options.masks is None:
             values, keep = method.make(evidence)
         else:

@@ -6,6 +6,7 @@ from onnxprune.sparsity import (  # noqa: F401 (each registers itself)
     random,
     ria,
     sparsegpt,
+    taylor,
     threshold,
     wanda,
 )

@@ -30,6 +30,7 @@ class LayerEvidence:
         second: second moment of the inputs, float64[groups, D, D]; None without data.
         cross: cross moment of the inputs and the outputs that the layer should give, [groups, D, O]. Where the inputs
             are those of the original, it is `second @ weight`.
+        gradient: mean square of the gradient of every weight, [groups, D, O]; None where no method asks for it.
     """
 
     weight: Array
@@ -39,6 +40,7 @@ class LayerEvidence:
     rng: np.random.Generator
     second: Array | None = None
     cross: Array | None = None
+    gradient: Array | None = None
 
     def choose(self, scores: Array, start: int = 0) -> Array:
         """Choose the elements that stay, of all inputs or of some between two of `bounds`.
@@ -105,6 +107,7 @@ class MaskMethod:
         summary: what it does, in one line.
         source: where it is from.
         needs_data: whether it looks at the inputs of the layer.
+        needs_gradients: whether it looks at gradients of the outputs.
         refits: whether it gives other weights for the elements that stay.
         argument: what is written behind its name and a colon; empty where nothing is.
     """
@@ -114,6 +117,7 @@ class MaskMethod:
     summary: str
     source: str = ""
     needs_data: bool = False
+    needs_gradients: bool = False
     refits: bool = False
     argument: str = ""
 
@@ -134,7 +138,7 @@ def masking(name: str, *, source: str = "", needs_data: bool = False, refits: bo
 
 
 def scoring(
-    name: str, *, source: str = "", needs_data: bool = False
+    name: str, *, source: str = "", needs_data: bool = False, needs_gradients: bool = False
 ) -> Callable[[Callable[[LayerEvidence], Array]], Callable[[LayerEvidence], Array]]:
     """Register the decorated function, which gives a score to every element: the lowest go, the others stay."""
 
@@ -143,7 +147,9 @@ def scoring(
             keep = evidence.choose(function(evidence))
             return evidence.weight * keep, keep
 
-        METHODS[name] = MaskMethod(name, make, _summary(function), source, needs_data=needs_data)
+        METHODS[name] = MaskMethod(
+            name, make, _summary(function), source, needs_data=needs_data, needs_gradients=needs_gradients
+        )
         return function
 
     return decorate

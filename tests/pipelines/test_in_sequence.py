@@ -35,3 +35,14 @@ def test_a_model_that_was_masked_elsewhere_is_fitted_with_its_mask():
     for name in ("fc.weight", "conv_1.weight"):
         before, after = array_of(masked, name), array_of(done.model, name)
         assert ((before == 0) == (after == 0)).all()
+
+
+def test_gradients_choose_zeros_that_move_the_outputs_less_than_the_smallest_weights():
+    plain = onnxprune.sparsify(DIGITS, 0.5, method="magnitude", data=DATA, samples=64)
+    chosen = onnxprune.sparsify(DIGITS, 0.5, method="taylor", data=DATA, samples=64)
+    fitted = onnxprune.sparsify(DIGITS, 0.5, method="taylor", data=DATA, samples=64, recover=True)
+    assert {w.method for w in chosen.report.weights} == {"taylor"}
+    assert chosen.report.verdict.ok and not any(w.refitted for w in chosen.report.weights)
+    assert chosen.report.judged.error < 0.9 * plain.report.judged.error
+    assert fitted.report.judged.error < 0.5 * chosen.report.judged.error
+    assert [w.zeros for w in chosen.report.weights] == [w.zeros for w in plain.report.weights]

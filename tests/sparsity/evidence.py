@@ -21,9 +21,9 @@ def evidence_of(
     weight = rng.standard_normal((INPUTS, OUTPUTS))
     seen = x + moved * rng.standard_normal(x.shape)
     second, cross = (seen.T @ v / ROWS for v in (seen, x @ weight))
-    return LayerEvidence(
-        weight[None], pattern_of(pattern), share, INPUTS, rng=rng, second=second[None], cross=cross[None]
-    )
+    gradient = np.broadcast_to(np.diag(second)[None, :, None], (1, INPUTS, OUTPUTS))
+    given = {"second": second[None], "cross": cross[None], "gradient": gradient}
+    return LayerEvidence(weight[None], pattern_of(pattern), share, INPUTS, rng=rng, **given)
 
 
 def error_of(evidence: LayerEvidence, weight: Array) -> float:
