@@ -25,5 +25,6 @@ def count_nonzeros(groups: Groups, model: Model) -> int:
     for name in names & tracing.given.keys():
         value = flat.array(name) if name in flat.stored else tracing.stored_value(name)
         assert value is not None
-        total += int(np.count_nonzero(value != tracing.stored_zero(name).astype(value.dtype)))
+        zero = tracing.stored_zero(name).astype(value.dtype)
+        total += int(np.count_nonzero(tracing.elements(name, value) != tracing.elements(name, zero)))
     return total

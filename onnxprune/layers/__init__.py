@@ -7,7 +7,7 @@ from onnxprune.layers.error_feedback import settled, sweep_factor
 from onnxprune.layers.grid import Grid
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
-from onnxprune.layers.operands import weight_axes
+from onnxprune.layers.operands import operands_of, weight_axes
 from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.positive_definite import Cholesky, inverse, quick_factor
 from onnxprune.layers.product import Product
@@ -45,6 +45,7 @@ __all__ = [
     "making_axes",
     "mask_of",
     "norm_scales",
+    "operands_of",
     "quantized_parameters",
     "quick_factor",
     "settled",

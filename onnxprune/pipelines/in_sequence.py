@@ -270,8 +270,9 @@ class _Fitted:
     def _store(self, values: Array | None, keep: Array) -> None:
         name, tracing = self.weight.name, self.sweep.groups.tracing
         stored = self.parameters.value(name)
-        zero = tracing.stored_zero(name).astype(stored.dtype)
-        self.parameters.store(name, np.where(keep, stored if values is None else values, zero))
+        zero = tracing.elements(name, tracing.stored_zero(name).astype(stored.dtype))
+        numbers = tracing.elements(name, stored) if values is None else values
+        self.parameters.store(name, tracing.from_elements(name, np.where(keep, numbers, zero)))
 
 
 def _error(moments: PairMoments, weight: Array) -> float:

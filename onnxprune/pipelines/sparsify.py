@@ -314,9 +314,10 @@ def _stored(source: Model, model: Model, names: Sequence[str], storage: str, run
 
 
 def _told(groups: Groups, weight: ContractionWeight, chosen: ChosenZeros, *, fit: bool, sparse: bool) -> SparseWeight:
-    stored = groups.tracing.stored_value(weight.name)
+    tracing, stored = groups.tracing, groups.tracing.stored_value(weight.name)
     assert stored is not None
-    alive = stored != groups.tracing.stored_zero(weight.name).astype(stored.dtype)
+    zero = tracing.stored_zero(weight.name).astype(stored.dtype)
+    alive = tracing.elements(weight.name, stored) != tracing.elements(weight.name, zero)
     return SparseWeight(
         weight.name,
         *weight.nodes,

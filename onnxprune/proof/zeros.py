@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -127,14 +127,16 @@ def _stored_problem(groups: Groups, claim: Claim) -> str:
     for step in claim.steps:
         before, zero = original.stored_value(step.tensor), original.stored_zero(step.tensor)
         assert before is not None
-        expected = np.where(step.keep, before, zero.astype(before.dtype))
-        if not np.array_equal(plain.array(step.tensor), expected):
+        point = original.elements(step.tensor, zero.astype(before.dtype))
+        expected = np.where(step.keep, original.elements(step.tensor, before), point)
+        if not np.array_equal(original.elements(step.tensor, plain.array(step.tensor)), expected):
             return f"the stored weight {step.tensor!r} is not the original's with zeros"
         found = final.array(step.tensor)
-        if found.dtype != before.dtype or not (found == zero.astype(found.dtype))[~step.keep].all():
+        is_zero = original.elements(step.tensor, found) == point
+        if found.dtype != before.dtype or not is_zero[~step.keep].all():
             return f"the stored weight {step.tensor!r} differs from zero where it must not"
         holds = claim.patterns.get(step.tensor)
-        if holds is not None and not holds(found != zero.astype(found.dtype)):
+        if holds is not None and not holds(~is_zero):
             return f"the stored weight {step.tensor!r} has not the pattern {step.pattern}"
     return ""
 
@@ -168,39 +170,66 @@ def masked_original(groups: Groups, steps: Sequence[ZeroStep]) -> Model:
     return nested(replace(flat, proto=proto), tidied=False)
 
 
+@dataclass(frozen=True, eq=False)
+class _Added:
+    """Nodes in front of a graph that are being made.
+
+    Attributes:
+        graph: where their constants go.
+        names: that are taken.
+        stem: what theirs begin with.
+        nodes: those that were made.
+    """
+
+    graph: onnx.GraphProto
+    names: Names
+    stem: str
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+
+    def put(self, stem: str, array: Array) -> str:
+        """Store a constant."""
+        name = self.names.unique(f"{self.stem}_{stem}")
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, op: str, *inputs: str, **attributes: int) -> str:
+        """Add a node; what it makes."""
+        made = self.names.unique(f"{self.stem}_{op.lower()}")
+        self.nodes.append(helper.make_node(op, list(inputs), [made]))
+        self.nodes[-1].attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        return made
+
+
 def _masking(
     graph: onnx.GraphProto, names: Names, step: ZeroStep, value: Array, zero: Array
 ) -> tuple[list[onnx.NodeProto], str]:
-    """Nodes that compute (value - zero) * mask + zero in a type that every runtime computes in."""
-    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    """Nodes that compute (value - zero) * mask + zero in a type that every runtime computes in.
+
+    Of several numbers in a byte, each is taken out by a division and a remainder, and put back as a multiple.
+    """
+    kind, new = helper.np_dtype_to_tensor_dtype(value.dtype), _Added(graph, names, step.tensor)
     integer = kind in _INTEGERS
     inner = TensorProto.INT32 if integer else TensorProto.DOUBLE if kind == TensorProto.DOUBLE else TensorProto.FLOAT
     dtype = helper.tensor_dtype_to_np_dtype(inner)
-
-    def put(stem: str, array: Array) -> str:
-        name = names.unique(f"{step.tensor}_{stem}")
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    nodes: list[onnx.NodeProto] = []
-
-    def add(op: str, *inputs: str) -> str:
-        nodes.append(helper.make_node(op, list(inputs), [names.unique(f"{step.tensor}_{op.lower()}")]))
-        return nodes[-1].output[0]
-
-    def cast(tensor: str, to: int) -> str:
-        made = add("Cast", tensor)
-        nodes[-1].attribute.append(helper.make_attribute("to", to))
-        return made
-
-    made = cast(put("stored", value), inner)
-    mask = put("mask", step.keep.astype(dtype))
-    if integer:
-        point = put("zero", np.broadcast_to(zero, value.shape).astype(dtype))
-        made = add("Add", add("Mul", add("Sub", made, point), mask), point)
-    else:
-        made = add("Mul", made, mask)
-    return nodes, cast(made, kind)
+    whole = new.add("Cast", new.put("stored", value), to=inner)
+    if not integer:
+        return new.nodes, new.add("Cast", new.add("Mul", whole, new.put("mask", step.keep.astype(dtype))), to=kind)
+    count = step.keep.size // max(value.size, 1)
+    zeros, results = np.broadcast_to(zero, value.shape).astype(np.int64), list[str]()
+    for number in range(count):
+        keep = step.keep[..., number::count] if count > 1 else step.keep
+        base, size = (1 << (8 // count * number), 1 << (8 // count)) if count > 1 else (1, 0)
+        point = new.put("zero", (zeros // base % size if size else zeros).astype(dtype))
+        made = whole
+        if size:
+            made = new.add("Div", made, new.put("base", np.array(base, dtype)))
+            made = new.add("Mod", made, new.put("size", np.array(size, dtype)))
+        made = new.add("Add", new.add("Mul", new.add("Sub", made, point), new.put("mask", keep.astype(dtype))), point)
+        results.append(new.add("Mul", made, new.put("base", np.array(base, dtype))) if size else made)
+    total = results[0]
+    for other in results[1:]:
+        total = new.add("Add", total, other)
+    return new.nodes, new.add("Cast", total, to=kind)
 
 
 _INTEGERS = frozenset(

@@ -40,7 +40,7 @@ class ZeroStep:
 
     Attributes:
         tensor: name of the stored weight.
-        keep: bool of its shape, true where an element stays.
+        keep: bool of its shape, true where an element stays; number by number where several share a byte.
         pattern: how they were chosen to lie: "unstructured", "2:4", "block 4x4".
     """
 
@@ -100,7 +100,8 @@ def check_zeros(groups: Groups, steps: Collection[ZeroStep]) -> None:
         shape = groups.static.shapes.get(step.tensor)
         if not groups.tracing.is_weight(step.tensor) or step.tensor not in groups.tracing.given or shape is None:
             raise UsageError(f"the plan does not fit: the model has no weight {step.tensor!r}", hint=_OTHER)
-        if tuple(shape) != step.keep.shape:
+        shape = groups.tracing.element_shape(step.tensor)
+        if shape != step.keep.shape:
             found = f"{list(shape)} in the model, {list(step.keep.shape)} in the plan"
             raise UsageError(f"the plan does not fit: weight {step.tensor!r} is {found}", hint=_OTHER)
 
@@ -168,8 +169,10 @@ def written_back(groups: Groups, flat: Model, values: Mapping[str, Callable[[], 
 
 
 def _masked(groups: Groups, flat: Model, step: ZeroStep) -> Array:
-    value = flat.array(step.tensor)
-    return np.where(step.keep, value, groups.tracing.stored_zero(step.tensor).astype(value.dtype))
+    value, tracing = flat.array(step.tensor), groups.tracing
+    zero = tracing.stored_zero(step.tensor).astype(value.dtype)
+    numbers, zeros = (tracing.elements(step.tensor, stored) for stored in (value, zero))
+    return tracing.from_elements(step.tensor, np.where(step.keep, numbers, zeros))
 
 
 def stored_sparse(model: Model, names: Collection[str]) -> tuple[Model, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.layers import WEIGHT_CARRIERS, LinearLayer, layer_at
+from onnxprune.layers import WEIGHT_CARRIERS, LinearLayer, layer_at, operands_of
 from onnxprune.model.graph import captured
 from onnxprune.model.traits import TRAITS
 from onnxprune.tracing import Groups, Letter, NodeView, TraceResult
@@ -228,7 +228,7 @@ def _obstacle(groups: Groups, name: str, uses: Sequence[tuple[NodeView, int, lis
     real = tracing.weight_value(name)
     if real is None:
         return "its value is not known"
-    if real.shape != tuple(value):
+    if real.shape != tracing.element_shape(name):
         return "several numbers are packed into one"
     return ""
 
@@ -237,7 +237,9 @@ def _contraction(
     tracing: TraceResult, name: str, uses: Sequence[tuple[NodeView, int, list[onnx.NodeProto]]]
 ) -> ContractionWeight | None:
     view, slot, chain = uses[0]
-    shape = tuple(tracing.static.shapes[name])
+    shape = tracing.element_shape(name)
+    if _is_in_blocks(view):
+        return _in_blocks(view, slot, name, shape=shape, uses=len(uses))
     moves: list[tuple[tuple[int, ...] | None, tuple[int, ...]]] = []
     for node in chain:
         after = tracing.static.shapes.get(node.output[0])
@@ -256,6 +258,21 @@ def _contraction(
     return ContractionWeight(
         name, view, slot, len(uses), moves=tuple(moves), roles=roles, shape=shape, is_float=is_float
     )
+
+
+def _in_blocks(view: NodeView, slot: int, name: str, *, shape: tuple[int, ...], uses: int) -> ContractionWeight | None:
+    """A weight in rows of blocks, of which every column is an input; None where the last block is not full."""
+    rows, width = shape[0], math.prod(shape[1:])
+    if width != int(view.attrs.get("K", 0)):
+        return None
+    moves = ((None, (rows, width)), ((1, 0), (width, rows)))
+    roles = _Roles((width, rows), (), (), inner=(0,), outer=(1,))
+    return ContractionWeight(name, view, slot, uses, moves=moves, roles=roles, shape=shape, is_float=False)
+
+
+def _is_in_blocks(view: NodeView) -> bool:
+    operands = operands_of(view.node)
+    return operands is not None and operands.is_packed
 
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)

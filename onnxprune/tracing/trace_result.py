@@ -19,6 +19,7 @@ from onnxprune.tracing.labels import Axes, Classes, Constraints, Reason
 from onnxprune.tracing.moved_weights import MovedWeight
 from onnxprune.tracing.rules import Rule
 from onnxprune.tracing.rules.attributes import Unsupported
+from onnxprune.tracing.rules.blockwise import packed, unpacked
 from onnxprune.tracing.rules.node_view import COMPUTED as COMPUTED_INDEX
 from onnxprune.tracing.rules.node_view import Encoding, LabelState, NodeView, Stored
 from onnxprune.tracing.token_ids import IdSource, sources
@@ -184,6 +185,25 @@ class TraceResult(GraphIndex, LabelState):
         except Exception as error:  # noqa: BLE001 zero points of another shape: nothing runs such a node
             logger.warning("the zero point of %s does not fit: %s", name, error)
             return np.zeros((), bool)
+
+    def elements(self, name: str, stored: np.ndarray) -> np.ndarray:
+        """What is stored in a weight, or what stands for zero there, number by number where several share a byte."""
+        bits = self._bits(name)
+        return unpacked(stored, bits) if bits else stored
+
+    def from_elements(self, name: str, elements: np.ndarray) -> np.ndarray:
+        """The inverse of `elements`."""
+        bits = self._bits(name)
+        return packed(elements, bits) if bits else elements
+
+    def element_shape(self, name: str) -> tuple[int, ...]:
+        """The sizes of a weight as numbers, of which several may share a byte."""
+        *others, last = self.static.shapes[name]
+        bits = self._bits(name)
+        return (*others, last * 8 // bits if bits else last)
+
+    def _bits(self, name: str) -> int:
+        return self.encodings[name][1].bits if name in self.encodings else 0
 
     def _stored(self, view: NodeView, slot: int) -> np.ndarray | None:
         if slot in view.encodings and (weight := self._held(view, slot)):

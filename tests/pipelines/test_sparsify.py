@@ -18,7 +18,8 @@ from onnxprune.pipelines.sparsify import carried_out, sparsified
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from onnxprune.sparsity import SparsifyOptions
-from tests.graphs.net import Net, feeds_of, run
+from tests.graphs.net import Net, array_of, feeds_of, run
+from tests.graphs.quantized import in_blocks
 from tests.graphs.random_graphs import FAMILIES
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -174,3 +175,47 @@ def test_random_graphs(family):
                 assert count_nonzeros(done.groups, replayed.model) == count_nonzeros(done.groups, done.model)
 
     check()
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_numbers_that_share_a_byte_become_their_zero_point(bits, pattern):
+    """What the node decodes is zero where the plan says so, and unchanged elsewhere; inputs stand in their order."""
+    net = Net()
+    x = net.add("Relu", net.add("MatMul", net.input(["n", 32]), net.weight(32, 48, name="a")))
+    net.output(net.add("MatMul", x, net.weight(48, 8, name="b")))
+    proto = in_blocks(net.proto(), bits)
+    result = onnxprune.sparsify(proto, pattern=pattern)
+    assert result.report.verdict.ok and result.report.left == {}
+    zero = 2 ** (bits - 1)
+
+    def numbers(value, shape):
+        parts = [value >> bits * i & 2**bits - 1 for i in range(8 // bits)]
+        return np.stack(parts, -1).reshape(shape)
+
+    for step in result.plan.zeros:
+        before, after = (array_of(p, step.tensor) for p in (proto, result.model))
+        split = [numbers(value, step.keep.shape) for value in (before, after)]
+        np.testing.assert_array_equal(split[1], np.where(step.keep, split[0], zero))
+        if pattern == "2:4":
+            fours = (split[1] != zero).reshape(len(before), -1, 4)
+            assert fours.sum(axis=2).max() <= 2
+    plan = Plan.from_json(result.plan.to_json())
+    assert onnxprune.verify(proto, result.model, plan).ok
+    assert onnxprune.apply(proto, plan) == result.model
+    told = result.report
+    assert sum(w.zeros for w in told.weights) >= 0.49 * sum(w.elements for w in told.weights)
+
+
+def test_a_wrong_number_in_a_byte_is_noticed():
+    net = Net()
+    net.output(net.add("MatMul", net.input(["n", 32]), net.weight(32, 8, name="a")))
+    proto = in_blocks(net.proto(), 4)
+    result = onnxprune.sparsify(proto, 0.5)
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(result.model)
+    tensor = next(t for t in wrong.graph.initializer if t.name == result.plan.zeros[0].tensor)
+    value = onnx.numpy_helper.to_array(tensor).copy()
+    value[0, 0, 0] ^= 0x10
+    tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    assert not onnxprune.verify(proto, wrong, result.plan).ok

@@ -38,7 +38,11 @@ def test_a_plan_of_another_model_is_refused():
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("kind", "turn", "'turn' is not known, only 'reorder', 'zero', 'bypass', 'factorise' @ $.steps[0].kind"),
+        (
+            "kind",
+            "turn",
+            "'turn' is not known, only 'reorder', 'rotate', 'zero', 'bypass', 'factorise' @ $.steps[0].kind",
+        ),
         ("tensor", 3, "must be a text @ $.steps[0].tensor"),
         ("shape", [0], "must be a list of positive integers @ $.steps[0].shape"),
         ("shape", [1 << 60], "@ $.steps[0].keep"),

@@ -12,6 +12,7 @@ from onnx import helper
 from onnxprune import api
 from onnxprune.sparsity import contraction_weights
 from tests.graphs.net import Net
+from tests.graphs.quantized import in_blocks
 
 
 def net_of(op: str, shape: tuple[int, ...], weight: tuple[int, ...], **attributes: Any) -> onnx.ModelProto:
@@ -69,3 +70,29 @@ def test_a_weight_that_a_caller_may_override_is_left() -> None:
     proto.graph.input.append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, (8, 6)))
     found, left = contraction_weights(api.trace(proto))
     assert found == [] and left == {"w": "is a default that a caller may override"}
+
+
+def packed(bits: int, width: int = 32) -> onnx.ModelProto:
+    net = Net()
+    x = net.add("Relu", net.add("MatMul", net.input(["n", width]), net.weight(width, 48, name="a")))
+    net.output(net.add("MatMul", x, net.weight(48, 8, name="b")))
+    return in_blocks(net.proto(), bits)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_numbers_that_share_a_byte_are_the_inputs_in_their_order(bits: int) -> None:
+    groups = api.trace(packed(bits))
+    (first, second), left = contraction_weights(groups)
+    assert (first.shape, second.shape, left) == ((48, 2, 16), (8, 3, 16), {})
+    value = groups.tracing.weight_value(first.name)
+    assert value is not None
+    matrix = first.as_matrix(value)
+    np.testing.assert_array_equal(matrix[0], value.reshape(48, 32).T)
+    np.testing.assert_array_equal(first.tensor(matrix), value)
+    assert first.order.tolist() == list(range(32))
+
+
+def test_a_last_block_that_is_not_full_stays() -> None:
+    (weight,), left = contraction_weights(api.trace(packed(4, width=40)))
+    assert weight.shape == (8, 3, 16)
+    assert [*left.values()] == ["its layout is not known"]

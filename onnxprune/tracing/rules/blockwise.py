@@ -84,7 +84,13 @@ def matmul_nbits(view: NodeView) -> list[Axes]:
             _parameters(view, slot, rows, blocks)
     if view.has(5):
         ledger.tie(view.labels(5)[0], rows)
-    view.encodings[1] = Encoding(lambda stored: _product_values(view, stored), lambda s: _zero_bytes(view, s), (2, 3))
+    bits = _bits(view)
+    view.encodings[1] = Encoding(
+        lambda stored: _product_values(view, stored),
+        lambda stored: _zero_bytes(view, stored),
+        (2, 3),
+        bits=bits if bits < 8 else 0,
+    )
     view.masked_axes.append(MaskedAxis(0, rank - 1, False, factors=(0, 1)))
     return [(*lines[:-1], rows)]
 

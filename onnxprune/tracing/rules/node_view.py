@@ -121,11 +121,13 @@ class Encoding:
         decode: the real values, with the axes of the stored ones (an axis that is not cut may have another size).
         zero: what is stored for zero, broadcastable to the stored values.
         slots: inputs that hold scales and zero points, which are no parameters themselves.
+        bits: of a number, where several share a byte along the last axis; 0 where none do.
     """
 
     decode: Callable[[Stored], Array]
     zero: Callable[[Stored], Array]
     slots: tuple[int, ...]
+    bits: int = 0
 
 
 @dataclass
