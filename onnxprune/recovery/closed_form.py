@@ -172,6 +172,7 @@ def recover(
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original, has_bodies = removal.groups.tracing.model, removal.groups.tracing.model is not removal.groups.model
     runs, held = held_out(runs)
+    counts = {"fitted": count_samples(original, runs), "held": count_samples(original, held)}
     fitting, judging = split_runs(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
     routes = routes_of(original, runs)
@@ -193,7 +194,6 @@ def recover(
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(removal, m, held) for m in (pruned, model))
     kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
-    counts = {"fitted": count_samples(original, runs), "held": count_samples(original, held)}
     return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
 
 
