@@ -17,6 +17,7 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.pipelines.wanted_labels import wanted_labels
+from onnxprune.progress import WorkPart
 from onnxprune.recovery import class_axis
 from onnxprune.runtime import (
     Agreement,
@@ -167,7 +168,7 @@ def evaluate_models(
     own: list[dict[str, float]] = [{} for _ in models]
     if wanted.evaluation is not None:
         for place, model in enumerate(models):
-            progress(f"--eval on model {place + 1} of {len(models)}")
+            progress(WorkPart.of("--eval on model", place + 1, len(models)))
             own[place]["value"] = wanted.evaluation.of(model)
     if wanted.data is None:
         return Evaluated([ModelScores(found) for found in own])
@@ -182,7 +183,7 @@ def evaluate_models(
     with contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(Session(model)) for model in models]
         for number, run in enumerate(runs, 1):
-            progress(f"run {number} of {len(runs)}")
+            progress(WorkPart.of("run", number, len(runs)))
             feeds = {name: array for name, array in run.items() if name != wanted.labels}
             found = [dict(zip(session.outputs, session.run(feeds), strict=True)) for session in sessions]
             for agreement, other in zip(agreements[1:], found[1:], strict=True):
