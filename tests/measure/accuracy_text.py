@@ -1,11 +1,12 @@
 """What criteria and repairs leave of a trained language model: the second table in docs/accuracy.md.
 
     python -m tests.measure.accuracy_text [--criteria random,l2,wanda,obs] [--recover none,least-squares] [--removed
-    20,30,50]
+    20,30,50] [--train 0] [--optimizer NAME] [--batch 8]
 
 The model is stories260K (Llama, five layers), its texts are 64 that it wrote itself: 32 of them calibrate, on the other
 32 the share of the next tokens is measured that are the original's, and what the texts cost (nats per token). Of every
-feed-forward layer and of the heads of every attention the share is removed; the residual stream stays whole.
+feed-forward layer and of the heads of every attention the share is removed; the residual stream stays whole. With
+--train, what is repaired takes so many gradient steps towards the original's outputs on the texts that calibrate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 from onnxprune import calibration, criteria
 from onnxprune.allocation import Options, select
 from onnxprune.model import Model, load
-from onnxprune.recovery import RecoveryOptions, recover
+from onnxprune.pipelines.train import learn_after
+from onnxprune.recovery import RecoveryOptions, TrainingOptions, recover
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
@@ -59,6 +61,9 @@ def main() -> None:
     parser.add_argument("--criteria", default="random,l2,wanda,obs")
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="20,30,50")
+    parser.add_argument("--train", type=int, default=0)
+    parser.add_argument("--optimizer", default=TrainingOptions(1).optimizer)
+    parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     source, entry, calibrating, texts = stories(parser)
     runs = calibration.read([{entry: calibrating}], source, samples=32)
@@ -75,6 +80,10 @@ def main() -> None:
             for method in given.recover.split(","):
                 start = time.perf_counter()
                 model = small if method == "none" else recover(removal, small, runs, RecoveryOptions(method))[0]
+                if given.train and method != "none":
+                    options = TrainingOptions(given.train, optimizer=given.optimizer, batch=given.batch, threads=1)
+                    model, done = learn_after(removal, model, runs, options)
+                    method = f"{method}, {given.train} steps ({done.rate:g})"
                 found, seconds = logits(model, entry, texts), time.perf_counter() - start
                 same = float((found.argmax(axis=-1) == whole.argmax(axis=-1)).mean())
                 cells = (f"{share:.0f} %", f"{same:.1%}", f"{cost(found, texts):.3f}", f"{seconds:.0f} s")
