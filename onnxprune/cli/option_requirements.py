@@ -44,7 +44,7 @@ _FITTED_TO_DATA = "|".join(name for name in names.RECOVERIES if name not in name
 REQUIREMENTS = (
     Requirement(
         ("--provider", "--threads"),
-        ("--time", "--latency", "--round-to auto", "--train"),
+        ("--time", "--only-if-faster", "--latency", "--round-to auto", "--train"),
         "nothing is timed or trained",
     ),
     Requirement(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),

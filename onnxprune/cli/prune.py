@@ -49,6 +49,7 @@ class PruneArgs(shared.Results):
     sizes: Sizes
     verify: bool
     time: bool
+    only_if_faster: bool
     place: Where
     data: Data
     recover: str
@@ -59,6 +60,11 @@ class PruneArgs(shared.Results):
     wanted: SearchRequest | None
     cache: Cache
     workers: Any
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the result is measured against the model, whatever the budget."""
+        return self.time or self.only_if_faster
 
     @property
     def kept(self) -> KeptTraining:
@@ -92,6 +98,11 @@ class PruneArgs(shared.Results):
 @sizes
 @shared.verify
 @click.option("--time", is_flag=True, help="Measure the result against MODEL, as --latency and --round-to auto do.")
+@click.option(
+    "--only-if-faster",
+    is_flag=True,
+    help="Measure the result against MODEL, and write nothing, with exit code 1, unless it is faster.",
+)
 @place
 @data
 @recovery(REPAIR, RECOVERY)
@@ -125,7 +136,7 @@ def prune(console: Console, args: PruneArgs) -> None:
     args.check()
     source = args.load(console, args.sizes)
     outcome, found = _pruned(console, source, args)
-    _judge(outcome, args.options)
+    _judge(outcome, args)
     args.write(console, outcome.model, _texts(outcome, found, args))
     args.kept.remove()
     with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
@@ -146,7 +157,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
         "samples": args.data.samples,
         "sizes": args.sizes.numbers,
         "verify": args.verify,
-        "place": args.place.settled(args.sizes.numbers) if args.time or needs_tables(args.options) else None,
+        "place": args.place.settled(args.sizes.numbers) if args.is_timed or needs_tables(args.options) else None,
         "recovery": Recovery(args.recover, train=_training(args), tune=_own_training(args)),
     }
     if args.wanted is None:
@@ -201,16 +212,24 @@ def _advice(model: Model) -> str:
     return f"{advice}; --data random, without a file, some of it" if normed else advice
 
 
-def _judge(outcome: Outcome, options: Options) -> None:
-    """Refuse to write what is not proven, and to call nothing a result.
+def _judge(outcome: Outcome, args: PruneArgs) -> None:
+    """Refuse to write what is not proven, or not faster where that is asked for, and to call nothing a result.
 
     Raises:
-        GoalMissed: the proof failed, or no unit was removed though a ratio was asked for.
+        GoalMissed: the proof failed, or no unit was removed though a ratio was asked for, or the result is not faster.
         ModelError: the model contradicts itself, so that nothing could run it.
     """
     from onnxprune.pipelines.prune import check_proven
 
     check_proven(outcome.groups, outcome.verdict)
+    options, timed = args.options, outcome.timed
+    if args.only_if_faster and timed is not None and not timed.ratio.is_faster:
+        from onnxprune.report import text
+
+        raise GoalMissed(
+            f"the smaller model is not measured to be faster: {text.timed(timed)}; nothing was written",
+            hint="remove more, give --latency, or look with `onnxprune inspect --time` where the time goes",
+        )
     asked = max(options.share, *options.ratios.values(), 0.0)
     if asked and not any(step.remove for step in outcome.plan.steps):
         raise GoalMissed(

@@ -44,6 +44,11 @@ class TimeRatio:
         """Whether no difference was measured."""
         return self.low <= 1 <= self.high
 
+    @property
+    def is_faster(self) -> bool:
+        """Whether it was measured to take less time than the reference."""
+        return self.high < 1
+
 
 @dataclass(frozen=True, eq=False)
 class PairedTimings:

@@ -228,6 +228,15 @@ def test_command_warns_of_what_is_slower(run, machine, tmp_path, monkeypatch):  
     assert ran.code == 0 and "slower than the original" in ran.err and "SLOWER" in ran.out
 
 
+@pytest.mark.parametrize(("ratio", "code"), [((1.1, 1.05, 1.15), 1), ((0.99, 0.97, 1.01), 1), ((0.9, 0.85, 0.95), 0)])
+def test_command_writes_only_what_is_faster(run, machine, tmp_path, monkeypatch, ratio, code):  # noqa: F811
+    monkeypatch.setattr(Timer, "_compare", lambda self, small: TimeRatio(*ratio))
+    small, plan = tmp_path / "small.onnx", tmp_path / "plan.json"
+    ran = run("prune", DIGITS, "-o", small, "--plan-out", plan, "--ratio", 0.5, "--only-if-faster")
+    assert ran.code == code and ("nothing was written" in ran.err) == (code == 1)
+    assert small.exists() == plan.exists() == (code == 0)
+
+
 def test_command_times_any_result(run, machine, tmp_path):  # noqa: F811
     ran = run("prune", DIGITS, "--dry-run", "--ratio", 0.5, "--time", "--json")
     assert ran.code == 0 and ran.json["time"]["ratio"]["value"] < 1 and ran.json["time"]["predicted"] is None

@@ -13,7 +13,7 @@ from tests.cli.conftest import DIGITS, MODELS, run
 __all__ = ["run"]  # the fixture
 DATA = str(MODELS / "digits_calibration.npz")
 TARGETS = "--max-drop, --min-sqnr or --max-divergence"
-USES = "--time, --latency, --round-to auto or --train"
+USES = "--time, --only-if-faster, --latency, --round-to auto or --train"
 TARGETS_AND = TARGETS.replace(" or", ",")
 
 
@@ -81,8 +81,8 @@ def test_a_recipe_is_for_many_runs_and_only_warned_of(run, tmp_path):
     assert done.code == 0
     *warnings, _ = done.err.splitlines()
     assert warnings == [
-        f"warning: --threads (in {recipe}) has no effect: nothing is timed or trained; add --time, --latency, "
-        "--round-to auto or --train",
+        f"warning: --threads (in {recipe}) has no effect: nothing is timed or trained; add --time, --only-if-faster, "
+        "--latency, --round-to auto or --train",
         f"warning: --samples (in {recipe}) has no effect: there is no data; add --data",
     ]  # the others say what is so by default
     assert run("--config", recipe, "prune", DIGITS, "--dry-run", "--no-verify", "-q").err == ""
