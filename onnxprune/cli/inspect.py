@@ -15,7 +15,7 @@ from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.selection import Policy, policy
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
-from onnxprune.cli.types import FILE
+from onnxprune.cli.types import FILE, Ratios
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class InspectArgs:
     model: str
     members: bool
     time: bool
+    what_if: tuple[float, ...]
     place: Where
     policy: Policy
     sizes: Sizes
@@ -37,6 +38,13 @@ class InspectArgs:
 @click.argument("model", type=FILE)
 @click.option("--members", is_flag=True, help="List the weights of every group and barrier.")
 @click.option("--time", is_flag=True, help="Measure what groups take of a run, and what their widths should be.")
+@click.option(
+    "--what-if",
+    metavar="RATIO,RATIO",
+    type=Ratios(),
+    default=(),
+    help="Say what these ratios would leave, without removing anything: 30%,50%,70%. With --time, of a run, too.",
+)
 @place
 @policy
 @sizes
@@ -60,7 +68,15 @@ def inspect(console: Console, args: InspectArgs) -> None:
     console.progress("tracing")
     groups = args.policy.trace(source, args.sizes.numbers)
     total = counts.of(source, args.sizes.numbers)
-    times = timed.group_times(groups, args.place.settled(args.sizes.numbers), console.progress) if args.time else None
+    place = args.place.settled(args.sizes.numbers) if args.time else None
+    times = timed.group_times(groups, place, console.progress) if place is not None else None
     document = data.header("inspect") | {"model": args.model} | data.inspection_json(groups, total, times)
     lines = text.inspection(paths.shown(args.model), groups, total, times, members=args.members)
+    if args.what_if:
+        from onnxprune.allocation.forecast import forecast
+        from onnxprune.report.forecast import forecast_data, forecast_lines
+
+        expected = forecast(groups, args.what_if, place, console.progress)
+        document["forecast"] = forecast_data(expected)
+        lines += ["", *forecast_lines(expected)]
     args.told.tell(console, Account(f"groups of {paths.shown(args.model)}", document, lines, {"model": args.model}))

@@ -6,6 +6,8 @@ import pytest
 
 from tests.cli.conftest import MODELS
 
+DIGITS = MODELS / "digits.onnx"
+
 
 def test_inspect(run):
     ran = run("inspect", MODELS / "bert.onnx")
@@ -28,3 +30,13 @@ def test_inspect_json(run):
 def test_inspect_names_what_is_not_traced(run, name):
     ran = run("inspect", MODELS / f"{name}.onnx")
     assert ran.code == 0 and ("no rule for operator" in ran.out or "subgraphs" in ran.out)
+
+
+def test_what_ratios_would_leave(run):
+    ran = run("inspect", DIGITS, "--what-if", "30%,0.5", "--json")
+    rows = ran.json["forecast"]
+    assert ran.code == 0 and [row["ratio"] for row in rows] == [0, 0.3, 0.5]
+    assert rows[0]["units"] == 256 and rows[2]["units"] == 128 and rows[2]["params"] < 0.4 * rows[0]["params"]
+    assert run("inspect", DIGITS, "--what-if", "50%").out.splitlines()[-1].split()[:2] == ["50%", "128"]
+    assert run("inspect", DIGITS, "--what-if", "1.5").code == 2
+    assert "forecast" not in run("inspect", DIGITS, "--json").json
