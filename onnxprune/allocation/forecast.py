@@ -9,8 +9,7 @@ import numpy as np
 
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, select
-from onnxprune.cost import AxisLengths
-from onnxprune.cost.axis_lengths import units_in_order
+from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.cost.counts import of_trace
 from onnxprune.cost.latency.timer import Timer
 from onnxprune.model import file_size

@@ -207,7 +207,10 @@ def rolled_back_from(
         failed += bad
         found = _attempt(groups, left, verdict.feeds) if left else found
     if not left:
-        raise GoalMissed(f"nothing was pruned, every group failed its proof: {verdict.problem}")
+        raise GoalMissed(
+            f"nothing was pruned, every group failed its proof: {verdict.problem}",
+            hint="prove at other sizes (--sizes), or on inputs of your own (--data); if the model is in use, please report it",
+        )
     return left, rewrite(groups, removed_classes(groups, left)), found, tuple(failed)
 
 

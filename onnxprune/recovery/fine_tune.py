@@ -200,7 +200,7 @@ class _Run:
             state.rate = self.options.rate
             return
         state.rate = learning_rate.rate_by_trials(
-            state.found, state.before, lambda rate: self._tried(state, rate), self.options.optimizer
+            state.found, state.before, lambda rate: self._tried(state, rate), self.options.optimizer_name
         )
         self.progress(f"learning rate {state.rate:g}, by {len(state.found)} short trials")
         self._keep(state, now=True)

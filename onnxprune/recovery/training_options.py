@@ -29,7 +29,7 @@ class TrainingOptions:
         loss: "distil", "cross-entropy", "mse", or a loss as `autodiff.losses` has them; None is distil with a teacher,
             cross-entropy with labels.
         rate: highest learning rate; found by short trials from the first weights if None.
-        optimizer: "adamw" or "sgd".
+        optimizer: "relative", "adamw" or "sgd"; None is relative where the rate is found, adamw where it is given.
         schedule: how the rate falls: "cosine", "linear" or "constant".
         warm_up: steps over which the rate rises from zero; a twentieth of all if None.
         batch: samples of a batch, where the model leaves that open; else of as many batches together.
@@ -69,7 +69,7 @@ class TrainingOptions:
     steps: int
     loss: str | Loss | None = None
     rate: float | None = None
-    optimizer: str = "adamw"
+    optimizer: str | None = None
     schedule: Schedule = "cosine"
     warm_up: int | None = None
     batch: int = 64
@@ -98,7 +98,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         known_ways = (*WHILE_TRAINING, *ZEROS_WHILE_TRAINING)
         for what, value, known in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
+            *([("optimizer", self.optimizer, OPTIMIZERS)] if self.optimizer is not None else ()),
             ("schedule", self.schedule, SCHEDULES),
             *([("loss", self.loss, LOSSES)] if isinstance(self.loss, str) else ()),
             *([("way to choose while training", self.while_training, known_ways)] if self.while_training else ()),
@@ -137,10 +137,15 @@ class TrainingOptions:
         """The options for a run whose checkpoints belong to a model, data and all else that has this digest."""
         return self if self.saving is None else replace(self, saving=replace(self.saving, belongs_to=digest))
 
+    @property
+    def optimizer_name(self) -> str:
+        """What makes the steps: given rates are meant as those of AdamW."""
+        return self.optimizer or ("relative" if self.rate is None else "adamw")
+
     def optimizing(self) -> Optimizer:
         """A new optimiser."""
         groups = [ParameterGroup(glob, rate) for glob, rate in self.rates.items()]
-        return OPTIMIZERS[self.optimizer](decay=self.decay, groups=groups)
+        return OPTIMIZERS[self.optimizer_name](decay=self.decay, groups=groups)
 
     def rate_at(self, step: int, rate: float) -> float:
         """The rate of a step, counted from 0."""

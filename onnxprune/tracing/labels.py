@@ -101,8 +101,10 @@ class Constraints:
         """A line of `size` new labels for `axis` of `tensor`.
 
         Raises:
-            ValueError: it is too long.
+            ValueError: it is too long, or has fewer positions than none: sizes that a graph computes may be anything.
         """
+        if size < 0:
+            raise ValueError(f"an axis has the size {size}")
         if size > self.longest:
             raise ValueError(f"an axis of {size} positions is too long to follow")
         self.owners.append(Owner(tensor, axis, size, self._count))

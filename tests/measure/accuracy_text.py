@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="20,30,50")
     parser.add_argument("--train", type=int, default=0)
-    parser.add_argument("--optimizer", default=TrainingOptions(1).optimizer)
+    parser.add_argument("--optimizer")
     parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     source, entry, calibrating, texts = stories(parser)

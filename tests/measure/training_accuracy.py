@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--augment", default="flip,shift")
     parser.add_argument("--rate", type=float)
-    parser.add_argument("--optimizer", default="adamw")
+    parser.add_argument("--optimizer")
     parser.add_argument("--loss", default="distil")
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--batch", type=int, default=64)

@@ -11,6 +11,7 @@ OPEN = frozenset(
     (
         "onnxprune.allocation.amount",
         "onnxprune.allocation.fit_budgets",
+        "onnxprune.allocation.forecast",
         "onnxprune.allocation.named_rows",
         "onnxprune.allocation.ranks",
         "onnxprune.allocation.timed",

@@ -59,6 +59,13 @@ def test_fresh_labels_follow_each_other() -> None:
     assert [(o.tensor, o.axis, o.size, o.first) for o in ledger.owners] == [("w", 0, 3, 0), ("v", 1, 2, 3)]
 
 
+def test_an_axis_has_no_fewer_positions_than_none() -> None:
+    ledger = Constraints()
+    with pytest.raises(ValueError, match="the size -2147483648"):
+        ledger.fresh("w", 0, -(2**31))
+    assert ledger.fresh("v", 0, 2).tolist() == [0, 1] and ledger.solve().count == 2
+
+
 def test_a_reason_is_one_barrier() -> None:
     ledger = Constraints()
     wall = ledger.barrier(WALL)

@@ -142,9 +142,8 @@ _ALL: tuple[Option, ...] = (
     click.option(
         "--optimizer",
         type=click.Choice(OPTIMIZERS),
-        default="adamw",
-        show_default=True,
-        help="How a gradient becomes a step.",
+        default=None,
+        help="How a gradient becomes a step; by default relative, and adamw where --rate is given.",
     ),
     click.option(
         "--schedule",
