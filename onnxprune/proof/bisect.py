@@ -209,7 +209,7 @@ def rolled_back_from(
     if not left:
         raise GoalMissed(
             f"nothing was pruned, every group failed its proof: {verdict.problem}",
-            hint="prove at other sizes (--sizes), or on inputs of your own (--data); if the model is in use, please report it",
+            hint="prove at other sizes (--sizes), or on your own inputs (--data); if the model runs well, report it",
         )
     return left, rewrite(groups, removed_classes(groups, left)), found, tuple(failed)
 
