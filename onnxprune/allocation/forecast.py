@@ -74,5 +74,6 @@ def forecast(
         cost = of_trace(groups.tracing, small, Removal(groups, removed).size)
         seconds = None if timer is None else timer.expected(widths).total(chosen.counts)
         units = total - int(chosen.counts.sum())
-        found.append(Forecast(ratio, units, cost.params, cost.macs, file_size(small), seconds))
+        left = {"params": cost.params, "macs": cost.macs, "size": file_size(small)}
+        found.append(Forecast(ratio, units, seconds=seconds, **left))
     return found
