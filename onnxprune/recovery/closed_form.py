@@ -172,12 +172,43 @@ def recover(
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original, has_bodies = removal.groups.tracing.model, removal.groups.tracing.model is not removal.groups.model
     runs, held = held_out(runs)
+    routes = routes_of(original, runs)
+    parameters = Parameters(removal.laid_out or rewritten(removal) if has_bodies else pruned, routes)
+    found = ready(list(targets(removal, parameters, options)), options, parameters)
+    fits = fit_targets(removal, parameters, found, runs, options, progress=progress)
+    model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
+    sliced, after = (agreement(removal, m, held) for m in (pruned, model))
+    kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     counts = {"fitted": count_samples(original, runs), "held": count_samples(original, held)}
+    return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
+
+
+def fit_targets(
+    removal: Removal,
+    parameters: Parameters,
+    found: Sequence[Target],
+    runs: Sequence[Feeds],
+    options: RecoveryOptions,
+    *,
+    progress: Callable[[str], None],
+) -> list[Fit]:
+    """Fit layers or norms one after the other, in graph order.
+
+    Args:
+        removal: what was removed, with the traced original.
+        parameters: the pruned model, which gets the fitted parameters.
+        found: what is fitted.
+        runs: calibration inputs, some of which judge each fit.
+        options: how to recover.
+        progress: is told about every layer.
+
+    Returns:
+        What became of each.
+    """
+    original = removal.groups.tracing.model
     fitting, judging = split_runs(runs, JUDGES)
     train, runs = len(fitting), [*fitting, *judging]
     routes = routes_of(original, runs)
-    parameters = Parameters(removal.laid_out or rewritten(removal) if has_bodies else pruned, routes)
-    found = _ready(list(targets(removal, parameters, options)), options, parameters)
     fits: list[Fit] = []
     given = [io_changes.feeds(removal, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.tapped_tensors[side]] for side in (0, 1))
@@ -191,10 +222,7 @@ def recover(
             pairs = _pairs(target, whole, left if follows else None)
             task = target.task(removal, parameters, options.how)
             fits += fit_layer(target.view, task, pairs, train, options.dampings)
-    model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
-    sliced, after = (agreement(removal, m, held) for m in (pruned, model))
-    kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
-    return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
+    return fits
 
 
 def judge(removal: Removal, pruned: Model, runs: Sequence[Feeds]) -> Agreement:
@@ -286,8 +314,17 @@ def _loses_positions(removal: Removal, norm: NodeView) -> bool:
     return removal.shrinks(norm.node.output[0], [a for a in range(rank) if a != axis])
 
 
-def _ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Parameters) -> list[Target]:
-    """The targets, less the sums whose other operand waits for a layer that is fitted later, or is not computed."""
+def ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Parameters) -> list[Target]:
+    """Leave out of targets the sums whose other operand waits for a layer that is fitted later, or is not computed.
+
+    Args:
+        targets: what is to be fitted, in graph order.
+        options: how.
+        parameters: the pruned model.
+
+    Returns:
+        The targets, some of which look at less.
+    """
     waiting: set[str] = set()
     found: list[Target] = []
     for target in reversed(targets):

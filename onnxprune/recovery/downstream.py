@@ -135,7 +135,14 @@ def _operand(parameters: Parameters, consumer: onnx.NodeProto, tensor: str) -> s
     """The other operand of a sum of two; empty if the node is none."""
     others = [n for n in consumer.input if n and n != tensor and not parameters.is_constant(n)]
     is_sum = consumer.op_type in SUMS and len(others) == 1 and {tensor, *others} == set(consumer.input[:2])
-    return others[0] if is_sum else ""
+    return _uncoded(parameters, others[0]) if is_sum else ""
+
+
+def _uncoded(parameters: Parameters, tensor: str) -> str:
+    """What a tensor was before it was said in steps, which is known by this name in a float model, too."""
+    decoder = parameters.producer(tensor)
+    coder = parameters.producer(decoder.input[0]) if decoder is not None and decoder.op_type in CODED else None
+    return coder.input[0] if coder is not None and coder.op_type == "QuantizeLinear" else tensor
 
 
 def flat_bounds(parameters: Parameters, consumer: onnx.NodeProto) -> tuple[float, float] | None:
