@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.evaluate_source import evaluate
+    from onnxprune.pipelines.quantize_source import QuantizeResult, quantize
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
     from onnxprune.pipelines.sparsify_source import SparsifyResult, sparsify
@@ -33,6 +34,7 @@ _HOMES = {
     "Options": "onnxprune.allocation.options",
     "Plan": "onnxprune.rewriting.plan",
     "PruneResult": "onnxprune.api",
+    "QuantizeResult": "onnxprune.pipelines.quantize_source",
     "Saving": "onnxprune.recovery.saving",
     "Sensitivity": "onnxprune.pipelines.sensitivity_report",
     "ShrinkResult": "onnxprune.pipelines.shrink_source",
@@ -45,6 +47,7 @@ _HOMES = {
     "evaluate": "onnxprune.pipelines.evaluate_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
+    "quantize": "onnxprune.pipelines.quantize_source",
     "register_criterion": "onnxprune.criteria",
     "register_rule": "onnxprune.tracing.rules.registry:rule",
     "sensitivity": "onnxprune.pipelines.sensitivity",
@@ -62,6 +65,7 @@ __all__ = [
     "Options",
     "Plan",
     "PruneResult",
+    "QuantizeResult",
     "Sensitivity",
     "ShrinkResult",
     "SparsifyResult",
@@ -74,6 +78,7 @@ __all__ = [
     "evaluate",
     "make_plan",
     "prune",
+    "quantize",
     "register_criterion",
     "register_rule",
     "sensitivity",

@@ -53,3 +53,7 @@ TEMPERATURES = (0.01, 1000.0)
 BLOCK_CRITERIA = ("divergence", "influence", "parameters", "random")
 BLOCK_UNITS = ("auto", "blocks", "branches", "runs", "all")
 BLOCK_BUDGETS = ("macs", "params", "size")
+# The forms in which a quantised model is written (`pipelines/quantize_options.py`), and the types of its numbers.
+QUANTIZED_FORMS = ("qdq", "operators", "dynamic", "blocks")
+WHOLE_TYPES = ("int8", "uint8")
+BLOCK_BITS = (2, 4, 8)

@@ -21,6 +21,7 @@ COMMANDS = {
     "compress": "Take out what the function does not need: the outputs stay.",
     "sparsify": "Set single weights to zero, and prove the result.",
     "drop": "Take whole layers and blocks out, and prove the result.",
+    "quantize": "Store weights, and compute, in whole numbers of a byte or of a few bits.",
     "run": "Carry out a recipe of several steps.",
     "plan": "Write what would be removed as JSON, to look at or edit.",
     "apply": "Carry out a plan.",
@@ -35,7 +36,7 @@ COMMANDS = {
 }
 
 # Commands that make one model of another, which may be the steps of a recipe.
-STEPS = ("prune", "drop", "shrink", "compress", "sparsify", "train")
+STEPS = ("prune", "drop", "shrink", "compress", "sparsify", "train", "quantize")
 
 
 class LazyGroup(click.Group):

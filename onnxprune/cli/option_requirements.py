@@ -86,6 +86,12 @@ REQUIREMENTS = (
         "no weight becomes a product",
         commands=("compress",),
     ),
+    Requirement(
+        ("--bits", "--block-size", "--symmetric"),
+        ("--form blocks",),
+        "nothing is stored in blocks",
+        commands=("quantize",),
+    ),
     Requirement(("--floor",), ("--per global",), "every weight gets the same share of zeros"),
     Requirement(("--normalize",), (*_UNEQUAL, f"--allocation {_COMPARING}"), "groups are not compared"),
 )

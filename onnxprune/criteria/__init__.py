@@ -33,6 +33,7 @@ from onnxprune.criteria.blocks import block_influence, block_params
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
 from onnxprune.criteria.output_gradients import mean_square_gradients
+from onnxprune.criteria.output_damage import DamageTrial, impacts
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, logger
 from onnxprune.errors import UsageError
 from onnxprune.plugins import load_installed
@@ -203,6 +204,7 @@ __all__ = [
     "AGGREGATIONS",
     "CAUSES",
     "Criterion",
+    "DamageTrial",
     "Dead",
     "Fold",
     "Judged",
@@ -211,6 +213,7 @@ __all__ = [
     "accumulated",
     "block_influence",
     "block_params",
+    "impacts",
     "judge",
     "known",
     "listed",

@@ -42,13 +42,18 @@ class DamageTrial:
 
     Attributes:
         view: its node.
-        weight: float[D, O], re-fitted; rows of inputs that are gone are zero.
-        shift: float[O], what is added to its bias.
+        weight: float[D, O] or [groups, D, O], re-fitted; rows of inputs that are gone are zero.
+        shift: float[all outputs], what is added to its bias.
     """
 
     view: NodeView
     weight: Array
     shift: Array
+
+    @property
+    def matrix(self) -> Array:
+        """The weight, [groups, D, O]."""
+        return self.weight.reshape(-1, *self.weight.shape[-2:])
 
 
 def impacts(
@@ -57,12 +62,21 @@ def impacts(
     trials: Mapping[Key, Sequence[DamageTrial]],
     progress: Callable[[str], None],
 ) -> dict[Key, float]:
-    """The relative squared error of the outputs under every set of trials.
+    """Measure the relative squared error of the outputs under every set of trials.
 
     The original runs with the weights of a set in place of its own, all sets of the same layers in one session; sets
     whose layers share their weights with others, or hold none that is stored, are left out. Of outputs that are
     squeezed (by a Softmax), what comes before counts: large errors would all look alike behind it. Of ids (by an
     ArgMax), the last floats before them do.
+
+    Args:
+        groups: the traced original.
+        runs: inputs.
+        trials: sets of layers with other weights.
+        progress: is told about every set.
+
+    Returns:
+        Error of every set; without those whose outputs are no numbers.
     """
     model = groups.tracing.model
     routes = routes_of(model, runs)
@@ -155,9 +169,9 @@ def _parameters(
         names = whole.names if whole is not None else (weight, *([bias[0].input[bias[1]]] if bias else []))
         old = {name: parameters.value(name) for name in names}
         if whole is not None:
-            whole.write(trial.weight[None] / layer.scale, trial.shift)
+            whole.write(trial.matrix / layer.scale, trial.shift)
         else:
-            parameters.store(weight, layer.tensor(trial.weight[None] / layer.scale, old[weight].shape))
+            parameters.store(weight, layer.tensor(trial.matrix / layer.scale, old[weight].shape))
             parameters.shift(layer, trial.shift)
         for name, value in old.items():
             found[parameters.present_name(name)] = parameters.value(name)

@@ -16,6 +16,7 @@ from onnxprune.recovery.closed_form import (
 from onnxprune.recovery.data_free import recover_without_data
 from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fits import METHODS, Method, method
+from onnxprune.recovery.requantize import requantized
 from onnxprune.recovery.spans import StandIn, spans_of
 from onnxprune.recovery.targets import ROWS
 
@@ -59,6 +60,7 @@ __all__ = [
     "method",
     "recover",
     "recover_without_data",
+    "requantized",
     "spans_of",
     "split_runs",
     "take_over",

@@ -24,7 +24,7 @@ from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Feeds
 
 
-def requantize(
+def requantized(
     removal: Removal,
     quantized: Groups,
     origins: Mapping[str, str],
@@ -62,9 +62,7 @@ def requantize(
     return model if kept else given, RecoveryReport(tuple(fits), before, after, kept)
 
 
-def _targets(
-    removal: Removal, quantized: Groups, origins: Mapping[str, str], parameters: Parameters
-) -> list[Target]:
+def _targets(removal: Removal, quantized: Groups, origins: Mapping[str, str], parameters: Parameters) -> list[Target]:
     """The layers of whole numbers whose original is known, in graph order."""
     nodes = {node.output[0]: node for node in parameters.proto.graph.node if node.output}
     views: dict[str, NodeView] = {view.name: view for view, rule in removal.groups.tracing.views if rule is not None}

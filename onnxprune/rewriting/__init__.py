@@ -4,6 +4,7 @@ from onnxprune.rewriting.bypass import Bypass, BypassStep, blocks_of, bypassed, 
 from onnxprune.rewriting.bypass_io import IoRename, with_fewer_io
 from onnxprune.rewriting.compare import agreement
 from onnxprune.rewriting.factorise import FactoriseStep
+from onnxprune.rewriting.in_blocks import LEAST_BLOCK, Blocks, with_blocks
 from onnxprune.rewriting.linear_groups import fibres, why_not_linear
 from onnxprune.rewriting.mixed_units import cell_places, unit_places
 from onnxprune.rewriting.plan import Plan
@@ -23,10 +24,12 @@ from onnxprune.rewriting.zero_elements import (
 )
 
 __all__ = [
+    "Blocks",
     "Bypass",
     "BypassStep",
     "IoRename",
     "FactoriseStep",
+    "LEAST_BLOCK",
     "Plan",
     "Removal",
     "ReorderStep",
@@ -47,6 +50,7 @@ __all__ = [
     "shortened",
     "stored_dense",
     "stored_sparse",
+    "with_blocks",
     "with_dense",
     "with_fewer_io",
     "unit_places",

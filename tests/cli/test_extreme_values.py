@@ -100,6 +100,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
         "sparsify": [model, "-o", str(folder / "z.onnx"), "--force", "--data", data, "--no-time"],
         "run": [str(recipe), model, "--dry-run", "--no-time", "--data", data],
         "drop": [skipped, "--dry-run", "--data", data, "--accept-damage"],
+        "quantize": [model, "-o", str(folder / "q.onnx"), "--force", "--data", data, "--no-time", "--accept-damage"],
         "train": [model, "-o", str(folder / "t.onnx"), "--force", "--data", data, "--teacher", model, *TRAINED],
     }
 

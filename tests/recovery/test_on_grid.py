@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -16,20 +15,14 @@ from onnxprune.allocation import Options
 from onnxprune.model import load, to_proto
 from onnxprune.recovery.closed_form import RecoveryOptions, recover
 from onnxprune.rewriting import Removal
-from tests.graphs.quantized import BLOCKS, DYNAMIC, FORMS, KINDS, quantizable, quantized
+from tests.graphs.quantized import BLOCKS, DYNAMIC, FORMS, KINDS, output, quantizable, quantized
 
 CASES = [(kind, form) for kind in KINDS for form in FORMS if (kind, form) != ("conv", BLOCKS)]
 
 
-def outputs(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # no kernels that saturate pairs
-    return ort.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
-
-
 def error(model: onnx.ModelProto, original: onnx.ModelProto, x: np.ndarray) -> float:
     """As a layer's fit is judged: relative to what outputs deviate from their means."""
-    wanted, found = (np.moveaxis(outputs(m, x), 1 if x.ndim == 4 else -1, 0) for m in (original, model))
+    wanted, found = (np.moveaxis(output(m, x), 1 if x.ndim == 4 else -1, 0) for m in (original, model))
     wanted, found = (v.reshape(len(v), -1) for v in (wanted, found))
     spread = np.square(wanted - wanted.mean(axis=1, keepdims=True)).sum()
     return float(np.square(found - wanted).sum() / spread)

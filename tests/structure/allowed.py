@@ -46,6 +46,7 @@ OPEN = frozenset(
         "onnxprune.runtime.bench",
         "onnxprune.runtime.dask",
         "onnxprune.runtime.paired_timing",
+        "onnxprune.runtime.quantizer",
         "onnxprune.runtime.workers",
     )
 )
@@ -69,6 +70,7 @@ MANY_PARAMETERS: dict[str, int] = {
     "onnxprune.api.prune": 13,
     "onnxprune.pipelines.sparsify_source.sparsify": 9,
     "onnxprune.pipelines.train_source.train": 9,
+    "onnxprune.pipelines.quantize_source.quantize": 10,
     "onnxprune.criteria.score": 7,
     "onnxprune.pipelines.apply.execute": 8,
     "onnxprune.pipelines.prune.recovered": 7,

@@ -64,6 +64,7 @@ def test_no_package_bears_the_name_of_a_public_function() -> None:
         "sparsify",
         "shrink",
         "drop",
+        "quantize",
         "compress",
         "fine_tune",
         "apply",

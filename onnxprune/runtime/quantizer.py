@@ -1,0 +1,122 @@
+"""ONNX Runtime's quantiser: which nodes compute with whole numbers, and the scales of their tensors."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import RunError
+from onnxprune.model import Model, load, to_proto
+from onnxprune.model.graph import remove_dead
+from onnxprune.typing import Array, Feeds
+
+# What the tool adds to the name of a node that it replaces, and to that of a Gemm which it turns into a MatMul before.
+REPLACED, OF_GEMM = "_quant", "_MatMul"
+# What it calls the types.
+_TYPES = {"int8": "QInt8", "uint8": "QUInt8"}
+
+
+def quantized_static(model: Model, runs: Sequence[Feeds], left: Sequence[str], **options: Any) -> Model:
+    """Quantise weights and activations, these by the ranges that they have on given inputs.
+
+    Args:
+        model: a float model, every node of which has a name of its own.
+        runs: inputs, which say the ranges.
+        left: names of nodes that stay in float.
+        options: `operators` in place of float nodes between quantisers, `per_channel`, `weights` and `activations`
+            ("int8" or "uint8").
+
+    Returns:
+        The quantised model.
+
+    Raises:
+        RunError: the quantiser refuses the model.
+    """
+    from onnxruntime import quantization as tools
+
+    operators = options.pop("operators")
+    form = tools.QuantFormat.QOperator if operators else tools.QuantFormat.QDQ
+    given = _given(options, left)
+    given["activation_type"] = getattr(tools.QuantType, _TYPES[options["activations"]])
+    with _written(model) as (source, target):
+        tools.quantize_static(source, target, _reader(runs), quant_format=form, **given)
+        return _read(target)
+
+
+def quantized_dynamic(model: Model, left: Sequence[str], **options: Any) -> Model:
+    """Quantise weights; activations are quantised while the model runs, each by its own range.
+
+    Args:
+        model: a float model, every node of which has a name of its own.
+        left: names of nodes that stay in float.
+        options: `per_channel` and `weights`, as for `quantized_static`.
+
+    Returns:
+        The quantised model.
+
+    Raises:
+        RunError: the quantiser refuses the model.
+    """
+    from onnxruntime import quantization as tools
+
+    with _written(model) as (source, target):
+        tools.quantize_dynamic(source, target, **_given(options, left))
+        return _read(target)
+
+
+def _given(options: Mapping[str, Any], left: Sequence[str]) -> dict[str, Any]:
+    from onnxruntime import quantization as tools
+
+    return {
+        "per_channel": options["per_channel"],
+        "weight_type": getattr(tools.QuantType, _TYPES[options["weights"]]),
+        "nodes_to_exclude": list(left),
+        # Kernels take one zero point for all channels: with uint8, the middle.
+        "extra_options": {"WeightSymmetric": True},
+    }
+
+
+def _reader(runs: Sequence[Feeds]) -> Any:
+    from onnxruntime import quantization as tools
+
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
+        """Runs, one by one."""
+
+        def __init__(self) -> None:
+            self._left: Iterator[Mapping[str, Array]] = iter(runs)
+
+        def get_next(self) -> Mapping[str, Array] | None:
+            """The next inputs."""
+            return next(self._left, None)
+
+    return Reader()
+
+
+@contextmanager
+def _written(model: Model) -> Iterator[tuple[str, str]]:
+    """The model in a file, and the name of another; what the tool notes and raises becomes ours."""
+    level = logging.root.manager.disable
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        source, target = (str(Path(folder) / name) for name in ("source.onnx", "target.onnx"))
+        onnx.save(to_proto(model), source)
+        logging.disable(logging.WARNING)
+        try:
+            yield source, target
+        except Exception as error:  # what a tool of others raises for a model that it was not made for
+            first = str(error).partition("\n")[0]
+            raise RunError(f"ONNX Runtime cannot quantise the model: {type(error).__name__}: {first}") from error
+        finally:
+            logging.disable(level)
+
+
+def _read(path: str) -> Model:
+    """The quantised model, in memory, without what the tool left behind of what it replaced."""
+    proto = onnx.load(path)
+    remove_dead(proto.graph)
+    return load(proto)

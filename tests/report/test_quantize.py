@@ -1,0 +1,49 @@
+"""The account of quantising."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from onnxprune.model import load
+from onnxprune.pipelines.quantize import quantize_model
+from onnxprune.pipelines.quantize_options import QuantizeOptions
+from onnxprune.pipelines.quantized import Quantized
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.report.quantize import quantize_data, quantize_lines
+from onnxprune.runtime import Agreement
+from tests.graphs.quantized import quantizable
+
+
+def done(*, data: bool = True) -> Quantized:
+    proto, inputs = quantizable("products")
+    first = proto.graph.node[0].name
+    options = QuantizeOptions(form="blocks", keep=(first,))
+    return quantize_model(load(proto), options, RunInputs([{"x": inputs}] if data else None))
+
+
+def test_lines() -> None:
+    lines = "\n".join(quantize_lines(done()))
+    assert "layers   1 of 2 quantised, weights alone, in blocks" in lines
+    assert "float    " in lines and ": --keep" in lines
+    assert "numbers  chosen by what they make of the data, in 1 of 1 layer" in lines
+    assert "by the nearest numbers -> " in lines and "on held-out samples" in lines
+    assert "speed" not in lines and "value" not in lines
+
+
+def test_lines_without_data_say_less() -> None:
+    lines = "\n".join(quantize_lines(done(data=False)))
+    assert "layers   1 of 2 quantised" in lines and "outputs" not in lines and "numbers" not in lines
+
+
+def test_saturation_is_said() -> None:
+    good, bad = (Agreement(1.0, sqnr, 1.0, None) for sqnr in (40.0, 22.0))
+    of = Quantized(load(quantizable("conv")[0]), "qdq", ("a",), {}, (2, 1), nearest=good, judged=good, deployed=bad)
+    assert of.saturates and "but 22.0 dB by this machine's kernels" in "\n".join(quantize_lines(of))
+
+
+def test_data_are_plain() -> None:
+    found = json.loads(json.dumps(quantize_data(done()), allow_nan=False))
+    assert found["form"] == "blocks" and len(found["layers"]) == 1 and list(found["floats"].values()) == ["--keep"]
+    assert np.isfinite(found["outputs"]["sqnr"]) and found["speed"] is None and found["fit"]["kept"]
