@@ -153,6 +153,26 @@ def test_the_drop_page_works(workplace, capsys):
     assert 1 - report.after.params / report.before.params == pytest.approx(0.59, abs=0.01)
 
 
+def test_the_quantisation_page_works(workplace, capsys):
+    """Its commands run as typed, and what it says of the digits is so."""
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = ROOT / "docs" / "quantisation.md"
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    for line in lines:
+        if line.startswith("$ onnxprune "):
+            words = [*line.removeprefix("$ onnxprune ").split(), "--json"]
+            words += ["--no-time"] if " quantize " in line else []
+            assert main(words) == 0, capsys.readouterr().err
+            told = json.loads(capsys.readouterr().out)
+            assert not (told.get("damage") or {}).get("ruined"), line
+    sizes = [Path(name).stat().st_size for name in ("both.onnx", "int8.onnx", "models/digits.onnx")]
+    assert sizes[0] < sizes[1] < 0.3 * sizes[2]
+    known: dict[str, object] = {"__name__": "__main__"}
+    exec(compile("".join(blocks(page, "python")), "<quantisation.md>", "exec"), known)
+    report = known["result"].report  # type: ignore[attr-defined]
+    assert report.judged.sqnr >= 30 and report.judged.error <= report.nearest.error and not report.floats
+
+
 def test_the_shrink_page_works(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "shrink.md"
