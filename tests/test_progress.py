@@ -114,6 +114,7 @@ def test_verbs_tell_their_progress() -> None:
         lambda: onnxprune.shrink(DIGITS, progress=told.append),
         lambda: onnxprune.compress(DIGITS, progress=told.append),
         lambda: onnxprune.drop(DIGITS, count=1, progress=told.append),
+        lambda: onnxprune.quantize(DIGITS, progress=told.append),
         lambda: onnxprune.train(DIGITS, DATA, 2, teacher=DIGITS, samples=32, rate=1e-4, progress=told.append),
         lambda: onnxprune.sensitivity(DIGITS, {"image": np.zeros((4, 1, 8, 8), "f4")}, progress=told.append),
     ):

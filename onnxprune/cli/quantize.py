@@ -14,11 +14,13 @@ from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.quantization import quantizing
+from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
 
 if TYPE_CHECKING:
+    from onnxprune.model import Model
     from onnxprune.pipelines.quantize_options import QuantizeOptions
     from onnxprune.pipelines.quantized import Quantized
 
@@ -40,12 +42,13 @@ class QuantizeArgs:
     place: Where
     accept_damage: bool
     force: bool
-    as_json: bool
+    told: Reporting
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        paths.check_one_result(self.output, as_json=self.as_json)
+        paths.check_one_result(self.output, as_json=self.told.as_json)
         paths.check_target(self.output, inputs=[self.model], force=self.force)
+        self.told.check(self.output, inputs=[self.model], force=self.force)
 
 
 @click.command(cls=Titled, usual=USUAL)
@@ -59,7 +62,7 @@ class QuantizeArgs:
 @data
 @shared.accept_damage
 @shared.force
-@shared.as_json
+@reporting
 @shared.conversation
 @request(QuantizeArgs)
 def quantize(console: Console, args: QuantizeArgs) -> None:
@@ -84,20 +87,20 @@ def quantize(console: Console, args: QuantizeArgs) -> None:
     console.progress("writing")
     save(done.model, args.output, force=args.force)
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
-        _report(console, done, args)
+        _report(console, source, done, args)
 
 
-def _report(console: Console, done: Quantized, args: QuantizeArgs) -> None:
+def _report(console: Console, source: Model, done: Quantized, args: QuantizeArgs) -> None:
     from onnxprune.report import data as plain
     from onnxprune.report import quantize as report
     from onnxprune.report import text
 
-    if args.as_json:
-        files = {"model": args.model, "output": args.output}
-        console.put_json(plain.header("report") | files | report.quantize_data(done))
+    title, files = paths.arrow(args.model, args.output), {"model": args.model, "output": args.output}
+    document, models = plain.header("report") | files | report.quantize_data(done), (source, done.model)
+    lines = [title, "", *report.quantize_lines(done)]
+    args.told.tell(console, Account(title, document, lines, files, models=models, sizes=args.sizes.numbers))
+    if args.told.as_json:
         return
-    tell = console.say if args.output == paths.PIPE or console.quiet else console.put
-    tell([paths.arrow(args.model, args.output), "", *report.quantize_lines(done)])
     if args.data.source is None:
         console.say(
             "hint: the numbers are the nearest ones; --data FILE, a few hundred inputs without labels, chooses better"

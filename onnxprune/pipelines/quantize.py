@@ -8,17 +8,18 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
-import onnx
+from onnx import version_converter
 
 from onnxprune.calibration import is_random
 from onnxprune.criteria import DamageTrial, impacts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.layers import LinearLayer, layer_weight, linear_layer, weighted_layer
-from onnxprune.model import Model, Names, file_size
-from onnxprune.pipelines.clock import Clock, Progress
+from onnxprune.model import Model, Names, file_size, to_proto
+from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.quantize_options import QuantizeOptions
 from onnxprune.pipelines.quantized import Quantized
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress
 from onnxprune.proof import valid
 from onnxprune.recovery import RecoveryReport, held_out, requantized
 from onnxprune.rewriting import Removal, with_blocks
@@ -32,6 +33,8 @@ from onnxprune.typing import Runs
 # Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
 LEAST_RUNS, LARGEST_BATCH = 10, 32
 
+# The forms that take ranges of activations, and the least opset in which they are told for every channel.
+STATIC, LEAST_OPSET = ("qdq", "operators"), 13
 KEPT, NOT_TAKEN, TOO_LOSSY = "--keep", "the quantiser leaves it", "it loses too much"
 
 
@@ -62,7 +65,7 @@ def quantize_model(
     """
     inputs, clock = inputs or RunInputs(), Clock(progress)
     options = options.settled(data=inputs.data is not None)
-    work = _Quantizing(_named(model), options, inputs, clock)
+    work = _Quantizing(_named(model, options), options, inputs, clock)
     done = work.good_enough(work.kept())
     if problem := valid(model, done.model):
         raise GoalMissed(f"the quantised model is not valid: {problem}", hint="another --form may do")
@@ -88,14 +91,28 @@ def quantize_model(
     )
 
 
-def _named(model: Model) -> Model:
-    """The model with a name of its own for every node, by which it is found again when it is quantised."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+def _named(model: Model, options: QuantizeOptions) -> Model:
+    """The model with a name of its own for every node, by which it is found again when it is quantised.
+
+    Quantisers with a scale for every channel are known from opset 13 on: older models are raised to it.
+
+    Raises:
+        UsageError: that cannot be done.
+    """
+    proto = to_proto(model)
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), LEAST_OPSET)
+    if options.form in STATIC and opset < LEAST_OPSET:
+        try:
+            proto = version_converter.convert_version(proto, LEAST_OPSET)
+        except Exception as error:  # what ONNX's converter raises for a graph that it was not made for
+            raise UsageError(
+                f"{model.name} is of opset {opset}, and cannot be raised to {LEAST_OPSET}: {error}",
+                hint="export it with a newer opset, or take --form dynamic or blocks",
+            ) from error
     names = Names([])
     for node in proto.graph.node:
         node.name = names.unique(node.name or f"{node.op_type}_{node.output[0] if node.output else ''}")
-    return replace(model, proto=proto)
+    return replace(model, proto=proto, values={}, folder=None)
 
 
 @dataclass(frozen=True, eq=False)

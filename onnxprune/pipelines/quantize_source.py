@@ -16,10 +16,11 @@ from onnxprune.pipelines.search_targets import QualityConstraint, amount
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.progress import Progress, shown
 from onnxprune.runtime.bench import Place
+from onnxprune.shown import Shown
 
 
-@dataclass(frozen=True)
-class QuantizeResult:
+@dataclass(frozen=True, repr=False)
+class QuantizeResult(Shown):
     """What `quantize` returns.
 
     Attributes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Rows of a table that a notebook shows.
 ROWS = 20
 # The records of a result that tell most: the first of these that it has.
-TELLING = ("search.trials", "curves", "models", "course", "weights", "layers", "groups")
+TELLING = ("search.trials", "curves", "models", "course", "weights", "quantised", "layers", "groups")
 
 Document = dict[str, Any]
 
@@ -70,6 +70,12 @@ def _evaluated(of: Any) -> Document:
     return data.header("evaluation") | evaluation_data(of, [f"model {n}" for n in range(1, len(of.models) + 1)])
 
 
+def _quantized(of: Any) -> Document:
+    from onnxprune.report.quantize import quantize_data
+
+    return data.header("report") | quantize_data(of.report)
+
+
 # Class of a result -> what the command of the same name prints with `--json`.
 DOCUMENTS: Mapping[str, Callable[[Any], Document]] = {
     "PruneResult": lambda of: data.header("report") | data.outcome_json(of.report),
@@ -77,6 +83,7 @@ DOCUMENTS: Mapping[str, Callable[[Any], Document]] = {
     "Found": lambda of: data.header("report") | data.outcome_json(of.outcome) | {"search": of.as_json()},
     "CompressResult": _compressed,
     "DropResult": _dropped,
+    "QuantizeResult": _quantized,
     "ShrinkResult": _shrunk,
     "SparsifyResult": _sparsified,
     "TrainResult": _trained,

@@ -72,8 +72,7 @@ def quantize_data(of: Quantized) -> dict[str, Any]:
     return {
         "bytes": {"before": of.sizes[0], "after": of.sizes[1]},
         "form": of.form,
-        "layers": list(of.layers),
-        "floats": dict(of.floats),
+        "quantised": _layers(of),
         "fit": None if of.fit is None else data.recovery_json(of.fit),
         "nearest": agreement_data(of.nearest),
         "outputs": agreement_data(of.judged),
@@ -83,3 +82,14 @@ def quantize_data(of: Quantized) -> dict[str, Any]:
         "speed": None if of.speed is None else speed_data(of.speed),
         "seconds": {stage: round(value, 4) for stage, value in of.seconds.items()},
     }
+
+
+def _layers(of: Quantized) -> list[dict[str, Any]]:
+    """Every layer: whether it is quantised, why not, and the error of its outputs by the nearest numbers and after."""
+    fits = {} if of.fit is None else {fit.node: fit for fit in of.fit.fits}
+    found = [{"name": name, "quantised": True, "why": ""} for name in of.layers]
+    found += [{"name": name, "quantised": False, "why": why} for name, why in of.floats.items()]
+    for layer in found:
+        fit = fits.get(str(layer["name"]))
+        layer |= {"before": None, "after": None} if fit is None else {"before": fit.before, "after": fit.after}
+    return found

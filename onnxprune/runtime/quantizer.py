@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from onnxprune.errors import RunError
+from onnxprune.errors import OnnxPruneError, RunError
 from onnxprune.model import Model, load, to_proto
 from onnxprune.model.graph import remove_dead
 from onnxprune.typing import Array, Feeds
@@ -108,6 +108,8 @@ def _written(model: Model) -> Iterator[tuple[str, str]]:
         logging.disable(logging.WARNING)
         try:
             yield source, target
+        except OnnxPruneError:
+            raise
         except Exception as error:  # what a tool of others raises for a model that it was not made for
             first = str(error).partition("\n")[0]
             raise RunError(f"ONNX Runtime cannot quantise the model: {type(error).__name__}: {first}") from error

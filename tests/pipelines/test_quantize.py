@@ -155,3 +155,15 @@ def test_the_quantiser_refuses() -> None:
     options, data = QuantizeOptions(form="qdq"), [{"x": np.full((32, 4), np.nan, np.float32)}]
     with pytest.raises((RunError, UsageError, GoalMissed)):
         quantize_model(load(net.proto()), options, RunInputs(data))
+
+
+@pytest.mark.parametrize("form", ["qdq", "operators"])
+def test_old_opsets_are_raised(form: str) -> None:
+    """Quantisers know no channels before opset 13."""
+    net = Net(opset=11)
+    h = net.add("Conv", net.input(["n", 3, 6, 6]), net.weight(8, 3, 3, 3), net.weight(8))
+    net.output(net.add("Conv", net.add("Relu", h), net.weight(4, 8, 3, 3), net.weight(4)))
+    data = RunInputs([{"x": np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)}])
+    done = quantize_model(load(net.proto()), QuantizeOptions(form=form, weights="uint8"), data)
+    assert len(done.layers) == 2 and done.judged.sqnr > 20
+    assert {o.domain: o.version for o in done.model.proto.opset_import}[""] >= 13

@@ -33,6 +33,7 @@ MAKERS = {
     "Found": lambda: search(load(DIGITS), Options(criterion="l2"), CONFIG, DATA),
     "CompressResult": lambda: onnxprune.compress(DIGITS, ratio=0.5, exact=True),
     "DropResult": lambda: onnxprune.drop(DIGITS, count=1),
+    "QuantizeResult": lambda: onnxprune.quantize(DIGITS, data=DATA, samples=64),
     "ShrinkResult": lambda: onnxprune.shrink(DIGITS),
     "SparsifyResult": lambda: onnxprune.sparsify(DIGITS, 0.5),
     "TrainResult": lambda: onnxprune.train(DIGITS, DATA, 3, teacher=DIGITS, samples=32, rate=1e-4),
@@ -85,8 +86,8 @@ def test_a_page_is_what_the_command_writes(kind: str) -> None:
 @pytest.mark.parametrize("kind", MAKERS)
 def test_results_are_drawn(kind: str, tmp_path) -> None:
     pytest.importorskip("matplotlib")
-    if kind == "SparsifyResult":  # all sizes stay
-        with pytest.raises(UsageError, match="nothing to draw of a SparsifyResult"):
+    if kind in ("SparsifyResult", "QuantizeResult"):  # all sizes stay
+        with pytest.raises(UsageError, match=f"nothing to draw of a {kind}"):
             made(kind).plot()
         return
     drawing = made(kind).plot()
@@ -104,6 +105,7 @@ FRAMES = {
     "CompressResult": ("name", 3),
     "DropResult": ("name", 6),
     "SparsifyResult": ("name", 6),
+    "QuantizeResult": ("name", 6),
     "TrainResult": ("step", 3),
     "Sensitivity": ("group", 4),
     "Groups": ("name", 4),

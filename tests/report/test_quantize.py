@@ -45,5 +45,7 @@ def test_saturation_is_said() -> None:
 
 def test_data_are_plain() -> None:
     found = json.loads(json.dumps(quantize_data(done()), allow_nan=False))
-    assert found["form"] == "blocks" and len(found["layers"]) == 1 and list(found["floats"].values()) == ["--keep"]
+    assert found["form"] == "blocks"
+    assert [(layer["quantised"], layer["why"]) for layer in found["quantised"]] == [(True, ""), (False, "--keep")]
+    assert found["quantised"][0]["after"] < found["quantised"][0]["before"] and found["quantised"][1]["after"] is None
     assert np.isfinite(found["outputs"]["sqnr"]) and found["speed"] is None and found["fit"]["kept"]
