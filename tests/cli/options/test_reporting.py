@@ -14,8 +14,8 @@ from tests.cli.conftest import DIGITS, MODELS
 from tests.report.test_page import Parsed
 
 DATA = str(MODELS / "digits_calibration.npz")
-# Verbs that make no result of a model: they list what the program knows, or write a file to be edited.
-SILENT = {"init", "plan", "criteria", "ops"}
+# Verbs without a result of a model: they list what the program knows, or write an example, or a file to be edited.
+SILENT = {"demo", "init", "plan", "criteria", "ops"}
 
 
 def test_every_verb_with_a_result_has_a_page_and_a_picture():
