@@ -40,7 +40,8 @@ def read(
     Returns:
         The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it. Then runs have exactly
         as many samples as the model or `sizes` fixes, what is left over is dropped; or at most `batch`, and there are
-        at least two, if there are two samples. Feeds from Python are never put together unless the batch is fixed.
+        at least eight, if there are as many samples. Feeds from Python are never put together unless the batch is
+        fixed.
 
     Raises:
         UsageError: the source cannot be read, or names, types or shapes do not fit the model.

@@ -15,6 +15,8 @@ from onnxprune.errors import UsageError
 
 Run = dict[str, np.ndarray]
 BATCH = 32
+# Runs, at least, if there are as many samples: most of them fit, one judges the fits, and one the result.
+LEAST_RUNS = 8
 
 
 def runs_of(
@@ -66,9 +68,8 @@ def runs_of(
     if alone:  # then equal lengths in the other feeds were a coincidence
         runs = [*(run for one in feeds for run in one.cut(one.count)), *alone]
     else:
-        # Two runs at least, so that a fit on one can be judged on the other.
         parts = list(alike.values()) if merge else feeds
-        most = batch if len(parts) > 1 else max(1, min(batch, -(-taken // 2)))
+        most = batch if len(parts) > 1 else max(1, min(batch, -(-taken // LEAST_RUNS)))
         runs = [run for one in parts for run in one.cut(fixed or most, whole=fixed is not None)]
     if not runs:
         few = f"{taken} found, and the model runs on {fixed} at a time" if taken else "it is empty"

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 JUDGES, HELD_OUT = 0.2, 0.1
 # Widest layer (D of its weight) that is fitted: the solve is cubic in it.
 WIDEST = 6144
+# With fewer samples than these, larger ridge weights are tried, too: what so few show of a layer's inputs says little.
+FEW, LARGER = 32, (1.0, 10.0)
 # The choice of no recovery.
 NO_RECOVERY = "none"
 
@@ -57,7 +59,7 @@ class RecoveryOptions:
 
     Attributes:
         method: name of one of `fits.METHODS`, or "none".
-        dampings: ridge weights that are tried, relative to the mean of a moment's diagonal.
+        dampings: ridge weights that are tried, in ascending order, relative to the mean of a moment's diagonal.
         onward: look at what becomes of a layer's output: sums, and activations that are flat somewhere.
         memory: bytes of activations that are kept in memory; what is more lies in temporary files.
         train: gradient steps towards the original's outputs, after the fits; none if None.
@@ -86,6 +88,10 @@ class RecoveryOptions:
     def numbered(self, number: int) -> RecoveryOptions:
         """How to train in one round of several, counted from 1; see `TrainingOptions.numbered`."""
         return self if self.train is None else replace(self, train=self.train.numbered(number))
+
+    def ridges(self, samples: int) -> tuple[float, ...]:
+        """The ridge weights that are tried where so many samples fit and judge."""
+        return (*self.dampings, *LARGER) if samples < FEW else self.dampings
 
     def can_act(self, *, data: bool) -> bool:
         """Whether there is a method, and the data that it needs."""
@@ -221,7 +227,7 @@ def fit_targets(
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
             task = target.task(removal, parameters, options.how)
-            fits += fit_layer(target.view, task, pairs, train, options.dampings)
+            fits += fit_layer(target.view, task, pairs, train, options.ridges(count_samples(original, runs)))
     return fits
 
 

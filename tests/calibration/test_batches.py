@@ -17,8 +17,9 @@ from tests.calibration.test_calibration import DATA, model, together
 def test_npz_in_batches(tmp_path: Path):
     np.savez(tmp_path / "c.npz", x=DATA, label=np.arange(20))
     runs = calibration.read(tmp_path / "c.npz", model(), batch=8)
-    assert [len(run["x"]) for run in runs] == [8, 8, 4] and list(runs[0]) == ["x"]
+    assert [len(run["x"]) for run in runs] == [3, 3, 3, 3, 3, 3, 2] and list(runs[0]) == ["x"]
     assert np.array_equal(together(runs), DATA)
+    assert [len(run["x"]) for run in calibration.read(tmp_path / "c.npz", model(), batch=2)] == [2] * 10
 
 
 def test_fewer_samples_are_drawn_from_the_whole_array(tmp_path: Path):
@@ -38,7 +39,7 @@ def test_fixed_batch_takes_whole_batches_only(tmp_path: Path):
 def test_samples_of_several_files_share_runs(tmp_path: Path):
     for i, row in enumerate(DATA):
         np.save(tmp_path / f"{i:03}.npy", row)
-    assert [len(run["x"]) for run in calibration.read(tmp_path, model(), batch=8)] == [8, 8, 4]
+    assert [len(run["x"]) for run in calibration.read(tmp_path, model(), batch=8)] == [3, 3, 3, 3, 3, 3, 2]
     assert [len(run["x"]) for run in calibration.read(tmp_path, model(6))] == [6, 6, 6]
     assert [len(run["x"]) for run in calibration.read(tmp_path, model(), sizes={"n": 9})] == [9, 9]
 
@@ -51,9 +52,13 @@ def test_feeds_from_python_stay_apart_unless_the_batch_is_fixed():
     assert [len(run["x"]) for run in calibration.read(feeds, model(), sizes={"n": 10})] == [10, 10]
 
 
-def test_there_are_two_runs_if_there_are_two_samples():
-    assert [len(run["x"]) for run in calibration.read({"x": DATA}, model())] == [10, 10]
-    assert [len(run["x"]) for run in calibration.read(DATA[:3], model())] == [2, 1]
+def test_there_are_eight_runs_if_there_are_eight_samples():
+    """Some fit, others judge: with few runs most samples would only judge."""
+    many = np.repeat(DATA, 20, axis=0)
+    assert [len(run["x"]) for run in calibration.read({"x": many}, model(), samples=400)] == [32] * 12 + [16]
+    assert [len(run["x"]) for run in calibration.read({"x": many[:64]}, model())] == [8] * 8
+    assert [len(run["x"]) for run in calibration.read(DATA[:8], model())] == [1] * 8
+    assert [len(run["x"]) for run in calibration.read(DATA[:3], model())] == [1, 1, 1]
     assert [len(run["x"]) for run in calibration.read(DATA[:1], model())] == [1]
 
 

@@ -78,7 +78,7 @@ def test_tokenizer_given(text: Path):
     runs = calibration.read(calibration.Source(text, tokenizer=other), model())
     assert runs[0]["input_ids"][0].tolist() == [1, 4, 5, 6, 2]
     text.rename(text.with_suffix(".md"))  # with a tokenizer any file is text
-    assert len(calibration.read(calibration.Source(text.with_suffix(".md"), tokenizer=str(other)), model())) == 2
+    assert len(calibration.read(calibration.Source(text.with_suffix(".md"), tokenizer=str(other)), model())) == 3
     with pytest.raises(UsageError, match=r"no such file: .*absent\.json"):
         calibration.read(calibration.Source(other, tokenizer=text.parent / "absent.json"), model())
 

@@ -17,7 +17,7 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.recovery import RecoveryReport, fits, recover
+from onnxprune.recovery import RecoveryReport, closed_form, fits, recover
 from onnxprune.recovery.targets import Fit
 from onnxprune.report import data as report
 from onnxprune.report import text
@@ -168,3 +168,16 @@ def test_repair_of_every_kind_of_net_is_valid_and_no_worse(name: str):
     # Random weights on random inputs leave little to fit: what is written is the better of the two.
     assert repair.kept == (repair.after.error < repair.before.error)
     onnx.checker.check_model(to_proto(outcome.model), full_check=True)
+
+
+@pytest.mark.parametrize(("samples", "most"), [(16, 10.0), (64, 0.1)])
+def test_larger_ridge_weights_are_tried_where_samples_are_few(monkeypatch, samples: int, most: float):
+    model, data = redundant("Conv", bias=True)
+    outcome = api.run(load(model), Options())
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
+    tried: list[float] = []
+    monkeypatch.setattr(
+        closed_form, "fit_layer", lambda view, task, pairs, train, dampings: tried.extend(dampings) or []
+    )
+    recover(cut, outcome.model, [{"x": part} for part in np.split(np.resize(data, (samples, *data.shape[1:])), 8)])
+    assert tried[:3] == [1e-3, 1e-2, 1e-1] and max(tried) == most
