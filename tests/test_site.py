@@ -20,7 +20,7 @@ MADE = {"index.md", "models.md", "reference.md"}
 
 
 def test_every_page_is_in_the_contents() -> None:
-    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    contents = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r"[\w-]+\.md", contents)
     assert sorted(listed) == sorted({p.name for p in (ROOT / "docs").glob("*.md")} | MADE)
 
@@ -49,7 +49,18 @@ class Assets(HTMLParser):
 def test_the_site_builds_and_its_links_lead_somewhere(tmp_path) -> None:
     pytest.importorskip("material", reason="needs mkdocs-material")
     pytest.importorskip("mkdocstrings_handlers.python", reason="needs mkdocstrings")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "-f",
+        ".mkdocs.yml",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
