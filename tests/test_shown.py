@@ -12,9 +12,7 @@ MODELS = ROOT.parent / "models"
 
 def test_results_are_shown() -> None:
     results = [getattr(onnxprune, name) for name in onnxprune.__all__ if name.endswith("Result")]
-    assert len(results) == 6 and all(
-        issubclass(kind, Shown) for kind in (*results, onnxprune.Groups, onnxprune.Sensitivity)
-    )
+    assert results and all(issubclass(kind, Shown) for kind in (*results, onnxprune.Groups, onnxprune.Sensitivity))
 
 
 def test_the_text_of_a_result_loads_nothing_that_is_optional() -> None:

@@ -48,6 +48,7 @@ def cell_places(units: Array, group: Group) -> list[Array]:
     Raises:
         ValueError: some units of a cell stand at more positions than others.
     """
+    units = units.reshape(-1)  # of rows that each have an order of their own, none holds a unit that may move
     found, first = [], 0
     for cell in group.cells:
         own = np.flatnonzero((units >= first) & (units < first + len(cell)))

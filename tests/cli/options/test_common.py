@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.cli.options.common import Results
+from onnxprune.cli.options.reporting import Reporting
 from onnxprune.errors import UsageError
 from onnxprune.model import load
 from onnxprune.rewriting import Plan
@@ -15,7 +16,7 @@ from tests.cli.conftest import DIGITS
 
 
 def results(tmp_path: Path, **given) -> Results:
-    plain = Results(DIGITS, str(tmp_path / "out.onnx"), None, False, False, False)
+    plain = Results(DIGITS, str(tmp_path / "out.onnx"), None, False, False, Reporting(None, None, False))
     return dataclasses.replace(plain, **given)
 
 
