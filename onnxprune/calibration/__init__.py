@@ -21,7 +21,7 @@ def read(
     model: Model,
     *,
     samples: int = 256,
-    batch: int = BATCH,
+    batch: int | None = None,
     sizes: Mapping[str, int] | None = None,
     also: Sequence[InputSpec | LabelSource] = (),
 ) -> list[Run]:
@@ -33,7 +33,8 @@ def read(
             `onnxruntime.quantization.CalibrationDataReader`; in a `Source` together with how to read it.
         model: what the inputs are for.
         samples: take at most so many.
-        batch: samples in a run, where the model leaves the batch open.
+        batch: samples in a run, where the model leaves the batch open; if None, at most 32, and fewer for at least
+            eight runs.
         sizes: numbers for symbolic dims: the batch, and what the source can choose (images, text, random).
         also: arrays that the source must have beside the inputs, like these: labels; or that lie beside it.
 

@@ -23,7 +23,7 @@ def runs_of(
     found: Iterable[tuple[str, Any]],
     wanted: Mapping[str, InputSpec],
     samples: int,
-    batch: int,
+    batch: int | None,
     sizes: Mapping[str, int],
     *,
     merge: bool,
@@ -69,7 +69,8 @@ def runs_of(
         runs = [*(run for one in feeds for run in one.cut(one.count)), *alone]
     else:
         parts = list(alike.values()) if merge else feeds
-        most = batch if len(parts) > 1 else max(1, min(batch, -(-taken // LEAST_RUNS)))
+        most, least = (BATCH, LEAST_RUNS) if batch is None else (batch, 2)
+        most = most if len(parts) > 1 else max(1, min(most, -(-taken // least)))
         runs = [run for one in parts for run in one.cut(fixed or most, whole=fixed is not None)]
     if not runs:
         few = f"{taken} found, and the model runs on {fixed} at a time" if taken else "it is empty"

@@ -30,12 +30,12 @@ class RunInputs:
     sizes: Mapping[str, int] = field(default_factory=dict)
     train: TrainingOptions | None = None
 
-    def read(self, model: Model, *, batch: int = calibration.BATCH) -> Runs:
+    def read(self, model: Model, *, batch: int | None = None) -> Runs:
         """Read the calibration runs.
 
         Args:
             model: the model that they are for.
-            batch: samples of a run, where the model leaves the batch open.
+            batch: samples of a run, where the model leaves the batch open; see `calibration.read` for None.
 
         Returns:
             A run per batch; none without data.

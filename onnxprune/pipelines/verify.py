@@ -37,7 +37,11 @@ def prove(original: Model, pruned: Model, plan: Plan, *, data: Any = None, sampl
         samples: how many of them to read.
     """
     sizes = plan.options.get("sizes")
-    runs = [] if data is None else calibration.read(data, original, samples=samples, sizes=sizes)[:1]
+    runs = (
+        []
+        if data is None
+        else calibration.read(data, original, samples=samples, sizes=sizes, batch=calibration.BATCH)[:1]
+    )
     original, plan = _with_last_alone(original, plan)
     groups = plan.trace(original)
     refuse_negative_sizes(pruned)

@@ -17,7 +17,7 @@ from tests.calibration.test_calibration import DATA, model, together
 def test_npz_in_batches(tmp_path: Path):
     np.savez(tmp_path / "c.npz", x=DATA, label=np.arange(20))
     runs = calibration.read(tmp_path / "c.npz", model(), batch=8)
-    assert [len(run["x"]) for run in runs] == [3, 3, 3, 3, 3, 3, 2] and list(runs[0]) == ["x"]
+    assert [len(run["x"]) for run in runs] == [8, 8, 4] and list(runs[0]) == ["x"]
     assert np.array_equal(together(runs), DATA)
     assert [len(run["x"]) for run in calibration.read(tmp_path / "c.npz", model(), batch=2)] == [2] * 10
 
@@ -39,7 +39,7 @@ def test_fixed_batch_takes_whole_batches_only(tmp_path: Path):
 def test_samples_of_several_files_share_runs(tmp_path: Path):
     for i, row in enumerate(DATA):
         np.save(tmp_path / f"{i:03}.npy", row)
-    assert [len(run["x"]) for run in calibration.read(tmp_path, model(), batch=8)] == [3, 3, 3, 3, 3, 3, 2]
+    assert [len(run["x"]) for run in calibration.read(tmp_path, model(), batch=8)] == [8, 8, 4]
     assert [len(run["x"]) for run in calibration.read(tmp_path, model(6))] == [6, 6, 6]
     assert [len(run["x"]) for run in calibration.read(tmp_path, model(), sizes={"n": 9})] == [9, 9]
 
