@@ -38,7 +38,7 @@ def test_batch_axes_of_other_names_are_one_sample_each(tmp_path: Path, firsts: t
     data = {f"x{i}": DATA * (i + 1) for i in range(len(firsts))}
     np.savez(tmp_path / "c.npz", **data)
     runs = calibration.read(tmp_path / "c.npz", apart(*firsts), samples=12, batch=4)
-    assert [len(run["x0"]) for run in runs] == [2] * 6
+    assert [len(run["x0"]) for run in runs] == [4, 4, 4]
     assert all(np.array_equal(run["x0"] * 2, run["x1"]) for run in runs)
     one = calibration.read([{name: value[:1] for name, value in data.items()}] * 3, apart(*firsts))
     assert [len(run["x1"]) for run in one] == [1, 1, 1]
