@@ -91,9 +91,10 @@ def evaluate(console: Console, args: EvaluateArgs) -> None:
     if args.max_drop is not None and len(args.models) < 2:
         raise UsageError("--max-drop compares models with the first, and there is one", hint="name the original first")
     from onnxprune.pipelines.evaluate import evaluate_models
+    from onnxprune.pipelines.search_targets import amount
     from onnxprune.report import data, evaluation
 
-    wanted = args.wanted
+    wanted, allowed = args.wanted, None if args.max_drop is None else amount("value", args.max_drop)
     console.progress("loading")
     models = [args.sizes.load(name) for name in args.models]
     found = evaluate_models(models, wanted, progress=console.progress)
@@ -101,30 +102,28 @@ def evaluate(console: Console, args: EvaluateArgs) -> None:
     files = {f"model {n}": name for n, name in enumerate(args.models, 1)}
     title = f"judgement of {', '.join(map(paths.shown, args.models))}"
     args.told.tell(console, Account(title, document, evaluation.evaluation_lines(found, args.models), files))
-    if args.max_drop is not None:
-        _check_drop(found, args.models, args.max_drop)
+    if allowed is not None:
+        _check_drop(found, args, *allowed)
 
 
-def _check_drop(found: Evaluated, names: tuple[str, ...], most: str) -> None:
+def _check_drop(found: Evaluated, args: EvaluateArgs, limit: float, is_share: bool) -> None:
     """Hold all models against the first.
 
     Raises:
         GoalMissed: one is worse by more than is allowed.
         UsageError: there is nothing to compare.
     """
-    from onnxprune.pipelines.search_targets import amount
-
-    limit, is_share = amount("value", most)
     first, *others = (model.metrics for model in found.models)
     if not first:
         raise UsageError("--max-drop needs a measure", hint="add --labels KEY, or --eval WHAT")
     metric = next(iter(first))
     rises = all(known.rises for known in found.metrics if known.name == metric)
     allowed = limit * (abs(first[metric]) if is_share else 1.0)
-    for name, values in zip(names[1:], others, strict=True):
+    for name, values in zip(args.models[1:], others, strict=True):
         drop = (first[metric] - values[metric]) * (1 if rises else -1)
         if not drop <= allowed:
             raise GoalMissed(
-                f"{name}: {metric} is {values[metric]:.4g}, the first's {first[metric]:.4g}: more than {most} worse",
+                f"{name}: {metric} is {values[metric]:.4g}, the first's {first[metric]:.4g}: more than "
+                f"{args.max_drop} worse",
                 hint="remove less, or repair with --data",
             )

@@ -27,11 +27,13 @@ def largest_equal(
         The model, whose outputs equal those of the original, and the steps that were carried out.
     """
 
-    def is_proven(some: Sequence[_Step]) -> bool:
-        return equals(groups, carry_out(groups, some), trials).ok
+    def proven(some: Sequence[_Step]) -> Model | None:
+        made = carry_out(groups, some) if some else None
+        return made if made is not None and equals(groups, made, trials).ok else None
 
     left = tuple(steps)
-    if left and not is_proven(left):
-        left = tuple(step for step in left if is_proven([step]))
-        left = left if left and is_proven(left) else ()
-    return (carry_out(groups, left), left) if left else (groups.model, ())
+    made = proven(left)
+    if left and made is None:
+        left = tuple(step for step in left if proven([step]) is not None)
+        made = proven(left)
+    return (groups.model, ()) if made is None else (made, left)

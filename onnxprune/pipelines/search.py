@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 JUDGED = 4
 # The search ends where the smallest good budget is known to this share of the original.
 FINE = 0.005
-# WorkPart of every key of a trial that is kept: raise it when the same trial would be another.
+# Part of every key of a trial that is kept: raise it when the same trial would be another.
 TRIAL = 1
 
 

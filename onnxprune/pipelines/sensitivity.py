@@ -29,7 +29,7 @@ from onnxprune.typing import Array
 logger = logging.getLogger(__name__)
 
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
-# WorkPart of every key: raise it when the same measurement would give another value.
+# Part of every key: raise it when the same measurement would give another value.
 MEASURE = 2
 
 

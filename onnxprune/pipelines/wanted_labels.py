@@ -41,11 +41,11 @@ def _spec(model: Model, name: str, output: ValueInfoProto, *, of_numbers: bool) 
     dims = [(dims_of(entry) or ["batch"])[0], *(f"axis {i}" for i in range(1, rank))]
     if of_numbers:
         return InputSpec(name, np.dtype(np.float32), tuple(dims), "label")
-    if holds_classes(output):
+    if _holds_classes(output):
         del dims[class_axis(len(dims))]
     return InputSpec(name, np.dtype(np.int64), tuple(dims), "label")
 
 
-def holds_classes(output: ValueInfoProto) -> bool:
+def _holds_classes(output: ValueInfoProto) -> bool:
     """Tell whether an output has an axis of classes: floats, of more than one axis."""
     return dtype_of(output.type.tensor_type.elem_type).kind in "fV" and (len(dims_of(output)) or 2) > 1
