@@ -128,6 +128,7 @@ class TrainingKeywords(TypedDict, total=False):
     rates: Mapping[str, float]
     freeze: Sequence[str]
     freeze_blocked: bool
+    learn_scales: bool
     average: float
     augment: Sequence[str]
     intermediate: Sequence[str]

@@ -56,4 +56,5 @@ BLOCK_BUDGETS = ("macs", "params", "size")
 # The forms in which a quantised model is written (`pipelines/quantize_options.py`), and the types of its numbers.
 QUANTIZED_FORMS = ("qdq", "operators", "dynamic", "blocks")
 WHOLE_TYPES = ("int8", "uint8")
+WEIGHT_TYPES = (*WHOLE_TYPES, "int4", "uint4")
 BLOCK_BITS = (2, 4, 8)

@@ -12,6 +12,7 @@ from onnxprune.layers.parameters import NORMS, Parameters
 from onnxprune.layers.positive_definite import Cholesky, inverse, quick_factor
 from onnxprune.layers.product import Product
 from onnxprune.layers.quantized_layer import QuantizedParameters, layer_weight, quantized_parameters
+from onnxprune.layers.quantized_weight import QuantizedWeight, weight_at
 from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer, weighted_layer
 from onnxprune.layers.statistics import ActivationMoments, Activations
@@ -32,6 +33,7 @@ __all__ = [
     "Parameters",
     "Product",
     "QuantizedParameters",
+    "QuantizedWeight",
     "UnitAxis",
     "WEIGHT_CARRIERS",
     "WeightPart",
@@ -51,6 +53,7 @@ __all__ = [
     "settled",
     "sweep_factor",
     "unit_reads",
+    "weight_at",
     "weight_axes",
     "weighted_layer",
 ]

@@ -68,6 +68,26 @@ class Grid:
         entry = self.entry if entry is None else entry
         return np.asarray((self.steps(weight, entry) - self.zeros[entry]) * self.scales[entry])
 
+    def straight_through(self, weight: Array, gradient: Array) -> tuple[Array, Array]:
+        """The gradient by the nearest numbers, taken back to the weights and to the scales.
+
+        Weights pass it on as if nothing were rounded, but where they lie beyond the numbers that there are; a scale
+        has that of learned step sizes (Esser et al., "Learned Step Size Quantization", 2020, eq. 3).
+
+        Args:
+            weight: the weights, in the layout of `entry`.
+            gradient: the gradient by `nearest(weight)`.
+
+        Returns:
+            The gradient by the weights, and by the scales [entries].
+        """
+        ratio = weight / self.scales[self.entry]
+        # Half a step more on both sides rounds to the last number.
+        inside = (ratio >= self._low[self.entry] - 0.5) & (ratio <= self._high[self.entry] + 0.5)
+        slope = gradient * (self.steps(weight) - self.zeros[self.entry] - ratio * inside)
+        by_scale = np.bincount(self.entry.reshape(-1), weights=slope.reshape(-1), minlength=len(self.scales))
+        return gradient * inside, by_scale
+
     def fitting(self, weight: Array, importance: Array) -> Grid:
         """The grid with larger scales where numbers do not fit and that is the smaller error.
 

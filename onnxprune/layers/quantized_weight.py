@@ -8,7 +8,7 @@ stored numbers, and an entry among the scales.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,15 @@ class QuantizedWeight:
 
         No number is farther from its zero point than those that are stored: what the model was quantised for stays.
         """
+        grid = self.decoded_grid(read)
+        return replace(grid, entry=layer.as_matrix(grid.entry))
+
+    def decoded_grid(self, read: Read) -> Grid:
+        """The same in the layout of `value`."""
         layout, numbers = self._layout(read), self._numbers(read)
         offset = np.abs(numbers.reshape(-1)[layout.places] - layout.zeros[layout.entry])
         scales = np.maximum(read(self.scale).astype(np.float64).reshape(-1), np.finfo(np.float32).tiny)
-        entry = layer.as_matrix(layout.entry)
-        return Grid(scales, layout.zeros, entry, self._limits(read), float(offset.max(initial=1)))
+        return Grid(scales, layout.zeros, layout.entry, self._limits(read), float(offset.max(initial=1)))
 
     def write(self, parameters: Parameters, layer: LinearLayer, grid: Grid, steps: Array) -> None:
         """Replace the numbers, and the scales where these are others.
@@ -96,16 +100,24 @@ class QuantizedWeight:
             grid: that of `grid`, perhaps with other scales.
             steps: the new numbers, [groups, D, O].
         """
-        layout, numbers = self._layout(parameters.value), self._numbers(parameters.value)
-        numbers.reshape(-1)[layout.places] = layer.tensor(steps, layout.places.shape)
-        if self.bits:
-            shape = parameters.value(self.steps).shape
-            parameters.store(self.steps, packed(numbers.astype(np.uint8), self.bits).reshape(shape))
-        else:
-            parameters.store(self.steps, numbers)
+        shape = self._layout(parameters.value).places.shape
+        parameters.store(self.steps, self.stored(parameters.value, layer.tensor(steps, shape)))
         old = parameters.value(self.scale)
         if not np.array_equal(old.reshape(-1), grid.scales.astype(old.dtype)):
             parameters.store(self.scale, grid.scales.reshape(old.shape))
+
+    def stored(self, read: Read, steps: Array) -> Array:
+        """What is stored in place of the numbers, in the layout and the shape that it has.
+
+        Args:
+            read: gives what is stored now.
+            steps: the new numbers, in the layout of `value`.
+        """
+        numbers = self._numbers(read)
+        numbers.reshape(-1)[self._layout(read).places] = steps
+        if not self.bits:
+            return numbers
+        return packed(numbers.astype(np.uint8), self.bits).reshape(read(self.steps).shape)
 
     def is_own(self, parameters: Parameters, layer: LinearLayer) -> bool:
         """Whether one layer alone reads the weight."""
@@ -186,33 +198,54 @@ def quantized_weight(
         maker = graph.producer(maker.input[0])
     if maker is None or maker.op_type != "DequantizeLinear":
         return None
-    given, attrs = [*maker.input, ""], _attributes(maker)
-    return QuantizedWeight(
-        given[0],
-        given[1],
-        given[2],
-        int(attrs.get("axis", 1)),
-        block=int(attrs.get("block_size", 0)),
-        chain=chain,
-        opsets=opsets,
-    )
+    return replace(_of_decoder(maker), chain=chain, opsets=opsets)
+
+
+def weight_at(node: onnx.NodeProto) -> QuantizedWeight | None:
+    """Find the weight that a node decodes by itself: a DequantizeLinear, or a product of packed numbers.
+
+    Args:
+        node: a node.
+
+    Returns:
+        What is stored, with no nodes behind it; None where the node decodes none.
+    """
+    if node.op_type == "DequantizeLinear" and node.domain in ("", "ai.onnx"):
+        return _of_decoder(node)
+    operands = operands_of(node)
+    return _of_packed(node, operands) if operands is not None and operands.is_packed else None
+
+
+def _of_decoder(node: onnx.NodeProto) -> QuantizedWeight:
+    given, attrs = [*node.input, ""], _attributes(node)
+    axis, block = int(attrs.get("axis", 1)), int(attrs.get("block_size", 0))
+    return QuantizedWeight(given[0], given[1], given[2], axis, block=block)
 
 
 def _of_operands(graph: Neighbours, node: onnx.NodeProto, operands: Operands) -> QuantizedWeight | None:
+    if operands.is_packed:
+        return _of_packed(node, operands)
+    weight, scale, zero = _operand_names(node, operands)
+    if operands.scale is None:
+        scale = scale_behind(graph, node)
+    axis = 0 if operands.is_convolution or _attributes(node).get("transB") else -1
+    return QuantizedWeight(weight, scale, zero, axis)
+
+
+def _of_packed(node: onnx.NodeProto, operands: Operands) -> QuantizedWeight | None:
+    if len(node.input) > 4 and node.input[4]:  # columns that belong to groups by an index
+        return None
     attrs = _attributes(node)
+    bits, block, width = int(attrs.get("bits", 4)), int(attrs.get("block_size", 0)), int(attrs.get("K", 0))
+    return QuantizedWeight(*_operand_names(node, operands), 1, block=block, bits=bits, width=width)
+
+
+def _operand_names(node: onnx.NodeProto, operands: Operands) -> tuple[str, str, str]:
     weight, scale, zero = (
         node.input[s] if s is not None and s < len(node.input) else ""
         for s in (operands.weight, operands.scale, operands.zero)
     )
-    if operands.scale is None:
-        scale = scale_behind(graph, node)
-    if not operands.is_packed:
-        axis = 0 if operands.is_convolution or attrs.get("transB") else -1
-        return QuantizedWeight(weight, scale, zero, axis)
-    if len(node.input) > 4 and node.input[4]:  # columns that belong to groups by an index
-        return None
-    bits, block, width = int(attrs.get("bits", 4)), int(attrs.get("block_size", 0)), int(attrs.get("K", 0))
-    return QuantizedWeight(weight, scale, zero, 1, block=block, bits=bits, width=width)
+    return weight, scale, zero
 
 
 def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:

@@ -33,8 +33,8 @@ from onnxprune.typing import Runs
 # Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
 LEAST_RUNS, LARGEST_BATCH = 10, 32
 
-# The forms that take ranges of activations, and the least opset in which they are told for every channel.
-STATIC, LEAST_OPSET = ("qdq", "operators"), 13
+# The forms that take ranges of activations, and the least opsets: of a scale for every channel, of 4 bits.
+STATIC, LEAST_OPSET, LEAST_NARROW = ("qdq", "operators"), 13, 21
 KEPT, NOT_TAKEN, TOO_LOSSY = "--keep", "the quantiser leaves it", "it loses too much"
 
 
@@ -94,19 +94,21 @@ def quantize_model(
 def _named(model: Model, options: QuantizeOptions) -> Model:
     """The model with a name of its own for every node, by which it is found again when it is quantised.
 
-    Quantisers with a scale for every channel are known from opset 13 on: older models are raised to it.
+    Quantisers with a scale for every channel are known from opset 13 on, numbers of 4 bits from 21: older models are
+    raised.
 
     Raises:
         UsageError: that cannot be done.
     """
     proto = to_proto(model)
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), LEAST_OPSET)
-    if options.form in STATIC and opset < LEAST_OPSET:
+    least = LEAST_NARROW if options.is_narrow else LEAST_OPSET
+    if options.form in STATIC and opset < least:
         try:
-            proto = version_converter.convert_version(proto, LEAST_OPSET)
+            proto = version_converter.convert_version(proto, least)
         except Exception as error:  # what ONNX's converter raises for a graph that it was not made for
             raise UsageError(
-                f"{model.name} is of opset {opset}, and cannot be raised to {LEAST_OPSET}: {error}",
+                f"{model.name} is of opset {opset}, and cannot be raised to {least}: {error}",
                 hint="export it with a newer opset, or take --form dynamic or blocks",
             ) from error
     names = Names([])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.names import BLOCK_BITS, QUANTIZED_FORMS, WHOLE_TYPES
+from onnxprune.names import BLOCK_BITS, QUANTIZED_FORMS, WEIGHT_TYPES, WHOLE_TYPES
 from onnxprune.pipelines.search_targets import QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.rewriting import LEAST_BLOCK, Blocks
@@ -20,8 +20,8 @@ class QuantizeOptions:
 
     Attributes:
         form: one of `names.QUANTIZED_FORMS`; "auto" is "qdq" with data, else "dynamic".
-        weights: type of the numbers of weights, one of `names.WHOLE_TYPES`.
-        activations: that of activations.
+        weights: type of the numbers of weights, one of `names.WEIGHT_TYPES`.
+        activations: that of activations, one of `names.WHOLE_TYPES`.
         per_channel: a scale for every output of a weight, not one for all of it.
         bits: of a number, for blocks.
         block_size: inputs that share a scale, for blocks.
@@ -47,7 +47,7 @@ class QuantizeOptions:
     def __post_init__(self) -> None:
         known: tuple[tuple[Any, tuple[Any, ...], str], ...] = (
             (self.form, (AUTO, *QUANTIZED_FORMS), "form of a quantised model"),
-            (self.weights, WHOLE_TYPES, "type of weights"),
+            (self.weights, WEIGHT_TYPES, "type of weights"),
             (self.activations, WHOLE_TYPES, "type of activations"),
             (self.bits, BLOCK_BITS, "number of bits"),
         )
@@ -65,6 +65,11 @@ class QuantizeOptions:
             )
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether two weights share a byte, in the form of quantisers around float nodes."""
+        return self.weights not in WHOLE_TYPES
+
+    @property
     def blocks(self) -> Blocks:
         """How weights are stored, for blocks."""
         return Blocks(self.bits, self.block_size, self.symmetric)
@@ -79,13 +84,18 @@ class QuantizeOptions:
             Options that are complete.
 
         Raises:
-            UsageError: the form, or the constraint, needs inputs, and there are none.
+            UsageError: the form, or the constraint, needs inputs, and there are none; or it has no such weights.
         """
         form = self.form if self.form != AUTO else "qdq" if data else "dynamic"
         if form in ("qdq", "operators") and not data:
             raise UsageError(
                 f"the form {form!r} needs inputs that tell the ranges of activations",
                 hint="give --data FILE, or take --form dynamic or blocks",
+            )
+        if form != "qdq" and self.is_narrow:
+            raise UsageError(
+                f"the form {form!r} has no weights of type {self.weights}",
+                hint="take --form qdq, or --form blocks --bits 4",
             )
         if self.constraint is not None and self.constraint.metric != "value" and not data:
             raise UsageError("how good the outputs are is measured on inputs", hint="give --data FILE")

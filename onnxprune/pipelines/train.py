@@ -29,6 +29,7 @@ from onnxprune.recovery import (
     from_teacher,
     held_out,
     matching_tensors,
+    with_masters,
 )
 from onnxprune.rewriting import Removal, io_changes
 from onnxprune.runtime import Session
@@ -230,6 +231,7 @@ def _check_teacher(model: Model, teacher: Model) -> None:
 
 
 def zero_masks(model: Model) -> dict[str, Array]:
-    """Masks of all float initializers that have zeros, false where an element is zero."""
+    """Masks of all weights that have zeros, false where an element is zero; of whole numbers, at the zero point."""
+    model = with_masters(model).model
     arrays = {name: model.array(tensor) for name, tensor in model.initializers.items()}
     return {name: array != 0 for name, array in arrays.items() if array.dtype.kind == "f" and not array.all()}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.recovery.distill import Teacher
     from onnxprune.recovery.fine_tune import fine_tune_model
     from onnxprune.recovery.intermediate import matching_tensors
+    from onnxprune.recovery.masters import with_masters
     from onnxprune.recovery.objectives import Objective, class_axis, from_labels, from_teacher
     from onnxprune.recovery.saving import Saving
     from onnxprune.recovery.stand_in import with_stand_ins
@@ -64,6 +65,7 @@ __all__ = [
     "spans_of",
     "split_runs",
     "take_over",
+    "with_masters",
     "with_stand_ins",
 ]
 
@@ -76,6 +78,7 @@ __getattr__ = on_first_use(
             "distill": ("Teacher",),
             "fine_tune": ("fine_tune_model",),
             "intermediate": ("matching_tensors",),
+            "masters": ("with_masters",),
             "objectives": ("Objective", "class_axis", "from_labels", "from_teacher"),
             "saving": ("Saving",),
             "stand_in": ("with_stand_ins",),

@@ -71,8 +71,7 @@ def gradients_by(student: Student, objective: Objective, options: TrainingOption
                 loss, sent = found[index]
                 # What a cluster sends may be read only.
                 gradients = {name: array if array.flags.writeable else array.copy() for name, array in sent.items()}
-                student.silence(gradients)
-                yield StepResult(loss, gradients, {})
+                yield StepResult(loss, student.own(gradients), {})
 
         yield by_workers
 

@@ -80,6 +80,7 @@ def fine_tune_model(
         setting=options.setting,
         freeze=options.freeze,
         freeze_blocked=options.freeze_blocked,
+        learn_scales=options.learn_scales,
     )
     try:
         check_globs("--rate-for", options.rates, list(student.weights))

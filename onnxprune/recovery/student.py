@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from onnxprune.autodiff import GradientSession, Loss, StepResult, TrainingGraph,
 from onnxprune.calibration import Feeds
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model
+from onnxprune.recovery.masters import with_masters
 from onnxprune.runtime import Setting
 from onnxprune.typing import Array
 
@@ -22,7 +24,9 @@ class Student:
 
     Attributes:
         model: the model as it began.
-        weights: name -> present elements of the weights that are trained.
+        masters: what stands for its weights that are whole numbers.
+        weights: name -> present elements of the weights that are trained: floats, for whole numbers too, and factors
+            of scales that are learned.
         kept: weight -> boolean array, false for elements that are zero.
         is_loose: whether these are zero for the model alone, and have values that go on learning.
         blocked: weight -> why it has no gradient.
@@ -37,6 +41,7 @@ class Student:
         setting: Setting | None = None,
         freeze: Sequence[str] = (),
         freeze_blocked: bool = False,
+        learn_scales: bool = False,
     ) -> None:
         """Build the training graph for the shape of some feeds.
 
@@ -47,26 +52,43 @@ class Student:
             setting: what it runs on.
             freeze: globs over weights that stay as they are.
             freeze_blocked: leave weights behind an operator without a rule as they are, in place of refusing.
+            learn_scales: learn the scales of quantised weights and activations, too.
 
         Raises:
             ModelError: no weight can be trained, or an operator has no rule.
-            UsageError: a glob matches no weight.
+            UsageError: a glob matches no weight, or no scale can be learned.
         """
         self.model, self._loss, self._setting, self._freeze_blocked = model, loss, setting, freeze_blocked
         self._entries = [v.name for v in model.proto.graph.input if v.name not in model.initializers]
         self._names: Sequence[str] | None = None
         self._sessions: dict[object, GradientSession] = {}
+        self.masters = with_masters(model, learn_scales=learn_scales)
         graph = self._session(feeds).graph
-        if freeze:
-            check_globs("--freeze", freeze, list(graph.parameters))
-            self._names = _not_frozen(list(graph.parameters), freeze)
+        names = [*graph.parameters, *self._factors(graph.parameters, learn_scales=learn_scales)]
+        if freeze or learn_scales:
+            check_globs("--freeze", freeze, names)
+            self._names = _not_frozen(names, freeze)
             self.close()
             self._sessions.clear()
             graph = self._session(feeds).graph
         self.blocked = graph.frozen
         self.weights: Weights = {n: graph.parameters[n].copy() for n in graph.gradients}
+        self.weights |= {n: a for n, a in self.masters.factors.items() if n in (self._names or ())}
         self.kept: Mapping[str, Array] = {}
         self.is_loose = False
+
+    def _factors(self, trained: Iterable[str], *, learn_scales: bool) -> list[str]:
+        """The scales to learn: of weights that are trained, and of activations."""
+        if not learn_scales:
+            return []
+        left = {w.scale for name, w in self.masters.tensors.weights.items() if name not in set(trained)}
+        found = [name for name in self.masters.factors if name not in left]
+        if not found:
+            raise UsageError(
+                "--learn-scales: the model has no scales that can be learned",
+                hint="they are those of QuantizeLinear, DequantizeLinear and MatMulNBits",
+            )
+        return found
 
     def mask(self, kept: Mapping[str, Array], *, loose: bool = False) -> None:
         """Keep elements at zero from now on.
@@ -81,7 +103,7 @@ class Student:
             UsageError: an initializer is unknown, or a mask has another shape.
         """
         for name, mask in kept.items():
-            tensor = self.model.initializers.get(name)
+            tensor = self.masters.model.initializers.get(name)
             if tensor is None:
                 raise UsageError(f"masks: the model has no initializer {name!r}", hint="masks name initializers")
             if tuple(tensor.dims) != mask.shape or mask.dtype != bool:
@@ -102,7 +124,12 @@ class Student:
     def gradients(self, feeds: Feeds) -> StepResult:
         """Loss and gradients of a batch at the present weights."""
         found = self._session(feeds).evaluate(feeds, self.seen())
-        self.silence(found.gradients)
+        return replace(found, gradients=self.own(found.gradients))
+
+    def own(self, gradients: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Gradients by the present weights, from those by what the model computes with; zero where masked."""
+        found = self.masters.straight_through(self._chosen(self.weights), gradients)
+        self.silence(found)
         return found
 
     def loss(self, feeds: Feeds, weights: Mapping[str, Array] | None = None) -> float:
@@ -112,21 +139,24 @@ class Student:
 
     def seen(self, weights: Mapping[str, Array] | None = None) -> Mapping[str, Array]:
         """The present weights, or others, as the model computes with them."""
-        weights = self.weights if weights is None else weights
+        return self.masters.seen(self._chosen(self.weights if weights is None else weights))
+
+    def _chosen(self, weights: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Weights without those that are masked loosely."""
         if not self.is_loose:
             return weights
         return {n: np.where(self.kept[n], a, a.dtype.type(0)) if n in self.kept else a for n, a in weights.items()}
 
     def _rounded(self, name: str, array: Array) -> Array:
-        tensor = self.model.initializers.get(name)
+        tensor = self.masters.model.initializers.get(name)
         if tensor is None:
             return array
-        stored = self.model.array(tensor).dtype
+        stored = self.masters.model.array(tensor).dtype
         return array if stored == array.dtype else array.astype(stored).astype(array.dtype)
 
     def trained(self, weights: Mapping[str, Array]) -> Model:
         """The model with other weights."""
-        return write_back(self.model, weights)
+        return write_back(self.model, self.masters.stored(weights))
 
     def shapes(self, feeds: Feeds) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """What a training graph is built for: the inputs of the model, and their shapes."""
@@ -135,7 +165,7 @@ class Student:
     def graph(self, feeds: Feeds) -> TrainingGraph:
         """Build the training graph for feeds of these shapes."""
         entries = {name: feeds[name] for name in self._entries if name in feeds}
-        return build(self.model, entries, self._loss, parameters=self._names, freeze=self._freeze_blocked)
+        return build(self.masters.model, entries, self._loss, parameters=self._names, freeze=self._freeze_blocked)
 
     def _session(self, feeds: Feeds) -> GradientSession:
         shapes = self.shapes(feeds)

@@ -39,6 +39,7 @@ class TrainingOptions:
         rates: glob over weights -> factor of the rate; the first that matches counts.
         freeze: globs over weights that stay as they are.
         freeze_blocked: weights behind an operator without a gradient stay as they are, in place of an error.
+        learn_scales: learn the scales of quantised weights and activations, too, not the numbers alone.
         average: share of the running mean of weights that is kept at every step, and judged; 0 for none.
         augment: transforms of pictures: flip, shift, colour, mixup.
         intermediate: globs over tensors inside of the model that shall be the teacher's, too.
@@ -79,6 +80,7 @@ class TrainingOptions:
     rates: Mapping[str, float] = field(default_factory=dict)
     freeze: Sequence[str] = ()
     freeze_blocked: bool = False
+    learn_scales: bool = False
     average: float = 0.0
     augment: Sequence[str] = ()
     intermediate: Sequence[str] = ()

@@ -19,7 +19,7 @@ from onnxprune.typing import Array, Feeds
 # What the tool adds to the name of a node that it replaces, and to that of a Gemm which it turns into a MatMul before.
 REPLACED, OF_GEMM = "_quant", "_MatMul"
 # What it calls the types.
-_TYPES = {"int8": "QInt8", "uint8": "QUInt8"}
+_TYPES = {"int8": "QInt8", "uint8": "QUInt8", "int4": "QInt4", "uint4": "QUInt4"}
 
 
 def quantized_static(model: Model, runs: Sequence[Feeds], left: Sequence[str], **options: Any) -> Model:
@@ -30,7 +30,7 @@ def quantized_static(model: Model, runs: Sequence[Feeds], left: Sequence[str], *
         runs: inputs, which say the ranges.
         left: names of nodes that stay in float.
         options: `operators` in place of float nodes between quantisers, `per_channel`, `weights` and `activations`
-            ("int8" or "uint8").
+            ("int8" or "uint8"; weights "int4" or "uint4", too, from opset 21 on).
 
     Returns:
         The quantised model.

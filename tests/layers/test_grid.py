@@ -79,3 +79,13 @@ def test_one_outlier_is_cut_off_where_that_costs_less() -> None:
     wide, importance = weight.copy(), np.ones((1, 24, 1))
     wide[0, 5, 1], importance[0, 5, 0] = 50.0, 1e-9
     assert np.array_equal(grid.fitting(wide, importance).scales, grid.scales)
+
+
+def test_gradients_pass_through_the_rounding_and_stop_where_numbers_end() -> None:
+    """Of one scale 0.5 and the numbers -2 to 2: by hand."""
+    grid = Grid(np.array([0.5]), np.zeros(1), np.zeros(5, int), (-2.0, 2.0), 2.0)
+    weight, gradient = np.array([0.6, -0.2, 1.2, 1.3, -9.0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    by_weight, by_scale = grid.straight_through(weight, gradient)
+    assert np.array_equal(by_weight, [1, 2, 3, 0, 0])  # 1.2 rounds to the last number, 1.3 lies beyond it
+    wanted = 1 * (1 - 1.2) + 2 * (0 + 0.4) + 3 * (2 - 2.4) + 4 * 2 + 5 * -2
+    assert np.allclose(by_scale, [wanted])

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxprune import api
 from onnxprune.layers import Parameters, weighted_layer
-from onnxprune.layers.quantized_weight import QuantizedWeight, quantized_weight
+from onnxprune.layers.quantized_weight import QuantizedWeight, quantized_weight, weight_at
 from onnxprune.model import load, to_proto
 from tests.graphs.net import Net
 from tests.graphs.quantized import FORMS, quantizable, quantized
@@ -96,3 +96,17 @@ def test_a_weight_that_two_nodes_read_is_not_its_own() -> None:
     parameters = Parameters(load(proto))
     ((layer, weight),) = of(parameters, proto)
     assert not weight.is_own(parameters, layer)
+
+
+@pytest.mark.parametrize("form", ["qdq", "blocks"])
+def test_what_a_node_decodes_is_found_without_its_layer(form: str) -> None:
+    proto, data = quantizable("products")
+    proto = quantized(proto, form, [{"x": data}])
+    parameters = Parameters(load(proto))
+    found = {w.steps: w for node in proto.graph.node if (w := weight_at(node)) is not None}
+    for _, weight in of(parameters, proto):
+        other = found[weight.steps]
+        assert np.array_equal(other.value(parameters.value), weight.value(parameters.value))
+        grid = other.decoded_grid(parameters.value)
+        numbers = other.stored(parameters.value, grid.steps(other.value(parameters.value)))
+        assert np.array_equal(numbers.astype(np.int16), parameters.value(weight.steps).astype(np.int16))

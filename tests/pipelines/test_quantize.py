@@ -37,6 +37,7 @@ def sqnr(model: onnx.ModelProto, kind: str) -> float:
 
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("conv", {"form": "qdq"}, "DequantizeLinear"),
+    ("conv", {"form": "qdq", "weights": "int4"}, "DequantizeLinear"),
     ("conv", {"form": "operators", "weights": "uint8", "per_channel": False}, "QLinearConv"),
     ("conv", {"form": "dynamic", "per_channel": False}, "ConvInteger"),
     ("products", {"form": "qdq", "per_channel": False}, "DequantizeLinear"),

@@ -47,3 +47,10 @@ def test_quality_needs_inputs() -> None:
     assert options.settled(data=True).constraint is not None
     with pytest.raises(UsageError, match="measured on inputs"):
         options.settled(data=False)
+
+
+@pytest.mark.parametrize("form", ["operators", "dynamic", "blocks"])
+def test_weights_of_four_bits_stand_between_quantisers(form: str) -> None:
+    assert QuantizeOptions(weights="int4").settled(data=True).form == "qdq"
+    with pytest.raises(UsageError, match="no weights of type int4"):
+        QuantizeOptions(form=form, weights="int4").settled(data=True)

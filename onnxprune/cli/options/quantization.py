@@ -9,7 +9,7 @@ import click
 from onnxprune.cli.options.data import evaluation
 from onnxprune.cli.options.group import DATA, SEARCH, Option, group, titled
 from onnxprune.cli.types import LARGEST
-from onnxprune.names import BLOCK_BITS, QUANTIZED_FORMS, WHOLE_TYPES
+from onnxprune.names import BLOCK_BITS, QUANTIZED_FORMS, WEIGHT_TYPES, WHOLE_TYPES
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.quantize_options import QuantizeOptions
@@ -25,7 +25,11 @@ _HOW: tuple[Option, ...] = (
         " qdq with --data, else dynamic.",
     ),
     click.option(
-        "--weights", type=click.Choice(WHOLE_TYPES), default="int8", show_default=True, help="Type of weights."
+        "--weights",
+        type=click.Choice(WEIGHT_TYPES),
+        default="int8",
+        show_default=True,
+        help="Type of weights; those of 4 bits are for --form qdq.",
     ),
     click.option(
         "--activations", type=click.Choice(WHOLE_TYPES), default="uint8", show_default=True, help="That of activations."

@@ -199,6 +199,11 @@ _ALL: tuple[Option, ...] = (
         help="Leave weights behind an operator that has no gradient as they are, in place of an error.",
     ),
     click.option(
+        "--learn-scales",
+        is_flag=True,
+        help="Of a quantised model, learn the scales of weights and activations, too, not the numbers alone.",
+    ),
+    click.option(
         "--ema",
         "average",
         metavar="SHARE",
