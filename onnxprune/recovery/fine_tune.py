@@ -73,15 +73,7 @@ def fine_tune_model(
         UsageError: a glob or a mask fits no weight, or a checkpoint is of another run.
     """
     start = time.monotonic()
-    student = Student(
-        model,
-        objective.loss,
-        objective.batch(0, options),
-        setting=options.setting,
-        freeze=options.freeze,
-        freeze_blocked=options.freeze_blocked,
-        learn_scales=options.learn_scales,
-    )
+    student = Student(model, objective.loss, objective.batch(0, options), options)
     try:
         check_globs("--rate-for", options.rates, list(student.weights))
         thinning = masks if isinstance(masks, Thinning) else None

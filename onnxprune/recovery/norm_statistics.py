@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from onnxprune.calibration import Feeds
 from onnxprune.layers import bn_matching
@@ -38,7 +39,9 @@ def with_better_statistics(
     fresh = bn_matching.with_statistics_of(model, _runs(model, objective))
     if fresh is model:
         return model, held
-    student = Student(fresh, objective.loss, objective.batch(0, options), setting=options.setting)
+    student = Student(
+        fresh, objective.loss, objective.batch(0, options), replace(options, freeze=(), learn_scales=False)
+    )
     try:
         found = objective.held_loss(student.loss)
     finally:

@@ -13,7 +13,7 @@ from onnxprune.calibration import Feeds
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model
 from onnxprune.recovery.masters import with_masters
-from onnxprune.runtime import Setting
+from onnxprune.recovery.training_options import TrainingOptions
 from onnxprune.typing import Array
 
 Weights = dict[str, Array]
@@ -32,33 +32,22 @@ class Student:
         blocked: weight -> why it has no gradient.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        loss: Loss,
-        feeds: Feeds,
-        *,
-        setting: Setting | None = None,
-        freeze: Sequence[str] = (),
-        freeze_blocked: bool = False,
-        learn_scales: bool = False,
-    ) -> None:
+    def __init__(self, model: Model, loss: Loss, feeds: Feeds, options: TrainingOptions | None = None) -> None:
         """Build the training graph for the shape of some feeds.
 
         Args:
             model: the model.
             loss: its loss.
             feeds: one batch: inputs of the model and of the loss.
-            setting: what it runs on.
-            freeze: globs over weights that stay as they are.
-            freeze_blocked: leave weights behind an operator without a rule as they are, in place of refusing.
-            learn_scales: learn the scales of quantised weights and activations, too.
+            options: what it runs on, and what is trained; all weights if None.
 
         Raises:
             ModelError: no weight can be trained, or an operator has no rule.
             UsageError: a glob matches no weight, or no scale can be learned.
         """
-        self.model, self._loss, self._setting, self._freeze_blocked = model, loss, setting, freeze_blocked
+        options = options or TrainingOptions(1)
+        freeze, learn_scales = options.freeze, options.learn_scales
+        self.model, self._loss, self._options = model, loss, options
         self._entries = [v.name for v in model.proto.graph.input if v.name not in model.initializers]
         self._names: Sequence[str] | None = None
         self._sessions: dict[object, GradientSession] = {}
@@ -165,12 +154,14 @@ class Student:
     def graph(self, feeds: Feeds) -> TrainingGraph:
         """Build the training graph for feeds of these shapes."""
         entries = {name: feeds[name] for name in self._entries if name in feeds}
-        return build(self.masters.model, entries, self._loss, parameters=self._names, freeze=self._freeze_blocked)
+        return build(
+            self.masters.model, entries, self._loss, parameters=self._names, freeze=self._options.freeze_blocked
+        )
 
     def _session(self, feeds: Feeds) -> GradientSession:
         shapes = self.shapes(feeds)
         if shapes not in self._sessions:
-            self._sessions[shapes] = GradientSession(self.graph(feeds), self._setting)
+            self._sessions[shapes] = GradientSession(self.graph(feeds), self._options.setting)
         return self._sessions[shapes]
 
     def close(self) -> None:

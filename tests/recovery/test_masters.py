@@ -102,7 +102,7 @@ def test_gradients_are_those_of_a_quantiser_in_the_graph(name: str) -> None:
     graph = build(load(net), feeds, loss, parameters=["master", node.input[1]])
     with GradientSession(graph) as session:
         wanted = session.evaluate(given, graph.parameters).gradients
-    student = Student(load(ranged), loss, given, learn_scales=True)
+    student = Student(load(ranged), loss, given, TrainingOptions(1, learn_scales=True))
     student.weights[node.input[0]][...] = master
     found = student.gradients(given).gradients
     student.close()
