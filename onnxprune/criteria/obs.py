@@ -17,20 +17,19 @@ Kurtic et al., "ZipLM", 2023, section 3.1 (whole structures).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from onnxprune.criteria.aggregate import Aggregate, aggregated
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
+from onnxprune.criteria.reader_moments import MeasuredReader, measured_readers
 from onnxprune.criteria.registry import Evidence, criterion
-from onnxprune.layers import LinearLayer, layer_weight, quick_factor, weight_axes, weighted_layer
-from onnxprune.model.run_order import tappable
+from onnxprune.layers import quick_factor
 from onnxprune.progress import WorkPart
-from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, blas_threads, routes_of
-from onnxprune.tracing import Group, Groups, NodeView, as_field
+from onnxprune.runtime import SpillBuffer, blas_threads
+from onnxprune.tracing import Group
 from onnxprune.typing import Array
 
 DAMPING = 1e-2
@@ -38,33 +37,11 @@ DAMPING = 1e-2
 TRIED = (0.5, 0.75)
 # Relative squared errors below this count as none: so small, they are rounding.
 NEGLIGIBLE = 1e-5
-ROWS = 16384
-# Above this D, inputs count as uncorrelated: the inverse is cubic in D.
-WIDEST = 5120
 # Of the units that are left, one in so many goes in a round, and at least one: every round goes through all that is
 # left of the matrices, so these should shrink in few rounds while they are large.
 EACH = 24
 # Rows that are gone are taken out of the matrices when they are this share of them: every round costs their square.
 CROWDED = 0.125
-
-
-@dataclass(frozen=True, eq=False)
-class _Reader:
-    """A layer that reads groups.
-
-    Attributes:
-        weight: its weights [D, O].
-        owner: index of the class of every row of `weight`; -1 where it cannot go.
-        moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
-        mean: of its inputs, [D].
-        view: its node.
-    """
-
-    weight: Array
-    owner: Array
-    moment: Array
-    mean: Array
-    view: NodeView
 
 
 @criterion(
@@ -82,7 +59,7 @@ def obs(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> A
     trials: dict[tuple[int, float], list[DamageTrial]] = {}
     try:
         runs, judging = parted(groups, evidence.runs) if evidence.compared else (evidence.runs, ())
-        readers = _readers(groups, runs, store)
+        readers = measured_readers(groups, runs, store)
         for number, group in enumerate(groups.groups):
             evidence.progress(WorkPart.of("scoring group", number + 1, len(groups.groups)))
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
@@ -127,81 +104,13 @@ def _fallback(evidence: Evidence) -> Array:
     return scores
 
 
-def _readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBuffer) -> list[_Reader]:
-    model = groups.tracing.model
-    routes = routes_of(model, runs)
-    found, taps = [], tappable(model, routes)
-    for view, rule in groups.tracing.views:
-        layer = None if rule is None else weighted_layer(view)
-        owner = None if layer is None else _owner(groups, view, layer)
-        if layer is not None and owner is not None and taps.issuperset((layer.input, view.node.output[0])):
-            found.append((view, layer, owner))
-    rng = np.random.default_rng(0)
-    most = max(1, ROWS // max(len(runs), 1))
-    readers = []
-    with ActivationReader(model, runs, [layer.input for _, layer, _ in found], routes=routes) as walk:
-        for view, layer, owner in found:
-            inputs = (v[layer.input] for visits in walk.visits([layer.input]) for v in visits)
-            mean, moment = _moment(inputs, layer, len(owner), most, rng)
-            weight = layer.as_matrix(layer_weight(groups.tracing, layer))[0].astype(np.float32) * np.float32(
-                layer.scale
-            )
-            readers.append(_Reader(store.keep(weight), owner, store.keep(moment), mean, view))
-    return readers
-
-
-def _owner(groups: Groups, view: NodeView, layer: LinearLayer) -> Array | None:
-    """The class of every row of the layer's matrix; None where the layer is no reader of a group."""
-    shape, axes = weight_axes(view, layer.weight)
-    owner: Array | None = None
-    for axis, labels in enumerate(axes):
-        classes = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)
-        classes = np.where((classes >= 0) & (groups.group_of[classes] >= 0), classes, -1)
-        matrix = layer.as_matrix(np.broadcast_to(as_field(classes, axis, len(shape)), shape))
-        rows = matrix[0, :, :1]
-        if len(matrix) == 1 and (rows >= 0).any() and not (matrix != rows).any():
-            owner = rows[:, 0] if owner is None else np.where(rows[:, 0] >= 0, rows[:, 0], owner)
-    return owner
-
-
-def _moment(
-    values: Iterator[Array], layer: LinearLayer, size: int, most: int, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Mean and centred second moment of a layer's inputs, in single precision; its diagonal for a wide layer."""
-    rows = (layer.input_rows(x, layer.sample_positions(x, most, rng))[:1] for x in values)
-    if size > WIDEST:
-        diagonal = Moments((1, size))
-        for few in rows:
-            diagonal.add(few[0])
-        return diagonal.mean[0], diagonal.variance[0].astype(np.float32)
-    found: PairMoments | None = None
-    for heap in _heaps(rows, size):
-        part = PairMoments.of(heap, heap[..., :0], shifted=True)
-        found = part if found is None else found + part
-    if found is None:  # no run comes here
-        return np.zeros(size), np.zeros(size, np.float32)
-    return found.x[0], found.xx[0].astype(np.float32)
-
-
-def _heaps(rows: Iterator[Array], count: int) -> Iterator[Array]:
-    """The same rows, at least `count` at a time: adding up two moments costs as much as those of some hundred rows."""
-    heap: list[Array] = []
-    for part in rows:
-        heap.append(part)
-        if sum(x.shape[1] for x in heap) >= count:
-            yield np.concatenate(heap, axis=1)
-            heap = []
-    if heap:
-        yield np.concatenate(heap, axis=1)
-
-
 # --- greedy removal --------------------------------------------------------------------------------------
 
 
 class _Uncorrelated:
     """A reader of a group whose inputs count as uncorrelated: what remains is not re-fitted, and costs stay."""
 
-    def __init__(self, reader: _Reader, classes: Array) -> None:
+    def __init__(self, reader: MeasuredReader, classes: Array) -> None:
         self._reader = reader
         self._columns = _columns(reader.owner, classes)
         self._weight, variance = np.array(reader.weight), reader.moment
@@ -231,7 +140,7 @@ class _Surgery:
     precision, which ranks units alike.
     """
 
-    def __init__(self, reader: _Reader, classes: Array) -> None:
+    def __init__(self, reader: MeasuredReader, classes: Array) -> None:
         self._reader = reader
         self._columns = _columns(reader.owner, classes)
         moment = np.array(reader.moment, np.float64)
@@ -288,9 +197,9 @@ def _ridge(variance: Array) -> float:
     return DAMPING * float(variance.mean(dtype=np.float64)) or 1.0
 
 
-def _trial(reader: _Reader, weight: Array, store: SpillBuffer) -> DamageTrial:
+def _trial(reader: MeasuredReader, weight: Array, store: SpillBuffer) -> DamageTrial:
     """A reader with other weights, and the shift that keeps its mean output."""
-    return DamageTrial(reader.view, store.keep(weight), (reader.weight - weight).T @ reader.mean)
+    return DamageTrial(reader.view, store.keep(weight), (reader.weight - weight).T @ reader.mean, reader.way)
 
 
 def _columns(owner: Array, classes: Array) -> Array:
@@ -304,7 +213,7 @@ def _columns(owner: Array, classes: Array) -> Array:
 
 
 def _greedy(
-    group: Group, readers: Sequence[_Reader], store: SpillBuffer
+    group: Group, readers: Sequence[MeasuredReader], store: SpillBuffer
 ) -> tuple[Array, dict[float, list[DamageTrial]]]:
     """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
     surgeries = [(_Uncorrelated if r.moment.ndim == 1 else _Surgery)(r, group.classes) for r in readers]

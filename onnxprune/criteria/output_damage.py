@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.calibration import fixed_batch, is_batched
-from onnxprune.layers import Parameters, quantized_parameters, weighted_layer
+from onnxprune.layers import Parameters, quantized_parameters, recurrent_layer, weighted_layer
 from onnxprune.model import Model, last_floats, unsqueezed
 from onnxprune.model.run_order import Route
 from onnxprune.progress import WorkPart
@@ -44,11 +44,13 @@ class DamageTrial:
         view: its node.
         weight: float[D, O] or [groups, D, O], re-fitted; rows of inputs that are gone are zero.
         shift: float[all outputs], what is added to its bias.
+        way: of a recurrent layer, the direction that `weight` is of.
     """
 
     view: NodeView
     weight: Array
     shift: Array
+    way: int = 0
 
     @property
     def matrix(self) -> Array:
@@ -144,7 +146,10 @@ def _samples(run: Mapping[str, Array]) -> int:
 
 
 def _is_own(parameters: Parameters, view: NodeView) -> bool:
-    """Whether the weight of a layer is stored, and read by it alone."""
+    """Whether the weights of a layer are stored, and read by it alone."""
+    recurrent = recurrent_layer(view)
+    if recurrent is not None:
+        return all(map(parameters.is_own, recurrent.weights))
     layer = weighted_layer(view)
     assert layer is not None
     return parameters.is_own(layer.node.input[layer.weight]) or quantized_parameters(parameters, layer) is not None
@@ -157,26 +162,49 @@ def _parameters(
 
     A layer without a bias that may have one gets one of zeros.
     """
-    found: dict[str, Array] = {}
+    old: dict[str, Array] = {}
     for trial in trials:
-        layer = weighted_layer(trial.view, nodes[trial.view.node.output[0]])
-        assert layer is not None
-        whole = quantized_parameters(parameters, layer)
-        if whole is None:
-            parameters.shift(layer, np.zeros(len(trial.shift)))
-        bias = parameters.bias(layer, len(trial.shift))
-        weight = layer.node.input[layer.weight]
-        names = whole.names if whole is not None else (weight, *([bias[0].input[bias[1]]] if bias else []))
-        old = {name: parameters.value(name) for name in names}
-        if whole is not None:
-            whole.write(trial.matrix / layer.scale, trial.shift)
-        else:
-            parameters.store(weight, layer.tensor(trial.matrix / layer.scale, old[weight].shape))
-            parameters.shift(layer, trial.shift)
-        for name, value in old.items():
-            found[parameters.present_name(name)] = parameters.value(name)
-            parameters.store(name, value)
+        node = nodes[trial.view.node.output[0]]
+        put = _put_recurrent if recurrent_layer(trial.view) is not None else _put
+        put(parameters, trial, node, old)
+    found = {parameters.present_name(name): parameters.value(name) for name in old}
+    for name, value in old.items():
+        parameters.store(name, value)
     return found
+
+
+def _put(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto, old: dict[str, Array]) -> None:
+    """Give a layer the weight and bias of a trial, and keep those that it had."""
+    layer = weighted_layer(trial.view, node)
+    assert layer is not None
+    whole = quantized_parameters(parameters, layer)
+    if whole is None:
+        parameters.shift(layer, np.zeros(len(trial.shift)))
+    bias = parameters.bias(layer, len(trial.shift))
+    weight = layer.node.input[layer.weight]
+    names = whole.names if whole is not None else (weight, *([bias[0].input[bias[1]]] if bias else []))
+    old |= {name: parameters.value(name) for name in names}
+    if whole is not None:
+        whole.write(trial.matrix / layer.scale, trial.shift)
+    else:
+        parameters.store(weight, layer.tensor(trial.matrix / layer.scale, old[weight].shape))
+        parameters.shift(layer, trial.shift)
+
+
+def _put_recurrent(parameters: Parameters, trial: DamageTrial, node: onnx.NodeProto, old: dict[str, Array]) -> None:
+    """Give one direction of a recurrent layer the weights and bias of a trial, and keep those that it had."""
+    layer = recurrent_layer(trial.view, node)
+    assert layer is not None
+    values = [np.array(parameters.value(name)) for name in layer.weights]
+    inputs = values[0].shape[2]
+    for name, value in zip(layer.weights, values, strict=True):
+        old.setdefault(name, np.array(value))
+    matrix = trial.weight.T
+    values[0][trial.way], values[1][trial.way] = matrix[:, :inputs], matrix[:, inputs:]
+    if len(values) > 2:
+        values[2][trial.way, : len(matrix)] += trial.shift
+    for name, value in zip(layer.weights, values, strict=True):
+        parameters.store(name, value)
 
 
 def _outputs(

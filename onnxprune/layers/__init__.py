@@ -15,6 +15,7 @@ from onnxprune.layers.quantized_layer import QuantizedParameters, layer_weight, 
 from onnxprune.layers.quantized_weight import QuantizedWeight, weight_at
 from onnxprune.layers.readers import making_axes
 from onnxprune.layers.recognize import layer_at, linear_layer, weighted_layer
+from onnxprune.layers.recurrent import RecurrentLayer, recurrent_layer
 from onnxprune.layers.statistics import ActivationMoments, Activations
 from onnxprune.layers.stream import channel_axis
 from onnxprune.layers.unit_axes import UnitAxis, norm_scales, unit_reads
@@ -34,6 +35,7 @@ __all__ = [
     "Product",
     "QuantizedParameters",
     "QuantizedWeight",
+    "RecurrentLayer",
     "UnitAxis",
     "WEIGHT_CARRIERS",
     "WeightPart",
@@ -50,6 +52,7 @@ __all__ = [
     "operands_of",
     "quantized_parameters",
     "quick_factor",
+    "recurrent_layer",
     "settled",
     "sweep_factor",
     "unit_reads",

@@ -11,11 +11,9 @@ from onnxprune.layers.convolution import CONVOLUTIONS, convolution_of
 from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.operands import Operands, float_operand, operands_of, scale_behind
 from onnxprune.layers.product import Product, product_of
+from onnxprune.layers.recurrent import RECURRENT
 from onnxprune.model.traits import traits_of
 from onnxprune.tracing import NodeView
-
-# What multiplies its inputs with one weight, and what it made before with another.
-RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def linear_layer(view: NodeView, node: onnx.NodeProto | None = None) -> LinearLayer | None:

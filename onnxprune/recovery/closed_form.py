@@ -31,7 +31,8 @@ from onnxprune.progress import WorkPart
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.on_grid import QuantizedTarget
-from onnxprune.recovery.targets import Fit, LayerTarget, NormTarget, Pair, Target, fit_layer
+from onnxprune.recovery.recurrent import RecurrentTarget
+from onnxprune.recovery.targets import Fit, FitEvidence, LayerTarget, NormTarget, Pair, Target
 from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
@@ -226,8 +227,8 @@ def fit_targets(
             progress(WorkPart.of("repairing layer", number, len(found)))
             follows = options.how.sequential or isinstance(target, NormTarget)
             pairs = _pairs(target, whole, left if follows else None)
-            task = target.task(removal, parameters, options.how)
-            fits += fit_layer(target.view, task, pairs, train, options.ridges(count_samples(original, runs)))
+            ridges = options.ridges(count_samples(original, runs))
+            fits += target.fit(removal, parameters, options.how, FitEvidence(pairs, train, ridges))
     return fits
 
 
@@ -297,6 +298,9 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
             if view.node.input[0] in behind and parameters.scale_and_bias(node) and not _loses_positions(removal, view):
                 yield NormTarget(view, node)
             continue
+        recurrent = RecurrentTarget.of(removal, parameters, view, node)
+        if recurrent is not None and not options.how.merges:
+            yield recurrent
         old, new = weighted_layer(view), weighted_layer(view, node)
         if old is None or new is None or old.input not in behind:
             continue

@@ -255,11 +255,11 @@ def best(
         return judging.error(stored(fitted, problem.moments))
 
     tried = (replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,)))
-    found = list(_falling(((one, how.closed_form(one)) for one in tried), lambda one: error(one[1])))
+    found = list(falling(((one, how.closed_form(one)) for one in tried), lambda one: error(one[1])))
     (chosen, fitted), least = found[-1]
     rounds = 0
     if how.dead_zone and rows.bounds is not None:
-        better = list(_falling(_rounds(chosen, fitting, fitted, ROUNDS), error, least))
+        better = list(falling(_rounds(chosen, fitting, fitted, ROUNDS), error, least))
         rounds, least = len(better), better[-1][1] if better else least
     moments = problem.moments + PairMoments.of(judging.x, judging.y, shifted=problem.shifted)
     final = replace(chosen, moments=moments)
@@ -267,8 +267,17 @@ def best(
     return Chosen([fitted, *_rounds(final, rows, fitted, rounds)][-1], moments, least)
 
 
-def _falling(values: Iterable[T], error: Callable[[T], float], least: float = np.inf) -> Iterator[tuple[T, float]]:
-    """Values with their errors, as long as these fall; the first in any case where nothing was known before."""
+def falling(values: Iterable[T], error: Callable[[T], float], least: float = np.inf) -> Iterator[tuple[T, float]]:
+    """Take values with their errors, as long as these fall.
+
+    Args:
+        values: what is tried, in its order.
+        error: of a value.
+        least: the error to fall below.
+
+    Yields:
+        Values and their errors; the first in any case where nothing was known before.
+    """
     for number, value in enumerate(values):
         found = error(value)
         if not found < least and (number or least < np.inf):

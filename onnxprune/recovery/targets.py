@@ -24,6 +24,26 @@ ROWS = 16384
 Pair = tuple[Sequence[Array], Sequence[Array]]
 
 
+@dataclass(frozen=True, eq=False)
+class FitEvidence:
+    """What a target is fitted to.
+
+    Attributes:
+        pairs: the values of its tapped tensors, run by run, at every visit.
+        train: how many runs fit; the others judge.
+        dampings: ridge weights to try, in ascending order.
+    """
+
+    pairs: Iterable[Sequence[Pair]]
+    train: int
+    dampings: Sequence[float]
+
+    def visits(self) -> Iterator[tuple[bool, Sequence[Pair], int]]:
+        """Of every run: whether it judges, the values at every visit, and how many rows to take of one."""
+        for number, visits in enumerate(self.pairs):
+            yield number >= self.train, visits, max(1, ROWS // (self.train * max(1, len(visits))))
+
+
 @dataclass(frozen=True)
 class Fit:
     """What became of one layer.
@@ -98,22 +118,36 @@ class Target(ABC):
         """The tensors of the original and of the pruned model that a fit looks at."""
 
     @abstractmethod
+    def fit(
+        self, removal: Removal, parameters: Parameters, method: fits.Method, evidence: FitEvidence
+    ) -> Iterator[Fit]:
+        """Fit to the runs that fit, and keep the fit if it does better on the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixTarget(Target):
+    """A node that multiplies with one matrix, or with one per group of its channels."""
+
+    @abstractmethod
     def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
         """What is to be fitted, with the present parameters."""
 
+    def fit(
+        self, removal: Removal, parameters: Parameters, method: fits.Method, evidence: FitEvidence
+    ) -> Iterator[Fit]:
+        """Fit to the runs that fit, and keep the fit if it does better on the others."""
+        return fit_layer(self.view, self.task(removal, parameters, method), evidence)
 
-def fit_layer(
-    view: NodeView, task: LayerFit, pairs: Iterable[Sequence[Pair]], train: int, dampings: Sequence[float]
-) -> Iterator[Fit]:
-    """Fit to the first `train` runs, and keep the fit if it does better on the others.
+
+def fit_layer(view: NodeView, task: LayerFit, evidence: FitEvidence) -> Iterator[Fit]:
+    """Fit to the runs that fit, and keep the fit if it does better on the others.
 
     Nothing is done unless some run of either kind visits the layer.
     """
     rng = np.random.default_rng(0)
     found: tuple[list[fits.Rows], list[fits.Rows]] = ([], [])
-    for number, visits in enumerate(pairs):
-        most = max(1, ROWS // (train * max(1, len(visits))))
-        found[number >= train].extend(task.rows(old, new, most, rng) for old, new in visits)
+    for judges, visits, most in evidence.visits():
+        found[judges].extend(task.rows(old, new, most, rng) for old, new in visits)
     if not all(found):
         return
     rows, count = fits.Rows.joined([*found[0], *found[1]]), sum(part.x.shape[1] for part in found[0])
@@ -121,9 +155,9 @@ def fit_layer(
     fitting, judging = rows.parted(count)
     with blas_threads(task.full.shape[1]):
         moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
-        evidence = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
+        problem = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
         before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
-        chosen = fits.best(task.method, evidence, rows, count, dampings=dampings, stored=task.on_grid)
+        chosen = fits.best(task.method, problem, rows, count, dampings=evidence.dampings, stored=task.on_grid)
     if kept := chosen.error < before:
         task.write(chosen.fitted, chosen.moments)
     yield Fit(view.name, before, chosen.error, kept, task.groups)
@@ -159,8 +193,8 @@ class KeptMask:
         return KeptMask(*(mask[self.groups] for mask in (self.groups, self.inputs, self.outputs)))
 
 
-def _lost(removal: Removal, tensor: str) -> tuple[str, ...]:
-    """The groups whose units a tensor lost."""
+def lost_groups(removal: Removal, tensor: str) -> tuple[str, ...]:
+    """Name the groups whose units a tensor lost."""
     groups, labels = removal.groups, removal.groups.tracing.axes.get(tensor, ())
     removed = [line[removal.removed(line)] for line in labels]
     owners = {int(i) for part in removed for i in groups.group_of[groups.classes.of[part]]}
@@ -175,7 +209,7 @@ def _taken(values: Array, groups: Array, which: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerTarget(Target):
+class LayerTarget(MatrixTarget):
     """A layer whose inputs became fewer, or others.
 
     Attributes:
@@ -221,7 +255,7 @@ class LayerTarget(Target):
             "method": method,
             "parameters": parameters,
             "full": factor.astype(np.float64),
-            "groups": _lost(removal, old.input),
+            "groups": lost_groups(removal, old.input),
             "target": self,
             "removal": removal,
             "kept": kept,
@@ -291,7 +325,7 @@ class LinearFit(LayerFit):
 
 
 @dataclass(frozen=True, eq=False)
-class NormTarget(Target):
+class NormTarget(MatrixTarget):
     """A norm: every channel is a layer of one input, which gets back the deviation and mean that it had."""
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxprune.criteria import obs
+from onnxprune.criteria.reader_moments import MeasuredReader
 from onnxprune.runtime import SpillBuffer
 
 UNITS, EACH, OUTPUTS = 12, 3, 5
@@ -20,7 +21,7 @@ def reader(rng: np.random.Generator, *, correlated: bool = True) -> Any:
     moment = np.cov(x.T, bias=True).astype(np.float32)
     owner = np.append(rng.permutation(np.repeat(np.arange(UNITS), EACH)), -1)
     weight = rng.standard_normal((size, OUTPUTS)).astype(np.float32)
-    return obs._Reader(weight, owner, moment if correlated else moment.diagonal().copy(), x.mean(axis=0), None)  # type: ignore[arg-type]
+    return MeasuredReader(weight, owner, moment if correlated else moment.diagonal().copy(), x.mean(axis=0), None)  # type: ignore[arg-type]
 
 
 def refitted(layer: Any, gone: list[int]) -> tuple[np.ndarray, float]:
@@ -74,13 +75,3 @@ def test_uncorrelated_inputs_cost_their_energy_and_nothing_is_refitted() -> None
     trial = removal.trial(SpillBuffer())
     assert not trial.weight[unit].any()
     np.testing.assert_array_equal(trial.weight[~unit], layer.weight[~unit])
-
-
-@pytest.mark.parametrize("sizes", [[1] * 50, [7, 90, 3], [200]])
-def test_rows_of_many_runs_are_heaped_and_none_is_lost(sizes: list[int]) -> None:
-    rows = np.random.default_rng(3).standard_normal((1, sum(sizes), 4))
-    parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    heaps = list(obs._heaps(iter(parts), 20))
-    np.testing.assert_array_equal(np.concatenate(heaps, axis=1), rows)
-    assert all(heap.shape[1] >= 20 for heap in heaps[:-1])
-    assert len(heaps) <= sum(sizes) // 20 + 1

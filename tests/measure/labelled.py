@@ -92,12 +92,17 @@ def _cifar10(folder: Path, samples: int) -> Raw:
     return train["x"][chosen], (test["x"], test["y"].reshape(-1))
 
 
-def _mnist(folder: Path, samples: int) -> Raw:
+def pictures_of_mnist(folder: Path) -> tuple[Array, Array]:
+    """uint8[10000, 28, 28, 1], and the labels, in the folder of data."""
+
     def read(name: str, offset: int) -> Array:
         return np.frombuffer(gzip.decompress((folder / "mnist" / name).read_bytes()), np.uint8, offset=offset)
 
-    raw = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
-    return _parted(raw, read("t10k-labels-idx1-ubyte.gz", 8), samples)
+    return read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1), read("t10k-labels-idx1-ubyte.gz", 8)
+
+
+def _mnist(folder: Path, samples: int) -> Raw:
+    return _parted(*pictures_of_mnist(folder), samples)
 
 
 def _keywords(folder: Path, samples: int) -> Raw:

@@ -17,7 +17,7 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
 from onnxprune.model import load, to_proto
-from onnxprune.recovery import RecoveryReport, closed_form, fits, recover
+from onnxprune.recovery import RecoveryReport, fits, recover, targets
 from onnxprune.recovery.targets import Fit
 from onnxprune.report import data as report
 from onnxprune.report import text
@@ -176,8 +176,6 @@ def test_larger_ridge_weights_are_tried_where_samples_are_few(monkeypatch, sampl
     outcome = api.run(load(model), Options())
     cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
     tried: list[float] = []
-    monkeypatch.setattr(
-        closed_form, "fit_layer", lambda view, task, pairs, train, dampings: tried.extend(dampings) or []
-    )
+    monkeypatch.setattr(targets, "fit_layer", lambda view, task, evidence: tried.extend(evidence.dampings) or [])
     recover(cut, outcome.model, [{"x": part} for part in np.split(np.resize(data, (samples, *data.shape[1:])), 8)])
     assert tried[:3] == [1e-3, 1e-2, 1e-1] and max(tried) == most

@@ -1,0 +1,187 @@
+"""Layers that read groups: their weights, whose every row is, and the second moments of what enters them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from onnxprune.layers import (
+    LinearLayer,
+    RecurrentLayer,
+    layer_weight,
+    recurrent_layer,
+    weight_axes,
+    weighted_layer,
+)
+from onnxprune.model.run_order import tappable
+from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
+from onnxprune.tracing import Groups, NodeView, as_field
+from onnxprune.typing import Array
+
+ROWS = 16384
+# Above this D, inputs count as uncorrelated: the inverse is cubic in D.
+WIDEST = 5120
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredReader:
+    """A layer that reads groups.
+
+    Attributes:
+        weight: its weights [D, O].
+        owner: index of the class of every row of `weight`; -1 where it cannot go.
+        moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
+        mean: of its inputs, [D].
+        view: its node.
+        way: of a recurrent layer, which of its directions.
+    """
+
+    weight: Array
+    owner: Array
+    moment: Array
+    mean: Array
+    view: NodeView
+    way: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A layer that reads groups, before its inputs are known.
+
+    Attributes:
+        view: its node.
+        weight: its weights [D, O].
+        owner: as in `MeasuredReader`.
+        tensors: what its rows are made of.
+        rows: makes rows [1, n, D] of the values of `tensors`, at most so many.
+        way: of a recurrent layer, which of its directions.
+        parted: how many of the first inputs are not re-fitted together with the others; 0 where all are.
+    """
+
+    view: NodeView
+    weight: Array
+    owner: Array
+    tensors: tuple[str, ...]
+    rows: Callable[[Sequence[Array], int, np.random.Generator], Array]
+    way: int = 0
+    parted: int = 0
+
+
+def measured_readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBuffer) -> list[MeasuredReader]:
+    """Measure all layers that read groups.
+
+    Args:
+        groups: the traced original.
+        runs: inputs.
+        store: keeps their arrays.
+
+    Returns:
+        The layers, in graph order.
+    """
+    model = groups.tracing.model
+    routes = routes_of(model, runs)
+    taps = tappable(model, routes)
+    views = [view for view, rule in groups.tracing.views if rule is not None]
+    found = [
+        r for v in views for r in (*_of_matrix(groups, v), *_of_recurrence(groups, v)) if taps.issuperset(r.tensors)
+    ]
+    rng = np.random.default_rng(0)
+    most = max(1, ROWS // max(len(runs), 1))
+    readers = []
+    with ActivationReader(model, runs, [name for read in found for name in read.tensors], routes=routes) as walk:
+        for read in found:
+            values = ([v[name] for name in read.tensors] for visits in walk.visits(list(read.tensors)) for v in visits)
+            mean, moment = _moment((read.rows(v, most, rng) for v in values), len(read.owner))
+            if moment.ndim == 2:
+                moment[: read.parted, read.parted :] = moment[read.parted :, : read.parted] = 0
+            kept = store.keep(read.weight), read.owner, store.keep(moment), mean
+            readers.append(MeasuredReader(*kept, read.view, read.way))
+    return readers
+
+
+def _of_matrix(groups: Groups, view: NodeView) -> Iterator[_Read]:
+    """A layer with one matrix that reads a group."""
+    layer = weighted_layer(view)
+    owner = None if layer is None else _owner(groups, view, layer)
+    if layer is not None and owner is not None:
+
+        def rows(values: Sequence[Array], most: int, rng: np.random.Generator) -> Array:
+            assert layer is not None
+            return layer.input_rows(values[0], layer.sample_positions(values[0], most, rng))[:1]
+
+        weight = layer.as_matrix(layer_weight(groups.tracing, layer))[0].astype(np.float32) * np.float32(layer.scale)
+        yield _Read(view, weight, owner, (layer.input,), rows)
+
+
+def _of_recurrence(groups: Groups, view: NodeView) -> Iterator[_Read]:
+    """The gates of every direction of a recurrent layer, which read its input and its hidden units before."""
+    layer = recurrent_layer(view)
+    if layer is None or not view.node.output[0]:
+        return
+    w, r = (groups.tracing.stored_value(name) for name in layer.weights[:2])
+    assert w is not None and r is not None
+    for way, matrix in enumerate(layer.matrix(w, r)):
+        lines = [view.labels(slot)[2] for slot in (layer.INPUT, layer.RECURRENCE)]
+        owner = np.concatenate(
+            [_classes(groups, line[min(way, len(line) - 1)].reshape(-1) if line.ndim > 1 else line) for line in lines]
+        )
+        if (owner >= 0).any():
+            tensors, parted = (view.inputs[0], view.node.output[0]), w.shape[2] if view.node.op_type == "GRU" else 0
+            rows = partial(_steps, layer, way)
+            yield _Read(view, matrix.astype(np.float32), owner, tensors, rows, way=way, parted=parted)
+
+
+def _steps(layer: RecurrentLayer, way: int, values: Sequence[Array], most: int, rng: np.random.Generator) -> Array:
+    """What the gates of a direction read in some steps; the first state counts as zero."""
+    x, states = layer.input_rows(values[0]), layer.states_before(values[1])[way]
+    places = rng.permutation(len(x))[:most]
+    return np.concatenate([x[places], states[places]], axis=1, dtype=np.float32)[None]
+
+
+def _classes(groups: Groups, labels: Array) -> Array:
+    """The classes of labels that some group may lose; -1 for others."""
+    classes = np.where(labels >= 0, groups.classes.of[np.maximum(labels, 0)], -1)
+    return np.where((classes >= 0) & (groups.group_of[classes] >= 0), classes, -1)
+
+
+def _owner(groups: Groups, view: NodeView, layer: LinearLayer) -> Array | None:
+    """The class of every row of the layer's matrix; None where the layer is no reader of a group."""
+    shape, axes = weight_axes(view, layer.weight)
+    owner: Array | None = None
+    for axis, labels in enumerate(axes):
+        matrix = layer.as_matrix(np.broadcast_to(as_field(_classes(groups, labels), axis, len(shape)), shape))
+        rows = matrix[0, :, :1]
+        if len(matrix) == 1 and (rows >= 0).any() and not (matrix != rows).any():
+            owner = rows[:, 0] if owner is None else np.where(rows[:, 0] >= 0, rows[:, 0], owner)
+    return owner
+
+
+def _moment(rows: Iterator[Array], size: int) -> tuple[Array, Array]:
+    """Mean and centred second moment of rows [1, n, D], in single precision; its diagonal for a wide layer."""
+    if size > WIDEST:
+        diagonal = Moments((1, size))
+        for few in rows:
+            diagonal.add(few[0])
+        return diagonal.mean[0], diagonal.variance[0].astype(np.float32)
+    found: PairMoments | None = None
+    for heap in heaps(rows, size):
+        part = PairMoments.of(heap, heap[..., :0], shifted=True)
+        found = part if found is None else found + part
+    if found is None:  # no run comes here
+        return np.zeros(size), np.zeros(size, np.float32)
+    return found.x[0], found.xx[0].astype(np.float32)
+
+
+def heaps(rows: Iterator[Array], count: int) -> Iterator[Array]:
+    """The same rows, at least `count` at a time: adding up two moments costs as much as those of some hundred rows."""
+    heap: list[Array] = []
+    for part in rows:
+        heap.append(part)
+        if sum(x.shape[1] for x in heap) >= count:
+            yield np.concatenate(heap, axis=1)
+            heap = []
+    if heap:
+        yield np.concatenate(heap, axis=1)
