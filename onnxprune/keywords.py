@@ -42,6 +42,7 @@ class UnitKeywords(CutKeywords, total=False):
     """The same for `prune`, which has parameters for the ratio and the criterion."""
 
     ratios: Mapping[str, float]
+    drop: bool
     cache: str | None
 
 
@@ -91,6 +92,7 @@ class BlockKeywords(TypedDict, total=False):
     units: str
     keep: Sequence[str]
     recover: bool
+    add_nodes: bool
     allow_io_changes: bool
     seed: int
 

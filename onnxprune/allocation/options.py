@@ -67,6 +67,7 @@ class Options:
         steps: after each but the last of so many parts of the removal, what is left is repaired and scored again.
         rotate: before units are chosen, turn those that only linear layers make and read to their principal components
             on the data, so that directions go in place of units.
+        drop: let whole blocks go, too, where that does less damage for what it saves than units of groups do.
         step_schedule: how large the parts are: "linear" equal, "cubic" large at first (Zhu and Gupta 2017), "geometric"
             the same share of what is left.
         cache: path of a file that keeps finished scores, so that another budget for the same model and data starts
@@ -105,6 +106,7 @@ class Options:
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
     rotate: bool = False
+    drop: bool = False
     steps: int = 1
     step_schedule: str = "linear"
     cache: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -118,8 +118,9 @@ def question(
     *,
     kinds: Mapping[str, BudgetKind] = KINDS,
     multiples: Mapping[str, int] | None = None,
+    parts: Sequence[Collection[str]] = (),
 ) -> Question:
-    """What `select` selects from; the arguments are those of `select`.
+    """What `select` selects from; the arguments are those of `select`, and the `parts` of `AxisLengths`.
 
     Raises:
         UsageError: a glob matches no group, or rows that are named must stay.
@@ -133,7 +134,8 @@ def question(
             f"nothing can be pruned: {_nothing(groups)}",
             hint="`onnxprune inspect` lists the groups, and the reason for every weight that is locked",
         )
-    widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups})
+    order = {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups}
+    widths = AxisLengths(groups, order, parts)
     nothing = np.zeros(widths.count, np.int64)
     goals = [_goal(kind, amount, kinds[kind].cost(widths), nothing) for kind, amount in options.budgets.items()]
     caps = (replace(options, max_ratio=most) for most in options.caps)
@@ -250,7 +252,7 @@ def _problem(
         damage.append(accumulated(own, known.accumulates))
         multiple = multiples.get(group.name, options.multiple)
         allowed_counts.append(_allowed_by_options(group, units, ratios.get(group.name), options, multiple))
-    return Problem(np.array([widths.units(i) for i in range(widths.count)]), allowed_counts, values, damage, ())
+    return Problem(np.array([widths.units(i) for i in range(len(damage))]), allowed_counts, values, damage, ())
 
 
 def _allowed_by_options(group: Group, units: int, ratio: float | None, options: Options, multiple: int) -> Array:

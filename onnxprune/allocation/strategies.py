@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Problem:
         values: per group float64[units]: scores of its units in the order in which they go, comparable between groups.
         damage: per group float64[units + 1]: what is lost in all if it loses 0, 1, ... units.
         limits: all must hold.
+        inside: a group that goes as a whole -> groups that go with it, whose own loss no longer counts then.
     """
 
     units: Array
@@ -66,6 +67,7 @@ class Problem:
     values: Sequence[Array]
     damage: Sequence[Array]
     limits: Sequence[Limit]
+    inside: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     @property
     def least(self) -> Array:
@@ -84,6 +86,14 @@ class Problem:
             for allowed, count in zip(self.allowed_counts, counts, strict=True)
         )
         return np.array([allowed[max(p, 0)] for allowed, p in zip(self.allowed_counts, places, strict=True)], np.int64)
+
+    def lost(self, counts: Array, group: int, allowed: Array) -> Array:
+        """float64[allowed]: what is lost with `allowed` units of a group, and no more with groups that go with it."""
+        damage = self.damage[group][allowed]
+        if any(counts[whole] and group in within for whole, within in self.inside.items()):
+            return np.zeros_like(damage)
+        own = sum(float(self.damage[one][counts[one]]) for one in self.inside.get(group, ()))
+        return np.asarray(damage - own * (allowed > 0))
 
     def holds(self, counts: Array) -> bool:
         """Whether all limits hold."""
@@ -212,23 +222,26 @@ def greedy(problem: Problem) -> Path:
         more = int(allowed_counts[group][place])
         worst = max(range(len(totals)), key=lambda i: totals[i] / problem.limits[i].unit)
         new = float(problem.limits[worst].measure.along(counts, group, np.array([more]))[0])
-        harm = problem.damage[group][more] - problem.damage[group][counts[group]]
+        harm = float(np.diff(problem.lost(counts, group, np.array([counts[group], more])))[0])
         saved = (totals[worst] - new) / problem.limits[worst].unit
-        return (max(float(harm), 0.0) + 1e-12) / max(saved, 1e-12), group, more
+        return (max(harm, 0.0) + 1e-12) / max(saved, 1e-12), group, more
 
     queue = [entry for group in range(len(counts)) if (entry := price(group))]
     heapq.heapify(queue)
     while queue and not all(limit.holds(total) for limit, total in zip(problem.limits, totals, strict=True)):
         _, group, more = heapq.heappop(queue)
         now = price(group)
-        if now and queue and now > queue[0]:
+        if now is None:
+            continue
+        if queue and now > queue[0]:
             heapq.heappush(queue, now)
             continue
         counts[group] = more
         steps.append(counts.copy())
         totals = [limit.measure.total(counts) for limit in problem.limits]
-        if entry := price(group):
-            heapq.heappush(queue, entry)
+        for other in (group, *(whole for whole, within in problem.inside.items() if group in within)):
+            if entry := price(other):
+                heapq.heappush(queue, entry)
     return lambda share: steps[math.ceil(share * (len(steps) - 1) - 1e-9)]
 
 
@@ -275,7 +288,7 @@ def _answer(problem: Problem, counts: Array, price: float) -> Array:
                 w / limit.unit * limit.measure.along(counts, group, allowed)
                 for w, limit in zip(weights, problem.limits, strict=True)
             )
-            counts[group] = allowed[int(np.argmin(problem.damage[group][allowed] + price * cost))]
+            counts[group] = allowed[int(np.argmin(problem.lost(counts, group, allowed) + price * cost))]
         if (counts == before).all():
             break
     return counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,10 +25,14 @@ class AxisLengths:
         groups: the traced model.
         order: group name -> int[units, share]: its units in the order in which they go, as indices into its classes
             (see `units_in_order`); groups that are not named stay whole.
+        parts: names of the tensors and weights of parts of the graph that can go as a whole: each counts as a group of
+            one unit, behind the groups.
     """
 
     groups: Groups
     order: Mapping[str, Array]
+    parts: Sequence[Collection[str]] = ()
+    _there: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
     _known: dict[tuple[int, int], int] = field(default_factory=lambda: {(-1, 1): ONE}, init=False, repr=False)
     _held: list[Array] = field(default_factory=list, init=False, repr=False)
     _full: list[int] = field(default_factory=lambda: [1], init=False, repr=False)
@@ -36,15 +40,21 @@ class AxisLengths:
     _last: tuple[tuple[bytes, int], Array] = field(default=((b"", 0), np.ones(1, np.int64)), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._lost = [{} for _ in self.groups.groups]
+        self._lost = [{} for _ in range(self.count)]
+        for names, lost in zip(self.parts, self._lost[len(self.groups.groups) :], strict=True):
+            number = self._new(1)
+            lost[number] = np.array([0, 1])
+            self._there.update((name, (number,)) for name in names)
 
     @property
     def count(self) -> int:
-        """How many groups there are."""
-        return len(self.groups.groups)
+        """How many groups and parts there are."""
+        return len(self.groups.groups) + len(self.parts)
 
     def units(self, group: int) -> int:
-        """How many units a group can lose."""
+        """How many units a group can lose; a part can lose one."""
+        if group >= len(self.groups.groups):
+            return 1
         units = self.order.get(self.groups.groups[group].name)
         return 0 if units is None else len(units)
 
@@ -56,6 +66,10 @@ class AxisLengths:
         if axes is None:
             return tuple(self.fixed(n) for n in shape)
         return tuple(self.axis(labels, a, n) for a, (labels, n) in enumerate(zip(axes, shape, strict=True)))
+
+    def there(self, name: str) -> tuple[int, ...]:
+        """The number of the axis that is of length 1 while a tensor or weight is there; none for what always is."""
+        return self._there.get(name, ())
 
     def axis(self, labels: Array, axis: int, size: int) -> int:
         """The number of one axis, given its labels, its place in the tensor, and its length."""

@@ -207,7 +207,10 @@ def macs(widths: AxisLengths) -> Sum:
         names = {None: first_output(view.node)} | {
             s: tracing.use_key(view.node, s) for s in range(len(view.node.input))
         }
-        terms += [(share, [widths.axes(names[slot])[axis] for slot, axis in product]) for product in products]
+        there = widths.there(first_output(view.node))
+        terms += [
+            (share, [*there, *(widths.axes(names[slot])[axis] for slot, axis in product)]) for product in products
+        ]
     return Sum(Terms.of(widths, terms))
 
 
@@ -230,7 +233,9 @@ def _shrinking(widths: AxisLengths, total: float, keys: Iterable[str], each: Cal
     tracing = widths.groups.tracing
     # A weight that is duplicated per use counts as one that stays: each use may get a copy of its own.
     names = [key for key in keys if key == tracing.weights[key]]
-    terms = Terms.of(widths, [(each(tracing.static.dtypes[name]), widths.axes(name)) for name in names])
+    axes = [(*widths.axes(name), *widths.there(name)) for name in names]
+    weights = (each(tracing.static.dtypes[name]) for name in names)
+    terms = Terms.of(widths, list(zip(weights, axes, strict=True)))
     return Sum(terms, total - float(terms.values(np.zeros(widths.count, np.int64)).sum()))
 
 
@@ -243,7 +248,7 @@ def memory(widths: AxisLengths) -> Peak:
     tracing = widths.groups.tracing
     spans = _spans(tracing)
     each = {name: item_bits(tracing.static.dtypes[name]) / 8 / batch_size(tracing) for name in spans}
-    terms = Terms.of(widths, [(each[name], widths.axes(name)) for name in spans])
+    terms = Terms.of(widths, [(each[name], (*widths.axes(name), *widths.there(name))) for name in spans])
     births, deaths = (np.array([span[i] for span in spans.values()], np.int64) for i in (0, 1))
     return Peak(terms, births, deaths)
 

@@ -32,7 +32,7 @@ from onnxprune.criteria.aggregate import AGGREGATIONS, Aggregate, aggregated
 from onnxprune.criteria.blocks import block_influence, block_params
 from onnxprune.criteria.dead import CAUSES, RANGE, Dead, Fold, Judged, judge
 from onnxprune.criteria.normalize import NORMALIZATIONS, accumulated, normalized
-from onnxprune.criteria.output_damage import DamageTrial, impacts
+from onnxprune.criteria.output_damage import DamageTrial, impacts, output_error
 from onnxprune.criteria.output_gradients import mean_square_gradients
 from onnxprune.criteria.registry import KNOWN, CriterionSpec, Evidence, logger
 from onnxprune.errors import UsageError
@@ -214,6 +214,7 @@ __all__ = [
     "block_influence",
     "block_params",
     "impacts",
+    "output_error",
     "judge",
     "known",
     "listed",

@@ -108,6 +108,27 @@ def impacts(
     return {key: error for key, error in found.items() if np.isfinite(error)}
 
 
+def output_error(groups: Groups, other: Model, runs: Runs) -> float:
+    """Measure the relative squared error of the outputs of another model, as `impacts` does.
+
+    Args:
+        groups: the traced original.
+        other: a flat model whose tensors are called as those of the original.
+        runs: inputs.
+
+    Returns:
+        The error; NaN where the outputs are no numbers.
+    """
+    model = groups.tracing.model
+    routes = routes_of(model, runs)
+    names = _judged(Parameters(model, routes), groups.static.dtypes)
+    tally = AgreementAccumulator()
+    olds, news = (run_from(one, runs, names, routes=routes) for one in (model, other))
+    for old, new in zip(olds, news, strict=True):
+        tally.add(old, new)
+    return tally.agreement().error
+
+
 def _judged(parameters: Parameters, dtypes: Mapping[str, int]) -> list[str]:
     """What is compared: outputs, or what these were squeezed from, and the last floats before those that are ids."""
     graph = parameters.proto.graph

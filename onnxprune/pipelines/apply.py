@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from onnxprune import calibration
 from onnxprune.calibration import is_random
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
 from onnxprune.pipelines.clock import Clock
-from onnxprune.pipelines.drop import drop_blocks
+from onnxprune.pipelines.drop import bare_model, drop_blocks
 from onnxprune.pipelines.drop_options import DropOptions
+from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.low_rank import factors_carried_out
 from onnxprune.pipelines.prune import judged_outputs, recovered
 from onnxprune.pipelines.run_inputs import RunInputs
@@ -21,8 +24,9 @@ from onnxprune.pipelines.unit_rotation import proven_rotation
 from onnxprune.progress import Progress
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
-from onnxprune.rewriting import IoRename, Plan, Removal, zeroed
+from onnxprune.rewriting import IoRename, Plan, Removal, carried_over, zeroed
 from onnxprune.rewriting import io_changes as interface
+from onnxprune.rewriting import plan as plans
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Agreement, blas_threads
@@ -97,7 +101,7 @@ def execute(
             verdict = failed[0] if failed else dropped.verdict
             renames = dropped.io_renames
             return Executed(dropped.model, dropped.groups, verdict, io_renames=renames, judged=dropped.judged)
-        model = dropped.model
+        model, plan = dropped.model, _on_repaired(model, dropped, plan)
     if plan.factors:
         split = factors_carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (split.verdict is not None and not split.verdict.ok):
@@ -136,9 +140,21 @@ def _with_units_in_place(model: Model, plan: Plan, *, verify: bool) -> Model:
     return proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
 
 
+def _on_repaired(model: Model, dropped: Dropped, plan: Plan) -> Plan:
+    """The plan for a model whose blocks went and whose repair added biases: units are those before the repair."""
+    if dropped.repair is None:
+        return plan
+    bare, repaired = plan.trace(bare_model(model, plan)), plan.trace(dropped.model)
+    gone = carried_over(bare, plan.removed(bare), repaired)
+    chosen = {group.name: np.flatnonzero(gone[group.classes]) for group in repaired.groups}
+    made = plans.make(repaired, chosen, np.zeros(repaired.classes.count), plan.options, plan.options.get("sizes"))
+    return replace(plan, steps=made.steps, source={}, origin=None)
+
+
 def _as_asked(plan: Plan, data: Any, samples: int, recovery: RecoveryOptions | None) -> tuple[DropOptions, RunInputs]:
     """How blocks are taken out: as the plan was made, with these inputs."""
     fits = data is not None and (recovery is None or recovery.method != NO_RECOVERY)
     allow = bool(plan.options.get("allow_io_changes", False))
     inputs = RunInputs(data, samples, plan.options.get("sizes") or {})
-    return DropOptions(recover=fits, allow_io_changes=allow), inputs
+    add_nodes = not any(step.remove for step in plan.steps)
+    return DropOptions(recover=fits, add_nodes=add_nodes, allow_io_changes=allow), inputs

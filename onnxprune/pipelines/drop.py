@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import onnx
 
 from onnxprune.allocation import BudgetResult
@@ -41,9 +40,6 @@ from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Runs
-
-# Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
-LEAST_RUNS, LARGEST_BATCH = 8, 32
 
 
 def list_blocks(model: Model, options: DropOptions, sizes: Mapping[str, int] | None = None) -> tuple[ScoredBlock, ...]:
@@ -95,7 +91,7 @@ def drop_blocks(
         GoalMissed: there is no block, or the budgets cannot be met.
     """
     inputs, clock = inputs or RunInputs(), Clock(progress)
-    work = _dropping(model, options, inputs, clock, verify=verify)
+    work = dropping(model, options, inputs, clock, verify=verify)
     chosen, scores, criterion = work.chosen(plan)
     while True:
         made = work.made(chosen)
@@ -124,12 +120,27 @@ def drop_blocks(
     )
 
 
-def _dropping(model: Model, options: DropOptions, inputs: RunInputs, clock: Clock, *, verify: bool) -> _Dropping:
+def bare_model(model: Model, plan: Plan) -> Model:
+    """Take the blocks of a plan out, and no more.
+
+    Args:
+        model: the model.
+        plan: the blocks.
+
+    Returns:
+        The model before any repair: the other steps of a plan are about it.
+    """
+    allow = bool(plan.options.get("allow_io_changes", False))
+    inputs = RunInputs(sizes=plan.options.get("sizes") or {})
+    return drop_blocks(model, DropOptions(allow_io_changes=allow), inputs, plan=plan, verify=False).model
+
+
+def dropping(model: Model, options: DropOptions, inputs: RunInputs, clock: Clock, *, verify: bool) -> Dropping:
     """What is worked on: the traced model with its blocks."""
-    runs = inputs.read(model, batch=max(1, min(LARGEST_BATCH, inputs.samples // LEAST_RUNS)))
+    runs = inputs.read(model)
     with clock("tracing"):
         groups = trace_model(model, sizes=inputs.sizes)
-        return _Dropping(
+        return Dropping(
             groups=groups,
             model=model,
             blocks=find_blocks(DataFlow(groups.tracing.model, groups.static)),
@@ -158,7 +169,7 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Dropping:
+class Dropping:
     """What is worked on.
 
     Attributes:
@@ -206,7 +217,7 @@ class _Dropping:
                 groups=self.groups,
                 eligible=eligible,
                 criterion=criterion,
-                runs=self._scoring_runs(),
+                runs=self.scoring_runs(),
                 options=self.options,
                 divergence=self.divergence,
             )
@@ -224,7 +235,8 @@ class _Dropping:
         kept = [f"{b.name}: {self.options.why_kept(b)}" for b in self.blocks if self.options.why_kept(b)]
         return "; ".join(kept[:3]) or f"there are others than {self.options.units}: see --list and --units"
 
-    def _scoring_runs(self) -> Runs:
+    def scoring_runs(self) -> Runs:
+        """The inputs that say what blocks are worth."""
         return held_out(self.runs)[0] if self.runs else []
 
     def next(self, chosen: Sequence[GraphBlock], scores: Mapping[str, float]) -> list[GraphBlock]:
@@ -313,7 +325,7 @@ class _Dropping:
 
     @staticmethod
     def _is_better(one: Agreement, other: Agreement) -> bool:
-        return not other.is_known or _distance(one) < _distance(other)
+        return not other.is_known or one.distance < other.distance
 
     def stood_in(
         self, bypass: Bypass, flat: Model, runs: Runs, allowed: Callable[[str, int], bool]
@@ -322,7 +334,7 @@ class _Dropping:
         judges = split_runs(runs, 0.2)[1]
 
         def distance(other: Model) -> float:
-            return _distance(agreement(bypass, self.whole(other), judges))
+            return agreement(bypass, self.whole(other), judges).distance
 
         return with_stand_ins(self.groups, flat, spans_of(bypass.blocks), runs, distance=distance, allowed=allowed)
 
@@ -330,16 +342,24 @@ class _Dropping:
         """Whether a form fits into what the budgets leave, and is far smaller than what was dropped."""
         limits, gone = self.limits(), sum(map(self.costs.params, chosen))
         slack = limits.get("params", math.inf) - (self.costs.total.params - gone)
-        slack = min(slack, (limits.get("size", math.inf) - file_size(self.model)) / 4 + gone)
+        slack = min(
+            slack if self.options.add_nodes else 0, (limits.get("size", math.inf) - file_size(self.model)) / 4 + gone
+        )
         return lambda form, params: params <= min(slack, gone / 2)
 
     def divergence(self, chosen: Sequence[GraphBlock], runs: Runs) -> float:
         """How far the outputs are from the original's without some blocks, stand-ins in their places."""
+        flat = self.without(chosen, runs)
+        bypass = Bypass.of(self.groups, chosen)
+        return agreement(bypass, self.whole(flat), split_runs(runs, 0.2)[1]).distance
+
+    def without(self, chosen: Sequence[GraphBlock], runs: Runs) -> Model:
+        """The flat model without some blocks, stand-ins in their places."""
         chosen = sorted(chosen, key=self.blocks.index)
-        bypass, flat = Bypass.of(self.groups, chosen), bypassed(self.groups, chosen)
+        flat = bypassed(self.groups, chosen)
         if self.options.recover:
-            flat, _ = self.stood_in(bypass, flat, runs, self._allowed(chosen))
-        return _distance(agreement(bypass, self.whole(flat), split_runs(runs, 0.2)[1]))
+            flat, _ = self.stood_in(Bypass.of(self.groups, chosen), flat, runs, self._allowed(chosen))
+        return flat
 
     def plan(self, chosen: Sequence[GraphBlock], stands: Sequence[StandIn]) -> Plan:
         """What was dropped."""
@@ -356,9 +376,3 @@ def _copied(model: Model) -> Model:
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     return replace(model, proto=proto)
-
-
-def _distance(found: Agreement) -> float:
-    """One number for how far outputs are apart; infinite where they are no numbers."""
-    distance = found.kl if found.kl is not None else found.error
-    return distance if np.isfinite(distance) else math.inf

@@ -26,6 +26,7 @@ class DropOptions:
         units: one of `names.BLOCK_UNITS`; "auto" is blocks, and runs where there are none.
         keep: globs of names of blocks that stay.
         recover: fit a stand-in and what is behind the blocks, with data.
+        add_nodes: what stands for a block may be nodes that were not there.
         allow_io_changes: let inputs and outputs of the blocks go, too.
         seed: of the criterion "random".
     """
@@ -38,6 +39,7 @@ class DropOptions:
     units: str = "auto"
     keep: tuple[str, ...] = ()
     recover: bool = True
+    add_nodes: bool = True
     allow_io_changes: bool = False
     seed: int = 0
 
@@ -68,7 +70,8 @@ class DropOptions:
 
     def as_json(self) -> dict[str, object]:
         """Plain data for a plan."""
-        names = ("blocks", "count", "ratio", "criterion", "units", "keep", "recover", "allow_io_changes", "seed")
+        chosen = ("blocks", "count", "ratio", "criterion", "units", "keep")
+        names = (*chosen, "recover", "add_nodes", "allow_io_changes", "seed")
         plain = {name: getattr(self, name) for name in names}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
         return {"verb": "drop", **plain, "budgets": {name: str(value) for name, value in self.budgets.items()}}

@@ -21,6 +21,7 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.iterative import ScoredUnits
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.unit_rotation import trace_rotated
 from onnxprune.progress import Progress
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
@@ -42,6 +43,7 @@ from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.typing import Array
 
 if TYPE_CHECKING:
+    from onnxprune.pipelines.dropped import Dropped
     from onnxprune.recovery import Training
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,8 @@ class Outcome(Shown):
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
         timed: the time of a run, where it was measured.
+        dropped: the blocks that went before the units; None if none did.
+        instead: what `judged` would be if units alone had gone; None if no block went.
         judged: how far the outputs of `model` on held-out samples agree with the original's; None without data.
         seconds: wall time by stage.
     """
@@ -90,6 +94,8 @@ class Outcome(Shown):
     rows: tuple[RowMap, ...] = ()
     goals: tuple[BudgetResult, ...] = ()
     timed: Timed | None = None
+    dropped: Dropped | None = None
+    instead: Agreement | None = None
     judged: Agreement | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -127,6 +133,11 @@ def run(
     clock = Clock(progress)
     check_trainable(recovery, data)
     check_sizes(model.proto.graph, sizes or {})
+    if options.drop:
+        from onnxprune.pipelines.prune_drop import PruneRequest, prune_with_drop
+
+        inputs = RunInputs(data, samples, sizes or {})
+        return prune_with_drop(PruneRequest(model, options, inputs, recovery, place, verify), progress)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     recovery = _kept(recovery or RecoveryOptions(), model, options, runs, sizes)
@@ -372,6 +383,8 @@ def plan_for(
     progress: Progress | None = None,
 ) -> tuple[Groups, Plan, tuple[BudgetResult, ...]]:
     """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
+    if options.drop:
+        raise UsageError("--drop is planned as it is carried out", hint="prune with --drop and --plan-out")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     tell = progress or logger.info

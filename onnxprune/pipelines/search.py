@@ -202,6 +202,8 @@ def _check(options: Options, settings: SearchConfig, judging: Sequence[Run]) -> 
         )
     if options.rotate:
         raise UsageError("a search for a target rotates nothing", hint="leave out --rotate")
+    if options.drop:
+        raise UsageError("a search for a target drops no blocks", hint="leave out --drop")
     if options.steps > 1:
         raise UsageError("a search for a target removes units in one step", hint="leave out --steps")
     if not settings.targets:

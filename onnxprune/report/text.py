@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxprune.cost.counts import branches_taken
 from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
+from onnxprune.report.together import together_lines
 from onnxprune.report.training import training_lines
 
 if TYPE_CHECKING:
@@ -104,8 +105,10 @@ def ratio(of: TimeRatio) -> str:
 
 def outcome(result: Outcome) -> list[str]:
     """The account of one run: costs, what went, what is locked and the proof."""
-    lines = [*costs(result.before, result.after), "", *mends(result.groups.model), *removal(result.plan)]
+    lines = [*costs(result.before, result.after), "", *mends(result.groups.model)]
     lines += [
+        *(entry(*said) for said in together_lines(result)),
+        *removal(result.plan),
         *branch_lines(branches_taken(result.groups.tracing)),
         *budgets(result.goals),
         *io_changes(result.io_changes),

@@ -8,7 +8,7 @@ from onnxprune.rewriting.in_blocks import LEAST_BLOCK, Blocks, with_blocks
 from onnxprune.rewriting.linear_groups import fibres, why_not_linear
 from onnxprune.rewriting.mixed_units import cell_places, unit_places
 from onnxprune.rewriting.plan import Plan
-from onnxprune.rewriting.removal import Removal, removed_classes
+from onnxprune.rewriting.removal import Removal, carried_over, removed_classes
 from onnxprune.rewriting.reorder import ReorderStep, why_fixed, with_order
 from onnxprune.rewriting.rotate import RotateStep, rotatable_groups, with_rotation
 from onnxprune.rewriting.zero import zeroed
@@ -42,6 +42,7 @@ __all__ = [
     "why_not_linear",
     "with_rotation",
     "blocks_of",
+    "carried_over",
     "bypassed",
     "check_zeros",
     "removed_classes",

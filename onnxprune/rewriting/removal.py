@@ -16,6 +16,27 @@ from onnxprune.tracing import Axes, Edit, Groups, Member, NodeView, Resize, resi
 from onnxprune.typing import Array, Shape
 
 
+def carried_over(groups: Groups, removed: Array, other: Groups) -> Array:
+    """Find the units that go of another model with the same tensors, as before and after a repair that adds biases.
+
+    Args:
+        groups: a traced model.
+        removed: bool[classes], what goes of it.
+        other: the traced other model.
+
+    Returns:
+        bool[classes of the other]: those that lie where one goes of the first.
+    """
+    found = np.zeros(other.classes.count, bool)
+    first = Removal(groups, removed)
+    for name in groups.tracing.axes.keys() & other.tracing.axes.keys():
+        for one, two in zip(groups.tracing.axes[name], other.tracing.axes[name], strict=True):
+            if one.shape == two.shape:
+                gone = first.removed(one) & (two >= 0)
+                found[other.classes.of[two[gone]]] = True
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Removal:
     """A removal, seen from every tensor.

@@ -78,6 +78,12 @@ class Agreement:
         return f"{self.top1:.0%} keep their class, by chance it would be {self.chance:.0%}"
 
     @property
+    def distance(self) -> float:
+        """One number for how far outputs are apart, to rank models by; infinite where they are no numbers."""
+        distance = self.kl if self.kl is not None else self.error
+        return distance if math.isfinite(distance) else math.inf
+
+    @property
     def is_known(self) -> bool:
         """Whether there was anything to compare."""
         return not math.isnan(self.error)

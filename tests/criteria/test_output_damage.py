@@ -203,3 +203,16 @@ def test_a_shift_that_drowns_the_bias_is_taken_back() -> None:
         found = impacts(groups, runs, given, lambda text: None)
         # Not zero: what lies between two slices is rounded to half precision.
         assert found["after"] == found["before"] < 1e-5
+
+
+def test_the_error_of_a_model_is_that_of_its_outputs() -> None:
+    groups = trace(two_branches(0.1))
+    assert criteria.output_error(groups, two_branches(0.1), data(4)) == 0
+    other = two_branches(0.0)
+    wanted, found = (
+        np.concatenate([next(iter(run(m.proto, feeds=feeds).values())) for feeds in data(4)])
+        for m in (groups.model, other)
+    )
+    spread = np.square(wanted - wanted.mean(axis=0)).sum()
+    error = criteria.output_error(groups, other, data(4))
+    assert error == pytest.approx(np.square(wanted - found).sum() / spread, rel=1e-4)

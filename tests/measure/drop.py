@@ -3,12 +3,14 @@
     python -m tests.measure.drop text
     python -m tests.measure.drop pictures [--network cifar_resnet20_ts_op11] [--counts 1,2,3]
     python -m tests.measure.drop graphs [--names 'ts/hf_bert*,...'] [--data]
+    python -m tests.measure.drop together [--network NAME] [--budgets macs=50%,latency=60%]
 
 `text`: stories260K (Llama, five layers), 32 of its texts calibrate, and what the other 32 cost is measured (nats per
 token). `pictures`: accuracy of a CIFAR-10 network against the number of blocks dropped, by criterion, with and
 without the repair; 256 pictures calibrate, 10,000 test pictures judge, or `--judging` of them. `graphs`: a quarter of
 the blocks of graphs of the zoo, with drawn weights: is the result valid and equal to the reference, and are the
-weights gone.
+weights gone. `together`: `prune --drop` beside `prune` under the same budgets, for a CIFAR-10 network (accuracy) or for
+stories260K (nats per token); the column of time is measured beside the original.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.allocation import Options
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
+from onnxprune.pipelines import prune
 from onnxprune.pipelines.drop import drop_blocks
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.runtime.bench import Place
 from tests.graphs import shared
 from tests.measure import labelled
 from tests.measure.accuracy_text import NAME, cost, logits
@@ -91,6 +96,39 @@ def _drawn(source: Model, criterion: str, data: Any, **options: Any) -> Iterator
         yield drop_blocks(source, chosen, RunInputs(data, 256))
 
 
+def together(name: str, budgets: list[str], count: int) -> Iterator[str]:
+    """Rows of one model: units alone, and blocks and units, under the same budgets."""
+    source = load(str(shared.entry(f"models/{name}").path))
+    if name == NAME:
+        folder = shared.folder()
+        assert folder is not None, shared.ABSENT
+        texts = np.load(folder / "data" / "tinystories" / "self_samples.npy").astype(np.int64)
+        (entry,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
+        data: Any = [{entry: texts[:32, :-1]}]
+
+        def judged(model: Model) -> str:
+            return f"{cost(logits(model, entry, texts[32:]), texts[32:]):.3f} nats"
+    else:
+        judge = labelled.of(name, source, 256, count)
+        data = judge.feeds
+
+        def judged(model: Model) -> str:
+            return f"{judge.accuracy(model):.1%}"
+
+    yield f"{name}: {judged(source)}"
+    yield "| budget | units alone | time | blocks and units | time | blocks | seconds |\n|---|---|---|---|---|---|---|"
+    for budget in budgets:
+        kind, _, amount = budget.partition("=")
+        start, cells = time.perf_counter(), []
+        for drop in (False, True):
+            options = Options(drop=drop, **{kind: amount})
+            done = prune.run(source, options, data=data, samples=256, place=Place())
+            assert done.timed is not None and all(goal.met for goal in done.goals), done.goals
+            cells += [judged(done.model), f"{done.timed.ratio.value:.2f}"]
+        names = ", ".join(step.block for step in done.plan.bypasses) or "none"
+        yield f"| {budget} | {' | '.join(cells)} | {names} | {time.perf_counter() - start:.0f} |"
+
+
 def graphs(names: str, *, data: bool) -> Iterator[str]:
     """Rows of real graphs: a quarter of the blocks."""
     yield "| graph | blocks | params | MACs | proof | seconds |\n|---|---|---|---|---|---|"
@@ -117,8 +155,9 @@ def graphs(names: str, *, data: bool) -> Iterator[str]:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["text", "pictures", "graphs"])
+    parser.add_argument("part", choices=["text", "pictures", "graphs", "together"])
     parser.add_argument("--network", default="cifar_resnet20_ts_op11")
+    parser.add_argument("--budgets", default="macs=70%,macs=50%,latency=60%")
     parser.add_argument("--counts", default="1,2,3")
     parser.add_argument("--judging", type=int, default=10_000)
     parser.add_argument("--names", default=",".join(GRAPHS))
@@ -129,6 +168,7 @@ def main() -> None:
     lines = {
         "text": text,
         "pictures": lambda: pictures(given.network, [int(n) for n in given.counts.split(",")], given.judging),
+        "together": lambda: together(given.network, given.budgets.split(","), given.judging),
         "graphs": lambda: graphs(given.names, data=given.data),
     }
     for line in lines[given.part]():

@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 
 import onnxprune
-from onnxprune.rewriting import Plan
+from onnxprune import api
+from onnxprune.rewriting import Plan, Removal, carried_over
+from onnxprune.tracing import Groups
 from tests.graphs.net import Net, array_of, shapes_of
 
 
@@ -39,3 +41,23 @@ def test_masks_of_a_shared_constant_have_an_entry_per_use() -> None:
     shared = {name: int(mask.sum()) for name, mask in masks.items() if name.startswith("scale")}
     assert sorted(shared.values()) == [2, 6]
     assert all(name.startswith("scale@") for name in shared)
+
+
+def test_what_goes_is_carried_over_to_a_model_with_more_tensors() -> None:
+    """A bias that a repair added belongs to the same units; names of groups play no part."""
+
+    def traced(*, bias: bool) -> Groups:
+        net = Net()
+        hidden = net.add("MatMul", net.input([2, 4]), net.weight(4, 6, name="up"), name="hidden")
+        hidden = net.add("Add", hidden, net.const(np.ones(6, np.float32), name="shift")) if bias else hidden
+        net.output(net.add("MatMul", net.add("Relu", hidden), net.weight(6, 3, name="down"), name="y"))
+        return api.trace(net.proto())
+
+    bare, biased = traced(bias=False), traced(bias=True)
+    removed = np.zeros(bare.classes.count, bool)
+    removed[bare.groups[0].classes[[1, 4]]] = True
+    there = carried_over(bare, removed, biased)
+    small = Removal(biased, there)
+    assert [small.masks()[name].all(axis=0).tolist() for name in ("up",)] == [[True, False, True, True, False, True]]
+    assert small.masks()["shift"].tolist() == [True, False, True, True, False, True]
+    assert (carried_over(biased, there, bare) == removed).all()

@@ -55,6 +55,11 @@ _FIT: tuple[Option, ...] = (
         default=True,
         help="With --data: fit what stands for a block, and the layers behind it, by default.",
     ),
+    click.option(
+        "--add-nodes/--no-add-nodes",
+        default=True,
+        help="What stands for a block may be a product or a factor that was not there, by default.",
+    ),
 )
 
 

@@ -133,6 +133,14 @@ _ROTATE = click.option(
     " directions go in place of channels.",
 )
 
+_DROP = click.option(
+    "--drop/--no-drop",
+    default=False,
+    show_default=True,
+    help="With --data and a budget: let whole blocks go, too, where that does less damage for what it saves than"
+    " units do.",
+)
+
 
 def _criteria() -> list[str]:
     from onnxprune import criteria
@@ -187,5 +195,5 @@ def _options(
 choice = group("options", _options, titled(AMOUNT, *_AMOUNT), titled(UNITS, *_UNITS))
 # The same, and what only a command that removes units takes.
 selection = group(
-    "options", _options, titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE), titled(UNITS, *_UNITS, _ROTATE, _ROWS)
+    "options", _options, titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE), titled(UNITS, *_UNITS, _ROTATE, _DROP, _ROWS)
 )

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.cost.axis_lengths import AxisLengths
+from onnxprune.cost.axis_lengths import ONE, AxisLengths
 from onnxprune.cost.counts import contractions
 from onnxprune.cost.functions import Sum, Terms
 from onnxprune.cost.latency.correction import CorrectionCurve
@@ -36,6 +36,7 @@ class _Batch:
         weights: float64[n], what a second of each counts in the model.
         axes: int[n, letters], numbers of axes in `AxisLengths`.
         full: int[n, letters], their lengths.
+        there: int[n], numbers of axes that are of length 1 while the operators are there.
     """
 
     table: Table
@@ -43,20 +44,25 @@ class _Batch:
     weights: Array
     axes: Array
     full: Array
+    there: Array
 
     @classmethod
-    def of(cls, table: Table, numbers: Sequence[int], operators: Sequence[Operator], weights: Array) -> _Batch:
+    def of(
+        cls, table: Table, numbers: Sequence[int], operators: Sequence[Operator], weights: Array, widths: AxisLengths
+    ) -> _Batch:
         axes, full = ([[getattr(x, of) for x in operators[i].letters] for i in numbers] for of in ("axis", "full"))
-        return cls(table, np.array(numbers), weights[numbers], np.array(axes), np.array(full))
+        there = [(*widths.there(first_output(operators[i].view.node)), ONE)[0] for i in numbers]
+        return cls(table, np.array(numbers), weights[numbers], np.array(axes), np.array(full), np.array(there))
 
     def seconds(self, lengths: Array) -> Array:
-        """float64[..., n], given int[..., n, letters], the lengths of the axes."""
-        return np.asarray(self.weights * self.table(lengths * self.table.base // self.full))
+        """float64[..., n], given int[..., axes], the lengths of all axes."""
+        each = self.table(lengths[..., self.axes] * self.table.base // self.full)
+        return np.asarray(self.weights * each * lengths[..., self.there])
 
     def touched(self, axes: Array) -> _Batch | None:
         """Those that have one of `axes`."""
-        hit = np.isin(self.axes, axes).any(axis=1)
-        parts = (part[hit] for part in (self.numbers, self.weights, self.axes, self.full))
+        hit = np.isin(self.axes, axes).any(axis=1) | np.isin(self.there, axes)
+        parts = (part[hit] for part in (self.numbers, self.weights, self.axes, self.full, self.there))
         return _Batch(self.table, *parts) if hit.any() else None
 
 
@@ -121,7 +127,7 @@ class Prediction:
         lengths[:, axes] -= removed[allowed]
         parts = self._known[group]
         numbers = np.concatenate([np.empty(0, np.int64), *(part.numbers for part in parts)])
-        found = [np.empty((len(allowed), 0)), *(part.seconds(lengths[:, part.axes]) for part in parts)]
+        found = [np.empty((len(allowed), 0)), *(part.seconds(lengths) for part in parts)]
         return numbers, self._corrected(numbers, np.concatenate(found, axis=1))
 
     def _values(self, counts: Array) -> Array:
@@ -137,7 +143,7 @@ class Prediction:
         lengths = self.widths.lengths(counts)
         values = np.zeros(len(self.outputs))
         for batch in self.batches:
-            values[batch.numbers] = batch.seconds(lengths[batch.axes])
+            values[batch.numbers] = batch.seconds(lengths)
         return values
 
     def _corrected(self, numbers: Array, values: Array) -> Array:
@@ -197,7 +203,10 @@ class Prediction:
         """What no contraction takes: what stays however small a tensor is, and what goes with its elements."""
         known = self.widths.groups.tracing.static.shapes
         # All axes of a tensor keep their length where its shape is not known.
-        axes_of = {tensor: self.widths.axes(tensor) if tensor in known else () for tensor in self.others}
+        axes_of = {
+            tensor: (*(self.widths.axes(tensor) if tensor in known else ()), *self.widths.there(tensor))
+            for tensor in self.others
+        }
         full = self.widths.lengths(self._nothing)
         terms: list[tuple[float, tuple[int, ...]]] = []
         for tensor, whole in self.others.items():
@@ -209,7 +218,7 @@ class Prediction:
                     share = float(np.prod(self.widths.lengths(one.counts)[list(axes)])) / full_size
                     points.append((share * whole, one.nodes[tensor]))
             floor = float(CorrectionCurve.of(whole, points).measured[0])
-            terms += [(floor, ()), ((whole - floor) / full_size, axes)]
+            terms += [(floor, self.widths.there(tensor)), ((whole - floor) / full_size, axes)]
         return Sum(Terms.of(self.widths, terms))
 
     @property
@@ -247,7 +256,7 @@ def predict(
     numbers: dict[int, list[int]] = {}
     for number, table in enumerate(found):
         numbers.setdefault(id(table), []).append(number)
-    batches = [_Batch.of(found[members[0]], members, changing, weights) for members in numbers.values()]
+    batches = [_Batch.of(found[members[0]], members, changing, weights, widths) for members in numbers.values()]
     names = [first_output(o.view.node) for o in changing]
     return Prediction(widths, batches, names, shares.tensors, is_relative=is_relative)
 

@@ -151,8 +151,10 @@ def _is_same(one: AxisLengths, other: AxisLengths) -> bool:
     """Whether units go in the same order."""
     names = one.order.keys() | other.order.keys()
     nothing = np.zeros((0, 1), np.int64)
-    return one.groups is other.groups and all(
-        np.array_equal(one.order.get(n, nothing), other.order.get(n, nothing)) for n in names
+    return (
+        one.groups is other.groups
+        and one.parts == other.parts
+        and all(np.array_equal(one.order.get(n, nothing), other.order.get(n, nothing)) for n in names)
     )
 
 

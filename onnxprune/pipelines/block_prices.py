@@ -1,0 +1,103 @@
+"""Which blocks go where blocks and units compete: both are priced by what the outputs lose for what is saved.
+
+Units are scored once, on the original. A block is worth what the outputs lose without it, after a repair that adds no
+node, beside the blocks that went before it: its damage is measured again after every block. The allocator then has
+both before it, and the block that is cheapest for what it saves goes, until units alone are cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from onnxprune.allocation import BudgetFitter, Options, Part, cheapest_part
+from onnxprune.criteria import output_error
+from onnxprune.model.blocks import GraphBlock
+from onnxprune.pipelines import iterative
+from onnxprune.pipelines.clock import Clock
+from onnxprune.pipelines.drop import Dropping
+from onnxprune.recovery import split_runs
+from onnxprune.runtime.bench import Place
+from onnxprune.typing import Array
+
+# Damage of a block without which the outputs are no numbers.
+RUINED = 1e30
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPrices:
+    """Blocks and units before the allocator.
+
+    Attributes:
+        work: the traced original, its blocks and inputs.
+        scores: float64[classes], what the outputs lose with units.
+        options: the budgets, and which units may go.
+        fitter: the budgets on this machine.
+    """
+
+    work: Dropping
+    scores: Array
+    options: Options
+    fitter: BudgetFitter
+
+    @staticmethod
+    def of(work: Dropping, options: Options, place: Place | None, clock: Clock) -> BlockPrices:
+        """Those of a traced model, whose units are scored on its inputs."""
+        with clock("scoring"):
+            scores = iterative.first_scores(work.groups, options, work.runs, clock.progress)
+            return BlockPrices(
+                work, scores, options, BudgetFitter.of(work.groups, scores, options, place, clock.progress)
+            )
+
+    def cheapest(self) -> list[GraphBlock]:
+        """The blocks that go, in graph order: the cheapest first, until units alone are cheaper."""
+        chosen: list[GraphBlock] = []
+        lost = 0.0
+        while left := self._open(chosen):
+            damages = [self.damage([*chosen, block]) for block in left]
+            parts = [self._part(block, max(0.0, after - lost)) for block, after in zip(left, damages, strict=True)]
+            parts += [self._part(block, 0.0, gone=True) for block in chosen]
+            found = self._cheapest(parts)
+            if found is None:
+                break
+            chosen, lost = [*chosen, left[found]], damages[found]
+        return sorted(chosen, key=self.work.blocks.index)
+
+    def damage(self, chosen: Sequence[GraphBlock]) -> float:
+        """What the outputs lose without some blocks, in the terms of the scores."""
+        runs = self.work.scoring_runs()
+        judges = split_runs(runs, 0.2)[1]
+        found = output_error(self.work.groups, self.work.without(chosen, runs), judges)
+        return found if np.isfinite(found) else RUINED
+
+    def _cheapest(self, parts: Sequence[Part]) -> int | None:
+        multiples = self.fitter.multiples if self.options.is_aligned else {}
+        given: dict[str, Any] = {"kinds": self.fitter.kinds, "multiples": multiples}
+        return cheapest_part(self.work.groups, self.scores, self.options, parts, **given)
+
+    def _open(self, chosen: Sequence[GraphBlock]) -> list[GraphBlock]:
+        """The blocks that can still go; of those that overlap, the first."""
+        found: list[GraphBlock] = []
+        for block in self.work.options.eligible(self.work.blocks):
+            if self._may_go(block) and not any(block.overlaps(other) for other in (*chosen, *found)):
+                found.append(block)
+        return found
+
+    def _may_go(self, block: GraphBlock) -> bool:
+        """Whether `keep` names neither the block nor a weight or group inside."""
+        groups = self.work.groups.groups
+        names = (block.name, *block.weights, *(groups[i].name for i in self._within(block)))
+        return not any(fnmatchcase(name, glob) for name in names for glob in self.options.keep)
+
+    def _within(self, block: GraphBlock) -> tuple[int, ...]:
+        """Numbers of the groups whose weights are all inside a block."""
+        weights = set(block.weights)
+        groups = enumerate(self.work.groups.groups)
+        return tuple(i for i, group in groups if {member.tensor for member in group.members} <= weights)
+
+    def _part(self, block: GraphBlock, damage: float, *, gone: bool = False) -> Part:
+        return Part(frozenset({*block.nodes, *block.weights}), damage, self._within(block), gone)
