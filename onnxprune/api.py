@@ -13,6 +13,7 @@ from onnxprune.lazy import on_first_use
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.prune import Outcome, check_proven, plan_for, run
+from onnxprune.pipelines.run_asked import run_asked
 from onnxprune.progress import Progress, shown
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions
@@ -241,7 +242,7 @@ def prune(
     how = RecoveryOptions(recovery, train=train, tune=None if fine_tune is None else _user_training(fine_tune))
     given: dict[str, Any] = {"sizes": sizes, "data": data, "samples": samples, "place": place}
     with shown(progress) as told:
-        outcome = run(load(source, shapes=shapes), chosen, verify=verify, recovery=how, progress=told, **given)
+        outcome = run_asked(load(source, shapes=shapes), chosen, verify=verify, recovery=how, progress=told, **given)
     check_proven(outcome.groups, outcome.verdict)
     return PruneResult(same_kind(outcome.model, source), outcome.plan, outcome)
 

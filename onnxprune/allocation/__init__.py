@@ -3,7 +3,7 @@
 from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.parts import Part, cheapest_part
+from onnxprune.allocation.parts import PricedPart, cheapest_part
 from onnxprune.allocation.selection import BudgetResult, Selection, max_counts, select
 from onnxprune.allocation.timed import BudgetFitter
 
@@ -14,7 +14,7 @@ __all__ = [
     "Options",
     "Selection",
     "BudgetFitter",
-    "Part",
+    "PricedPart",
     "blocking_options",
     "cheapest_part",
     "max_counts",

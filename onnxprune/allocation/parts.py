@@ -16,7 +16,7 @@ from onnxprune.typing import Array
 
 
 @dataclass(frozen=True)
-class Part:
+class PricedPart:
     """A part of a graph that can go as a whole.
 
     Attributes:
@@ -36,7 +36,7 @@ def cheapest_part(
     groups: Groups,
     scores: Array,
     options: Options,
-    parts: Sequence[Part],
+    parts: Sequence[PricedPart],
     *,
     kinds: Mapping[str, BudgetKind] = KINDS,
     multiples: Mapping[str, int] | None = None,

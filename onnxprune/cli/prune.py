@@ -150,7 +150,7 @@ def prune(console: Console, args: PruneArgs) -> None:
 def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, Found | None]:
     """Prune once, or search for the smallest model where targets are given."""
     from onnxprune.allocation.timed import needs_tables
-    from onnxprune.pipelines import prune as pipeline
+    from onnxprune.pipelines.run_asked import run_asked
     from onnxprune.recovery import RecoveryOptions as Recovery
 
     run: dict[str, Any] = {
@@ -162,7 +162,7 @@ def _pruned(console: Console, source: Model, args: PruneArgs) -> tuple[Outcome, 
     }
     if args.wanted is None:
         options = replace(args.options, cache=args.cache.file)
-        return pipeline.run(source, options, data=args.data.source, progress=console.progress, **run), None
+        return run_asked(source, options, data=args.data.source, progress=console.progress, **run), None
     from onnxprune.pipelines.search import search
 
     cache = args.cache.path("search", source.digest)

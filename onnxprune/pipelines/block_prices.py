@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.allocation import BudgetFitter, Options, Part, cheapest_part
+from onnxprune.allocation import BudgetFitter, Options, PricedPart, cheapest_part
 from onnxprune.criteria import output_error
 from onnxprune.model.blocks import GraphBlock
 from onnxprune.pipelines import iterative
@@ -74,7 +74,7 @@ class BlockPrices:
         found = output_error(self.work.groups, self.work.without(chosen, runs), judges)
         return found if np.isfinite(found) else RUINED
 
-    def _cheapest(self, parts: Sequence[Part]) -> int | None:
+    def _cheapest(self, parts: Sequence[PricedPart]) -> int | None:
         multiples = self.fitter.multiples if self.options.is_aligned else {}
         given: dict[str, Any] = {"kinds": self.fitter.kinds, "multiples": multiples}
         return cheapest_part(self.work.groups, self.scores, self.options, parts, **given)
@@ -99,5 +99,5 @@ class BlockPrices:
         groups = enumerate(self.work.groups.groups)
         return tuple(i for i, group in groups if {member.tensor for member in group.members} <= weights)
 
-    def _part(self, block: GraphBlock, damage: float, *, gone: bool = False) -> Part:
-        return Part(frozenset({*block.nodes, *block.weights}), damage, self._within(block), gone)
+    def _part(self, block: GraphBlock, damage: float, *, gone: bool = False) -> PricedPart:
+        return PricedPart(frozenset({*block.nodes, *block.weights}), damage, self._within(block), gone)

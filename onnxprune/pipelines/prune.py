@@ -21,7 +21,6 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.iterative import ScoredUnits
-from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.unit_rotation import trace_rotated
 from onnxprune.progress import Progress
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
@@ -133,11 +132,6 @@ def run(
     clock = Clock(progress)
     check_trainable(recovery, data)
     check_sizes(model.proto.graph, sizes or {})
-    if options.drop:
-        from onnxprune.pipelines.prune_drop import PruneRequest, prune_with_drop
-
-        inputs = RunInputs(data, samples, sizes or {})
-        return prune_with_drop(PruneRequest(model, options, inputs, recovery, place, verify), progress)
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     recovery = _kept(recovery or RecoveryOptions(), model, options, runs, sizes)

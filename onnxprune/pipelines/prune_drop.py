@@ -20,6 +20,7 @@ from onnxprune.calibration import is_random
 from onnxprune.cost.latency.timer import Timer
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
+from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import prune
 from onnxprune.pipelines.block_prices import BlockPrices
 from onnxprune.pipelines.clock import Clock
@@ -92,6 +93,21 @@ class PruneRequest:
         given: dict[str, Any] = {"data": inputs.data, "samples": inputs.samples, "sizes": inputs.sizes}
         given |= {"recovery": self.recovery, "place": self.place, "verify": self.verify}
         return prune.run(model, replace(options, drop=False), progress=progress, **given)
+
+
+def run_with_drop(
+    model: Model,
+    options: Options,
+    *,
+    data: Any = None,
+    samples: int = 256,
+    sizes: Mapping[str, int] | None = None,
+    **given: Any,
+) -> Outcome:
+    """Remove blocks and units; the arguments are those of `prune.run`."""
+    check_sizes(model.proto.graph, sizes or {})
+    progress = given.pop("progress", None)
+    return prune_with_drop(PruneRequest(model, options, RunInputs(data, samples, sizes or {}), **given), progress)
 
 
 def prune_with_drop(asked: PruneRequest, progress: Progress | None = None) -> Outcome:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.allocation import Options, Part, cheapest_part
+from onnxprune.allocation import Options, PricedPart, cheapest_part
 from onnxprune.cost import AxisLengths, units_in_order
 from onnxprune.cost.functions import macs, memory, params
 from onnxprune.tracing import Groups
@@ -23,12 +23,12 @@ def groups() -> Groups:
     return api.trace(residual(3).proto())
 
 
-def part_of(groups: Groups, number: int, damage: float, **given: Any) -> Part:
+def part_of(groups: Groups, number: int, damage: float, **given: Any) -> PricedPart:
     """The block of one residual branch."""
     weights = {f"layers.{number}.{side}.weight" for side in ("up", "down")}
     readers = [node for node in groups.tracing.model.proto.graph.node if weights.intersection(node.input)]
     inside = tuple(i for i, g in enumerate(groups.groups) if {m.tensor for m in g.members} <= weights)
-    return Part(frozenset({*weights, *(node.output[0] for node in readers)}), damage, inside, **given)
+    return PricedPart(frozenset({*weights, *(node.output[0] for node in readers)}), damage, inside, **given)
 
 
 def scores_of(groups: Groups, each: float) -> Any:

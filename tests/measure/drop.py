@@ -25,10 +25,10 @@ import numpy as np
 from onnxprune.allocation import Options
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import Model, load
-from onnxprune.pipelines import prune
 from onnxprune.pipelines.drop import drop_blocks
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
+from onnxprune.pipelines.run_asked import run_asked
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.runtime.bench import Place
 from tests.graphs import shared
@@ -122,7 +122,7 @@ def together(name: str, budgets: list[str], count: int) -> Iterator[str]:
         start, cells = time.perf_counter(), []
         for drop in (False, True):
             options = Options(drop=drop, **{kind: amount})
-            done = prune.run(source, options, data=data, samples=256, place=Place())
+            done = run_asked(source, options, data=data, samples=256, place=Place())
             assert done.timed is not None and all(goal.met for goal in done.goals), done.goals
             cells += [judged(done.model), f"{done.timed.ratio.value:.2f}"]
         names = ", ".join(step.block for step in done.plan.bypasses) or "none"

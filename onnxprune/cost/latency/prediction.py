@@ -52,7 +52,7 @@ class _Batch:
     ) -> _Batch:
         axes, full = ([[getattr(x, of) for x in operators[i].letters] for i in numbers] for of in ("axis", "full"))
         there = [(*widths.there(first_output(operators[i].view.node)), ONE)[0] for i in numbers]
-        return cls(table, np.array(numbers), weights[numbers], np.array(axes), np.array(full), np.array(there))
+        return cls(table, np.array(numbers), weights[numbers], np.array(axes), np.array(full), there=np.array(there))
 
     def seconds(self, lengths: Array) -> Array:
         """float64[..., n], given int[..., axes], the lengths of all axes."""
