@@ -127,6 +127,38 @@ def gpt2(n: Net):
     n.output("logits", n.MatMul(norm(x), n.Transpose(embedding, perm=[1, 0])), [*IDS, vocabulary])
 
 
+@model(opset=18)
+def decoder(n: Net):
+    """GPT-like decoder with caches: past keys and values come in, present ones go out; tied embedding."""
+    width, heads, head, hidden, vocabulary, longest = 20, 4, 5, 40, 100, 48
+    ids, positions = (n.input(name, IDS, TensorProto.INT64) for name in ("input_ids", "position_ids"))
+    cache = ["batch", heads, "past", head]
+    table = n.matrix(vocabulary, width, fan=2, name="embed_tokens.weight")
+    x = n.Add(n.Gather(table, ids), n.Gather(n.matrix(longest, width, fan=20, name="position.weight"), positions))
+    batch, length = n.size(ids, 0), n.size(ids, 1)
+    mask = None
+    for layer in range(2):
+        with n.scope("layers"):
+            y, pasts = n.layer_norm(x, width), []
+            q, k, v = (n.view(n.linear(y, width, heads * head), batch, length, heads, head) for _ in range(3))
+            q, k, v = (n.Transpose(each, perm=[0, 2, 1, 3]) for each in (q, k, v))
+            for kind, new in (("key", k), ("value", v)):
+                past = n.input(f"past_key_values.{layer}.{kind}", cache)
+                pasts.append(n.Concat(past, new, axis=2))
+            if mask is None:
+                before = n.size(f"past_key_values.{layer}.key", 2)
+                total = n.Add(before, length)
+                queries, keys = n.Range(before, total, np.array(1)), n.Range(np.array(0), total, np.array(1))
+                mask = n.Where(n.LessOrEqual(n.unsqueeze(keys, 0), n.unsqueeze(queries, 1)), 0.0, LOWEST)
+            y = attend(n, q, *pasts, head, mask)
+            y = n.view(n.Transpose(y, perm=[0, 2, 1, 3]), batch, length, heads * head)
+            x = n.Add(x, n.linear(y, heads * head, width))
+            x = n.Add(x, feed_forward(n, n.layer_norm(x, width), width, hidden))
+            for kind, present in zip(("key", "value"), pasts, strict=True):
+                n.output(f"present.{layer}.{kind}", present, ["batch", heads, "total", head])
+    n.output("logits", n.MatMul(n.layer_norm(x, width), n.Transpose(table, perm=[1, 0])), [*IDS, vocabulary])
+
+
 def rotary_tables(head: int, length: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine per position and pair of channels, [length, head / 2]."""
     angles = np.outer(np.arange(length), 100.0 ** (-np.arange(0, head, 2) / head))

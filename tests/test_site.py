@@ -16,13 +16,14 @@ import onnxprune
 
 ROOT = Path(__file__).parents[1]
 # Pages of the site that `docs/site/generated_pages.py` makes.
-MADE = {"index.md", "models.md", "reference.md"}
+NOTEBOOKS = {f"notebooks/{path.stem}.md" for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+MADE = {"index.md", "models.md", "reference.md", *NOTEBOOKS}
 
 
 def test_every_page_is_in_the_contents() -> None:
     contents = (ROOT / ".mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = re.findall(r"[\w-]+\.md", contents)
-    assert sorted(listed) == sorted({p.name for p in (ROOT / "docs").glob("*.md")} | MADE)
+    listed = re.findall(r"[\w/-]+\.md", contents)
+    assert sorted(listed) == sorted({str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")} | MADE)
 
 
 class Assets(HTMLParser):
@@ -66,7 +67,7 @@ def test_the_site_builds_and_its_links_lead_somewhere(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     files = [page for page in tmp_path.rglob("*.html") if page.name != "404.html"]
     pages = {page: Assets(page.read_text(encoding="utf-8")) for page in files}
-    assert len(pages) == len(list((ROOT / "docs").glob("*.md"))) + len(MADE)
+    assert len(pages) == len(list((ROOT / "docs").rglob("*.md"))) + len(MADE)
     for page, assets in pages.items():
         assert [url for url in assets.loaded if urlsplit(url).scheme or url.startswith("//")] == [], page
         for link in assets.links:

@@ -1,7 +1,10 @@
-"""Pages of the site that are made of other files: the first page, the models, the reference of the public names."""
+"""Pages of the site that are made of other files: the first page, models, notebooks, the reference of public names."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +36,42 @@ def reference_page() -> str:
     return "# Reference\n\nEvery public name of `onnxprune`.\n\n" + "\n\n".join(names) + "\n"
 
 
+def notebook_pages() -> dict[str, str]:
+    """Every notebook with its results as a page, and its pictures."""
+    pages: dict[str, str] = {}
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        parts = []
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            text = "".join(cell["source"])
+            parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+            for result in cell.get("outputs", ()):
+                parts += _shown(result, f"{path.stem}-{len(pages)}.svg", pages)
+        parts.append(f"This page is the notebook `docs/notebooks/{path.name}`.")
+        pages[f"notebooks/{path.stem}.md"] = "\n\n".join(parts) + "\n"
+    return pages
+
+
+def _shown(result: dict[str, Any], picture: str, pages: dict[str, str]) -> Iterator[str]:
+    """A result of a cell in Markdown; a picture becomes a file of its own."""
+    data = {kind: "".join(text) for kind, text in result.get("data", {}).items()}
+    if "image/svg+xml" in data:
+        pages[f"notebooks/{picture}"] = data["image/svg+xml"]
+        yield f"![picture]({picture})"
+    elif "text/html" in data:
+        table = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
+        yield re.sub(r"\n\s*\n", "\n", table.replace('border="1" class="dataframe"', ""))  # a blank line would end it
+    else:
+        yield f"```text\n{data.get('text/plain') or ''.join(result['text']).rstrip()}\n```"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links to notebooks to their pages."""
+    return re.sub(r"(\]\([\w./]*notebooks/\w+)\.ipynb\)", r"\1.md)", markdown)
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages, as MkDocs asks for them."""
-    pages = {"index.md": first_page(), "models.md": models_page(), "reference.md": reference_page()}
+    pages = {"index.md": first_page(), "models.md": models_page(), "reference.md": reference_page()} | notebook_pages()
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files

@@ -141,8 +141,7 @@ def prune(console: Console, args: PruneArgs) -> None:
     args.kept.remove()
     with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
         _report(console, outcome, found, args)
-        removed = any(step.remove for step in outcome.plan.steps)
-        if removed and args.data.source is None and args.recover == REPAIR:
+        if args.data.source is None and args.recover == REPAIR and _has_lost_inputs(outcome, args):
             console.hint(_advice(source))
         _check_goals(outcome, args.options, found)
 
@@ -198,6 +197,14 @@ def _texts(outcome: Outcome, found: Found | None, args: PruneArgs) -> dict[str, 
     texts = args.wanted.texts(found) if found and args.wanted else {}
     rows = {} if args.output is None else paths.row_map_text(outcome.rows, args.output)
     return {**texts, **args.plan_text(outcome.plan), **rows}
+
+
+def _has_lost_inputs(outcome: Outcome, args: PruneArgs) -> bool:
+    """Whether more went than rows that are not named, behind which no layer reads less than before."""
+    from onnxprune.allocation.named_rows import removed
+
+    _, of_rows = removed(outcome.groups, args.options.rows)
+    return any(step.remove and step.group not in of_rows for step in outcome.plan.steps)
 
 
 def _advice(model: Model) -> str:

@@ -223,6 +223,8 @@ def summary(*documents: Mapping[str, Any]) -> list[Fact]:
     found: dict[str, Fact] = {}
     for document in documents:
         before, after = document.get("before"), document.get("after")
+        if before is None and isinstance(document.get("bytes"), Mapping):  # a report of files alone
+            before, after = ({"file": document["bytes"].get(side)} for side in ("before", "after"))
         if not isinstance(before, Mapping) or not isinstance(after, Mapping):
             continue
         for field, name in _COUNTED.items():

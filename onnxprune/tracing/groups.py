@@ -73,10 +73,9 @@ class Groups(Shown):
     @cached_property
     def prunable(self) -> tuple[int, int]:
         """(weight elements that some group holds, all weight elements)."""
-        held = parameters_of(self.tracing, [m for g in self.groups for m in g.members])
-        return held, sum(
-            elements_of(self.tracing, key) for key in self.tracing.weights if self.tracing.holds_parameters(key)
-        )
+        counted = {key for key in self.tracing.weights if self.tracing.holds_parameters(key)}
+        members = [member for group in self.groups for member in group.members if member.key in counted]
+        return parameters_of(self.tracing, members), sum(elements_of(self.tracing, key) for key in counted)
 
     @cached_property
     def barriers(self) -> tuple[Barrier, ...]:

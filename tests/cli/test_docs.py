@@ -29,7 +29,7 @@ from tests.cli.test_cli_docs import refreshed, stable
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "models" / "README.md"]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "models" / "README.md"]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 

@@ -22,6 +22,16 @@ def test_prune_halves_every_group(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
 
 
+def test_rows_alone_leave_no_layer_to_repair(run, tmp_path):
+    (tmp_path / "ids.txt").write_text("1\n2\n3\n")
+    rows = ("--rows", f"embed_tokens.weight={tmp_path / 'ids.txt'}", "--allow-io-changes")
+    decoder = MODELS / "decoder.onnx"
+    alone = run("prune", decoder, "-o", tmp_path / "rows.onnx", "--ratio", "0", *rows)
+    assert alone.code == 0 and "hint" not in alone.err
+    more = run("prune", decoder, "-o", tmp_path / "more.onnx", "--ratio", "25%", *rows)
+    assert more.code == 0 and "hint: the layers that lost inputs were not re-fitted" in more.err
+
+
 @pytest.mark.parametrize(
     "name",
     ["bert", "gpt2", "llama_23", "swin", "densenet", "shufflenet", "unet", "external", "half", "functions"],
