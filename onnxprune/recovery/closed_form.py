@@ -50,6 +50,8 @@ JUDGES, HELD_OUT = 0.2, 0.1
 WIDEST = 6144
 # With fewer samples than these, larger ridge weights are tried, too: what so few show of a layer's inputs says little.
 FEW, LARGER = 32, (1.0, 10.0)
+# So few held-out samples do not tell whether the repaired model is the better one: all samples do.
+FEW_HELD = 16
 # The choice of no recovery.
 NO_RECOVERY = "none"
 
@@ -185,8 +187,11 @@ def recover(
     fits = fit_targets(removal, parameters, found, runs, options, progress=progress)
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(removal, m, held) for m in (pruned, model))
-    kept = after.error < sliced.error if sliced.is_known else any(f.kept for f in fits)
     counts = {"fitted": count_samples(original, runs), "held": count_samples(original, held)}
+    one, two = sliced, after
+    if sliced.is_known and counts["held"] < FEW_HELD:
+        one, two = (agreement(removal, m, [*runs, *held]) for m in (pruned, model))
+    kept = two.error < one.error if sliced.is_known else any(f.kept for f in fits)
     return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
 
 

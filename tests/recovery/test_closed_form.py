@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ import onnxprune
 from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
-from onnxprune.model import load, to_proto
-from onnxprune.recovery import RecoveryReport, fits, recover, targets
+from onnxprune.model import Model, load, to_proto
+from onnxprune.recovery import RecoveryReport, closed_form, fits, recover, targets
 from onnxprune.recovery.targets import Fit
 from onnxprune.report import data as report
 from onnxprune.report import text
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import Agreement
 from onnxprune.runtime.random_inputs import random_feeds
+from onnxprune.typing import Runs
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -168,6 +170,25 @@ def test_repair_of_every_kind_of_net_is_valid_and_no_worse(name: str):
     # Random weights on random inputs leave little to fit: what is written is the better of the two.
     assert repair.kept == (repair.after.error < repair.before.error)
     onnx.checker.check_model(to_proto(outcome.model), full_check=True)
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(32, True), (512, False)])
+def test_few_held_out_samples_do_not_decide_alone(monkeypatch, samples: int, kept: bool):
+    """The held-out samples alone would refuse the repair, all samples accept it."""
+    model, data = redundant("Conv", bias=True)
+    outcome = api.run(load(model), Options(ratio=0.3))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
+    right = closed_form.agreement
+
+    def swapped(removal: Removal, other: Model, runs: Runs) -> Agreement:
+        found = right(removal, other, runs)
+        return found if sum(len(run["x"]) for run in runs) == samples else replace(found, error=-found.error)
+
+    monkeypatch.setattr(closed_form, "agreement", swapped)
+    runs = [{"x": part} for part in np.split(np.resize(data, (samples, *data.shape[1:])), 8)]
+    _, report = recover(cut, outcome.model, runs)
+    assert report.held == samples // 8 and report.kept == kept
+    assert report.after.error > report.before.error  # as measured on what was held out
 
 
 @pytest.mark.parametrize(("samples", "most"), [(16, 10.0), (64, 0.1)])
