@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
+    from onnxprune.pipelines.auto_source import AutoResult, auto
     from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.evaluate_source import evaluate
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 # Public name -> where it is: `onnxprune --help` must not wait for onnx and numpy, nor a verb for the others.
 _HOMES = {
+    "AutoResult": "onnxprune.pipelines.auto_source",
     "CompressResult": "onnxprune.pipelines.compress_source",
     "DropResult": "onnxprune.pipelines.drop_source",
     "Groups": "onnxprune.tracing.groups",
@@ -42,6 +44,7 @@ _HOMES = {
     "TrainResult": "onnxprune.pipelines.train_source",
     "TrainingOptions": "onnxprune.recovery.training_options",
     "apply": "onnxprune.api",
+    "auto": "onnxprune.pipelines.auto_source",
     "compress": "onnxprune.pipelines.compress_source",
     "drop": "onnxprune.pipelines.drop_source",
     "evaluate": "onnxprune.pipelines.evaluate_source",
@@ -59,6 +62,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoResult",
     "CompressResult",
     "DropResult",
     "Groups",
@@ -73,6 +77,7 @@ __all__ = [
     "Saving",
     "TrainingOptions",
     "apply",
+    "auto",
     "compress",
     "drop",
     "evaluate",

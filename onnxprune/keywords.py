@@ -148,6 +148,26 @@ class TrainingKeywords(TypedDict, total=False):
     saving: Any
 
 
+class AutoKeywords(TypedDict, total=False):
+    """What is to be reached, and how: fields of `pipelines.auto_search.AutoOptions`, what judges, and the budgets."""
+
+    size: Budget
+    latency: Budget
+    macs: Budget
+    params: Budget
+    max_drop: str | float | None
+    min_sqnr: float | None
+    smallest: str
+    labels: str | None
+    metrics: Sequence[str]
+    output: str | None
+    evaluate: Any
+    samples: int
+    sizes: Mapping[str, int]
+    place: Any
+    workers: Any
+
+
 # Names of the command line that are others in Python.
 SPELLED = {
     "ratio_for": "ratios",

@@ -58,3 +58,5 @@ QUANTIZED_FORMS = ("qdq", "operators", "dynamic", "blocks")
 WHOLE_TYPES = ("int8", "uint8")
 WEIGHT_TYPES = (*WHOLE_TYPES, "int4", "uint4")
 BLOCK_BITS = (2, 4, 8)
+# The kinds of cost that `auto` lowers (`pipelines/auto_recipes.py`).
+AUTO_BUDGETS = ("size", "latency", "macs", "params")

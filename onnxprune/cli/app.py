@@ -14,6 +14,7 @@ from onnxprune.cli.types import FILE
 # so that `onnxprune --help` imports no command.
 COMMANDS = {
     "demo": "Write an example to try the commands on.",
+    "auto": "Choose among all of these what makes the best model, within a given time.",
     "inspect": "Show the groups that can shrink, and what is locked and why.",
     "init": "Write a recipe: all options for a model, as a file.",
     "prune": "Make a model smaller, and prove the result.",

@@ -9,7 +9,7 @@ import click
 
 from onnxprune.cli import paths
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.data import Data, evaluation, test_data
+from onnxprune.cli.options.data import Data, evaluation, labelled, test_data
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
@@ -56,20 +56,7 @@ class EvaluateArgs:
 @click.command(cls=Titled)
 @click.argument("models", nargs=-1, required=True, type=FILE)
 @test_data
-@click.option(
-    "--labels",
-    metavar="KEY",
-    help="Name of the labels' array in --data; folder, for pictures in a folder for each class; or a column of a "
-    "table, FILE.csv:COLUMN or FILE.jsonl:COLUMN. A label below 0 does not count.",
-)
-@click.option(
-    "--metric",
-    "metrics",
-    metavar="NAME,NAME",
-    help="accuracy, top5 (or any number), f1, iou, auc; mae, rmse, r2 for labels that are numbers; by default those "
-    "that suit the output.",
-)
-@click.option("--judge", "judged", metavar="OUTPUT", help="The output that labels belong to; by default the first.")
+@labelled
 @evaluation
 @click.option(
     "--max-drop",

@@ -133,6 +133,21 @@ def _same(path: Path, source: str) -> bool:
         return False
 
 
+def check_folder(option: str, target: str, *, force: bool) -> None:
+    """Refuse, before any work, a folder that several files cannot be written into.
+
+    Args:
+        option: that names it.
+        target: its path.
+        force: files that are in it may be replaced.
+    """
+    folder = Path(target)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{option}: {folder} is not a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise UsageError(f"{option}: {folder} is not empty", hint="write into it with --force")
+
+
 def check_distinct(*targets: str | None) -> None:
     """Refuse to write two things to one place.
 

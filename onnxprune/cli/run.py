@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,15 +19,16 @@ from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
-from onnxprune.errors import OnnxPruneError, UsageError
+from onnxprune.cli.work_folder import JOURNAL, WorkFolder
+from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.cli.steps import RecipeStep
     from onnxprune.model import Model
     from onnxprune.pipelines.recipe_result import RecipeResult, StepReport
 
-# What stands behind the name of the output for the folder of finished steps, and its file of results.
-STEPS, JOURNAL = ".steps", "journal.jsonl"
+# What stands behind the name of the output for the folder of finished steps.
+STEPS = ".steps"
 # Options of `run` that every step is given.
 PASSED_ON = ("data", "samples", "preprocess", "tokenizer", "provider", "threads")
 
@@ -60,9 +57,10 @@ class RunArgs:
         return None if self.dry_run else self.output
 
     @property
-    def folder(self) -> Path | None:
-        """Where finished steps are kept until all are done; None if the model goes to no file."""
-        return None if self.written in (None, paths.PIPE) else Path(f"{self.written}{STEPS}")
+    def folder(self) -> WorkFolder:
+        """Where finished steps are kept until all are done."""
+        place = None if self.written in (None, paths.PIPE) else Path(f"{self.written}{STEPS}")
+        return WorkFolder(place, "step", self.resume, keep=self.keep_steps)
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
@@ -73,15 +71,7 @@ class RunArgs:
         if self.written is not None:
             paths.check_target(self.written, inputs=[self.recipe, self.model], force=self.force)
         self.told.check(self.output, inputs=[self.recipe, self.model], force=self.force)
-        if self.folder is None:
-            for name, given in (("--resume", self.resume), ("--keep-steps", self.keep_steps)):
-                if given:
-                    raise UsageError(f"{name} needs a file", hint="name one with -o; the steps lie beside it")
-        elif self.folder.exists() and not self.resume and not self.force:
-            raise UsageError(
-                f"{self.folder} holds the steps of a run that was interrupted",
-                hint="--resume goes on with them, --force begins again",
-            )
+        self.folder.check(force=self.force)
 
 
 @click.command(cls=Titled)
@@ -112,7 +102,7 @@ def run(console: Console, args: RunArgs) -> None:
     args.check()
     console.progress("loading")
     source = args.sizes.load(args.model)
-    with _folder(args) as folder:
+    with args.folder.opened() as folder:
         first = _first(source, args, folder)
         result, final = _carried_out(console, source, args, first=first, folder=folder)
         if args.written is not None:
@@ -122,51 +112,6 @@ def run(console: Console, args: RunArgs) -> None:
             save(final, args.written, force=args.force)
     with missed_budgets.damage_last(console, result.judged, accepted=args.accept_damage):
         _report(console, (source, final), result, args)
-
-
-@contextmanager
-def _folder(args: RunArgs) -> Iterator[Path]:
-    """The folder of the steps; it stays where the run is interrupted after a step was finished."""
-    if args.folder is None:
-        with TemporaryDirectory(prefix="onnxprune-run-") as name:
-            yield Path(name)
-        return
-    if args.folder.exists() and not args.resume:
-        _remove(args.folder)
-    try:
-        args.folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {args.folder}: {error.strerror or error}") from error
-    try:
-        yield args.folder
-    except BaseException as error:
-        if not (args.folder / JOURNAL).exists() and not any(args.folder.glob("*.checkpoint")):
-            _remove(args.folder)
-        elif isinstance(error, OnnxPruneError):
-            raise type(error)(error.message, hint=_go_on(error.hint)) from error
-        raise
-    if not args.keep_steps:
-        _remove(args.folder)
-
-
-def _go_on(hint: str) -> str:
-    """A hint, and how finished steps are used."""
-    kept = "the steps that are finished are kept: --resume goes on from there"
-    return f"{hint}; {kept}" if hint else kept
-
-
-def _remove(folder: Path) -> None:
-    """Remove the folder of an older run.
-
-    Raises:
-        UsageError: it holds something else.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        raise UsageError(f"{folder} is no folder of steps", hint="move it away")
-    strangers = [p.name for p in folder.iterdir() if p.name != JOURNAL and not p.name[:1].isdigit()]
-    if strangers:
-        raise UsageError(f"{folder} holds other files: {', '.join(sorted(strangers)[:3])}", hint="move it away")
-    shutil.rmtree(folder)
 
 
 def _first(source: Model, args: RunArgs, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 # The largest size of an axis, and count of anything, that is taken for meant.
 LARGEST = 2**31 - 1
+# Hours, minutes and seconds, and how many seconds each has.
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?")
+_UNITS = (3600, 60, 1)
 # Letters of a value that a message shows.
 LONGEST_SHOWN = 60
 
@@ -93,6 +97,22 @@ class Seconds(click.FloatRange):
         if math.isnan(found):
             self.fail(f"'{value}' is not a time", param, ctx)
         return found
+
+
+class Duration(click.ParamType):
+    """A time that somebody is willing to wait, in seconds: `90`, `90s`, `20m`, `1h30m`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a duration above zero."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value}"
+        found = _DURATION.fullmatch(str(value).strip().lower())
+        seconds = sum(float(part) * unit for part, unit in zip(found.groups("0"), _UNITS, strict=True)) if found else 0
+        if not 0 < seconds <= LARGEST:
+            self.fail(f"'{_short(value)}' is not a time: write 90s, 20m or 1h30m", param, ctx)
+        return seconds
 
 
 class Pair(click.ParamType):

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ValueInfoProto
 
 from onnxprune import calibration
-from onnxprune.calibration import InputSpec, LabelSource, is_random, wanted_by
+from onnxprune.calibration import InputSpec, LabelSource, Run, is_random, wanted_by
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines.user_metric import Evaluation
@@ -84,6 +84,19 @@ class EvaluationData:
     def of_numbers(self) -> bool:
         """Whether labels are numbers."""
         return any(label_metric(name).of_numbers for name in self.metrics)
+
+    def output_of(self, model: Model) -> ValueInfoProto:
+        """The output that labels belong to.
+
+        Raises:
+            UsageError: the model has no such output.
+        """
+        known = {value.name: value for value in model.proto.graph.output}
+        if self.output is None:
+            return model.proto.graph.output[0]
+        if self.output not in known:
+            raise UsageError(f"no output is called {self.output!r}", hint=f"outputs: {', '.join(known)}")
+        return known[self.output]
 
     def label_source(self, model: Model, output: ValueInfoProto) -> list[InputSpec | LabelSource]:
         """What is to be read beside the inputs."""
@@ -174,14 +187,47 @@ def evaluate_models(
         return Evaluated([ModelScores(found) for found in own])
     _check_inputs(models)
     progress("reading the data")
-    outputs = [_judged_output(model, wanted.output) for model in models]
     runs = calibration.read(
-        wanted.data, models[0], samples=wanted.most, sizes=wanted.sizes, also=wanted.label_source(models[0], outputs[0])
+        wanted.data,
+        models[0],
+        samples=wanted.most,
+        sizes=wanted.sizes,
+        also=wanted.label_source(models[0], wanted.output_of(models[0])),
     )
+    found = judge_runs(models, runs, wanted, progress=progress)
+    scores = [replace(of, metrics={**of.metrics, **value}) for of, value in zip(found.models, own, strict=True)]
+    return replace(found, models=scores)
+
+
+def judge_runs(
+    models: Sequence[Model],
+    runs: Sequence[Run],
+    wanted: EvaluationData,
+    *,
+    fused: bool = False,
+    progress: Callable[[str], None] = logger.info,
+) -> Evaluated:
+    """Judge models on inputs that are read, with their labels.
+
+    Args:
+        models: the first is what the others are compared with.
+        runs: the inputs of every run, and its labels.
+        wanted: what they are judged by, but for the user's own measure.
+        fused: run them by the kernels that they have where they are deployed, which may saturate.
+        progress: is told about every run.
+
+    Returns:
+        Scores of every model.
+
+    Raises:
+        UsageError: the labels do not fit an output.
+        RunError: a model does not run.
+    """
+    outputs = [wanted.output_of(model) for model in models]
     judge = None if wanted.labels is None else _judge(len(models), wanted)
     agreements = [AgreementAccumulator() for _ in models]
     with contextlib.ExitStack() as stack:
-        sessions = [stack.enter_context(Session(model)) for model in models]
+        sessions = [stack.enter_context(Session(model, fused=fused)) for model in models]
         for number, run in enumerate(runs, 1):
             progress(WorkPart.of("run", number, len(runs)))
             feeds = {name: array for name, array in run.items() if name != wanted.labels}
@@ -192,17 +238,7 @@ def evaluate_models(
             if judge is not None:
                 judged = [np.asarray(of[output.name]) for of, output in zip(found, outputs, strict=True)]
                 judge.add(judged, np.asarray(run[str(wanted.labels)]))
-    return _evaluated(own, judge, agreements)
-
-
-def _judged_output(model: Model, name: str | None) -> ValueInfoProto:
-    """The output that labels belong to."""
-    known = {value.name: value for value in model.proto.graph.output}
-    if name is None:
-        return model.proto.graph.output[0]
-    if name not in known:
-        raise UsageError(f"no output is called {name!r}", hint=f"outputs: {', '.join(known)}")
-    return known[name]
+    return _evaluated(judge, agreements)
 
 
 def _check_inputs(models: Sequence[Model]) -> None:
@@ -319,17 +355,15 @@ def _two_classes(scores: Array) -> Array:
     return np.stack([np.full_like(scores, threshold), scores], axis=-1)
 
 
-def _evaluated(
-    own: Sequence[dict[str, float]], judge: _Judge | None, agreements: Sequence[AgreementAccumulator]
-) -> Evaluated:
+def _evaluated(judge: _Judge | None, agreements: Sequence[AgreementAccumulator]) -> Evaluated:
     """What was added up."""
     agreed = [None, *(agreement.agreement() for agreement in agreements[1:])]
     if judge is None:
-        return Evaluated([ModelScores(found, agreement) for found, agreement in zip(own, agreed, strict=True)])
+        return Evaluated([ModelScores({}, agreement) for agreement in agreed])
     judge.finish()
     scores = [
-        ModelScores({metric.name: metric.value(tally) for metric in judge.metrics} | found, agreement, changes)
-        for found, tally, agreement, changes in zip(own, judge.tallies, agreed, judge.changes, strict=True)
+        ModelScores({metric.name: metric.value(tally) for metric in judge.metrics}, agreement, changes)
+        for tally, agreement, changes in zip(judge.tallies, agreed, judge.changes, strict=True)
     ]
     first, *others = scores
     return Evaluated([replace(first, changes=None), *others], judge.metrics, judge.tallies[0].count)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnxprune import calibration
+from onnxprune.calibration import BATCH, InputSpec, LabelSource, Run
+from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.typing import Runs
 
 if TYPE_CHECKING:
     from onnxprune.recovery import TrainingOptions
+
+# Of so many runs of calibration data one judges what a search tries; the others serve to choose and to recover.
+JUDGED = 4
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,26 @@ class RunInputs:
         if self.data is None:
             return []
         return calibration.read(self.data, model, samples=self.samples, batch=batch, sizes=self.sizes)
+
+    def parted(self, model: Model, *, also: Sequence[InputSpec | LabelSource] = ()) -> tuple[list[Run], list[Run]]:
+        """Read the calibration runs of a search: those to choose and recover by, and those that judge.
+
+        Args:
+            model: the model that they are for.
+            also: labels that are read beside the inputs.
+
+        Returns:
+            Both, in their order; none without data.
+
+        Raises:
+            UsageError: there are too few samples for both.
+        """
+        if self.data is None:
+            return [], []
+        batch = max(1, min(BATCH, self.samples // (2 * JUDGED)))
+        runs = calibration.read(self.data, model, samples=self.samples, batch=batch, sizes=self.sizes, also=also)
+        step = min(JUDGED, len(runs))
+        if step < 3:
+            raise UsageError("calibration data: too few samples: some repair a model, and others must judge it")
+        judging = runs[step - 1 :: step]
+        return [run for index, run in enumerate(runs) if index % step != step - 1], judging

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from onnxprune import calibration
 from onnxprune.allocation import Options
 from onnxprune.allocation.timed import needs_tables
-from onnxprune.calibration import BATCH, Run, digest
+from onnxprune.calibration import Run, digest
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.pipelines import iterative, prune
 from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.prune import Outcome
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.search_targets import RISING
 from onnxprune.pipelines.search_trials import (
     SearchConfig,
@@ -38,8 +38,6 @@ from onnxprune.typing import Array
 
 logger = logging.getLogger(__name__)
 
-# Of so many runs of calibration data one judges; the others serve to choose and to recover.
-JUDGED = 4
 # The search ends where the smallest good budget is known to this share of the original.
 FINE = 0.005
 # Part of every key of a trial that is kept: raise it when the same trial would be another.
@@ -128,7 +126,7 @@ def search(
     progress = progress or logger.info
     if settings.evaluation is not None:
         settings.evaluation.check()
-    fitting, judging = _inputs(model, settings, data)
+    fitting, judging = RunInputs(data, settings.samples, settings.sizes).parted(model)
     _check(options, settings, judging)
     options = options.settled(data=bool(fitting))
     progress("tracing")
@@ -172,19 +170,6 @@ def _pruned(setting: TrialContext, share: float, progress: Callable[[str], None]
     )
     # What was searched over is no budget that anybody gave.
     return replace(outcome, goals=tuple(goal for goal in outcome.goals if goal.kind != settings.cost))
-
-
-def _inputs(model: Model, settings: SearchConfig, data: Any) -> tuple[list[Run], list[Run]]:
-    """Runs to choose and recover by, and runs to judge by."""
-    if data is None:
-        return [], []
-    batch = max(1, min(BATCH, settings.samples // (2 * JUDGED)))
-    runs = calibration.read(data, model, samples=settings.samples, batch=batch, sizes=settings.sizes)
-    step = min(JUDGED, len(runs))
-    if step < 3:
-        raise UsageError("calibration data: too few samples: some repair a model, and others must judge it")
-    judging = runs[step - 1 :: step]
-    return [run for index, run in enumerate(runs) if index % step != step - 1], judging
 
 
 def _check(options: Options, settings: SearchConfig, judging: Sequence[Run]) -> None:

@@ -277,14 +277,16 @@ def _search(of: Document) -> Iterator[Chart]:
         return
     front = [s for s, (_, t) in zip(spots, trials, strict=True) if t["pareto"]]
     good = sorted((s for s in spots if s.kind == "good"), key=lambda s: s.x)
-    chosen = [replace(s, told=("the smallest that is good enough",), kind="chosen", number=0) for s in good[:1]]
+    named = [s for s, (_, t) in zip(spots, trials, strict=True) if t.get("chosen")]
+    told = ("the one that was chosen",) if named else ("the smallest that is good enough",)
+    chosen = [replace(s, told=told, kind="chosen", number=0) for s in (named or good)[:1]]
     yield LinePlot(
         "Models that were tried",
         f"{kind}, % of the original",
         target["metric"],
         {"Pareto front": tuple(Spot(s.x, s.y) for s in sorted(front, key=lambda s: s.x))},
         (*spots, *chosen),
-        bound=(target["bound"], "asked for"),
+        bound=None if target["bound"] is None else (target["bound"], "asked for"),
     )
 
 

@@ -76,8 +76,16 @@ def _quantized(of: Any) -> Document:
     return data.header("report") | quantize_data(of.report)
 
 
+def _chosen(of: Any) -> Document:
+    from onnxprune.report.auto import auto_data
+
+    return data.header("auto") | auto_data(getattr(of, "report", of))
+
+
 # Class of a result -> what the command of the same name prints with `--json`.
 DOCUMENTS: Mapping[str, Callable[[Any], Document]] = {
+    "AutoOutcome": _chosen,
+    "AutoResult": _chosen,
     "PruneResult": lambda of: data.header("report") | data.outcome_json(of.report),
     "Outcome": lambda of: data.header("report") | data.outcome_json(of),
     "Found": lambda of: data.header("report") | data.outcome_json(of.outcome) | {"search": of.as_json()},

@@ -63,13 +63,17 @@ class Eligible:
     problem: str = ""
 
 
-def measured_speed(original: Model, changed: Model, place: Place) -> Speed:
+def measured_speed(
+    original: Model, changed: Model, place: Place, *, seconds: float = SECONDS, sessions: int = paired_timing.SESSIONS
+) -> Speed:
     """Time two models against each other.
 
     Args:
         original: the model before.
         changed: the model with zeros.
         place: where they run.
+        seconds: of timed runs of either model.
+        sessions: how often both are opened again.
 
     Returns:
         Their times.
@@ -79,7 +83,7 @@ def measured_speed(original: Model, changed: Model, place: Place) -> Speed:
     """
     feeds = feeds_of(original, place)
     compared = paired_timing.compare_timings(
-        [candidate(m, place.setting, feeds) for m in (original, changed)], seconds=SECONDS
+        [candidate(m, place.setting, feeds) for m in (original, changed)], seconds=seconds, sessions=sessions
     )
     return Speed(compared.median(0), compared.median(1), compared.ratio(1), place)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.group import DATA, Option, group, titled
+from onnxprune.cli.options.group import DATA, Option, declared, group, titled
 from onnxprune.cli.types import FILE, LARGEST
 from onnxprune.names import RECOVERIES
 
@@ -91,4 +91,22 @@ evaluation = click.option(
     metavar="WHAT",
     help="Your own measure, higher is better: module:function, called with the path of a model, "
     "or a command with {model} in it that prints a number.",
+)
+
+# Labels that models are judged by; the command gets `labels`, `metrics` and `judged`.
+labelled = declared(
+    click.option(
+        "--labels",
+        metavar="KEY",
+        help="Name of the labels' array in --data; folder, for pictures in a folder for each class; or a column of a "
+        "table, FILE.csv:COLUMN or FILE.jsonl:COLUMN. A label below 0 does not count.",
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        metavar="NAME,NAME",
+        help="accuracy, top5 (or any number), f1, iou, auc; mae, rmse, r2 for labels that are numbers; by default "
+        "those that suit the output.",
+    ),
+    click.option("--judge", "judged", metavar="OUTPUT", help="The output that labels belong to; by default the first."),
 )

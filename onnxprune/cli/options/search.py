@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxprune.cli import paths
 from onnxprune.cli.options.data import evaluation
 from onnxprune.cli.options.group import SEARCH, Option, group, titled
 from onnxprune.cli.types import FOLDER
@@ -72,11 +73,7 @@ class SearchRequest:
     def check(self, *, force: bool) -> None:
         """Refuse, before any work, what cannot be written."""
         if self.trials is not None:
-            folder = Path(self.trials)
-            if folder.exists() and not folder.is_dir():
-                raise UsageError(f"--trials: {folder} is not a folder")
-            if folder.is_dir() and any(folder.iterdir()) and not force:
-                raise UsageError(f"--trials: {folder} is not empty", hint="write into it with --force")
+            paths.check_folder("--trials", self.trials, force=force)
 
     def settings(self, **given: Any) -> SearchConfig:
         """How to search; the arguments are the other fields of `SearchConfig`."""
