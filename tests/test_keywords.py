@@ -14,11 +14,16 @@ import onnxprune
 from onnxprune import keywords
 from onnxprune.allocation import Options
 from onnxprune.allocation.ranks import LowRankOptions
-from onnxprune.names import BLOCK_BUDGETS
+from onnxprune.names import AUTO_BUDGETS, BLOCK_BUDGETS
+from onnxprune.pipelines.auto_search import AutoOptions
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.sparsity import SparsifyOptions
 from tests.cli.conftest import DIGITS
 from tests.structure.tree import ROOT
+
+# What `auto` makes of its keywords, or has parameters for; and what says how models are judged.
+AUTO_OWN = {"budgets", "floor", "wanted", "seconds", "folder"}
+JUDGED = {"labels", "metrics", "output", "evaluate"}
 
 
 def names(kind: type) -> set[str]:
@@ -34,6 +39,11 @@ def names(kind: type) -> set[str]:
         ("sparsify", keywords.ZeroKeywords, names(SparsifyOptions) - {"sparsity"}),
         ("drop", keywords.BlockKeywords, names(DropOptions) - {"budgets"} | {*BLOCK_BUDGETS}),
         ("compress", keywords.ProductKeywords, names(LowRankOptions)),
+        (
+            "auto",
+            keywords.AutoKeywords,
+            names(AutoOptions) - AUTO_OWN | {*AUTO_BUDGETS, "max_drop", "min_sqnr"} | JUDGED,
+        ),
         ("train", keywords.TrainingKeywords, names(onnxprune.TrainingOptions) - {"steps"}),
     ],
 )
@@ -55,6 +65,7 @@ def test_keywords_are_the_fields_of_the_options(verb: str, listed: Any, wanted: 
         ("sparsify", "patern", "pattern"),
         ("drop", "block", "blocks"),
         ("compress", "rank", "ranks"),
+        ("auto", "min_snr", "min_sqnr"),
         ("train", "ema", "average"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,10 @@ class AutoArgs:
         self.folder.check(force=self.force)
         if self.front is not None:
             paths.check_folder("--front", self.front, force=may_replace)
-        self.options(Path())
+        self.options(Path(), self.seconds)
 
-    def options(self, folder: Path) -> AutoOptions:
-        """The same as the search takes it."""
+    def options(self, folder: Path, seconds: float) -> AutoOptions:
+        """The same as the search takes it, with the time that is left for it."""
         from onnxprune.pipelines.auto_search import AutoOptions
         from onnxprune.pipelines.quantize_source import quality_constraint
 
@@ -96,7 +97,7 @@ class AutoArgs:
             budgets={kind: getattr(self, kind) for kind in names.AUTO_BUDGETS},
             floor=quality_constraint(self.max_drop, self.min_sqnr),
             smallest=self.smallest,
-            seconds=self.seconds,
+            seconds=seconds,
             wanted=self._wanted(),
             samples=self.data.samples,
             sizes=self.sizes.numbers,
@@ -188,6 +189,7 @@ def auto(console: Console, args: AutoArgs) -> None:
     time is limited, and judged on samples of --data that no step sees. The best that holds the budget is written, or
     without a budget the smallest that is good enough.
     """
+    begun = time.monotonic()
     args.check()
     from onnxprune.pipelines.auto_search import auto_search
 
@@ -196,7 +198,8 @@ def auto(console: Console, args: AutoArgs) -> None:
     if args.written is not None:
         paths.check_output(source, args.written, force=args.force or args.resume)
     with args.folder.opened() as folder:
-        found = auto_search(source, args.data.source, args.options(folder), progress=console.progress)
+        left = max(args.seconds - (time.monotonic() - begun), args.seconds / 2)
+        found = auto_search(source, args.data.source, args.options(folder, left), progress=console.progress)
         _write(console, found, args)
     with missed_budgets.damage_last(console, found.judged, accepted=args.accept_damage):
         _report(console, source, found, args)

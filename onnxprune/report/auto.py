@@ -123,6 +123,7 @@ def auto_data(of: AutoOutcome) -> dict[str, Any]:
     return {
         "goal": {"cost": goal.cost, "most": goal.most, "floor": floor},
         "original": dict(of.whole),
+        **{place: _counted(of.whole if place == "before" else of.chosen.costs) for place in ("before", "after")},
         "chosen": _trial_data(of.chosen, of),
         "search": {"cost": goal.cost, "targets": targets, "trials": trials, "known": of.resumed},
         "failed": [{"recipe": t.recipe, "problem": t.problem} for t in of.trials if t.problem],
@@ -133,6 +134,10 @@ def auto_data(of: AutoOutcome) -> dict[str, Any]:
         "interrupted": of.interrupted,
         "took": round(of.seconds, 3),
     }
+
+
+def _counted(amounts: Mapping[str, float]) -> dict[str, int]:
+    return {"params": int(amounts["params"]), "macs": int(amounts["macs"]), "file": int(amounts["size"])}
 
 
 def _trial_data(trial: AutoTrial, of: AutoOutcome) -> dict[str, Any]:

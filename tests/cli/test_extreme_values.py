@@ -30,6 +30,7 @@ NUMBERS = (
     types.Multiple,
     types.Counts,
     types.Shape,
+    types.Duration,
 )
 # What stands in front of a number.
 NAMES = {"--sizes": "batch=", "--shape": "x=", "--ratio-for": "*="}
@@ -85,6 +86,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[str]]:
     recipe = folder / "r.toml"
     recipe.write_text('[[step]]\nrun = "prune"\n')
     return {
+        # Without a budget nothing is searched: options that are none have little to do.
+        "auto": [model, "--dry-run", "--data", data, "--accept-damage"],
         "inspect": [model],
         "init": [model, "-o", "-"],
         "prune": [model, "--dry-run", "--data", data],
@@ -112,6 +115,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("onnxprune.cost.latency.timer.SECONDS", 0.0)
     monkeypatch.setattr("onnxprune.cost.latency.profiler.SECONDS", 0.0)
     monkeypatch.setattr("onnxprune.runtime.paired_timing.SESSIONS", 1)
+    monkeypatch.setattr("onnxprune.pipelines.auto_trials.SESSIONS", 1)
+    monkeypatch.setattr("onnxprune.pipelines.auto_trials.QUICK", 0.0)
+    monkeypatch.setenv("ONNXPRUNE_AUTO_SECONDS", "0.5")
 
 
 @pytest.mark.usefixtures("hasty")

@@ -35,6 +35,11 @@ def read(kind: click.ParamType, text: Any) -> Any:
         (types.Counts(), "1, 8", (1, 8)),
         (types.Words(("flip", "shift")), "flip, shift", ("flip", "shift")),
         (types.Seconds(0, 10), "1.5", 1.5),
+        (types.Duration(), "90", 90.0),
+        (types.Duration(), "1.5s", 1.5),
+        (types.Duration(), " 20M ", 1200.0),
+        (types.Duration(), "1h30min", 5400.0),
+        (types.Duration(), 12, 12.0),
     ],
 )
 def test_values(kind: click.ParamType, text: Any, value: Any) -> None:
@@ -63,6 +68,11 @@ def test_values(kind: click.ParamType, text: Any, value: Any) -> None:
         (types.Words(("flip",)), "flap", "'flap' is none of flip"),
         (types.Seconds(0, 10), math.nan, "is not a time"),
         (types.Seconds(0, 10), "11", "range"),
+        (types.Duration(), "", "'' is not a time: write 90s, 20m or 1h30m"),
+        (types.Duration(), "0", "is not a time"),
+        (types.Duration(), "5 minutes", "is not a time"),
+        (types.Duration(), "9" * 400, "is not a time"),
+        (types.Duration(), True, "is not a time"),
     ],
 )
 def test_what_is_refused(kind: click.ParamType, text: Any, says: str) -> None:

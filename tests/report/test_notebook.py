@@ -28,6 +28,8 @@ CONFIG = SearchConfig(
 )
 TEST = str(MODELS / "digits_test.npz")
 MAKERS = {
+    "AutoResult": lambda: onnxprune.auto(DIGITS, DATA, params="50%", samples=48, time=20),
+    "AutoOutcome": lambda: made("AutoResult").report,
     "PruneResult": lambda: onnxprune.prune(DIGITS, 0.5),
     "Outcome": lambda: onnxprune.prune(DIGITS, 0.5).report,
     "Found": lambda: search(load(DIGITS), Options(criterion="l2"), CONFIG, DATA),
