@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onnxprune.pipelines.auto_recipes import harm_of
 from onnxprune.pipelines.auto_trials import AutoTrial
 from onnxprune.pipelines.search_targets import QualityConstraint
 
@@ -41,11 +42,14 @@ class AutoGoal:
     metric: str
 
     def quality(self, trial: AutoTrial) -> tuple[float, ...]:
-        """How good a trial is, what counts most first; higher is better. Empty where nothing tells.
+        """How good a trial is, what counts most first; higher is better.
 
-        Few samples often find the same share of classes: then the signal to noise of the outputs decides.
+        Few samples often find the same share of classes: then the signal to noise of the outputs decides. Where nothing
+        tells, the harm that verbs do in general, and what is nearest to the original.
         """
-        return tuple(trial.values.get(name, 0.0) for name in (self.metric, TIE)) if self.metric else ()
+        if self.metric:
+            return tuple(trial.values.get(name, 0.0) for name in (self.metric, TIE))
+        return (-harm_of(trial.steps), self.cost_of(trial))
 
     def cost_of(self, trial: AutoTrial) -> float:
         """The share of the original's cost that a trial has; multiply-accumulates where time was not measured."""

@@ -11,6 +11,8 @@ from onnxprune.names import BLOCK_BUDGETS, BUDGETS, RANK_BUDGETS
 
 # What stands in for a kind of cost that a verb has no budget for.
 STAND_IN = "macs"
+# Verbs by the harm that they do in general to a model of the same budget.
+HARM = ("quantize", "train", "prune", "compress", "drop", "sparsify")
 # How many blocks are dropped before units are.
 DROPPED = (1, 2)
 # The budgets of the verbs that have some; of `sparsify`, only what sparse storage saves is a cost here.
@@ -142,6 +144,18 @@ def turned_recipes(cost: str, facts: ModelFacts) -> list[Recipe]:
     if cost == "size":
         found.append(Recipe("zeros", (VerbStep("sparsify", {"storage": "sparse"}),), dial=0))
     return found
+
+
+def harm_of(steps: Sequence[VerbStep]) -> int:
+    """Tell how much steps are expected to harm a model, where nothing measures that.
+
+    Args:
+        steps: with all their options.
+
+    Returns:
+        0 for what is lossless, then in the order of `HARM`; that of the worst step.
+    """
+    return max((1 + HARM.index(step.verb) for step in steps if step != VerbStep("compress")), default=0)
 
 
 def is_rounded(recipe: Recipe) -> bool:

@@ -31,6 +31,8 @@ ASIDE = (0.75, 1.3)
 HALF = 0.5
 # Recipes that go on at most into the stages of training, and that are combined with whole numbers besides the first.
 TRAINED, COMBINED = 3, 2
+# What is predicted of a recipe's time is taken for so many times as much: others use the machine, too.
+CAUTION = 1.2
 # Whole numbers that leave more of the cost are not worth a combination.
 SAVING = 0.9
 # Two shares that differ by less are the same.
@@ -97,23 +99,24 @@ class Halving:
         """
         self._perform = perform
         ladder = self._ladder()
-        first, later = ladder[0], CORRECTIONS + len(ladder) + 2
+        first, later = ladder[0], CORRECTIONS + len(ladder) + 3
         # What tells most comes first, for searches with little time: one way to cut, one to round, and both.
         self._explore(fixed[:FIXED], first, later + 2)
         front = [*turned[:1], *self._combined(fixed, turned[:1])]
         self._explore(front, first, later + 1)
         self._explore([*turned[1:], *fixed[FIXED:]], first, later)
-        tried = [recipe for recipe in self._alive(turned[1:]) if recipe.name in self._done]
-        combined = self._combined(fixed, tried[:COMBINED])
+        combined = self._combined(fixed, self._alive(turned[1:])[:COMBINED])
         self._explore(combined, first, later - 1)
         useful = [r for r in fixed if r.name in self._done and self.goal.fits(self._last(r), AIM)]
-        self._refine([*front, *turned[1:], *combined, *useful], ladder[1:])
+        known = [r for r in (*front, *turned[1:], *combined, *useful) if r.name in self._done]
+        self._stage(self._bids(known, first), later - 1)  # costs do not depend on samples: they are corrected on few
+        self._refine(known, ladder[1:])
         return self.trials
 
     def _explore(self, recipes: Sequence[Recipe], samples: int, stages: int) -> None:
         """Try recipes for the first time, as long as the best can still be made with all samples."""
-        known = [r for r in self._known.values() if not self._last(r).problem and self.goal.fits(self._last(r), AIM)]
-        best = min(known, key=lambda recipe: self.goal.rank(self._last(recipe), AIM), default=None)
+        known = [r for r in self._alive([*self._known.values()]) if self.goal.fits(self._last(r), AIM)]
+        best = next(iter(known), None)
         reserve = 0.0 if best is None else self.predicted(self._bid(best, self.samples))
         self._stage([self._bid(recipe, samples) for recipe in recipes], stages, reserve=reserve)
 
@@ -139,10 +142,9 @@ class Halving:
         return seconds / self.width <= self.time.left / 2
 
     def _alive(self, recipes: Sequence[Recipe]) -> list[Recipe]:
-        """The recipes that have not failed, the best first; those that were not tried yet in front, in their order."""
-        new = [r for r in recipes if r.name not in self._done]
+        """The recipes that were tried and have not failed, the best first."""
         known = [r for r in recipes if r.name in self._done and not self._last(r).problem]
-        return [*new, *sorted(known, key=lambda recipe: self.goal.rank(self._last(recipe), AIM))]
+        return sorted(known, key=lambda recipe: self.goal.rank(self._last(recipe), AIM))
 
     def _last(self, recipe: Recipe) -> AutoTrial:
         return self._done[recipe.name][-1]
@@ -188,7 +190,7 @@ class Halving:
         """The best recipe with a smaller and a larger budget."""
         if self.goal.most is None:
             return []
-        best = next((r for r in self._alive(recipes) if r.name in self._done), None)
+        best = next(iter(self._alive([recipe for recipe in recipes if recipe.dial is not None])), None)
         if best is None:
             return []
         share = self._last(best).share or self.goal.most
@@ -199,7 +201,7 @@ class Halving:
         """Gradient steps for the best recipes, more and more of them, as long as that makes any of them better."""
         if not self.samples:
             return
-        best = [recipe for recipe in self._alive(recipes) if recipe.name in self._done][:TRAINED]
+        best = self._alive(recipes)[:TRAINED]
         for recipe in best:
             # What is known of the recipe without steps says what it is asked for.
             self._done[recipe.trained(1).name] = [t for t in self._done[recipe.name] if not t.problem]
@@ -256,4 +258,4 @@ class Halving:
         factor = max(1.0, bid.samples / max(1, last.samples))
         if bid.training:
             factor *= bid.training / last.training if last.training else GROWTH  # as good as any guess
-        return last.seconds * factor
+        return last.seconds * factor * CAUTION

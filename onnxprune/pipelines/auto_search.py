@@ -276,7 +276,8 @@ def _best(trials: Sequence[AutoTrial], goal: AutoGoal, seconds: float) -> AutoTr
         why = f": {trials[0].recipe}: {trials[0].problem}" if trials else ""
         raise GoalMissed(f"no model was made in {seconds:g} seconds{why}", hint="give more --time, or fewer --samples")
     best = min(made, key=goal.rank)
-    if not goal.keeps(best) or (goal.most is None and goal.cost_of(best) >= 1):
+    reached = goal.fits(best) if goal.most is not None else goal.cost_of(best) < 1
+    if goal.floor is not None and not (reached and goal.keeps(best)):
         raise GoalMissed(
             f"none of {len(made)} models is good enough"
             + ("" if goal.most is None else f" with {100 * goal.most:.3g} % of the {goal.cost}"),

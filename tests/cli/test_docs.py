@@ -173,6 +173,20 @@ def test_the_quantisation_page_works(workplace, capsys):
     assert report.judged.sqnr >= 30 and report.judged.error <= report.nearest.error and not report.floats
 
 
+def test_the_auto_page_works(workplace, capsys):
+    """Every command gives what the page says; the Python block runs."""
+    (workplace / "models").symlink_to(ROOT / "models")
+    page = ROOT / "docs" / "auto.md"
+    (block,) = blocks(page, "console")
+    for line in block.splitlines():
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    whole = (workplace / "model.onnx").stat().st_size
+    assert Path("small.onnx").stat().st_size <= 0.4 * whole and Path("blind.onnx").stat().st_size <= 0.5 * whole
+    assert list(Path("front").glob("*.onnx")) and accuracy("good.onnx") > 0.9
+    (code,) = blocks(page, "python")
+    exec(compile(code, "<auto.md>", "exec"), {"__name__": "__main__"})
+
+
 def test_the_shrink_page_works(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "shrink.md"

@@ -95,18 +95,11 @@ def compare(name: str, of: Subject, given: argparse.Namespace) -> None:
 
         def search(kind: str = kind, budget: str = budget) -> Any:
             found = onnxprune.auto(of.source, of.data, time=given.time, **{kind: budget})
-            for trial in found.report.trials if given.trials else ():
-                print(
-                    "   ",
-                    trial.recipe,
-                    trial.share,
-                    trial.samples,
-                    trial.training,
-                    trial.shares,
-                    trial.values,
-                    trial.problem,
-                )
-            print(f"    {found.report.chosen.recipe}: {found.recipe}")
+            for t in found.report.trials if given.trials else ():
+                told = {name: round(t.values[name], 3) for name in ("top1", "sqnr") if name in t.values}
+                cost = round(t.shares.get(kind, 1.0), 3)
+                print(f"    {t.recipe} {t.share} n={t.samples} {t.training} {cost} {told} {t.seconds:.1f} {t.problem}")
+            print(f"    {found.report.chosen.recipe}: {found.recipe}", flush=True)
             return found
 
         print(row(of, f"{kind} {budget}", "auto", search), flush=True)

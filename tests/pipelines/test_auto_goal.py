@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from onnxprune.pipelines.auto_goal import FURTHER, AutoGoal
+from onnxprune.pipelines.auto_recipes import VerbStep
 from onnxprune.pipelines.auto_trials import AutoTrial
 from onnxprune.pipelines.search_targets import QualityConstraint
 
@@ -27,6 +28,28 @@ def test_with_a_budget_the_best_that_holds_it_comes_first() -> None:
     assert not HALF.fits(over) and HALF.fits(good)
     further = trial(0.9, 50)
     assert sorted([further, over], key=HALF.rank) == [over, further], "what is nearest to the budget"
+
+
+def test_equal_classes_are_told_apart_by_the_noise() -> None:
+    goal = replace(HALF, metric="top1")
+    one, two = (replace(trial(0.4), values={"top1": 0.9, "sqnr": sqnr}) for sqnr in (10.0, 11.0))
+    assert min([one, two], key=goal.rank) is two
+    assert goal.rank(replace(one, values={"top1": 0.95, "sqnr": 5.0})) < goal.rank(two)
+
+
+def test_without_a_budget_the_smallest_that_is_good_enough() -> None:
+    small, large, bad = trial(0.3, 20), trial(0.4, 40), trial(0.1, 19.9)
+    assert sorted([bad, large, small], key=GOOD.rank) == [small, large, bad]
+    both = replace(HALF, floor=GOOD.floor)
+    assert sorted([bad, large, small], key=both.rank) == [large, small, bad]
+
+
+def test_where_nothing_tells_what_harms_least_in_general_comes_first() -> None:
+    blind = replace(HALF, metric="")
+    whole = replace(trial(0.3), steps=(VerbStep("compress"), VerbStep("quantize", {"weights": "int8"})))
+    cut, less = (replace(trial(cost), steps=(VerbStep("prune", {"size": "50%"}),)) for cost in (0.4, 0.45))
+    lossless = replace(trial(0.5), steps=(VerbStep("compress"),))
+    assert sorted([cut, whole, less, lossless], key=blind.rank) == [lossless, whole, less, cut]
 
 
 def test_equal_classes_are_told_apart_by_the_noise() -> None:
