@@ -50,7 +50,7 @@ class AutoResult(Shown):
 
     Example:
         >>> import onnxprune
-        >>> result = onnxprune.auto("models/digits.onnx", size="50%", time=2)
+        >>> result = onnxprune.auto("models/digits.onnx", size="50%", time=60)
         >>> result.report.chosen.shares["size"] <= 0.5
         True
     """
@@ -94,35 +94,30 @@ def auto(
 
     Example:
         >>> import onnxprune
-        >>> result = onnxprune.auto("models/digits.onnx", params="50%", time=2)
+        >>> result = onnxprune.auto("models/digits.onnx", params="50%", time=60)
         >>> [step.verb for step in result.recipe]
         ['prune']
     """
     check_keywords(options, AutoKeywords, "time", "folder", "shapes", "data")
-    given = dict[str, Any](options)
-    labels, metrics, output = (
-        given.pop(name, default) for name, default in (("labels", None), ("metrics", ()), ("output", None))
-    )
-    own, drop, sqnr = (given.pop(name, None) for name in ("evaluate", "max_drop", "min_sqnr"))
-    wanted = None
-    if labels is not None or own is not None:
-        wanted = EvaluationData(
-            data or (), labels, metrics, output, evaluation=None if own is None else Evaluation(own)
-        )
     model = load(source, shapes=shapes)
-    check_sizes(model.proto.graph, given.get("sizes") or {})
+    check_sizes(model.proto.graph, options.get("sizes") or {})
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as place, shown(progress) as told:
-        chosen = AutoOptions(
-            budgets={kind: given.pop(kind, None) for kind in AUTO_BUDGETS},
-            floor=quality_constraint(None if drop is None else str(drop), sqnr),
-            seconds=time,
-            wanted=wanted,
-            folder=Path(folder or place),
-            **given,
-        )
+        chosen = _chosen(dict(options), data, seconds=time, folder=Path(folder or place))
         found = auto_search(model, data, chosen, progress=told)
         front = [
             FrontPoint(same_kind(found.model_of(trial), source), trial.steps, trial.shares, trial.values)
             for trial in found.front
         ]
     return AutoResult(same_kind(found.model, source), found.chosen.steps, front, found)
+
+
+def _chosen(given: dict[str, Any], data: Any, **more: Any) -> AutoOptions:
+    """The options of a search; what of the keywords is not one of its fields is put into them."""
+    budgets = {kind: given.pop(kind, None) for kind in AUTO_BUDGETS}
+    drop, sqnr, own = (given.pop(name, None) for name in ("max_drop", "min_sqnr", "evaluate"))
+    judged = {name: given.pop(name) for name in ("labels", "metrics", "output") if name in given}
+    wanted = None
+    if judged or own is not None:
+        wanted = EvaluationData(data or (), **judged, evaluation=None if own is None else Evaluation(own))
+    floor = quality_constraint(None if drop is None else str(drop), sqnr)
+    return AutoOptions(budgets=budgets, floor=floor, wanted=wanted, **given, **more)

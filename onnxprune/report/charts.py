@@ -267,18 +267,16 @@ def _between(line: Sequence[Spot], x: float) -> float:
 
 def _search(of: Document) -> Iterator[Chart]:
     """All models that were tried, their Pareto front and the bound."""
-    search = of.get("search")
-    if not search:
+    if not (search := of.get("search")):
         return
     kind, target = search["cost"], search["targets"][0]
     trials = [(n, t) for n, t in enumerate(search["trials"], 1) if target["metric"] in t["values"]]
-    spots = [_trial(n, t, kind, target["metric"]) for n, t in trials]
-    if not spots:
+    if not (spots := [_trial(n, t, kind, target["metric"]) for n, t in trials]):
         return
     front = [s for s, (_, t) in zip(spots, trials, strict=True) if t["pareto"]]
     good = sorted((s for s in spots if s.kind == "good"), key=lambda s: s.x)
     named = [s for s, (_, t) in zip(spots, trials, strict=True) if t.get("chosen")]
-    told = ("the one that was chosen",) if named else ("the smallest that is good enough",)
+    told = ("the one that was chosen" if named else "the smallest that is good enough",)
     chosen = [replace(s, told=told, kind="chosen", number=0) for s in (named or good)[:1]]
     yield LinePlot(
         "Models that were tried",

@@ -52,26 +52,6 @@ def test_where_nothing_tells_what_harms_least_in_general_comes_first() -> None:
     assert sorted([cut, whole, less, lossless], key=blind.rank) == [lossless, whole, less, cut]
 
 
-def test_equal_classes_are_told_apart_by_the_noise() -> None:
-    goal = replace(HALF, metric="top1")
-    one, two = (replace(trial(0.4), values={"top1": 0.9, "sqnr": sqnr}) for sqnr in (10.0, 11.0))
-    assert min([one, two], key=goal.rank) is two
-    assert goal.rank(replace(one, values={"top1": 0.95, "sqnr": 5.0})) < goal.rank(two)
-
-
-def test_without_a_budget_the_smallest_that_is_good_enough() -> None:
-    small, large, bad = trial(0.3, 20), trial(0.4, 40), trial(0.1, 19.9)
-    assert sorted([bad, large, small], key=GOOD.rank) == [small, large, bad]
-    both = replace(HALF, floor=GOOD.floor)
-    assert sorted([bad, large, small], key=both.rank) == [large, small, bad]
-
-
-def test_where_nothing_tells_the_order_stays() -> None:
-    first, second = trial(0.45), trial(0.4)
-    blind = replace(HALF, metric="")
-    assert min([first, second], key=blind.rank) is second and blind.quality(first) == ()
-
-
 @pytest.mark.parametrize(("reached", "lower", "upper"), [(0.6, 0.40, 0.42), (0.4, 0.61, 0.63), (0.5, 0.5, 0.5)])
 def test_a_budget_is_asked_for_again_by_what_was_missed(reached: float, lower: float, upper: float) -> None:
     asked = HALF.next_share([trial(reached, share=0.5)], 0.5, (64, 0))
