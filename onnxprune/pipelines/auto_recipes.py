@@ -13,8 +13,6 @@ from onnxprune.names import BLOCK_BUDGETS, BUDGETS, RANK_BUDGETS
 STAND_IN = "macs"
 # Verbs by the harm that they do in general to a model of the same budget.
 HARM = ("quantize", "train", "prune", "compress", "drop", "sparsify")
-# How many blocks are dropped before units are.
-DROPPED = (1, 2)
 # The budgets of the verbs that have some; of `sparsify`, only what sparse storage saves is a cost here.
 TAKES: Mapping[str, Sequence[str]] = {
     "prune": tuple(BUDGETS),
@@ -137,8 +135,9 @@ def turned_recipes(cost: str, facts: ModelFacts) -> list[Recipe]:
         found.append(Recipe("rotate", (VerbStep("prune", {"rotate": True}),), dial=0))
     if facts.data and facts.heads:
         found.append(Recipe("rotate heads", (VerbStep("prune", {"head_dims": True, "rotate": True}),), dial=0))
-    for count in DROPPED[: facts.blocks]:
-        found.append(Recipe(f"drop {count} + prune", (VerbStep("drop", {"count": count}), prune), dial=1))
+    if facts.blocks:
+        found.append(Recipe("prune with blocks", (VerbStep("prune", {"drop": True}),), dial=0))
+        found.append(Recipe("drop + prune", (VerbStep("drop", {"count": 1}), prune), dial=1))
     slower = {} if cost == "latency" else {"allow_slower": True}
     found.append(Recipe("products", (VerbStep("compress", slower),), dial=0))
     if cost == "size":

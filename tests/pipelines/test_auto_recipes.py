@@ -40,7 +40,7 @@ def test_what_is_turned_has_a_budget_and_what_is_fixed_has_none(cost: str, data:
 def test_what_a_model_lacks_is_not_tried() -> None:
     names = {recipe.name for recipe in (*fixed_recipes("size", ModelFacts()), *turned_recipes("size", ModelFacts()))}
     assert names == {"lossless", "int8", "uint8", "prune", "products", "zeros"}
-    assert "drop 1 + prune" in {recipe.name for recipe in turned_recipes("size", ModelFacts(blocks=1))}
+    assert "drop + prune" in {recipe.name for recipe in turned_recipes("size", ModelFacts(blocks=1))}
 
 
 def test_a_time_is_lowered_by_products_through_what_stands_for_it() -> None:
