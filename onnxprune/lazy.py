@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -25,3 +25,8 @@ def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
         return getattr(import_module(module), other or name)
 
     return find
+
+
+def homes_in(package: str, modules: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Turn modules of a package and the public names that each defines into what `on_first_use` takes."""
+    return {name: f"{package}.{module}" for module, names in modules.items() for name in names}

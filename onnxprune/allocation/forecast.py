@@ -9,9 +9,8 @@ import numpy as np
 
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, select
-from onnxprune.cost import AxisLengths, units_in_order
+from onnxprune.cost import AxisLengths, latency, units_in_order
 from onnxprune.cost.counts import of_trace
-from onnxprune.cost.latency.timer import Timer
 from onnxprune.model import file_size
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
@@ -63,7 +62,7 @@ def forecast(
     """
     scores = np.zeros(groups.classes.count)
     widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
-    timer = None if place is None else Timer(groups.model, place, progress)
+    timer = None if place is None else latency.Timer(groups.model, place, progress)
     nothing = np.zeros(widths.count, np.int64)
     total = sum(group.units for group in groups.groups)
     found = []

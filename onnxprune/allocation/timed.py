@@ -12,8 +12,7 @@ from onnxprune.allocation import fit_budgets
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, allowed_counts
-from onnxprune.cost import AxisLengths, units_in_order
-from onnxprune.cost.latency.timer import Timed, Timer, alignments
+from onnxprune.cost import AxisLengths, latency, units_in_order
 from onnxprune.model import Model
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import Groups
@@ -42,8 +41,8 @@ def group_times(groups: Groups, place: Place, progress: Callable[[str], object])
         RunError: the model does not run.
     """
     order = {g.name: units_in_order(g, np.zeros(groups.classes.count)) for g in groups.groups}
-    prediction = Timer(groups.model, place, progress).expected(AxisLengths(groups, order))
-    nothing, multiples = np.zeros(len(groups.groups), np.int64), alignments(prediction)
+    prediction = latency.Timer(groups.model, place, progress).expected(AxisLengths(groups, order))
+    nothing, multiples = np.zeros(len(groups.groups), np.int64), latency.alignments(prediction)
     found = {}
     for index, group in enumerate(groups.groups):
         allowed = allowed_counts(group, group.units, multiples[group.name])
@@ -72,7 +71,7 @@ class BudgetFitter:
     groups: Groups
     scores: Array
     options: Options
-    timer: Timer | None
+    timer: latency.Timer | None
 
     @classmethod
     def of(
@@ -80,7 +79,7 @@ class BudgetFitter:
     ) -> BudgetFitter:
         """With a timer where there is a place, or the options ask for one."""
         needed = place is not None or needs_tables(options)
-        return cls(groups, scores, options, Timer(groups.model, place or Place(), progress) if needed else None)
+        return cls(groups, scores, options, latency.Timer(groups.model, place or Place(), progress) if needed else None)
 
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
         """The units that go so that all budgets hold; see `fit_budgets.fit`."""
@@ -97,7 +96,7 @@ class BudgetFitter:
             return KINDS
         return {name: _timed(kind, timer) if kind.is_timed else kind for name, kind in KINDS.items()}
 
-    def timed(self, removed: Mapping[str, Array], small: Model, damage: float | None = None) -> Timed | None:
+    def timed(self, removed: Mapping[str, Array], small: Model, damage: float | None = None) -> latency.Timed | None:
         """The time of the smaller model that remains if `removed` goes, beside the damage; None without a timer."""
         if self.timer is None:
             return None
@@ -105,7 +104,7 @@ class BudgetFitter:
         if needs_tables(self.options):
             counts = [len(removed.get(g.name, ())) * g.units // len(g.classes) for g in self.groups.groups]
             predicted = self.timer.expected(self.widths).total(np.array(counts, np.int64)) / before
-        return Timed(before, self.timer.compared(small), predicted, self.timer.place, damage)
+        return latency.Timed(before, self.timer.compared(small), predicted, self.timer.place, damage)
 
     @cached_property
     def widths(self) -> AxisLengths:
@@ -115,10 +114,10 @@ class BudgetFitter:
     @cached_property
     def multiples(self) -> Mapping[str, int]:
         """What the width of every group is best rounded to, by its name; nothing without a timer."""
-        return alignments(self.timer.expected(self.widths)) if self.timer else {}
+        return latency.alignments(self.timer.expected(self.widths)) if self.timer else {}
 
 
-def _timed(kind: BudgetKind, timer: Timer) -> BudgetKind:
+def _timed(kind: BudgetKind, timer: latency.Timer) -> BudgetKind:
     """The kind with the functions of a machine."""
     return replace(
         kind, cost=timer.expected, measured=lambda model, removal: timer.seconds(model), correct=timer.correct

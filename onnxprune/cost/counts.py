@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 from onnx import NodeProto
 
 from onnxprune.model import Model, inlined
@@ -118,8 +117,8 @@ def of_trace(tracing: TraceResult, model: Model, remaining: Remaining | None = N
 
 def _width(weight: Axes, output: Axes, sizes: Shape) -> int:
     """The product of the axes of an output that have labels of the weight: a position goes with one of the weight."""
-    held = np.concatenate([np.ravel(labels) for labels in weight])
-    return math.prod(n for labels, n in zip(output, sizes, strict=True) if np.isin(labels, held).any())
+    held = {label for labels in weight for label in labels.ravel().tolist()}
+    return math.prod(n for labels, n in zip(output, sizes, strict=True) if not held.isdisjoint(labels.ravel().tolist()))
 
 
 def contractions(tracing: TraceResult) -> Iterator[tuple[NodeView, Sequence[Contraction]]]:

@@ -13,7 +13,6 @@ from onnxprune import __version__, calibration
 from onnxprune.allocation import BudgetFitter, BudgetResult, Options, Selection, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
-from onnxprune.cost.latency.timer import Timed
 from onnxprune.errors import GoalMissed, ModelError, UsageError
 from onnxprune.layers import bn_matching
 from onnxprune.model import Model
@@ -42,6 +41,7 @@ from onnxprune.tracing import CONTRADICTION, Groups
 from onnxprune.typing import Array
 
 if TYPE_CHECKING:
+    from onnxprune.cost.latency import Timed
     from onnxprune.pipelines.dropped import Dropped
     from onnxprune.recovery import Training
 

@@ -17,7 +17,7 @@ import numpy as np
 from onnxprune import criteria
 from onnxprune.allocation import BudgetResult, Options
 from onnxprune.calibration import is_random
-from onnxprune.cost.latency.timer import Timer
+from onnxprune.cost.latency import Timer
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import check_sizes

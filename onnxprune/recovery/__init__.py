@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from onnxprune.lazy import on_first_use
+from onnxprune.lazy import homes_in, on_first_use
 from onnxprune.recovery.closed_form import (
     NO_RECOVERY,
     WIDEST,
@@ -72,9 +72,9 @@ __all__ = [
 # What needs gradients, and what only blocks that are dropped need, is imported by those who use it.
 __getattr__ = on_first_use(
     __name__,
-    {
-        name: f"onnxprune.recovery.{module}"
-        for module, names in {
+    homes_in(
+        __name__,
+        {
             "distill": ("Teacher",),
             "fine_tune": ("fine_tune_model",),
             "intermediate": ("matching_tensors",),
@@ -85,7 +85,6 @@ __getattr__ = on_first_use(
             "thinning": ("Masks", "Thinning"),
             "training_options": ("CROSS_ENTROPY", "DISTIL", "MSE", "TrainingOptions"),
             "training_state": ("Training",),
-        }.items()
-        for name in names
-    },
+        },
+    ),
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost import Cost
     from onnxprune.cost.counts import LayerCost
-    from onnxprune.cost.latency.timer import Timed
+    from onnxprune.cost.latency import Timed
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Strength, Verdict
     from onnxprune.recovery import RecoveryReport

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxprune.allocation.timed import GroupTime
     from onnxprune.cost import Cost
     from onnxprune.cost.counts import Branches
-    from onnxprune.cost.latency.timer import Timed
+    from onnxprune.cost.latency import Timed
     from onnxprune.model import Model
     from onnxprune.pipelines.prune import Outcome
     from onnxprune.proof import Verdict

@@ -1,10 +1,12 @@
 """Run models and jobs: sessions, activations in graph order, paired timing, memory, workers."""
 
+from typing import TYPE_CHECKING
+
+from onnxprune.lazy import homes_in, on_first_use
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.blas import blas_threads
 from onnxprune.runtime.journal import Journal, cache_folder, key_of, said_before
-from onnxprune.runtime.label_metrics import ClassTally, LabelMetric, NumberTally, label_metric
 from onnxprune.runtime.moments import Moments, PairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
 from onnxprune.runtime.random_inputs import count_choices, random_feeds
@@ -20,6 +22,9 @@ from onnxprune.runtime.session import (
 from onnxprune.runtime.single_node import NodeRunner, in_single
 from onnxprune.runtime.subgraph import boundary_inputs, routes_of, run_changed, run_from
 from onnxprune.runtime.trial import check_run
+
+if TYPE_CHECKING:
+    from onnxprune.runtime.label_metrics import ClassTally, LabelMetric, NumberTally, label_metric
 
 __all__ = [
     "ActivationReader",
@@ -57,3 +62,8 @@ __all__ = [
     "routes_of",
     "runtime_version",
 ]
+
+# Only an evaluation counts answers.
+__getattr__ = on_first_use(
+    __name__, homes_in(__name__, {"label_metrics": ("ClassTally", "LabelMetric", "NumberTally", "label_metric")})
+)

@@ -18,7 +18,7 @@ OPEN = frozenset(
         "onnxprune.calibration.script",
         "onnxprune.cost.counts",
         "onnxprune.cost.functions",
-        "onnxprune.cost.latency.timer",
+        "onnxprune.cost.latency",
         "onnxprune.layers.bn_matching",
         "onnxprune.layers.low_rank",
         "onnxprune.layers.unit_axes",

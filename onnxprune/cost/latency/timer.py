@@ -159,7 +159,14 @@ def _is_same(one: AxisLengths, other: AxisLengths) -> bool:
 
 
 def alignments(prediction: Prediction) -> dict[str, int]:
-    """What the width of every group is best rounded to, by its name."""
+    """Find the multiples that the widths of groups are best rounded to (see `alignment`).
+
+    Args:
+        prediction: the times.
+
+    Returns:
+        Name of a group -> a power of two.
+    """
     found = ((g.name, alignment(prediction, index)) for index, g in enumerate(prediction.widths.groups.groups))
     return dict(found)
 
