@@ -20,7 +20,7 @@ from onnxprune.tracing import Axes, Groups, NodeView
 from onnxprune.typing import Array
 
 # Contractions that a norm behind them folds into: data, weight and, if there is a third input, a bias.
-FOLDING = operators_where(lambda t: t.weight == 1 and t.bias in (2, None) and t.zero_point is None, "")
+FOLDING = operators_where(lambda t: t.weight == 1 and t.bias in (2, None) and not t.zero_points, "")
 # Operators through which a weight comes as it is, or as what it stands for.
 WEIGHT_CARRIERS = operators_where(lambda t: t.retypes or t.decodes or (t.same and t.moves))
 Use = tuple[str, int]  # the first output of a node, and the slot of an input

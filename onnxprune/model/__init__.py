@@ -1,5 +1,6 @@
 """Load, look into, check, change and save an ONNX model without running it."""
 
+from onnxprune.model.byte_sums import unsaturated
 from onnxprune.model.files import check_target, file_size, load, same_kind, save, to_graph, to_proto
 from onnxprune.model.inline import inlined
 from onnxprune.model.model import Model
@@ -23,5 +24,6 @@ __all__ = [
     "save",
     "to_graph",
     "to_proto",
+    "unsaturated",
     "unsqueezed",
 ]

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.model import control_flow
 from onnxprune.model.control_flow import FLAT, Path, attributes, body_path, branches, is_body_start, is_flat
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
-from onnxprune.model.protos import bodies, copy_except, keep
+from onnxprune.model.protos import bodies, copy_except, copy_without, keep
 from onnxprune.model.sequences import flat_sequences, put_back
 
 # Where a file has a tensor: the body that it is in, and its name there.
@@ -37,9 +37,7 @@ def flattened(model: Model, named: Mapping[Place, str] | None = None) -> Model:
     """
     if not any(_has_flow(node) for node in model.proto.graph.node):
         return flat_sequences(model)
-    proto = ModelProto()
-    copy_except(model.proto, proto, "graph")
-    copy_except(model.proto.graph, proto.graph, "node")
+    proto = copy_without(model.proto, "node")
     named = named or {}
     work = _Flattening(proto.graph, _defined(model.proto.graph), Names(model.proto.graph, named.values()), named)
     work.nodes(model.proto.graph, {}, ())

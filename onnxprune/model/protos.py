@@ -47,13 +47,18 @@ def copy_except(source: Any, target: Any, *omitted: str) -> None:
             setattr(target, descriptor.name, value)
 
 
+def copy_without(proto: onnx.ModelProto, *omitted: str) -> onnx.ModelProto:
+    """A copy of a model without the fields `omitted` of its graph."""
+    made = onnx.ModelProto()
+    copy_except(proto, made, "graph")
+    copy_except(proto.graph, made.graph, *omitted)
+    made.graph.SetInParent()
+    return made
+
+
 def skeleton(proto: onnx.ModelProto, *omitted: str) -> onnx.ModelProto:
     """A copy of a model without its initializers, and without the fields `omitted` of its graph."""
-    light = onnx.ModelProto()
-    copy_except(proto, light, "graph")
-    copy_except(proto.graph, light.graph, "initializer", *omitted)
-    light.graph.SetInParent()
-    return light
+    return copy_without(proto, "initializer", *omitted)
 
 
 def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from onnxprune.model.control_flow import attributes
 from onnxprune.model.graph import constant_value
 from onnxprune.model.model import Model
 from onnxprune.model.names import Names
-from onnxprune.model.protos import bodies, copy_except, keep
+from onnxprune.model.protos import bodies, copy_without, keep
 from onnxprune.model.shapes.infer import StaticInfo, infer
 
 MARK = "onnxprune.sequence"
@@ -44,9 +44,7 @@ def flat_sequences(model: Model) -> Model:
     nodes = _Layout(model).run()
     if nodes is None:
         return model
-    proto = ModelProto()
-    copy_except(model.proto, proto, "graph")
-    copy_except(graph, proto.graph, "node")
+    proto = copy_without(model.proto, "node")
     proto.graph.node.extend(nodes)
     return replace(model, proto=proto)
 

@@ -98,7 +98,7 @@ class Traits:
         norm: the lists of channels of a norm; None for no norm.
         weight: the slot of a contraction's second factor, by habit the stored one; None for no contraction.
         bias: the slot of what is added to the contraction's products.
-        zero_point: the slot of the second factor's zero point, where the factor is stored in whole bytes.
+        zero_points: (slot of a factor that is stored in whole bytes, slot of its zero point), for each such factor.
         tables: (slot of indices, slot of the table whose rows they name), for each table.
     """
 
@@ -128,7 +128,7 @@ class Traits:
     norm: Norm | None = None
     weight: int | None = None
     bias: int | None = None
-    zero_point: int | None = None
+    zero_points: tuple[tuple[int, int], ...] = ()
     tables: tuple[tuple[int, int], ...] = ()
 
 
@@ -223,6 +223,7 @@ def _each(ops: str, words: str = "", zero: Zero | None = None, **traits: Any) ->
     return dict.fromkeys(ops.split(), Traits(zero=zero, **true, **traits))
 
 
+_LSTM_STATE = Zero((1,), (2, 3), (5, 6), when=_state_of(3, 1, 2), all_outputs=True)
 _SAME, _PRODUCT, _SUM = Zero(parts=(0,)), Zero(factors=(0, 1)), Zero(terms=EVERY)
 _BIASED = Zero(factors=(0, 1), terms=(2,))
 _SCALED = Zero(factors=(1,), terms=(2,))
@@ -312,7 +313,7 @@ _STANDARD: Mapping[str, Traits] = {
     **_each("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"),
     # Sums of products.
     **_each("MatMul", "", _PRODUCT, weight=1, multilinear=(0, 1)),
-    **_each("ConvInteger MatMulInteger", "", _PRODUCT, weight=1, zero_point=3),
+    **_each("ConvInteger MatMulInteger", "", _PRODUCT, weight=1, zero_points=((1, 3),)),
     **_each("Conv ConvTranspose Gemm", "", _BIASED, weight=1, bias=2, multilinear=(0, 1)),
     **_each("CausalConvWithState", "", Zero(factors=(1,), terms=(2,), when=_activates_to_zero)),
     **_each("DeformConv", "", Zero(factors=(0, 1), terms=(3,)), weight=1, bias=3),
@@ -324,7 +325,7 @@ _STANDARD: Mapping[str, Traits] = {
     **_each("RMSNormalization", "same_shape", _PRODUCT, norm=Norm(1, None, -1)),
     **_each("SimplifiedLayerNormalization", "same_shape", _PRODUCT),
     # The state of a unit whose weights are zero is halved in every step.
-    **_each("LSTM", "", Zero((1,), (2, 3), (5, 6), when=_state_of(3, 1, 2), all_outputs=True)),
+    **_each("LSTM", "", _LSTM_STATE),
     **_each("GRU", "", Zero((1,), (2, 3), (5,), when=_state_of(2, 1), all_outputs=True)),
     **_each("RNN", "", Zero((1,), (2, 3), (5,), when=_state_of(1, 0), all_outputs=True)),
     # What is attended to is a sum of values.
@@ -334,8 +335,8 @@ _STANDARD: Mapping[str, Traits] = {
     **_each("QuantizeLinear", "same_shape", _SAME, **_RISES),
     **_each("DynamicQuantizeLinear", "same_shape", _SAME),
     **_each("DequantizeLinear", "same_shape decodes", _SAME, **_RISES),
-    **_each("QLinearConv", "", Zero(factors=(0, 3), terms=(8,)), weight=3, bias=8, zero_point=5),
-    **_each("QLinearMatMul", "", Zero(factors=(0, 3)), weight=3, zero_point=5),
+    **_each("QLinearConv", "", Zero(factors=(0, 3), terms=(8,)), weight=3, bias=8, zero_points=((3, 5),)),
+    **_each("QLinearMatMul", "", Zero(factors=(0, 3)), weight=3, zero_points=((3, 5),)),
     # Made of sizes or of nothing; and graphs inside of a node.
     **_each("Shape Size", "tells_sizes"),
     **_each("AffineGrid Constant ConstantOfShape EyeLike OneHot Range"),
@@ -374,10 +375,10 @@ _FUSED: Mapping[str, Traits] = {
     **_each("QLinearMul", "", Zero(factors=(0, 3))),
     **_each("QLinearWhere", "", Zero(terms=(1, 4))),
     **_each("QLinearConcat", "", Zero(parts=EVERY[2::3])),
-    **_each("MatMulIntegerToFloat", "", Zero(factors=(0, 1), terms=(6,)), weight=1, bias=6, zero_point=5),
-    **_each("DynamicQuantizeMatMul", "", Zero(factors=(0, 1), terms=(4,)), weight=1, bias=4, zero_point=3),
-    **_each("DynamicQuantizeLSTM", "", Zero((1,), (2, 3), (5, 6), when=_state_of(3, 1, 2), all_outputs=True)),
-    **_each("QGemm", "", Zero(factors=(0, 3), terms=(6,)), weight=3, bias=6, zero_point=5),
+    **_each("MatMulIntegerToFloat", "", Zero(factors=(0, 1), terms=(6,)), weight=1, bias=6, zero_points=((1, 5),)),
+    **_each("DynamicQuantizeMatMul", "", Zero(factors=(0, 1), terms=(4,)), weight=1, bias=4, zero_points=((1, 3),)),
+    **_each("DynamicQuantizeLSTM", "", _LSTM_STATE, zero_points=((1, 9), (2, 11))),
+    **_each("QGemm", "", Zero(factors=(0, 3), terms=(6,)), weight=3, bias=6, zero_points=((3, 5),)),
 }
 
 # What is quantised and scaled back.

@@ -14,7 +14,7 @@ from onnx import helper
 from onnxprune.model import Model, control_flow
 from onnxprune.model.control_flow import Path
 from onnxprune.model.flatten import closed, flattened, places, rename
-from onnxprune.model.protos import copy_except
+from onnxprune.model.protos import copy_without
 from onnxprune.model.run_order import INSIDE, Course, Route, show
 from onnxprune.proof.layerwise import tapped
 from onnxprune.rewriting import Removal
@@ -43,7 +43,7 @@ def in_place(flat: Model, route: Route, shown: Collection[str] = ()) -> Model:
     """
     if not any(map(control_flow.is_body_start, flat.proto.graph.node)):
         return closed(flat)
-    proto = _without_nodes(flat)
+    proto = copy_without(flat.proto, "node")
     for step in Course(flat, route).steps:
         first = len(proto.graph.node)
         proto.graph.node.extend(step.nodes)
@@ -59,7 +59,7 @@ def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProt
         route: first output of an If -> the branch that is taken.
         given: what the bodies of loops are given in a step, which become inputs.
     """
-    proto = _without_nodes(flat)
+    proto = copy_without(flat.proto, "node")
     for step in Course(flat, route).steps:
         body_start, *body = step.nodes[:-1] or step.nodes
         if step.inner and body_start.output[0] in given:
@@ -69,13 +69,6 @@ def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProt
         else:
             proto.graph.node.extend(step.nodes)
     return closed(replace(flat, proto=proto))
-
-
-def _without_nodes(flat: Model) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    copy_except(flat.proto, proto, "graph")
-    copy_except(flat.proto.graph, proto.graph, "node")
-    return proto
 
 
 def _apart(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

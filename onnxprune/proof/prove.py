@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError, OnnxPruneError, RunError
-from onnxprune.model import Model, control_flow
+from onnxprune.model import Model, control_flow, unsaturated
 from onnxprune.model.control_flow import Path
 from onnxprune.proof import layerwise as inside
 from onnxprune.proof import stored_weights
@@ -21,7 +21,7 @@ from onnxprune.proof.in_place import Bodies, SameWay
 from onnxprune.proof.layer_run import LayerRun
 from onnxprune.proof.layerwise import Layers
 from onnxprune.proof.masked import flat_masked
-from onnxprune.proof.quantized import has_roundings, unrounded, unsaturated
+from onnxprune.proof.quantized import has_roundings, unrounded
 from onnxprune.proof.strength import Strength
 from onnxprune.proof.validity import has_long_list, too_large, valid
 from onnxprune.proof.verdict import Verdict, compare
@@ -144,7 +144,7 @@ class _Proof:
             self.checks.append(WHOLE_LOOPS)
         original, dtypes = self.removal.groups.model, self.removal.groups.static.dtypes
         rounds = has_roundings(original, dtypes)
-        verdict = self._equal(lambda model: unsaturated(model, original, dtypes), with_noise=not rounds)
+        verdict = self._equal(lambda model: unsaturated(model, dtypes), with_noise=not rounds)
         if verdict.ok or not verdict.runnable or not rounds:
             return verdict
         self.checks.append("without the rounding of activations to steps")

@@ -1,8 +1,4 @@
-"""Variants of quantised models in which a wrong removal shows, and rounding does not.
-
-On processors without VNNI, ONNX Runtime adds pairs of products of an uint8 and an int8 in 16 bits, which saturate:
-which pairs there are depends on the positions, so the sums change when others go. With uint8 weights it does not.
-"""
+"""A variant of quantised models in which a wrong removal shows, and rounding does not."""
 
 from __future__ import annotations
 
@@ -17,64 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model import Model, Names
 from onnxprune.model.graph import captured
-from onnxprune.model.traits import TRAITS, operators_where
-
-# Contractions of stored numbers: the slots of the second factor and of its zero point.
-_WEIGHTS: Mapping[str, tuple[int, int]] = {
-    op: (t.weight, t.zero_point) for (_, op), t in TRAITS.items() if t.weight is not None and t.zero_point is not None
-}
-_SHIFT = 128
-
-
-def unsaturated(model: Model, original: Model, dtypes: Mapping[str, int]) -> Model:
-    """`model` with int8 weights as uint8, 128 higher like their zero points, where they meet uint8 activations.
-
-    Args:
-        model: a variant of the original, with the same names of node outputs.
-        original: the original.
-        dtypes: types of its tensors.
-    """
-    wide = {n.output[0] for n in original.proto.graph.node if _is_mixed(n, dtypes)}
-    if not wide:
-        return model
-    proto, nodes = _taken_apart(model)
-    graph = proto.graph
-    names = Names(model.proto.graph)
-    shifts = {dtype: names.unique("onnxprune_shift") for dtype in (np.uint8, np.int32)}
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(_SHIFT, kind), n) for kind, n in shifts.items())
-    for node in nodes:
-        if node.output and node.output[0] in wide:
-            weight, zero = _WEIGHTS[node.op_type]
-            node.input.extend([""] * (zero + 1 - len(node.input)))
-            for slot in (weight, zero):
-                given = node.input[slot]
-                node.input[slot] = _shifted(graph, given, names, shifts[np.int32]) if given else shifts[np.uint8]
-        graph.node.append(node)
-    return replace(model, proto=proto)
-
-
-def _taken_apart(model: Model) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
-    """A copy of the model without its nodes, and copies of these, to be put back one by one."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    nodes = list(proto.graph.node)
-    del proto.graph.node[:]
-    return proto, nodes
-
-
-def _is_mixed(node: onnx.NodeProto, dtypes: Mapping[str, int]) -> bool:
-    if node.op_type not in _WEIGHTS or dtypes.get(node.input[_WEIGHTS[node.op_type][0]]) != TensorProto.INT8:
-        return False
-    return node.op_type == "DynamicQuantizeMatMul" or dtypes.get(node.input[0]) == TensorProto.UINT8
-
-
-def _shifted(graph: onnx.GraphProto, tensor: str, names: Names, shift: str) -> str:
-    steps = [names.unique(f"onnxprune_{role}") for role in ("wide", "sum", "uint8")]
-    graph.node.append(helper.make_node("Cast", [tensor], steps[:1], to=TensorProto.INT32))
-    graph.node.append(helper.make_node("Add", [steps[0], shift], steps[1:2]))
-    graph.node.append(helper.make_node("Cast", steps[1:2], steps[2:], to=TensorProto.UINT8))
-    return steps[2]
-
+from onnxprune.model.protos import copy_without
+from onnxprune.model.traits import operators_where
 
 # Operators that take the numbers of their first input as they are, whatever they mean; a MaxPool some of them.
 _CARRIERS = operators_where(lambda traits: traits.moves, "") | {"MaxPool"}
@@ -90,11 +30,10 @@ def unrounded(model: Model, original: Model, dtypes: Mapping[str, int]) -> Model
     found = _roundings(original, dtypes)
     if not found:
         return model
-    proto, nodes = _taken_apart(model)
+    proto = copy_without(model.proto, "node", "value_info")
     graph = proto.graph
-    del graph.value_info[:]
     names = Names(model.proto.graph)
-    for node in nodes:
+    for node in model.proto.graph.node:
         limits = found.get(node.output[0]) if node.output else None
         if limits is None:
             graph.node.append(node)

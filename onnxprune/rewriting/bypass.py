@@ -20,7 +20,7 @@ from onnxprune.model import Model
 from onnxprune.model.blocks import GraphBlock
 from onnxprune.model.flatten import rename
 from onnxprune.model.graph import first_output
-from onnxprune.model.protos import copy_except, keep
+from onnxprune.model.protos import copy_without, keep
 from onnxprune.rewriting.plan_json import BYPASS, expect
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.rewrite import nested
@@ -139,9 +139,7 @@ def bypassed(groups: Groups, blocks: Sequence[GraphBlock]) -> Model:
         A flat model with a node for each block that hands on what entered it, under the name of what left.
     """
     flat = with_dense(groups, ())
-    proto = onnx.ModelProto()
-    copy_except(flat.proto, proto, "graph")
-    copy_except(flat.proto.graph, proto.graph, "node")
+    proto = copy_without(flat.proto, "node")
     inside = {name: block for block in blocks for name in block.nodes}
     entries = {name: block.entry for block in blocks for name in _made(flat, block)}
     same = {name: entry for name, entry in entries.items() if _dims(groups, name) == _dims(groups, entry) is not None}

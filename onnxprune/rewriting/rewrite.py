@@ -15,7 +15,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model import Model, Names
 from onnxprune.model.flatten import closed, settle
 from onnxprune.model.graph import captured, first_output, remove_dead
-from onnxprune.model.protos import copy_except
+from onnxprune.model.protos import copy_without
 from onnxprune.rewriting.removal import Removal
 from onnxprune.tracing import Axes, Groups, NodeView, Resize
 from onnxprune.typing import Array, Shape
@@ -102,10 +102,8 @@ class Rewriting:
     def run(self) -> Model:
         """Build the new model, flat."""
         old = self.model.proto
-        proto = onnx.ModelProto()
-        copy_except(old, proto, "graph")
+        proto = copy_without(old, "initializer", "sparse_initializer", "node", "value_info")
         graph = proto.graph
-        copy_except(old.graph, graph, "initializer", "sparse_initializer", "node", "value_info")
         versions = self._versions()
         self._weights(graph, versions)
         self._nodes(graph, versions)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.errors import UsageError
 from onnxprune.model import Model
 from onnxprune.model.graph import constant_value
-from onnxprune.model.protos import copy_except, keep
+from onnxprune.model.protos import copy_without, keep
 from onnxprune.rewriting.plan_json import ZERO, expect
 from onnxprune.rewriting.removal import Removal
 from onnxprune.rewriting.rewrite import nested, rewritten
@@ -122,9 +122,7 @@ def with_dense(groups: Groups, names: Collection[str]) -> Model:
     moved = [name for name in names if name not in flat.initializers]
     if not moved:
         return flat
-    proto = onnx.ModelProto()
-    copy_except(flat.proto, proto, "graph")
-    copy_except(flat.proto.graph, proto.graph, "node", "sparse_initializer")
+    proto = copy_without(flat.proto, "node", "sparse_initializer")
     proto.graph.node.extend(n for n in flat.proto.graph.node if n.op_type != "Constant" or n.output[0] not in moved)
     proto.graph.sparse_initializer.extend(s for s in flat.proto.graph.sparse_initializer if s.values.name not in moved)
     nodes = {node.output[0]: node for node in flat.proto.graph.node if node.op_type == "Constant"}

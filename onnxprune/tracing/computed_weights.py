@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune.model import Model, control_flow
+from onnxprune.model import Model, control_flow, unsaturated
 from onnxprune.model.protos import MICROSOFT, copy_except
 from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.traits import Value, operators_where, zero
@@ -137,8 +137,13 @@ def _kind_by_row(node: onnx.NodeProto, static: StaticInfo, known: Mapping[str, s
     return _WEIGHT if all(good) else _OTHER
 
 
-def computed_value(model: Model, tensor: str) -> np.ndarray:
-    """The value of a tensor that the graph computes from constants alone.
+def computed_value(model: Model, tensor: str, dtypes: Mapping[str, int]) -> np.ndarray:
+    """The value of a tensor that the graph computes from constants alone, the same on every processor.
+
+    Args:
+        model: the flat model.
+        tensor: what is computed.
+        dtypes: types of its tensors.
 
     Raises:
         RunError: ONNX Runtime cannot compute it.
@@ -158,5 +163,5 @@ def computed_value(model: Model, tensor: str) -> np.ndarray:
     part.graph.sparse_initializer.extend(s for s in graph.sparse_initializer if s.values.name in needed)
     part.graph.output.append(onnx.ValueInfoProto(name=tensor))
     values = {name: make for name, make in model.values.items() if name in needed}
-    with Session(replace(model, proto=part, values=values)) as session:
+    with Session(unsaturated(replace(model, proto=part, values=values), dtypes)) as session:
         return np.asarray(session.run({}, [tensor])[0])

@@ -207,7 +207,7 @@ class GraphIndex:
         if name in self.folded.producers:
             if name not in self._evaluated:
                 try:
-                    self._evaluated[name] = computed_value(self.model, name)
+                    self._evaluated[name] = computed_value(self.model, name, self.static.dtypes)
                 except RunError as error:
                     logger.warning("weight %r cannot be computed: %s", name, error)
                     return None

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnxprune import api
-from onnxprune.model import Model, load
+from onnxprune.model import Model, load, unsaturated
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
@@ -27,7 +27,10 @@ def exact_part(plan: Plan) -> Plan:
 
 
 def far(model: Model, plan: Plan, *, seed: int = 0) -> float:
-    """How far the pruned model is from the zeroed original, in tolerances; 0.0 where the plan removes nothing."""
+    """How far the pruned model is from the zeroed original, in tolerances; 0.0 where the plan removes nothing.
+
+    Sums of bytes that saturate on some processors depend on the positions, so they are made without.
+    """
     if not any(step.remove for step in plan.steps):
         return 0.0
     plan = Plan.from_json(plan.to_json())
@@ -36,6 +39,7 @@ def far(model: Model, plan: Plan, *, seed: int = 0) -> float:
     feeds = random_feeds(flattened(inlined(model)), static, np.random.default_rng(seed))
     floats = {static.dtypes.get(t) for t in (*model.initializers, *static.shapes)}
     tolerance = max((TOLERANCES[d] for d in floats if d in TOLERANCES), default=1e-4)
+    zeroed, small = (unsaturated(made, static.dtypes) for made in (zeroed, small))
     with Session(zeroed) as reference, Session(small) as session:
         wanted = reference.run(feeds)
         errors = [difference(a, b) for a, b in zip(wanted, session.run(feeds, reference.outputs), strict=True)]

@@ -16,7 +16,7 @@ from tests.graphs.quantized import BLOCKS, DYNAMIC, quantizable, quantized
 def test_slots_are_those_of_the_traits(domain: str, op: str) -> None:
     traits, operands = TRAITS[domain, op], _OPERANDS[domain, op]
     assert traits.weight == operands.weight
-    assert traits.zero_point in (operands.zero, None)
+    assert traits.zero_points in (((operands.weight, operands.zero),), ())
 
 
 @pytest.mark.parametrize("op", sorted(op for domain, op in _OPERANDS if not domain))

@@ -12,7 +12,7 @@ from onnxprune import api
 from onnxprune.autodiff import straight_line
 from onnxprune.cost.functions import ALIASES
 from onnxprune.layers import effective, parameters
-from onnxprune.model import graph, load, rank_of_inputs, telling_tensors
+from onnxprune.model import byte_sums, graph, load, rank_of_inputs, telling_tensors
 from onnxprune.model.shapes import scan
 from onnxprune.model.traits import TRAITS, operators_where
 from onnxprune.proof import quantized
@@ -80,14 +80,15 @@ def test_slots_of_operators() -> None:
         "LayerNormalization": (1, 2, -1),
         "RMSNormalization": (1, None, -1),
     }
-    assert quantized._WEIGHTS == {
-        "ConvInteger": (1, 3),
-        "DynamicQuantizeMatMul": (1, 3),
-        "MatMulInteger": (1, 3),
-        "MatMulIntegerToFloat": (1, 5),
-        "QGemm": (3, 5),
-        "QLinearConv": (3, 5),
-        "QLinearMatMul": (3, 5),
+    assert {op: slots for op, slots in byte_sums._FACTORS.items() if slots} == {
+        "ConvInteger": ((1, 3),),
+        "DynamicQuantizeLSTM": ((1, 9), (2, 11)),
+        "DynamicQuantizeMatMul": ((1, 3),),
+        "MatMulInteger": ((1, 3),),
+        "MatMulIntegerToFloat": ((1, 5),),
+        "QGemm": ((3, 5),),
+        "QLinearConv": ((3, 5),),
+        "QLinearMatMul": ((3, 5),),
     }
     assert {
         **dict.fromkeys(("Gather", "GatherND", "GatherElements"), ((1, 0),)),
@@ -131,11 +132,13 @@ NAMES = {
 @pytest.mark.parametrize("op", [op for domain, op in TRAITS if not domain and defs.has(op)])
 def test_slots_are_those_of_the_standard(op: str) -> None:
     traits, names = TRAITS["", op], [given.name.lower() for given in defs.get_schema(op).inputs]
-    slots = {"weight": traits.weight, "zero_point": traits.zero_point, "bias": traits.bias}
+    slots = {"weight": traits.weight, "bias": traits.bias}
     if traits.norm:
         slots = {"scale": traits.norm.scale, "bias": traits.norm.bias}
     for indices, table in traits.tables:
         slots = {"indices": indices, "table": table}
+    for factor, zero_point in traits.zero_points:
+        slots |= {"weight": factor, "zero_point": zero_point}
     for role, slot in slots.items():
         assert slot is None or names[slot] in NAMES[role]
     if (traits.norm and traits.norm.bias is None) or (traits.weight is not None and traits.bias is None):

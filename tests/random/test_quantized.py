@@ -35,11 +35,7 @@ class Reader(tools.CalibrationDataReader):
 
 @st.composite
 def ways(draw: Any) -> Quantise:
-    """A way to quantise: at run time, or ahead in one of two forms; per tensor or per channel.
-
-    Weights of int8 have seven bits: without instructions for eight, sums of the runtime saturate, and so do
-    the weights that a graph computes of them, which are folded as the runtime computes them.
-    """
+    """A way to quantise: at run time, or ahead in one of two forms; per tensor or per channel."""
     per_channel = draw(st.booleans())
     weights = draw(st.sampled_from([tools.QuantType.QInt8, tools.QuantType.QUInt8]))
     if draw(st.booleans()):
@@ -48,7 +44,6 @@ def ways(draw: Any) -> Quantise:
             path,
             per_channel=per_channel and weights == tools.QuantType.QInt8,
             weight_type=weights,
-            reduce_range=weights == tools.QuantType.QInt8,
         )
     form = draw(st.sampled_from([tools.QuantFormat.QDQ, tools.QuantFormat.QOperator]))
     if per_channel:
@@ -61,7 +56,6 @@ def ways(draw: Any) -> Quantise:
         per_channel=per_channel,
         weight_type=weights,
         activation_type=tools.QuantType.QUInt8,
-        reduce_range=weights == tools.QuantType.QInt8,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.allocation import Options
-from onnxprune.model import Names, control_flow, load, protos
+from onnxprune.model import Names, control_flow, load, protos, unsaturated
 from onnxprune.model.shapes.infer import infer
 from onnxprune.proof.masked import masked
 from onnxprune.proof.prove import check
-from onnxprune.proof.quantized import unrounded, unsaturated
+from onnxprune.proof.quantized import unrounded
 from onnxprune.recovery import RecoveryOptions as Recovery
 from onnxprune.rewriting.rewrite import rewrite
 from tests.graphs.net import Net, prune, run
@@ -94,8 +95,8 @@ def test_a_tensor_may_be_called_like_any_that_is_added(build: Callable[[], onnx.
     reference = masked(groups, away)
     added = names_of(before.model.proto) | names_of(reference.proto)
     dtypes = infer(load(proto)).dtypes
-    for variant in (unrounded, unsaturated):
-        added |= names_of(variant(reference, groups.model, dtypes).proto)
+    for variant in (partial(unrounded, original=groups.model), unsaturated):
+        added |= names_of(variant(reference, dtypes=dtypes).proto)
     for path in control_flow.open_branches(groups.tracing.model.proto.graph, groups.tracing.branch_taken):
         forced = control_flow.forced(reference, path)
         added |= names_of(forced.proto) if forced else set()

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 import onnxprune
 from onnxprune.model import load
+from onnxprune.model.protos import MICROSOFT
 from onnxprune.rewriting import Plan
 from tests.graphs import two_judges
 from tests.graphs.branches import in_branches
@@ -185,3 +187,62 @@ def test_models_come_out_byte_for_byte_where_nothing_goes() -> None:
     proto = chain("spectral")
     plan = Plan(())
     assert load(onnxprune.apply(proto, plan)).proto == proto
+
+
+# --- weights made of whole numbers -------------------------------------------------------------------------------
+
+# Numbers so large that two products of them exceed 16 bits, and their zero points.
+LEFT, RIGHT, LEFT_ZERO, RIGHT_ZERO, INNER = (200, 256), (90, 128), 100, 20, 16
+# What a step of each factor, and of a result that is rounded to steps, is worth.
+FACTOR_STEP, RESULT_STEP = np.float32(1e-3), np.float32(1e-3)
+
+
+def made_of_integers(op: str, net: Net, left: np.ndarray, right: np.ndarray) -> str:
+    """The product of two stored matrices, uint8 and int8, in real numbers."""
+    l_zero, r_zero = net.const(np.uint8(LEFT_ZERO)), net.const(np.int8(RIGHT_ZERO))
+    step, result = net.const(FACTOR_STEP), (net.const(RESULT_STEP), net.const(np.uint8(0)))
+    if op == "DynamicQuantizeMatMul":
+        real = net.const((left.astype(np.float32) - LEFT_ZERO) * FACTOR_STEP)
+        return net.add(op, real, net.const(right), step, r_zero, domain=MICROSOFT)
+    (rows, _), columns = left.shape, right.shape[1]
+    if "Conv" in op:
+        factors = [net.const(left.reshape(rows, INNER, 1, 1)), net.const(right.T.reshape(columns, INNER, 1, 1).copy())]
+    else:
+        factors = [net.const(left), net.const(right)]
+    if op.endswith("Integer"):
+        made = net.cast(net.add(op, *factors, l_zero, r_zero), TensorProto.FLOAT)
+        made = net.add("Mul", made, net.const(FACTOR_STEP**2))
+    elif op == "MatMulIntegerToFloat":
+        made = net.add(op, *factors, step, step, l_zero, r_zero, domain=MICROSOFT)
+    else:
+        given = [factors[0], step, l_zero, factors[1], step, r_zero]
+        domain, bias = (MICROSOFT, [""]) if op == "QGemm" else ("", [])
+        made = net.add("DequantizeLinear", net.add(op, *given, *bias, *result, domain=domain), *result)
+    return net.add("Reshape", made, net.ints(rows, columns)) if "Conv" in op else made
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        *("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"),
+        *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+    ],
+)
+def test_sums_of_bytes_that_make_a_weight_do_not_saturate(op: str) -> None:
+    """Processors without VNNI add products of uint8 and int8 in pairs of 16 bits: no unit's numbers may be those."""
+    net, rng, wanted = Net(17), np.random.default_rng(0), {}
+    x = net.input(["batch", 6])
+    for a, b in [(6, WIDTH), (WIDTH, WIDTH), (WIDTH, 3)]:
+        left = rng.integers(*LEFT, (a, INNER)).astype(np.uint8)
+        right = rng.integers(*RIGHT, (INNER, b)).astype(np.int8)
+        weight = made_of_integers(op, net, left, right)
+        wanted[weight] = (left.astype(float) - LEFT_ZERO) @ (right.astype(float) - RIGHT_ZERO) * FACTOR_STEP**2
+        x = net.add("Relu", net.add("Add", net.add("MatMul", x, weight), net.weight(b)))
+    net.output(x, ["batch", 3])
+    outcome = prune(net.proto())
+    assert outcome.verdict is not None
+    assert outcome.verdict.ok, outcome.verdict.problem
+    assert not outcome.rolled_back
+    assert [len(s.remove) for s in outcome.plan.steps] == [WIDTH // 2] * 2
+    for weight, value in wanted.items():
+        np.testing.assert_allclose(outcome.groups.tracing.known_value(weight), value, atol=RESULT_STEP, rtol=0)

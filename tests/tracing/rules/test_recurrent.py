@@ -45,16 +45,22 @@ def layer(
 
 
 def quantised(
-    direction: str = "forward", *, by_channel: bool = False, dtype: type = np.int8, behind: Any = None, outputs: int = 1
+    direction: str = "forward",
+    *,
+    by_channel: bool = False,
+    dtype: type = np.int8,
+    behind: Any = None,
+    outputs: int = 1,
+    bounds: tuple[int, int] = (-30, 30),
 ):
-    """A DynamicQuantizeLSTM; W and R are stored with the gates along their last axis."""
+    """A DynamicQuantizeLSTM; W and R are stored with the gates along their last axis, between `bounds`."""
 
     def build(net: Net, x: str) -> Any:
         directions, rng = 1 + (direction == "bidirectional"), net.rng
-        low, point = (-30, 0) if dtype == np.int8 else (70, 100)
+        point = 0 if dtype == np.int8 else 100
 
         def stored(*shape: int, name: str) -> str:
-            return net.const(rng.integers(low, low + 60, shape).astype(dtype), name)
+            return net.const((rng.integers(*bounds, shape) + point).astype(dtype), name)
 
         sizes = (directions, 4 * HIDDEN) if by_channel else (directions,)
         scales = [net.const(rng.uniform(0.01, 0.02, sizes).astype(np.float32)) for _ in range(2)]
@@ -173,6 +179,8 @@ CASES = [
         for name, made in {
             "int8": quantised(),
             "uint8": quantised(dtype=np.uint8),
+            "saturating": quantised(bounds=(100, 128)),
+            "saturating-both": quantised("bidirectional", by_channel=True, bounds=(100, 128)),
             "by-channel": quantised(by_channel=True),
             "both": quantised("bidirectional", by_channel=True),
             "biased": quantised(behind=biased("LSTM")),
