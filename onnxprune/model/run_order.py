@@ -33,11 +33,22 @@ class CourseStep:
 
     Attributes:
         nodes: the node, behind those of its bodies.
-        inner: what the body of a loop makes, as often as it runs.
+        body: the steps of the body of a loop, as often as it runs, behind its `BodyStart`.
     """
 
     nodes: tuple[NodeProto, ...]
-    inner: frozenset[str] = frozenset()
+    body: tuple[CourseStep, ...] = ()
+
+    @cached_property
+    def inner(self) -> frozenset[str]:
+        """What the nodes of the body of a loop make; what comes of bodies in it is not among it."""
+        return frozenset(o for step in self.body if len(step.nodes) == 1 for o in step.output if o)
+
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Tensor that is made in the body of a loop, or in one in it -> how many loops make it again and again."""
+        found = {o: 1 for step in self.body for o in step.output if o}
+        return found | {name: 1 + depth for step in self.body for name, depth in step.depths.items()}
 
     @property
     def output(self) -> Sequence[str]:
@@ -86,10 +97,8 @@ class Course:
             yield from frames[list(slots).index(taken)][1:]
             yield from (CourseStep((handed,)) for handed in handed_on(node, slots[taken]))
             return
-        single = (step for frame in frames for step in frame if len(step.nodes) == 1)
-        inner = frozenset(o for step in single for o in step.output if o)
         nodes = tuple(n for frame in frames for step in frame for n in step.nodes)
-        yield CourseStep((*nodes, node), inner if node.op_type != "If" else frozenset())
+        yield CourseStep((*nodes, node), () if node.op_type == "If" else tuple(frames[0]))
 
     @cached_property
     def choices(self) -> dict[str, str]:
@@ -103,8 +112,13 @@ class Course:
         return frozenset(name for step in self.steps for name in step.inner)
 
     @cached_property
+    def depths(self) -> dict[str, int]:
+        """Tensor of a loop, or of one in it -> how many loops it is in: an array of all steps has an axis for each."""
+        return {name: depth for step in self.steps for name, depth in step.depths.items()}
+
+    @cached_property
     def known(self) -> frozenset[str]:
-        """All tensors that can be had."""
+        """All tensors that can be had, but for those of loops in loops."""
         given = (v.name for v in self.model.proto.graph.input)
         return self.stacked.union(given, (o for step in self.steps for o in step.output if o))
 
@@ -150,12 +164,10 @@ class Course:
         graph = proto.graph
         graph.name = "slice"
         for step in chosen:
-            first = len(graph.node)
-            graph.node.extend(step.nodes)
             if len(step.nodes) > 1:
                 made = {o for node in step.nodes for o in node.output}
                 graph.value_info.extend(info for info in source.value_info if info.name in made)
-                show(graph, first, [name for name in outputs if name in step.inner])
+            append(graph, step, outputs)
         read = {name for node in graph.node for name in reads(node)}.union(outputs)
         graph.initializer.extend(t for t in source.initializer if t.name in read and t.name not in held)
         graph.sparse_initializer.extend(s for s in source.sparse_initializer if s.values.name in read)
@@ -180,17 +192,33 @@ def _passes_tensors(nodes: Sequence[NodeProto]) -> bool:
     return all(o.type.WhichOneof("value") in ("tensor_type", None) for body in bodies for o in body.output)
 
 
-def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
-    """Let a loop, the last node of a graph, give `names` of its body too, as arrays of all steps.
+def append(graph: GraphProto, step: CourseStep, shown: Sequence[str] = (), depth: int = 1) -> None:
+    """Append a step to a graph.
+
+    Args:
+        graph: the graph.
+        step: what is appended.
+        shown: tensors that bodies of loops make, which a loop then gives, too, as arrays of all steps.
+        depth: the loops around the body of a loop, with that loop.
+    """
+    names, first = [name for name in shown if name in step.depths], len(graph.node)
+    if not names:
+        graph.node.extend(step.nodes)
+        return
+    for inner in step.body:
+        append(graph, inner, names, depth + 1)
+    graph.node.append(step.nodes[-1])
+    _hand_out(graph, first, {name: name + INSIDE * depth for name in names})
+
+
+def _hand_out(graph: GraphProto, first: int, inside: Mapping[str, str]) -> None:
+    """Let a loop, the last node of a graph, give more tensors of its body as arrays of all steps.
 
     Args:
         graph: the graph.
         first: the place of the `BodyStart` of the loop.
-        names: tensors that the body makes; inside, they get other names.
+        inside: tensor -> the name that it gets in the body.
     """
-    if not names:
-        return
-    inside = {name: f"{name}{INSIDE}" for name in names}
     ends = [f"{name}_ends" for name in inside.values()]
     loop = NodeProto.FromString(graph.node.pop().SerializeToString())
     body_start = graph.node[first]
@@ -200,7 +228,7 @@ def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
     for info in graph.value_info:
         info.name = inside.get(info.name, info.name)
     loop.input[:] = [*(inside.get(i, i) for i in loop.input), *ends]
-    loop.output.extend(names)
+    loop.output.extend(inside)
     for name, end in zip(inside.values(), ends, strict=True):
         graph.node.append(helper.make_node("Identity", [name], [end]))
     body = next(a for a in body_start.attribute if a.name == "body")
@@ -212,7 +240,7 @@ def show(graph: GraphProto, first: int, names: Sequence[str]) -> None:
     whole = next(a for a in loop.attribute if a.name == "node")
     bare = NodeProto.FromString(whole.s)
     for attribute in (a for a in bare.attribute if a.name in ("scan_output_axes", "scan_output_directions")):
-        attribute.ints.extend(0 for _ in names)
+        attribute.ints.extend(0 for _ in inside)
     whole.s = bare.SerializeToString()
     graph.node.append(loop)
 

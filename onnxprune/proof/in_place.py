@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -15,11 +16,14 @@ from onnxprune.model import Model, control_flow
 from onnxprune.model.control_flow import Path
 from onnxprune.model.flatten import closed, flattened, places, rename
 from onnxprune.model.protos import copy_without
-from onnxprune.model.run_order import INSIDE, Course, Route, show
+from onnxprune.model.run_order import INSIDE, Course, CourseStep, Route, append
 from onnxprune.proof.layerwise import tapped
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import routes_of
 from onnxprune.tracing import Groups
+
+# Loops in loops are looked into, however many.
+EVERY_LOOP = 1 << 10
 
 
 def as_traced(groups: Groups, model: Model) -> Model:
@@ -45,14 +49,12 @@ def in_place(flat: Model, route: Route, shown: Collection[str] = ()) -> Model:
         return closed(flat)
     proto = copy_without(flat.proto, "node")
     for step in Course(flat, route).steps:
-        first = len(proto.graph.node)
-        proto.graph.node.extend(step.nodes)
-        show(proto.graph, first, [name for name in shown if name in step.inner])
+        append(proto.graph, step, list(shown))
     return closed(replace(flat, proto=proto))
 
 
 def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProto]) -> Model:
-    """A model like that of `in_place`, in which the nodes of a step stand in front of every loop, too.
+    """A model like that of `in_place`, in which the nodes of a step stand in front of every loop, too, also in a step.
 
     Args:
         flat: the model.
@@ -60,39 +62,54 @@ def with_steps(flat: Model, route: Route, given: Mapping[str, onnx.ValueInfoProt
         given: what the bodies of loops are given in a step, which become inputs.
     """
     proto = copy_without(flat.proto, "node")
-    for step in Course(flat, route).steps:
-        body_start, *body = step.nodes[:-1] or step.nodes
-        if step.inner and body_start.output[0] in given:
-            proto.graph.input.extend(given[name] for name in body_start.output)
-            proto.graph.node.extend(map(_without_own_names, body))
-            proto.graph.node.extend(_apart(step.nodes))
-        else:
-            proto.graph.node.extend(step.nodes)
+    _lay_out(proto.graph, Course(flat, route).steps, given)
     return closed(replace(flat, proto=proto))
 
 
-def _apart(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Copies of the nodes of a flat loop under other names than those of a step that is laid out."""
-    other = {name: f"{name}{INSIDE}" for node in nodes[:-1] for name in node.output if name}
-    for index, node in enumerate(nodes):
-        new = _without_own_names(node)
-        rename(new, other)
-        if index == 0:
-            body = next(a for a in new.attribute if a.name == "body")
-            graph = onnx.GraphProto.FromString(body.s)
-            for value, name in zip(graph.input, new.output, strict=True):
-                value.name = name
-            body.s = graph.SerializeToString()
-        yield new
+def _lay_out(
+    graph: onnx.GraphProto, steps: Sequence[CourseStep], given: Mapping[str, onnx.ValueInfoProto], depth: int = 0
+) -> None:
+    """Append steps to a graph, and in front of every loop a step of its own.
+
+    Args:
+        graph: the graph.
+        steps: what is appended.
+        given: what the bodies of loops are given in a step.
+        depth: how many loops the steps are in.
+    """
+    for step in steps:
+        starts = step.nodes[0].output
+        if step.body and starts[0] in given:
+            graph.input.extend(given[name] for name in starts)
+            _lay_out(graph, step.body[1:], given, depth + 1)
+            graph.node.extend(_apart(step.nodes, depth + 1))
+        else:
+            graph.node.extend(map(_without_own_names, step.nodes) if depth else step.nodes)
 
 
-def _without_own_names(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A copy of a node; the body of a `BodyStart` keeps the flat graph's names and leaves its weights outside."""
+def _apart(nodes: Sequence[onnx.NodeProto], depth: int) -> Iterator[onnx.NodeProto]:
+    """Copies of the nodes of a flat loop under other names than those of a step that is laid out.
+
+    Args:
+        nodes: the nodes of the loop.
+        depth: how many loops its body is in.
+    """
+    other = {name: name + INSIDE * depth for node in nodes[:-1] for name in node.output if name}
+    return (_without_own_names(node, other) for node in nodes)
+
+
+def _without_own_names(node: onnx.NodeProto, other: Mapping[str, str] = MappingProxyType({})) -> onnx.NodeProto:
+    """A copy of a node under other names; a body keeps the flat graph's names and leaves its weights outside."""
     new = onnx.NodeProto()
     new.CopyFrom(node)
+    rename(new, other)
     if control_flow.is_body_start(new):
-        names = next(a for a in new.attribute if a.name == "names")
+        names, body = (next(a for a in new.attribute if a.name == name) for name in ("names", "body"))
         names.s = json.dumps({"original": {}, "own": []}).encode()
+        graph = onnx.GraphProto.FromString(body.s)
+        for value, name in zip(graph.input, new.output, strict=False):  # a branch is given nothing
+            value.name = name
+        body.s = graph.SerializeToString()
     return new
 
 
@@ -106,7 +123,7 @@ class SameWay:
         pruned: the smaller model, as it is written but for conditions.
         flat: the smaller model, flat, under the names of the trace.
         route: first output of an If -> the branch that is taken.
-        into_loops: look at a step of every loop.
+        into: look at a step of every loop that is in fewer loops than these.
     """
 
     removal: Removal
@@ -114,11 +131,11 @@ class SameWay:
     pruned: Model
     flat: Model
     route: Route
-    into_loops: bool = True
+    into: int = EVERY_LOOP
 
     def reference(self, tensors: Sequence[str]) -> Model:
         """The masked original, with the branches that it takes in place, and more tensors as outputs."""
-        return tapped(in_place(self.masked, self.route, [t for t in tensors if t in self.stacked]), tensors)
+        return tapped(in_place(self.masked, self.route, [t for t in tensors if t in self.depths]), tensors)
 
     @cached_property
     def inner(self) -> Model:
@@ -126,9 +143,9 @@ class SameWay:
         return with_steps(self.flat, self.route, self._given) if self._given else in_place(self.flat, self.route)
 
     @cached_property
-    def stacked(self) -> frozenset[str]:
-        """The tensors that loops of the masked original make in every step."""
-        return Course(self.masked, self.route).stacked if self.into_loops else frozenset()
+    def depths(self) -> Mapping[str, int]:
+        """Tensor that loops of the masked original make in every step -> how many loops it is in."""
+        return {name: depth for name, depth in Course(self.masked, self.route).depths.items() if depth <= self.into}
 
     @property
     def given(self) -> list[str]:
@@ -139,13 +156,13 @@ class SameWay:
     def common(self) -> frozenset[str]:
         """The tensors that can be had of either model."""
         inner = {o for node in self.inner.proto.graph.node for o in node.output if o}
-        return Course(self.masked, self.route).known & inner
+        return (Course(self.masked, self.route).known | self.depths.keys()) & inner
 
     @cached_property
     def _given(self) -> dict[str, onnx.ValueInfoProto]:
         dtypes, found = self.removal.groups.static.dtypes, {}
         for node in filter(control_flow.is_body_start, self.flat.proto.graph.node):
-            if not (self.stacked & dtypes.keys()).issuperset(node.output):
+            if not (self.depths.keys() & dtypes.keys()).issuperset(node.output):
                 continue
             for name in node.output:
                 found[name] = helper.make_tensor_value_info(name, dtypes[name], None)
@@ -154,8 +171,13 @@ class SameWay:
     @property
     def leaves_loops(self) -> bool:
         """Whether there is a loop that is not looked into."""
-        loops = (step.nodes[0] for step in Course(self.flat, self.route).steps if step.inner)
-        return any(body_start.output[0] not in self._given for body_start in loops)
+        open_steps = [*Course(self.flat, self.route).steps]
+        while open_steps:
+            step = open_steps.pop()
+            if step.body and step.nodes[0].output[0] not in self._given:
+                return True
+            open_steps.extend(step.body)
+        return False
 
 
 @dataclass(frozen=True)

@@ -100,13 +100,13 @@ class Layers:
         return {name: node for node in graph.node for name in node.output if name}
 
 
-def layers(removal: Removal, shared: Collection[str], stacked: Collection[str]) -> Layers:
+def layers(removal: Removal, shared: Collection[str], depths: Mapping[str, int]) -> Layers:
     """The layers whose results both models have: those that were cut, and those that read what was.
 
     Args:
         removal: what goes.
         shared: the tensors that can be had of either model.
-        stacked: tensors that are made in every step of a loop, and kept of all.
+        depths: tensor that is made in every step of loops, and kept of all -> how many loops.
     """
     groups = removal.groups
     found: dict[str, NodeView] = {}
@@ -117,7 +117,7 @@ def layers(removal: Removal, shared: Collection[str], stacked: Collection[str]) 
             known = name in groups.tracing.axes and name in groups.static.shapes
             if name in shared and known and groups.static.dtypes.get(name) in _ARRAYS:
                 found[name] = view
-    sizes = {name: _bytes(removal, name) * (MANY_STEPS if name in stacked else 1) for name in found}
+    sizes = {name: _bytes(removal, name) * MANY_STEPS ** depths.get(name, 0) for name in found}
     room, fits = MEMORY, set[str]()
     for name in sorted(found, key=sizes.__getitem__):
         room -= sizes[name]

@@ -131,12 +131,14 @@ class _Proof:
         Raises:
             RunError: the reference does not run.
         """
-        if self.way.given:
+        way = self.way
+        while way.given:
             try:
-                return self._verdict()
+                return replace(self, way=way)._verdict()
             except RunError as error:
-                logger.debug("not compared inside of loops: %s", error.message)
-        return replace(self, way=replace(self.way, into_loops=False))._verdict()
+                logger.debug("not compared inside of all loops: %s", error.message)
+                way = replace(way, into=max(way.depths.values()) - 1)
+        return replace(self, way=replace(way, into=0))._verdict()
 
     def _verdict(self) -> Verdict:
         """The same for loops that are looked into, or not."""
@@ -198,7 +200,7 @@ class _Proof:
     @cached_property
     def layers(self) -> Layers:
         """What is compared inside."""
-        return inside.layers(self.removal, self.way.common, self.way.stacked)
+        return inside.layers(self.removal, self.way.common, self.way.depths)
 
     def with_weights(self, pruned: Model, verdict: Verdict) -> Verdict:
         """The verdict after the stored weights were looked at, which no input makes react."""
@@ -240,10 +242,11 @@ class _Proof:
             if session.optimiser_failed and UNOPTIMISED not in self.checks:
                 self.checks.append(UNOPTIMISED)
             found = dict(zip(tensors, session.run(self.feeds, tensors), strict=True))
-        for name in self.way.stacked & found.keys():
-            if not len(found[name]):
-                raise RunError("a loop makes no step on these inputs")
-            found[name] = found[name][-1]
+        for name in self.way.depths.keys() & found.keys():
+            for _ in range(self.way.depths[name]):
+                if not len(found[name]):
+                    raise RunError("a loop makes no step on these inputs")
+                found[name] = found[name][-1]
         return dict(zip(tensors, io_changes.outputs(self.removal, tensors, list(found.values())), strict=True)), names
 
     def _results(self, model: Model, names: Sequence[str]) -> list[object]:

@@ -185,12 +185,147 @@ def scanned() -> onnx.ModelProto:
     )
 
 
+COUNTS = numpy_helper.from_array(np.array(3, np.int64), "three"), numpy_helper.from_array(np.array(2, np.int64), "two")
+
+
+def loop_in_a_loop() -> onnx.ModelProto:
+    """h = tanh(tanh(h U) V), twice within each of three steps of h = tanh(h A) B."""
+    return model(
+        """(float[3, 4] x) => (float[3, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          start = MatMul(x, w)
+          last = Loop (three, yes, start) <body = outer
+            (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {
+              on = Identity(go)
+              a1 = MatMul(h, a)  a2 = Tanh(a1)  inside = MatMul(a2, b)
+              next = Loop (two, go, inside) <body = inner
+                (int64 j, bool more, float[3, 6] g) => (bool again, float[3, 6] done) {
+                  again = Identity(more)  p = MatMul(g, u)  s = Tanh(p)  q = MatMul(s, v)  done = Tanh(q)
+                }>
+            }>
+          y = MatMul(last, out)
+        }""",
+        *(*COUNTS, weight("w", 4, 6), weight("a", 6, 8), weight("b", 8, 6), weight("u", 6, 10), weight("v", 10, 6)),
+        weight("out", 6, 2),
+    )
+
+
+def own_weights_in_loops() -> onnx.ModelProto:
+    """A loop in a loop and one behind it, whose weights lie in their bodies under the same names."""
+    body = """(int64 j, bool more, float[3, 6] g) => (bool again, float[3, 6] done) {
+      again = Identity(more)  p = MatMul(g, u)  s = Tanh(p)  q = MatMul(s, v)  done = Tanh(q)
+    }"""
+    proto = model(
+        f"""(float[3, 4] x) => (float[3, 2] y) {{
+          yes = Constant <value = bool {{1}}> ()
+          start = MatMul(x, w)
+          outside = Loop (three, yes, start) <body = outer
+            (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {{
+              on = Identity(go)
+              next = Loop (two, go, h) <body = inner {body}>
+            }}>
+          last = Loop (two, yes, outside) <body = other {body}>
+          y = MatMul(last, out)
+        }}""",
+        *(*COUNTS, weight("w", 4, 6), weight("out", 6, 2)),
+    )
+    outer = next(a.g for n in proto.graph.node if n.output[0] == "outside" for a in n.attribute if a.name == "body")
+    inner = next(a.g for n in outer.node if n.op_type == "Loop" for a in n.attribute if a.name == "body")
+    inner.initializer.extend([weight("u", 6, 8), weight("v", 8, 6)])
+    return into(proto, "last", "body", weight("u", 6, 10), weight("v", 10, 6))
+
+
+def scan_in_a_loop() -> onnx.ModelProto:
+    """A recurrence over seven parts, three times over."""
+    return model(
+        """(float[3, 7, 4] x) => (float[3, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          last = Loop (three, yes, zeros) <body = outer
+            (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {
+              on = Identity(go)
+              end, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1], body = inner
+                (float[3, 6] g, float[3, 4] part) => (float[3, 6] done, float[3, 5] step) {
+                  p = MatMul(part, w)  q = MatMul(g, u)  s = Add(p, q)  done = Tanh(s)  step = MatMul(done, v)
+                }> (h, x)
+              read = MatMul(all, r)
+              mean = ReduceMean <axes = [1], keepdims = 0> (read)
+              next = Add(end, mean)
+            }>
+          y = MatMul(last, out)
+        }""",
+        *(*COUNTS, weight("w", 4, 6), weight("u", 6, 6), weight("v", 6, 5), weight("r", 5, 6), weight("out", 6, 2)),
+        numpy_helper.from_array(np.zeros((3, 6), np.float32), "zeros"),
+    )
+
+
+def branch_in_a_loop_in_a_scan() -> onnx.ModelProto:
+    """Of the two branches, an input takes one in all steps."""
+    return model(
+        """(float[7, 3, 4] x, bool c) => (float[7, 3, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          all = Scan <num_scan_inputs = 1, body = outer
+            (float[3, 4] part) => (float[3, 2] step) {
+              start = MatMul(part, w)
+              last = Loop (two, yes, start) <body = inner
+                (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {
+                  on = Identity(go)
+                  p = MatMul(h, u)
+                  s = If (c) <then_branch = then () => (float[3, 8] t) { t = Tanh(p) },
+                              else_branch = other () => (float[3, 8] e) { e = MatMul(p, square) }>
+                  next = MatMul(s, v)
+                }>
+              step = MatMul(last, out)
+            }> (x)
+          y = Tanh(all)
+        }""",
+        *(
+            *COUNTS,
+            weight("w", 4, 6),
+            weight("u", 6, 8),
+            weight("v", 8, 6),
+            weight("square", 8, 8),
+            weight("out", 6, 2),
+        ),
+    )
+
+
+def three_loops() -> onnx.ModelProto:
+    """Loops in loops in loops; the counts of the inner ones are inputs."""
+    return model(
+        """(float[3, 4] x, int64 trip) => (float[3, 2] y) {
+          yes = Constant <value = bool {1}> ()
+          start = MatMul(x, w)
+          last = Loop (three, yes, start) <body = first
+            (int64 i, bool go, float[3, 6] h) => (bool on, float[3, 6] next) {
+              on = Identity(go)
+              next = Loop (trip, go, h) <body = second
+                (int64 i2, bool go2, float[3, 6] h2) => (bool on2, float[3, 6] next2) {
+                  on2 = Identity(go2)
+                  middle = Loop (two, go2, h2) <body = third
+                    (int64 i3, bool go3, float[3, 6] h3) => (bool on3, float[3, 6] next3) {
+                      on3 = Identity(go3)  p = MatMul(h3, u)  s = Tanh(p)  next3 = MatMul(s, v)
+                    }>
+                  a1 = MatMul(middle, a)  a2 = Tanh(a1)  next2 = MatMul(a2, b)
+                }>
+            }>
+          y = MatMul(last, out)
+        }""",
+        *(*COUNTS, weight("w", 4, 6), weight("a", 6, 8), weight("b", 8, 6), weight("u", 6, 10), weight("v", 10, 6)),
+        weight("out", 6, 2),
+    )
+
+
 LOOPS = {
     "Loop": (recurrent(), ("w", "u", "v"), 1),
     "Loop, given count": (recurrent("trip"), ("w", "u", "v"), 1),
     "Scan": (scanned(), ("w", "u", "v"), 1),
     "own weights": (own_weights(), ("u", "v"), 2),
     "branch": (branch_in_a_loop(), ("u", "v"), 1),
+    "Loop in Loop": (loop_in_a_loop(), ("a", "b", "u", "v"), 1),
+    "own weights in loops": (own_weights_in_loops(), ("u", "v"), 2),
+    "Scan in Loop": (scan_in_a_loop(), ("w", "u", "v", "r"), 1),
+    "branch in Loop in Scan": (branch_in_a_loop_in_a_scan(), ("u", "v", "square"), 1),
+    "three loops": (three_loops(), ("a", "b", "u", "v"), 1),
 }
 
 
@@ -266,6 +401,21 @@ def test_a_loop_whose_state_grows_is_compared_as_a_whole() -> None:
     assert verdict is not None
     assert verdict.ok
     assert "a loop as a whole" in verdict.checks
+
+
+def test_a_loop_in_a_loop_whose_count_changes_is_compared_as_a_whole() -> None:
+    """Its steps make no array of all, those of the loop around it do."""
+    proto = loop_in_a_loop()
+    outer = next(a.g for n in proto.graph.node if n.op_type == "Loop" for a in n.attribute if a.name == "body")
+    inner = next(n for n in outer.node if n.op_type == "Loop")
+    inner.input[0] = "i"
+    result = onnxprune.prune(proto, 0.5)
+    verdict = result.report.verdict
+    assert verdict.ok and "a loop as a whole" in verdict.checks
+    assert {"a1", "inside", "start"} <= verdict.inside.keys() and not {"p", "q"} & verdict.inside.keys()
+    for name, problem in (("a", "'a1' of MatMul"), ("u", "differs from the masked original")):
+        wrong = onnxprune.verify(proto, spoiled(result.model, name, 0, scale_largest), result.plan)
+        assert not wrong.ok and problem in wrong.problem
 
 
 # --- many branches ----------------------------------------------------------------------------------------------
