@@ -47,10 +47,10 @@ class LayerRun:
         weights = dict(strengths.inputs(self.samples, wrong=wrong))
         return session.run({**given, **weights}, list(self.layered.ends.values()))
 
-    def errors(self, session: Session, given: Mapping[str, np.ndarray], *, wrong: bool = False) -> dict[str, float]:
+    def errors(self, session: Session, given: Mapping[str, np.ndarray]) -> dict[str, float]:
         """How far every output and every layer is off."""
         ends = list(self.layered.ends)
-        return differences(ends, [self.wanted[n] for n in ends], self.run(session, given, wrong=wrong))
+        return differences(ends, [self.wanted[n] for n in ends], self.run(session, given))
 
     def noise(self, session: Session, seed: int) -> dict[str, float]:
         """How far everything moves when the floats that are given move by a rounding error, as `errors` measures it.
@@ -69,7 +69,10 @@ class LayerRun:
 
     def strength(self, session: Session, allowed: Mapping[str, float]) -> Strength:
         """How many of the samples are noticed."""
-        return strengths.strength(self.removal, self.samples, self.errors(session, self.given, wrong=True), allowed)
+        made = dict(zip(self.layered.ends, self.run(session, self.given, wrong=True), strict=True))
+        reached = [name for sample in self.samples for name in sample.reach]
+        wanted, found = [self.wanted[n] for n in reached], [made[n] for n in reached]
+        return strengths.strength(self.removal, self.samples, differences(reached, wanted, found), allowed)
 
 
 def _nudged(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:

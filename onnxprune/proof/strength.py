@@ -196,7 +196,7 @@ def strength(
     Args:
         removal: what went.
         tried: the samples.
-        errors: how far every tensor was off in a run with all samples wrong.
+        errors: how far every tensor that the samples reach was off in a run with all samples wrong.
         allowed: how far a proof lets it be off.
     """
     seen = {s.group: not all(errors[name] <= allowed[name] for name in s.reach) for s in tried}
