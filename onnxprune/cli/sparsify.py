@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,7 @@ from onnxprune.cli.kept_training import KeptTraining
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
-from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.reporting import reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
@@ -40,6 +40,7 @@ class SparsifyArgs(shared.Results):
     verify: bool
     time: bool
     place: Where
+    workers: Any
     data: Data
     learning: Learning
     resume: bool
@@ -71,6 +72,7 @@ class SparsifyArgs(shared.Results):
 @shared.verify
 @shared.time
 @place
+@workers(1)
 @data
 @learning_zeros
 @resume
@@ -108,9 +110,8 @@ def _sparsified(console: Console, source: Model, args: SparsifyArgs) -> Sparsifi
     from onnxprune.pipelines.run_inputs import RunInputs
     from onnxprune.pipelines.sparsify import sparsified
 
-    inputs = RunInputs(
-        args.data.source, args.data.samples, args.sizes.numbers, args.learning.settled(args.kept, args.place)
-    )
+    training = args.learning.settled(args.kept, args.place, args.workers)
+    inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers, training)
     where = args.place.settled(args.sizes.numbers) if args.time else None
     done = sparsified(source, args.options, inputs, verify=args.verify, place=where, progress=console.progress)
     check_proven(done.groups, done.verdict)

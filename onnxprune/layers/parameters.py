@@ -27,7 +27,8 @@ class Parameters:
 
     Attributes:
         model: the copy. It sees every change.
-        courses: the different ways of runs through it.
+        routes: the way of every run through it, as it was given.
+        courses: the different ones of them.
         reached: what the nodes make that some run reaches.
     """
 
@@ -44,6 +45,7 @@ class Parameters:
         self._values: dict[str, Callable[[], Array]] = dict(model.values)
         self.model = replace(model, proto=self.proto, values=self._values)
         nodes = self.proto.graph.node
+        self.routes = routes
         keys = dict.fromkeys(tuple(sorted(route.items())) for route in routes or [{}])
         self.courses = [Course(self.model, dict(key)) for key in keys]
         ran = [node for course in self.courses for step in course.steps for node in step.nodes]

@@ -134,10 +134,11 @@ def _units_removed(
 def _with_units_in_place(model: Model, plan: Plan, *, verify: bool) -> Model:
     """The model with units in the order, and in the directions, of the plan."""
     sizes = plan.options.get("sizes")
-    model = proven_order(plan.trace(model), plan.reorders, sizes=sizes) if plan.reorders else model
-    if not plan.rotations:
-        return model
-    return proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
+    if plan.reorders:
+        model = proven_order(plan.trace(model), plan.reorders, sizes=sizes, verify=verify)
+    if plan.rotations:
+        model = proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
+    return model
 
 
 def _on_repaired(model: Model, dropped: Dropped, plan: Plan) -> Plan:

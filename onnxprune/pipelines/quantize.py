@@ -30,9 +30,6 @@ from onnxprune.tracing import Groups, NodeView
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Runs
 
-# Runs that data are cut into at least, where there are as many samples: some fit, some judge, some are held out.
-LEAST_RUNS, LARGEST_BATCH = 10, 32
-
 # The forms that take ranges of activations, and the least opsets: of a scale for every channel, of 4 bits.
 STATIC, LEAST_OPSET, LEAST_NARROW = ("qdq", "operators"), 13, 21
 KEPT, NOT_TAKEN, TOO_LOSSY = "--keep", "the quantiser leaves it", "it loses too much"
@@ -157,7 +154,7 @@ class _Quantizing:
     @cached_property
     def runs(self) -> Runs:
         """The calibration inputs."""
-        return self.inputs.read(self.model, batch=max(1, min(LARGEST_BATCH, self.inputs.samples // LEAST_RUNS)))
+        return self.inputs.read(self.model)
 
     @cached_property
     def groups(self) -> Groups:

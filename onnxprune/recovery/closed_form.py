@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from onnxprune.recovery.training_options import TrainingOptions
 
 logger = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
 
 # Shares of the runs, at even steps, that judge the fits, and that no fit sees at all.
 JUDGES, HELD_OUT = 0.2, 0.1
@@ -208,7 +210,7 @@ def fit_targets(
 
     Args:
         removal: what was removed, with the traced original.
-        parameters: the pruned model, which gets the fitted parameters.
+        parameters: the pruned model, which gets the fitted parameters, with the routes of `runs`.
         found: what is fitted.
         runs: calibration inputs, some of which judge each fit.
         options: how to recover.
@@ -218,9 +220,9 @@ def fit_targets(
         What became of each.
     """
     original = removal.groups.tracing.model
-    fitting, judging = split_runs(runs, JUDGES)
-    train, runs = len(fitting), [*fitting, *judging]
-    routes = routes_of(original, runs)
+    fitting, judging = split_runs([*zip(runs, parameters.routes, strict=True)], JUDGES)
+    ordered, train = [*fitting, *judging], len(fitting)
+    runs, routes = [feeds for feeds, _ in ordered], [route for _, route in ordered]
     fits: list[Fit] = []
     given = [io_changes.feeds(removal, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.tapped_tensors[side]] for side in (0, 1))
@@ -269,11 +271,11 @@ def _pairs(target: Target, whole: ActivationReader, left: ActivationReader | Non
         yield [([old[n] for n in olds], [] if after is None else [new[n] for n in news]) for old, new in pairs]
 
 
-def split_runs(runs: Sequence[Feeds], share: float) -> tuple[Sequence[Feeds], Sequence[Feeds]]:
+def split_runs(runs: Sequence[_Item], share: float) -> tuple[Sequence[_Item], Sequence[_Item]]:
     """Split runs in two.
 
     Args:
-        runs: the runs.
+        runs: the runs, or what there is of each.
         share: how many of them judge.
 
     Returns:

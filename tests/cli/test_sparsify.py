@@ -113,3 +113,15 @@ def test_token_ids_beyond_the_table_are_told(workplace, capsys):
 def test_outputs_that_were_trained_are_not_called_re_fitted_alone(workplace, capsys):
     assert sparsify("--dry-run", "-s", "90%", "--data", "data.npz", "--train", "2", "--rate", "1e-3") == 0
     assert "re-fitted and trained\n" in capsys.readouterr().out
+
+
+def test_several_processes_train_to_the_same_weights(workplace):
+    taught = ("-s", "90%", "--data", "data.npz", "--samples", "64", "--train", "2", "--rate", "1e-3", "--batch", "16")
+    for jobs in ("1", "2"):
+        assert sparsify("-o", f"{jobs}.onnx", *taught, "--parts", "2", "--threads", "1", "--jobs", jobs) == 0
+    assert Path("1.onnx").read_bytes() == Path("2.onnx").read_bytes()
+
+
+def test_processes_without_training_are_refused(workplace, capsys):
+    assert sparsify("--dry-run", "-s", "90%", "--jobs", "2") == 2
+    assert "nothing is searched or trained" in capsys.readouterr().err

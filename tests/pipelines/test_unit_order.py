@@ -93,6 +93,7 @@ def test_a_group_whose_order_cannot_be_proven_is_left_out(monkeypatch: pytest.Mo
     assert to_proto(found).SerializeToString() == to_proto(real(groups, left.steps)).SerializeToString()
     with pytest.raises(GoalMissed, match="not proven"):
         proven_order(groups, order.steps, sizes={})
+    assert proven_order(groups, order.steps, verify=False) is not groups.model
     none, empty = as_far_as_proven(
         groups, Ordered((ReorderStep(wrong, order.steps[0].order),), 0.5, 0.6), sizes={}, samples=[]
     )
