@@ -86,7 +86,10 @@ def measured_readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store:
     taps = tappable(model, routes)
     views = [view for view, rule in groups.tracing.views if rule is not None]
     found = [
-        r for v in views for r in (*_of_matrix(groups, v), *_of_recurrence(groups, v)) if taps.issuperset(r.tensors)
+        r
+        for v in views
+        for r in (*_of_matrix(groups, v), *_of_recurrence(groups, v))
+        if taps.issuperset((*r.tensors, v.node.output[0]))  # some run comes here
     ]
     rng = np.random.default_rng(0)
     most = max(1, ROWS // max(len(runs), 1))
