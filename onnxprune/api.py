@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
-from onnxprune.keywords import ChoiceKeywords, UnitKeywords, check_keywords
+from onnxprune.keywords import ChoiceKeywords, UnitKeywords, accepts_synonyms, check_keywords
 from onnxprune.lazy import on_first_use
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
@@ -95,6 +95,7 @@ def trace(source: Any, *, shapes: Shapes | None = None, **options: Any) -> Group
     return trace_model(model, **options)
 
 
+@accepts_synonyms(ChoiceKeywords)
 def make_plan(
     source: Any,
     ratio: float | None = None,
@@ -135,6 +136,7 @@ def make_plan(
         return plan_for(model, options_, sizes=sizes, data=data, samples=samples, place=place, progress=told)[1]
 
 
+@accepts_synonyms()
 def apply(
     source: Any,
     plan: Plan,
@@ -185,6 +187,7 @@ def apply(
     return same_kind(done.model, source)
 
 
+@accepts_synonyms(UnitKeywords)
 def prune(
     source: Any,
     ratio: float | None = None,

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, cast
 
+from onnxprune.names import SYNONYMS
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 Budget = str | float | None
 
 
@@ -168,19 +172,56 @@ class AutoKeywords(TypedDict, total=False):
     workers: Any
 
 
-# Names of the command line that are others in Python.
-SPELLED = {
-    "ratio_for": "ratios",
-    "eval": "evaluate",
-    "weight_decay": "decay",
-    "rate_for": "rates",
-    "ema": "average",
-    "padding_mask": "padding",
-    "fine_tune_command": "fine_tune",
-    "recover": "recovery",
-    "dask": "workers",
-    "jobs": "workers",
-}
+# Options of the command line that have no equal in Python, and where their work is done there.
+ELSEWHERE = {"dask": "workers", "jobs": "workers"}
+
+
+def synonym(word: str, known: Collection[str]) -> str | None:
+    """Find the known word that means the same as another.
+
+    Args:
+        word: one that is not known, with underscores.
+        known: the words that are taken, with underscores.
+
+    Returns:
+        The known word; `None` unless there is exactly one.
+    """
+    meant = [other for row in SYNONYMS if word in row for other in row if other in known]
+    return meant[0] if len(meant) == 1 else None
+
+
+def accepts_synonyms(known: type | None = None) -> Callable[[Verb], Verb]:
+    """Let a function take keyword arguments by the names that they have on the command line and in other tools.
+
+    Args:
+        known: the `TypedDict` of the keyword arguments that have no parameter of their own.
+    """
+    kinds: Mapping[str, object] = {} if known is None else known.__annotations__
+
+    def add(verb: Verb) -> Verb:
+        code = verb.__code__
+        taken = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount], *_keys(known)}
+
+        @functools.wraps(verb)
+        def called(*args: Any, **given: Any) -> Any:
+            return verb(*args, **{_spelled(name, given, taken, kinds): value for name, value in given.items()})
+
+        return cast(Verb, called)
+
+    return add
+
+
+def _spelled(name: str, given: Mapping[str, object], taken: set[str], kinds: Mapping[str, object]) -> str:
+    """A keyword as the function has it; one that is not known, or would be there twice, stays as it is."""
+    meant = None if name in taken else synonym(name, taken)
+    if meant is None or meant in given:
+        return name
+    is_flag = "bool" in str(kinds.get(meant, ""))
+    return name if is_flag and not isinstance(given[name], bool) else meant
+
+
+def _keys(known: type | None) -> frozenset[str]:
+    return frozenset() if known is None else known.__optional_keys__  # type: ignore[attr-defined]
 
 
 def check_keywords(given: Mapping[str, object], known: type, *others: str) -> None:
@@ -194,11 +235,12 @@ def check_keywords(given: Mapping[str, object], known: type, *others: str) -> No
     Raises:
         TypeError: one is not known.
     """
-    names = [*sorted(known.__optional_keys__), *others]  # type: ignore[attr-defined]
+    names = [*sorted(_keys(known)), *others]
     for name in given:
         if name in names:
             continue
         near = get_close_matches(name, names, 1)
-        meant = SPELLED[name] if SPELLED.get(name) in names else next(iter(near), None)
+        elsewhere = ELSEWHERE.get(name)
+        meant = synonym(name, names) or (elsewhere if elsewhere in names else next(iter(near), None))
         advice = f"did you mean {meant!r}?" if meant else f"known: {', '.join(dict.fromkeys(names))}"
         raise TypeError(f"unknown keyword argument {name!r}: {advice}")

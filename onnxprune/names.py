@@ -5,6 +5,24 @@ tests/structure/test_registries.py holds every list equal to the registry that i
 
 from __future__ import annotations
 
+# Words for one thing: those of the command line, of Python, and of other tools. Whoever takes one of them takes all.
+SYNONYMS = (
+    ("ratio", "sparsity", "amount", "prune_ratio", "pruning_ratio"),
+    ("ratios", "ratio_for"),
+    ("recovery", "recover", "repair"),
+    ("evaluate", "eval"),
+    ("decay", "weight_decay"),
+    ("rate", "lr", "learning_rate"),
+    ("rates", "rate_for"),
+    ("average", "ema"),
+    ("padding", "padding_mask"),
+    ("fine_tune", "fine_tune_command"),
+    ("data", "calibration", "calibration_data"),
+    ("criterion", "importance"),
+    ("keep", "exclude", "ignore"),
+    ("only", "include"),
+)
+
 # Allocation strategies (`allocation/strategies.py`); all but the first may take more of one group than of another.
 UNIFORM = "uniform"
 STRATEGIES = (UNIFORM, "global", "greedy", "sensitivity")

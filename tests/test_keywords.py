@@ -14,7 +14,7 @@ import onnxprune
 from onnxprune import keywords
 from onnxprune.allocation import Options
 from onnxprune.allocation.ranks import LowRankOptions
-from onnxprune.names import AUTO_BUDGETS, BLOCK_BUDGETS
+from onnxprune.names import AUTO_BUDGETS, BLOCK_BUDGETS, SYNONYMS
 from onnxprune.pipelines.auto_search import AutoOptions
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.sparsity import SparsifyOptions
@@ -57,22 +57,49 @@ def test_keywords_are_the_fields_of_the_options(verb: str, listed: Any, wanted: 
     ("verb", "wrong", "meant"),
     [
         ("prune", "mcas", "macs"),
-        ("prune", "ratio_for", "ratios"),
-        ("prune", "recover", "recovery"),
+        ("prune", "ratioss", "ratios"),
+        ("prune", "recoverys", "recovery"),
         ("prune", "sample", "samples"),
         ("make_plan", "round_too", "round_to"),
-        ("sensitivity", "eval", "evaluate"),
+        ("sensitivity", "evaluat", "evaluate"),
         ("sparsify", "patern", "pattern"),
         ("drop", "block", "blocks"),
         ("compress", "rank", "ranks"),
         ("auto", "min_snr", "min_sqnr"),
-        ("train", "ema", "average"),
+        ("train", "jobs", "workers"),
     ],
 )
 def test_a_misspelt_keyword_is_told_with_the_one_that_is_meant(verb: str, wrong: str, meant: str) -> None:
     more = {"data": DIGITS, "steps": 1} if verb == "train" else {}
     with pytest.raises(TypeError, match=f"unknown keyword argument '{wrong}': did you mean '{meant}'"):
         getattr(onnxprune, verb)(DIGITS, **more, **{wrong: 1})
+
+
+def test_words_of_the_command_line_and_of_other_tools_are_taken() -> None:
+    plain = onnxprune.prune(DIGITS, 0.25, ratios={"fc.*": 0.5}, recovery="none", verify=False)
+    other = onnxprune.prune(DIGITS, prune_ratio=0.25, ratio_for={"fc.*": 0.5}, recover="none", verify=False)
+    assert other.plan.steps == plain.plan.steps
+    assert onnxprune.make_plan(DIGITS, amount=0.25, exclude=["fc*"]).steps == (
+        onnxprune.make_plan(DIGITS, 0.25, keep=["fc*"]).steps
+    )
+    zeros = onnxprune.sparsify(DIGITS, amount=0.5, verify=False).plan
+    assert zeros.to_json() == onnxprune.sparsify(DIGITS, 0.5, verify=False).plan.to_json()
+
+
+def test_two_words_for_one_thing_are_one_too_many() -> None:
+    with pytest.raises(TypeError, match="unknown keyword argument 'amount': did you mean 'ratio'"):
+        onnxprune.prune(DIGITS, ratio=0.25, amount=0.5)
+    with pytest.raises(TypeError, match="multiple values"):
+        onnxprune.prune(DIGITS, 0.25, amount=0.5)
+    # A way to repair is no switch.
+    with pytest.raises(TypeError, match="unknown keyword argument 'recovery': did you mean 'recover'"):
+        onnxprune.sparsify(DIGITS, 0.5, recovery="none")
+
+
+def test_no_word_stands_in_two_rows() -> None:
+    words = [word for row in SYNONYMS for word in row]
+    assert len(words) == len(set(words))
+    assert keywords.synonym("amount", {"ratio", "sparsity"}) is None, "two are meant"
 
 
 def test_a_word_like_no_other_lists_all() -> None:

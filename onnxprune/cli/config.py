@@ -12,6 +12,7 @@ import click
 from onnxprune.cli import paths
 from onnxprune.cli.types import Words
 from onnxprune.errors import UsageError
+from onnxprune.keywords import synonym
 
 # The tables of the steps of `onnxprune run`, and what names the command of one.
 STEP, VERB = "step", "run"
@@ -118,6 +119,8 @@ def _options(table: Mapping[str, Any], command: click.Command, place: str, path:
     known, values = options_of(command), dict[str, Any]()
     for key, value in table.items():
         where = f"{place}.{key} in {path}"
+        if key not in known and (meant := _same(key, known)) not in table:
+            key = meant
         if key not in known:
             close = get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
@@ -134,6 +137,13 @@ def _options(table: Mapping[str, Any], command: click.Command, place: str, path:
         else:
             raise UsageError(f"option {key!r} takes one value, not a list @ {where}")
     return values
+
+
+def _same(key: str, known: Mapping[str, click.Option]) -> str:
+    """The name that means the same among those that are known; the name itself without one."""
+    names = {name.replace("-", "_"): name for name in known}
+    meant = synonym(key.replace("-", "_"), names)
+    return key if meant is None else names[meant]
 
 
 def check(key: str, value: Any, option: click.Option, where: str) -> None:

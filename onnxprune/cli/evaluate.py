@@ -82,6 +82,8 @@ def evaluate(console: Console, args: EvaluateArgs) -> None:
     from onnxprune.report import data, evaluation
 
     wanted, allowed = args.wanted, None if args.max_drop is None else amount("value", args.max_drop)
+    if wanted.evaluation is not None:
+        wanted.evaluation.check()
     console.progress("loading")
     models = [args.sizes.load(name) for name in args.models]
     found = evaluate_models(models, wanted, progress=console.progress)

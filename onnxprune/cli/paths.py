@@ -104,6 +104,27 @@ def check_target(target: str, *, inputs: Sequence[str], force: bool, binary: boo
         raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
 
 
+def check_kept(target: str) -> None:
+    """Refuse, before any work, a file in which finished work cannot be kept; folders that lack are made later.
+
+    Raises:
+        UsageError: the path is a directory, or nothing can be written there.
+    """
+    path = Path(target)
+    if not target or "\0" in target:
+        raise UsageError(f"not a path: {target!r}")
+    try:
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a directory", hint="name a file in it")
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
+    if there != path and not there.is_dir():
+        raise UsageError(f"cannot write {path}: {there} is no folder")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"cannot write {path}: {there} is not writable")
+
+
 def check_output(source: Model, target: str, *, force: bool) -> None:
     """Refuse, before the long work, what only a loaded model tells: where the external data would go."""
     from onnxprune.model import check_target as check_files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from onnxprune.allocation.ranks import LowRankOptions
-from onnxprune.keywords import ProductKeywords, check_keywords
+from onnxprune.keywords import ProductKeywords, accepts_synonyms, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import RANK_BUDGETS
@@ -47,6 +47,7 @@ class CompressResult(Shown):
         return None if self.low_rank is None else self.low_rank.plan
 
 
+@accepts_synonyms(ProductKeywords)
 def compress(
     source: Any,
     *,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.keywords import BlockKeywords, check_keywords
+from onnxprune.keywords import BlockKeywords, accepts_synonyms, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import BLOCK_BUDGETS
@@ -42,6 +42,7 @@ class DropResult(Shown):
     report: Dropped
 
 
+@accepts_synonyms(BlockKeywords)
 def drop(
     source: Any,
     *,

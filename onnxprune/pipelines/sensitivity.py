@@ -12,7 +12,7 @@ from onnxprune import calibration, criteria
 from onnxprune.allocation import KINDS, BudgetFitter, Options, select
 from onnxprune.calibration import digest
 from onnxprune.errors import UsageError
-from onnxprune.keywords import CurveKeywords, check_keywords
+from onnxprune.keywords import CurveKeywords, accepts_synonyms, check_keywords
 from onnxprune.model import Model, load
 from onnxprune.pipelines import probe
 from onnxprune.pipelines.sensitivity_report import METRICS, Curve, Point, Sensitivity
@@ -58,6 +58,7 @@ class SensitivityConfig:
             raise UsageError(f"ratios are {list(self.ratios)}, but each must be above 0 and below 1")
 
 
+@accepts_synonyms(CurveKeywords)
 def sensitivity(
     source: Any,
     data: Any = None,

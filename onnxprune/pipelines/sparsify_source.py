@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from onnxprune.keywords import ZeroKeywords, check_keywords
+from onnxprune.keywords import ZeroKeywords, accepts_synonyms, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.pipelines.prune import check_proven
 from onnxprune.pipelines.run_inputs import RunInputs
@@ -42,6 +42,7 @@ class SparsifyResult(Shown):
     report: Sparsified
 
 
+@accepts_synonyms(ZeroKeywords)
 def sparsify(
     source: Any,
     sparsity: float | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from onnxprune.keywords import TrainingKeywords, check_keywords
+from onnxprune.keywords import TrainingKeywords, accepts_synonyms, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.progress import Progress, shown
@@ -36,6 +36,7 @@ class TrainResult(Shown):
     report: Training
 
 
+@accepts_synonyms(TrainingKeywords)
 def train(
     source: Any,
     data: Any,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import DIGITS
+
 
 def shell(*arguments: str, **given) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -77,3 +79,20 @@ def test_the_shell_completes(words, offered):
     asked = {"_ONNXPRUNE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
     done = shell("-m", "onnxprune", env=os.environ | asked)
     assert offered in done.stdout.decode().splitlines()
+
+
+def test_options_by_the_names_of_python_and_of_other_tools(run, tmp_path) -> None:
+    plain = run("prune", DIGITS, "--dry-run", "--json", "--ratio", "0.25", "--keep", "fc*")
+    other = run("prune", DIGITS, "--dry-run", "--json", "--prune-ratio=0.25", "--exclude", "fc*")
+    assert plain.code == other.code == 0 and plain.json["after"] == other.json["after"]
+    assert run("prune", DIGITS, "--dry-run", "--sparsity", "25%", "--exclude", "fc*").out == (
+        run("prune", DIGITS, "--dry-run", "-r", "25%", "--keep", "fc*").out
+    )
+    (tmp_path / "own.toml").write_text('[prune]\namount = 0.25\nexclude = ["fc*"]\n')
+    config = run("--config", tmp_path / "own.toml", "prune", DIGITS, "--dry-run", "--json")
+    assert config.code == 0 and config.json["after"] == plain.json["after"]
+    both = tmp_path / "both.toml"
+    both.write_text("[prune]\namount = 0.25\nratio = 0.5\n")
+    assert run("--config", both, "prune", DIGITS, "--dry-run").code == 2
+    # Which of two is meant, nobody knows.
+    assert run("sparsify", DIGITS, "--dry-run", "--amount", "0.5").code == 2

@@ -61,3 +61,9 @@ def test_a_table_of_labels(run: Run, tmp_path: Path) -> None:  # noqa: F811
 def test_requests_that_cannot_be_met_are_refused(run: Run, arguments: list[str], said: str) -> None:  # noqa: F811
     ran = run("evaluate", DIGITS, *arguments)
     assert ran.code == 2 and said in ran.err
+
+
+def test_a_measure_that_is_not_there_is_told_before_a_model_is_loaded(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    ran = run("evaluate", tmp_path / "broken.onnx", "--data", "random", "--eval", "nowhere_at_all:accuracy")
+    assert ran.code == 2 and "nowhere_at_all" in ran.err

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import click
 
+from onnxprune.cli import paths
 from onnxprune.cli.options.group import MACHINE, Option, group, titled
 from onnxprune.cli.types import FILE
 from onnxprune.errors import UsageError
@@ -30,6 +31,8 @@ class Cache:
 def _cache(cache: str | None, no_cache: bool) -> Cache:
     if cache is not None and no_cache:
         raise UsageError("--cache and --no-cache cannot both be given")
+    if cache is not None:
+        paths.check_kept(cache)
     return Cache(cache, no_cache)
 
 

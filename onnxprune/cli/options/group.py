@@ -6,12 +6,13 @@ Options have titles, too, under which the help text lists them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import click
 
 from onnxprune.cli.types import FILE
+from onnxprune.keywords import synonym
 
 # Titles of the help text, in their order.
 OPTIONS = "Options"
@@ -63,6 +64,12 @@ class Titled(click.Command):
         """The command's own parameters, and those of every command."""
         return [*self.params, *_OF_EVERY_COMMAND, *super().get_params(ctx)[len(self.params) :]]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; options of other names are those that mean the same."""
+        own = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*(_spelled(word, own) for word in args[:end]), *args[end:]])
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the lists."""
         lists: dict[str, list[tuple[str, str]]] = {title: [] for title in TITLES}
@@ -81,6 +88,16 @@ class Titled(click.Command):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+
+def _spelled(word: str, own: Collection[str]) -> str:
+    """An argument with the name that the command has for the option."""
+    name, equals, value = word.partition("=")
+    if not name.startswith("--") or name in own:
+        return word
+    known = {option.removeprefix("--").replace("-", "_"): option for option in own if option.startswith("--")}
+    meant = synonym(name.removeprefix("--").replace("-", "_"), known)
+    return word if meant is None else f"{known[meant]}{equals}{value}"
 
 
 # Keys in `click.Context.meta`: whether a command only reads its options, and whether the help shows all of them.
