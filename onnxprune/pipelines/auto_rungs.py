@@ -1,7 +1,7 @@
 """Successive halving against the clock: all recipes on few samples, the best on more, and gradient steps at last.
 
-Source: Jamieson and Talwalkar 2016 (successive halving). A stage gets an equal part of the time that is left, and as
-many of the best recipes as fit into it; where the time does for all of them, all go on.
+Source: Jamieson and Talwalkar 2016 (successive halving). A stage gets a part of the time that is left, and as many
+of the best recipes as fit into it; where the time does for all of them, all go on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ GROWTH = 2
 FEWEST, PARTS, CORRECTIONS = 32, 3, 2
 # Further stages where an interval is halved.
 BISECTIONS = 6
+# A stage that tries what is new gets one of so many parts of the time that is left.
+EXPLORING = 2
 # Recipes with nothing to turn that are tried before all others.
 FIXED = 3
 # Gradient steps of the stages of training.
@@ -31,6 +33,8 @@ ASIDE = (0.75, 1.3)
 HALF = 0.5
 # Recipes that go on at most into the stages of training, and that are combined with whole numbers besides the first.
 TRAINED, COMBINED = 3, 2
+# The time of a trial rises with its samples by this power: tracing, proofs and times do not depend on them.
+SCALING = 0.7
 # What is predicted of a recipe's time is taken for so many times as much: others use the machine, too.
 CAUTION = 1.2
 # Whole numbers that leave more of the cost are not worth a combination.
@@ -99,37 +103,37 @@ class Halving:
         """
         self._perform = perform
         ladder = self._ladder()
-        first, later = ladder[0], CORRECTIONS + len(ladder) + 3
+        first = ladder[0]
         # What tells most comes first, for searches with little time: one way to cut, one to round, and both.
-        self._explore(fixed[:FIXED], first, later + 2)
+        self._explore(fixed[:FIXED], first)
         front = [*turned[:1], *self._combined(fixed, turned[:1])]
-        self._explore(front, first, later + 1)
-        self._explore([*turned[1:], *fixed[FIXED:]], first, later)
+        self._explore(front, first)
+        self._explore([*turned[1:], *fixed[FIXED:]], first)
         combined = self._combined(fixed, self._alive(turned[1:])[:COMBINED])
-        self._explore(combined, first, later - 1)
+        self._explore(combined, first)
         useful = [r for r in fixed if r.name in self._done and self.goal.fits(self._last(r), AIM)]
         known = [r for r in (*front, *turned[1:], *combined, *useful) if r.name in self._done]
-        self._stage(self._bids(known, first), later - 1)  # costs do not depend on samples: they are corrected on few
+        self._stage(self._bids(known, first), EXPLORING)  # costs do not depend on samples: they are corrected on few
         self._refine(known, ladder[1:])
         return self.trials
 
-    def _explore(self, recipes: Sequence[Recipe], samples: int, stages: int) -> None:
+    def _explore(self, recipes: Sequence[Recipe], samples: int) -> None:
         """Try recipes for the first time, as long as the best can still be made with all samples."""
         known = [r for r in self._alive([*self._known.values()]) if self.goal.fits(self._last(r), AIM)]
         best = next(iter(known), None)
         reserve = 0.0 if best is None else self.predicted(self._bid(best, self.samples))
-        self._stage([self._bid(recipe, samples) for recipe in recipes], stages, reserve=reserve)
+        self._stage([self._bid(recipe, samples) for recipe in recipes], EXPLORING, reserve=reserve)
 
     def _refine(self, recipes: Sequence[Recipe], ladder: Sequence[int]) -> None:
         """Try the best recipes on more samples, correct what they are asked for, and train them."""
-        later = CORRECTIONS + 2
+        later = CORRECTIONS + 1
         for number, samples in enumerate(ladder):
             if samples == self.samples or not self._fits_whole(recipes):
                 self._stage(self._bids(recipes, samples), len(ladder) - number + later)
         for number in range(CORRECTIONS if self.goal.most is not None else BISECTIONS):
             self._stage(self._bids(recipes, self.samples), max(3, later - number))
-        self._stage(self._aside(recipes), 2, aside=True)
         self._train([recipe for recipe in recipes if recipe.dial is not None])
+        self._stage(self._aside(recipes), 1, aside=True)
 
     def _ladder(self) -> list[int]:
         """Samples of each stage, all of them in the last."""
@@ -255,7 +259,7 @@ class Halving:
             known = [trial for trial in self.trials if not trial.problem]
             return sum(trial.seconds for trial in known) / max(1, len(known))
         last = made[-1]
-        factor = max(1.0, bid.samples / max(1, last.samples))
+        factor = max(1.0, bid.samples / max(1, last.samples)) ** SCALING
         if bid.training:
             factor *= bid.training / last.training if last.training else GROWTH  # as good as any guess
         return last.seconds * factor * CAUTION
