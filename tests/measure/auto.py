@@ -103,7 +103,7 @@ def compare(name: str, of: Subject, given: argparse.Namespace) -> None:
             return found
 
         print(row(of, f"{kind} {budget}", "auto", search), flush=True)
-        for verb, make in singles(kind, budget).items():
+        for verb, make in singles(kind, budget).items() if given.singles else ():
             print(row(of, f"{kind} {budget}", verb, lambda make=make: make(of)), flush=True)
 
 
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--costs", default="size,latency")
     parser.add_argument("--latency", default="60%")
     parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--no-singles", dest="singles", action="store_false", help="only `auto` and `prune` by default")
     parser.add_argument("--trials", action="store_true", help="print every trial")
     given = parser.parse_args()
     for name in given.network or NETWORKS:

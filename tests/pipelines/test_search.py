@@ -22,6 +22,7 @@ from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import Evaluation
+from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.search import search
 from onnxprune.pipelines.search_targets import QualityConstraint
 from onnxprune.pipelines.search_trials import SearchConfig
@@ -91,7 +92,6 @@ def test_the_smallest_that_can_be_reached_is_found_where_all_is_good_enough(run,
 
 
 def test_what_judges_is_held_out(monkeypatch):
-    from onnxprune.pipelines import search as module
     from onnxprune.pipelines import search_trials
 
     seen = []
@@ -99,7 +99,7 @@ def test_what_judges_is_held_out(monkeypatch):
     monkeypatch.setattr(
         search_trials, "recover", lambda c, m, runs, o, **k: seen.extend(runs) or real(c, m, runs, o, **k)
     )
-    fitting, judging = module._inputs(load(DIGITS), SearchConfig((QualityConstraint("sqnr", 1),), samples=64), DATA)
+    fitting, judging = RunInputs(DATA, 64).parted(load(DIGITS))
     assert sum(len(r["image"]) for r in judging) == 16 and sum(len(r["image"]) for r in fitting) == 48
     rows = {r.tobytes() for run in judging for r in run["image"]}
     search(
