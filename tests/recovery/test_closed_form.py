@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from threadpoolctl import threadpool_limits
 
 import onnxprune
 from onnxprune import api
@@ -93,6 +94,18 @@ def test_redundant_channels_go_without_loss(form: str, bias: bool):
     assert repair.kept and repair.after.error < 0.01 * repair.before.error and [f.kept for f in repair.fits] == [True]
     ((group, (cut, fitted)),) = repair.damage.items()
     assert group == mended.plan.steps[0].group and fitted < 0.01 * cut
+
+
+@pytest.mark.parametrize("form", ["Conv", "Gemm", "MatMul"])
+def test_fitted_weights_are_the_same_whatever_the_number_of_threads_of_linear_algebra(form: str):
+    model, data = redundant(form, bias=True)
+    found = []
+    for count in (1, 2):
+        with threadpool_limits(count, user_api="blas"):
+            result = onnxprune.prune(model, 0.5, data=[{"x": part} for part in np.split(data, 8)])
+        assert result.report.recovery.kept
+        found.append(result.model.SerializeToString(deterministic=True))
+    assert found[0] == found[1]
 
 
 def test_accuracy_of_the_trained_example_comes_back():
