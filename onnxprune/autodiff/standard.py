@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import onnx
@@ -11,11 +11,14 @@ import onnx.version_converter
 from onnx import defs, helper
 
 from onnxprune.errors import ModelError
+from onnxprune.model.protos import graphs
 
 # The oldest version whose operators the rules of differentiation emit.
 OLDEST = 18
 # The version whose Resize says by attributes which positions it reads.
 _NAMED_POSITIONS = 11
+# The version from which on a Scan has no batch axis, and no lengths of its sequences.
+_SINGLE_SAMPLES = 9
 # Functions are written in terms of others a few levels deep.
 _LEVELS = 5
 
@@ -29,6 +32,8 @@ def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
     version = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version >= OLDEST:
         return proto
+    if version < _SINGLE_SAMPLES:
+        _refuse_lengths(proto)
     try:
         changed = onnx.version_converter.convert_version(proto, OLDEST)
     except Exception as error:  # the converter raises RuntimeError, and others from its C++ code
@@ -36,7 +41,65 @@ def converted(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(message, hint="export the model at a newer opset") from error
     if version < _NAMED_POSITIONS:
         _name_positions(changed.graph)
+    if version < _SINGLE_SAMPLES:
+        _scan_over_samples(changed, proto)
     return changed
+
+
+def _scans(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    nodes = (node for graph in graphs(proto.graph) for node in graph.node)
+    return [node for node in nodes if node.op_type == "Scan" and not node.domain]
+
+
+def _refuse_lengths(proto: onnx.ModelProto) -> None:
+    """Refuse a Scan whose sequences have lengths of their own.
+
+    Raises:
+        ModelError: there is one.
+    """
+    for node in _scans(proto):
+        if node.input[0]:
+            raise ModelError(
+                f"Scan {node.name or next(filter(None, node.output))!r} has sequences of unequal length, which only"
+                f" version 8 of ONNX knows",
+                hint="export the model at a newer opset",
+            )
+
+
+def _scan_over_samples(changed: onnx.ModelProto, before: onnx.ModelProto) -> None:
+    """Let every Scan go over samples; the converter took the batch axis out of the shapes that it notes."""
+    scans = _scans(changed)
+    for node in reversed(scans):  # those inside of others first
+        node.CopyFrom(_over_samples(node))
+    if scans:
+        del changed.graph.value_info[:]
+        declared = {value.name: value for value in (*before.graph.input, *before.graph.output)}
+        for value in (*changed.graph.input, *changed.graph.output):
+            value.CopyFrom(declared.get(value.name, value))
+
+
+def _over_samples(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A Scan of version 8, which had a batch axis, as a Scan over the samples of one that has none.
+
+    ONNX's converter takes the place of the lengths out, and does nothing about the batch.
+    """
+    options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    body, stem = options["body"], next(filter(None, node.output))
+    given = [f"{stem}/sample/{i}" for i in range(len(body.input))]
+    made = [f"{stem}/sample/of/{i}" for i in range(len(body.output))]
+    inner = helper.make_node(
+        *("Scan", given, made),
+        body=body,
+        num_scan_inputs=options["num_scan_inputs"],
+        scan_input_directions=options.get("scan_input_directions"),
+    )
+
+    def values(names: list[str], like: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
+        kinds = (value.type.tensor_type.elem_type for value in like)
+        return [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(names, kinds, strict=True)]
+
+    sample = helper.make_graph([inner], "sample", values(given, body.input), values(made, body.output))
+    return helper.make_node("Scan", node.input, node.output, name=node.name, body=sample, num_scan_inputs=len(given))
 
 
 def _name_positions(graph: onnx.GraphProto) -> None:

@@ -88,9 +88,8 @@ def _is_known(node: NodeProto, fixed: set[str]) -> bool:
     """Whether the branch or the number of steps of a node depends on constants and shapes alone."""
     if node.op_type == "If":
         return node.input[0] in fixed
-    attributes = {a.name for a in node.attribute}
     if node.op_type == "Scan":
-        return "directions" not in attributes  # before opset 9 a Scan had a batch axis
+        return True
     if not all(name in fixed for name in node.input[:2] if name):
         return False
     return _decides_its_end(node, fixed)
