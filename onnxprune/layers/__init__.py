@@ -9,7 +9,7 @@ from onnxprune.layers.linear import LinearLayer
 from onnxprune.layers.mask import Mask, mask_of
 from onnxprune.layers.operands import operands_of, weight_axes
 from onnxprune.layers.parameters import NORMS, Parameters
-from onnxprune.layers.positive_definite import Cholesky, inverse, quick_factor
+from onnxprune.layers.positive_definite import Cholesky, LowRankFactor, inverse, quick_factor
 from onnxprune.layers.product import Product
 from onnxprune.layers.quantized_layer import QuantizedParameters, layer_weight, quantized_parameters
 from onnxprune.layers.quantized_weight import QuantizedWeight, weight_at
@@ -29,6 +29,7 @@ __all__ = [
     "Convolution",
     "Grid",
     "LinearLayer",
+    "LowRankFactor",
     "Mask",
     "NORMS",
     "Parameters",

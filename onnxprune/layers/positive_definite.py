@@ -85,6 +85,29 @@ class Cholesky:
         return self._inverse.dtype if self._parts is None else self._parts[0].dtype
 
 
+class LowRankFactor:
+    """The factor of A = l I + H' H for fewer rows of H than columns, by that of l I + H H'.
+
+    A^-1 = (I - H' (l I + H H')^-1 H) / l, the Woodbury identity. Source: Golub and Van Loan, "Matrix Computations", 4th
+    edition, 2013, section 2.1.4.
+    """
+
+    def __init__(self, half: Array, added: Array) -> None:
+        """Factor l I + H' H.
+
+        Args:
+            half: H, float64[..., n, D].
+            added: l, [..., 1, 1], above zero.
+        """
+        self._half, self._added = half, added
+        self._small = Cholesky(half @ _turned(half) + added * np.eye(half.shape[-2]))
+
+    def solve(self, given: Array) -> Array:
+        """A^-1 times [..., D, n]."""
+        seen = _turned(self._half) @ self._small.solve(self._half @ given)
+        return np.asarray((given - seen) / self._added)
+
+
 def inverse(matrix: Array) -> Array:
     """Invert symmetric positive definite matrices.
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from onnxprune.lazy import homes_in, on_first_use
 from onnxprune.recovery.closed_form import (
     NO_RECOVERY,
-    WIDEST,
     RecoveryOptions,
     RecoveryReport,
     held_out,
@@ -18,7 +17,7 @@ from onnxprune.recovery.exact import take_over
 from onnxprune.recovery.fits import METHODS, Method, method
 from onnxprune.recovery.requantize import requantized
 from onnxprune.recovery.spans import StandIn, spans_of
-from onnxprune.recovery.targets import ROWS
+from onnxprune.recovery.targets import ROWS, WIDEST
 
 if TYPE_CHECKING:
     from onnxprune.recovery.distill import Teacher

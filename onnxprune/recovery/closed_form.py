@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from onnxprune.calibration import count_samples
 from onnxprune.errors import UsageError
 from onnxprune.layers import (
@@ -23,7 +21,6 @@ from onnxprune.layers import (
     bn_matching,
     linear_layer,
     quantized_parameters,
-    weight_axes,
     weighted_layer,
 )
 from onnxprune.model import Model
@@ -32,7 +29,7 @@ from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.on_grid import QuantizedTarget
 from onnxprune.recovery.recurrent import RecurrentTarget
-from onnxprune.recovery.targets import Fit, FitEvidence, LayerTarget, NormTarget, Pair, Target
+from onnxprune.recovery.targets import WIDEST, Fit, FitEvidence, LayerTarget, NormTarget, Pair, Target
 from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
@@ -48,8 +45,6 @@ _Item = TypeVar("_Item")
 
 # Shares of the runs, at even steps, that judge the fits, and that no fit sees at all.
 JUDGES, HELD_OUT = 0.2, 0.1
-# Widest layer (D of its weight) that is fitted: the solve is cubic in it.
-WIDEST = 6144
 # With fewer samples than these, larger ridge weights are tried, too: what so few show of a layer's inputs says little.
 FEW, LARGER = 32, (1.0, 10.0)
 # So few held-out samples do not tell whether the repaired model is the better one: all samples do.
@@ -313,12 +308,11 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
             continue
         if removal.shrinks(old.input, old.drawn):  # its rows in the two models are not those of the same positions
             continue
-        whole = old.as_matrix(np.broadcast_to(False, weight_axes(view, old.weight)[0]))
-        if whole.shape[1] > WIDEST:
-            continue
         downstream = downstream_of(removal, parameters, new) if options.onward else None
         own = quantized_parameters(parameters, new)
         if own is not None:
+            if own.grid.entry.shape[1] > WIDEST:  # rounding to a grid needs the moments themselves
+                continue
             yield QuantizedTarget(view, node, old, own.layer, downstream, own=own)
         elif parameters.is_own(node.input[new.weight]) and linear_layer(view) is not None:
             yield LayerTarget(view, node, old, new, downstream)

@@ -24,8 +24,8 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from onnxprune.layers import Cholesky, quick_factor
-from onnxprune.runtime import PairMoments
+from onnxprune.layers import Cholesky, LowRankFactor, quick_factor
+from onnxprune.runtime import PairMoments, WidePairMoments
 from onnxprune.typing import Array
 
 # Ridge weights, relative to the mean of the moment's diagonal, that are tried; held-out samples choose.
@@ -113,7 +113,10 @@ class FitProblem:
     damping: float = 0.0
 
     @cached_property
-    def _ridge(self) -> tuple[Cholesky, Array]:
+    def _ridge(self) -> tuple[Cholesky | LowRankFactor, Array]:
+        if isinstance(self.moments, WidePairMoments):
+            added = self.damping * np.maximum(self.moments.size, 1e-12)
+            return LowRankFactor(self.moments.half, added), added
         return _damped(self.moments.xx, self.damping)
 
     def regressed(self, cross: Array) -> Array:
@@ -187,7 +190,7 @@ def bias(problem: FitProblem) -> Fitted:
 def affine(problem: FitProblem) -> Fitted:
     """Scale every output to the deviation that it had, and shift it to its mean."""
     spread = problem.moments.yy
-    found = (problem.sliced * (problem.moments.xx @ problem.sliced)).sum(axis=1)
+    found = (problem.sliced * problem.moments.times(problem.sliced)).sum(axis=1)
     floor = 1e-6 * spread.mean() + 1e-30
     weight = problem.sliced * np.sqrt((spread + floor) / (np.maximum(found, 0) + floor))[:, None, :]
     return weight, _shift(problem, weight)
@@ -261,7 +264,7 @@ def best(
     if how.dead_zone and rows.bounds is not None:
         better = list(falling(_rounds(chosen, fitting, fitted, ROUNDS), error, least))
         rounds, least = len(better), better[-1][1] if better else least
-    moments = problem.moments + PairMoments.of(judging.x, judging.y, shifted=problem.shifted)
+    moments = problem.moments + type(problem.moments).of(judging.x, judging.y, shifted=problem.shifted)
     final = replace(chosen, moments=moments)
     fitted = how.closed_form(final)
     return Chosen([fitted, *_rounds(final, rows, fitted, rounds)][-1], moments, least)

@@ -48,6 +48,8 @@ class _GridFit(LinearFit):
         own: these parameters, in the pruned model.
     """
 
+    needs_second_moment = True
+
     own: QuantizedParameters
 
     def on_grid(self, fitted: fits.Fitted, moments: PairMoments) -> fits.Fitted:

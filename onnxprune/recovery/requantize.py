@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from onnxprune.errors import UsageError
 from onnxprune.layers import Parameters, quantized_parameters, weighted_layer
 from onnxprune.model import Model
-from onnxprune.recovery.closed_form import WIDEST, RecoveryOptions, RecoveryReport, fit_targets, held_out, ready
+from onnxprune.recovery.closed_form import RecoveryOptions, RecoveryReport, fit_targets, held_out, ready
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.on_grid import QuantizedTarget
-from onnxprune.recovery.targets import Target
+from onnxprune.recovery.targets import WIDEST, Target
 from onnxprune.rewriting import Removal, agreement
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import routes_of

@@ -26,10 +26,10 @@ from onnx import helper, numpy_helper
 from onnxprune.layers import LinearLayer, Parameters, channel_axis, linear_layer
 from onnxprune.model import Names
 from onnxprune.model.tensors import dtype_of
-from onnxprune.recovery.closed_form import WIDEST
 from onnxprune.recovery.downstream import Downstream, factor_of, flat_bounds
 from onnxprune.recovery.fits import Fitted, Rows
 from onnxprune.recovery.spans import FOLD, MAP, SCALE, Span, StandIn
+from onnxprune.recovery.targets import WIDEST
 from onnxprune.tracing import Groups
 from onnxprune.typing import Array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import onnx
@@ -14,12 +14,15 @@ from onnxprune.layers import NORMS, LinearLayer, Parameters, weight_axes
 from onnxprune.recovery import fits
 from onnxprune.recovery.downstream import Downstream
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import PairMoments, blas_threads, run_from
+from onnxprune.runtime import PairMoments, WidePairMoments, blas_threads, run_from
 from onnxprune.tracing import NodeView
 from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.
 ROWS = 16384
+# Widest layer (D of its weight) whose D x D moments are made: equations are cubic in it. Of a wider one, so few rows
+# are taken that they hold no more numbers than such moments, and the rows stand for these.
+WIDEST = 6144
 # The values of a run's tapped tensors, in the original and in the pruned model (none where only the original is run).
 Pair = tuple[Sequence[Array], Sequence[Array]]
 
@@ -38,10 +41,11 @@ class FitEvidence:
     train: int
     dampings: Sequence[float]
 
-    def visits(self) -> Iterator[tuple[bool, Sequence[Pair], int]]:
-        """Of every run: whether it judges, the values at every visit, and how many rows to take of one."""
+    def visits(self, width: int) -> Iterator[tuple[bool, Sequence[Pair], int]]:
+        """Of every run: whether it judges, the values at every visit, and how many rows so wide to take of one."""
+        rows = ROWS if width <= WIDEST else WIDEST**2 // width
         for number, visits in enumerate(self.pairs):
-            yield number >= self.train, visits, max(1, ROWS // (self.train * max(1, len(visits))))
+            yield number >= self.train, visits, max(1, rows // (self.train * max(1, len(visits))))
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class LayerFit(ABC):
         shifted: whether a bias may be fitted, too.
         groups: names of the groups whose units were inputs.
     """
+
+    # Whether the moments of the inputs are asked for as a matrix, not only what follows from them.
+    needs_second_moment: ClassVar[bool] = False
 
     method: fits.Method
     parameters: Parameters
@@ -146,7 +153,8 @@ def fit_layer(view: NodeView, task: LayerFit, evidence: FitEvidence) -> Iterator
     """
     rng = np.random.default_rng(0)
     found: tuple[list[fits.Rows], list[fits.Rows]] = ([], [])
-    for judges, visits, most in evidence.visits():
+    width = task.sliced.shape[1]
+    for judges, visits, most in evidence.visits(width):
         found[judges].extend(task.rows(old, new, most, rng) for old, new in visits)
     if not all(found):
         return
@@ -154,7 +162,8 @@ def fit_layer(view: NodeView, task: LayerFit, evidence: FitEvidence) -> Iterator
     del found
     fitting, judging = rows.parted(count)
     with blas_threads(task.full.shape[1]):
-        moments = PairMoments.of(fitting.x, fitting.y, shifted=task.shifted)
+        kind = PairMoments if count >= width or task.needs_second_moment else WidePairMoments
+        moments = kind.of(fitting.x, fitting.y, shifted=task.shifted)
         problem = fits.FitProblem(moments, task.channels(fitting), task.full, task.sliced, task.shifted)
         before = judging.error((task.sliced, np.zeros(task.sliced.shape[::2])))
         chosen = fits.best(task.method, problem, rows, count, dampings=evidence.dampings, stored=task.on_grid)

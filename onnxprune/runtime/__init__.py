@@ -7,7 +7,7 @@ from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.blas import blas_threads
 from onnxprune.runtime.journal import Journal, cache_folder, key_of, said_before
-from onnxprune.runtime.moments import Moments, PairMoments
+from onnxprune.runtime.moments import Moments, PairMoments, WidePairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
 from onnxprune.runtime.random_inputs import count_choices, random_feeds
 from onnxprune.runtime.session import (
@@ -47,6 +47,7 @@ __all__ = [
     "SpillBuffer",
     "cache_folder",
     "check_run",
+    "WidePairMoments",
     "blas_threads",
     "count_choices",
     "boundary_inputs",

@@ -123,7 +123,61 @@ class PairMoments:
             count=count,
             x=self.x + share * x,
             y=self.y + share * y,
-            xx=_merged(self.xx, other.xx, share, x[:, :, None] * x[:, None, :]),
+            xx=_merged(self.xx, other.xx, share, x[:, :, None] * x[:, None, :] if self.xx.size else 0.0),
             xy=_merged(self.xy, other.xy, share, x[:, :, None] * y[:, None, :]),
             yy=_merged(self.yy, other.yy, share, np.square(y)),
         )
+
+    def times(self, weight: Array) -> Array:
+        """The product of `xx` with weights [groups, D, n]."""
+        return np.asarray(self.xx @ weight)
+
+    @property
+    def size(self) -> Array:
+        """The mean of the diagonal of `xx`, [groups, 1, 1]."""
+        return np.asarray(np.trace(self.xx, axis1=1, axis2=2)[:, None, None] / self.xx.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class WidePairMoments(PairMoments):
+    """Moments of inputs that are wider than there are rows of them: the rows stand for their products.
+
+    Attributes:
+        half: centred inputs over the root of their number, [groups, n, D]: xx = half' half, which is left empty.
+    """
+
+    half: Array
+
+    @classmethod
+    def of(cls, x: Array, y: Array, *, shifted: bool) -> Self:
+        """Moments of rows, about zero where nothing can be shifted."""
+        means = [v.mean(axis=1, dtype=np.float64) * shifted for v in (x, y)]
+        x, y = (v - m[:, None].astype(v.dtype) for v, m in zip((x, y), means, strict=True))
+        count = x.shape[1]
+        return cls(
+            count=count,
+            x=means[0],
+            y=means[1],
+            xx=np.zeros((len(x), 0, 0)),
+            xy=(x.transpose(0, 2, 1) @ y).astype(np.float64) / count,
+            yy=np.square(y, dtype=np.float64).mean(axis=1),
+            half=x.astype(np.float64) / math.sqrt(count),
+        )
+
+    def __add__(self, other: PairMoments) -> PairMoments:
+        """The moments of both sets of rows."""
+        assert isinstance(other, WidePairMoments)
+        added = super().__add__(other)
+        share = other.count / added.count
+        between = math.sqrt(share * (1 - share)) * (other.x - self.x)[:, None]
+        half = [math.sqrt(1 - share) * self.half, math.sqrt(share) * other.half, between]
+        return WidePairMoments(**{**vars(added), "half": np.concatenate(half, axis=1)})
+
+    def times(self, weight: Array) -> Array:
+        """The product of the second moment with weights [groups, D, n]."""
+        return np.asarray(self.half.transpose(0, 2, 1) @ (self.half @ weight))
+
+    @property
+    def size(self) -> Array:
+        """The mean of the second moment's diagonal, [groups, 1, 1]."""
+        return np.asarray(np.square(self.half).sum(axis=(1, 2), keepdims=True) / self.half.shape[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.layers import Cholesky, inverse, quick_factor
+from onnxprune.layers import Cholesky, LowRankFactor, inverse, quick_factor
 from onnxprune.layers.positive_definite import SMALL
 from onnxprune.typing import Array
 
@@ -81,3 +81,13 @@ def test_the_factor_is_that_of_lapack(size: int) -> None:
 def test_a_singular_matrix_is_told_in_either_precision() -> None:
     with pytest.raises(np.linalg.LinAlgError):
         quick_factor(np.zeros((1, 4, 4)))
+
+
+@pytest.mark.parametrize("ridge", [10.0, 1e-3])
+def test_few_rows_stand_for_a_wide_matrix(ridge: float) -> None:
+    rng = np.random.default_rng(4)
+    half, given = rng.standard_normal((2, 20, 90)) + 1, rng.standard_normal((2, 90, 5))
+    added = ridge * np.square(half).sum(axis=(1, 2), keepdims=True) / 90
+    found = LowRankFactor(half, added).solve(given)
+    wanted = np.linalg.solve(np.swapaxes(half, 1, 2) @ half + added * np.eye(90), given)
+    np.testing.assert_allclose(found, wanted, atol=1e-9 * np.abs(wanted).max())

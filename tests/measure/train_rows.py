@@ -1,8 +1,10 @@
-"""Train small recurrent classifiers of MNIST pictures, read row by row, for `tests/measure/accuracy_recurrent.py`.
+"""Train small classifiers of MNIST pictures for `tests/measure/accuracy_recurrent.py`.
 
     python tests/measure/train_rows.py GRU rows_gru.onnx [--hidden 96] [--epochs 12] [--directions 1]
 
-Needs PyTorch, and the folder of shared data (ONNXPRUNE_SHARED). The first 8,000 of the 10,000 test pictures train.
+GRU, LSTM and RNN read the pictures row by row; `flat`, `line` and `many` have a layer with more than 6,144 inputs:
+behind a Flatten, in a perceptron, and a convolution of 700 channels. Needs PyTorch, and the folder of shared data
+(ONNXPRUNE_SHARED). The first 8,000 of the 10,000 test pictures train.
 """
 
 from __future__ import annotations
@@ -30,10 +32,22 @@ class Reader(torch.nn.Module):
         return self.head(self.layer(x.transpose(0, 1))[0].mean(dim=0))
 
 
+def wide(kind: str) -> torch.nn.Module:
+    """A network with a wide layer."""
+    nn, image = torch.nn, torch.nn.Unflatten(1, (1, 28))
+    if kind == "line":
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 6400), nn.ReLU(), nn.Linear(6400, 10))
+    if kind == "flat":
+        convolutions = (nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 48, 3), nn.ReLU(), nn.MaxPool2d(2))
+        return nn.Sequential(image, *convolutions, nn.Flatten(), nn.Linear(6912, 128), nn.ReLU(), nn.Linear(128, 10))
+    many = (nn.Conv2d(1, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 700, 3, 2), nn.ReLU(), nn.Conv2d(700, 32, 3), nn.ReLU())
+    return nn.Sequential(image, *many, nn.Flatten(), nn.Linear(512, 10))
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("GRU", "LSTM", "RNN"))
+    parser.add_argument("kind", choices=("GRU", "LSTM", "RNN", "flat", "line", "many"))
     parser.add_argument("file")
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=12)
@@ -48,7 +62,8 @@ def main() -> None:
     y = torch.tensor(labels.astype(np.int64))
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = Reader(given.kind, given.hidden, given.directions)
+    recurrent = given.kind.isupper()
+    model = Reader(given.kind, given.hidden, given.directions) if recurrent else wide(given.kind)
     steps = given.epochs * (8000 // 64)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)

@@ -19,12 +19,12 @@ from onnxprune import api
 from onnxprune.allocation import Options
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, to_proto
-from onnxprune.recovery import RecoveryReport, closed_form, fits, recover, targets
+from onnxprune.recovery import RecoveryOptions, RecoveryReport, closed_form, fits, recover, targets
 from onnxprune.recovery.targets import Fit
 from onnxprune.report import data as report
 from onnxprune.report import text
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import Agreement
+from onnxprune.runtime import Agreement, PairMoments
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.typing import Runs
 
@@ -213,3 +213,20 @@ def test_larger_ridge_weights_are_tried_where_samples_are_few(monkeypatch, sampl
     monkeypatch.setattr(targets, "fit_layer", lambda view, task, evidence: tried.extend(evidence.dampings) or [])
     recover(cut, outcome.model, [{"x": part} for part in np.split(np.resize(data, (samples, *data.shape[1:])), 8)])
     assert tried[:3] == [1e-3, 1e-2, 1e-1] and max(tried) == most
+
+
+@pytest.mark.parametrize("method", ["least-squares", "affine", "one-pass", "merge"])
+def test_layers_wider_than_moments_are_made_for_are_fitted_alike(monkeypatch, method: str):
+    """The same few rows, with and without the matrix of their moments."""
+    model, data = redundant("Conv", bias=True)
+    outcome = api.run(load(model), Options(ratio=0.5))
+    cut = Removal(outcome.groups, outcome.plan.removed(outcome.groups))
+    runs = [{"x": part} for part in np.split(data, 4)]
+    monkeypatch.setattr(targets, "WIDEST", 35)  # 36 inputs remain: as many rows are taken as hold 35 x 35 numbers
+    wide, after = recover(cut, outcome.model, runs, RecoveryOptions(method))
+    monkeypatch.setattr(targets, "WidePairMoments", PairMoments)
+    plain, before = recover(cut, outcome.model, runs, RecoveryOptions(method))
+    assert [fit.kept for fit in after.fits] == [fit.kept for fit in before.fits]
+    assert [fit.after for fit in after.fits] == pytest.approx([fit.after for fit in before.fits], rel=1e-3)
+    one, two = (outputs(to_proto(m), {"x": data}) for m in (plain, wide))
+    np.testing.assert_allclose(two, one, atol=1e-3 * np.abs(one).max())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxprune.layers import ActivationMoments
-from onnxprune.runtime import Moments, PairMoments, moments
+from onnxprune.runtime import Moments, PairMoments, WidePairMoments, moments
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 1, 1), (1, 1, 5, 1), (1, 7, 5, 1), (1, 1, 1, 3)])
@@ -66,3 +66,22 @@ def test_moments_of_pairs(shifted: bool) -> None:
         np.testing.assert_allclose(found.xx, a.transpose(0, 2, 1) @ a / 60, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(found.xy, a.transpose(0, 2, 1) @ b / 60, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(found.yy, np.square(b).mean(1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_wide_moments_are_the_same_without_their_matrix(shifted: bool) -> None:
+    rng = np.random.default_rng(3)
+    x, y = (rng.standard_normal((2, 30, size)) + 5 for size in (50, 3))
+    cuts = [slice(0, 7), slice(7, 8), slice(8, 30)]
+
+    def merged(kind: type[PairMoments]) -> PairMoments:
+        first, second, third = (kind.of(x[:, rows], y[:, rows], shifted=shifted) for rows in cuts)
+        return (first + second) + third
+
+    plain, wide = merged(PairMoments), merged(WidePairMoments)
+    weight = rng.standard_normal((2, 50, 4))
+    assert isinstance(wide, WidePairMoments) and not wide.xx.size and wide.count == 30
+    np.testing.assert_allclose(wide.half.transpose(0, 2, 1) @ wide.half, plain.xx, atol=1e-12)
+    np.testing.assert_allclose(wide.times(weight), plain.times(weight), atol=1e-11)
+    for name in ("x", "y", "xy", "yy", "size"):
+        np.testing.assert_allclose(getattr(wide, name), getattr(plain, name), rtol=1e-12, atol=1e-12)
