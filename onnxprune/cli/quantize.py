@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # What `--help` shows.
-USUAL = ("--output", "--form", "--data", "--bits", "--block-size", "--keep", "--min-sqnr", "--max-drop")
+USUAL = ("--output", "--form", "--data", "--bits", "--block-size", "--keep", "--size", "--min-sqnr", "--max-drop")
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def quantize(console: Console, args: QuantizeArgs) -> None:
     args.check()
     console.progress("loading")
     from onnxprune.model import save
-    from onnxprune.pipelines.quantize import quantize_model
     from onnxprune.pipelines.run_inputs import RunInputs
+    from onnxprune.pipelines.widths_and_bits import quantize_within
 
     source = args.sizes.load(args.model)
     paths.check_output(source, args.output, force=args.force)
     inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
     where = args.place.settled(args.sizes.numbers) if args.time else None
-    done = quantize_model(source, args.options, inputs, place=where, progress=console.progress)
+    done = quantize_within(source, args.options, inputs, place=where, progress=console.progress)
     console.progress("writing")
     save(done.model, args.output, force=args.force)
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):

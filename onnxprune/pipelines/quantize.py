@@ -40,6 +40,7 @@ def quantize_model(
     options: QuantizeOptions,
     inputs: RunInputs | None = None,
     *,
+    cut: Removal | None = None,
     place: Place | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
@@ -49,6 +50,8 @@ def quantize_model(
         model: a float model.
         options: how.
         inputs: calibration inputs.
+        cut: what the model was cut from: numbers are fitted to the outputs of that, and judged by these. None where the
+            model is the original.
         place: where the models are timed; they are not where None.
         progress: is told about every stage.
 
@@ -62,7 +65,7 @@ def quantize_model(
     """
     inputs, clock = inputs or RunInputs(), Clock(progress)
     options = options.settled(data=inputs.data is not None)
-    work = _Quantizing(_named(model, options), options, inputs, clock)
+    work = _Quantizing(named_nodes(model, form=options.form, narrow=options.is_narrow), options, inputs, clock, cut)
     done = work.good_enough(work.kept())
     if problem := valid(model, done.model):
         raise GoalMissed(f"the quantised model is not valid: {problem}", hint="another --form may do")
@@ -88,19 +91,24 @@ def quantize_model(
     )
 
 
-def _named(model: Model, options: QuantizeOptions) -> Model:
+def named_nodes(model: Model, *, form: str = "qdq", narrow: bool = False) -> Model:
     """The model with a name of its own for every node, by which it is found again when it is quantised.
 
     Quantisers with a scale for every channel are known from opset 13 on, numbers of 4 bits from 21: older models are
     raised.
+
+    Args:
+        model: a float model.
+        form: how it will be written.
+        narrow: whether weights will be of 4 bits.
 
     Raises:
         UsageError: that cannot be done.
     """
     proto = to_proto(model)
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), LEAST_OPSET)
-    least = LEAST_NARROW if options.is_narrow else LEAST_OPSET
-    if options.form in STATIC and opset < least:
+    least = LEAST_NARROW if narrow else LEAST_OPSET
+    if form in STATIC and opset < least:
         try:
             proto = version_converter.convert_version(proto, least)
         except Exception as error:  # what ONNX's converter raises for a graph that it was not made for
@@ -144,12 +152,14 @@ class _Quantizing:
         options: how.
         inputs: what it is run on.
         clock: times the stages.
+        cut: what the model was cut from; None where it is the original.
     """
 
     model: Model
     options: QuantizeOptions
     inputs: RunInputs
     clock: Clock
+    cut: Removal | None = None
 
     @cached_property
     def runs(self) -> Runs:
@@ -163,9 +173,18 @@ class _Quantizing:
             return trace_model(self.model, sizes=self.inputs.sizes)
 
     @cached_property
-    def nothing(self) -> Removal:
-        """A removal of nothing, against which the quantised model is judged."""
-        return Removal(self.groups, np.zeros(self.groups.classes.count, bool))
+    def removal(self) -> Removal:
+        """What was removed, nothing perhaps, of the original against which the quantised model is judged."""
+        return self.cut or Removal(self.groups, np.zeros(self.groups.classes.count, bool))
+
+    @cached_property
+    def narrow(self) -> Collection[str]:
+        """Names of the layers whose weights are of 4 bits.
+
+        Raises:
+            UsageError: a glob matches no layer.
+        """
+        return self._matching("--narrow", self.options.narrow)
 
     @cached_property
     def views(self) -> Mapping[str, NodeView]:
@@ -183,11 +202,15 @@ class _Quantizing:
         Raises:
             UsageError: a glob matches no layer.
         """
-        for glob in self.options.keep:
+        return dict.fromkeys(self._matching("--keep", self.options.keep), KEPT)
+
+    def _matching(self, option: str, globs: Collection[str]) -> list[str]:
+        """The layers that globs name."""
+        for glob in globs:
             if not any(fnmatchcase(name, glob) for name in self.views):
                 some = ", ".join(list(self.views)[:3])
-                raise UsageError(f"--keep: no layer is called {glob!r}", hint=f"there are {some}")
-        return {name: KEPT for name in self.views if any(fnmatchcase(name, glob) for glob in self.options.keep)}
+                raise UsageError(f"{option}: no layer is called {glob!r}", hint=f"there are {some}")
+        return [name for name in self.views if any(fnmatchcase(name, glob) for glob in globs)]
 
     def good_enough(self, kept: Mapping[str, str]) -> _Attempt:
         """The model with as few further layers in float as the constraint asks for, those first that lose most.
@@ -249,7 +272,7 @@ class _Quantizing:
     def deployed(self, model: Model) -> Agreement:
         """Agreement with the float model on held-out samples, as the runtime runs it where it counts."""
         held, tally = held_out(self.runs)[1], AgreementAccumulator()
-        with self.clock("judging"), Session(self.model) as one, Deployed(model, Setting()) as two:
+        with self.clock("judging"), Session(self.removal.groups.model) as one, Deployed(model, Setting()) as two:
             for feeds in held:
                 tally.add(one.run(feeds), two.run(feeds))
         return tally.agreement()
@@ -278,7 +301,7 @@ class _Quantizing:
         report, judged = None, None
         if self.runs:
             with self.clock("rounding"):
-                fitted, report = requantized(self.nothing, groups, origins, self.runs, progress=self.clock.progress)
+                fitted, report = requantized(self.removal, groups, origins, self.runs, progress=self.clock.progress)
             model = fitted if self.options.fit else model
             judged = report.final if self.options.fit else report.before
         return _Attempt(model, groups, whole, left, report=report, judged=judged)
@@ -293,7 +316,9 @@ class _Quantizing:
         options = self.options
         runs, operators = held_out(self.runs)[0], options.form == "operators"
         given = {"weights": options.weights, "activations": options.activations, "per_channel": options.per_channel}
-        return quantizer.quantized_static(self.model, runs, [*left], operators=operators, **given)
+        return quantizer.quantized_static(
+            self.model, runs, [*left], operators=operators, narrow=[*self.narrow], **given
+        )
 
     def dynamic(self, left: Collection[str]) -> Model:
         """By ONNX Runtime's quantiser, activations by their own ranges."""

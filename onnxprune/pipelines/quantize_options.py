@@ -28,6 +28,9 @@ class QuantizeOptions:
         symmetric: blocks have no zero points.
         fit: choose the numbers by what the layers make on data, not by the weights alone.
         keep: globs of names of nodes that stay in float.
+        narrow: globs of names of nodes whose weights are of 4 bits, for quantisers around float nodes.
+        size: the largest file, as "10%" of the float model's or "200KB"; widths and bits are chosen so that it holds.
+        macs: the most multiply-accumulates, as "50%" or a number, for the same.
         constraint: how good the model must be; nodes that lose most stay in float until it is. None for as it comes.
         evaluation: the user's measure, for a constraint on the value of it.
     """
@@ -41,6 +44,9 @@ class QuantizeOptions:
     symmetric: bool = False
     fit: bool = True
     keep: tuple[str, ...] = ()
+    narrow: tuple[str, ...] = ()
+    size: str | float | None = None
+    macs: str | float | None = None
     constraint: QualityConstraint | None = None
     evaluation: Evaluation | None = None
 
@@ -67,7 +73,12 @@ class QuantizeOptions:
     @property
     def is_narrow(self) -> bool:
         """Whether two weights share a byte, in the form of quantisers around float nodes."""
-        return self.weights not in WHOLE_TYPES
+        return self.weights not in WHOLE_TYPES or bool(self.narrow)
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether widths and bits are chosen so that a budget holds."""
+        return self.size is not None or self.macs is not None
 
     @property
     def blocks(self) -> Blocks:
@@ -94,8 +105,13 @@ class QuantizeOptions:
             )
         if form != "qdq" and self.is_narrow:
             raise UsageError(
-                f"the form {form!r} has no weights of type {self.weights}",
+                f"the form {form!r} has no weights of type {'int4' if self.narrow else self.weights}",
                 hint="take --form qdq, or --form blocks --bits 4",
+            )
+        if self.is_budgeted and (form != "qdq" or self.narrow):
+            raise UsageError(
+                "--size and --macs choose widths and bits of quantisers around float nodes",
+                hint="take --form qdq with --data FILE, and leave out --narrow",
             )
         if self.constraint is not None and self.constraint.metric != "value" and not data:
             raise UsageError("how good the outputs are is measured on inputs", hint="give --data FILE")

@@ -8,12 +8,12 @@ from typing import Any
 
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
-from onnxprune.pipelines.quantize import quantize_model
 from onnxprune.pipelines.quantize_options import QuantizeOptions
 from onnxprune.pipelines.quantized import Quantized
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.search_targets import QualityConstraint, amount
 from onnxprune.pipelines.user_metric import Evaluation
+from onnxprune.pipelines.widths_and_bits import quantize_within
 from onnxprune.progress import Progress, shown
 from onnxprune.runtime.bench import Place
 from onnxprune.shown import Shown
@@ -68,7 +68,7 @@ def quantize(
         evaluate: the user's own measure, higher is better: see `user_metric.Evaluation`.
         progress: True shows a bar with the time that is left; a function is told every stage.
         options: the other fields of `QuantizeOptions`: form, weights, activations, per_channel, bits, block_size,
-            symmetric, fit, keep.
+            symmetric, fit, keep, narrow, size, macs.
 
     Returns:
         The quantised model and the report.
@@ -91,7 +91,7 @@ def quantize(
     check_sizes(model.proto.graph, sizes or {})
     inputs = RunInputs(data, samples, dict(sizes or {}))
     with shown(progress) as told:
-        done = quantize_model(model, chosen, inputs, place=place, progress=told)
+        done = quantize_within(model, chosen, inputs, place=place, progress=told)
     return QuantizeResult(same_kind(done.model, source), done)
 
 

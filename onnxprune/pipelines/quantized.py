@@ -15,6 +15,25 @@ CLEARLY = 3.0
 
 
 @dataclass(frozen=True)
+class TriedShare:
+    """A model that was tried within a budget.
+
+    Attributes:
+        share: of the parameters that the cut left.
+        narrow: how many layers have 4 bits.
+        bytes: of the file.
+        outputs: agreement with the original on held-out samples.
+        value: the user's measure; None without one.
+    """
+
+    share: float
+    narrow: int
+    bytes: int
+    outputs: Agreement
+    value: float | None = None
+
+
+@dataclass(frozen=True)
 class Quantized:
     """Everything that quantising gave.
 
@@ -30,6 +49,9 @@ class Quantized:
         deployed: the same by the kernels that this machine has for whole numbers, which may saturate.
         values: the user's measure of the float model and of `model`; None without one.
         speed: the time of a run before and after; None if it was not measured.
+        narrow: names of the layers that got 4 bits within a budget.
+        share: of the parameters that is left within a budget.
+        tried: what was tried within a budget, the narrowest first.
         unfolded: how many BatchNormalizations are not folded into the layer in front of them.
         seconds: wall time by stage.
     """
@@ -45,6 +67,9 @@ class Quantized:
     deployed: Agreement | None = None
     values: tuple[float, float] | None = None
     speed: Speed | None = None
+    narrow: tuple[str, ...] = ()
+    share: float = 1.0
+    tried: tuple[TriedShare, ...] = ()
     unfolded: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 

@@ -35,6 +35,7 @@ def quantize_lines(of: Quantized) -> list[str]:
     total = len(of.layers) + len(of.floats)
     lines.append(entry("layers", f"{len(of.layers)} of {total} quantised, {_FORMS[of.form]}"))
     lines += [entry("float", line) for line in _floats(of)]
+    lines += [entry("within", line) for line in _tried(of)]
     if of.fit is not None:
         better = sum(fit.kept for fit in of.fit.fits)
         chosen = f"chosen by what they make of the data, in {better} of {numbers.plural(len(of.fit.fits), 'layer')}"
@@ -60,6 +61,17 @@ def _floats(of: Quantized) -> list[str]:
     ]
 
 
+def _tried(of: Quantized) -> list[str]:
+    """What was tried within a budget; the model that is best comes first."""
+    found = sorted(of.tried, key=lambda tried: tried.share != of.share)
+    return [
+        f"{'' if tried.share == of.share else 'not as good: '}{tried.share:.1%} of the parameters, "
+        f"{numbers.plural(tried.narrow, 'layer')} of 4 bits, {numbers.bytes_text(tried.bytes)}: "
+        f"{agreement_text(tried.outputs)}" + ("" if tried.value is None else f", value {tried.value:g}")
+        for tried in found
+    ]
+
+
 def quantize_data(of: Quantized) -> dict[str, Any]:
     """Write the same as plain data.
 
@@ -73,6 +85,18 @@ def quantize_data(of: Quantized) -> dict[str, Any]:
         "bytes": {"before": of.sizes[0], "after": of.sizes[1]},
         "form": of.form,
         "quantised": _layers(of),
+        "narrow": list(of.narrow),
+        "share": of.share,
+        "tried": [
+            {
+                "share": t.share,
+                "narrow": t.narrow,
+                "bytes": t.bytes,
+                "value": t.value,
+                "outputs": agreement_data(t.outputs),
+            }
+            for t in of.tried
+        ],
         "fit": None if of.fit is None else data.recovery_json(of.fit),
         "nearest": agreement_data(of.nearest),
         "outputs": agreement_data(of.judged),

@@ -30,7 +30,8 @@ def quantized_static(model: Model, runs: Sequence[Feeds], left: Sequence[str], *
         runs: inputs, which say the ranges.
         left: names of nodes that stay in float.
         options: `operators` in place of float nodes between quantisers, `per_channel`, `weights` and `activations`
-            ("int8" or "uint8"; weights "int4" or "uint4", too, from opset 21 on).
+            ("int8" or "uint8"; weights "int4" or "uint4", too, from opset 21 on), and `narrow`: names of nodes whose
+            weights are of 4 bits whatever `weights` says.
 
     Returns:
         The quantised model.
@@ -40,10 +41,16 @@ def quantized_static(model: Model, runs: Sequence[Feeds], left: Sequence[str], *
     """
     from onnxruntime import quantization as tools
 
-    operators = options.pop("operators")
+    operators, narrow = options.pop("operators"), set(options.pop("narrow", ()))
     form = tools.QuantFormat.QOperator if operators else tools.QuantFormat.QDQ
     given = _given(options, left)
     given["activation_type"] = getattr(tools.QuantType, _TYPES[options["activations"]])
+    nodes = [node for node in model.proto.graph.node if node.name in narrow]
+    if nodes:
+        whole = {"quant_type": tools.QuantType.QInt4, "symmetric": True}
+        axes = [{"axis": _output_axis(node)} if options["per_channel"] else {} for node in nodes]
+        told = {node.input[1]: [whole | axis] for node, axis in zip(nodes, axes, strict=True)}
+        given["extra_options"]["TensorQuantOverrides"] = told
     with _written(model) as (source, target):
         tools.quantize_static(source, target, _reader(runs), quant_format=form, **given)
         return _read(target)
@@ -80,6 +87,12 @@ def _given(options: Mapping[str, Any], left: Sequence[str]) -> dict[str, Any]:
         # Kernels take one zero point for all channels: with uint8, the middle.
         "extra_options": {"WeightSymmetric": True},
     }
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """The axis of a weight that scales lie along."""
+    turned = any(a.name == "transB" and a.i for a in node.attribute)
+    return 0 if node.op_type == "Conv" or turned else 1
 
 
 def _reader(runs: Sequence[Feeds]) -> Any:

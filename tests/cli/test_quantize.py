@@ -42,6 +42,20 @@ def test_four_bits_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {a.name: a.i for a in nodes[0].attribute} == {"K": 16, "N": 64, "bits": 4, "block_size": 16}
 
 
+def test_a_file_within_a_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what training does with it."""
+    assert main(["quantize", "model.onnx", "-o", "q.onnx", *FEW, "--size", "55%", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes"]["after"] == Path("q.onnx").stat().st_size <= 0.55 * Path("model.onnx").stat().st_size
+    assert told["share"] in [tried["share"] for tried in told["tried"]]
+    words = ["--steps", "5", "--rate", "1e-3", "--learn-scales"]
+    teacher = ["--data", "data.npz", "--teacher", "model.onnx"]
+    assert main(["train", "q.onnx", "-o", "t.onnx", *teacher, *words]) == 0
+    assert "held out" in capsys.readouterr().out
+    operators = [[node.op_type for node in onnx.load(name).graph.node] for name in ("q.onnx", "t.onnx")]
+    assert operators[0] == operators[1]
+
+
 def test_without_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quantize", "model.onnx", "-o", "q.onnx", "--no-time"]) == 0
     told = capsys.readouterr()

@@ -1,11 +1,12 @@
 """What training gives back of what rounding took: the tables of training in docs/quantisation.md.
 
     python -m tests.measure.quantized_training [--bits 4,3] [--network NAME ...] [--samples 2000] [--steps 600]
-                                               [--pictures 10000]
+                                               [--texts 256] [--tokens 128] [--pictures 10000]
 
 Classifiers: weights int4, a scale per output, activations uint8, as `onnxprune quantize --weights int4` writes them;
-accuracy. stories260K: weights symmetric, a scale per output; nats per token on 32 texts that did not calibrate. The
-float original teaches, without labels. Needs the folder of shared models and data (see tests/graphs/shared.py).
+accuracy. stories260K: weights symmetric, a scale per output, trained on texts that the float model writes; nats per
+token on 32 texts that neither calibrate nor train. The float original teaches, without labels. Needs the folder of
+shared models and data (see tests/graphs/shared.py).
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import Removal
+from onnxprune.runtime import Session
 from onnxprune.tracing import trace
+from onnxprune.typing import Array
 from tests.graphs import shared
 from tests.measure import labelled
 from tests.measure.accuracy_text import NAME
@@ -64,6 +67,24 @@ def of_classifier(name: str, given: argparse.Namespace) -> Iterator[tuple[str, f
     yield from trained(load(to_proto(made)), source, data.feeds, options, data.accuracy)
 
 
+def written(model: Model, entry: str, first: Array, sizes: tuple[int, int]) -> Array:
+    """Texts that the language model writes itself, token by token, from its first token on.
+
+    Args:
+        model: the model.
+        entry: its input.
+        first: the token that a text begins with, [1, 1].
+        sizes: how many texts, and tokens of each.
+    """
+    rng, texts = np.random.default_rng(0), np.repeat(first, sizes[0], axis=0)
+    with Session(model) as session:
+        while texts.shape[1] < sizes[1]:
+            logits = np.asarray(session.run({entry: texts})[0][:, -1], np.float64)
+            drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+            texts = np.concatenate([texts, drawn[:, None].astype(texts.dtype)], axis=1)
+    return texts
+
+
 def of_stories(
     parser: argparse.ArgumentParser, bits: int, given: argparse.Namespace
 ) -> Iterator[tuple[str, float, str]]:
@@ -75,8 +96,10 @@ def of_stories(
     yield "quantised, nearest numbers", corners.measure(nearest), ""
     made = corners.fitted(Removal(groups, np.zeros(groups.classes.count, bool)), nearest)
     yield "quantised, fitted", corners.measure(made), ""
-    feeds = [{name: np.concatenate([run[name] for run in corners.runs]) for name in corners.runs[0]}]
-    options = TrainingOptions(given.steps, batch=8, threads=1)
+    (entry,) = corners.runs[0]
+    texts = np.concatenate([run[entry] for run in corners.runs])
+    feeds = [{entry: written(corners.source, entry, texts[:1, :1], (given.texts, given.tokens))}]
+    options = TrainingOptions(given.steps, batch=16, temperature=1.0, threads=1)
     yield from trained(load(to_proto(made)), corners.source, feeds, options, corners.measure)
 
 
@@ -87,6 +110,8 @@ def main() -> None:
     parser.add_argument("--network", action="append")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--pictures", type=int, default=10_000)
     given = parser.parse_args()
     cases = [(f"{NAME}, {bits} bits", of_stories(parser, int(bits), given)) for bits in given.bits.split(",") if bits]

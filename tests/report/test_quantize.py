@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.model import load
 from onnxprune.pipelines.quantize import quantize_model
 from onnxprune.pipelines.quantize_options import QuantizeOptions
-from onnxprune.pipelines.quantized import Quantized
+from onnxprune.pipelines.quantized import Quantized, TriedShare
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.report.quantize import quantize_data, quantize_lines
 from onnxprune.runtime import Agreement
@@ -41,6 +41,16 @@ def test_saturation_is_said() -> None:
     good, bad = (Agreement(1.0, sqnr, 1.0, None) for sqnr in (40.0, 22.0))
     of = Quantized(load(quantizable("conv")[0]), "qdq", ("a",), {}, (2, 1), nearest=good, judged=good, deployed=bad)
     assert of.saturates and "but 22.0 dB by this machine's kernels" in "\n".join(quantize_lines(of))
+
+
+def test_what_was_tried_is_said() -> None:
+    outputs = [Agreement(1.0, sqnr, 1.0, None) for sqnr in (12.0, 15.0)]
+    tried = (TriedShare(0.4, 0, 900, outputs[0], value=0.5), TriedShare(0.8, 2, 1000, outputs[1], value=0.7))
+    of = Quantized(load(quantizable("conv")[0]), "qdq", ("a", "b"), {}, (9000, 1000), share=0.8, tried=tried)
+    lines = [line for line in quantize_lines(of) if line.startswith("within")]
+    assert "80.0% of the parameters, 2 layers of 4 bits, 1000 B: 15.0 dB" in lines[0] and "value 0.7" in lines[0]
+    assert "not as good: 40.0% of the parameters, 0 layers of 4 bits" in lines[1]
+    assert [t["narrow"] for t in quantize_data(of)["tried"]] == [0, 2]
 
 
 def test_data_are_plain() -> None:

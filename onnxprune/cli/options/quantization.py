@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli.options.data import evaluation
-from onnxprune.cli.options.group import DATA, SEARCH, Option, group, titled
+from onnxprune.cli.options.group import AMOUNT, DATA, SEARCH, Option, group, titled
 from onnxprune.cli.types import LARGEST
 from onnxprune.names import BLOCK_BITS, QUANTIZED_FORMS, WEIGHT_TYPES, WHOLE_TYPES
 
@@ -55,7 +55,23 @@ _HOW: tuple[Option, ...] = (
         help="Inputs that share a scale, for --form blocks: 16, 32, 64, ...",
     ),
     click.option("--symmetric", is_flag=True, help="No zero points, for --form blocks."),
+    click.option(
+        "--narrow",
+        metavar="GLOB",
+        multiple=True,
+        help="Give layers weights of 4 bits, for --form qdq; may be repeated.",
+    ),
     click.option("--keep", metavar="GLOB", multiple=True, help="Leave layers in float; may be repeated."),
+)
+
+_BUDGETS: tuple[Option, ...] = (
+    click.option(
+        "--size",
+        metavar="AMOUNT",
+        help="Largest file, as 10% of MODEL or 200KB: units are removed, and layers get 4 bits in place of 8, as is"
+        " best on held-out inputs of --data.",
+    ),
+    click.option("--macs", metavar="AMOUNT", help="Most multiply-accumulates, for the same."),
 )
 
 _FIT: tuple[Option, ...] = (
@@ -83,7 +99,7 @@ _TARGETS: tuple[Option, ...] = (
 
 
 def _options(
-    min_sqnr: str | None, max_drop: str | None, evaluate: str | None, bits: str, keep: tuple[str, ...], **given: Any
+    min_sqnr: str | None, max_drop: str | None, evaluate: str | None, bits: str, **given: Any
 ) -> QuantizeOptions:
     from onnxprune.pipelines import Evaluation
     from onnxprune.pipelines.quantize_options import QuantizeOptions
@@ -91,8 +107,10 @@ def _options(
 
     constraint = quality_constraint(max_drop, min_sqnr)
     measure = None if evaluate is None else Evaluation(evaluate)
-    return QuantizeOptions(bits=int(bits), keep=tuple(keep), constraint=constraint, evaluation=measure, **given)
+    return QuantizeOptions(bits=int(bits), constraint=constraint, evaluation=measure, **given)
 
 
 # How a model is quantised; the command gets `options`.
-quantizing = group("options", _options, *_HOW, titled(DATA, *_FIT), titled(SEARCH, *_TARGETS))
+quantizing = group(
+    "options", _options, *_HOW, titled(AMOUNT, *_BUDGETS), titled(DATA, *_FIT), titled(SEARCH, *_TARGETS)
+)

@@ -1,0 +1,252 @@
+"""Widths and bits chosen together, so that a file is no larger than a budget.
+
+A file of a given size holds a wide model of 4 bits, or a narrower one of 8. The shares of the parameters at which all
+layers could have 8 bits, and at which all would need 4, are the ends; at these and between them the model is cut and
+repaired (`prune`), and as many layers as it takes get 4 bits, those first that lose least for every byte that they
+save. Numbers of every such model are fitted to the outputs of the original (`recovery/requantize.py`), which also says
+on held-out samples which of them stays.
+
+Every width is chosen by the allocation of `prune`, so a share is all that is left to search, and bits are a knapsack
+that the ratio of loss to bytes fills.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.allocation import Options
+from onnxprune.allocation.amount import read_amount
+from onnxprune.allocation.kinds import KINDS
+from onnxprune.criteria import DamageTrial, impacts
+from onnxprune.errors import GoalMissed
+from onnxprune.layers import Grid, LinearLayer, layer_weight, linear_layer
+from onnxprune.model import Model, file_size
+from onnxprune.pipelines import prune
+from onnxprune.pipelines.clock import Clock
+from onnxprune.pipelines.quantize import named_nodes, quantize_model
+from onnxprune.pipelines.quantize_options import QuantizeOptions
+from onnxprune.pipelines.quantized import Quantized, TriedShare
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress
+from onnxprune.recovery import held_out
+from onnxprune.rewriting import Removal
+from onnxprune.runtime.bench import Place
+from onnxprune.tracing import Groups, NodeView
+from onnxprune.tracing import trace as trace_model
+from onnxprune.typing import Array
+
+# Shares that are tried, and how much less than the largest one that could hold the first one is: a knapsack is not
+# filled to the last byte.
+SHARES, ROOM = 4, 0.02
+# Of 4 bits: the largest number, and bytes of a number less than with 8.
+LARGEST, SAVED = 7, 0.5
+# Runs that say what 4 bits do to a layer.
+WEIGHED = 2
+
+
+def quantize_within(
+    model: Model,
+    options: QuantizeOptions,
+    inputs: RunInputs | None = None,
+    *,
+    place: Place | None = None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Quantise a model, and cut it where a budget on its size or its multiply-accumulates asks for it.
+
+    Args:
+        model: a float model.
+        options: how, with the budgets.
+        inputs: calibration inputs.
+        place: where the models are timed; they are not where None.
+        progress: is told about every stage.
+
+    Returns:
+        The quantised model that is best on held-out samples, and what was done and tried.
+
+    Raises:
+        UsageError: the form needs inputs, or a glob matches nothing.
+        GoalMissed: no model that was tried is within the budgets, or the best of them is not good enough.
+        RunError: the quantiser refuses the model.
+    """
+    if not options.is_budgeted:
+        return quantize_model(model, options, inputs, place=place, progress=progress)
+    inputs, clock = inputs or RunInputs(), Clock(progress)
+    options = replace(options, form="qdq").settled(data=inputs.data is not None)
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        work = _Within(named_nodes(model, narrow=True), options, inputs, clock, Path(folder) / "scores")
+        made = [found for share in work.shares() if (found := work.at(share)) is not None]
+    if not made:
+        raise GoalMissed("no model that was tried is within the budgets", hint="allow a larger file")
+    best, _ = max(made, key=lambda pair: work.worth(pair[0]))
+    work.check(best)
+    if place is not None:
+        from onnxprune.sparsity import measured_speed
+
+        with clock("timing"):
+            best = replace(best, speed=measured_speed(model, best.model, place))
+    sizes = (file_size(model), best.sizes[1])
+    return replace(best, sizes=sizes, tried=tuple(tried for _, tried in made), seconds=clock.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Within:
+    """What is worked on.
+
+    Attributes:
+        model: the float model, every node of which has a name.
+        options: how, with the budgets.
+        inputs: what it is run on.
+        clock: times the stages.
+        scores: the file that keeps the scores of units from share to share.
+    """
+
+    model: Model
+    options: QuantizeOptions
+    inputs: RunInputs
+    clock: Clock
+    scores: Path
+
+    @cached_property
+    def limit(self) -> float:
+        """The most bytes of a file."""
+        if self.options.size is None:
+            return float(file_size(self.model))
+        return read_amount("size", KINDS["size"].unit, self.options.size).limit(file_size(self.model))
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The traced float model."""
+        return trace_model(self.model, sizes=self.inputs.sizes)
+
+    @property
+    def _given(self) -> QuantizeOptions:
+        return replace(self.options, size=None, macs=None, constraint=None, evaluation=None)
+
+    def shares(self) -> Sequence[float]:
+        """Shares of the parameters to try, the smallest first.
+
+        Raises:
+            GoalMissed: the budget does not even hold what is no weight of a layer.
+        """
+        whole = quantize_model(self.model, replace(self._given, fit=False), self.inputs)
+        weights = sum(elements for elements in _elements(self.groups).values())
+        rest = whole.sizes[1] - weights
+        if self.limit <= rest:
+            raise GoalMissed(
+                f"{self.limit:.0f} bytes hold no weights: all else takes {rest}", hint="allow a larger file"
+            )
+        narrow, wide = ((self.limit - rest) / (weights * each) for each in (1.0, 1.0 - SAVED))
+        fits = wide > 1 - 2 * ROOM and self._all_narrow().sizes[1] <= self.limit
+        narrow, wide = min(narrow, 1.0), 1.0 if fits else wide * (1 - ROOM)
+        return [narrow] if narrow >= wide else [float(share) for share in np.geomspace(narrow, wide, SHARES)]
+
+    def _all_narrow(self) -> Quantized:
+        """The whole model with 4 bits in all layers."""
+        return quantize_model(self.model, replace(self._given, fit=False, narrow=("*",)), self.inputs)
+
+    def at(self, share: float) -> tuple[Quantized, TriedShare] | None:
+        """The model cut to a share of its parameters, with as many layers of 4 bits as it takes; None if none does."""
+        removal, small = self._cut(share)
+        order = self._order(small)
+        eight = quantize_model(small, replace(self._given, fit=False), self.inputs)
+        narrow, left = list[str](), eight.sizes[1] - self.limit
+        for name, saved in order.items():
+            if left <= 0:
+                break
+            narrow.append(name)
+            left -= saved
+        while True:
+            given = replace(self._given, narrow=tuple(narrow))
+            with self.clock("quantising"):
+                done = quantize_model(small, given, self.inputs, cut=removal, progress=self.clock.progress)
+            if done.sizes[1] <= self.limit or len(narrow) == len(order):
+                break
+            narrow.append(next(name for name in order if name not in narrow))
+        judged = done.judged
+        if done.sizes[1] > self.limit or judged is None:
+            return None
+        values = None if self.options.evaluation is None else (self._value, self.options.evaluation.of(done.model))
+        done = replace(done, narrow=tuple(narrow), values=values, share=share)
+        value = None if values is None else values[1]
+        return done, TriedShare(share, len(narrow), bytes=done.sizes[1], outputs=judged, value=value)
+
+    @cached_property
+    def _value(self) -> float:
+        assert self.options.evaluation is not None
+        return self.options.evaluation.of(self.model)
+
+    def worth(self, done: Quantized) -> float:
+        """How good a model is: the user's measure, or how near its outputs are."""
+        assert done.judged is not None
+        return done.values[1] if done.values is not None else -done.judged.error
+
+    def check(self, done: Quantized) -> None:
+        """Refuse a model that is not as good as the constraint asks for.
+
+        Raises:
+            GoalMissed: it is not.
+        """
+        constraint, judged = self.options.constraint, done.judged
+        if constraint is None or judged is None:
+            return
+        values = {"sqnr": judged.sqnr, "error": judged.error} | ({"value": done.values[1]} if done.values else {})
+        if not constraint.holds(values, {"value": done.values[0]} if done.values else {}):
+            raise GoalMissed(
+                "the best model within the budgets is not good enough", hint="allow a larger file, or more damage"
+            )
+
+    def _cut(self, share: float) -> tuple[Removal, Model]:
+        """What goes, and the smaller model, proven and repaired; nothing goes where all of it fits."""
+        if share >= 1 and self.options.macs is None:
+            return Removal(self.groups, np.zeros(self.groups.classes.count, bool)), self.model
+        params = f"{100 * min(share, 1):.4f}%"
+        outcome = prune.run(
+            self.model,
+            Options(params=params, macs=self.options.macs, cache=str(self.scores)),
+            data=self.inputs.data,
+            samples=self.inputs.samples,
+            sizes=self.inputs.sizes,
+            progress=self.clock.progress,
+        )
+        prune.check_proven(outcome.groups, outcome.verdict)
+        return Removal(outcome.groups, outcome.plan.removed(outcome.groups)), outcome.model
+
+    def _order(self, small: Model) -> Mapping[str, float]:
+        """Layer -> bytes that 4 bits save, those first that lose least for each of these bytes."""
+        groups = trace_model(small, sizes=self.inputs.sizes)
+        saved = {name: elements * SAVED for name, elements in _elements(groups).items()}
+        trials = {name: [_narrowed(groups, view, layer)] for name, (view, layer) in _layers(groups).items()}
+        runs = held_out(self.inputs.read(small, batch=32))[0][:WEIGHED]
+        with self.clock("weighing"):
+            lost = impacts(groups, runs, trials, self.clock.progress)
+        return dict(sorted(saved.items(), key=lambda item: lost.get(item[0], 0.0) / item[1]))
+
+
+def _layers(groups: Groups) -> dict[str, tuple[NodeView, LinearLayer]]:
+    """Name of a layer with a stored float weight -> its node, and the layer."""
+    views = [view for view, rule in groups.tracing.views if rule is not None]
+    layers = ((view, linear_layer(view)) for view in views)
+    return {view.name: (view, layer) for view, layer in layers if layer is not None}
+
+
+def _elements(groups: Groups) -> dict[str, int]:
+    """Name of a layer -> elements of its weight."""
+    return {name: layer_weight(groups.tracing, layer).size for name, (_, layer) in _layers(groups).items()}
+
+
+def _narrowed(groups: Groups, view: NodeView, layer: LinearLayer) -> DamageTrial:
+    """A layer with the nearest numbers of 4 bits, a scale for every output."""
+    matrix = layer.as_matrix(layer_weight(groups.tracing, layer)).astype(np.float64)
+    count, _, outputs = matrix.shape
+    scales = np.maximum(np.abs(matrix).max(axis=1).reshape(-1) / LARGEST, np.finfo(np.float32).tiny)
+    entry = np.broadcast_to(np.arange(count * outputs).reshape(count, 1, outputs), matrix.shape)
+    grid = Grid(scales, np.zeros(scales.size), entry, (-LARGEST - 1.0, float(LARGEST)), float(LARGEST))
+    rounded: Array = grid.nearest(matrix) * layer.scale
+    return DamageTrial(view, rounded, np.zeros(count * outputs))

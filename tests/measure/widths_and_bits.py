@@ -1,0 +1,85 @@
+"""Widths and bits at equal size of the file: the table in docs/quantisation.md.
+
+    python -m tests.measure.widths_and_bits [--network NAME ...] [--pictures 2000]
+
+The size is that of the model with 4 bits in all layers and no unit removed ("bits alone"). "Widths alone" is 8 bits in
+all layers and as much removed as it takes, "together" what `onnxprune quantize --size` makes. Signal to noise of the
+outputs, on the samples that judge, and accuracy. Needs the folder of shared models and data (see
+tests/graphs/shared.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from onnxprune.allocation import Options
+from onnxprune.model import Model, file_size, load
+from onnxprune.pipelines import prune
+from onnxprune.pipelines.quantize import named_nodes, quantize_model
+from onnxprune.pipelines.quantize_options import QuantizeOptions
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.widths_and_bits import quantize_within
+from onnxprune.rewriting import Removal
+from onnxprune.runtime import Session
+from tests.graphs import shared
+from tests.measure import labelled
+
+NETWORKS = (
+    "cntk_mnist8",
+    "marabou_mnist_cnn_max",
+    "mlperf_kws_dscnn",
+    "mlperf_resnet8_cifar10",
+    "cifar_resnet20_ts_op11",
+    "winml_pytorch_imageclassifier",
+)
+
+
+def sqnr(model: Model, original: Model, data: labelled.Labelled) -> float:
+    """Signal to noise of the first output, in dB."""
+    batch = model.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 250
+    signal = noise = 0.0
+    with Session(original) as one, Session(model) as two:
+        for start in range(0, min(len(data.inputs), 1000), batch):
+            feeds = {data.entry: data.inputs[start : start + batch]}
+            wanted, found = (np.asarray(s.run(feeds)[0], np.float64) for s in (one, two))
+            signal, noise = signal + np.square(wanted).sum(), noise + np.square(found - wanted).sum()
+    return float(10 * np.log10(signal / noise))
+
+
+def rows(name: str, pictures: int) -> None:
+    """Print the rows of a classifier."""
+    source = load(str(shared.entry(f"models/{name}").path))
+    data = labelled.of(name, source, 256, pictures)
+    inputs, original = RunInputs(data.feeds), named_nodes(source, narrow=True)
+
+    def show(what: str, model: Model, how: str = "") -> None:
+        cells = (what, f"{file_size(model):,}", f"{sqnr(model, source, data):.1f}", f"{data.accuracy(model):.2%}", how)
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+    print(f"| {name} | float | {file_size(source):,} | | {data.accuracy(source):.2%} | |", flush=True)
+    bits = quantize_model(original, QuantizeOptions(narrow=("*",)), inputs).model
+    show("bits alone", bits)
+    done = quantize_within(source, QuantizeOptions(size=f"{file_size(bits)}B"), inputs)
+    show("together", done.model, f"{done.share:.0%} of the parameters, {len(done.narrow)} of {len(done.layers)} layers")
+    share = done.tried[0].share
+    cut = prune.run(original, Options(params=f"{100 * share:.4f}%"), data=data.feeds)
+    removal = Removal(cut.groups, cut.plan.removed(cut.groups))
+    show("widths alone", quantize_model(cut.model, QuantizeOptions(), inputs, cut=removal).model, f"{share:.0%}")
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", action="append")
+    parser.add_argument("--pictures", type=int, default=2000)
+    given = parser.parse_args()
+    if shared.folder() is None:
+        parser.error(shared.ABSENT)
+    for name in given.network or NETWORKS:
+        rows(name, given.pictures)
+
+
+if __name__ == "__main__":
+    main()
