@@ -111,12 +111,14 @@ class Grid:
         squares = importance * np.square(weight - self.nearest(weight))
         return np.bincount(self.entry.reshape(-1), weights=squares.reshape(-1), minlength=len(self.scales))
 
-    def rounded(self, weight: Array, second: Array) -> Array:
+    def rounded(self, weight: Array, second: Array, keep: Array | None = None) -> Array:
         """Round weights so that the outputs of the layer change least.
 
         Args:
             weight: float64[groups, D, O].
             second: second moment of the inputs, float64[groups, D, D].
+            keep: bool[groups, D, O], false for weights that become zero: what they would have given is made up for in
+                the same sweep. None where all may be any number.
 
         Returns:
             Numbers of the grid, float64[groups, D, O].
@@ -129,7 +131,13 @@ class Grid:
         entry = self.entry[each, order]
         factor = sweep_factor(hessian[each[:, :, None], order[:, :, None], order[:, None, :]])
         bounds = [*range(0, size, BATCH), size]
-        found = settled(weight[each, order], factor, bounds, lambda now, i: self.nearest(now[:, i], entry[:, i]))
+        kept = np.ones((), bool) if keep is None else keep[each, order]
+
+        def settle(now: Array, i: int) -> Array:
+            made = self.nearest(now[:, i], entry[:, i])
+            return made if keep is None else made * kept[:, i]
+
+        found = settled(weight[each, order], factor, bounds, settle)
         made = np.empty_like(found)
         made[each, order] = found
         return made

@@ -3,7 +3,7 @@
 A quantiser rounds every weight to the nearest number. Here the layers are fitted in graph order to the outputs of a
 float original, on the inputs that the quantised model, as far as it is fitted, gives, and rounded so that the outputs
 change least (`recovery/on_grid.py`). The original may be a larger model that the quantised one was pruned from: then
-what went and what was rounded are made up for together.
+what went and what was rounded are made up for together. What is zero in the original stays zero.
 """
 
 from __future__ import annotations
@@ -78,5 +78,5 @@ def _targets(removal: Removal, quantized: Groups, origins: Mapping[str, str], pa
         own = quantized_parameters(parameters, new)
         if own is not None and own.grid.entry.shape[1] <= WIDEST:
             downstream = downstream_of(removal, parameters, own.layer)
-            found.append(QuantizedTarget(origin, node, old, own.layer, downstream, own=own))
+            found.append(QuantizedTarget(origin, node, old, own.layer, downstream, own=own, sparse=True))
     return found
