@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.allocation import Options
+from onnxprune.allocation import KINDS, Options
 from onnxprune.allocation.amount import read_amount
-from onnxprune.allocation.kinds import KINDS
 from onnxprune.criteria import DamageTrial, impacts
 from onnxprune.errors import GoalMissed
 from onnxprune.layers import Grid, LinearLayer, layer_weight, linear_layer

@@ -1,7 +1,7 @@
 """What training gives back of what rounding took: the tables of training in docs/quantisation.md.
 
     python -m tests.measure.quantized_training [--bits 4,3] [--network NAME ...] [--samples 2000] [--steps 600]
-                                               [--texts 256] [--tokens 128] [--pictures 10000]
+                                               [--rate R] [--texts 256] [--tokens 128] [--pictures 10000]
 
 Classifiers: weights int4, a scale per output, activations uint8, as `onnxprune quantize --weights int4` writes them;
 accuracy. stories260K: weights symmetric, a scale per output, trained on texts that the float model writes; nats per
@@ -63,7 +63,9 @@ def of_classifier(name: str, given: argparse.Namespace) -> Iterator[tuple[str, f
             source, QuantizeOptions(weights="int4", fit=fit), RunInputs(data.feeds, samples=256)
         ).model
         yield f"quantised, {'fitted' if fit else 'nearest numbers'}", data.accuracy(made), ""
-    options = TrainingOptions(given.steps, augment=("flip", "shift"), threads=1)
+    augment = ("flip", "shift") if "cifar" in name else ()
+    optimizer = None if given.rate is None else "relative"
+    options = TrainingOptions(given.steps, rate=given.rate, optimizer=optimizer, patience=0, augment=augment, threads=1)
     yield from trained(load(to_proto(made)), source, data.feeds, options, data.accuracy)
 
 
@@ -99,7 +101,7 @@ def of_stories(
     (entry,) = corners.runs[0]
     texts = np.concatenate([run[entry] for run in corners.runs])
     feeds = [{entry: written(corners.source, entry, texts[:1, :1], (given.texts, given.tokens))}]
-    options = TrainingOptions(given.steps, batch=16, temperature=1.0, threads=1)
+    options = TrainingOptions(given.steps, batch=16, temperature=1.0, patience=0, threads=1)
     yield from trained(load(to_proto(made)), corners.source, feeds, options, corners.measure)
 
 
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--network", action="append")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rate", type=float)
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--pictures", type=int, default=10_000)

@@ -509,3 +509,22 @@ def test_public_names_are_there():
     assert onnxprune.register_rule is registry.rule
     with pytest.raises(AttributeError, match="module 'onnxprune' has no attribute 'nonsense'"):
         onnxprune.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("blocked", [[], ["Gemm"], ["Relu", "MaxPool"]])
+def test_what_a_converter_to_half_precision_writes(blocked: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Operators left in float32 are islands between Casts; nodes that come in no order are sorted, and that is said."""
+    from onnxruntime.transformers import float16
+
+    with caplog.at_level(logging.ERROR):
+        proto = float16.convert_float_to_float16(
+            onnx.load(MODELS / "digits.onnx"), keep_io_types=True, op_block_list=blocked
+        )
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    small = onnxprune.prune(proto, 0.5)
+    assert small.report.verdict is not None and small.report.verdict.ok and len(small.report.plan.steps) == 4
+    assert any("not in the order" in said for said in small.report.groups.model.mended)
+    casts = [sum(node.op_type == "Cast" for node in graph.node) for graph in (proto.graph, small.model.graph)]
+    assert casts[0] == casts[1] >= 2
