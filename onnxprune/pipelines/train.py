@@ -135,7 +135,7 @@ def learn(
         else:
             assert data.labels is not None
             objective = from_labels(model, parts, options, data.labels)
-        return fine_tune_model(model, objective, options, masks=masks, origin=data.teacher, progress=progress)
+        return fine_tune_model(model, objective, options, masks=masks, progress=progress)
 
 
 def learn_after(

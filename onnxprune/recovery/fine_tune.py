@@ -51,7 +51,6 @@ def fine_tune_model(
     options: TrainingOptions,
     *,
     masks: Masks | Thinning | None = None,
-    origin: Model | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[Model, Training]:
     """Train a model by gradient steps.
@@ -63,7 +62,6 @@ def fine_tune_model(
         masks: initializer -> boolean array, false for elements that are zero and stay so; or what makes the model
             sparser while it trains: then "before" is the loss with the zeros of the end, as they are chosen at first,
             and the best weights are of those behind the step at which the masks are held.
-        origin: the float model that a quantised one was made from; None where it is not known.
         progress: is told about every judgement.
 
     Returns:
@@ -75,7 +73,7 @@ def fine_tune_model(
         UsageError: a glob or a mask fits no weight, or a checkpoint is of another run.
     """
     start = time.monotonic()
-    student = Student(model, objective.loss, objective.batch(0, options), options, origin=origin)
+    student = Student(model, objective.loss, objective.batch(0, options), options)
     try:
         check_globs("--rate-for", options.rates, list(student.weights))
         thinning = masks if isinstance(masks, Thinning) else None

@@ -10,7 +10,7 @@ Sources: Jacob et al., "Quantization and Training of Neural Networks for Efficie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,10 +24,6 @@ from onnxprune.typing import Array
 
 # A factor of a scale is at least this: scales stay above zero.
 LEAST_FACTOR = 1e-2
-# A weight was made from another if their difference has no larger share of its squares.
-ALIKE = 0.5
-# How far from a number, in steps, what is rounded to it may lie.
-CELL = 0.499
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +116,12 @@ class Masters:
         return {name: scale.astype(np.float64) for name, scale in found.items()}
 
 
-def with_masters(model: Model, *, learn_scales: bool = False, origin: Model | None = None) -> Masters:
+def with_masters(model: Model, *, learn_scales: bool = False) -> Masters:
     """Give every weight that is stored as whole numbers a float master.
 
     Args:
         model: the model; it is not changed.
         learn_scales: learn scales, of weights and of activations.
-        origin: the float model that it was made from: a master begins as near to the weight there as its number allows,
-            not in the middle of what is rounded to that number. None where it is not known.
 
     Returns:
         The masters; there are none where nothing of the model is quantised in a form that can be trained.
@@ -142,10 +136,8 @@ def with_masters(model: Model, *, learn_scales: bool = False, origin: Model | No
     kept = [tensor for tensor in model.proto.graph.initializer if tensor.name not in tensors.weights]
     del graph.initializer[:], graph.node[:], graph.value_info[:]
     graph.initializer.extend(kept)
-    grids = {name: _grid_of(weight, tensors) for name, weight in tensors.weights.items()}
-    floats = [] if origin is None else _floats(origin)
     for name, weight in tensors.weights.items():
-        master = _begun(weight.value(read), grids[name], floats).astype(_kind(read(weight.scale)))
+        master = weight.value(read).astype(_kind(read(weight.scale)))
         graph.initializer.append(numpy_helper.from_array(np.asarray(master, order="C"), name))
     renamed: dict[str, str] = {}
     for node in model.proto.graph.node:
@@ -158,23 +150,8 @@ def with_masters(model: Model, *, learn_scales: bool = False, origin: Model | No
         made.input[:] = [renamed.get(name, name) for name in node.input]
         if node.op_type == "MatMulNBits" and node.input[1] in tensors.weights:
             _spell_out(graph, made, names)
+    grids = {name: _grid_of(weight, tensors) for name, weight in tensors.weights.items()}
     return Masters(model, replace(model, proto=proto, values=values), tensors, grids)
-
-
-def _floats(origin: Model) -> list[Array]:
-    """The float weights of a model."""
-    arrays = (origin.array(tensor) for tensor in origin.initializers.values())
-    return [array for array in arrays if array.dtype.kind == "f"]
-
-
-def _begun(decoded: Array, grid: Grid, floats: Sequence[Array]) -> Array:
-    """The masters that round to the numbers that are stored, nearest to the weight that these were made from."""
-    same = [array.astype(np.float64) for array in floats if array.shape == decoded.shape]
-    errors = [float(np.square(array - decoded).sum()) for array in same]
-    if not errors or min(errors) > ALIKE * float(np.square(decoded).sum()):
-        return decoded
-    reach = CELL * grid.scales[grid.entry]
-    return np.clip(same[int(np.argmin(errors))], decoded - reach, decoded + reach)
 
 
 def _kind(scale: Array) -> np.dtype:

@@ -32,15 +32,7 @@ class Student:
         blocked: weight -> why it has no gradient.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        loss: Loss,
-        feeds: Feeds,
-        options: TrainingOptions | None = None,
-        *,
-        origin: Model | None = None,
-    ) -> None:
+    def __init__(self, model: Model, loss: Loss, feeds: Feeds, options: TrainingOptions | None = None) -> None:
         """Build the training graph for the shape of some feeds.
 
         Args:
@@ -48,7 +40,6 @@ class Student:
             loss: its loss.
             feeds: one batch: inputs of the model and of the loss.
             options: what it runs on, and what is trained; all weights if None.
-            origin: the float model that a quantised one was made from; None where it is not known.
 
         Raises:
             ModelError: no weight can be trained, or an operator has no rule.
@@ -60,7 +51,7 @@ class Student:
         self._entries = [v.name for v in model.proto.graph.input if v.name not in model.initializers]
         self._names: Sequence[str] | None = None
         self._sessions: dict[object, GradientSession] = {}
-        self.masters = with_masters(model, learn_scales=learn_scales, origin=origin)
+        self.masters = with_masters(model, learn_scales=learn_scales)
         graph = self._session(feeds).graph
         names = [*graph.parameters, *self._factors(graph.parameters, learn_scales=learn_scales)]
         if freeze or learn_scales:
