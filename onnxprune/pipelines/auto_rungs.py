@@ -15,10 +15,10 @@ from onnxprune.pipelines.auto_goal import AIM, AutoGoal
 from onnxprune.pipelines.auto_recipes import Recipe, is_roundable, is_rounded
 from onnxprune.pipelines.auto_trials import STOPPED, AutoTrial, Bid
 
-# Every stage uses so many times the samples, or gradient steps, of the one before.
-GROWTH = 2
-# Fewest samples of a stage; stages on parts of the samples; further stages on all of them, which correct the budgets.
-FEWEST, PARTS, CORRECTIONS = 32, 3, 2
+# The first stages use this part of the samples; a first training takes so many times as long as a trial without.
+PART, FIRST_TRAINING = 4, 2
+# Fewest samples of a stage, and stages on all of them that correct the budgets.
+FEWEST, CORRECTIONS = 32, 2
 # Further stages where an interval is halved.
 BISECTIONS = 6
 # A stage that tries what is new gets one of so many parts of the time that is left.
@@ -102,19 +102,18 @@ class Halving:
             All trials.
         """
         self._perform = perform
-        ladder = self._ladder()
-        first = ladder[0]
+        few = self.samples // PART if self.samples // PART >= FEWEST else self.samples
         # What tells most comes first, for searches with little time: one way to cut, one to round, and both.
-        self._explore(fixed[:FIXED], first)
+        self._explore(fixed[:FIXED], few)
         front = [*turned[:1], *self._combined(fixed, turned[:1])]
-        self._explore(front, first)
-        self._explore([*turned[1:], *fixed[FIXED:]], first)
+        self._explore(front, few)
+        self._explore([*turned[1:], *fixed[FIXED:]], few)
         combined = self._combined(fixed, self._alive(turned[1:])[:COMBINED])
-        self._explore(combined, first)
+        self._explore(combined, few)
         useful = [r for r in fixed if r.name in self._done and self.goal.fits(self._last(r), AIM)]
         known = [r for r in (*front, *turned[1:], *combined, *useful) if r.name in self._done]
-        self._stage(self._bids(known, first), EXPLORING)  # costs do not depend on samples: they are corrected on few
-        self._refine(known, ladder[1:])
+        self._correct(known, few)
+        self._refine(known)
         return self.trials
 
     def _explore(self, recipes: Sequence[Recipe], samples: int) -> None:
@@ -124,26 +123,18 @@ class Halving:
         reserve = 0.0 if best is None else self.predicted(self._bid(best, self.samples))
         self._stage([self._bid(recipe, samples) for recipe in recipes], EXPLORING, reserve=reserve)
 
-    def _refine(self, recipes: Sequence[Recipe], ladder: Sequence[int]) -> None:
-        """Try the best recipes on more samples, correct what they are asked for, and train them."""
-        later = CORRECTIONS + 1
-        for number, samples in enumerate(ladder):
-            if samples == self.samples or not self._fits_whole(recipes):
-                self._stage(self._bids(recipes, samples), len(ladder) - number + later)
-        for number in range(CORRECTIONS if self.goal.most is not None else BISECTIONS):
-            self._stage(self._bids(recipes, self.samples), max(3, later - number))
+    def _correct(self, recipes: Sequence[Recipe], samples: int) -> None:
+        """Ask again where the budget was missed: costs depend on samples as good as not at all."""
+        missed = [r for r in self._alive(recipes) if r.dial is not None and not self.goal.fits(self._last(r))]
+        missed.sort(key=lambda recipe: self.goal.rank(self._last(recipe), math.inf))
+        self._explore(missed[: COMBINED + 1], samples)
+
+    def _refine(self, recipes: Sequence[Recipe]) -> None:
+        """Try the best recipes on all samples, correct what they are asked for, and train them."""
+        for number in range(1 + (CORRECTIONS if self.goal.most is not None else BISECTIONS)):
+            self._stage(self._bids(recipes, self.samples), max(2, 4 - number))
         self._train([recipe for recipe in recipes if recipe.dial is not None])
         self._stage(self._aside(recipes), 1, aside=True)
-
-    def _ladder(self) -> list[int]:
-        """Samples of each stage, all of them in the last."""
-        parts = [self.samples // GROWTH**number for number in range(PARTS - 1, -1, -1)]
-        return [*(count for count in parts[:-1] if count >= FEWEST), self.samples]
-
-    def _fits_whole(self, recipes: Sequence[Recipe]) -> bool:
-        """Whether half of the time that is left does for all recipes on all samples."""
-        seconds = sum(self.predicted(bid) for bid in self._bids(recipes, self.samples))
-        return seconds / self.width <= self.time.left / 2
 
     def _alive(self, recipes: Sequence[Recipe]) -> list[Recipe]:
         """The recipes that were tried and have not failed, the best first."""
@@ -231,14 +222,14 @@ class Halving:
             reserve: seconds that are to be left for later.
             aside: other budgets are tried, which say nothing of what a recipe is asked for next.
         """
-        end, waiting = self.time.left * (1 - 1 / max(1, stages)), [*bids]
+        end, waiting, least = self.time.left * (1 - 1 / max(1, stages)), [*bids], reserve
         while waiting and self.time.left:
             chosen = list[Bid]()
             while waiting and len(chosen) < self.width:
                 bid = waiting.pop(0)
-                after = self.time.left - self.predicted(bid)
-                if after >= (reserve if bid is bids[0] else max(reserve, end)):
+                if self.time.left - self.predicted(bid) >= least:
                     chosen.append(bid)
+                    least = max(reserve, end)  # the first that can be done is done
             self._do(chosen, aside=aside)
 
     def _do(self, bids: Sequence[Bid], *, aside: bool) -> None:
@@ -261,5 +252,5 @@ class Halving:
         last = made[-1]
         factor = max(1.0, bid.samples / max(1, last.samples)) ** SCALING
         if bid.training:
-            factor *= bid.training / last.training if last.training else GROWTH  # as good as any guess
+            factor *= bid.training / last.training if last.training else FIRST_TRAINING
         return last.seconds * factor * CAUTION

@@ -87,7 +87,7 @@ def test_with_little_time_the_best_go_on_and_all_are_tried() -> None:
 def test_with_much_time_all_see_all_samples() -> None:
     stage = Stage(0.02)
     halving(stage, 10_000.0).run(stage.perform, [LOSSLESS], FOUR)
-    assert all(samples_of(stage, recipe.name)[:2] == [64, 256] for recipe in FOUR), "and no stage between"
+    assert all(samples_of(stage, recipe.name)[:2] == [64, 256] for recipe in FOUR), "at once"
 
 
 @pytest.mark.parametrize("seconds", [1.0, 5.0, 20.0, 100.0, 500.0])
