@@ -1,12 +1,13 @@
 """What training gives back of what rounding took: the tables of training in docs/quantisation.md.
 
     python -m tests.measure.quantized_training [--bits 4,3] [--network NAME ...] [--samples 2000] [--steps 600]
-                                               [--rate R] [--texts 256] [--tokens 128] [--pictures 10000]
+                                               [--rate R] [--loss distil]
+                                               [--nearest] [--texts 256] [--tokens 128] [--pictures 10000]
 
 Classifiers: weights int4, a scale per output, activations uint8, as `onnxprune quantize --weights int4` writes them;
-accuracy. stories260K: weights symmetric, a scale per output, trained on texts that the float model writes; nats per
-token on 32 texts that neither calibrate nor train. The float original teaches, without labels. Needs the folder of
-shared models and data (see tests/graphs/shared.py).
+accuracy; trained from the fitted numbers, or with --nearest from the nearest. stories260K: weights symmetric, a scale
+per output, trained on texts that the float model writes; nats per token on 32 texts that neither calibrate nor train.
+The float original teaches, without labels. Needs the folder of shared models and data (see tests/graphs/shared.py).
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ def of_classifier(name: str, given: argparse.Namespace) -> Iterator[tuple[str, f
     source = load(str(shared.entry(f"models/{name}").path))
     data = labelled.of(name, source, given.samples, given.pictures)
     yield "float", data.accuracy(source), ""
-    for fit in (False, True):
+    for fit in (False,) if given.nearest else (False, True):
         made = quantize_model(
             source, QuantizeOptions(weights="int4", fit=fit), RunInputs(data.feeds, samples=256)
         ).model
         yield f"quantised, {'fitted' if fit else 'nearest numbers'}", data.accuracy(made), ""
     augment = ("flip", "shift") if "cifar" in name else ()
     optimizer = None if given.rate is None else "relative"
-    options = TrainingOptions(given.steps, rate=given.rate, optimizer=optimizer, patience=0, augment=augment, threads=1)
+    options = TrainingOptions(
+        given.steps, loss=given.loss, rate=given.rate, optimizer=optimizer, patience=0, augment=augment, threads=1
+    )
     yield from trained(load(to_proto(made)), source, data.feeds, options, data.accuracy)
 
 
@@ -113,6 +116,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--loss", default="distil")
+    parser.add_argument("--nearest", action="store_true")
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--pictures", type=int, default=10_000)
