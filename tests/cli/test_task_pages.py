@@ -57,7 +57,7 @@ def ran(text: str, folder: Path) -> Iterator[Ran]:
     def run(words: str | list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             words, shell=isinstance(words, str), cwd=home, env=environment, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            capture_output=True, text=True,
         )  # fmt: skip
 
     for language, block in BLOCK.findall(text):
@@ -65,13 +65,19 @@ def ran(text: str, folder: Path) -> Iterator[Ran]:
         if language == "console":
             for command, shown in COMMAND.findall(block):
                 done = run(command)
-                yield Ran(command, shown, done.stdout, done.returncode)
+                yield Ran(command, shown, done.stdout + told(done.stderr), done.returncode)
         elif named:
             (home / named[1]).write_text(block, encoding="utf-8")
         else:
             assert language == "python", "a file needs a name in its first line"
             done = run([sys.executable, "-c", block])
-            yield Ran(block, "", done.stdout, done.returncode)
+            yield Ran(block, "", done.stdout + done.stderr, done.returncode)
+
+
+def told(stderr: str) -> str:
+    """What is said beside the product, without the lines of progress, which depend on the machine."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if line.startswith(("error: ", "warning: ", "hint: ")))
 
 
 def refreshed(text: str, folder: Path) -> str:

@@ -170,3 +170,11 @@ def test_without_the_library_it_is_said_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(UsageError, match="--report needs jinja2"):
         check_templates()
+
+
+def test_names_that_do_not_fit_into_a_tile_are_hidden():
+    tiles = re.findall(
+        r'height:([\d.]+)%" data-tip="[^"]*"><i [^>]*></i><span( style="visibility:hidden")?>', page(content("prune"))
+    )
+    assert {bool(hidden) for _, hidden in tiles} == {True, False}
+    assert all((float(height) < 4) == bool(hidden) for height, hidden in tiles)
