@@ -15,7 +15,7 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data, evaluation, labelled
 from onnxprune.cli.options.execution import Where, place, workers
 from onnxprune.cli.options.group import AMOUNT, DATA, SEARCH, Titled, declared, request, titled
-from onnxprune.cli.options.reporting import Account, Reporting, reporting
+from onnxprune.cli.options.reporting import Account, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE, FOLDER, Duration
@@ -27,18 +27,14 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.auto_search import AutoOptions, AutoOutcome
     from onnxprune.pipelines.evaluate import EvaluationData
 
-# What stands behind the name of the output for the folder of trials.
-TRIALS = ".trials"
 # What `--help` shows.
 USUAL = ("--output", "--size", "--latency", "--max-drop", "--min-sqnr", "--time", "--data", "--labels", "--front")
 
 
 @dataclass(frozen=True)
-class AutoArgs:
+class AutoArgs(shared.WrittenModel):
     """What `auto` is asked for."""
 
-    model: str
-    output: str | None
     size: str | None
     latency: str | None
     macs: str | None
@@ -59,33 +55,23 @@ class AutoArgs:
     resume: bool
     keep_trials: bool
     accept_damage: bool
-    dry_run: bool
-    force: bool
-    told: Reporting
 
     @property
-    def written(self) -> str | None:
-        """Where the model goes; None in a dry run."""
-        return None if self.dry_run else self.output
+    def may_replace(self) -> bool:
+        """Whether existing files may be overwritten: those of an interrupted run may."""
+        return self.force or self.resume
 
     @property
     def folder(self) -> WorkFolder:
         """Where trials are kept until the model is written."""
-        place = None if self.written in (None, paths.PIPE) else Path(f"{self.written}{TRIALS}")
-        return WorkFolder(place, "trial", self.resume, keep=self.keep_trials)
+        return WorkFolder.beside(self.written, "trial", resume=self.resume, keep=self.keep_trials)
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        if self.output is None and not self.dry_run:
-            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
-        paths.check_one_result(self.output, as_json=self.told.as_json)
-        may_replace = self.force or self.resume
-        if self.written is not None:
-            paths.check_target(self.written, inputs=[self.model], force=may_replace)
-        self.told.check(self.output, inputs=[self.model], force=may_replace)
+        self.check_written("small.onnx")
         self.folder.check(force=self.force)
         if self.front is not None:
-            paths.check_folder("--front", self.front, force=may_replace)
+            paths.check_folder("--front", self.front, force=self.may_replace)
         self.options(Path(), self.seconds)
 
     def options(self, folder: Path, seconds: float) -> AutoOptions:
@@ -196,7 +182,7 @@ def auto(console: Console, args: AutoArgs) -> None:
     console.progress("loading")
     source = args.sizes.load(args.model)
     if args.written is not None:
-        paths.check_output(source, args.written, force=args.force or args.resume)
+        paths.check_output(source, args.written, force=args.may_replace)
     with args.folder.opened() as folder:
         left = max(args.seconds - (time.monotonic() - begun), args.seconds / 2)
         found = auto_search(source, args.data.source, args.options(folder, left), progress=console.progress)

@@ -15,31 +15,26 @@ from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
-from onnxprune.cli.options.reporting import Account, Reporting, reporting
+from onnxprune.cli.options.reporting import Account, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
 from onnxprune.cli.work_folder import JOURNAL, WorkFolder
-from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.cli.steps import RecipeStep
     from onnxprune.model import Model
     from onnxprune.pipelines.recipe_result import RecipeResult, StepReport
 
-# What stands behind the name of the output for the folder of finished steps.
-STEPS = ".steps"
 # Options of `run` that every step is given.
 PASSED_ON = ("data", "samples", "preprocess", "tokenizer", "provider", "threads")
 
 
 @dataclass(frozen=True)
-class RunArgs:
+class RunArgs(shared.WrittenModel):
     """What `run` is asked for."""
 
     recipe: str
-    model: str
-    output: str | None
     sizes: Sizes
     data: Data
     place: Where
@@ -47,30 +42,16 @@ class RunArgs:
     accept_damage: bool
     resume: bool
     keep_steps: bool
-    dry_run: bool
-    force: bool
-    told: Reporting
-
-    @property
-    def written(self) -> str | None:
-        """Where the model goes; None in a dry run."""
-        return None if self.dry_run else self.output
 
     @property
     def folder(self) -> WorkFolder:
         """Where finished steps are kept until all are done."""
-        place = None if self.written in (None, paths.PIPE) else Path(f"{self.written}{STEPS}")
-        return WorkFolder(place, "step", self.resume, keep=self.keep_steps)
+        return WorkFolder.beside(self.written, "step", resume=self.resume, keep=self.keep_steps)
 
     def check(self) -> None:
         """Refuse what cannot work before any work is done."""
-        if self.output is None and not self.dry_run:
-            raise UsageError("no output: -o FILE is missing", hint="add -o small.onnx, or --dry-run to only look")
         paths.check_one_pipe(self.recipe, self.model)
-        paths.check_one_result(self.output, as_json=self.told.as_json)
-        if self.written is not None:
-            paths.check_target(self.written, inputs=[self.recipe, self.model], force=self.force)
-        self.told.check(self.output, inputs=[self.recipe, self.model], force=self.force)
+        self.check_written("small.onnx", inputs=[self.recipe])
         self.folder.check(force=self.force)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from onnxprune.cli.paths import PIPE
 from onnxprune.errors import OnnxPruneError, UsageError
 
 # The file of results in the folder.
@@ -30,6 +31,12 @@ class WorkFolder:
     noun: str
     resume: bool
     keep: bool = False
+
+    @classmethod
+    def beside(cls, output: str | None, noun: str, *, resume: bool, keep: bool) -> WorkFolder:
+        """The folder of an output: its name with the parts' behind it; a temporary one where no file is written."""
+        path = None if output in (None, PIPE) else Path(f"{output}.{noun}s")
+        return cls(path, noun, resume, keep=keep)
 
     def check(self, *, force: bool) -> None:
         """Refuse, before any work, a folder that nobody said what to do with.

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Results:
-    """What a command that changes a model writes, and how: a part of its request."""
+class WrittenModel:
+    """A model that a command makes of another one, and writes: a part of its request."""
 
     model: str
     output: str | None
-    plan_out: str | None
     dry_run: bool
     force: bool
     told: Reporting
@@ -42,6 +41,31 @@ class Results:
         """Whether existing files may be overwritten."""
         return self.force
 
+    def check_written(self, example: str, *, inputs: Sequence[str] = (), beside: Sequence[str | None] = ()) -> None:
+        """Refuse, before any work, results that cannot be written.
+
+        Args:
+            example: the name of an output, for the hint where none is given.
+            inputs: files that are read beside the model.
+            beside: files that are written beside it.
+        """
+        if self.output is None and not self.dry_run:
+            raise UsageError("no output: -o FILE is missing", hint=f"add -o {example}, or --dry-run to only look")
+        paths.check_one_result(self.output, as_json=self.told.as_json)
+        read = [self.model, *inputs]
+        if not self.dry_run:
+            for target in (self.output, *beside):
+                if target is not None:
+                    paths.check_target(target, inputs=read, force=self.may_replace)
+        self.told.check(self.output, *beside, inputs=read, force=self.may_replace)
+
+
+@dataclass(frozen=True)
+class Results(WrittenModel):
+    """What a command that changes a model writes, and how: a part of its request."""
+
+    plan_out: str | None
+
     def check_results(self, example: str, *, plan_hint: str = "") -> None:
         """Refuse, before any work, results that cannot be written.
 
@@ -49,16 +73,9 @@ class Results:
             example: the name of an output, for the hint where none is given.
             plan_hint: what to do where the plan is to go to standard output.
         """
-        if self.output is None and not self.dry_run:
-            raise UsageError("no output: -o FILE is missing", hint=f"add -o {example}, or --dry-run to only look")
-        paths.check_one_result(self.output, as_json=self.told.as_json)
         if self.plan_out == paths.PIPE:
             raise UsageError("--plan-out needs a file", hint=plan_hint)
-        if not self.dry_run:
-            for target in (self.output, self.plan_out):
-                if target is not None:
-                    paths.check_target(target, inputs=[self.model], force=self.may_replace)
-        self.told.check(self.output, self.plan_out, inputs=[self.model], force=self.may_replace)
+        self.check_written(example, beside=[self.plan_out])
 
     def tell(self, console: Console, document: Mapping[str, Any], lines: Sequence[str], **more: Any) -> None:
         """Tell what was done.

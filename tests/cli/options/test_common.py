@@ -16,7 +16,7 @@ from tests.cli.conftest import DIGITS
 
 
 def results(tmp_path: Path, **given) -> Results:
-    plain = Results(DIGITS, str(tmp_path / "out.onnx"), None, False, False, Reporting(None, None, False))
+    plain = Results(DIGITS, str(tmp_path / "out.onnx"), False, False, Reporting(None, None, False), None)
     return dataclasses.replace(plain, **given)
 
 
