@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.evaluate import EvaluationData
 
 # What `--help` shows.
-USUAL = ("--output", "--size", "--latency", "--max-drop", "--min-sqnr", "--time", "--data", "--labels", "--front")
+USUAL = ("--output", "--size", "--latency", "--max-drop", "--min-sqnr", "--time", "--data", "--labels")
 
 
 @dataclass(frozen=True)
