@@ -108,7 +108,7 @@ class ProgressBar:
                 self._bar = None
 
     def close(self) -> None:
-        """Take away what is shown, and end the thread; another stage begins anew."""
+        """Take away what is shown, and end the thread; another stage begins again."""
         with self._lock:
             self.hide()
             self._ended.set()

@@ -147,7 +147,7 @@ class GrowingPenalty(_Penalty):
         """What the units are multiplied with: exp(-a step), so that the rest of the course makes them tiny.
 
         The logarithms of the factors from a step t to the last one T add up to a (T^2 - t^2) / 2; a is chosen at every
-        step anew, from the sizes that gradients leave.
+        step again, from the sizes that gradients leave.
         """
         last = max(1, round(FULL * self.until))
         if step >= last:

@@ -107,7 +107,7 @@ class RunMode:
 
     Attributes:
         threads: of one operator; 0 is what ONNX Runtime takes, all cores.
-        fused: whether the runtime may fuse operators and lay tensors out anew: quicker, and rounded otherwise.
+        fused: whether the runtime may fuse operators and change layouts of tensors: quicker, and rounded otherwise.
         limit: seconds that a run may take; no limit where 0.
     """
 
@@ -133,7 +133,7 @@ class Session:
             model: the model.
             threads: of one operator; 0 is what ONNX Runtime takes, all cores.
             optimised: let the runtime tidy the graph; where it fails to, the graph stays as it is written.
-            fused: let it also fuse operators and lay tensors out anew, where it can: quicker, and rounded otherwise.
+            fused: let it also fuse operators and change layouts, where it can: quicker, and rounded otherwise.
             limit: seconds that a run may take; no limit where 0.
 
         Raises:

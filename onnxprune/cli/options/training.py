@@ -266,7 +266,7 @@ resume = titled(
     click.option(
         "--resume",
         is_flag=True,
-        help="Go on from the checkpoint beside the output that an interrupted run left; begin anew if there is none.",
+        help="Go on from the checkpoint beside the output that an interrupted run left; begin again if there is none.",
     ),
 )
 
