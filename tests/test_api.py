@@ -93,7 +93,9 @@ def test_bad_options(proto: onnx.ModelProto, given: dict[str, Any]) -> None:
 
 
 def test_an_option_that_does_not_exist(proto: onnx.ModelProto) -> None:
-    with pytest.raises(TypeError, match="sparsity"):
+    with pytest.raises(TypeError, match="sparsness"):
+        onnxprune.prune(proto, 0.5, sparsness=0.5)
+    with pytest.raises(TypeError, match="ratio"):  # a word of other tools for the same number
         onnxprune.prune(proto, 0.5, sparsity=0.5)
 
 

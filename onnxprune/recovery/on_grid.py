@@ -19,7 +19,6 @@ from onnxprune.recovery import fits
 from onnxprune.recovery.targets import KeptMask, LayerFit, LayerTarget, LinearFit
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import PairMoments
-from onnxprune.sparsity import LayerEvidence, pattern_of, refitted
 from onnxprune.typing import Array
 
 
@@ -94,6 +93,9 @@ class _GridFit(LinearFit):
 
     def _on_support(self, wanted: Array, second: Array) -> Array:
         """The weights that give most nearly what `wanted` gives, with the zeros."""
+        # Only models that are sparse and quantised need what chooses and fits single weights.
+        from onnxprune.sparsity import LayerEvidence, pattern_of, refitted
+
         assert self.keep is not None
         rng, pattern = np.random.default_rng(0), pattern_of("unstructured")
         evidence = LayerEvidence(wanted, pattern, 0.0, 1, rng, second=second, cross=second @ wanted)
