@@ -173,6 +173,7 @@ def test_the_quantisation_page_works(workplace, capsys):
     assert report.judged.sqnr >= 30 and report.judged.error <= report.nearest.error and not report.floats
 
 
+@pytest.mark.long  # its searches take the time that they are given
 def test_the_auto_page_works(workplace, capsys):
     """Every command gives what the page says; the Python block runs."""
     (workplace / "models").symlink_to(ROOT / "models")

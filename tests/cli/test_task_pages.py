@@ -22,6 +22,8 @@ BLOCK = re.compile(r"^```(console|python|toml)\n(.*?)^```", re.DOTALL | re.MULTI
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 # A block that is a file: its first line names it. Other blocks of Python are run.
 NAMED = re.compile(r"# ([\w.-]+\.(?:py|toml))\n")
+# Pages that search, train and quantise: most of a minute each.
+LONG = ("accuracy", "faster", "fine-tune", "quantised")
 # Where time is asked for, a busy machine may miss it.
 TIMED = ("--latency", "--only-if-faster")
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]\d+)?")
@@ -101,7 +103,10 @@ def numbers(said: str) -> list[float]:
     return [float(number.replace(",", "")) for number in NUMBER.findall(stable(said))]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.long] * (path.stem in LONG)) for path in PAGES],
+)
 def test_a_page_runs_as_typed(path: Path, tmp_path: Path) -> None:
     for each in ran(path.read_text(encoding="utf-8"), tmp_path):
         failing = re.search(r"^error: ", each.shown, re.MULTILINE) is not None
