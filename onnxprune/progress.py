@@ -77,7 +77,7 @@ class ProgressBar:
             stream: where it is shown.
         """
         self._stream = stream
-        self._overwrites = stream.isatty() or "ipykernel" in sys.modules
+        self._overwrites = stream.isatty() or _is_notebook()
         self._bar: Any = None
         self._name, self._stage = "", ""
         self._begun = self._told = 0.0
@@ -180,6 +180,12 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
         yield bar
     finally:
         bar.close()
+
+
+def _is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook: others may import kernels, to start some."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def _tqdm() -> Any:

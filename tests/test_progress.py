@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +62,13 @@ def test_lines_where_nothing_can_be_overwritten(monkeypatch: pytest.MonkeyPatch)
     assert "tracing, for 0 s" in said and "layer 2 of 4, 0 s left" in said and "\r" not in stream.getvalue()
     time.sleep(0.1)
     assert stream.getvalue().splitlines() == said
+
+
+@pytest.mark.parametrize(("shell", "notebook"), [(SimpleNamespace(kernel=object()), True), (SimpleNamespace(), False)])
+def test_a_notebook_is_the_kernel_of_one(monkeypatch: pytest.MonkeyPatch, shell: object, notebook: bool) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())  # who starts kernels imports it, too
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert ProgressBar(io.StringIO())._overwrites == notebook
 
 
 def test_a_bar_on_a_terminal_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
