@@ -20,6 +20,7 @@ from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.drop_source import drop
 from onnxprune.pipelines.quantize import quantize_model
 from onnxprune.pipelines.quantize_options import QuantizeOptions
+from onnxprune.pipelines.run_asked import run_asked
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify_source import sparsify
 from onnxprune.pipelines.train import TrainingData, learn
@@ -142,10 +143,12 @@ def _given(context: StepContext) -> dict[str, Any]:
 
 def _prune(model: Model, options: dict[str, Any], context: StepContext) -> Model:
     chosen = Options(**options)
-    outcome = prune.run(model, chosen, place=context.place if needs_tables(chosen) else None, **_given(context))
+    outcome = run_asked(model, chosen, place=context.place if needs_tables(chosen) else None, **_given(context))
     prune.check_proven(outcome.groups, outcome.verdict)
     if chosen.rotate and not outcome.plan.rotations:
         raise GoalMissed("no group can be rotated")
+    if chosen.drop and outcome.dropped is None:
+        raise GoalMissed("no block does less damage than units")
     return outcome.model
 
 

@@ -13,6 +13,7 @@ from onnxprune.pipelines.auto_steps import StepContext, amounts_of, carry_out_re
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.runtime.bench import Place
 from tests.cli.conftest import DIGITS, MODELS
+from tests.pipelines.test_prune_drop import faint, inputs
 
 DATA = str(MODELS / "digits_calibration.npz")
 
@@ -74,6 +75,16 @@ def test_whole_numbers_and_zeros(context: StepContext) -> None:
 def test_a_rotation_that_finds_nothing_is_no_recipe(context: StepContext) -> None:
     recipe = Recipe("p", (VerbStep("prune", {"rotate": True}),), dial=0)
     with pytest.raises(GoalMissed, match="no group can be rotated"):
+        carry_out_recipe(context.original, recipe, 0.5, "macs", context)
+
+
+def test_blocks_go_with_units_or_there_is_no_recipe(context: StepContext) -> None:
+    recipe = Recipe("b", (VerbStep("prune", {"drop": True}),), dial=0)
+    given = StepContext(load(faint()), RunInputs(inputs(), 256), Place(), lambda stage: None)
+    made = carry_out_recipe(given.original, recipe, 0.55, "params", given)
+    wanted = onnxprune.prune(faint(), params="55%", drop=True, data=inputs())
+    assert wanted.report.dropped is not None and same(made.model, wanted.model)
+    with pytest.raises(GoalMissed, match="no block"):
         carry_out_recipe(context.original, recipe, 0.5, "macs", context)
 
 
