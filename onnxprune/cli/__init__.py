@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ import click
 from onnxprune.cli.app import app
 from onnxprune.cli.output import Console
 from onnxprune.errors import OnnxPruneError
-from onnxprune.system import terminate
+from onnxprune.system import rare_collections, terminate
 
 USAGE = 2
 RUNTIME = 4
@@ -35,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     console = Console()
     before = signal.signal(signal.SIGTERM, terminate)
-    logger = logging.getLogger("onnxprune")
-    handlers, level = logger.handlers[:], logger.level
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments), console)
+        with rare_collections():
+            code = _run(list(sys.argv[1:] if arguments is None else arguments), console)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -56,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         console.finish()
         signal.signal(signal.SIGTERM, before)
-        logger.handlers[:] = handlers  # a program that calls this keeps its own
-        logger.setLevel(level)
+        console.detach_log()
 
 
 def _run(arguments: list[str], console: Console) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -61,6 +60,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the arguments start with."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
             close = get_close_matches(args[0], COMMANDS, 1)
             meant = f", did you mean '{close[0]}'?" if close else ""
             raise click.UsageError(f"no such command: '{args[0]}'{meant}", ctx)

@@ -7,11 +7,14 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.progress import ProgressBar
+
+if TYPE_CHECKING:
+    import logging
 
 
 class Console:
@@ -28,6 +31,7 @@ class Console:
         self.verbosity = 0
         self.command: tuple[str, ...] = ()
         self._bar = ProgressBar(sys.stderr)
+        self._log_before: tuple[list[logging.Handler], int] | None = None
 
     # --- stdout ------------------------------------------------------------------------------------------
 
@@ -97,7 +101,7 @@ class Console:
     # --- log ---------------------------------------------------------------------------------------------
 
     def attach_log(self) -> None:
-        """Say what the library logs: warnings, with `-v` also what it does, with `-vv` everything."""
+        """Say what the library logs, until `detach_log`: warnings, with `-v` also what it does, with `-vv` all."""
         import logging
         import warnings
 
@@ -111,8 +115,20 @@ class Console:
         if self.verbosity < 2:  # those of Python, about lines of code, are for developers
             warnings.simplefilter("ignore")
         logger = logging.getLogger("onnxprune")
+        if self._log_before is None:
+            self._log_before = (logger.handlers[:], logger.level)
         logger.handlers[:] = [Said()]
         logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(self.verbosity, 2)])
+
+    def detach_log(self) -> None:
+        """Give the library's log back to the program that calls the command line."""
+        if self._log_before is not None:
+            import logging
+
+            logger = logging.getLogger("onnxprune")
+            logger.handlers[:], level = self._log_before
+            logger.setLevel(level)
+            self._log_before = None
 
 
 # Columns of the name in front of an entry of an account, and the narrowest terminal that lines are wrapped for.
