@@ -27,6 +27,7 @@ class BenchArgs:
     batches: tuple[int, ...]
     seconds: float
     runs: int
+    energy: bool
     place: Where
     sizes: Sizes
     force: bool
@@ -61,6 +62,11 @@ class BenchArgs:
     show_default=True,
     help="Fewest runs to measure.",
 )
+@click.option(
+    "--energy",
+    is_flag=True,
+    help="Also the energy of a run: by the processor's counters (RAPL) where they can be read, else an estimate.",
+)
 @place
 @sizes
 @shared.force
@@ -79,14 +85,21 @@ def bench(console: Console, args: BenchArgs) -> None:
     from onnxprune.report import data, text
     from onnxprune.runtime import bench as benching
 
+    models = [args.settled_sizes.load(name) for name in args.models]
+    place = args.place.settled(args.sizes.numbers)
     results = benching.bench(
-        [args.settled_sizes.load(name) for name in args.models],
-        place=args.place.settled(args.sizes.numbers),
+        models,
+        place=place,
         batches=args.batches,
         seconds=args.seconds,
         runs=args.runs,
         progress=console.progress,
     )
+    if args.energy:
+        from onnxprune.pipelines.run_energy import with_energy
+
+        console.progress("measuring energy")
+        results = with_energy(results, models, place=place, seconds=args.seconds)
     about = {"provider": args.place.provider, "threads": args.place.threads}
     document = data.header("bench") | about | {"models": data.benched_json(results)}
     files = {f"model {n}": name for n, name in enumerate(args.models, 1)}

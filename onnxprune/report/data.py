@@ -268,6 +268,7 @@ def benched_json(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "runs": t.runs,
                     "throughput": t.throughput,
                     "ratio": ratio_json(t.ratio),
+                    "energy": None if t.energy is None else asdict(t.energy),
                 }
                 for t in r.timings
             ],

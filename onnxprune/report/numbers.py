@@ -43,14 +43,23 @@ def seconds(value: float) -> str:
 
 def duration(value: float) -> str:
     """A time that is measured, to four figures: `12.34 ms`, `85.12 us`."""
-    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e3, "ms")) if value * s >= 1), (1e6, "us"))
-    shown = value * scale
-    return f"{shown:.{max(0, 3 - len(str(int(shown))) + 1)}f} {unit}"
+    return _measured(value, "s")
+
+
+def energy(value: float) -> str:
+    """An energy, to four figures: `12.34 mJ`, `85.12 uJ`."""
+    return _measured(value, "J")
 
 
 def plural(number: int, noun: str) -> str:
     """`1 group`, `3 groups`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _measured(value: float, unit: str) -> str:
+    scale, prefix = next(((s, p) for s, p in ((1, ""), (1e3, "m")) if value * s >= 1), (1e6, "u"))
+    shown = value * scale
+    return f"{shown:.{max(0, 3 - len(str(int(shown))) + 1)}f} {prefix}{unit}"
 
 
 def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:

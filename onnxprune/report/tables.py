@@ -142,6 +142,7 @@ _WRITTEN: Mapping[str, Callable[[float], str]] = {
     **dict.fromkeys(("bytes", "size", "memory", "file"), numbers.bytes_text),
     **dict.fromkeys(("params", "macs"), numbers.count),
     **dict.fromkeys(("median", "p95"), numbers.duration),
+    "joules": numbers.energy,
     **dict.fromkeys(("share", "reached", "top1"), numbers.percent),
 }
 

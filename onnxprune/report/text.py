@@ -81,16 +81,21 @@ def timed(of: Timed) -> str:
 
 def benched(results: Sequence[Result]) -> list[str]:
     """What models take, and how that compares to the first of them."""
-    rows = []
+    rows, energies = [], [timing.energy for result in results for timing in result.timings if timing.energy is not None]
     for index, result in enumerate(results):
         for timing in result.timings:
             memory = "-" if result.memory is None else numbers.bytes_text(result.memory)
+            size = numbers.bytes_text(result.size)
             cells = (numbers.duration(timing.median), numbers.duration(timing.p95), f"{timing.throughput:,.1f}/s")
             compared = ratio(timing.ratio) if index else "(first)"
-            rows.append((result.name, str(timing.batch), *cells, memory, numbers.bytes_text(result.size), compared))
-    header = ("model", "batch", "median", "p95", "throughput", "memory", "file", "time / first")
+            spent = () if timing.energy is None else (numbers.energy(timing.energy.joules),)
+            rows.append((result.name, str(timing.batch), *cells, *spent, memory, size, compared))
+    spent = ("energy (estimate)" if energies[0].estimated else "energy",) if energies else ()
+    header = ("model", "batch", "median", "p95", "throughput", *spent, "memory", "file", "time / first")
     shapes = [f"{n} {'x'.join(map(str, shape)) or 'scalar'}" for n, shape in results[0].shapes.items()]
-    return [entry("inputs", ", ".join(shapes)), "", *table(header, rows, header[1:-1])]
+    sources = dict.fromkeys(energy.source for energy in energies)
+    lines = [entry("inputs", ", ".join(shapes)), "", *table(header, rows, header[1:-1])]
+    return [*lines, *([""] if sources else []), *(entry("energy", source) for source in sources)]
 
 
 def ratio(of: TimeRatio) -> str:

@@ -6,6 +6,7 @@ from onnxprune.lazy import homes_in, on_first_use
 from onnxprune.runtime.activations import MEMORY, ActivationReader, SpillBuffer
 from onnxprune.runtime.agreement import Agreement, AgreementAccumulator
 from onnxprune.runtime.blas import blas_threads
+from onnxprune.runtime.energy import Energy, measured_energy, power_zones
 from onnxprune.runtime.journal import Journal, cache_folder, key_of, said_before
 from onnxprune.runtime.moments import Moments, PairMoments, WidePairMoments
 from onnxprune.runtime.offline import CONSTANT_FOLDING, optimised_offline
@@ -36,6 +37,7 @@ __all__ = [
     "CONSTANT_FOLDING",
     "CPU_PROVIDER",
     "Deployed",
+    "Energy",
     "Journal",
     "MEMORY",
     "Moments",
@@ -54,7 +56,9 @@ __all__ = [
     "in_single",
     "key_of",
     "label_metric",
+    "measured_energy",
     "optimised_offline",
+    "power_zones",
     "provider_names",
     "random_feeds",
     "said_before",

@@ -19,6 +19,7 @@ from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.model.shapes.symbols import candidate_sizes, dims_of, sizes_of, symbolic_dims
 from onnxprune.runtime import memory as footprint
 from onnxprune.runtime import paired_timing
+from onnxprune.runtime.energy import Energy
 from onnxprune.runtime.paired_timing import TimeRatio
 from onnxprune.runtime.random_inputs import random_feeds
 from onnxprune.runtime.session import Deployed, Setting
@@ -54,6 +55,7 @@ class Timing:
         p95: seconds that 95 % of the runs stay below.
         runs: how many were timed.
         ratio: its time over that of the first model.
+        energy: of a run; None until `pipelines.run_energy` adds it.
     """
 
     batch: int
@@ -61,6 +63,7 @@ class Timing:
     p95: float
     runs: int
     ratio: TimeRatio
+    energy: Energy | None = None
 
     @property
     def throughput(self) -> float:

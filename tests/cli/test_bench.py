@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from onnxprune.runtime import energy
 from tests.cli.conftest import run  # noqa: F401 - a fixture
 from tests.runtime.clocks import DIGITS
+from tests.runtime.power import burning, zone
 
 
 def test_command(run):  # noqa: F811
@@ -31,3 +33,27 @@ def test_command(run):  # noqa: F811
 def test_what_cannot_be_measured_is_refused(run, arguments, said):  # noqa: F811
     ran = run("bench", DIGITS, *arguments)
     assert ran.code == 2 and said in ran.err
+
+
+QUICK = ("--threads", 1, "--seconds", 0.3, "--runs", 1, "--energy")
+
+
+def test_energy_that_is_measured(run, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    with burning(zone(tmp_path, "intel-rapl:0", "package-0", 0), 30):
+        told = run("bench", DIGITS, *QUICK, "--json").json["models"][0]["timings"][0]["energy"]
+        lines = run("bench", DIGITS, *QUICK).out.splitlines()
+    assert told["estimated"] is False and told["watts"] == pytest.approx(30, rel=0.25) and told["joules"] > 0
+    assert "energy" in lines[2].split() and "estimate" not in lines[2]
+    assert lines[-1] == "energy   measured by package-0"
+
+
+def test_energy_that_is_estimated_is_called_so(run, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    told = run("bench", DIGITS, *QUICK, "--batch", "1,8", "--json").json["models"][0]["timings"]
+    assert all(timing["energy"]["estimated"] and timing["energy"]["watts"] is None for timing in told)
+    assert told[0]["energy"]["joules"] < told[1]["energy"]["joules"] < 8 * told[0]["energy"]["joules"]
+    lines = run("bench", DIGITS, *QUICK).out.splitlines()
+    assert "energy (estimate)" in lines[2] and lines[-1].startswith("energy   an estimate, no measurement")
+    without = run("bench", DIGITS, "--seconds", 0, "--runs", 1)
+    assert "energy" not in without.out

@@ -188,6 +188,24 @@ def test_the_auto_page_works(workplace, capsys):
     exec(compile(code, "<auto.md>", "exec"), {"__name__": "__main__"})
 
 
+def test_the_energy_section_works(workplace, capsys, monkeypatch):
+    """It prints the estimates that the page tells, on a machine without counters."""
+    monkeypatch.setattr("onnxprune.runtime.energy.POWERCAP", workplace / "none")
+    (workplace / "models").symlink_to(ROOT / "models")
+    text = (ROOT / "docs" / "latency.md").read_text(encoding="utf-8").partition("### Energy\n")[2].partition("\n## ")[0]
+    found = dict[str, list[str]]()
+    for kind, block in CODE.findall(text):
+        found.setdefault(kind, []).append(block)
+    (commands,), (table,), (code,) = found["console"], found["text"], found["python"]
+    for line in commands.splitlines():
+        assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    told = re.findall(r"(?m)^(\w+\.onnx) +(\d+) .*?([\d.]+ [mu]?J)", capsys.readouterr().out)
+    assert told == re.findall(r"(?m)^(\w+\.onnx) +(\d+) +([\d.]+ [mu]?J)", table) and len(told) == 4
+    known: dict[str, object] = {}
+    exec(compile(code, "<latency.md>", "exec"), known)
+    assert known["saved"] == pytest.approx(1 - 35.09 / 113.5, abs=1e-3)
+
+
 def test_the_shrink_page_works(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "shrink.md"

@@ -27,6 +27,13 @@ def test_duration(seconds, shown):
     assert numbers.duration(seconds) == shown
 
 
+@pytest.mark.parametrize(
+    ("joules", "shown"), [(2.5, "2.500 J"), (0.0123456, "12.35 mJ"), (8.5e-5, "85.00 uJ"), (3e-8, "0.030 uJ")]
+)
+def test_energy_text(joules, shown):
+    assert numbers.energy(joules) == shown
+
+
 def test_bench_of_two_models():
     first, second = bench([DIGITS, onnx.load(DIGITS)], place=ONE, batches=[1, 4], seconds=0.05, runs=6)
     assert (first.name, second.name) == ("digits.onnx", "model 2")
