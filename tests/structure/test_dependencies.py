@@ -21,6 +21,7 @@ OWNERS = {
     "distributed": "onnxprune.runtime.dask",
     "onnx_graphsurgeon": "onnxprune.model.files",
     "torch": "onnxprune.torch",
+    "olive": "onnxprune.olive_pass",
     "tqdm": "onnxprune.progress",
     "threadpoolctl": "onnxprune.runtime.blas",
 }

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("allocation", "checkpoints", "proof", "recovery"),
     ("pipelines", "torch"),
     ("report", "api"),
-    ("cli",),
+    ("cli", "olive_pass"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Not only above: what these never see, so that they can be judged without it.
