@@ -25,6 +25,15 @@ from onnxprune.model.serialize import TYPED_DATA, Buffer
 
 _SUB_BYTE_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
+# Most attributes are numbers, and every pass over a model meets all of them: they are told apart by their type alone.
+_HOLDS_GRAPHS = frozenset((AttributeProto.GRAPH, AttributeProto.GRAPHS))
+_HOLDS_TENSORS = _HOLDS_GRAPHS | {
+    AttributeProto.TENSOR,
+    AttributeProto.TENSORS,
+    AttributeProto.SPARSE_TENSOR,
+    AttributeProto.SPARSE_TENSORS,
+}
+
 
 def nodes(root: ModelProto | GraphProto) -> Iterator[NodeProto]:
     """Yields every node, those of subgraphs, of model-local functions and of training graphs included."""
@@ -36,7 +45,8 @@ def nodes(root: ModelProto | GraphProto) -> Iterator[NodeProto]:
         for node in pending.pop().node:
             yield node
             for attribute in node.attribute:
-                pending.extend(_subgraphs(attribute))
+                if attribute.type in _HOLDS_GRAPHS:
+                    pending.extend(_subgraphs(attribute))
 
 
 def tensors(proto: ModelProto) -> Iterator[TensorProto]:
@@ -50,7 +60,8 @@ def tensors(proto: ModelProto) -> Iterator[TensorProto]:
             yield from _in_attribute(attribute)
     for node in nodes(proto):
         for attribute in node.attribute:
-            yield from _in_attribute(attribute)
+            if attribute.type in _HOLDS_TENSORS:
+                yield from _in_attribute(attribute)
 
 
 def _subgraphs(attribute: AttributeProto) -> Iterable[GraphProto]:

@@ -59,10 +59,11 @@ def proven_groups(
         (the trace that the proof was made with, the proof).
     """
     given = given or {}
-    smaller = _at_smaller_inputs(groups, gone_of, small, given)
+    removal = Removal(groups, gone_of(groups))
+    smaller = _at_smaller_inputs(removal, gone_of, small, given)
     if smaller is not None:
         return groups, smaller
-    verdict = prove.check(groups, gone_of(groups), small)
+    verdict = prove.check(groups, removal.removed_classes, small)
     if not verdict.ok and not verdict.runnable:
         inputs = inputs_that_run(groups, given, samples)
         if inputs is None:
@@ -76,10 +77,9 @@ def proven_groups(
 
 
 def _at_smaller_inputs(
-    groups: Groups, gone_of: Callable[[Groups], Array], small: Model, given: Mapping[str, int]
+    removal: Removal, gone_of: Callable[[Groups], Array], small: Model, given: Mapping[str, int]
 ) -> Verdict | None:
     """The proof at smaller sizes of the inputs; None where there are none, or it fails there."""
-    removal = Removal(groups, gone_of(groups))
     found = smaller_inputs(removal)
     if found is None or prove.as_declared(removal, small)[1] or not is_as_sized(removal, small):
         return None

@@ -28,15 +28,15 @@ def describe(
     members = [tuple(_member(tracing, *axis) for axis in part.axes) for part in parts]
     names, macs = _names(tracing, members), cache(partial(_macs, tracing, classes, parts))
     io = _touched_io(tracing, classes, parts)
-    why = reasons(tracing, classes, [part.cells for part in parts])
+    why = cache(partial(reasons, tracing, classes, [part.cells for part in parts]))
     return tuple(
         Group(
             name=names[i],
             kind=str(kind_of[part.cells[0][0]]),
             cells=part.cells,
             members=members[i],
-            approximate=why.get(i, ""),
             params=parameters_of(tracing, members[i]),
+            find_reason=partial(_reason, why, i),
             count_macs=partial(_nth, macs, i),
             io=tuple(io[i]),
         )
@@ -63,6 +63,10 @@ def _part_of(classes: Classes, parts: Sequence[Part]) -> Array:
         for cell in part.cells:
             found[cell] = index
     return found
+
+
+def _reason(reasons: Callable[[], Mapping[int, str]], index: int) -> str:
+    return reasons().get(index, "")
 
 
 def _nth(values: Callable[[], Sequence[int]], index: int) -> int:

@@ -40,9 +40,8 @@ class Group:
         kind: "channel", "head" or "head dim".
         cells: class ids; one class of a single cell is a unit. Of several cells, a unit takes the same share.
         members: the weight axes that it cuts.
-        approximate: why the smaller model is not the original with the weights of removed units set to zero; empty
-            where it is.
         params: weight elements that any unit of the group holds.
+        find_reason: finds `approximate`.
         count_macs: counts `macs`.
         io: axes of graph inputs and outputs that shrink with it: (tensor, axis).
     """
@@ -51,10 +50,18 @@ class Group:
     kind: str
     cells: tuple[Array, ...]
     members: tuple[Member, ...]
-    approximate: str
     params: int
+    find_reason: Callable[[], str] = field(repr=False, compare=False)
     count_macs: Callable[[], int] = field(repr=False, compare=False)
     io: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def approximate(self) -> str:
+        """Why the smaller model is not the original with the weights of removed units set to zero; empty where it is.
+
+        Found when it is asked for, as `macs` are: a proof asks for neither.
+        """
+        return self.find_reason()
 
     @property
     def exact(self) -> bool:
