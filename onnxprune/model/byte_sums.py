@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,7 +60,7 @@ class _Shifting:
     """
 
     names: Names
-    shifts: Mapping[type, str]
+    shifts: Mapping[Any, str]
 
     def nodes(self, graph: onnx.GraphProto, dtypes: Mapping[str, int]) -> tuple[list[onnx.NodeProto], bool]:
         """The nodes of a graph, weights changed; and whether any was."""
