@@ -111,6 +111,7 @@ class ProductKeywords(TypedDict, total=False):
     params: Budget
     macs: Budget
     size: Budget
+    forms: Sequence[str]
     round_to: int | None
     method: str
     in_sequence: bool

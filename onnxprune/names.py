@@ -61,7 +61,9 @@ MASKINGS = ("magnitude", "threshold", "random", "wanda", "ria", "sparsegpt", "al
 COMPARISONS = ("output", "layer", "global")
 # How zeros are stored.
 STORAGES = ("dense", "sparse", "auto")
-# How the directions of a product are found, and the budgets that ranks are found for (`allocation/ranks.py`).
+# The forms of a product (`layers/factor_forms.py`), how its directions are found, and the budgets that ranks are found
+# for (`allocation/ranks.py`).
+FACTOR_FORMS = ("channel", "spatial", "tucker")
 LOW_RANK_METHODS = ("auto", "whitened", "scaled", "plain")
 RANK_BUDGETS = ("params", "macs", "size")
 # The lowest and the highest temperature of a distillation.

@@ -1,14 +1,14 @@
-"""How many directions every layer keeps, so that all budgets hold and the least energy is lost.
+"""What becomes of every layer, so that all budgets hold and the least energy is lost.
 
-A layer either stays whole or becomes a product of a rank r. For a price of one unit of cost, every layer takes the rank
-with the least sum of the energy that it loses and the price of what it costs; the price is found by bisection.
+A layer either stays whole or becomes a product of a form and of ranks. For a price of one unit of cost, every layer
+takes what has the least sum of the energy that it loses and the price of its costs; the price is found by bisection.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.allocation.kinds import KINDS
 from onnxprune.errors import UsageError
-from onnxprune.names import LOW_RANK_METHODS, RANK_BUDGETS
+from onnxprune.names import FACTOR_FORMS, LOW_RANK_METHODS, RANK_BUDGETS
 from onnxprune.rewriting import FactoriseStep
 from onnxprune.typing import Array
 
@@ -40,6 +40,8 @@ class LowRankOptions:
         params: budget on the elements of all weights.
         macs: budget on multiply-accumulates for one sample.
         size: budget on the bytes of the file.
+        forms: those of `FACTOR_FORMS` that a product may have; all where empty, and "channel" for weights whose rank is
+            asked for.
         round_to: ranks are multiples of this; of 16 where None, of less where a layer is narrow.
         method: one of `LOW_RANK_METHODS`; "auto" is "whitened" with data, else "plain".
         in_sequence: fit every layer on the inputs that the changed model gives.
@@ -55,6 +57,7 @@ class LowRankOptions:
     params: Any = None
     macs: Any = None
     size: Any = None
+    forms: Sequence[str] = ()
     round_to: int | None = None
     method: str = AUTO
     in_sequence: bool = True
@@ -71,6 +74,9 @@ class LowRankOptions:
             raise UsageError(
                 f"--method: nothing is called {self.method!r}", hint="known: " + ", ".join(LOW_RANK_METHODS)
             )
+        for form in self.forms:
+            if form not in FACTOR_FORMS:
+                raise UsageError(f"--form: nothing is called {form!r}", hint="known: " + ", ".join(FACTOR_FORMS))
         for name, rank in self.ranks.items():
             if rank < 1:
                 raise UsageError(f"--rank: {name}={rank} is not positive")
@@ -101,10 +107,28 @@ class LowRankOptions:
             "ratio": self.share,
             "ranks": dict(self.ranks),
             **budgets,
+            "forms": list(self.forms),
             "method": self.method,
             "only": list(self.only),
             "keep": list(self.keep),
         }
+
+
+@dataclass(frozen=True)
+class FactorOption:
+    """A product that a layer may become.
+
+    Attributes:
+        form: one of `FACTOR_FORMS`.
+        ranks: how many directions go between its factors.
+        costs: kind of budget -> what it costs.
+        lost: the share of the energy of the layer's outputs that it loses.
+    """
+
+    form: str
+    ranks: tuple[int, ...]
+    costs: Mapping[str, float]
+    lost: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,41 +137,19 @@ class RankChoice:
 
     Attributes:
         name: of the weight.
-        sizes: inputs D and outputs O.
-        lost: float64[ranks + 1], the share of its energy that is lost with the first 0, 1, ... directions.
-        costs: kind of budget -> (what it costs whole, what it costs for each direction).
-        fixed: the rank that is asked for; None to choose.
-        multiple: ranks are multiples of this.
+        whole: kind of budget -> what it costs as it is.
+        options: the products that it may become.
+        fixed: whether it may not stay whole, as a rank is asked for.
     """
 
     name: str
-    sizes: tuple[int, int]
-    lost: Array
-    costs: Mapping[str, tuple[float, float]]
-    fixed: int | None = None
-    multiple: int = 1
+    whole: Mapping[str, float]
+    options: Sequence[FactorOption]
+    fixed: bool = False
 
-    @property
-    def largest(self) -> int:
-        """The largest rank with fewer elements than the weight."""
-        inner, outer = self.sizes
-        return (inner * outer - 1) // (inner + outer)
-
-    @property
-    def allowed_ranks(self) -> Array:
-        """The ranks to choose from; 0 stands for the whole weight."""
-        if self.fixed is not None:
-            return np.array([self.fixed if self.fixed <= self.largest else 0])
-        return np.concatenate([[0], np.arange(self.multiple, self.largest + 1, self.multiple)]).astype(int)
-
-    def cost(self, kind: str, rank: int) -> float:
-        """What it costs with a rank; 0 is whole."""
-        whole, each = self.costs[kind]
-        return whole if rank == 0 else each * rank
-
-    def loss(self, rank: int) -> float:
-        """The share of its energy that it loses."""
-        return 0.0 if rank == 0 else float(self.lost[min(rank, len(self.lost) - 1)])
+    def without(self, form: str) -> RankChoice:
+        """The same without the products of a form; the layer may stay whole then."""
+        return replace(self, options=[o for o in self.options if o.form != form], fixed=False)
 
 
 def multiple_for(largest: int, wanted: int | None) -> int:
@@ -160,8 +162,10 @@ def multiple_for(largest: int, wanted: int | None) -> int:
     return multiple
 
 
-def allocate_ranks(choices: Sequence[RankChoice], limits: Mapping[str, float], *, whole: bool = True) -> dict[str, int]:
-    """Find the ranks that lose the least energy within all limits.
+def allocate_ranks(
+    choices: Sequence[RankChoice], limits: Mapping[str, float], *, whole: bool = True
+) -> dict[str, FactorOption | None]:
+    """Find the products that lose the least energy within all limits.
 
     Args:
         choices: the layers.
@@ -170,32 +174,47 @@ def allocate_ranks(choices: Sequence[RankChoice], limits: Mapping[str, float], *
             outputs does not say how much depends on them.
 
     Returns:
-        Name -> rank, 0 for a weight that stays whole; as little as can be had where the limits cannot be held.
+        Name -> product, None for a weight that stays whole; as little as can be had where the limits cannot be held.
     """
+    tables = [_Table.of(choice, limits, whole=whole) for choice in choices]
 
-    def chosen(price: float) -> dict[str, int]:
-        return {c.name: _cheapest(c, price, limits, whole=whole) for c in choices}
+    def holds(price: float) -> bool:
+        totals = sum((table.costs[table.cheapest(price)] for table in tables), np.zeros(len(limits)))
+        return bool((totals <= 1 + 1e-9).all())
 
-    def holds(ranks: Mapping[str, int]) -> bool:
-        totals = {k: sum(c.cost(k, ranks[c.name]) for c in choices) for k in limits}
-        return all(totals[kind] <= most * (1 + 1e-9) for kind, most in limits.items())
-
-    if holds(found := chosen(0.0)):
-        return found
     low, high = -30.0, 30.0
-    for _ in range(BISECTIONS):
+    if holds(0.0):
+        high = -math.inf
+    for _ in range(BISECTIONS if high > low else 0):
         middle = (low + high) / 2
-        if holds(chosen(math.exp(middle))):
+        if holds(math.exp(middle)):
             high = middle
         else:
             low = middle
-    return chosen(math.exp(high))
+    return {table.name: table.options[table.cheapest(math.exp(high))] for table in tables}
 
 
-def _cheapest(choice: RankChoice, price: float, limits: Mapping[str, float], *, whole: bool) -> int:
-    ranks = choice.allowed_ranks if whole or len(choice.allowed_ranks) == 1 else choice.allowed_ranks[1:]
-    worth = [
-        choice.loss(int(r)) + price * sum(choice.cost(k, int(r)) / max(most, 1.0) for k, most in limits.items())
-        for r in ranks
-    ]
-    return int(ranks[int(np.argmin(worth))])
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """What a layer may become; costs are shares of the limits, [options, kinds]."""
+
+    name: str
+    options: Sequence[FactorOption | None]
+    lost: Array
+    costs: Array
+
+    @staticmethod
+    def of(choice: RankChoice, limits: Mapping[str, float], *, whole: bool) -> _Table:
+        """The products of a layer, and the layer as it is where it may stay so."""
+        stays = not choice.options or (whole and not choice.fixed)
+        options = [*([None] if stays else []), *choice.options]
+        costs = [
+            [(choice.whole if o is None else o.costs)[k] / max(most, 1.0) for k, most in limits.items()]
+            for o in options
+        ]
+        lost = np.array([0.0 if o is None else o.lost for o in options])
+        return _Table(choice.name, options, lost, np.array(costs).reshape(len(options), len(limits)))
+
+    def cheapest(self, price: float) -> int:
+        """The place of what has the least sum of lost energy and the price of its costs."""
+        return int(np.argmin(self.lost + price * self.costs.sum(axis=1)))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.layers.factor_forms import Directions
 from onnxprune.typing import Array
 
 # Ridge added to the second moment, relative to the mean of its diagonal.
@@ -63,6 +64,26 @@ def spectrum(weight: Array, second: Array | None = None) -> Spectrum:
     return Spectrum(np.maximum(values[::-1], 0.0), basis)
 
 
+def entering_basis(weight: Array, second: Array | None, head: int) -> Array:
+    """Find the directions of what enters that matter most, for a weight whose rows are `head` times some places.
+
+    The second moment of what enters is that of all places together. The directions span what is left of the weight by
+    the best approximation of each rank.
+
+    Args:
+        weight: float64[D, O].
+        second: second moment of the inputs, [D, D]; that of independent inputs where None.
+        head: how many directions there are at most.
+
+    Returns:
+        float64[head, n], orthonormal columns, those that matter most first.
+    """
+    rows, places = weight.reshape(head, -1), len(weight) // head
+    shape = (head, places, head, places)
+    together = None if second is None else np.trace(second.reshape(shape), axis1=1, axis2=3)
+    return np.asarray(np.linalg.qr(rows @ spectrum(rows, together).basis)[0])
+
+
 def best_weight(weight: Array, second: Array, cross: Array) -> Array:
     """The weight with the least squared error of the outputs on the inputs that there are now, near the one there is.
 
@@ -76,6 +97,38 @@ def best_weight(weight: Array, second: Array, cross: Array) -> Array:
     """
     ridge = DAMPING * max(float(np.trace(second)) / len(second), 1e-30)
     return np.asarray(np.linalg.solve(second + ridge * np.eye(len(second)), cross + ridge * weight))
+
+
+def weight_behind(weight: Array, start: Directions, moments: tuple[Array, Array] | None) -> Array:
+    """The weight behind the directions of what enters, with the least squared error of the outputs.
+
+    Args:
+        weight: float64[D, O].
+        start: the directions; without any, the weight stays as it is.
+        moments: second moment of the inputs, and their cross moment with the outputs that the layer should give; None
+            for the projection of the weight.
+
+    Returns:
+        float64[directions * places, O].
+    """
+    rest = start.entered(weight)
+    if moments is None or start.entering is None:
+        return rest
+    second, cross = moments
+    return best_weight(rest, start.entered_moment(second), start.entered(cross))
+
+
+def output_energy(weight: Array, second: Array | None) -> float:
+    """The squared outputs of a layer.
+
+    Args:
+        weight: float64[D, O].
+        second: second moment of the inputs, [D, D]; that of independent inputs where None.
+
+    Returns:
+        Their sum.
+    """
+    return float((weight * (weight if second is None else second @ weight)).sum())
 
 
 def _root(second: Array) -> Array:

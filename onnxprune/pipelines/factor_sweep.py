@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from onnxprune.allocation.ranks import PLAIN, SCALED, LowRankOptions, RankChoice, multiple_for
+from onnxprune.allocation.ranks import PLAIN, SCALED, FactorOption, LowRankOptions, RankChoice
 from onnxprune.cost import Cost
 from onnxprune.layers import Parameters
-from onnxprune.layers.low_rank import best_weight, spectrum
+from onnxprune.layers.factor_forms import SIDES, Directions
+from onnxprune.layers.low_rank import best_weight, entering_basis, output_energy, spectrum, weight_behind
 from onnxprune.model import Model
 from onnxprune.model.run_order import tappable
 from onnxprune.model.tensors import item_bits
+from onnxprune.pipelines.factor_options import WeightEnergy, factor_options, names_of
 from onnxprune.progress import Progress, WorkPart
 from onnxprune.recovery import ROWS, WIDEST
 from onnxprune.rewriting import with_dense
@@ -33,21 +35,16 @@ class FoundFactors:
     """What was found for one weight.
 
     Attributes:
-        basis: float32[O, r], the directions that stay.
-        first: float64[D, r], the first factor, fitted where there is data; the second is the basis.
+        directions: float32, what stays.
+        rest: the weight behind the directions of what enters, fitted where there is data.
         lost: the share of the energy of the outputs that is lost.
-        refitted: whether the first factor is not that of the original's weight.
+        refitted: whether it is not that of the original's weight.
     """
 
-    basis: Array
-    first: Array
+    directions: Directions
+    rest: Array
     lost: float
     refitted: bool
-
-
-def names_of(weight: FactorisableWeight) -> tuple[str, str]:
-    """What globs of weights match: its name, and that of its node."""
-    return weight.name, weight.view.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +57,7 @@ class FactorSweep:
         options: how.
         method: how directions are found.
         runs: calibration inputs; empty without data.
-        ranks: name of a weight -> its rank.
+        products: name of a weight -> its form and ranks.
         left: weights that stay whole since their products are too slow.
     """
 
@@ -69,7 +66,7 @@ class FactorSweep:
     options: LowRankOptions
     method: str
     runs: Runs
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    products: Mapping[str, FactorOption] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -113,21 +110,16 @@ class FactorSweep:
                 matrix = weight.as_matrix(parameters.value(weight.name))
                 shifted = self._is_shifted(parameters, weight)
                 moments = self._moments(weight, matrix, readers, shifted=shifted) if readers else None
-                lost = spectrum(matrix, self._second(moments)).lost()
-                found.append(self._choice(weight, lost, macs.get(weight.name, 0)))
+                of = WeightEnergy(weight, matrix, self._second(moments), self.fits)
+                found.append(self._choice(of, macs.get(weight.name, 0)))
         return found
 
-    def _choice(self, weight: FactorisableWeight, lost: Array, macs: float) -> RankChoice:
-        inner, outer = weight.sizes
-        each, itemsize = inner + outer, item_bits(weight.view.static.dtypes[weight.name]) / 8
-        per_element = macs / (inner * outer)
-        costs = {
-            "params": (float(inner * outer), float(each)),
-            "macs": (float(macs), per_element * each),
-            "size": (float(inner * outer * itemsize), float(each * itemsize)),
-        }
-        choice = RankChoice(weight.name, (inner, outer), lost, costs, self.options.rank_of(*names_of(weight)))
-        return replace(choice, multiple=multiple_for(choice.largest, self.options.round_to))
+    def _choice(self, of: WeightEnergy, macs: float) -> RankChoice:
+        weight, elements = of.weight, of.matrix.size
+        itemsize = item_bits(weight.view.static.dtypes[weight.name]) / 8
+        whole = {"params": float(elements), "macs": float(macs), "size": elements * itemsize}
+        fixed = self.options.rank_of(*names_of(weight)) is not None
+        return RankChoice(weight.name, whole, factor_options(of, self.options, macs), fixed)
 
     def _is_shifted(self, parameters: Parameters, weight: FactorisableWeight) -> bool:
         """Whether the layer has a bias of its own, which may change."""
@@ -174,35 +166,42 @@ class FactorSweep:
                 matrix = weight.as_matrix(original.value(weight.name))
                 shifted = self._is_shifted(parameters, weight)
                 moments = self._moments(weight, matrix, readers, shifted=shifted) if readers else None
-                found.append(self._factors(weight, matrix, moments))
-                product = found[-1].first @ found[-1].basis.T
+                found.append(self._found(weight, matrix, moments))
+                product = found[-1].directions.product(found[-1].rest)
                 parameters.store(weight.name, weight.tensor(product))
                 if shifted and moments is not None:
                     shift = (moments.y - moments.x @ product)[0] * weight.layer.scale
                     parameters.shift(weight.layer, shift)
         names = {w.name for w in self.weights}
         biases = {name: make() for name, make in parameters.changes.items() if name not in names}
-        plain = [
-            Factors(w, w.as_matrix(original.value(w.name)) @ f.basis, f.basis.T)
-            for w, f in zip(self.weights, found, strict=True)
-        ]
-        fitted = [Factors(w, f.first, f.basis.T) for w, f in zip(self.weights, found, strict=True)]
+        pairs = list(zip(self.weights, found, strict=True))
+        plain = [_factors(w, f.directions, f.directions.entered(w.as_matrix(original.value(w.name)))) for w, f in pairs]
+        fitted = [_factors(w, f.directions, f.rest) for w, f in pairs]
         return found, with_factors(self.groups, plain), with_factors(self.groups, fitted, biases)
 
-    def _factors(self, weight: FactorisableWeight, matrix: Array, moments: PairMoments | None) -> FoundFactors:
-        fits = self.fits and moments is not None
-        best = best_weight(matrix, moments.xx[0], moments.xy[0]) if self.fits and moments is not None else matrix
-        given = {step.tensor: step.basis for step in self.options.steps}
-        second = self._second(moments)
-        if weight.name in given:
-            basis = given[weight.name].astype(np.float64)
-        else:
-            basis = spectrum(best, second).basis[:, : self.ranks[weight.name]]
-        stored = basis.astype(np.float32)
-        lost = _energy(best - best @ basis @ basis.T, second) / max(_energy(best, second), 1e-300)
-        return FoundFactors(stored, best @ stored.astype(np.float64), lost, fits)
+    def _found(self, weight: FactorisableWeight, matrix: Array, moments: PairMoments | None) -> FoundFactors:
+        both = (moments.xx[0], moments.xy[0]) if self.fits and moments is not None else None
+        best = matrix if both is None else best_weight(matrix, *both)
+        second, given = self._second(moments), {step.tensor: step.directions for step in self.options.steps}
+        directions = given.get(weight.name) or self._directions(WeightEnergy(weight, best, second, self.fits), both)
+        rest = weight_behind(best, directions, both)
+        lost = output_energy(best - directions.product(rest), second) / max(output_energy(best, second), 1e-300)
+        return FoundFactors(directions, rest, lost, both is not None)
+
+    def _directions(self, of: WeightEnergy, both: tuple[Array, Array] | None) -> Directions:
+        """The directions that stay, of the form and the ranks that were chosen; float32, as a plan holds them."""
+        product, entering, leaving = self.products[of.weight.name], None, None
+        enters, leaves = SIDES[product.form]
+        if enters:
+            basis = entering_basis(of.matrix, of.second if of.fits else None, of.weight.kernel_sizes.head(product.form))
+            entering = basis[:, : product.ranks[0]].astype(np.float32)
+        if leaves:
+            start = Directions(product.form, entering)
+            second = None if of.second is None else start.entered_moment(of.second)
+            found = spectrum(weight_behind(of.matrix, start, both), second)
+            leaving = found.basis[:, : product.ranks[-1]].astype(np.float32)
+        return Directions(product.form, entering, leaving)
 
 
-def _energy(weight: Array, second: Array | None) -> float:
-    """The squared outputs of a layer."""
-    return float((weight * (weight if second is None else second @ weight)).sum())
+def _factors(weight: FactorisableWeight, directions: Directions, rest: Array) -> Factors:
+    return Factors(weight, directions.form, directions.chain(rest, weight.kernel_sizes))

@@ -1,4 +1,4 @@
-"""Whether two products take longer than the one that they stand for, measured."""
+"""Whether the products of a chain take longer than the one that they stand for, measured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.allocation.ranks import FactorOption
 from onnxprune.model import Model, load
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, factorisable, with_factors
 from onnxprune.runtime import paired_timing
@@ -18,12 +19,14 @@ from onnxprune.tracing import trace
 SECONDS, SESSIONS = 0.06, 3
 
 
-def slower_products(weights: Sequence[FactorisableWeight], ranks: Mapping[str, int], place: Place) -> list[str]:
+def slower_products(
+    weights: Sequence[FactorisableWeight], products: Mapping[str, FactorOption], place: Place
+) -> list[str]:
     """Time every weight against its product.
 
     Args:
         weights: what becomes a product.
-        ranks: name -> rank.
+        products: name -> form and ranks.
         place: where it runs.
 
     Returns:
@@ -32,29 +35,30 @@ def slower_products(weights: Sequence[FactorisableWeight], ranks: Mapping[str, i
     timed: dict[tuple[object, ...], bool] = {}
     slow = []
     for weight in weights:
-        key = _key(weight, ranks[weight.name])
+        key = _key(weight, products[weight.name])
         if key not in timed:
-            timed[key] = _is_slower(weight, ranks[weight.name], place)
+            timed[key] = _is_slower(weight, products[weight.name], place)
         if timed[key]:
             slow.append(weight.name)
     return slow
 
 
-def _key(weight: FactorisableWeight, rank: int) -> tuple[object, ...]:
+def _key(weight: FactorisableWeight, product: FactorOption) -> tuple[object, ...]:
     node, shapes = weight.view.node, weight.view.static.shapes
     attributes = tuple(sorted(a.SerializeToString(deterministic=True) for a in node.attribute))
-    return node.op_type, weight.shape, tuple(shapes[weight.layer.input]), rank, weight.layer.weight, attributes
+    entering = tuple(shapes[weight.layer.input])
+    return node.op_type, weight.shape, entering, product.form, product.ranks, weight.layer.weight, attributes
 
 
-def _is_slower(weight: FactorisableWeight, rank: int, place: Place) -> bool:
+def _is_slower(weight: FactorisableWeight, product: FactorOption, place: Place) -> bool:
     whole = _alone(weight)
     groups = trace(whole)
     (found,) = factorisable(groups)
-    rng, (inner, outer) = np.random.default_rng(0), found.sizes
-    factors = Factors(found, rng.standard_normal((inner, rank)), rng.standard_normal((rank, outer)))
+    rng, sizes = np.random.default_rng(0), found.kernel_sizes
+    chain = [rng.standard_normal(shape) for shape in sizes.factors(product.form, product.ranks)]
     shape, dtype = weight.view.static.shapes[weight.layer.input], _dtype(weight)
     feeds = {"x": rng.standard_normal(shape).astype(dtype)}
-    models = [whole, with_factors(groups, [factors])]
+    models = [whole, with_factors(groups, [Factors(found, product.form, chain)])]
     compared = paired_timing.compare_timings(
         [candidate(m, place.setting, feeds) for m in models], seconds=SECONDS, sessions=SESSIONS
     )

@@ -20,22 +20,21 @@ from onnxprune.allocation.ranks import (
     PLAIN,
     WHITENED,
     LowRankOptions,
-    RankChoice,
-    allocate_ranks,
 )
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
 from onnxprune.pipelines.clock import Clock
-from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors, names_of
-from onnxprune.pipelines.factor_timing import slower_products
+from onnxprune.pipelines.factor_choice import chosen_sweeps
+from onnxprune.pipelines.factor_options import names_of
+from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.progress import Progress
 from onnxprune.proof import FactorClaim, Verdict, prove_factors
 from onnxprune.recovery import held_out
 from onnxprune.rewriting import FactoriseStep, Plan, Removal, agreement
-from onnxprune.rewriting.factorise import FactorisableWeight, check_factors, factorisable
+from onnxprune.rewriting.factorise import FactorisableWeight, check_factors, factorisable, unfactorisable
 from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.runtime.bench import Place
 from onnxprune.sparsity import Speed, measured_speed
@@ -43,13 +42,6 @@ from onnxprune.tracing import Groups
 from onnxprune.tracing import trace as trace_model
 from onnxprune.typing import Runs
 
-# Rounds of choosing ranks and timing the products, each of which leaves a weight whole at least.
-TIMINGS = 8
-# Without data, all weights become products where at least so large a share of them goes.
-MUCH = 0.25
-# Bytes that a second node and a second weight take beside the numbers, about.
-FRAME = 200
-TOO_SLOW = "the two products are slower than the one"
 NOT_SMALLER = "no rank that is allowed makes a product of it smaller, or the budget does not need one"
 
 
@@ -62,7 +54,8 @@ class LowRankWeight:
         node: the node that read it.
         op: its operator.
         shape: its sizes.
-        rank: the inner size of the product.
+        form: which axes of a kernel its factors have.
+        ranks: how many directions go between the factors.
         elements: numbers before and after.
         lost: the share of the energy of the layer's outputs that is lost.
         refitted: whether the factors were fitted.
@@ -72,10 +65,16 @@ class LowRankWeight:
     node: str
     op: str
     shape: tuple[int, ...]
-    rank: int
+    form: str
+    ranks: tuple[int, ...]
     elements: tuple[int, int]
     lost: float
     refitted: bool
+
+    @property
+    def rank(self) -> int:
+        """How many directions go into the last factor."""
+        return self.ranks[-1]
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,7 @@ def factorised(
     sweep = FactorSweep(groups, weights, options, _method(options, data=bool(runs)), fitting)
     before = counts.of(model, inputs.sizes)
     sweep, made = _best(sweep, (model, before), place, held, clock)
-    left = {w.name: sweep.left.get(w.name, NOT_SMALLER) for w in weights if w not in sweep.weights}
-    plan_steps = [FactoriseStep(w.name, found.basis) for w, found in zip(sweep.weights, made.found, strict=True)]
+    plan_steps = [FactoriseStep(w.name, found.directions) for w, found in zip(sweep.weights, made.found, strict=True)]
     with clock("proving"):
         claim = FactorClaim(plan_steps, made.plain, made.model)
         verdict = prove_factors(groups, claim, sizes=inputs.sizes, samples=runs[:1]) if verify else None
@@ -165,7 +163,7 @@ def factorised(
         plan=Plan((), options=told, factors=tuple(plan_steps), origin=groups),
         groups=groups,
         weights=tuple(_told(w, f, fit=made.fit) for w, f in zip(sweep.weights, made.found, strict=True)),
-        left=left,
+        left=_left(sweep, weights),
         verdict=verdict,
         before=before,
         after=after,
@@ -229,8 +227,12 @@ def _selected(groups: Groups, options: LowRankOptions) -> list[FactorisableWeigh
         )
     for glob in (*options.only, *options.keep, *options.ranks):
         if not any(fnmatchcase(name, glob) for w in found for name in names_of(w)):
+            whys = [
+                f"{w.name!r} cannot be a product: {why}" for w, why in unfactorisable(groups) if _matches(w, [glob])
+            ]
             raise UsageError(
-                f"no weight or node matches {glob!r}", hint=f"there are: {', '.join(w.name for w in found[:5])}"
+                whys[0] if whys else f"no weight or node matches {glob!r}",
+                hint=f"there are: {', '.join(w.name for w in found[:5])}",
             )
     only = [w for w in found if not options.only or _matches(w, options.only)]
     if options.ranks and options.share is None and not options.budgets:
@@ -241,20 +243,31 @@ def _selected(groups: Groups, options: LowRankOptions) -> list[FactorisableWeigh
     return kept
 
 
+def _left(sweep: FactorSweep, weights: Sequence[FactorisableWeight]) -> dict[str, str]:
+    """Chosen weights that stay whole -> why, those that cannot become products among them."""
+    left = {w.name: sweep.left.get(w.name, NOT_SMALLER) for w in weights if w not in sweep.weights}
+    options = sweep.options
+    for weight, why in [] if options.steps else unfactorisable(sweep.groups):
+        if (not options.only or _matches(weight, options.only)) and not _matches(weight, options.keep):
+            left[weight.name] = why
+    return left
+
+
 def _matches(weight: FactorisableWeight, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for name in names_of(weight) for glob in globs)
 
 
 def _told(weight: FactorisableWeight, found: FoundFactors, *, fit: bool) -> LowRankWeight:
-    inner, outer = weight.sizes
-    rank = int(found.basis.shape[1])
+    sizes, directions = weight.kernel_sizes, found.directions
+    parts = sizes.factors(directions.form, directions.ranks)
     return LowRankWeight(
         name=weight.name,
         node=weight.view.name,
         op=weight.view.node.op_type,
         shape=weight.shape,
-        rank=rank,
-        elements=(inner * outer, rank * (inner + outer)),
+        form=directions.form,
+        ranks=directions.ranks,
+        elements=(sizes.elements, sum(map(math.prod, parts))),
         lost=found.lost,
         refitted=fit and found.refitted,
     )
@@ -270,76 +283,10 @@ def _best(
     sweeps = [sweep]
     if not sweep.options.steps:
         with clock("choosing ranks"):
-            sweeps = _sweeps(sweep, original, place, clock)
+            sweeps = chosen_sweeps(sweep, original, place, clock.progress)
     tried = [(each, _tried(each, held, clock)) for each in sweeps]
     best, made = min(tried, key=lambda pair: pair[1].divergence)
     return best, _finished(made, best, held, clock)
-
-
-def _sweeps(sweep: FactorSweep, original: tuple[Model, Cost], place: Place | None, clock: Clock) -> list[FactorSweep]:
-    """The weights and ranks that are tried: some weights whole, and all of them products; one of these without data.
-
-    Raises:
-        GoalMissed: all weights stay whole.
-    """
-    choices = sweep.choices(original[1])
-    limits = _limits(sweep.options, choices, original)
-    asked = max((1 - most / sum(c.costs[k][0] for c in choices) for k, most in limits.items()), default=0.0)
-    ways = (True, False) if sweep.runs and limits else (asked < MUCH,)
-    found: list[FactorSweep] = []
-    for whole in ways:
-        ranks, left = _ranks(sweep, choices, limits, place, clock.progress, whole=whole)
-        if not any(ranks == other.ranks for other in found):
-            found.append(replace(sweep, weights=[w for w in sweep.weights if ranks[w.name]], ranks=ranks, left=left))
-    return found
-
-
-def _ranks(
-    sweep: FactorSweep,
-    choices: Sequence[RankChoice],
-    limits: Mapping[str, float],
-    place: Place | None,
-    progress: Progress,
-    *,
-    whole: bool,
-) -> tuple[dict[str, int], dict[str, str]]:
-    """The rank of every weight, 0 for one that stays whole, and those that are too slow.
-
-    Raises:
-        GoalMissed: all stay whole.
-    """
-    options, left = sweep.options, dict[str, str]()
-    for _ in range(TIMINGS):
-        free = [replace(c, fixed=0) if c.name in left else c for c in choices]
-        ranks = allocate_ranks(free, limits, whole=whole)
-        split = [w for w in sweep.weights if ranks[w.name]]
-        if options.allow_slower or place is None or not split:
-            break
-        progress("timing products")
-        slow = slower_products(split, ranks, place)
-        if not slow:
-            break
-        left |= dict.fromkeys(slow, TOO_SLOW)
-    if not any(ranks.values()):
-        if TOO_SLOW in left.values():
-            raise GoalMissed(
-                "nothing to change: products are slower than the weights here", hint="--allow-slower takes them anyway"
-            )
-        raise GoalMissed("nothing to change: no product is smaller", hint="a larger --ratio, or --round-to 1")
-    return ranks, left
-
-
-def _limits(options: LowRankOptions, choices: Sequence[RankChoice], original: tuple[Model, Cost]) -> dict[str, float]:
-    """Kind -> what the chosen weights may cost together: their share, and what a budget leaves for them."""
-    limits = dict[str, float]()
-    whole = {kind: sum(c.costs[kind][0] for c in choices) for kind in ("params", "macs", "size")}
-    model, cost = original
-    totals = {"params": cost.params, "macs": cost.macs, "size": file_size(model)}
-    for kind, amount in options.budgets.items():
-        limits[kind] = amount.limit(totals[kind]) - (totals[kind] - whole[kind])
-    if options.share is not None:
-        limits["params"] = min(limits.get("params", math.inf), (1 - options.share) * whole["params"])
-    return limits
 
 
 def _goals(options: LowRankOptions, before: tuple[Cost, int], after: tuple[Cost, int]) -> tuple[BudgetResult, ...]:

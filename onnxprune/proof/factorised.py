@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.errors import RunError
+from onnxprune.layers.factor_forms import Directions
 from onnxprune.model import Model
 from onnxprune.proof import strength as strengths
 from onnxprune.proof.compare_outputs import differences
@@ -33,7 +34,7 @@ class FactorClaim:
     """What is said of a model with products.
 
     Attributes:
-        steps: the directions of the outputs that stay, for every weight.
+        steps: the directions that stay, for every weight.
         plain: the model with the factors of the original's weights.
         final: the model whose factors may have other values.
     """
@@ -91,7 +92,7 @@ def prove_factors(
 
 
 def projected_original(groups: Groups, steps: Sequence[FactoriseStep]) -> Model:
-    """The original with weights that are projected along their outputs; no node of it changes.
+    """The original with weights that are projected onto the directions that stay; no node of it changes.
 
     Args:
         groups: the traced original.
@@ -103,12 +104,23 @@ def projected_original(groups: Groups, steps: Sequence[FactoriseStep]) -> Model:
     flat = with_dense(groups, [step.tensor for step in steps])
     values = {}
     for step, weight in zip(steps, check_factors(groups, steps), strict=True):
-        basis = step.basis.astype(np.float64)
-        stored, axis = flat.array(step.tensor), weight.outer_axis
-        turned = np.tensordot(stored.astype(np.float64), basis @ basis.T, (axis, 0))
-        made = np.ascontiguousarray(np.moveaxis(turned, -1, axis).astype(stored.dtype))
+        stored = flat.array(step.tensor)
+        made = _projected(stored.astype(np.float64), step.directions, weight.outer_axis).astype(stored.dtype)
         values[step.tensor] = lambda made=made: made
     return written_back(groups, flat, values)
+
+
+def _projected(stored: Array, directions: Directions, outer_axis: int) -> Array:
+    """A stored weight, projected along its outputs, and along what enters, which are its first other axes."""
+    if (leaving := directions.leaving) is not None:
+        basis = leaving.astype(np.float64)
+        stored = np.moveaxis(np.tensordot(stored, basis @ basis.T, (outer_axis, 0)), -1, outer_axis)
+    if (entering := directions.entering) is not None:
+        basis = entering.astype(np.float64)
+        turned = np.moveaxis(stored, outer_axis, -1)
+        rows = basis @ (basis.T @ turned.reshape(len(basis), -1))
+        stored = np.moveaxis(rows.reshape(turned.shape), -1, outer_axis)
+    return np.ascontiguousarray(stored)
 
 
 def _outputs(model: Model, runs: Sequence[Feeds]) -> list[tuple[list[str], list[Array]]]:

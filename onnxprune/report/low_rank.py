@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,11 @@ def low_rank_lines(of: Factorised) -> list[str]:
     lines += [f"{'file':<7}  {numbers.bytes_text(of.sizes[0])} -> {numbers.bytes_text(of.sizes[1])}", ""]
     ranked = sorted(of.weights, key=lambda w: w.elements[1] - w.elements[0])
     rows = [
-        (w.name, w.op, "x".join(map(str, w.shape)), str(w.rank), numbers.change(*w.elements), f"{w.lost:.1%}")
+        (w.name, w.op, _times(w.shape), w.form, _times(w.ranks), numbers.change(*w.elements), f"{w.lost:.1%}")
         for w in ranked[:MOST]
     ]
-    header = ("weight", "operator", "sizes", "rank", "change", "lost")
-    lines += [*table(header, rows, header[3:]), *([f"and {len(ranked) - MOST} more"] if len(ranked) > MOST else []), ""]
+    header = ("weight", "operator", "sizes", "form", "rank", "change", "lost")
+    lines += [*table(header, rows, header[4:]), *([f"and {len(ranked) - MOST} more"] if len(ranked) > MOST else []), ""]
     whys = Counter(of.left.values())
     lines += [entry("whole", f"{numbers.plural(count, 'weight')}: {why}") for why, count in whys.items()]
     lines += budgets(of.goals)
@@ -48,6 +49,10 @@ def low_rank_lines(of: Factorised) -> list[str]:
         told = f"{agreement_text(of.judged)}{' fitted' if fitted else ''} on held-out samples"
         lines.append(entry("outputs", f"{both}{told}"))
     return lines + ([entry("speed", speed_text(of.speed))] if of.speed is not None else [])
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def _proof(of: Verdict) -> str:
@@ -84,7 +89,10 @@ def low_rank_data(of: Factorised) -> dict[str, Any]:
         "options": dict(of.plan.options),
         "before": data.cost(of.before) | {"file": of.sizes[0]},
         "after": data.cost(of.after) | {"file": of.sizes[1]},
-        "weights": [asdict(w) | {"shape": list(w.shape), "elements": list(w.elements)} for w in of.weights],
+        "weights": [
+            asdict(w) | {n: list(getattr(w, n)) for n in ("shape", "ranks", "elements")} | {"rank": w.rank}
+            for w in of.weights
+        ],
         "left": [{"tensor": name, "why": why} for name, why in of.left.items()],
         "budgets": [asdict(goal) | {"met": goal.met} for goal in of.goals],
         "proof": None if of.verdict is None else data.verdict(of.verdict),

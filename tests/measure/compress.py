@@ -2,10 +2,12 @@
 
     python -m tests.measure.compress exact [--tools onnxruntime,onnxscript,onnxslim,onnxsim,onnxprune] [--most 40]
     python -m tests.measure.compress low-rank [--methods plain+scaled+whitened+fitted]
+    python -m tests.measure.compress forms [--network cifar_resnet20_ts_op11] [--judging 2000] [--forms channel+spatial]
 
 The first measures what tools take out of real graphs without a change of their function, the second what products of
 weights cost stories260K, a trained language model: 32 texts calibrate, and what the other 32 cost is measured (nats per
-token), with 70 % and 50 % of the elements of its weights left.
+token), with 70 % and 50 % of the elements of its weights left. The third measures the accuracy of a network by the form
+of its products, with plain decompositions of the weights and with the fit in sequence.
 
 Tools that are not installed are left out. Every result is run without optimisations and compared with the original, and
 so are its declared inputs and outputs, its metadata and its names.
@@ -17,6 +19,7 @@ import argparse
 import importlib.util
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +33,7 @@ from onnxprune.model import load, to_proto
 from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
+from onnxprune.names import FACTOR_FORMS
 from onnxprune.pipelines.compress import compressed
 from onnxprune.pipelines.low_rank import factorised
 from onnxprune.pipelines.run_inputs import RunInputs
@@ -38,6 +42,7 @@ from onnxprune.runtime import Session
 from onnxprune.runtime.offline import optimised_offline
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs import shared
+from tests.measure import labelled
 from tests.measure.accuracy_text import NAME, cost, logits
 
 # Graphs of each exporter, and the most numbers that one may hold.
@@ -203,10 +208,38 @@ def low_rank(methods: list[str]) -> None:
         print(f"| {method} | {' | '.join(cells)} | {(time.perf_counter() - start) / 2:.0f} |", flush=True)
 
 
+def forms(network: str, judging: int, wanted: list[str]) -> None:
+    """Print the table of a network of pictures or sounds."""
+    source = load(str(shared.entry(f"models/{network}").path))
+    judge = labelled.of(network, source, 256, judging)
+    inputs = RunInputs(judge.calibration, 256)
+    print(f"{network}: {judge.accuracy(source):.1%}", flush=True)
+    print("| form | plain, 70 % left | fitted | plain, 50 % left | fitted |\n|---|---|---|---|---|", flush=True)
+    for name in wanted:
+        cells = []
+        for ratio in (0.3, 0.5):
+            for method in (METHODS["plain"], METHODS["fitted"]):
+                options = LowRankOptions(
+                    ratio=ratio, round_to=1, allow_slower=True, forms=[name] if name in FACTOR_FORMS else [], **method
+                )
+                try:
+                    done = factorised(source, options, inputs, verify=False)
+                except OnnxPruneError as error:
+                    cells.append(error.message)
+                    continue
+                used = Counter(w.form for w in done.weights)
+                print(f"{name} {ratio} {dict(used)} {done.after.params / done.before.params:.3f}", flush=True)
+                cells.append(f"{judge.accuracy(done.model):.1%}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["exact", "low-rank"])
+    parser.add_argument("what", choices=["exact", "low-rank", "forms"])
+    parser.add_argument("--network", default="cifar_resnet20_ts_op11")
+    parser.add_argument("--judging", type=int, default=2000)
+    parser.add_argument("--forms", default="+".join((*FACTOR_FORMS, "chosen by layer")))
     parser.add_argument("--methods", default="+".join(METHODS))
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--most", type=int, default=40)
@@ -215,6 +248,8 @@ def main() -> None:
         parser.error(shared.ABSENT)
     if given.what == "exact":
         exact(given.tools.split(","), given.most)
+    elif given.what == "forms":
+        forms(given.network, given.judging, given.forms.split("+"))
     else:
         low_rank(given.methods.split("+"))
 

@@ -20,6 +20,7 @@ OPEN = frozenset(
         "onnxprune.cost.functions",
         "onnxprune.cost.latency",
         "onnxprune.layers.bn_matching",
+        "onnxprune.layers.factor_forms",
         "onnxprune.layers.low_rank",
         "onnxprune.layers.unit_axes",
         "onnxprune.model.blocks",

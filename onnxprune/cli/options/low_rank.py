@@ -1,4 +1,4 @@
-"""Options that say which weights become products of two."""
+"""Options that say which weights become products."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from onnxprune.cli.options.group import AMOUNT, DATA, UNITS, Option, group, titled
 from onnxprune.cli.types import LARGEST, Pair, Ratio
-from onnxprune.names import BUDGETS, LOW_RANK_METHODS, RANK_BUDGETS
+from onnxprune.names import BUDGETS, FACTOR_FORMS, LOW_RANK_METHODS, RANK_BUDGETS
 
 if TYPE_CHECKING:
     from onnxprune.allocation.ranks import LowRankOptions
@@ -45,6 +45,14 @@ _AMOUNT: tuple[Option, ...] = (
 _WHICH: tuple[Option, ...] = (
     click.option("--keep", metavar="GLOB", multiple=True, help="Leave weights (or nodes) alone; may be repeated."),
     click.option("--only", metavar="GLOB", multiple=True, help="Change only these; may be repeated."),
+    click.option(
+        "--form",
+        "forms",
+        type=click.Choice(FACTOR_FORMS),
+        multiple=True,
+        help="What a product may be: the kernel, then 1x1 (channel); one axis of the kernel, then the others (spatial);"
+        " the kernel between two 1x1 (tucker). May be repeated; all by default, channel for --rank.",
+    ),
     click.option(
         "--method",
         type=click.Choice(LOW_RANK_METHODS),
