@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import paths
+from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.data import Data, evaluation, labelled, test_data
+from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.reporting import Account, Reporting, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
@@ -18,7 +20,12 @@ from onnxprune.cli.types import FILE
 from onnxprune.errors import GoalMissed, UsageError
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.evaluate import Evaluated, EvaluationData
+    from onnxprune.pipelines.evaluate import EvaluationData
+    from onnxprune.pipelines.gates import Gates
+
+
+# Seconds of timed runs of every model.
+SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,9 +39,43 @@ class EvaluateArgs:
     judged: str | None
     evaluate: str | None
     max_drop: str | None
+    max_divergence: str | None
+    max_latency: str | None
+    place: Where
     sizes: Sizes
     force: bool
     told: Reporting
+
+    @property
+    def gates(self) -> Gates:
+        """What the models must keep."""
+        from onnxprune.allocation import KINDS
+        from onnxprune.allocation.amount import read_amount
+        from onnxprune.pipelines.gates import Gates
+        from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint
+
+        return Gates(
+            None if self.max_drop is None else QualityConstraint("value", *amount("value", self.max_drop)),
+            None if self.max_divergence is None else divergence_constraint(self.max_divergence),
+            None if self.max_latency is None else read_amount("latency", KINDS["latency"].unit, self.max_latency),
+        )
+
+    def check(self) -> None:
+        """Refuse what cannot work before any work is done."""
+        paths.check_one_pipe(*self.models)
+        self.told.check(inputs=self.models, force=self.force)
+        gates = {
+            "--max-drop": self.max_drop,
+            "--max-divergence": self.max_divergence,
+            "--max-latency": self.max_latency,
+        }
+        given = [name for name, value in gates.items() if value is not None]
+        if given and len(self.models) < 2:
+            raise UsageError(
+                f"{given[0]} compares models with the first, and there is one", hint="name the original first"
+            )
+        if self.max_divergence is not None and self.data.source is None:
+            raise UsageError("--max-divergence needs inputs", hint="add --data SOURCE")
 
     @property
     def wanted(self) -> EvaluationData:
@@ -54,6 +95,7 @@ class EvaluateArgs:
 
 
 @click.command(cls=Titled)
+@check_requirements
 @click.argument("models", nargs=-1, required=True, type=FILE)
 @test_data
 @labelled
@@ -63,6 +105,18 @@ class EvaluateArgs:
     metavar="AMOUNT",
     help="Exit with 1 if a model is worse than the first by more, in the first metric: 1% of the first's, or a number.",
 )
+@click.option(
+    "--max-divergence",
+    metavar="[METRIC=]AMOUNT",
+    help="Exit with 1 if the outputs of a model differ from the first's by more: error (squared, relative; the "
+    "default; 1%) or kl (of classes).",
+)
+@click.option(
+    "--max-latency",
+    metavar="AMOUNT",
+    help="Measure times in turn, and exit with 1 if a run of a model takes longer: 75% of the first's, or 12ms.",
+)
+@place
 @sizes
 @shared.force
 @reporting
@@ -73,46 +127,24 @@ def evaluate(console: Console, args: EvaluateArgs) -> None:
 
     Without labels, only the agreement is measured. Every model sees the same inputs.
     """
-    paths.check_one_pipe(*args.models)
-    args.told.check(inputs=args.models, force=args.force)
-    if args.max_drop is not None and len(args.models) < 2:
-        raise UsageError("--max-drop compares models with the first, and there is one", hint="name the original first")
+    args.check()
     from onnxprune.pipelines.evaluate import evaluate_models
-    from onnxprune.pipelines.search_targets import amount
+    from onnxprune.pipelines.gates import failed_gates
     from onnxprune.report import data, evaluation
+    from onnxprune.sparsity import measured_speed
 
-    wanted, allowed = args.wanted, None if args.max_drop is None else amount("value", args.max_drop)
+    wanted, gates, place, speeds = args.wanted, args.gates, args.place.settled(args.sizes.numbers), []
     if wanted.evaluation is not None:
         wanted.evaluation.check()
     console.progress("loading")
     models = [args.sizes.load(name) for name in args.models]
     found = evaluate_models(models, wanted, progress=console.progress)
-    document = data.header("evaluation") | evaluation.evaluation_data(found, args.models)
+    if gates.latency is not None:
+        console.progress("timing")
+        speeds = [measured_speed(models[0], other, place, seconds=SECONDS) for other in models[1:]]
+    document = data.header("evaluation") | evaluation.evaluation_data(found, args.models, speeds)
     files = {f"model {n}": name for n, name in enumerate(args.models, 1)}
     title = f"judgement of {', '.join(map(paths.shown, args.models))}"
-    args.told.tell(console, Account(title, document, evaluation.evaluation_lines(found, args.models), files))
-    if allowed is not None:
-        _check_drop(found, args, *allowed)
-
-
-def _check_drop(found: Evaluated, args: EvaluateArgs, limit: float, is_share: bool) -> None:
-    """Hold all models against the first.
-
-    Raises:
-        GoalMissed: one is worse by more than is allowed.
-        UsageError: there is nothing to compare.
-    """
-    first, *others = (model.metrics for model in found.models)
-    if not first:
-        raise UsageError("--max-drop needs a measure", hint="add --labels KEY, or --eval WHAT")
-    metric = next(iter(first))
-    rises = all(known.rises for known in found.metrics if known.name == metric)
-    allowed = limit * (abs(first[metric]) if is_share else 1.0)
-    for name, values in zip(args.models[1:], others, strict=True):
-        drop = (first[metric] - values[metric]) * (1 if rises else -1)
-        if not drop <= allowed:
-            raise GoalMissed(
-                f"{name}: {metric} is {values[metric]:.4g}, the first's {first[metric]:.4g}: more than "
-                f"{args.max_drop} worse",
-                hint="remove less, or repair with --data",
-            )
+    args.told.tell(console, Account(title, document, evaluation.evaluation_lines(found, args.models, speeds), files))
+    if failed := failed_gates(found, args.models, gates, speeds):
+        raise GoalMissed("; ".join(failed), hint="remove less, or repair with --data" if not speeds else "")

@@ -44,7 +44,7 @@ _FITTED_TO_DATA = "|".join(name for name in names.RECOVERIES if name not in name
 REQUIREMENTS = (
     Requirement(
         ("--provider", "--threads"),
-        ("--time", "--only-if-faster", "--latency", "--round-to auto", "--train"),
+        ("--time", "--only-if-faster", "--latency", "--max-latency", "--round-to auto", "--train"),
         "nothing is timed or trained",
     ),
     Requirement(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
@@ -71,6 +71,7 @@ REQUIREMENTS = (
         ("--eval", "--search", "--max-trials", "--trials", "--no-cache"),
         _TARGETS,
         "it belongs to a search for a target, and no target is given",
+        commands=("prune", "quantize"),
     ),
     Requirement(
         ("--cache",),

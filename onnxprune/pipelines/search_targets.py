@@ -13,7 +13,9 @@ RISING = frozenset(("sqnr", "cosine", "top1", "value"))
 _AMOUNT = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(%|db)?\s*", re.IGNORECASE)
 
 # The unit that may stand behind an amount of a metric, and how it is written.
-_UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB")}
+_UNITS = {"value": ("%", "1% or 0.5"), "sqnr": ("db", "20dB"), "error": ("%", "1% or 0.01")}
+# The metrics that say how far outputs diverge, the one that is meant without a name first.
+DIVERGENCES = ("error", "kl")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class QualityConstraint:
 
 
 def amount(metric: str, text: str) -> tuple[float, bool]:
-    """(number, whether it is a share): `1%` or `0.5` of a value, `20dB` or `20` of sqnr, a number of others.
+    """(number, whether it is a share): `1%` or `0.5` of a value or an error, `20dB` or `20` of sqnr, else a number.
 
     Raises:
         UsageError: it is no such number.
@@ -66,3 +68,16 @@ def amount(metric: str, text: str) -> tuple[float, bool]:
         raise UsageError(f"{metric}: {text!r} is not an amount", hint=f"write {hint}")
     share = found[2] == "%"
     return float(found[1]) / (100 if share else 1), share
+
+
+def divergence_constraint(text: str) -> QualityConstraint:
+    """Read how far outputs may diverge: `1%` or `error=0.01` of their squares, `kl=0.05` nats of classes.
+
+    Raises:
+        UsageError: it is no such amount.
+    """
+    name, _, limit = text.rpartition("=")
+    metric = name or DIVERGENCES[0]
+    if metric not in DIVERGENCES:
+        raise UsageError(f"--max-divergence: no metric is called {metric!r}", hint=f"known: {', '.join(DIVERGENCES)}")
+    return QualityConstraint(metric, amount(metric, limit)[0])

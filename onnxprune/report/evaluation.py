@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.report.sparsify import speed_data, speed_text
 from onnxprune.report.text import table
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.evaluate import Evaluated, ModelScores
+    from onnxprune.sparsity import Speed
 
 # Measures that are no shares, so that percent would lie.
 PLAIN = frozenset(("mae", "rmse", "r2", "value", "auc"))
 
 
-def evaluation_lines(of: Evaluated, names: Sequence[str]) -> list[str]:
+def evaluation_lines(of: Evaluated, names: Sequence[str], speeds: Sequence[Speed] = ()) -> list[str]:
     """Say what models score: a table with a column for each, and what labels changed.
 
     Args:
         of: the scores.
         names: what the models are called.
+        speeds: of all but the first, where times were measured.
 
     Returns:
         Lines of text.
@@ -39,20 +42,25 @@ def evaluation_lines(of: Evaluated, names: Sequence[str]) -> list[str]:
                 f"changed  {name}: {changes.lost:,} labels lost, {changes.gained:,} gained; {changes.both:,} found "
                 f"by both, {changes.neither:,} by neither"
             )
-    return lines
+    timed = [f"speed    {name}: {speed_text(speed)}" for name, speed in zip(names[1:], speeds, strict=False)]
+    return [*lines, *([""] if timed and not of.labels else []), *timed]
 
 
-def evaluation_data(of: Evaluated, names: Sequence[str]) -> dict[str, Any]:
+def evaluation_data(of: Evaluated, names: Sequence[str], speeds: Sequence[Speed] = ()) -> dict[str, Any]:
     """Turn scores into plain data.
 
     Args:
         of: the scores.
         names: what the models are called.
+        speeds: of all but the first, where times were measured.
 
     Returns:
         What `--json` prints; numbers that are not defined are null.
     """
-    return {"labels": of.labels, "models": [_plain(name, model) for name, model in zip(names, of.models, strict=True)]}
+    models = [_plain(name, model) for name, model in zip(names, of.models, strict=True)]
+    for model, speed in zip(models[1:], speeds, strict=False):
+        model["speed"] = speed_data(speed)
+    return {"labels": of.labels, "models": models}
 
 
 def _plain(name: str, model: ModelScores) -> dict[str, Any]:

@@ -38,6 +38,36 @@ def test_the_gate(run: Run, tmp_path: Path) -> None:  # noqa: F811
     assert command.code == 0 and "value" in command.out
 
 
+def test_gates_on_outputs_and_time(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    small = tmp_path / "small.onnx"
+    assert run("prune", DIGITS, "-o", small, "--ratio", "0.5").code == 0
+    judged = ("--data", TEST, "--threads", 1)
+    far = run("evaluate", DIGITS, small, *judged[:2], "--max-divergence", "1%")
+    assert far.code == 1 and "small.onnx: its outputs diverge by error=" in far.err and "more than 0.01" in far.err
+    assert "speed" not in far.out
+    same = run("evaluate", DIGITS, DIGITS, *judged, "--max-divergence", "1%", "--max-latency", "50%", "--json")
+    assert same.code == 1 and "not at most 50 %" in same.err and "diverge" not in same.err
+    assert same.json["models"][1]["speed"]["ratio"]["value"] == pytest.approx(1, abs=0.3)
+    quick = run("evaluate", DIGITS, small, *judged, "--max-latency", "10s", "--max-divergence", "200%")
+    assert quick.code == 0 and "\nspeed    " in quick.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((DIGITS, "--data", TEST, "--max-divergence", "1%"), "--max-divergence compares models with the first"),
+        ((DIGITS, "--data", TEST, "--max-latency", "1%"), "--max-latency compares models with the first"),
+        ((DIGITS, DIGITS, "--data", TEST, "--max-latency", "fast"), "latency: 'fast' is not an amount"),
+        ((DIGITS, DIGITS, "--data", TEST, "--max-divergence", "3dB"), "error: '3dB' is not an amount"),
+        ((DIGITS, DIGITS, "--eval", "wc -c < {model}", "--max-divergence", "1%"), "--max-divergence needs inputs"),
+        ((DIGITS, DIGITS, "--data", TEST, "--threads", "1"), "--threads has no effect"),
+    ],
+)
+def test_gates_that_cannot_judge_are_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:  # noqa: F811
+    ran = run("evaluate", *arguments)
+    assert ran.code == 2 and said in ran.err
+
+
 def test_a_table_of_labels(run: Run, tmp_path: Path) -> None:  # noqa: F811
     test = np.load(TEST)
     np.savez(tmp_path / "inputs.npz", image=test["image"])

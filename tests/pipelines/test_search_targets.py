@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.errors import UsageError
-from onnxprune.pipelines.search_targets import QualityConstraint, amount
+from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from onnxprune.pipelines.search_targets import QualityConstraint, amount
         ("sqnr", "20dB", (20, False)),
         ("sqnr", "20", (20, False)),
         ("kl", " 1e-3 ", (1e-3, False)),
+        ("error", "1%", (0.01, True)),
     ],
 )
 def test_amounts(metric, text, found):
@@ -33,3 +34,10 @@ def test_a_drop_is_absolute_or_a_share():
     for target, bound in ((QualityConstraint("value", 2.0), 88), (QualityConstraint("value", 0.1, True), 81)):
         assert target.bound({"value": 90.0}) == bound
     assert QualityConstraint("value", 0.1, True).bound({"value": -2.0}) == pytest.approx(-2.2)
+
+
+def test_divergences():
+    assert divergence_constraint("1%") == divergence_constraint("error=0.01") == QualityConstraint("error", 0.01)
+    assert divergence_constraint("kl=0.05") == QualityConstraint("kl", 0.05)
+    with pytest.raises(UsageError, match="no metric is called 'sqnr'"):
+        divergence_constraint("sqnr=20")

@@ -14,7 +14,6 @@ from onnxprune.cli import paths
 from onnxprune.cli.options.data import evaluation
 from onnxprune.cli.options.group import SEARCH, Option, group, titled
 from onnxprune.cli.types import FOLDER
-from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.search import Found
@@ -84,7 +83,7 @@ class SearchRequest:
         return SearchConfig(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
 
     def _targets(self) -> list[QualityConstraint]:
-        from onnxprune.pipelines.search_targets import QualityConstraint, amount
+        from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint
 
         found = []
         if self.max_drop is not None:
@@ -92,10 +91,7 @@ class SearchRequest:
         if self.min_sqnr is not None:
             found.append(QualityConstraint("sqnr", amount("sqnr", self.min_sqnr)[0]))
         if self.max_divergence is not None:
-            metric, _, text = self.max_divergence.rpartition("=")
-            if metric not in ("", "error", "kl"):
-                raise UsageError(f"--max-divergence: no metric is called {metric!r}", hint="known: error, kl")
-            found.append(QualityConstraint(metric or "error", amount(metric or "error", text)[0]))
+            found.append(divergence_constraint(self.max_divergence))
         return found
 
     def texts(self, found: Found) -> dict[str, str]:
