@@ -21,7 +21,7 @@ from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
 from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.validity import too_large, valid
-from onnxprune.proof.verdict import Verdict
+from onnxprune.proof.verdict import Verdict, of_errors
 from onnxprune.rewriting import IoRename
 from onnxprune.runtime import Session, run_from
 from onnxprune.tracing import Groups
@@ -78,15 +78,8 @@ def prove_bypassed(
         errors = _compared(_reference(groups, claim), claim, runs)
     except RunError as error:
         return replace(failed, problem=f"the model without the blocks does not run: {error.message}")
-    worst = max(errors.values(), default=0.0)
     with_repair = " with the stated maps and weights" if claim.fitted is not None else ""
-    checks.append(f"equal to the original run without the blocks{with_repair}")
-    verdict = Verdict(worst <= tolerance, worst, tolerance, outputs=errors, checks=checks)
-    if verdict.ok:
-        return verdict
-    name = max(errors, key=errors.__getitem__)
-    problem = f"output {name!r} differs from the original without the blocks by {errors[name]:.1e} (relative)"
-    return replace(verdict, problem=problem)
+    return of_errors(errors, tolerance, checks, f"the original run without the blocks{with_repair}")
 
 
 def _left(claim: BypassClaim) -> str:

@@ -18,7 +18,7 @@ from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.strength import Sample, Strength
 from onnxprune.proof.unmasked import output_noise
 from onnxprune.proof.validity import valid
-from onnxprune.proof.verdict import Verdict
+from onnxprune.proof.verdict import Verdict, of_errors
 from onnxprune.rewriting import FactoriseStep, with_dense, written_back
 from onnxprune.rewriting.factorise import check_factors
 from onnxprune.runtime import Session
@@ -81,14 +81,7 @@ def prove_factors(
         problem = "no output says anything: all are rounding errors of numbers that cancel"
         return Verdict(False, math.nan, tolerance, problem, checks=checks)
     checks += [f"output {name!r} is rounding errors of numbers that cancel, and not compared" for name in sorted(vague)]
-    worst = max(errors.values())
-    verdict = Verdict(worst <= tolerance, worst, tolerance, outputs=errors, strength=noticed)
-    verdict = replace(verdict, checks=[*checks, "equal to the original with projected weights"])
-    if verdict.ok:
-        return verdict
-    name = max(errors, key=errors.__getitem__)
-    problem = f"output {name!r} differs from the original with projected weights by {errors[name]:.1e} (relative)"
-    return replace(verdict, problem=problem, checks=checks)
+    return replace(of_errors(errors, tolerance, checks, "the original with projected weights"), strength=noticed)
 
 
 def projected_original(groups: Groups, steps: Sequence[FactoriseStep]) -> Model:

@@ -87,3 +87,20 @@ def compare(
         checks = [*checks, "equal to the masked original"]
     worst, most = max(errors.values(), default=0.0), max(allowed.values(), default=0.0)
     return Verdict(not wrong, worst, most, problem, outputs=errors, checks=checks)
+
+
+def of_errors(errors: Mapping[str, float], tolerance: float, checks: Sequence[str], reference: str) -> Verdict:
+    """The verdict on outputs that were compared with those of a reference.
+
+    Args:
+        errors: relative difference per output.
+        tolerance: the largest that is allowed.
+        checks: what was looked at before.
+        reference: what the outputs must equal, as the verdict says it.
+    """
+    worst = max(errors.values(), default=0.0)
+    if worst <= tolerance:
+        return Verdict(True, worst, tolerance, outputs=errors, checks=[*checks, f"equal to {reference}"])
+    name = max(errors, key=errors.__getitem__)
+    problem = f"output {name!r} differs from {reference} by {errors[name]:.1e} (relative)"
+    return Verdict(False, worst, tolerance, problem, outputs=errors, checks=checks)

@@ -17,7 +17,7 @@ from onnxprune.proof.compare_outputs import differences
 from onnxprune.proof.prove import LONGEST_PROOF, tolerance_of
 from onnxprune.proof.runnable import runs_to_compare
 from onnxprune.proof.validity import valid
-from onnxprune.proof.verdict import Verdict
+from onnxprune.proof.verdict import Verdict, of_errors
 from onnxprune.rewriting import ZeroStep, with_dense
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Session
@@ -77,15 +77,7 @@ def prove_zeros(
         _ = _compared(claim.final, claim.final, runs)
     except RunError as error:
         return Verdict(False, math.nan, tolerance, f"a model with zeros does not run: {error.message}", checks=checks)
-    worst = max(errors.values(), default=0.0)
-    verdict = Verdict(
-        worst <= tolerance, worst, tolerance, outputs=errors, checks=[*checks, "equal to the masked original"]
-    )
-    if verdict.ok:
-        return verdict
-    name = max(errors, key=errors.__getitem__)
-    problem = f"output {name!r} differs from the masked original by {errors[name]:.1e} (relative)"
-    return replace(verdict, problem=problem, checks=checks)
+    return of_errors(errors, tolerance, checks, "the masked original")
 
 
 def _compared(one: Model, other: Model, runs: Sequence[Feeds]) -> dict[str, float]:
