@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -92,13 +92,17 @@ def drop(console: Console, args: DropArgs) -> None:
 
 def _list(console: Console, source: Model, args: DropArgs) -> None:
     from onnxprune.pipelines.drop import list_blocks
+    from onnxprune.pipelines.expert_groups import expert_groups
     from onnxprune.report import data as plain
     from onnxprune.report import drop as report
 
     blocks = list_blocks(source, args.options, args.sizes.numbers)
+    experts = expert_groups(source, args.sizes.numbers)
     document = plain.header("blocks") | {"model": args.model, "blocks": report.blocks_data(blocks)}
+    document |= {"experts": [asdict(one) for one in experts]} if experts else {}
+    lines = [*report.block_lines(blocks), *report.expert_lines(experts)]
     title, files = f"blocks of {paths.shown(args.model)}", {"model": args.model}
-    args.told.tell(console, Account(title, document, report.block_lines(blocks), files))
+    args.told.tell(console, Account(title, document, lines, files))
 
 
 def _dropped(console: Console, source: Model, args: DropArgs) -> Dropped:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from onnxprune import __version__, calibration
+from onnxprune import calibration
 from onnxprune.allocation import BudgetFitter, BudgetResult, Options, Selection, fit_budgets
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
@@ -20,6 +20,7 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.iterative import ScoredUnits
+from onnxprune.pipelines.prune_training import resumable, trained_after
 from onnxprune.pipelines.unit_rotation import trace_rotated
 from onnxprune.progress import Progress
 from onnxprune.proof import RolledBack, Verdict, prove, proven_groups, rolled_back_from, valid
@@ -34,7 +35,7 @@ from onnxprune.rewriting import Plan, Removal, removed_classes
 from onnxprune.rewriting import io_changes as interface
 from onnxprune.rewriting.io_changes import Change, RowMap
 from onnxprune.rewriting.rewrite import rewrite
-from onnxprune.runtime import Agreement, blas_threads, key_of
+from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.runtime.bench import Place
 from onnxprune.shown import Shown
 from onnxprune.tracing import CONTRADICTION, Groups
@@ -128,13 +129,14 @@ def run(
 
     Raises:
         GoalMissed: there is nothing to prune, or every group failed its proof.
+        ValueError: the options say that blocks go, too.
     """
     clock = Clock(progress)
-    check_trainable(recovery, data)
+    _check_asked(options, recovery, data)
     check_sizes(model.proto.graph, sizes or {})
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
-    recovery = _kept(recovery or RecoveryOptions(), model, options, runs, sizes)
+    recovery = resumable(recovery or RecoveryOptions(), model, options, runs, sizes)
     with clock("tracing"):
         rotation = trace_rotated(model, options, runs, sizes=sizes, verify=verify, random=is_random(data))
         groups = rotation.groups
@@ -158,22 +160,17 @@ def run(
         chosen=scored.training,
         seconds=clock.seconds,
     )
-    return _trained(outcome, candidate.removal, runs, replace(recovery, train=scored.left), clock)
+    return with_training(outcome, candidate.removal, runs, replace(recovery, train=scored.left), clock)
 
 
-def _kept(
-    recovery: RecoveryOptions, model: Model, options: Options, runs: Sequence[Any], sizes: Mapping[str, int] | None
-) -> RecoveryOptions:
-    """The recovery, with what a checkpoint of its training belongs to."""
-    if recovery.train is None or recovery.train.saving is None:
-        return recovery
-    given = {
-        "options": options.as_json(),
-        "recovery": [recovery.method, *recovery.dampings],
-        "sizes": dict(sizes or {}),
-    }
-    belongs_to = key_of(model=model.digest, data=calibration.digest(runs), version=__version__, **given)
-    return replace(recovery, train=recovery.train.belonging_to(belongs_to))
+def with_training(
+    outcome: Outcome, removal: Removal, runs: Sequence[Any], recovery: RecoveryOptions, clock: Clock
+) -> Outcome:
+    """The outcome with a model that was trained, if it is to be, and judged again."""
+    changed = trained_after(removal, outcome.model, runs, recovery, clock)
+    if changed and outcome.judged is not None:
+        changed["judged"] = judge(removal, changed["model"], runs)
+    return replace(outcome, **changed)
 
 
 def _scored(
@@ -207,27 +204,15 @@ def _check_trained(scored: ScoredUnits, candidate: _Candidate, proving: Proving 
         check_trained(scored, candidate.removal, candidate.removed, proving)
 
 
-def _trained(
-    outcome: Outcome, removal: Removal, runs: Sequence[Any], recovery: RecoveryOptions, clock: Clock
-) -> Outcome:
-    """The outcome with a model that was trained, if it is to be."""
-    if recovery.train is None and recovery.tune is None:
-        return outcome
-    with clock("training"):
-        from onnxprune.pipelines.train import train_after
-
-        model, training = train_after(removal, outcome.model, runs, recovery, progress=clock.progress)
-    judged = judge(removal, model, runs) if outcome.judged is not None else None
-    tuned = getattr(recovery.tune, "name", "") if recovery.tune is not None else ""
-    return replace(outcome, model=model, training=training, tuned=tuned, judged=judged, seconds=clock.seconds)
-
-
-def check_trainable(recovery: RecoveryOptions | None, data: Any) -> None:
-    """Refuse training without real inputs.
+def _check_asked(options: Options, recovery: RecoveryOptions | None, data: Any) -> None:
+    """Refuse blocks, and training without real inputs.
 
     Raises:
-        UsageError: there is no data, or it is random numbers.
+        UsageError: there is no data to train on, or it is random numbers.
+        ValueError: the options say that blocks go, too.
     """
+    if options.drop:
+        raise ValueError("`prune.run` removes units alone: `run_asked.run_asked` removes blocks, too")
     if recovery is not None and recovery.train is not None and (data is None or is_random(data)):
         raise UsageError("training needs inputs as the model gets them", hint="give --data a file of real inputs")
 

@@ -28,16 +28,19 @@ from onnxprune.pipelines.drop import bare_model, drop_blocks, dropping
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.prune import Outcome
+from onnxprune.pipelines.prune_training import resumable
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.progress import Progress, prefixed
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions, held_out
-from onnxprune.rewriting import Bypass, Plan, agreement, carried_over
+from onnxprune.rewriting import Bypass, Plan, Removal, agreement, carried_over
 from onnxprune.rewriting import plan as plans
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import trace
 
 LATENCY = "latency"
+_TWICE = "the models with and without blocks would both be trained"
+_PRICED = "the price of units is known before they go"
 
 
 def check_droppable(options: Options, recovery: RecoveryOptions | None, data: Any) -> None:
@@ -55,16 +58,22 @@ def check_droppable(options: Options, recovery: RecoveryOptions | None, data: An
             "--drop compares what the outputs lose without blocks and without units",
             hint="leave out --criterion (it is obs) and --allocation (it is greedy)",
         )
-    trained = recovery is not None and (recovery.train is not None or recovery.tune is not None)
-    for given, name in (
-        (trained, "training"),
-        (options.steps > 1, "--steps"),
-        (options.rotate, "--rotate"),
-        (options.only, "--only"),
-        (options.rows, "--rows"),
+    train = None if recovery is None else recovery.train
+    for given, name, why in (
+        (train is not None and train.while_training, "training in which the units are chosen", _PRICED),
+        (
+            train is not None and options.steps > 1,
+            "training in --steps",
+            "blocks and units alone would be trained each",
+        ),
+        (options.rotate, "--rotate", "no plan could hold axes of the model that is repaired without its blocks"),
+        (options.only, "--only", "it names units, and blocks go by their price"),
+        (options.rows, "--rows", "it names units, and blocks go by their price"),
     ):
         if given:
-            raise UsageError(f"--drop does not go with {name}", hint=f"drop in one run, and use {name} in the next")
+            raise UsageError(
+                f"--drop does not go with {name}: {why}", hint=f"drop in one run, and use {name} in the next"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +97,11 @@ class PruneRequest:
     verify: bool = True
 
     def pruned(self, model: Model, options: Options, progress: Progress) -> Outcome:
-        """Units alone removed from a model."""
-        inputs = self.inputs
+        """Units alone removed from a model; what is trained is the better model in the end."""
+        inputs, recovery = self.inputs, self.recovery
         given: dict[str, Any] = {"data": inputs.data, "samples": inputs.samples, "sizes": inputs.sizes}
-        given |= {"recovery": self.recovery, "place": self.place, "verify": self.verify}
+        given["recovery"] = None if recovery is None else replace(recovery, train=None, tune=None)
+        given |= {"place": self.place, "verify": self.verify}
         return prune.run(model, replace(options, drop=False), progress=progress, **given)
 
 
@@ -133,13 +143,28 @@ def prune_with_drop(asked: PruneRequest, progress: Progress | None = None) -> Ou
     prices = BlockPrices.of(work, options, asked.place, clock)
     with clock("choosing"):
         blocks = prices.cheapest()
-    if not blocks:
-        return alone
-    named = DropOptions(blocks=tuple(block.name for block in blocks), add_nodes=False)
-    dropped = drop_blocks(asked.model, named, asked.inputs, verify=asked.verify, progress=clock.progress)
-    both = _with_units_removed(replace(asked, options=options), alone, dropped, clock)
-    seconds = _added(alone.seconds, clock.seconds, *(() if both is None else (dropped.seconds, both.seconds)))
-    return replace(alone if both is None else _better(both, alone), seconds=seconds)
+    best, seconds = alone, [alone.seconds]
+    if blocks:
+        named = DropOptions(blocks=tuple(block.name for block in blocks), add_nodes=False)
+        dropped = drop_blocks(asked.model, named, asked.inputs, verify=asked.verify, progress=clock.progress)
+        both = _with_units_removed(replace(asked, options=options), alone, dropped, clock)
+        if both is not None:
+            best, seconds = _better(both, alone), [*seconds, dropped.seconds, both.seconds]
+    best = _trained(asked, best, clock)
+    return replace(best, seconds=_added(*seconds, clock.seconds))
+
+
+def _trained(asked: PruneRequest, best: Outcome, clock: Clock) -> Outcome:
+    """The better model trained towards the original, if it is to be."""
+    if asked.recovery is None:
+        return best
+    dropped, runs = best.dropped, asked.inputs.read(asked.model)
+    if dropped is None:
+        removal = Removal(best.groups, best.plan.removed(best.groups))
+    else:
+        removal = Bypass.of(dropped.groups, [scored.block for scored in dropped.dropped])
+    recovery = resumable(asked.recovery, best.model, asked.options, runs, asked.inputs.sizes)
+    return prune.with_training(best, removal, runs, recovery, clock)
 
 
 def _told(what: str, progress: Progress) -> Progress:

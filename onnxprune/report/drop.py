@@ -12,6 +12,7 @@ from onnxprune.report import numbers, text
 
 if TYPE_CHECKING:
     from onnxprune.pipelines.dropped import Dropped, ScoredBlock
+    from onnxprune.pipelines.expert_groups import ExpertGroup
     from onnxprune.proof import Verdict
     from onnxprune.rewriting import IoRename, Plan
     from onnxprune.runtime import Agreement
@@ -123,6 +124,23 @@ def block_lines(blocks: Sequence[ScoredBlock]) -> list[str]:
         for b in blocks
     ]
     return text.table(("block", "kind", "params", "MACs", "nodes", ""), rows, ("params", "MACs", "nodes"))
+
+
+def expert_lines(experts: Sequence[ExpertGroup]) -> list[str]:
+    """Write which experts could go, and how.
+
+    Args:
+        experts: those of a model.
+
+    Returns:
+        A line for each mixture.
+    """
+    return [
+        text.entry(
+            "experts", f"{one.count} of {one.node}: prune --only {one.group} --ratio {1 / one.count:.2g} drops one"
+        )
+        for one in experts
+    ]
 
 
 def bypass_lines(plan: Plan) -> list[str]:

@@ -82,6 +82,35 @@ def test_one_plan_is_replayed_without_data_and_with_it(both: onnxprune.PruneResu
     assert_equal(both.model, again)
 
 
+def test_steps_go_together_with_blocks() -> None:
+    found = onnxprune.prune(faint(), params="55%", drop=True, data=inputs(), steps=2)
+    assert [step.block for step in found.plan.bypasses] == ["layers.1"]
+    assert all(goal.met for goal in found.report.goals) and found.report.verdict is not None and found.report.verdict.ok
+    assert onnxprune.verify(faint(), onnxprune.apply(faint(), Plan.from_json(found.plan.to_json())), found.plan).ok
+
+
+def test_what_is_trained_is_the_better_model_towards_the_original(both: onnxprune.PruneResult) -> None:
+    options = onnxprune.TrainingOptions(60, batch=32)
+    found = onnxprune.prune(faint(), params="55%", drop=True, data=inputs(), train=options)
+    assert found.report.training is not None and found.plan.bypasses == both.plan.bypasses
+    assert found.report.judged is not None and both.report.judged is not None
+    assert found.report.judged.distance < both.report.judged.distance
+    feeds = {"x": np.random.default_rng(5).normal(size=(64, 6)).astype(np.float32)}
+    (wanted,) = run(faint(), feeds=feeds).values()
+    errors = [
+        float(np.square(wanted - next(iter(run(m, feeds=feeds).values()))).sum()) for m in (found.model, both.model)
+    ]
+    assert errors[0] < errors[1]
+
+
+def test_units_alone_are_trained_where_no_block_goes() -> None:
+    options = onnxprune.TrainingOptions(4)
+    found = onnxprune.prune(DIGITS, macs="60%", drop=True, data=DATA, samples=64, train=options)
+    alone = onnxprune.prune(DIGITS, macs="60%", data=DATA, samples=64, train=options)
+    assert found.report.dropped is None and found.report.training is not None
+    assert found.model == alone.model
+
+
 def test_where_no_block_is_cheap_units_alone_go() -> None:
     found = onnxprune.prune(DIGITS, macs="60%", drop=True, data=DATA, samples=64)
     alone = onnxprune.prune(DIGITS, macs="60%", data=DATA, samples=64)
@@ -104,9 +133,11 @@ def test_kept_weights_keep_their_block() -> None:
         ({"data": DATA, "ratio": 0.5}, "what budgets save"),
         ({"data": DATA, "macs": "50%", "criterion": "l2"}, "compares what the outputs lose"),
         ({"data": DATA, "macs": "50%", "allocation": "uniform"}, "compares what the outputs lose"),
-        ({"data": DATA, "macs": "50%", "steps": 2}, "does not go with --steps"),
-        ({"data": DATA, "macs": "50%", "rotate": True}, "does not go with --rotate"),
-        ({"data": DATA, "macs": "50%", "train": onnxprune.TrainingOptions(1)}, "does not go with training"),
+        ({"data": DATA, "macs": "50%", "rotate": True}, "does not go with --rotate: no plan"),
+        (
+            {"data": DATA, "macs": "50%", "train": onnxprune.TrainingOptions(1), "steps": 2},
+            "does not go with training in --steps",
+        ),
     ],
 )
 def test_what_has_no_price_is_refused(options: dict[str, Any], message: str) -> None:

@@ -20,3 +20,8 @@ def test_blocks_go_where_they_are_asked_for() -> None:
     assert run_asked(load(faint()), Options(params="55%", drop=True), data=inputs()).plan.bypasses
     with pytest.raises(TypeError):
         run_asked(load(DIGITS), Options(), colour="red")
+
+
+def test_a_caller_that_takes_the_other_door_is_told() -> None:
+    with pytest.raises(ValueError, match="run_asked"):
+        prune.run(load(faint()), Options(params="55%", drop=True), data=inputs())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnxprune.pipelines.expert_groups import ExpertGroup
 from onnxprune.proof import Verdict
 from onnxprune.report import drop as report
 from onnxprune.rewriting import IoRename
@@ -51,3 +52,8 @@ def test_a_plan_says_its_blocks() -> None:
     (line,) = report.bypass_lines(dropped().plan)
     assert dropped().dropped[0].block.name in line
     assert report.bypass_lines(replace(dropped().plan, bypasses=())) == []
+
+
+def test_experts_are_named_with_what_takes_them_out() -> None:
+    (line,) = report.expert_lines([ExpertGroup("route", "moe", 4, ("route", "first", "second"))])
+    assert line.startswith("experts") and "4 of moe: prune --only route --ratio 0.25 drops one" in line
