@@ -14,6 +14,7 @@ import onnxprune
 from onnxprune import keywords
 from onnxprune.allocation import Options
 from onnxprune.allocation.ranks import LowRankOptions
+from onnxprune.errors import RunError, UsageError
 from onnxprune.names import AUTO_BUDGETS, BLOCK_BUDGETS, SYNONYMS
 from onnxprune.pipelines.auto_search import AutoOptions
 from onnxprune.pipelines.drop_options import DropOptions
@@ -84,6 +85,18 @@ def test_words_of_the_command_line_and_of_other_tools_are_taken() -> None:
     )
     zeros = onnxprune.sparsify(DIGITS, amount=0.5, verify=False).plan
     assert zeros.to_json() == onnxprune.sparsify(DIGITS, 0.5, verify=False).plan.to_json()
+
+
+def test_auto_takes_them_too() -> None:
+    """The data, and a measure of one's own, which is asked for the original before anything is tried."""
+    with pytest.raises(UsageError, match="random inputs tell nothing"):
+        onnxprune.auto(DIGITS, calibration_data="random", size="50%", time=1)
+    with pytest.raises(RunError, match="exit code 3"):
+        onnxprune.auto(DIGITS, size="50%", time=1, eval="exit 3 # {model}")
+    with pytest.raises(TypeError, match="unknown keyword argument 'lattency': did you mean 'latency'"):
+        onnxprune.auto(DIGITS, lattency="50%")
+    with pytest.raises(TypeError, match="unknown keyword argument 'exclude': known: "):
+        onnxprune.auto(DIGITS, exclude=["fc*"])
 
 
 def test_two_words_for_one_thing_are_one_too_many() -> None:

@@ -12,9 +12,9 @@ import click
 from onnxprune import names
 from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.data import Data, data, evaluation, labelled
+from onnxprune.cli.options.data import Data, Judging, data, judging
 from onnxprune.cli.options.execution import Where, place, workers
-from onnxprune.cli.options.group import AMOUNT, DATA, SEARCH, Titled, declared, request, titled
+from onnxprune.cli.options.group import AMOUNT, DATA, SEARCH, Titled, request, titled
 from onnxprune.cli.options.reporting import Account, reporting
 from onnxprune.cli.options.sizes import Sizes, sizes
 from onnxprune.cli.output import Console
@@ -43,10 +43,7 @@ class AutoArgs(shared.WrittenModel):
     min_sqnr: str | None
     smallest: str
     seconds: float
-    evaluate: str | None
-    labels: str | None
-    metrics: str | None
-    judged: str | None
+    judging: Judging
     front: str | None
     data: Data
     sizes: Sizes
@@ -77,7 +74,7 @@ class AutoArgs(shared.WrittenModel):
     def options(self, folder: Path, seconds: float) -> AutoOptions:
         """The same as the search takes it, with the time that is left for it."""
         from onnxprune.pipelines.auto_search import AutoOptions
-        from onnxprune.pipelines.quantize_source import quality_constraint
+        from onnxprune.pipelines.search_targets import quality_constraint
 
         return AutoOptions(
             budgets={kind: getattr(self, kind) for kind in names.AUTO_BUDGETS},
@@ -94,20 +91,12 @@ class AutoArgs(shared.WrittenModel):
 
     def _wanted(self) -> EvaluationData | None:
         """What models are judged by, beside their agreement with MODEL."""
-        from onnxprune.pipelines import Evaluation
-        from onnxprune.pipelines.evaluate import EvaluationData
-
-        if self.labels is not None and self.data.source is None:
+        by = self.judging
+        if by.labels is not None and self.data.source is None:
             raise UsageError("--labels are in the data, and there is none", hint="add --data SOURCE")
-        if self.labels is None and self.evaluate is None and self.metrics is None:
+        if by.labels is None and by.evaluate is None and by.metrics is None:
             return None
-        return EvaluationData(
-            data=self.data.source or (),
-            labels=self.labels,
-            metrics=[name.strip() for name in self.metrics.split(",")] if self.metrics else (),
-            output=self.judged,
-            evaluation=None if self.evaluate is None else Evaluation(self.evaluate),
-        )
+        return by.settled(self.data.source or ())
 
 
 _BUDGETS = titled(
@@ -157,7 +146,7 @@ _SEARCH = titled(
 @_BUDGETS
 @_SEARCH
 @data
-@titled(DATA, declared(labelled, evaluation))
+@titled(DATA, judging)
 @sizes
 @place
 @workers(1)

@@ -10,7 +10,7 @@ import click
 from onnxprune.cli import paths
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.data import Data, evaluation, labelled, test_data
+from onnxprune.cli.options.data import Data, Judging, judging, test_data
 from onnxprune.cli.options.execution import Where, place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.reporting import Account, Reporting, reporting
@@ -34,10 +34,7 @@ class EvaluateArgs:
 
     models: tuple[str, ...]
     data: Data
-    labels: str | None
-    metrics: str | None
-    judged: str | None
-    evaluate: str | None
+    judging: Judging
     max_drop: str | None
     max_divergence: str | None
     max_latency: str | None
@@ -52,10 +49,10 @@ class EvaluateArgs:
         from onnxprune.allocation import KINDS
         from onnxprune.allocation.amount import read_amount
         from onnxprune.pipelines.gates import Gates
-        from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint
+        from onnxprune.pipelines.search_targets import divergence_constraint, drop_constraint
 
         return Gates(
-            None if self.max_drop is None else QualityConstraint("value", *amount("value", self.max_drop)),
+            None if self.max_drop is None else drop_constraint(self.max_drop),
             None if self.max_divergence is None else divergence_constraint(self.max_divergence),
             None if self.max_latency is None else read_amount("latency", KINDS["latency"].unit, self.max_latency),
         )
@@ -80,26 +77,14 @@ class EvaluateArgs:
     @property
     def wanted(self) -> EvaluationData:
         """What the models are judged by."""
-        from onnxprune.pipelines import Evaluation
-        from onnxprune.pipelines.evaluate import EvaluationData
-
-        return EvaluationData(
-            data=self.data.source,
-            labels=self.labels,
-            metrics=[name.strip() for name in self.metrics.split(",")] if self.metrics else (),
-            output=self.judged,
-            samples=self.data.samples,
-            sizes=self.sizes.numbers,
-            evaluation=None if self.evaluate is None else Evaluation(self.evaluate),
-        )
+        return self.judging.settled(self.data.source, samples=self.data.samples, sizes=self.sizes.numbers)
 
 
 @click.command(cls=Titled)
 @check_requirements
 @click.argument("models", nargs=-1, required=True, type=FILE)
 @test_data
-@labelled
-@evaluation
+@judging
 @click.option(
     "--max-drop",
     metavar="AMOUNT",

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune import __version__
 from onnxprune.allocation import KINDS
 from onnxprune.allocation.amount import read_amount
-from onnxprune.calibration import digest, is_random
+from onnxprune.calibration import is_random
 from onnxprune.errors import GoalMissed, OnnxPruneError, UsageError
-from onnxprune.model import Model, file_size, load, save
-from onnxprune.pipelines.auto_goal import TIE, AutoGoal
+from onnxprune.model import Model, file_size, load
+from onnxprune.pipelines.auto_goal import AutoGoal
+from onnxprune.pipelines.auto_kept import KeptTrials, model_file
 from onnxprune.pipelines.auto_recipes import VerbStep, fixed_recipes, turned_recipes
-from onnxprune.pipelines.auto_rungs import Halving, Perform, TimeLeft
+from onnxprune.pipelines.auto_rungs import Halving, TimeLeft
 from onnxprune.pipelines.auto_steps import facts_of
-from onnxprune.pipelines.auto_trials import STOPPED, AutoContext, AutoTrial, Bid, prepare_auto
+from onnxprune.pipelines.auto_trials import AutoContext, AutoTrial, prepare_auto
 from onnxprune.pipelines.compress import compressed
 from onnxprune.pipelines.evaluate import EvaluationData
 from onnxprune.pipelines.probe import PicklableModel
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.search_targets import QualityConstraint
-from onnxprune.progress import Progress, WorkPart
-from onnxprune.runtime import Agreement, Journal, blas_threads, key_of
+from onnxprune.progress import Progress
+from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.runtime import workers as jobs
 from onnxprune.runtime.bench import Place
 from onnxprune.shown import Shown
 from onnxprune.sparsity import Speed
 
 logger = logging.getLogger(__name__)
-# The file of results in a folder of trials.
-JOURNAL = "journal.jsonl"
 # The last measurements take so many times what measuring the original does.
 LAST = 1.5
-# Part of every key of a trial that is kept: raise it when the same trial would be another.
-TRIAL = 2
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,7 @@ def auto_search(model: Model, data: Any, options: AutoOptions, *, progress: Prog
     whole, metrics = _whole(context, progress)
     last = LAST * (begun - left.left)
     goal = _goal(context, options, whole, metrics)
-    kept = _KeptTrials(options.folder, _about(context, options))
+    kept = KeptTrials(options.folder, context)
     samples, width = sum(map(_batch, context.fitting)), jobs.width(options.workers)
     search = Halving(goal, TimeLeft(max(left.left - last, left.left / 2)), samples, width)
     interrupted = _searched(search, kept, context, options.workers, progress)
@@ -251,7 +246,7 @@ def _goal(context: AutoContext, options: AutoOptions, whole: Mapping[str, float]
     return AutoGoal(options.cost, most, floor, whole, metric)
 
 
-def _searched(search: Halving, kept: _KeptTrials, context: AutoContext, workers: Any, progress: Progress) -> bool:
+def _searched(search: Halving, kept: KeptTrials, context: AutoContext, workers: Any, progress: Progress) -> bool:
     """Try recipes; whether that was interrupted when something had been made."""
     facts = facts_of(context.start.model, context.sizes, data=bool(context.fitting))
     try:
@@ -294,88 +289,3 @@ def _unknown(context: AutoContext, goal: AutoGoal) -> list[str]:
     if not context.fitting:
         found.append("what repair and training would give: both need --data")
     return found
-
-
-def _about(context: AutoContext, options: AutoOptions) -> dict[str, Any]:
-    """What all trials depend on, beside their bids."""
-    wanted = options.wanted
-    judged = None if wanted is None else [wanted.labels, list(wanted.metrics), wanted.output]
-    return {
-        "model": context.original.model.digest,
-        "data": [digest(part) for part in (context.fitting, context.judging) if part],
-        "judged": judged,
-        "evaluation": wanted.evaluation.digest if wanted is not None and wanted.evaluation else "",
-        "sizes": dict(options.sizes),
-        "cost": options.cost,
-        "setting": repr(options.place.setting),
-        "version": __version__,
-        "trial": TRIAL,
-    }
-
-
-class _KeptTrials:
-    """Trials and their models in a folder, as soon as they are finished, by what they depend on."""
-
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        self.resumed = 0
-        self._folder, self._about = folder, about
-        folder.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(folder / JOURNAL)
-
-    def path(self, trial: AutoTrial) -> Path:
-        """The file of a model."""
-        return model_file(self._folder, trial)
-
-    def performing(self, crew: jobs.Crew, search: Halving, progress: Progress) -> Perform:
-        """What does bids: those that were done before are found again."""
-
-        def perform(bids: Sequence[Bid]) -> Iterator[tuple[int, AutoTrial]]:
-            keys = [key_of(**self._about, bid=asdict(bid)) for bid in bids]
-            todo = list[int]()
-            for index, key in enumerate(keys):
-                if (trial := self._found(key)) is not None:
-                    self.resumed += 1
-                    yield index, trial
-                else:
-                    todo.append(index)
-            deadline = time.time() + search.time.left
-            for place, (trial, model) in crew([(bids[i], deadline) for i in todo]):
-                kept = self._put(keys[todo[place]], trial, model)
-                yield todo[place], kept  # before it is told, so that nothing is lost by an interrupt
-                progress(_told(kept, search))
-
-        return perform
-
-    def _found(self, key: str) -> AutoTrial | None:
-        found = self._journal.get(key)
-        if found is None:
-            return None
-        trial = AutoTrial.from_json(found)
-        return trial if trial.problem or self.path(trial).exists() else None
-
-    def _put(self, key: str, trial: AutoTrial, model: PicklableModel | None) -> AutoTrial:
-        trial = replace(trial, key=key)
-        if model is not None:
-            save(model.model, self.path(trial), force=True)
-        if trial.problem != STOPPED:
-            self._journal.put(key, trial.as_json(), {"recipe": trial.recipe})
-        return trial
-
-
-def model_file(folder: Path, trial: AutoTrial) -> Path:
-    """Name the file of a trial's model.
-
-    Args:
-        folder: of trials.
-        trial: one with a model.
-    """
-    return folder / f"0-{trial.key}.onnx"
-
-
-def _told(trial: AutoTrial, search: Halving) -> str:
-    """What is said of a trial: how far the time is."""
-    made = trial.problem or f"{100 * search.goal.cost_of(trial):.3g} % of the {search.goal.cost}"
-    known = [name for name in (search.goal.metric, TIE) if name in trial.values]
-    found = "".join(f", {name} {trial.values[name]:.4g}" for name in dict.fromkeys(known))
-    taken = int(search.time.seconds - search.time.left)
-    return WorkPart.of("second", taken, max(1, int(search.time.seconds)), f": {trial.recipe}: {made}{found}")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from onnxprune.keywords import AutoKeywords, check_keywords
+from onnxprune.keywords import AutoKeywords, accepts_synonyms, check_keywords
 from onnxprune.model import load, same_kind
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.names import AUTO_BUDGETS
 from onnxprune.pipelines.auto_recipes import VerbStep
 from onnxprune.pipelines.auto_search import AutoOptions, AutoOutcome, auto_search
 from onnxprune.pipelines.evaluate import EvaluationData
-from onnxprune.pipelines.quantize_source import quality_constraint
+from onnxprune.pipelines.search_targets import quality_constraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.progress import Progress, shown
 from onnxprune.shown import Shown
@@ -61,6 +61,7 @@ class AutoResult(Shown):
     report: AutoOutcome
 
 
+@accepts_synonyms(AutoKeywords)
 def auto(
     source: Any,
     data: Any = None,
@@ -119,5 +120,5 @@ def _chosen(given: dict[str, Any], data: Any, **more: Any) -> AutoOptions:
     wanted = None
     if judged or own is not None:
         wanted = EvaluationData(data or (), **judged, evaluation=None if own is None else Evaluation(own))
-    floor = quality_constraint(None if drop is None else str(drop), sqnr)
+    floor = quality_constraint(drop, sqnr)
     return AutoOptions(budgets=budgets, floor=floor, wanted=wanted, **given, **more)

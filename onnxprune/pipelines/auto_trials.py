@@ -181,33 +181,32 @@ def prepare_auto(context: AutoContext) -> Callable[[Job], tuple[AutoTrial, Pickl
             if time.time() > deadline:
                 raise OutOfTime(stage)
 
+        model = None
         try:
             made = carry_out_recipe(
                 context.start.model, bid.recipe, bid.share, context.cost, context.steps(bid.samples, tell)
             )
-            tell("judging")
-            costs, scores = amounts_of(made.model, context.steps(0, tell)), context.scores(made.model, tell)
-            speed = context.speed(made.model) if context.cost == "latency" else None
+            trial = replace(_measured(trial, made.model, before, context, tell), steps=(*context.prefix, *made.steps))
+            model = PicklableModel(made.model)
         except OutOfTime:
-            return replace(trial, seconds=time.perf_counter() - begun, problem=STOPPED), None
+            trial = replace(trial, problem=STOPPED)
         except OnnxPruneError as error:
-            return replace(trial, seconds=time.perf_counter() - begun, problem=error.message), None
-        shares = {kind: costs[kind] / max(before[kind], 1) for kind in costs if kind != "latency"}
-        if speed is not None:
-            costs["latency"], shares["latency"] = speed.after, speed.ratio.value
-        else:
-            del costs["latency"]
-        seconds = time.perf_counter() - begun
-        return (
-            replace(
-                trial,
-                steps=(*context.prefix, *made.steps),
-                costs=costs,
-                shares=shares,
-                values=scores.values,
-                seconds=seconds,
-            ),
-            PicklableModel(made.model),
-        )
+            trial = replace(trial, problem=error.message)
+        return replace(trial, seconds=time.perf_counter() - begun), model
 
     return attempt
+
+
+def _measured(
+    trial: AutoTrial, model: Model, before: Mapping[str, float], context: AutoContext, tell: Progress
+) -> AutoTrial:
+    """A trial with what its model costs and scores; the time is only measured where it is the cost."""
+    tell("judging")
+    costs = amounts_of(model, context.steps(0, tell))
+    del costs["latency"]  # what stands in for it
+    shares = {kind: amount / max(before[kind], 1) for kind, amount in costs.items()}
+    scores = context.scores(model, tell)
+    if context.cost == "latency":
+        speed = context.speed(model)
+        costs["latency"], shares["latency"] = speed.after, speed.ratio.value
+    return replace(trial, costs=costs, shares=shares, values=scores.values)

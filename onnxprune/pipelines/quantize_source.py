@@ -11,7 +11,7 @@ from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines.quantize_options import QuantizeOptions
 from onnxprune.pipelines.quantized import Quantized
 from onnxprune.pipelines.run_inputs import RunInputs
-from onnxprune.pipelines.search_targets import QualityConstraint, amount
+from onnxprune.pipelines.search_targets import quality_constraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.pipelines.widths_and_bits import quantize_within
 from onnxprune.progress import Progress, shown
@@ -84,7 +84,7 @@ def quantize(
         >>> report.form, report.sizes[1] < report.sizes[0] / 2
         ('dynamic', True)
     """
-    constraint = quality_constraint(None if max_drop is None else str(max_drop), min_sqnr)
+    constraint = quality_constraint(max_drop, min_sqnr)
     evaluation = None if evaluate is None else Evaluation(evaluate)
     chosen = QuantizeOptions(constraint=constraint, evaluation=evaluation, **options)
     model = load(source, shapes=shapes)
@@ -93,18 +93,3 @@ def quantize(
     with shown(progress) as told:
         done = quantize_within(model, chosen, inputs, place=place, progress=told)
     return QuantizeResult(same_kind(done.model, source), done)
-
-
-def quality_constraint(max_drop: str | None, min_sqnr: str | float | None) -> QualityConstraint | None:
-    """What a quantised model must keep.
-
-    Args:
-        max_drop: the most that a measure may drop, as "1%" or a number.
-        min_sqnr: the least signal to noise, in dB.
-
-    Returns:
-        The constraint; the first of the two where both are given, None where neither is.
-    """
-    if max_drop is not None:
-        return QualityConstraint("value", *amount("value", max_drop))
-    return None if min_sqnr is None else QualityConstraint("sqnr", amount("sqnr", str(min_sqnr))[0])

@@ -70,6 +70,24 @@ def amount(metric: str, text: str) -> tuple[float, bool]:
     return float(found[1]) / (100 if share else 1), share
 
 
+def drop_constraint(text: str | float) -> QualityConstraint:
+    """Read how much a value may drop: `1%` of the original's, or a number.
+
+    Raises:
+        UsageError: it is no such amount.
+    """
+    return QualityConstraint("value", *amount("value", str(text)))
+
+
+def sqnr_constraint(text: str | float) -> QualityConstraint:
+    """Read the least signal to noise of the outputs: `20dB`, or a number.
+
+    Raises:
+        UsageError: it is no such amount.
+    """
+    return QualityConstraint("sqnr", amount("sqnr", str(text))[0])
+
+
 def divergence_constraint(text: str) -> QualityConstraint:
     """Read how far outputs may diverge: `1%` or `error=0.01` of their squares, `kl=0.05` nats of classes.
 
@@ -81,3 +99,18 @@ def divergence_constraint(text: str) -> QualityConstraint:
     if metric not in DIVERGENCES:
         raise UsageError(f"--max-divergence: no metric is called {metric!r}", hint=f"known: {', '.join(DIVERGENCES)}")
     return QualityConstraint(metric, amount(metric, limit)[0])
+
+
+def quality_constraint(max_drop: str | float | None, min_sqnr: str | float | None) -> QualityConstraint | None:
+    """What one model must keep.
+
+    Args:
+        max_drop: the most that a measure may drop, as "1%" or a number.
+        min_sqnr: the least signal to noise, in dB.
+
+    Returns:
+        The constraint; the first of the two where both are given, None where neither is.
+    """
+    if max_drop is not None:
+        return drop_constraint(max_drop)
+    return None if min_sqnr is None else sqnr_constraint(min_sqnr)

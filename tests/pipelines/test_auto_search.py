@@ -10,8 +10,9 @@ import pytest
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import file_size, load
 from onnxprune.pipelines import auto_search as auto
+from onnxprune.pipelines.auto_kept import model_file
 from onnxprune.pipelines.auto_recipes import Recipe, VerbStep
-from onnxprune.pipelines.auto_search import AutoOptions, auto_search, model_file
+from onnxprune.pipelines.auto_search import AutoOptions, auto_search
 from onnxprune.pipelines.search_targets import QualityConstraint
 from onnxprune.runtime import Setting
 from onnxprune.runtime.bench import Place

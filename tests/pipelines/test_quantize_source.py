@@ -10,7 +10,6 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import UsageError
-from onnxprune.pipelines.quantize_source import quality_constraint
 from tests.graphs.quantized import output, quantizable
 
 
@@ -35,11 +34,6 @@ def test_a_pruned_model_is_quantised_and_a_quantised_one_pruned() -> None:
     assert "MatMulNBits" in {node.op_type for node in again.model.graph.node}
 
 
-def test_constraints() -> None:
-    assert quality_constraint(None, None) is None
-    found = quality_constraint("1%", None)
-    assert found is not None and (found.metric, found.limit, found.relative) == ("value", 0.01, True)
-    found = quality_constraint(None, "20dB")
-    assert found is not None and (found.metric, found.limit) == ("sqnr", 20.0)
+def test_a_drop_needs_a_measure() -> None:
     with pytest.raises(UsageError):
         onnxprune.quantize(quantizable("conv")[0], max_drop="1%")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxprune.errors import UsageError
-from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint
+from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint, quality_constraint
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,10 @@ def test_divergences():
     assert divergence_constraint("kl=0.05") == QualityConstraint("kl", 0.05)
     with pytest.raises(UsageError, match="no metric is called 'sqnr'"):
         divergence_constraint("sqnr=20")
+
+
+def test_what_one_model_must_keep():
+    assert quality_constraint(None, None) is None
+    assert quality_constraint("1%", None) == QualityConstraint("value", 0.01, relative=True)
+    assert quality_constraint(0.5, None) == QualityConstraint("value", 0.5)
+    assert quality_constraint(None, "20dB") == quality_constraint(None, 20.0) == QualityConstraint("sqnr", 20.0)

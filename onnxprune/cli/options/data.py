@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxprune.cli.options.group import DATA, Option, declared, group, titled
+from onnxprune.cli.options.group import DATA, Option, group, titled
 from onnxprune.cli.types import FILE, LARGEST
 from onnxprune.names import RECOVERIES
 
 if TYPE_CHECKING:
     from onnxprune.calibration import Source
+    from onnxprune.pipelines.evaluate import EvaluationData
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,35 @@ evaluation = click.option(
     "or a command with {model} in it that prints a number.",
 )
 
-# Labels that models are judged by; the command gets `labels`, `metrics` and `judged`.
-labelled = declared(
+
+@dataclass(frozen=True)
+class Judging:
+    """What models are judged by beside their agreement, as it was given; nothing is imported for it."""
+
+    labels: str | None
+    metrics: str | None
+    judged: str | None
+    evaluate: str | None
+
+    def settled(self, data: Any, **more: Any) -> EvaluationData:
+        """The same, checked, with the data that it is measured on; `more` are other fields of `EvaluationData`."""
+        from onnxprune.pipelines import Evaluation
+        from onnxprune.pipelines.evaluate import EvaluationData
+
+        return EvaluationData(
+            data=data,
+            labels=self.labels,
+            metrics=[name.strip() for name in self.metrics.split(",")] if self.metrics else (),
+            output=self.judged,
+            evaluation=None if self.evaluate is None else Evaluation(self.evaluate),
+            **more,
+        )
+
+
+# Labels, and a measure of the user's own; the command gets `judging`.
+judging = group(
+    "judging",
+    Judging,
     click.option(
         "--labels",
         metavar="KEY",
@@ -109,4 +137,5 @@ labelled = declared(
         "those that suit the output.",
     ),
     click.option("--judge", "judged", metavar="OUTPUT", help="The output that labels belong to; by default the first."),
+    evaluation,
 )

@@ -103,7 +103,7 @@ def _options(
 ) -> QuantizeOptions:
     from onnxprune.pipelines import Evaluation
     from onnxprune.pipelines.quantize_options import QuantizeOptions
-    from onnxprune.pipelines.quantize_source import quality_constraint
+    from onnxprune.pipelines.search_targets import quality_constraint
 
     constraint = quality_constraint(max_drop, min_sqnr)
     measure = None if evaluate is None else Evaluation(evaluate)

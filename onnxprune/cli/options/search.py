@@ -83,16 +83,14 @@ class SearchRequest:
         return SearchConfig(tuple(self._targets()), evaluation, cost=self.search_by, trials=self.max_trials, **given)
 
     def _targets(self) -> list[QualityConstraint]:
-        from onnxprune.pipelines.search_targets import QualityConstraint, amount, divergence_constraint
+        from onnxprune.pipelines.search_targets import divergence_constraint, drop_constraint, sqnr_constraint
 
-        found = []
-        if self.max_drop is not None:
-            found.append(QualityConstraint("value", *amount("value", self.max_drop)))
-        if self.min_sqnr is not None:
-            found.append(QualityConstraint("sqnr", amount("sqnr", self.min_sqnr)[0]))
-        if self.max_divergence is not None:
-            found.append(divergence_constraint(self.max_divergence))
-        return found
+        given = (
+            (drop_constraint, self.max_drop),
+            (sqnr_constraint, self.min_sqnr),
+            (divergence_constraint, self.max_divergence),
+        )
+        return [read(text) for read, text in given if text is not None]
 
     def texts(self, found: Found) -> dict[str, str]:
         """The plans of all trials, by file."""
