@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.evaluate_source import evaluate
+    from onnxprune.pipelines.prune_folder import prune_folder
     from onnxprune.pipelines.quantize_source import QuantizeResult, quantize
     from onnxprune.pipelines.sensitivity import sensitivity
     from onnxprune.pipelines.shrink_source import ShrinkResult, shrink
@@ -50,6 +51,7 @@ _HOMES = {
     "evaluate": "onnxprune.pipelines.evaluate_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
+    "prune_folder": "onnxprune.pipelines.prune_folder",
     "quantize": "onnxprune.pipelines.quantize_source",
     "register_criterion": "onnxprune.criteria",
     "register_rule": "onnxprune.tracing.rules.registry:rule",
@@ -83,6 +85,7 @@ __all__ = [
     "evaluate",
     "make_plan",
     "prune",
+    "prune_folder",
     "quantize",
     "register_criterion",
     "register_rule",

@@ -34,7 +34,7 @@ class CutKeywords(TypedDict, total=False):
     heads: bool
     head_dims: bool
     exact_only: bool
-    allow_io_changes: bool
+    allow_io_changes: bool | Sequence[str]
     rows: Mapping[str, Sequence[int]]
     seed: int
     steps: int
@@ -54,6 +54,16 @@ class ChoiceKeywords(UnitKeywords, total=False):
     """The same for a plan."""
 
     criterion: Any
+
+
+class FolderKeywords(ChoiceKeywords, total=False):
+    """The same for a folder, and how its model is run, proven and repaired."""
+
+    verify: bool
+    sizes: Mapping[str, int] | None
+    data: Any
+    samples: int
+    recovery: str
 
 
 class CurveKeywords(CutKeywords, total=False):

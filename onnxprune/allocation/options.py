@@ -60,7 +60,8 @@ class Options:
         heads: attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
         exact_only: leave approximate groups alone: removal is more than zero weights.
-        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer: all, none, or those that
+            globs name.
         rows: name of a table that ids index, or of a graph output -> the ids of its rows (of the output's classes) to
             keep; ratios leave these rows alone.
         seed: for criteria that draw random numbers.
@@ -102,7 +103,7 @@ class Options:
     heads: bool = True
     head_dims: bool = False
     exact_only: bool = False
-    allow_io_changes: bool = False
+    allow_io_changes: bool | Sequence[str] = False
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
     rotate: bool = False
@@ -119,7 +120,7 @@ class Options:
                     f"{name} is {value!r}, but a ratio is the fraction to remove, at least 0 and below 1",
                     hint="for half of the channels write 0.5",
                 )
-        for name, globs in (("keep", self.keep), ("only", self.only)):
+        for name, globs in ((name, getattr(self, name)) for name in ("keep", "only", "allow_io_changes")):
             if isinstance(globs, str):
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
         if not isinstance(self.seed, Integral) or self.seed < 0:
@@ -200,6 +201,8 @@ class Options:
         plain: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cache"}
         plain |= {"ratios": dict(self.ratios), "keep": list(self.keep), "only": list(self.only)}
         plain["rows"] = sorted(self.rows)
+        if not isinstance(self.allow_io_changes, bool):
+            plain["allow_io_changes"] = list(self.allow_io_changes)
         if callable(self.criterion):
             plain["criterion"] = getattr(self.criterion, "__name__", "custom")
         return plain

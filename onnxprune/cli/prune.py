@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli import missed_budgets, paths
-from onnxprune.cli.kept_training import KeptTraining
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.cache import Cache, cached
-from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
-from onnxprune.cli.options.execution import Where, place, workers
+from onnxprune.cli.options.cache import cached
+from onnxprune.cli.options.data import RECOVERY, data, recovery
+from onnxprune.cli.options.execution import place, workers
 from onnxprune.cli.options.group import TRAINING, Titled, request, titled
 from onnxprune.cli.options.reporting import reporting
-from onnxprune.cli.options.search import SearchRequest, targets, trial_commands
+from onnxprune.cli.options.search import targets, trial_commands
 from onnxprune.cli.options.selection import selection
-from onnxprune.cli.options.sizes import Sizes, sizes
-from onnxprune.cli.options.training import Learning, learning_after, resume
+from onnxprune.cli.options.sizes import sizes
+from onnxprune.cli.options.training import learning_after, resume
 from onnxprune.cli.output import Console
+from onnxprune.cli.prune_args import PruneArgs
 from onnxprune.cli.types import FILE
-from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
     from onnxprune.allocation import Options
@@ -39,55 +40,6 @@ REPAIR = "least-squares"
 
 # What `--help` shows.
 USUAL = ("--output", "--ratio", "--macs", "--latency", "--keep", "--data", "--train", "--dry-run")
-
-
-@dataclass(frozen=True)
-class PruneArgs(shared.Results):
-    """What `prune` is asked for: the model, what is removed and how it is judged, and where the results go."""
-
-    options: Options
-    sizes: Sizes
-    verify: bool
-    time: bool
-    only_if_faster: bool
-    place: Where
-    data: Data
-    recover: str
-    learning: Learning
-    fine_tune_command: str | None
-    resume: bool
-    accept_damage: bool
-    wanted: SearchRequest | None
-    cache: Cache
-    workers: Any
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether the result is measured against the model, whatever the budget."""
-        return self.time or self.only_if_faster
-
-    @property
-    def kept(self) -> KeptTraining:
-        """Where training is kept until the model is written; a search keeps its trials, and no training."""
-        return KeptTraining(self.written if self.learning.steps and not self.wanted else None, self.resume)
-
-    @property
-    def may_replace(self) -> bool:
-        """Whether existing files may be overwritten: those of an interrupted run may."""
-        return self.force or self.kept.goes_on
-
-    def check(self) -> None:
-        """Refuse what cannot work before any work is done."""
-        self.check_results("small.onnx", plan_hint="`onnxprune plan` writes to standard output")
-        if self.resume and self.wanted is not None:
-            raise UsageError("--resume: a search keeps what it tried by itself", hint="leave out --resume")
-        self.kept.check(inputs=[self.model], force=self.force)
-        if not self.dry_run and self.wanted is not None:
-            self.wanted.check(force=self.may_replace)
-        rows = paths.row_map(self.output) if self.options.rows and self.output is not None else None
-        paths.check_distinct(self.output, self.plan_out, self.told.report, self.told.picture, rows)
-        if rows is not None and self.written is not None:
-            paths.check_row_map(self.written, inputs=[self.model], force=self.may_replace)
 
 
 @click.command(cls=Titled, usual=USUAL)
@@ -130,14 +82,19 @@ class PruneArgs(shared.Results):
 def prune(console: Console, args: PruneArgs) -> None:
     """Make MODEL smaller, and prove the result.
 
-    MODEL is a file, or - for standard input. By default half of the units of every group go, the least
-    important first; the result is valid, runs, and equals the original with the same units masked.
+    MODEL is a file, - for standard input, or a folder of graphs with their configuration, which all go into one
+    plan. By default half of the units of every group go, the least important first; the result is valid, runs, and
+    equals the original with the same units masked.
     """
+    if Path(args.model).is_dir():
+        from onnxprune.cli.folder import of_folder
+
+        args = of_folder(console, args)
     args.check()
     source = args.load(console, args.sizes)
     outcome, found = _pruned(console, source, args)
     _judge(outcome, args)
-    args.write(console, outcome.model, _texts(outcome, found, args))
+    args.write_outcome(console, outcome, _texts(outcome, found, args))
     args.kept.remove()
     with missed_budgets.damage_last(console, outcome.judged, accepted=args.accept_damage):
         _report(console, outcome, found, args)

@@ -137,7 +137,7 @@ def save(
     target: str | os.PathLike[str] | BinaryIO,
     *,
     force: bool = False,
-    external: bool | None = None,
+    external: bool | str | None = None,
 ) -> None:
     """Writes a model; a file appears whole or not at all, and nothing but data that moved is changed.
 
@@ -145,7 +145,8 @@ def save(
         model: what to write.
         target: a path, "-" for standard output, or a binary stream.
         force: overwrite an existing file; never the file that the model came from, nor its data.
-        external: put the weights into `<target>.data`. By default as the model came, or if it exceeds 2 GiB.
+        external: put the weights into `<target>.data`, or a file of this name beside it. By default as the model
+            came, or if it exceeds 2 GiB.
 
     Raises:
         UsageError: the target exists, is the input, or cannot be written.
@@ -168,7 +169,7 @@ def save(
         raise write_failure(name, error) from error
 
 
-def _write_files(model: Model, path: Path, force: bool, external: bool | None) -> None:
+def _write_files(model: Model, path: Path, force: bool, external: bool | str | None) -> None:
     targets = check_target(model, path, force=force, external=external)
     with replacing(*targets) as files:
         if len(targets) > 1:
@@ -177,14 +178,15 @@ def _write_files(model: Model, path: Path, force: bool, external: bool | None) -
             _write_inline(model, files[0])
 
 
-def check_target(model: Model, path: Path, *, force: bool = False, external: bool | None = None) -> list[Path]:
+def check_target(model: Model, path: Path, *, force: bool = False, external: bool | str | None = None) -> list[Path]:
     """Check the files that saving `model` to `path` writes: the data file, if there is one, then the model.
 
     Args:
         model: the model.
         path: where it is to be saved.
         force: existing files may be overwritten.
-        external: write the weights to a file of their own; None for as the model has it, or as its size demands.
+        external: write the weights to a file of their own, perhaps of this name; None for as the model has it, or as
+            its size demands.
 
     Returns:
         Paths, the model last.
@@ -194,7 +196,8 @@ def check_target(model: Model, path: Path, *, force: bool = False, external: boo
     """
     if external is None:
         external = model.external or model.nbytes > PROTOBUF_LIMIT - (64 << 20)  # some room for the graph
-    targets = [path.with_name(path.name + ".data"), path] if external else [path]
+    beside = external if isinstance(external, str) else path.name + ".data"
+    targets = [path.with_name(beside), path] if external else [path]
     folder = targets[0].parent
     if not folder.is_dir():
         raise UsageError(f"cannot write {targets[-1]}: no such folder: {folder}", hint="create it first")

@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto
 from onnxprune.errors import ModelError
 from onnxprune.model import external as ext
 from onnxprune.model import serialize
+from onnxprune.model.couplings import Couplings
 from onnxprune.model.serialize import Blob
 from onnxprune.model.tensors import byte_size, is_external, tensors, to_buffer
 
@@ -30,6 +31,7 @@ class Model:
             shape and type (and stays marked as external, if the model is to be saved with external data). A
             producer is called each time that the data is needed, and its result is not kept.
         mended: what was put right in the file when it was loaded, a line each.
+        couplings: what its surroundings demand of its sizes, as when it is one of several files.
     """
 
     proto: ModelProto
@@ -37,6 +39,7 @@ class Model:
     path: Path | None = None
     values: Mapping[str, Callable[[], np.ndarray]] = field(default_factory=dict)
     mended: tuple[str, ...] = ()
+    couplings: Couplings = field(default_factory=Couplings)
 
     @property
     def name(self) -> str:

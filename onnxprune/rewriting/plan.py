@@ -146,7 +146,7 @@ class Plan:
             model,
             heads=bool(options.get("heads", True)),
             head_dims=bool(options.get("head_dims", False)),
-            allow_io_changes=bool(options.get("allow_io_changes", False)),
+            allow_io_changes=options.get("allow_io_changes", False),
             rows=options.get("rows", ()),
             sizes=options.get("sizes"),
         )

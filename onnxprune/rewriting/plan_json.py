@@ -88,7 +88,13 @@ def _check_options(options: Mapping[str, Any]) -> None:
     sizes, rows = options.get("sizes") or {}, options.get("rows") or []
     positive = isinstance(sizes, dict) and all(_is_int(n) and n > 0 for n in sizes.values())
     expect(positive, "must be positive integers by name", "$.options.sizes")
-    expect(isinstance(rows, list) and all(isinstance(n, str) for n in rows), "must be names", "$.options.rows")
+    expect(_are_texts(rows), "must be names", "$.options.rows")
+    opened = options.get("allow_io_changes", False)
+    expect(isinstance(opened, bool) or _are_texts(opened), "must be true, false or globs", "$.options.allow_io_changes")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _step(raw: Any, where: str) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
 
-from onnxprune.model import Model, inlined, refuse_negative_sizes
+from onnxprune.errors import UsageError
+from onnxprune.model import Couplings, HeldWidths, Model, inlined, refuse_negative_sizes
 from onnxprune.model.flatten import flattened
 from onnxprune.model.graph import WEIGHT_TYPES
 from onnxprune.model.shapes.infer import StaticInfo, infer
@@ -20,8 +22,9 @@ from onnxprune.shown import Shown
 from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.describe import describe, elements_of, parameters_of
 from onnxprune.tracing.group import Group
+from onnxprune.tracing.held_widths import classes_held, with_widths_held
 from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Constraints
-from onnxprune.tracing.partition import form
+from onnxprune.tracing.partition import Part, form
 from onnxprune.tracing.trace_result import TraceResult
 from onnxprune.tracing.tracer import Tracer
 from onnxprune.typing import Array
@@ -36,6 +39,8 @@ FEW_POSITIONS = 1 << 20
 @dataclass(frozen=True, eq=False, repr=False)
 class Groups(Shown):
     """Everything that tracing says about a model; `tracing.model` is `model` with its bodies laid out flat.
+
+    `held` has the classes of the groups of each width that is stated once (`Model.couplings`).
 
     Example:
         >>> import onnxprune
@@ -54,8 +59,9 @@ class Groups(Shown):
     policy: Mapping[tuple[str, int], int]
     heads: bool = True
     head_dims: bool = False
-    allow_io_changes: bool = False
+    allow_io_changes: bool | Collection[str] = False
     rows: AbstractSet[str] = frozenset()
+    held: Mapping[HeldWidths, Array] = field(default_factory=dict)
 
     @property
     def static(self) -> StaticInfo:
@@ -88,7 +94,7 @@ def trace(
     *,
     heads: bool = True,
     head_dims: bool = False,
-    allow_io_changes: bool = False,
+    allow_io_changes: bool | Collection[str] = False,
     rows: Collection[str] = (),
     sizes: Mapping[str, int] | None = None,
 ) -> Groups:
@@ -102,7 +108,8 @@ def trace(
         model: the model.
         heads: attention heads may be removed.
         head_dims: dimensions within every head are removed instead of heads.
-        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer.
+        allow_io_changes: graph inputs and outputs may shrink along the channels of a layer: all, none, or those that
+            globs name.
         rows: tables whose rows may be removed although computed ids index them.
         sizes: numbers for symbolic dims.
 
@@ -114,9 +121,8 @@ def trace(
     static = infer(model, sizes)
     refuse_negative_sizes(model, static)
     longest = _longest(original)
-    policy: dict[tuple[str, int], int] = {}
-    attention: set[tuple[str, int]] = set()
-    opened = _io_axes(model, static) if allow_io_changes else frozenset()
+    policy, attention = dict[tuple[str, int], int](), set[tuple[str, int]]()
+    opened = _io_axes(model, static, allow_io_changes)
     tracer = Tracer(model, static, Constraints(), opened, frozenset(rows))
     for _ in range(MAX_RETRACES):
         tracer = tracer.again(Constraints(policy, longest=longest), opened)
@@ -130,7 +136,7 @@ def trace(
             break
         policy, opened = revised, layered
     kinds = _head_classes(tracing.ledger, classes, frozenset(() if head_dims else attention))
-    groups = describe(tracing, classes, parts, kinds)
+    groups, classes, held = _held(original.couplings, tracing, classes, parts, kinds)
     return Groups(
         model=original,
         groups=groups,
@@ -141,7 +147,20 @@ def trace(
         head_dims=head_dims,
         allow_io_changes=allow_io_changes,
         rows=frozenset(rows),
+        held=held,
     )
+
+
+def _held(
+    couplings: Couplings, tracing: TraceResult, classes: Classes, parts: Sequence[Part], kinds: Mapping[str, Array]
+) -> tuple[tuple[Group, ...], Classes, dict[HeldWidths, Array]]:
+    """The groups, with the classes of those whose widths are stated once: these are formed again, in proportion."""
+    groups = describe(tracing, classes, parts, kinds)
+    held = classes_held(groups, couplings.widths)
+    if held:
+        parts, classes = form(tracing, with_widths_held(classes, tracing.ledger, held))
+        groups = describe(tracing, classes, parts, kinds)
+    return groups, classes, {widths: np.concatenate(alike) for widths, alike in held.items()}
 
 
 def _longest(model: Model) -> int:
@@ -170,16 +189,31 @@ def retrace(groups: Groups, sizes: Mapping[str, int]) -> Groups:
     )
 
 
-def _io_axes(model: Model, static: StaticInfo) -> frozenset[tuple[str, int]]:
-    """The axes of inputs and outputs that could be channels: static, longer than 1, and of an input not the batch."""
+def _io_axes(model: Model, static: StaticInfo, allowed: bool | Collection[str]) -> frozenset[tuple[str, int]]:
+    """The axes of inputs and outputs that could be channels: static, longer than 1, and of an input not the batch.
+
+    Args:
+        model: the flat model.
+        static: its static shapes.
+        allowed: whether there are any, or globs of the inputs and outputs that may have some.
+
+    Raises:
+        UsageError: a glob matches none.
+    """
     graph = model.proto.graph
+    globs = allowed if isinstance(allowed, Collection) else ("*",) if allowed else ()
+    names = [value.name for value in (*graph.input, *graph.output)]
+    for glob in globs if isinstance(allowed, Collection) else ():
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise UsageError(f"allow_io_changes: no input or output is called {glob!r}", hint=f"known: {names[:9]}")
     weights = {t.name for t in graph.initializer}
     inputs = {v.name for v in graph.input if v.name not in weights and static.dtypes.get(v.name) in WEIGHT_TYPES}
     found: set[tuple[str, int]] = set()
     for name in inputs | {v.name for v in graph.output}:
         shape, dynamic = static.shapes.get(name, ()), static.dynamic.get(name, ())
         first = 1 if name in inputs and len(shape) > 1 else 0
-        found.update((name, a) for a in range(first, len(shape)) if shape[a] > 1 and a not in dynamic)
+        if any(fnmatchcase(name, glob) for glob in globs):
+            found.update((name, a) for a in range(first, len(shape)) if shape[a] > 1 and a not in dynamic)
     return frozenset(found)
 
 

@@ -58,7 +58,7 @@ def form(tracing: TraceResult, classes: Classes) -> tuple[list[Part], Classes]:
     stuck |= _without_proportion(classes.free & linked & ~stuck, cell, link)
     stuck &= classes.free
     if stuck.any():
-        classes = _with_fixes(classes, np.flatnonzero(stuck), tracing.ledger)
+        classes = with_fixes(classes, np.flatnonzero(stuck), tracing.ledger, UNBALANCED)
     weighted = np.zeros(classes.count, bool)
     weighted[found.classes] = True
     chunks = _chunks(np.flatnonzero(classes.free & weighted), signature, link, linked)
@@ -130,9 +130,10 @@ def _without_proportion(members: Array, cell: Array, link: Array) -> Array:
     return bad
 
 
-def _with_fixes(classes: Classes, bad: Array, ledger: Constraints) -> Classes:
-    reason = -1 - int(ledger.barrier(UNBALANCED)[0])
-    fixes = np.concatenate([classes.fixes, np.stack([bad, np.full_like(bad, reason)], axis=1)])
+def with_fixes(classes: Classes, ids: Array, ledger: Constraints, reason: Reason) -> Classes:
+    """The classes, of which some more cannot be removed, for a reason."""
+    index = -1 - int(ledger.barrier(reason)[0])
+    fixes = np.concatenate([classes.fixes, np.stack([ids, np.full_like(ids, index)], axis=1)])
     return Classes(classes.of, classes.count, fixes, classes.balances)
 
 

@@ -111,6 +111,7 @@ class Tracer(TraceResult):
             elif not node.output or node.output[0] not in self.sources:
                 self._node(node, node.name or f"{node.op_type}_{index}", versions)
         self._fix_unread()
+        self._tie_states()
         for value in graph.output:
             if value.name in self.axes:
                 for axis, labels in enumerate(self.axes[value.name]):
@@ -134,6 +135,14 @@ class Tracer(TraceResult):
                 self.ledger.fresh(name, a, shape[a]) if (name, a) in self.opened else labels
                 for a, labels in enumerate(self.axes[name])
             )
+
+    def _tie_states(self) -> None:
+        """An output that is handed to an input loses what the input loses."""
+        for output, given in self.model.couplings.states:
+            held = [self.axes.get(name, ()) for name in (output, given)]
+            for axis, pair in enumerate(zip(*held, strict=False)):
+                one, other = (as_field(labels, axis, len(held[0])) for labels in pair)
+                self.ledger.tie(one, other)
 
     def _fix_unread(self) -> None:
         """What a rule did not ask about (a shape, an index, an option) must stay as it is."""

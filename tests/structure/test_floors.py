@@ -13,7 +13,7 @@ GROUND = ("errors", "typing", "names", "keywords", "lazy", "plugins", "progress"
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("model",),
-    ("runtime", "tracing"),
+    ("runtime", "tracing", "folder"),
     ("calibration", "autodiff", "cost", "layers"),
     ("criteria", "sparsity", "rewriting"),
     ("allocation", "checkpoints", "proof", "recovery"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,12 @@ class Policy:
     Attributes:
         heads: whether attention heads may be removed.
         head_dims: remove dimensions within every head instead of heads.
-        allow_io_changes: whether inputs and outputs of the model may shrink.
+        allow_io_changes: whether inputs and outputs of the model may shrink, or globs of those that may.
     """
 
     heads: bool
     head_dims: bool
-    allow_io_changes: bool
+    allow_io_changes: bool | Sequence[str]
 
     def trace(self, model: Model, sizes: dict[str, int]) -> Groups:
         """Trace a model under this policy, with numbers for symbolic axes."""
@@ -50,10 +51,21 @@ _POLICY: tuple[Option, ...] = (
     click.option(
         "--allow-io-changes", is_flag=True, help="Let the channels of the model's inputs and outputs shrink too."
     ),
+    click.option(
+        "--allow-io-changes-of",
+        metavar="GLOB",
+        multiple=True,
+        help="The same for these inputs and outputs alone, such as 'p*key*' for caches; may be repeated.",
+    ),
 )
 
+
+def _policy(allow_io_changes: bool, allow_io_changes_of: Sequence[str], **chosen: bool) -> Policy:
+    return Policy(allow_io_changes=allow_io_changes or tuple(allow_io_changes_of), **chosen)
+
+
 # The units of attention, and whether inputs and outputs may shrink; the command gets `policy`.
-policy = group("policy", Policy, titled(UNITS, *_POLICY))
+policy = group("policy", _policy, titled(UNITS, *_POLICY))
 
 
 def _budget(kind: str, text: str) -> Option:
@@ -183,12 +195,18 @@ _ROWS = click.option(
 
 
 def _options(
-    ratio_for: tuple[tuple[str, float], ...], rows: tuple[tuple[str, str], ...] = (), **chosen: Any
+    ratio_for: tuple[tuple[str, float], ...],
+    allow_io_changes: bool,
+    allow_io_changes_of: Sequence[str],
+    rows: tuple[tuple[str, str], ...] = (),
+    **chosen: Any,
 ) -> Options:
     from onnxprune.allocation import Options
     from onnxprune.allocation.named_rows import read_rows
 
-    return Options(ratios=dict(ratio_for), rows={name: read_rows(path) for name, path in rows}, **chosen)
+    opened = allow_io_changes or tuple(allow_io_changes_of) or False
+    named = {name: read_rows(path) for name, path in rows}
+    return Options(ratios=dict(ratio_for), rows=named, allow_io_changes=opened, **chosen)
 
 
 # Which units of which groups are removed; the command gets `options`.

@@ -1,0 +1,75 @@
+"""`onnxprune prune FOLDER`: several graphs with their configuration and tokenizer, pruned together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.cli import paths
+from onnxprune.cli.options.sizes import Sizes
+from onnxprune.cli.output import Console
+from onnxprune.cli.prune_args import PruneArgs
+from onnxprune.errors import UsageError
+from onnxprune.folder import Folder, check_folder_target, read_folder, write_folder
+from onnxprune.pipelines.prune_folder import folder_options, smaller_folder
+
+if TYPE_CHECKING:
+    from onnxprune.model import Model
+    from onnxprune.pipelines.prune import Outcome
+
+
+@dataclass(frozen=True)
+class FolderArgs(PruneArgs):
+    """What `prune` is asked for, of a folder.
+
+    Attributes:
+        folder: the folder.
+    """
+
+    folder: Folder
+
+    def check(self) -> None:
+        """Nothing: `of_folder` has checked everything."""
+
+    def load(self, console: Console, sizes: Sizes) -> Model:
+        """The graphs as one model."""
+        return self.folder.model(rows=bool(self.options.rows))
+
+    def write_outcome(self, console: Console, outcome: Outcome, texts: Mapping[str, str]) -> None:
+        """Write the folder and the text files that go with it, or nothing; nothing in a dry run."""
+        smaller = smaller_folder(self.folder, outcome)
+        if self.written is not None:
+            console.progress("writing")
+            with paths.staged(texts):
+                write_folder(self.folder, smaller, Path(self.written), force=self.force)
+
+
+def of_folder(console: Console, args: PruneArgs) -> FolderArgs:
+    """The request with the folder that it is about, and with options for its graphs.
+
+    Raises:
+        UsageError: it asks for what is made for a single file, the folder cannot be read, or its place be written.
+    """
+    alone = {
+        "--fine-tune-command": args.fine_tune_command,
+        "--max-drop, a search": args.wanted,
+        "--train": args.learning.steps,
+        "--drop": args.options.drop,
+        "--shape": args.sizes.shapes,
+    }
+    if wrong := next((option for option, given in alone.items() if given), None):
+        raise UsageError(f"{wrong}: only for a single file, and {args.model} is a folder", hint="name a file in it")
+    if args.output == paths.PIPE or (args.output is None and not args.dry_run):
+        raise UsageError("a folder goes into a folder: -o FOLDER is missing", hint="add -o smaller, or --dry-run")
+    if args.written is not None:
+        check_folder_target(Path(args.model), Path(args.written), force=args.force)
+    if args.plan_out is not None and not args.dry_run:
+        paths.check_target(args.plan_out, inputs=[args.model], force=args.force)
+    args.told.check(args.output, args.plan_out, inputs=[args.model], force=args.force)
+    console.progress("loading")
+    folder = read_folder(Path(args.model))
+    options, sizes = folder_options(folder, args.options), Sizes({**folder.sizes, **args.sizes.numbers})
+    given = {field.name: getattr(args, field.name) for field in fields(args)}
+    return FolderArgs(**{**given, "options": options, "sizes": sizes}, folder=folder)

@@ -1,0 +1,126 @@
+"""Prune the model of a folder: several graphs, their configuration and their tokenizer."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from onnxprune.allocation import Options
+from onnxprune.errors import GoalMissed
+from onnxprune.folder import Folder, Smaller, check_folder_target, read_folder, write_folder
+from onnxprune.keywords import FolderKeywords, accepts_synonyms, check_keywords
+from onnxprune.model import Width
+from onnxprune.pipelines.prune import Outcome, check_proven, run
+from onnxprune.progress import Progress, shown
+from onnxprune.recovery import RecoveryOptions
+
+
+@accepts_synonyms(FolderKeywords)
+def prune_folder(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    ratio: float | None = None,
+    *,
+    force: bool = False,
+    progress: Progress | bool = False,
+    **options: Unpack[FolderKeywords],
+) -> Outcome:
+    """Prune all graphs of a folder together, and write them with a configuration and a tokenizer that fit.
+
+    Args:
+        source: a folder with graphs and their configuration, as optimum, transformers.js and onnxruntime-genai have it.
+        output: the folder to write; it appears whole or not at all.
+        ratio: fraction of every group's units to remove, as for `prune`.
+        force: replace a folder that is there.
+        progress: True shows a bar; a function is told every stage.
+        options: the other arguments of `prune` and fields of `Options`; of several graphs, an input of the data is
+            called file/input. `rows` may name "vocab_size". Caches may shrink without more words.
+
+    Returns:
+        What pruning gave; `model` holds all graphs side by side.
+
+    Raises:
+        UsageError: the folder cannot be read or written, or an option is out of range.
+        ModelError: a graph is invalid.
+        GoalMissed: there is nothing to prune, or the result is not proven.
+    """
+    check_keywords(options, FolderKeywords, "ratio", "force")
+    check_folder_target(Path(source), Path(output), force=force)
+    folder, asked = read_folder(Path(source)), dict[str, Any](options)
+    given = {name: asked.pop(name) for name in ("verify", "data", "samples") if name in asked}
+    sizes, recovery = {**folder.sizes, **(asked.pop("sizes", None) or {})}, asked.pop("recovery", "least-squares")
+    chosen = folder_options(folder, Options(ratio=ratio, **asked))
+    with shown(progress) as told:
+        how: dict[str, Any] = {"sizes": sizes, "recovery": RecoveryOptions(recovery), "progress": told}
+        outcome = run(folder.model(rows=bool(chosen.rows)), chosen, **how, **given)
+    check_proven(outcome.groups, outcome.verdict)
+    write_folder(folder, smaller_folder(folder, outcome), Path(output), force=force)
+    return outcome
+
+
+def folder_options(folder: Folder, options: Options) -> Options:
+    """The options for the model of a folder: states may shrink, and a vocabulary is cut wherever it is.
+
+    Args:
+        folder: the folder.
+        options: as they are asked for. `rows` may name "vocab_size", for all tables and outputs of that size.
+
+    Returns:
+        The options for `folder.model`.
+    """
+    rows: dict[str, Sequence[int]] = {}
+    for name, ids in options.rows.items():
+        tables = folder.vocabulary(name)
+        rows |= dict.fromkeys(tables, folder.needed(ids)) if tables else {name: ids}
+    if options.allow_io_changes is True:
+        return replace(options, rows=rows)
+    outputs = [value.name for value in folder.joined.model.proto.graph.output if value.name in rows]
+    states = dict.fromkeys(name for pair in folder.states for name in pair)
+    opened = [*(options.allow_io_changes or ()), *map(glob.escape, (*states, *outputs))]
+    return replace(options, rows=rows, allow_io_changes=tuple(opened) or False)
+
+
+def smaller_folder(folder: Folder, outcome: Outcome) -> Smaller:
+    """What became of the model of a folder, as its configuration wants to know it.
+
+    Args:
+        folder: the folder.
+        outcome: of pruning its model.
+
+    Raises:
+        GoalMissed: caches of different layers have different numbers of heads.
+    """
+    _check_caches(folder, outcome)
+    kept = {table.size: table.kept for table in outcome.rows if table.size in folder.configuration.vocabulary}
+    kept = {size: ids for size, ids in kept.items() if len(ids) < size}
+    return Smaller(outcome.model, _left(outcome), kept)
+
+
+def _left(outcome: Outcome) -> Mapping[Width, int]:
+    """Width -> the units that are left of it, of those that shrank."""
+    removed = {step.group: len(step.remove) for step in outcome.plan.steps}
+    found: dict[Width, int] = {}
+    for held, classes in outcome.groups.held.items():
+        group = outcome.groups.group_of[classes[0]]
+        if group >= 0:
+            name, parts = outcome.groups.groups[group].name, len(outcome.groups.groups[group].classes)
+            found |= {width: width[1] * (parts - removed.get(name, 0)) // parts for width in held.widths}
+    return {width: left for width, left in found.items() if left < width[1]}
+
+
+def _check_caches(folder: Folder, outcome: Outcome) -> None:
+    """Refuse caches of different numbers of heads where the configuration has one number."""
+    states = {name for pair in folder.states for name in pair}
+    shapes = outcome.groups.static.shapes
+    after = {(c.name, c.axis): c.after for c in outcome.io_changes if c.name in states}
+    for (name, axis), size in after.items():
+        whole = [s for s in states if len(shapes[s]) == len(shapes[name]) and shapes[s][axis] == shapes[name][axis]]
+        if axis and (other := next((s for s in whole if after.get((s, axis)) != size), None)):
+            raise GoalMissed(
+                f"the configuration has one number for {name!r} and {other!r}, which would have different sizes",
+                hint=f"leave both as they are: --keep {name!r}",
+            )

@@ -1,0 +1,80 @@
+"""What a folder holds, and how its graphs hang together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from onnxprune.errors import UsageError
+from onnxprune.folder import read_folder
+from tests.graphs.folders import Family, encoder, write_decoder, write_pair
+
+
+def test_states_of_one_graph_and_of_several(tmp_path: Path) -> None:
+    one = read_folder(write_decoder(tmp_path / "one"))
+    kinds = [f"{layer}.{kind}" for layer in range(2) for kind in ("key", "value")]
+    assert one.states == tuple((f"present.{kind}", f"past_key_values.{kind}") for kind in kinds)
+    pair = read_folder(write_pair(tmp_path / "pair"))
+    assert ("encoder_model/last_hidden_state", "decoder_model/encoder_hidden_states") in pair.states
+    made = {name for name, _ in pair.states}
+    assert {f"decoder_model/present.0.{of}.key" for of in ("decoder", "encoder")} < made
+    assert "decoder_model/logits" not in made
+
+
+def test_the_vocabulary_is_wherever_it_is(tmp_path: Path) -> None:
+    folder = read_folder(write_pair(tmp_path / "pair"))
+    places = {"decoder_model/embed.weight", "decoder_model/logits", "decoder_with_past_model/logits"}
+    assert {*folder.vocabulary("vocab_size")} == places == {*folder.vocabulary("decoder_model/logits")}
+    assert folder.vocabulary("encoder.0.up") == ()
+
+
+def test_needed_tokens_without_a_tokenizer(tmp_path: Path) -> None:
+    assert read_folder(write_decoder(tmp_path / "one")).needed([9, 3]) == (1, 2, 3, 9)
+
+
+def test_graphs_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "whole")
+    (folder / "onnx").mkdir()
+    encoder(Family()).save(folder / "onnx" / "model.onnx")
+    encoder(Family()).save(folder / "onnx" / "encoder.onnx")
+    read = read_folder(folder)
+    assert {name: path.as_posix() for name, path in read.graphs.items()} == {
+        "model": "model.onnx",
+        "encoder": "onnx/encoder.onnx",
+        "onnx.model": "onnx/model.onnx",
+    }
+
+
+def test_numbers_of_symbolic_caches(tmp_path: Path) -> None:
+    """The builder of onnxruntime-genai leaves the size of a head open."""
+    folder = write_decoder(tmp_path / "whole")
+    proto = onnx.load(folder / "model.onnx")
+    for value in (*proto.graph.input, *proto.graph.output):
+        if "." in value.name:
+            value.type.tensor_type.shape.dim[3].dim_param = "size_of_a_head"
+    onnx.save(proto, folder / "model.onnx")
+    assert read_folder(folder).sizes == {"size_of_a_head": 2}
+
+
+def test_files_that_are_only_copied(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "whole")
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {}}}))
+    (folder / "README.md").write_text("words")
+    read = read_folder(folder)
+    assert [path.name for path in read.others] == ["README.md", "tokenizer.json"] and read.tokenizer is not None
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00", '"a"'])
+def test_a_tokenizer_that_is_no_json(tmp_path: Path, text: str) -> None:
+    folder = write_decoder(tmp_path / "whole")
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(UsageError, match=r"not JSON|not a JSON object"):
+        read_folder(folder)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        read_folder(tmp_path / "none")
