@@ -19,6 +19,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "drop": BLOCK_BUDGETS,
     "compress": RANK_BUDGETS,
     "sparsify": ("size",),
+    "quantize": ("size", "macs"),
 }
 
 
@@ -142,6 +143,8 @@ def turned_recipes(cost: str, facts: ModelFacts) -> list[Recipe]:
     found.append(Recipe("products", (VerbStep("compress", slower),), dial=0))
     if cost == "size":
         found.append(Recipe("zeros", (VerbStep("sparsify", {"storage": "sparse"}),), dial=0))
+    if cost == "size" and facts.data:
+        found.append(Recipe("widths and bits", (VerbStep("quantize", {"form": "qdq"}),), dial=0))
     return found
 
 
@@ -163,8 +166,8 @@ def is_rounded(recipe: Recipe) -> bool:
 
 
 def is_roundable(recipe: Recipe) -> bool:
-    """Tell whether whole numbers may end a recipe: zeros that are stored as such are read by no quantiser."""
-    return recipe.steps[-1].verb != "sparsify"
+    """Tell whether whole numbers may end a recipe: there are none yet, and no zeros that only sparse storage saves."""
+    return recipe.steps[-1].verb not in ("quantize", "sparsify")
 
 
 def recipe_text(steps: Sequence[VerbStep]) -> str:

@@ -18,12 +18,12 @@ from onnxprune.pipelines.auto_recipes import STAND_IN, ModelFacts, Recipe, VerbS
 from onnxprune.pipelines.compress_source import compress
 from onnxprune.pipelines.drop_options import DropOptions
 from onnxprune.pipelines.drop_source import drop
-from onnxprune.pipelines.quantize import quantize_model
 from onnxprune.pipelines.quantize_options import QuantizeOptions
 from onnxprune.pipelines.run_asked import run_asked
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify_source import sparsify
 from onnxprune.pipelines.train import TrainingData, learn
+from onnxprune.pipelines.widths_and_bits import quantize_within
 from onnxprune.progress import Progress, prefixed
 from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import rotatable_groups
@@ -153,7 +153,7 @@ def _prune(model: Model, options: dict[str, Any], context: StepContext) -> Model
 
 
 def _quantize(model: Model, options: dict[str, Any], context: StepContext) -> Model:
-    return quantize_model(model, QuantizeOptions(**options), context.inputs, progress=context.tell).model
+    return quantize_within(model, QuantizeOptions(**options), context.inputs, progress=context.tell).model
 
 
 def _train(model: Model, options: dict[str, Any], context: StepContext) -> Model:

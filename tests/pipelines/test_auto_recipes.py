@@ -39,8 +39,19 @@ def test_what_is_turned_has_a_budget_and_what_is_fixed_has_none(cost: str, data:
 
 def test_what_a_model_lacks_is_not_tried() -> None:
     names = {recipe.name for recipe in (*fixed_recipes("size", ModelFacts()), *turned_recipes("size", ModelFacts()))}
-    assert names == {"lossless", "int8", "uint8", "prune", "products", "zeros"}
+    assert names == {"lossless", "int8", "uint8", "prune", "products", "zeros", "widths and bits"}
     assert "drop + prune" in {recipe.name for recipe in turned_recipes("size", ModelFacts(blocks=1))}
+
+
+def test_widths_and_bits_are_for_files_and_need_data() -> None:
+    within = {
+        (cost, data): [r for r in turned_recipes(cost, ModelFacts(data=data)) if is_rounded(r)]
+        for cost in AUTO_BUDGETS
+        for data in (True, False)
+    }
+    assert [key for key, recipes in within.items() if recipes] == [("size", True)]
+    (recipe,) = within["size", True]
+    assert recipe.dial_kind("size") == "size" and recipe.trained(8).steps[-1].verb == "train"
 
 
 def test_a_time_is_lowered_by_products_through_what_stands_for_it() -> None:
@@ -55,6 +66,7 @@ def test_training_comes_behind_what_is_cut_and_before_what_is_rounded() -> None:
     assert whole.trained(8).steps[1].options == {"steps": 8} and whole.trained(0) is whole
     assert INT8.trained(8) is INT8 and not is_rounded(PRUNE)
     assert is_roundable(PRUNE) and not is_roundable(Recipe("zeros", (VerbStep("sparsify"),), dial=0))
+    assert not is_roundable(INT8)
 
 
 def test_options_of_one_step() -> None:

@@ -72,6 +72,14 @@ def test_whole_numbers_and_zeros(context: StepContext) -> None:
     assert file_size(made.model) <= 0.5 * file_size(context.original)
 
 
+def test_widths_and_bits_within_a_size(context: StepContext) -> None:
+    recipe = Recipe("w", (VerbStep("quantize", {"form": "qdq"}),), dial=0)
+    made = carry_out_recipe(context.original, recipe, 0.1, "size", context)
+    assert made.steps == (VerbStep("quantize", {"form": "qdq", "size": "10.0000%"}),)
+    assert file_size(made.model) <= 0.1 * file_size(context.original)
+    assert same(made.model, onnxprune.quantize(DIGITS, form="qdq", size="10%", data=DATA, samples=48).model)
+
+
 def test_a_rotation_that_finds_nothing_is_no_recipe(context: StepContext) -> None:
     recipe = Recipe("p", (VerbStep("prune", {"rotate": True}),), dial=0)
     with pytest.raises(GoalMissed, match="no group can be rotated"):
