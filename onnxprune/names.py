@@ -29,7 +29,7 @@ STRATEGIES = (UNIFORM, "global", "greedy", "sensitivity")
 # The strategies that compare scores of different groups.
 COMPARING_STRATEGIES = ("global",)
 # Recovery methods (`recovery/fits.py`), and those that can do without data.
-RECOVERIES = ("bias", "affine", "merge", "least-squares", "one-pass", "batchnorm")
+RECOVERIES = ("bias", "affine", "merge", "least-squares", "one-pass", "joint", "batchnorm")
 RECOVERIES_WITHOUT_DATA = ("bias", "merge")
 # Ways to combine the scores of coupled members (`criteria/aggregate.py`).
 AGGREGATIONS = ("sum", "mean", "max", "norm")

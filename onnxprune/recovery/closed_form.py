@@ -27,6 +27,7 @@ from onnxprune.model import Model
 from onnxprune.progress import WorkPart
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
+from onnxprune.recovery.joint import with_branches
 from onnxprune.recovery.on_grid import QuantizedTarget
 from onnxprune.recovery.recurrent import RecurrentTarget
 from onnxprune.recovery.targets import WIDEST, Fit, FitEvidence, LayerTarget, NormTarget, Pair, Target
@@ -181,6 +182,7 @@ def recover(
     routes = routes_of(original, runs)
     parameters = Parameters(removal.laid_out or rewritten(removal) if has_bodies else pruned, routes)
     found = ready(list(targets(removal, parameters, options)), options, parameters)
+    found = with_branches(removal, parameters, found) if options.how.joint else found
     fits = fit_targets(removal, parameters, found, runs, options, progress=progress)
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
     sliced, after = (agreement(removal, m, held) for m in (pruned, model))
@@ -221,6 +223,7 @@ def fit_targets(
     fits: list[Fit] = []
     given = [io_changes.feeds(removal, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.tapped_tensors[side]] for side in (0, 1))
+    two += [name for target in found for name in target.renewed[1]]
     with (
         ActivationReader(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
         ActivationReader(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
@@ -231,6 +234,7 @@ def fit_targets(
             pairs = _pairs(target, whole, left if follows else None)
             ridges = options.ridges(count_samples(original, runs))
             fits += target.fit(removal, parameters, options.how, FitEvidence(pairs, train, ridges))
+            left.renew(*target.renewed)
     return fits
 
 

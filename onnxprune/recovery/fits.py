@@ -145,6 +145,7 @@ class Method:
         sequential: fit each layer on the values that the pruned model gives it, layers in front of it fitted already;
             otherwise on the remaining part of the original's input, for which one run of the original is enough.
         of_norms: fit scale and bias of norms in place of weights of layers.
+        joint: fit all weights of a branch together, too (`recovery/joint.py`).
     """
 
     name: str
@@ -155,6 +156,7 @@ class Method:
     merges: bool = False
     sequential: bool = True
     of_norms: bool = False
+    joint: bool = False
 
 
 # Name -> recovery method.
@@ -208,6 +210,7 @@ def merge(problem: FitProblem) -> Fitted:
     return weight, _shift(problem, weight)
 
 
+@method("joint", ridge=True, dead_zone=True, joint=True)
 @method("one-pass", ridge=True, dead_zone=True, sequential=False)
 @method("least-squares", ridge=True, dead_zone=True)
 def least_squares(problem: FitProblem) -> Fitted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +91,12 @@ class _Way:
             self._left |= again
         return None
 
+    def again(self, tensors: Collection[str], sources: Collection[str]) -> set[str]:
+        """Put the steps between some tensors back among those that are still to run; what these make."""
+        steps = self.course.ancestors(tensors, sources)
+        self._left |= steps
+        return {name for i in steps for name in self.course.steps[i].output}
+
     def later(self) -> set[str]:
         """What will be read, or asked for."""
         steps = self.course.steps
@@ -169,6 +175,19 @@ class ActivationReader:
             if name not in self._given:
                 self._store.release(value)
         return asked
+
+    def renew(self, tensors: Collection[str], sources: Sequence[str]) -> None:
+        """Make tensors again when they are asked for next, with the weights that the model has by then.
+
+        Args:
+            tensors: what was made with other weights.
+            sources: what they are made from, each requested once more than it was read; nothing where empty.
+        """
+        self._requested.subtract(sources)
+        for way, held in zip(self._ways, self._runs, strict=True):
+            stale = way.again(tensors, sources) if sources else set()
+            for name in stale.intersection(held):
+                self._store.release(held.pop(name))
 
     @property
     def stacked(self) -> frozenset[str]:
