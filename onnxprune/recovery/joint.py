@@ -1,15 +1,15 @@
-"""Branches of a residual stream whose weights are fitted together, towards the stream that the original has behind them.
+"""Branches whose weights are fitted together, to what the original has at their end.
 
-A layer that is fitted to its own outputs of the original knows nothing of what the layers behind it can still make of
-them: a gated layer, the values of an attention, the first convolution of a residual block. So once the last layer of a
-branch is fitted, all weights w of the branch are, to the sum f(w) at its end: with J the derivative of f at the present
-w, and t the sum in the original, the least squares
+A layer that is fitted to its own outputs of the original knows nothing of what the layers behind it still make of
+them: a gated layer, the values and keys of an attention, the first convolution of a residual block. So once the last
+layer of a branch is fitted, all weights w of the branch are, to the numbers t that the original has at its end: with
+f(w) what the branch makes, and J the derivative of f at the present w, the least squares
 
     min_d |t - f(w) - J d|^2 + l |D d|^2,   D^2 = the mean of diag(J'J) within every weight
 
-by conjugate gradients on the normal equations (a Gauss-Newton step with the damping of Levenberg and Marquardt; exact in
-one step for a weight that the sum is linear in). J'r is the reverse sweep of the branch (`autodiff`), J d a difference.
-Held-out samples say how far d is followed, and whether at all; the last layer is then fitted again by itself.
+by conjugate gradients on the normal equations: a Gauss-Newton step with the damping of Levenberg and Marquardt, exact
+for a weight that f is linear in. J'r is the reverse sweep of the branch (`autodiff`), J d a difference. Held-out
+samples say how far d is followed, and whether at all; then the last layer is fitted again by itself.
 
 Sources: Marquardt, "An Algorithm for Least-Squares Estimation of Nonlinear Parameters", 1963; Paige and Saunders,
 "LSQR", 1982, section 7.1 (conjugate gradients for least squares).
@@ -24,6 +24,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+from onnx import TensorProto
 
 from onnxprune.errors import ModelError, RunError
 from onnxprune.layers import NORMS, Parameters
@@ -38,23 +40,25 @@ from onnxprune.typing import Array
 if TYPE_CHECKING:
     from onnxprune.autodiff import GradientSession
 
-# Most nodes with weights in a branch: what joins a stream from far away is no block of it.
+# Most weights of layers in a branch: what joins a stream from far away is no block of it.
 LAYERS = 8
 # Least squares that are solved one after the other, iterations of each, and the damping.
 STEPS, ITERATIONS, DAMPING = 3, 20, 1e-2
 # Shares of a step that are tried.
 SHARES = (1.0, 0.5, 0.25)
+# What numbers are: shapes and masks may go past the end of a branch.
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # How far weights are moved for a derivative, relative to their size.
 NUDGE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class JointTarget(Target):
-    """A branch of a residual stream: what is computed for its end, and not for the stream in front of it.
+    """A branch: what is computed for its end, and not for what is in front of it.
 
     Attributes:
         last: its last layer.
-        end: the sum, with the norm or the activation that alone reads it.
+        end: the tensor that it makes.
         steps: places of its nodes among the steps of the pruned model.
         entering: what it reads from outside.
     """
@@ -71,8 +75,8 @@ class JointTarget(Target):
 
     @property
     def renewed(self) -> tuple[Sequence[str], Sequence[str]]:
-        """All that the layer at the end of the branch waits for."""
-        return [self.last.new.input], self.entering
+        """All that the branch makes."""
+        return [self.end], self.entering
 
     def fit(self, removal: Removal, parameters: Parameters, method: Method, evidence: FitEvidence) -> Iterator[Fit]:
         """Fit to the runs that fit, and keep the fit if it does better on the others."""
@@ -100,45 +104,85 @@ class JointTarget(Target):
 
 
 def with_branches(removal: Removal, parameters: Parameters, found: Sequence[Target]) -> list[Target]:
-    """Let every branch of a residual stream be fitted together, between two fits of its last layer.
+    """Let every branch be fitted together, between two fits of its last layer.
+
+    A branch ends where a residual stream goes on, or at a layer that all numbers pass through on their way to the
+    outputs; it starts at the stream, or at the last such place with more than one layer in between.
 
     Args:
         removal: what was removed.
         parameters: the pruned model.
         found: the layers that are fitted, in graph order.
     """
-    targets: list[Target] = []
+    if any(parameters.routes):
+        return [*found]
+    flow, ends, targets = _Flow(removal, parameters), [""], list[Target]()
     for target in found:
         targets.append(target)
-        branch = _branch(removal, parameters, target) if isinstance(target, LayerTarget) else None
-        if branch is not None:
-            targets += [branch, target]
+        if not isinstance(target, LayerTarget):
+            continue
+        end, residual = flow.end(target)
+        if not residual and not flow.narrows(end):
+            continue
+        starts = [residual] if residual else reversed(ends)
+        between = (flow.between(start, end) for start in starts)
+        steps = next((steps for steps in between if flow.layers(steps) > 1), [])
+        ends.append(end)
+        if 1 < flow.layers(steps) <= LAYERS and end in removal.groups.tracing.axes:
+            targets += [JointTarget(target.view, target.node, target, end, tuple(steps), flow.entering(steps)), target]
     return targets
 
 
-def _branch(removal: Removal, parameters: Parameters, last: LayerTarget) -> JointTarget | None:
-    """The branch that a layer ends; None if it ends none, or one that is too long."""
-    if last.downstream is None or not last.downstream.residual or any(parameters.routes):
-        return None
-    residual, end = last.downstream.residual, last.node.output[0]
-    summed = False
-    while (consumer := parameters.only_consumer(end)) is not None:
-        if summed and consumer.op_type not in NORMS and flat_bounds(parameters, consumer) is None:
-            break
-        summed = summed or residual in consumer.input
-        end = consumer.output[0]
-    course = Course(parameters.model, NO_ROUTE)
-    if not summed or end not in removal.groups.tracing.axes:
-        return None
-    inside, outside = course.ancestors([end]), course.ancestors([residual])
-    steps = sorted(i for i in inside if i not in outside or not course.steps[i].reads)
-    made = {o for i in steps for o in course.steps[i].output}
-    read = sorted({name for i in steps for name in course.steps[i].reads} - made)
-    entering = tuple(name for name in read if not parameters.is_stored(name))
-    layers = {n for i in steps for n in course.steps[i].reads if parameters.is_own(n) and parameters.value(n).ndim > 1}
-    if not 1 < len(layers) <= LAYERS or not course.stacked.isdisjoint(entering):
-        return None
-    return JointTarget(last.view, last.node, last, end, tuple(steps), entering)
+class _Flow:
+    """What is computed from what in the pruned model."""
+
+    def __init__(self, removal: Removal, parameters: Parameters) -> None:
+        """Look at the model that `removal` left."""
+        self._parameters, self._dtypes = parameters, removal.groups.static.dtypes
+        self._course = Course(parameters.model, NO_ROUTE)
+
+    def end(self, last: LayerTarget) -> tuple[str, str]:
+        """Where the branch of a layer ends, and the stream that it is added to there; empty for none.
+
+        The end is the sum, or the layer itself, with what alone reads it: a bias, a norm, an activation that is flat
+        somewhere.
+        """
+        residual = last.downstream.residual if last.downstream else ""
+        end, met = last.node.output[0], not residual
+        while (consumer := self._parameters.only_consumer(end)) is not None and not (met and self._leaves(consumer)):
+            end, met = consumer.output[0], met or residual in consumer.input
+        return (end, residual) if met else ("", "")
+
+    def _leaves(self, consumer: onnx.NodeProto) -> bool:
+        """Whether a node that reads an end is behind it."""
+        biased = consumer.op_type == "Add" and any(map(self._parameters.is_stored, consumer.input))
+        return not biased and consumer.op_type not in NORMS and flat_bounds(self._parameters, consumer) is None
+
+    def narrows(self, end: str) -> bool:
+        """Whether no number goes past a tensor: what does not make it reads no others that do."""
+        made = self._course.ancestors([end])
+        others = [step for i, step in enumerate(self._course.steps) if i not in made and step.reads]
+        inner = {o for step in others for o in step.output}
+        outer = {name for step in others for name in step.reads} - inner - {end}
+        floats = (n for n in outer if not self._parameters.is_constant(n) and self._dtypes.get(n) in FLOATS)
+        return bool(end) and next(floats, None) is None
+
+    def between(self, start: str, end: str) -> list[int]:
+        """The steps that make a tensor, without those that make what is in front of it."""
+        outside = self._course.ancestors([start]) if start else set()
+        steps = self._course.steps
+        return sorted(i for i in self._course.ancestors([end]) if i not in outside or not steps[i].reads)
+
+    def layers(self, steps: Sequence[int]) -> int:
+        """How many weights of layers steps read."""
+        read = {name for i in steps for name in self._course.steps[i].reads}
+        return sum(self._parameters.is_own(n) and len(self._parameters.value(n).shape) > 1 for n in read)
+
+    def entering(self, steps: Sequence[int]) -> tuple[str, ...]:
+        """What steps read of others, or of the inputs."""
+        made = {o for i in steps for o in self._course.steps[i].output}
+        read = {name for i in steps for name in self._course.steps[i].reads} - made
+        return tuple(sorted(name for name in read if not self._parameters.is_stored(name)))
 
 
 # --- least squares ---------------------------------------------------------------------------------------
@@ -176,7 +220,7 @@ def _step(branch: _Branch, weights: Array, runs: Sequence[_Run]) -> Array:
         if size <= 0:
             break
         way = scale * search
-        nudge = NUDGE * float(np.linalg.norm(weights) / max(np.linalg.norm(way), 1e-30))
+        nudge = NUDGE * float(np.linalg.norm(weights)) / max(float(np.linalg.norm(way)), 1e-30)
         moved = [(y - x) / nudge for x, y in zip(made, branch.outputs(weights + nudge * way, runs), strict=True)]
         length = size / (sum(float(np.square(y).sum()) for y in moved) + DAMPING * float(search @ search))
         found = found + length * search

@@ -126,7 +126,7 @@ class Target(ABC):
 
     @property
     def renewed(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Tensors of the pruned model in front of the node that the fit changes, and what they are made from."""
+        """Tensors of the pruned model that the fit of several layers changes, and what they are made from."""
         return (), ()
 
     @abstractmethod

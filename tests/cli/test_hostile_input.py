@@ -282,7 +282,7 @@ def test_a_norm_that_contradicts_itself_is_the_models_fault(
     refused(3, "BatchNormalization", capsys, "prune", "odd.onnx", "-o", "o.onnx")
 
 
-METHODS = ("none", "bias", "affine", "merge", "least-squares", "one-pass", "batchnorm")
+METHODS = ("none", "bias", "affine", "merge", "least-squares", "one-pass", "joint", "batchnorm")
 
 
 def positions(kind: str) -> onnx.ModelProto:

@@ -59,6 +59,20 @@ def test_a_changed_weight_is_the_one_that_later_slices_run_with():
     assert not last["y"].any()
 
 
+@pytest.mark.parametrize("renewed", [True, False])
+def test_what_changed_weights_make_is_made_again_on_demand(renewed):
+    runs = [{"x": np.ones((2, 4), np.float32)}]
+    model = load(parser.parse_model(MODEL))
+    with ActivationReader(model, runs, ["x", "e", "e", *(["x"] if renewed else [])]) as walk:
+        (before,) = [dict(values) for values in walk.read(["e"])]
+        tensor = next(t for t in model.proto.graph.initializer if t.name == "w")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((4, 8), np.float32), "w"))
+        walk.renew(["e"] if renewed else [], ["x"] if renewed else [])
+        (after,) = walk.read(["e"])
+    assert before["e"].any()
+    assert after["e"].any() != renewed
+
+
 @pytest.mark.parametrize(
     ("made", "read"),
     [
