@@ -27,7 +27,7 @@ from onnxprune.model import Model
 from onnxprune.progress import WorkPart
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
-from onnxprune.recovery.joint import with_branches
+from onnxprune.recovery.joint import JointTarget, with_branches
 from onnxprune.recovery.on_grid import QuantizedTarget
 from onnxprune.recovery.recurrent import RecurrentTarget
 from onnxprune.recovery.targets import WIDEST, Fit, FitEvidence, LayerTarget, NormTarget, Pair, Target
@@ -223,7 +223,7 @@ def fit_targets(
     fits: list[Fit] = []
     given = [io_changes.feeds(removal, feeds) for feeds in runs]
     one, two = ([name for target in found for name in target.tapped_tensors[side]] for side in (0, 1))
-    two += [name for target in found for name in target.renewed[1]]
+    two += [name for target in found if isinstance(target, JointTarget) for name in target.entering]
     with (
         ActivationReader(original, runs, one, routes=routes, memory=options.memory // 2) as whole,
         ActivationReader(parameters.model, given, two, routes=routes, memory=options.memory // 2) as left,
@@ -234,7 +234,8 @@ def fit_targets(
             pairs = _pairs(target, whole, left if follows else None)
             ridges = options.ridges(count_samples(original, runs))
             fits += target.fit(removal, parameters, options.how, FitEvidence(pairs, train, ridges))
-            left.renew(*target.renewed)
+            if isinstance(target, JointTarget):
+                left.renew([target.end], target.entering)
     return fits
 
 

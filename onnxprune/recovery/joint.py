@@ -73,11 +73,6 @@ class JointTarget(Target):
         """The end in the original; what enters in the pruned model."""
         return [self.end], [*self.entering]
 
-    @property
-    def renewed(self) -> tuple[Sequence[str], Sequence[str]]:
-        """All that the branch makes."""
-        return [self.end], self.entering
-
     def fit(self, removal: Removal, parameters: Parameters, method: Method, evidence: FitEvidence) -> Iterator[Fit]:
         """Fit to the runs that fit, and keep the fit if it does better on the others."""
         lines = removal.groups.tracing.axes[self.end]
@@ -129,7 +124,9 @@ def with_branches(removal: Removal, parameters: Parameters, found: Sequence[Targ
         steps = next((steps for steps in between if flow.layers(steps) > 1), [])
         ends.append(end)
         if 1 < flow.layers(steps) <= LAYERS and end in removal.groups.tracing.axes:
-            targets += [JointTarget(target.view, target.node, target, end, tuple(steps), flow.entering(steps)), target]
+            entering = flow.entering(steps)
+            branch = JointTarget(target.view, target.node, last=target, end=end, steps=tuple(steps), entering=entering)
+            targets += [branch, target]
     return targets
 
 

@@ -124,11 +124,6 @@ class Target(ABC):
     def tapped_tensors(self) -> tuple[list[str], list[str]]:
         """The tensors of the original and of the pruned model that a fit looks at."""
 
-    @property
-    def renewed(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Tensors of the pruned model that the fit of several layers changes, and what they are made from."""
-        return (), ()
-
     @abstractmethod
     def fit(
         self, removal: Removal, parameters: Parameters, method: fits.Method, evidence: FitEvidence

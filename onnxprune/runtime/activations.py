@@ -181,12 +181,11 @@ class ActivationReader:
 
         Args:
             tensors: what was made with other weights.
-            sources: what they are made from, each requested once more than it was read; nothing where empty.
+            sources: what they are made from, each requested once more than it was read.
         """
         self._requested.subtract(sources)
         for way, held in zip(self._ways, self._runs, strict=True):
-            stale = way.again(tensors, sources) if sources else set()
-            for name in stale.intersection(held):
+            for name in way.again(tensors, sources).intersection(held):
                 self._store.release(held.pop(name))
 
     @property
