@@ -54,11 +54,11 @@ def spectrum(weight: Array, second: Array | None = None) -> Spectrum:
         The directions, as many as the weight has rows or columns, whichever are fewer.
     """
     inner, outer = weight.shape
-    root = np.eye(inner) if second is None else _root(second)
-    whitened = root @ weight
     if outer <= inner:
-        values, vectors = np.linalg.eigh(whitened.T @ whitened)
+        read = weight if second is None else second @ weight + _ridge(second) * weight
+        values, vectors = np.linalg.eigh(weight.T @ read)
         return Spectrum(np.maximum(values[::-1], 0.0), vectors[:, ::-1])
+    whitened = weight if second is None else _root(second) @ weight
     values, turned = np.linalg.eigh(whitened @ whitened.T)
     basis = np.linalg.qr(whitened.T @ turned[:, ::-1])[0]
     return Spectrum(np.maximum(values[::-1], 0.0), basis)
@@ -131,8 +131,13 @@ def output_energy(weight: Array, second: Array | None) -> float:
     return float((weight * (weight if second is None else second @ weight)).sum())
 
 
+def _ridge(second: Array) -> float:
+    """What is added to the diagonal of a second moment where directions are found."""
+    return 1e-8 * max(float(np.trace(second)) / len(second), 1e-30)
+
+
 def _root(second: Array) -> Array:
     """S with S^T S = H, some ridge added."""
-    ridge = 1e-8 * max(float(np.trace(second)) / len(second), 1e-30)
+    ridge = _ridge(second)
     values, vectors = np.linalg.eigh(second + ridge * np.eye(len(second)))
     return np.asarray(np.sqrt(np.maximum(values, ridge))[:, None] * vectors.T)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from onnxprune.rewriting.factorise import FactorisableWeight
 from onnxprune.typing import Array
 
 # How many numbers of directions of what enters are tried: each costs a fit.
-ENTERING = 8
+ENTERING = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class WeightEnergy:
     second: Array | None
     fits: bool
 
-    @property
+    @cached_property
     def moments(self) -> tuple[Array, Array] | None:
         """Moments of what is read, and with the outputs; None where nothing is fitted."""
         return (self.second, self.second @ self.matrix) if self.fits and self.second is not None else None
