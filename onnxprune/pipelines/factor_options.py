@@ -18,7 +18,7 @@ from onnxprune.rewriting.factorise import FactorisableWeight
 from onnxprune.typing import Array
 
 # How many numbers of directions of what enters are tried: each costs a fit.
-ENTERING = 6
+ENTERING = 8
 
 
 @dataclass(frozen=True, eq=False)
