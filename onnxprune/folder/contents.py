@@ -12,9 +12,9 @@ from typing import Any
 from onnx import ValueInfoProto
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.folder.configuration import Configuration
+from onnxprune.folder.configuration import CHANNEL, HEAD, HEAD_DIM, Configuration
 from onnxprune.folder.tokenizer import needed_tokens
-from onnxprune.model import Couplings, Joined, Model, join, load
+from onnxprune.model import Couplings, Joined, Model, Width, join, load
 from onnxprune.model.tensors import nodes
 from onnxprune.system import read_file
 
@@ -75,7 +75,19 @@ class Folder:
         Args:
             rows: whether tokens go by name.
         """
-        return replace(self.joined.model, couplings=Couplings(self.states, self.configuration.held(rows=rows)))
+        held = (replace(one, places=self._places(one.widths)) for one in self.configuration.held(rows=rows))
+        return replace(self.joined.model, couplings=Couplings(self.states, tuple(held)))
+
+    def _places(self, widths: Collection[Width]) -> tuple[tuple[Width, str, int], ...]:
+        """The axes of states that have one of some widths."""
+        graph, states = self.joined.model.proto.graph, {name for pair in self.states for name in pair}
+        found = []
+        for value in (*graph.input, *graph.output):
+            for kind, (rank, axis) in _PLACES.items() if value.name in states else ():
+                dims = value.type.tensor_type.shape.dim
+                if len(dims) == rank and (kind, dims[axis].dim_value) in widths:
+                    found.append(((kind, dims[axis].dim_value), value.name, axis))
+        return tuple(found)
 
     def vocabulary(self, name: str) -> tuple[str, ...]:
         """The tables and outputs that have a place for each token, if `name` is one of them or the key of their size.
@@ -99,6 +111,8 @@ class Folder:
 
 
 _CACHE_RANK = 4
+# Kind of a group -> (rank, axis) of the states that have its units: caches, and what an encoder gives.
+_PLACES = {HEAD: (_CACHE_RANK, 1), HEAD_DIM: (_CACHE_RANK, 3), CHANNEL: (3, 2)}
 _LOOKS_UP = frozenset(("Gather", "GatherBlockQuantized"))
 
 

@@ -17,10 +17,13 @@ class HeldWidths:
     Attributes:
         widths: the widths; where there are several, their proportions are stated, too.
         locked: why nothing may go; empty where units may.
+        places: axes of inputs and outputs that have one of the widths: (the width, name, axis). Where one stays, so do
+            all.
     """
 
     widths: tuple[Width, ...]
     locked: str = ""
+    places: tuple[tuple[Width, str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from onnxprune.allocation import Options
 from onnxprune.errors import GoalMissed
 from onnxprune.folder import Folder, Smaller, check_folder_target, read_folder, write_folder
 from onnxprune.keywords import FolderKeywords, accepts_synonyms, check_keywords
-from onnxprune.model import Width
+from onnxprune.model import Model, Width
 from onnxprune.pipelines.prune import Outcome, check_proven, run
 from onnxprune.progress import Progress, shown
 from onnxprune.recovery import RecoveryOptions
@@ -114,13 +114,21 @@ def _left(outcome: Outcome) -> Mapping[Width, int]:
 
 def _check_caches(folder: Folder, outcome: Outcome) -> None:
     """Refuse caches of different numbers of heads where the configuration has one number."""
-    states = {name for pair in folder.states for name in pair}
-    shapes = outcome.groups.static.shapes
-    after = {(c.name, c.axis): c.after for c in outcome.io_changes if c.name in states}
-    for (name, axis), size in after.items():
-        whole = [s for s in states if len(shapes[s]) == len(shapes[name]) and shapes[s][axis] == shapes[name][axis]]
-        if axis and (other := next((s for s in whole if after.get((s, axis)) != size), None)):
-            raise GoalMissed(
-                f"the configuration has one number for {name!r} and {other!r}, which would have different sizes",
-                hint=f"leave both as they are: --keep {name!r}",
-            )
+    states = dict.fromkeys(name for pair in folder.states for name in pair)
+    before, after = _declared(folder.joined.model), _declared(outcome.model)
+    first: dict[tuple[int, int, int], str] = {}
+    for name in states:
+        for axis, size in enumerate(before[name]):
+            if axis and size:
+                known = first.setdefault((len(before[name]), axis, size), name)
+                if after[known][axis] != after[name][axis]:
+                    raise GoalMissed(
+                        f"the configuration has one number for {known!r} and {name!r}, which would differ",
+                        hint=f"leave both as they are: --keep {name!r}",
+                    )
+
+
+def _declared(model: Model) -> dict[str, list[int]]:
+    """Input or output -> the sizes that it is declared with; 0 for an axis without."""
+    graph = model.proto.graph
+    return {v.name: [dim.dim_value for dim in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)}

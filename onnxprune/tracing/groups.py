@@ -22,7 +22,7 @@ from onnxprune.shown import Shown
 from onnxprune.tracing.barriers import Barrier, barriers
 from onnxprune.tracing.describe import describe, elements_of, parameters_of
 from onnxprune.tracing.group import Group
-from onnxprune.tracing.held_widths import classes_held, with_widths_held
+from onnxprune.tracing.held_widths import groups_held, with_widths_held
 from onnxprune.tracing.labels import LONGEST_AXIS, Classes, Constraints
 from onnxprune.tracing.partition import Part, form
 from onnxprune.tracing.trace_result import TraceResult
@@ -156,11 +156,11 @@ def _held(
 ) -> tuple[tuple[Group, ...], Classes, dict[HeldWidths, Array]]:
     """The groups, with the classes of those whose widths are stated once: these are formed again, in proportion."""
     groups = describe(tracing, classes, parts, kinds)
-    held = classes_held(groups, couplings.widths)
+    held = groups_held(groups, couplings.widths)
     if held:
-        parts, classes = form(tracing, with_widths_held(classes, tracing.ledger, held))
+        parts, classes = form(tracing, with_widths_held(tracing, classes, held))
         groups = describe(tracing, classes, parts, kinds)
-    return groups, classes, {widths: np.concatenate(alike) for widths, alike in held.items()}
+    return groups, classes, {widths: np.concatenate([one.classes for one in alike]) for widths, alike in held.items()}
 
 
 def _longest(model: Model) -> int:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.allocation import Options
-from onnxprune.model import Couplings, HeldWidths, Model
+from onnxprune.model import Couplings, HeldWidths, Model, load
 from onnxprune.pipelines.prune import run
 from onnxprune.tracing import trace
+from tests.graphs.folders import KINDS, Family, decoder
 from tests.graphs.net import Net
 
 
@@ -42,11 +43,15 @@ def test_equal_widths_stay_equal() -> None:
 
 
 def test_proportions_are_kept() -> None:
-    model = held(chain(12, 40, 20), HeldWidths((("channel", 12), ("channel", 40))))
-    (together, alone) = trace(model).groups
-    assert (together.units, len(together.cells), alone.units) == (4, 2, 20)
-    outcome = run(model, Options(ratio=0.25))
-    assert [tensor.dims[1] for tensor in outcome.model.proto.graph.initializer][:-1] == [9, 30, 15]
+    """Of heads and the stream."""
+    model = load(decoder(Family(key_heads=8, stream=32)).net.proto())
+    caches = tuple(f"{name}.{layer}.{kind}" for name in ("past*", "present") for layer in (0, 1) for kind in KINDS)
+    both = held(model, HeldWidths((("head", 8), ("channel", 32))))
+    (together, *_) = trace(both, allow_io_changes=caches).groups
+    assert (together.units, len(together.cells)) == (8, 3)
+    outcome = run(both, Options(ratio=0.25, allow_io_changes=caches))
+    widths = {name: tuple(tensor.dims) for name, tensor in outcome.model.initializers.items()}
+    assert widths["layers.0.q"] == widths["layers.1.q"] == (24, 12)
 
 
 def test_what_is_locked_stays_and_says_why() -> None:
@@ -59,3 +64,21 @@ def test_widths_that_no_group_has_change_nothing() -> None:
     model = held(chain(12, 40), HeldWidths((("channel", 13),)), HeldWidths((("head", 12),), "no head"))
     groups = trace(model)
     assert [group.units for group in groups.groups] == [12, 40] and not groups.held
+
+
+def test_where_one_place_stays_all_do() -> None:
+    """An output of the width that may not shrink; one of another width does not matter."""
+    model = chain(12, 40, 5)
+    for width, left in ((12, [12, 40]), (5, [12, 40])):
+        place = (("channel", width), model.proto.graph.output[0].name, 1)
+        groups = trace(held(model, HeldWidths((("channel", width),), places=(place,))))
+        whole = [group.units for group in trace(model).groups]
+        assert [group.units for group in groups.groups] == [units for units in whole if units != width]
+        assert any("stays" in barrier.reason for barrier in groups.barriers), left
+
+
+def test_what_goes_in_proportion_stays_with_the_others() -> None:
+    """No head goes, since there is none: then neither does the stream."""
+    groups = trace(held(chain(12, 40), HeldWidths((("channel", 12), ("head", 4)))))
+    assert [group.units for group in groups.groups] == [40]
+    assert "stated in proportion to others, which stay" in {barrier.reason for barrier in groups.barriers}
