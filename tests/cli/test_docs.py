@@ -101,6 +101,7 @@ def test_commands_of_the_plan_page_work(workplace, capsys):
     assert (workplace / "small.onnx").stat().st_size < (workplace / "model.onnx").stat().st_size
 
 
+@pytest.mark.long  # five trainings
 def test_commands_of_the_training_page_work(workplace, capsys):
     """They end, and give the figures that the page tells, to some points."""
     (workplace / "models").symlink_to(ROOT / "models")
@@ -153,6 +154,7 @@ def test_the_drop_page_works(workplace, capsys):
     assert 1 - report.after.params / report.before.params == pytest.approx(0.59, abs=0.01)
 
 
+@pytest.mark.long  # numbers chosen for two models, and trained
 def test_the_quantisation_page_works(workplace, capsys):
     """Its commands run as typed, and what it says of the digits is so."""
     (workplace / "models").symlink_to(ROOT / "models")

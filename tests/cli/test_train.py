@@ -137,7 +137,12 @@ def test_zeros_stay(run: Run, tmp_path: Path) -> None:
     assert changed
 
 
-KILLED = ("train", "prune --train", "prune --while-training soft")
+KILLED = (
+    ("train", signal.SIGKILL),
+    ("train", signal.SIGINT),
+    ("prune --train", signal.SIGKILL),
+    pytest.param("prune --while-training soft", signal.SIGKILL, marks=pytest.mark.long),
+)
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +151,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(
-    ("name", "number"), [*((name, signal.SIGKILL) for name in KILLED), ("train", signal.SIGINT)], ids=str
-)
+@pytest.mark.parametrize(("name", "number"), KILLED, ids=str)
 def test_killed_at_random_moments(
     commands: dict[str, list[str]], tmp_path: Path, name: str, number: signal.Signals
 ) -> None:
