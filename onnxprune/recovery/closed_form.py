@@ -178,7 +178,8 @@ def recover(
     if len(runs) < 2:
         raise UsageError("calibration data: one batch is not enough to fit and to judge", hint="give more samples")
     original, has_bodies = removal.groups.tracing.model, removal.groups.tracing.model is not removal.groups.model
-    runs, held = held_out(runs)
+    given = runs
+    runs, held = held_out(given)
     routes = routes_of(original, runs)
     parameters = Parameters(removal.laid_out or rewritten(removal) if has_bodies else pruned, routes)
     found = ready(list(targets(removal, parameters, options)), options, parameters)
@@ -191,7 +192,12 @@ def recover(
     if sliced.is_known and counts["held"] < FEW_HELD:
         one, two = (agreement(removal, m, [*runs, *held]) for m in (pruned, model))
     kept = two.error < one.error if sliced.is_known else any(f.kept for f in fits)
-    return model if kept else pruned, RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
+    report = RecoveryReport(tuple(fits), sliced, after, kept, options.method, **counts)
+    if options.how.joint and sliced.is_known:
+        single = recover(removal, pruned, given, replace(options, method="least-squares"), progress=progress)
+        if single[1].final.error < report.final.error:
+            return single
+    return model if kept else pruned, report
 
 
 def fit_targets(
