@@ -79,11 +79,10 @@ class Folder:
         return replace(self.joined.model, couplings=Couplings(self.states, tuple(held)))
 
     def _places(self, widths: Collection[Width]) -> tuple[tuple[Width, str, int], ...]:
-        """The axes of states that have one of some widths."""
-        graph, states = self.joined.model.proto.graph, {name for pair in self.states for name in pair}
-        found = []
+        """The axes of inputs and outputs that have one of some widths."""
+        graph, found = self.joined.model.proto.graph, []
         for value in (*graph.input, *graph.output):
-            for kind, (rank, axis) in _PLACES.items() if value.name in states else ():
+            for kind, (rank, axis) in _PLACES.items():
                 dims = value.type.tensor_type.shape.dim
                 if len(dims) == rank and (kind, dims[axis].dim_value) in widths:
                     found.append(((kind, dims[axis].dim_value), value.name, axis))
@@ -111,7 +110,7 @@ class Folder:
 
 
 _CACHE_RANK = 4
-# Kind of a group -> (rank, axis) of the states that have its units: caches, and what an encoder gives.
+# Kind of a group -> (rank, axis) of inputs and outputs that have its units: caches, and what an encoder gives.
 _PLACES = {HEAD: (_CACHE_RANK, 1), HEAD_DIM: (_CACHE_RANK, 3), CHANNEL: (3, 2)}
 _LOOKS_UP = frozenset(("Gather", "GatherBlockQuantized"))
 

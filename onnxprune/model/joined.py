@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,15 +74,18 @@ def join(files: Mapping[str, Model], root: Path) -> Joined:
     proto = ModelProto(ir_version=max(model.proto.ir_version for model in files.values()))
     proto.opset_import.extend(_opsets(files).values())
     proto.graph.name = "joined"
-    known: dict[bytes, str] = {}
+    known: dict[tuple[bytes, int], str] = {}
     shared: dict[str, dict[str, str]] = {}
     for name, model in files.items():
-        same = shared[name] = {}
-        for tensor in model.proto.graph.initializer:
-            own = name + IN + tensor.name
-            joined = known.setdefault(_content(model, tensor), own) if _is_weight(tensor) else own
-            if joined != own:
+        same, counts = {}, Counter[bytes]()
+        for tensor in filter(_is_weight, model.proto.graph.initializer):
+            content = _content(model, tensor)
+            # One that is stored twice in a file stays two, so that each has a name to come back to.
+            joined = known.setdefault((content, counts[content]), name + IN + tensor.name)
+            counts[content] += 1
+            if not _is_of(joined, name):
                 same[joined] = tensor.name
+        shared[name] = same
         _add(proto.graph, name, model, same, root)
     return Joined(replace(first, proto=proto, folder=root, path=None), files, shared)
 

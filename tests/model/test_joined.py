@@ -40,6 +40,18 @@ def test_there_and_back(tmp_path: Path) -> None:
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_a_weight_that_is_stored_twice(tmp_path: Path) -> None:
+    """As norms at their start are: all of them come back under their names."""
+    net = Net()
+    x = net.add("Mul", net.input((2, 3)), net.const(np.ones(3, np.float32), "first"))
+    net.output(net.add("Mul", x, net.const(np.ones(3, np.float32), "second")))
+    whole = join({"one": net.model(), "two": net.model()}, tmp_path)
+    assert [t.name for t in whole.model.proto.graph.initializer] == ["one/first", "one/second"]
+    for model in whole.split(whole.model).values():
+        assert model.proto.graph.node == net.proto().graph.node
+        assert [t.name for t in model.proto.graph.initializer] == ["first", "second"]
+
+
 def test_names_in_bodies(tmp_path: Path) -> None:
     """A branch reads what stands around it, by its new name; and back."""
     net = Net()

@@ -120,6 +120,20 @@ def test_the_vocabulary_is_cut_by_name_alone(tmp_path: Path, tied: bool) -> None
     np.testing.assert_allclose(new, old, atol=1e-5)
 
 
+def test_a_width_stays_where_an_output_has_it(tmp_path: Path) -> None:
+    """An output of the stream that no graph of the folder is given: its size is that of the configuration."""
+    source = write_pair(tmp_path / "whole")
+    proto = onnx.load(source / "encoder_model.onnx")
+    proto.graph.node.add(op_type="Identity", input=["last_hidden_state"], output=["hidden_states"])
+    shape = proto.graph.output[0].type
+    proto.graph.output.add(name="hidden_states").type.CopyFrom(shape)
+    onnx.save(proto, source / "encoder_model.onnx")
+    outcome = onnxprune.prune_folder(source, tmp_path / "small", 0.5)
+    after = config(tmp_path / "small")
+    assert (after["hidden_size"], after["num_key_value_heads"], after["intermediate_size"]) == (8, 2, 6)
+    assert "graph output 'encoder_model/hidden_states'" in {barrier.reason for barrier in outcome.groups.barriers}
+
+
 def test_genai_configuration(tmp_path: Path) -> None:
     source = write_decoder(tmp_path / "whole")
     (source / "config.json").unlink()
