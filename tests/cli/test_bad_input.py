@@ -54,7 +54,10 @@ def test_missing_file(run, out, tmp_path):
 
 
 def test_directory(run, out, tmp_path):
-    prune_refused(run, out, 2, "is a directory", tmp_path)
+    """Prune takes folders with graphs; other verbs take none."""
+    (tmp_path / "empty").mkdir()
+    prune_refused(run, out, 2, "no graph in", tmp_path / "empty")
+    refused(run, 2, "is a directory", "inspect", tmp_path)
 
 
 @pytest.mark.parametrize("verb", ["inspect", "plan"])
