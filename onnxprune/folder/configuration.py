@@ -178,10 +178,10 @@ def _count(found: Mapping[str, Any], key: str) -> int:
 def _copied(value: Any, kept: Mapping[int, tuple[int, ...]], new: Mapping[int, int], key: str = "") -> Any:
     """A copy of a value with the size of a smaller vocabulary and its ids."""
     if new and key in SUPPRESSED and isinstance(value, list):
-        return [new[i] for i in value if i in new]
+        return [new[i] for i in value if _is_id(i) and i in new]
     if new and key.endswith(TOKEN_ID):
         return _mapped(value, lambda i: _looked_up(new, i, key))
-    if key == VOCABULARY and value in kept:
+    if key == VOCABULARY and isinstance(value, int) and value in kept:
         return len(kept[value])
     if isinstance(value, dict):
         return {inner: _copied(one, kept, new, inner) for inner, one in value.items()}

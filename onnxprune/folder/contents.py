@@ -21,6 +21,8 @@ from onnxprune.system import read_file
 CONFIGURATIONS = frozenset(("config.json", "genai_config.json", "generation_config.json"))
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _OF_TOKENS = (TOKENIZER, TOKENIZER_CONFIG)
+# Ids of tokens that are larger are no rows of a table; JSON that is nested deeper is none that a model comes with.
+MOST_IDS, DEEPEST = 2**31, 100
 # What an output that holds a state is called, and the input that it is handed to.
 STATES = (("present", "past_key_values"), ("present", "past"), ("last_hidden_state", "encoder_hidden_states"))
 
@@ -106,7 +108,10 @@ class Folder:
     def needed(self, ids: Collection[int]) -> tuple[int, ...]:
         """Ids of tokens with those that the configuration names, and that the tokenizer makes them of."""
         kept = {*ids, *self.configuration.token_ids}
-        return tuple(sorted(kept if self.tokenizer is None else needed_tokens(self.tokenizer, kept)))
+        found = sorted(kept if self.tokenizer is None else needed_tokens(self.tokenizer, kept))
+        if found and found[-1] > MOST_IDS:
+            raise UsageError(f"{found[-1]} is no id of a token", hint="correct the configuration, or the tokenizer")
+        return tuple(found)
 
 
 _CACHE_RANK = 4
@@ -173,7 +178,20 @@ def _json(folder: Path, file: Path) -> Any:
         raise UsageError(f"{folder / file} is not JSON: {error}", hint="write it again, or take it away") from error
     if not isinstance(found, dict):
         raise UsageError(f"{folder / file} is not a JSON object", hint="write it again, or take it away")
+    if _is_deep(found):
+        raise UsageError(f"{folder / file} is nested deeper than {DEEPEST} levels", hint="take it away")
     return found
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether JSON is nested deeper than is read."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [inner for one in inside for inner in one]
+        if not level:
+            return False
+    return True
 
 
 def _data_files(model: Model, folder: Path) -> Iterator[Path]:

@@ -5,7 +5,7 @@ The format is that of the `tokenizers` library (tokenizer.json, version 1.0).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from onnxprune.errors import UsageError
@@ -69,15 +69,45 @@ def renumbered_config(config: Mapping[str, Any], new: Mapping[int, int]) -> dict
     made = dict(config)
     added = config.get("added_tokens_decoder")
     if isinstance(added, dict):
-        made["added_tokens_decoder"] = {str(new[int(i)]): one for i, one in added.items() if int(i) in new}
+        old = {str(one): one for one in new}
+        made["added_tokens_decoder"] = {str(new[old[i]]): one for i, one in added.items() if i in old}
     return made
 
 
 def _model(tokenizer: Mapping[str, Any]) -> Mapping[str, Any]:
     model = tokenizer.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
-        raise UsageError("tokenizer.json has no model with a vocabulary", hint="keep all rows, or leave the file out")
+        raise UsageError("tokenizer.json has no model with a vocabulary", hint=_WHOLE)
+    added = tokenizer.get("added_tokens") or []
+    wrong = {
+        "model.vocab": isinstance(model["vocab"], dict) and not all(map(_is_number, model["vocab"].values())),
+        "model.merges": not _is_list(model.get("merges") or [], _is_merge),
+        "model.unk_token": not isinstance(model.get("unk_token") or "", str),
+        "model.continuing_subword_prefix": not isinstance(model.get("continuing_subword_prefix") or "", str),
+        "added_tokens": not _is_list(added, lambda one: isinstance(one, dict) and _is_number(one.get("id"))),
+        "post_processor": not all(_is_list(ids, _is_number) for ids in _id_lists(tokenizer.get("post_processor"))),
+    }
+    if place := next((place for place, is_wrong in wrong.items() if is_wrong), None):
+        raise UsageError(f"tokenizer.json: {place} is not as the tokenizers library writes it", hint=_WHOLE)
     return model
+
+
+_WHOLE = "keep all rows, or leave the file out"
+
+
+def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_merge(merge: Any) -> bool:
+    """Whether it is two tokens, in a text or in a list."""
+    if isinstance(merge, str):
+        return " " in merge
+    return _is_list(merge, lambda token: isinstance(token, str)) and len(merge) == 2
 
 
 def _parts(model: Mapping[str, Any], vocabulary: Mapping[str, int], ids: Collection[int]) -> set[int]:
@@ -129,4 +159,4 @@ def _with_ids(processor: Any, new: Mapping[int, int]) -> Any:
 
 
 def _is_named_id(value: list[Any]) -> bool:
-    return len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+    return len(value) == 2 and isinstance(value[0], str) and _is_number(value[1])

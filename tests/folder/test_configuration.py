@@ -110,3 +110,10 @@ def test_numbers_that_are_none() -> None:
     odd = {"hidden_size": True, "num_attention_heads": 0, "vocab_size": "many", "intermediate_size": -3, "d_ff": 2.5}
     files = Configuration({"config.json": odd})
     assert not files.held(rows=False) and files.after({("head", 1): 1}, {}) == {"config.json": odd}
+
+
+@pytest.mark.parametrize("value", [[], {}, [[1]], [{}], {"a": [1]}, "x", 1.5])
+@pytest.mark.parametrize("key", ["vocab_size", "suppress_tokens"])
+def test_values_of_another_kind_are_no_fault(key: str, value: object) -> None:
+    made = Configuration({"config.json": {key: value, "bos_token_id": 1}}).after({}, {40: (0, 1)})
+    assert made["config.json"]["bos_token_id"] == 1

@@ -78,3 +78,17 @@ def test_a_tokenizer_that_is_no_json(tmp_path: Path, text: str) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read"):
         read_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+@pytest.mark.parametrize(("left", "right"), ["[]", ('{"a":', "}")])
+def test_json_that_is_nested_deep_is_refused(tmp_path: Path, file: str, left: str, right: str) -> None:
+    folder = write_decoder(tmp_path / "in")
+    (folder / file).write_text('{"a": ' + left * 600 + "1" + right * 600 + "}")
+    with pytest.raises(UsageError, match="nested deeper"):
+        read_folder(folder)
+
+
+def test_ids_of_tokens_that_no_table_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no id of a token"):
+        read_folder(write_decoder(tmp_path / "in", eos_token_id=10**30)).needed([0])

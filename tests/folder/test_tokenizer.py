@@ -85,3 +85,24 @@ def test_added_tokens_of_the_configuration() -> None:
 def test_what_is_no_tokenizer(content: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="no model with a vocabulary"):
         needed_tokens(content, {1})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"added_tokens": value} for value in ("x", 1, [3], [{"special": True}], [{"id": "1", "special": True}])),
+        *({"post_processor": {"ids": value}} for value in (["x"], [[1]], [None])),
+        *({"model": {"vocab": {"a": value}}} for value in ([1], "x", None)),
+        *({"model": {"vocab": {}, "merges": value}} for value in ("x", 3, ["ab"], [["a"]], [[1, 2]], {"a": 1})),
+        *({"model": {"vocab": {}, "unk_token": value}} for value in (["a"], {"a": 1})),
+    ],
+)
+def test_a_tokenizer_that_no_library_wrote_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"tokenizer\.json: "):
+        needed_tokens({"model": {"vocab": {"a": 0}}, **changed}, [0])
+
+
+@pytest.mark.parametrize("key", ["x", "\u00b2", "9" * 5000])
+def test_keys_that_are_no_ids_of_tokens_go(key: str) -> None:
+    config = {"added_tokens_decoder": {key: {"content": "a"}, "7": {"content": "b"}}}
+    assert renumbered_config(config, {7: 0})["added_tokens_decoder"] == {"0": {"content": "b"}}
