@@ -6,7 +6,9 @@ import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
+
+from onnxprune.model.protos import bodies
 
 
 def scopes(proto: ModelProto) -> Iterator[tuple[str, Any]]:
@@ -18,20 +20,13 @@ def scopes(proto: ModelProto) -> Iterator[tuple[str, Any]]:
             yield called, scope
             for node in scope.node:
                 label = node.name or next(iter(node.output), "")
-                pending += [(f"'{body.name}' of {node.op_type} '{label}'", body) for body in _graphs(node)]
-
-
-def _graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs in the attributes of a node, whatever type the attributes name; exporters leave it out."""
-    for attribute in node.attribute:
-        yield from (attribute.g,) if attribute.HasField("g") else ()
-        yield from attribute.graphs
+                pending += [(f"'{body.name}' of {node.op_type} '{label}'", body) for body in bodies(node)]
 
 
 def _taken(node: NodeProto) -> set[str]:
     """The tensors that a node reads, in its bodies too, without those that the bodies make."""
     found = set(node.input)
-    for body in _graphs(node):
+    for body in bodies(node):
         own = {o for inner in body.node for o in inner.output}.union(
             (value.name for value in (*body.input, *body.initializer)), (s.values.name for s in body.sparse_initializer)
         )

@@ -17,12 +17,17 @@ QUANTIZING = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.genera
 SMALL = 1024
 
 
+# Kinds of attributes that hold graphs; some exporters leave the kind out.
+_HOLDS_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UNDEFINED)
+
+
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs in the attributes of a node."""
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
+        if attribute.type in _HOLDS_GRAPHS:  # asked first: most attributes are numbers, and every pass meets them all
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:

@@ -132,7 +132,7 @@ def _is_layer(removal: Removal, view: NodeView) -> bool:
 
     def is_cut(slot: int, axes: Iterable[int]) -> bool:
         lines = inputs[slot] if slot < len(inputs) else None
-        return lines is not None and any(removal.removed(lines[a]).any() for a in axes if a < len(lines))
+        return lines is not None and any(removal.loses(lines[a]) for a in axes if a < len(lines))
 
     if any(is_cut(r.slot, [r.axis]) for r in view.masked_axes):
         return True

@@ -61,7 +61,7 @@ class _Reference:
     silenced: dict[tuple[str, str, bytes], str] = field(default_factory=dict)
 
     def is_cut(self, view: NodeView, slot: int, axis: int) -> bool:
-        return bool(self.removal.removed(view.labels(slot)[axis]).any())
+        return self.removal.loses(view.labels(slot)[axis])
 
     def name(self, role: str) -> str:
         return self.names.unique(f"onnxprune_reference_{role}")
@@ -166,7 +166,7 @@ class _Reference:
 
     def _spread(self, tensor: str, output: str, shape: Shape, axes: Axes) -> None:
         """Lay a tensor of the remaining positions out to `shape`; removed positions hold a copy of another."""
-        shrinking = [(a, x) for a, x in _fields_first(axes) if self.removal.removed(x).any()]
+        shrinking = [(a, x) for a, x in _fields_first(axes) if self.removal.loses(x)]
         now = self.removal.shape(shape, axes)
         for axis, labels in reversed(shrinking):
             removed = self.removal.removed(labels)

@@ -83,7 +83,7 @@ def row_maps(removal: Removal) -> tuple[RowMap, ...]:
     for name in sorted(removal.groups.rows & tracing.axes.keys() & removal.groups.static.shapes.keys()):
         source = tracing.id_sources[name]
         axes, shape = tracing.axes[name], removal.groups.static.shapes[name]
-        shrunk = [a for a, labels in enumerate(axes) if removal.removed(labels).any()]
+        shrunk = [a for a, labels in enumerate(axes) if removal.loses(labels)]
         axis = 0 if tracing.is_weight(name) or not shrunk else shrunk[0]
         kept = np.flatnonzero(removal.kept(axes[axis], axis, shape[axis]))
         found.append(RowMap(name, shape[axis], tuple(sorted(source.inputs)), tuple(kept.tolist())))
@@ -127,7 +127,7 @@ def outputs(removal: Removal, names: Sequence[str], original: Sequence[Any]) -> 
 
 def _remaining(removal: Removal, name: str, value: Any) -> Any:
     axes = removal.groups.tracing.axes.get(name)
-    if axes is None or not any(removal.removed(labels).any() for labels in axes):
+    if axes is None or not any(removal.loses(labels) for labels in axes):
         return value
     # The value may be longer on other axes than the one that was traced: another batch.
     return removal.sliced(value, axes)

@@ -56,21 +56,30 @@ class Removal:
         return np.append(self.removed_classes[self.groups.classes.of], False)  # a barrier, clipped to -1, stays
 
     @cached_property
-    def _cache(self) -> dict[int, tuple[Array, Array]]:
+    def _cache(self) -> dict[int, tuple[Array, Array, bool]]:
         return {}
+
+    def _known(self, labels: Array) -> tuple[Array, Array, bool]:
+        """Labels, what goes of them, and whether any does."""
+        known = self._cache.get(id(labels))
+        if known is None or known[0] is not labels:
+            removed = self._is_removed[np.maximum(labels, -1)]
+            known = self._cache[id(labels)] = (labels, removed, bool(removed.any()))
+        return known
 
     def removed(self, labels: Array) -> Array:
         """bool, in the shape of `labels`: the positions that go."""
-        known = self._cache.get(id(labels))
-        if known is None or known[0] is not labels:
-            known = self._cache[id(labels)] = (labels, self._is_removed[np.maximum(labels, -1)])
-        return known[1]
+        return self._known(labels)[1]
+
+    def loses(self, labels: Array) -> bool:
+        """Whether any position goes."""
+        return self._known(labels)[2]
 
     @cached_property
     def behind(self) -> frozenset[str]:
         """The tensors that change: they lose positions, or are computed from such; of bodies too."""
         tracing = self.groups.tracing
-        lost = {n for n, axes in tracing.axes.items() if any(self.removed(line).any() for line in axes)}
+        lost = {n for n, axes in tracing.axes.items() if any(map(self.loses, axes))}
         for node in tracing.model.proto.graph.node:
             keys = (tracing.use_key(node, slot) for slot in range(len(node.input)))
             if not lost.isdisjoint((*node.input, *captured(node), *node.output, *keys)):
@@ -80,12 +89,12 @@ class Removal:
     def shrinks(self, tensor: str, axes: Sequence[int]) -> bool:
         """Whether any of these axes of an activation loses positions."""
         lines = self.groups.tracing.axes.get(tensor)
-        return lines is not None and any(self.removed(lines[axis]).any() for axis in axes)
+        return lines is not None and any(self.loses(lines[axis]) for axis in axes)
 
     def size(self, labels: Array, axis: int, size: int) -> int:
         """The length of `axis` that remains of `size`."""
-        removed = self.removed(labels)
-        if not removed.any():
+        _, removed, loses = self._known(labels)
+        if not loses:
             return size
         if removed.ndim == 1:
             return size - int(removed.sum())
@@ -106,8 +115,8 @@ class Removal:
         """bool, broadcastable to `shape`: the elements that remain; None if all do."""
         mask: Array | None = None
         for axis, labels in enumerate(axes):
-            removed = self.removed(labels)
-            if removed.any():
+            _, removed, loses = self._known(labels)
+            if loses:
                 line = [-1 if a == axis else 1 for a in range(len(shape))]
                 keep = ~(removed if removed.ndim > 1 else removed.reshape(line))
                 mask = keep if mask is None else mask & keep

@@ -97,7 +97,7 @@ class Rewriting:
 
     def is_cut(self, key: str) -> bool:
         """Whether a weight, as one of its uses reads it, is another afterwards."""
-        return any(self.removal.removed(labels).any() for labels in self.groups.tracing.axes[key])
+        return any(self.removal.loses(labels) for labels in self.groups.tracing.axes[key])
 
     def run(self) -> Model:
         """Build the new model, flat."""
@@ -228,13 +228,13 @@ class Rewriting:
 
     def _is_touched(self, view: NodeView) -> bool:
         around = itertools.chain(*self.removal.around(view))
-        return any(self.removal.removed(labels).any() for axes in around if axes for labels in axes)
+        return any(self.removal.loses(labels) for axes in around if axes for labels in axes)
 
     def _is_stale(self, node: onnx.NodeProto) -> bool:
         """Whether a node that is never run reads a tensor that shrinks: it would no longer be valid."""
         tracing = self.groups.tracing
         names = (*node.input, *captured(node), *(tracing.use_key(node, slot) for slot in range(len(node.input))))
-        return any(self.removal.removed(labels).any() for name in names for labels in tracing.axes.get(name, ()))
+        return any(self.removal.loses(labels) for name in names for labels in tracing.axes.get(name, ()))
 
     def _resized(
         self, view: NodeView, resize: Resize, new: onnx.NodeProto, constants: dict[str, Array]
