@@ -158,6 +158,8 @@ def _files(folder: Path) -> list[Path]:
                 )
             if real.is_file():
                 found.append(path.relative_to(folder))
+    except RuntimeError as error:  # a link to itself, before Python 3.13
+        raise UsageError(f"cannot read {folder}: {error}", hint="take the link away") from error
     except OSError as error:
         raise UsageError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
     return found

@@ -138,7 +138,8 @@ def copied(folder: Folder, smaller: Smaller) -> list[Path]:
 
 def _indent(path: Path) -> int | None:
     """By how much the lines of a JSON file are indented; None for a file of one line."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:2]
+    content = path.read_bytes()
+    lines = content.decode(json.detect_encoding(content)).splitlines()[1:2]
     return len(lines[0]) - len(lines[0].lstrip()) if lines else None
 
 

@@ -92,3 +92,10 @@ def test_json_that_is_nested_deep_is_refused(tmp_path: Path, file: str, left: st
 def test_ids_of_tokens_that_no_table_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no id of a token"):
         read_folder(write_decoder(tmp_path / "in", eos_token_id=10**30)).needed([0])
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "in")
+    (folder / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match="cannot read"):
+        read_folder(folder)

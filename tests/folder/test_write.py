@@ -87,3 +87,14 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             check_folder_target(source, target, force=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_configuration_in_any_encoding_of_json(tmp_path: Path, encoding: str) -> None:
+    source = write_decoder(tmp_path / "in")
+    content = (source / "config.json").read_text()
+    (source / "config.json").write_text(content, encoding=encoding)
+    folder = read_folder(source)
+    smaller = Smaller(folder.model(rows=False), {("channel", 12): 6})
+    write_folder(folder, smaller, tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").read_text() == content.replace('size": 12', 'size": 6') + "\n"
