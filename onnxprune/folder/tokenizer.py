@@ -82,8 +82,8 @@ def _model(tokenizer: Mapping[str, Any]) -> Mapping[str, Any]:
     wrong = {
         "model.vocab": isinstance(model["vocab"], dict) and not all(map(_is_number, model["vocab"].values())),
         "model.merges": not _is_list(model.get("merges") or [], _is_merge),
-        "model.unk_token": not isinstance(model.get("unk_token") or "", str),
-        "model.continuing_subword_prefix": not isinstance(model.get("continuing_subword_prefix") or "", str),
+        "model.unk_token": not isinstance(model.get("unk_token"), str | None),
+        "model.continuing_subword_prefix": not isinstance(model.get("continuing_subword_prefix"), str | None),
         "added_tokens": not _is_list(added, lambda one: isinstance(one, dict) and _is_number(one.get("id"))),
         "post_processor": not all(_is_list(ids, _is_number) for ids in _id_lists(tokenizer.get("post_processor"))),
     }

@@ -94,7 +94,7 @@ def test_what_is_no_tokenizer(content: dict[str, Any]) -> None:
         *({"post_processor": {"ids": value}} for value in (["x"], [[1]], [None])),
         *({"model": {"vocab": {"a": value}}} for value in ([1], "x", None)),
         *({"model": {"vocab": {}, "merges": value}} for value in ("x", 3, ["ab"], [["a"]], [[1, 2]], {"a": 1})),
-        *({"model": {"vocab": {}, "unk_token": value}} for value in (["a"], {"a": 1})),
+        *({"model": {"vocab": {}, "unk_token": value}} for value in ([], {}, ["a"], {"a": 1})),
     ],
 )
 def test_a_tokenizer_that_no_library_wrote_is_refused(changed: dict[str, Any]) -> None:
