@@ -114,7 +114,7 @@ class Configuration:
             left: width -> units that are left, of those that shrank.
             kept: size of a vocabulary -> the ids that are left of it, if some went.
         """
-        new = {old: place for ids in kept.values() for place, old in enumerate(ids)}
+        new = new_ids(kept)
         made = {name: _copied(content, kept, new) for name, content in self.files.items()}
         for number in self.numbers if left else ():
             inner = made[number.file]
@@ -140,6 +140,15 @@ class Configuration:
                 for key in filter(partial(_count, found), HEADS):
                     size = stream // _count(found, key)
                     yield [(HEAD, _units(found, key)), (HEAD_DIM, size), (CHANNEL, stream)]
+
+
+def new_ids(kept: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
+    """Old id -> new id of the tokens that are left.
+
+    Args:
+        kept: size of a vocabulary -> the ids that are left of it; of several, the same.
+    """
+    return {old: place for ids in kept.values() for place, old in enumerate(ids)}
 
 
 def _numbers(file: str, place: tuple[str, ...], found: Mapping[str, Any]) -> Iterator[Number]:

@@ -23,6 +23,8 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _OF_TOKENS = (TOKENIZER, TOKENIZER_CONFIG)
 # Ids of tokens that are larger are no rows of a table; JSON that is nested deeper is none that a model comes with.
 MOST_IDS, DEEPEST = 2**31, 100
+# Bytes of a configuration or a tokenizer; those of large vocabularies have some ten million.
+LARGEST_JSON = 256 << 20
 # What an output that holds a state is called, and the input that it is handed to.
 STATES = (("present", "past_key_values"), ("present", "past"), ("last_hidden_state", "encoder_hidden_states"))
 
@@ -158,6 +160,8 @@ def _files(folder: Path) -> list[Path]:
                 )
             if real.is_file():
                 found.append(path.relative_to(folder))
+            elif not real.is_dir() or path.name in {*CONFIGURATIONS, *_OF_TOKENS}:
+                raise UsageError(f"{path} is no regular file", hint="take it away, or write a file in its place")
     except RuntimeError as error:  # a link to itself, before Python 3.13
         raise UsageError(f"cannot read {folder}: {error}", hint="take the link away") from error
     except OSError as error:
@@ -174,6 +178,10 @@ def _named(files: Collection[Path]) -> dict[str, Path]:
 
 
 def _json(folder: Path, file: Path) -> Any:
+    if (folder / file).stat().st_size > LARGEST_JSON:
+        raise UsageError(
+            f"{folder / file} is larger than {LARGEST_JSON >> 20} MiB", hint="it is none of a model: take it away"
+        )
     try:
         found = json.loads(read_file(folder / file))
     except (OSError, ValueError, RecursionError) as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import UsageError
+from onnxprune.folder.configuration import new_ids
 from onnxprune.folder.contents import TOKENIZER, TOKENIZER_CONFIG, Folder
 from onnxprune.folder.tokenizer import renumbered, renumbered_config
 from onnxprune.model import Model, Width, save
@@ -98,11 +99,12 @@ def _write(folder: Folder, smaller: Smaller, target: Path) -> None:
         path = target / folder.graphs[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         save(model, path, external=_data_name(folder.joined.files[name]))
-    for name, content in texts(folder, smaller).items():
+    written = texts(folder, smaller)
+    for name, content in written.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         indent = _indent(folder.path / name)
         (target / name).write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
-    for file in copied(folder, smaller):
+    for file in _copied(folder, smaller, written):
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.path / file, target / file)
 
@@ -117,16 +119,15 @@ def texts(folder: Folder, smaller: Smaller) -> dict[str, Any]:
     after, before = folder.configuration.after(smaller.left, smaller.kept), folder.configuration.files
     made = {name: content for name, content in after.items() if content != before[name]}
     if smaller.kept and folder.tokenizer is not None:
-        new = {old: place for ids in smaller.kept.values() for place, old in enumerate(ids)}
+        new = new_ids(smaller.kept)
         made[TOKENIZER] = renumbered(folder.tokenizer, new)
         if folder.tokenizer_config is not None:
             made[TOKENIZER_CONFIG] = renumbered_config(folder.tokenizer_config, new)
     return made
 
 
-def copied(folder: Folder, smaller: Smaller) -> list[Path]:
-    """The files that stay as they are."""
-    written = texts(folder, smaller)
+def _copied(folder: Folder, smaller: Smaller, written: Collection[str]) -> list[Path]:
+    """The files that stay as they are, beside those that are written."""
     return [
         file
         for file in (*folder.others, *map(Path, folder.configuration.files))

@@ -92,11 +92,16 @@ def smaller_folder(folder: Folder, outcome: Outcome) -> Smaller:
         outcome: of pruning its model.
 
     Raises:
-        GoalMissed: caches of different layers have different numbers of heads.
+        GoalMissed: caches of different layers have different numbers of heads, or two vocabularies lose other tokens.
     """
     _check_caches(folder, outcome)
     kept = {table.size: table.kept for table in outcome.rows if table.size in folder.configuration.vocabulary}
     kept = {size: ids for size, ids in kept.items() if len(ids) < size}
+    if len(set(kept.values())) > 1:
+        raise GoalMissed(
+            "two vocabularies would keep other tokens, and the configuration's ids are of both",
+            hint="name all of them at once: --rows vocab_size=FILE",
+        )
     return Smaller(outcome.model, _left(outcome), kept)
 
 

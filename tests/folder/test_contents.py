@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import onnx
@@ -98,4 +99,26 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     folder = write_decoder(tmp_path / "in")
     (folder / "loop").symlink_to("loop")
     with pytest.raises(UsageError, match="cannot read"):
+        read_folder(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes that have names")
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A configuration that cannot be read would leave one out that the caches no longer fit."""
+    folder = write_decoder(tmp_path / "in")
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(UsageError, match="no regular file"):
+        read_folder(folder)
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(UsageError, match="no regular file"):
+        read_folder(folder)
+
+
+def test_a_configuration_of_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "in")
+    with (folder / "config.json").open("r+b") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(UsageError, match="larger than 256 MiB"):
         read_folder(folder)
