@@ -109,8 +109,13 @@ def quality_constraint(max_drop: str | float | None, min_sqnr: str | float | Non
         min_sqnr: the least signal to noise, in dB.
 
     Returns:
-        The constraint; the first of the two where both are given, None where neither is.
+        The constraint; None where neither is given.
+
+    Raises:
+        UsageError: both are given, or one is no such amount.
     """
+    if max_drop is not None and min_sqnr is not None:
+        raise UsageError("--max-drop and --min-sqnr are two measures of what is good enough", hint="leave one out")
     if max_drop is not None:
         return drop_constraint(max_drop)
     return None if min_sqnr is None else sqnr_constraint(min_sqnr)

@@ -48,3 +48,5 @@ def test_what_one_model_must_keep():
     assert quality_constraint("1%", None) == QualityConstraint("value", 0.01, relative=True)
     assert quality_constraint(0.5, None) == QualityConstraint("value", 0.5)
     assert quality_constraint(None, "20dB") == quality_constraint(None, 20.0) == QualityConstraint("sqnr", 20.0)
+    with pytest.raises(UsageError, match="two measures"):
+        quality_constraint("1%", 20.0)
