@@ -47,10 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.finish()
         if console.verbosity > 1:
             console.trace(error)
-        return _explain(error, console)
+        return _interrupted(console) if _is_of_interrupt(error) else _explain(error, console)
     except (KeyboardInterrupt, click.Abort):
-        console.error("interrupted")
-        return INTERRUPTED
+        return _interrupted(console)
     finally:
         console.finish()
         signal.signal(signal.SIGTERM, before)
@@ -67,6 +66,20 @@ def _run(arguments: list[str], console: Console) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     return 0
+
+
+def _interrupted(console: Console) -> int:
+    console.error("interrupted")
+    return INTERRUPTED
+
+
+def _is_of_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: native code may hand on another one than it was given."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _explain(error: Exception, console: Console) -> int:

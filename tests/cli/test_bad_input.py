@@ -221,6 +221,20 @@ def test_interrupt_while_writing(run, out, monkeypatch):
     prune_refused(run, out, 130, "interrupted", DIGITS)
 
 
+def test_an_interrupt_that_became_another_error(run, out, monkeypatch):
+    """As native code that is interrupted may make one of it."""
+    from onnxprune.model import files
+
+    def interrupted(_, file):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr(files, "_write_inline", interrupted)
+    prune_refused(run, out, 130, "interrupted", DIGITS)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_while_writing(out, number, code):
     os.mkfifo(out)  # opening it waits for a reader that never comes
