@@ -47,6 +47,12 @@ def prune_folder(
         UsageError: the folder cannot be read or written, or an option is out of range.
         ModelError: a graph is invalid.
         GoalMissed: there is nothing to prune, or the result is not proven.
+
+    Example:
+        >>> import onnxprune
+        >>> done = onnxprune.prune_folder("models", "smaller", 0.5)
+        >>> done.before.params, done.after.params
+        (118314, 29978)
     """
     check_keywords(options, FolderKeywords, "ratio", "force")
     check_folder_target(Path(source), Path(output), force=force)

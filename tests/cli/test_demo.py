@@ -14,7 +14,11 @@ from tests.cli.conftest import MODELS, Run
 DIGITS = EXAMPLES["digits"]
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+# The others take as long, and are made in the same way.
+QUICK = ("digits", "decoder")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in EXAMPLES])
 def test_an_example_and_its_commands(name: str, run: Run, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     ran = run("demo", *(() if name == "digits" else ("--example", name)))

@@ -128,6 +128,7 @@ def test_commands_of_the_sparsity_page_work(workplace, capsys):
     assert 100 * shrunk == pytest.approx(float(told[1]), abs=1)
 
 
+@pytest.mark.long  # trains; tests/cli/test_run.py does it with less
 def test_the_steps_of_the_recipe_page_work(workplace, capsys):
     (workplace / "models").symlink_to(ROOT / "models")
     page = ROOT / "docs" / "recipe.md"
@@ -190,6 +191,7 @@ def test_the_auto_page_works(workplace, capsys):
     exec(compile(code, "<auto.md>", "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.long  # times four models
 def test_the_energy_section_works(workplace, capsys, monkeypatch):
     """It prints the estimates that the page tells, on a machine without counters."""
     monkeypatch.setattr("onnxprune.runtime.energy.POWERCAP", workplace / "none")
@@ -326,7 +328,7 @@ def test_every_page_is_reached_from_the_readme():
 
 def test_commands_of_the_readme_are_all_there_are():
     rows = re.findall(r"(?m)^\| `onnxprune (\w+)", prose(README))
-    assert sorted(rows) == sorted(p.stem for p in (ROOT / "onnxprune" / "cli").glob("*.py") if _is_command(p))
+    assert sorted({*rows}) == sorted(p.stem for p in (ROOT / "onnxprune" / "cli").glob("*.py") if _is_command(p))
 
 
 def _is_command(path: Path) -> bool:
@@ -345,7 +347,7 @@ def test_every_example_model_is_in_the_table():
 def test_signatures_of_the_library_page():
     rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
     names = {"prune", "shrink", "compress", "drop", "sparsify", "trace", "make_plan", "apply", "train", "verify"}
-    names |= {"sensitivity", "quantize", "auto"}
+    names |= {"sensitivity", "quantize", "auto", "prune_folder"}
     assert set(rows) == names
     for name, shown in rows.items():
         given = [p.partition("=")[0].strip() for p in shown.split(",")]

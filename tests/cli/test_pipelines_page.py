@@ -46,13 +46,18 @@ def commands_of_the_action() -> dict[str, str]:
     return {step["name"]: step["run"] for step in job["steps"] if "run" in step}
 
 
-def test_the_action_passes_a_good_model_and_gates_out_a_divergent_one(folder: Path) -> None:
+@pytest.mark.long  # times are compared, which other work on the machine changes
+def test_the_action_passes_a_good_model(folder: Path) -> None:
     set_up, prune, gate = commands_of_the_action().values()
     assert set_up == "pip install onnxprune"
     done = ran(prune, folder)
     assert done.returncode == 0, done.stderr
     passed = ran(gate, folder)
     assert passed.returncode == 0, passed.stderr
+
+
+def test_the_action_gates_out_a_divergent_model(folder: Path) -> None:
+    *_, gate = commands_of_the_action().values()
     done = ran("onnxprune prune models/digits.onnx -o small.onnx --ratio 0.5 --force", folder)
     assert done.returncode == 0, done.stderr
     failed = ran(gate, folder)

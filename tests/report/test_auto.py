@@ -23,7 +23,7 @@ from tests.report.runs import DIGITS
 @functools.cache
 def outcome() -> AutoOutcome:
     place = Place(Setting(threads=1))
-    return onnxprune.auto(DIGITS, DATA, params="50%", samples=48, time=15, place=place).report
+    return onnxprune.auto(DIGITS, DATA, params="50%", samples=48, time=8, place=place).report
 
 
 def test_lines() -> None:

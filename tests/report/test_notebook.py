@@ -28,7 +28,7 @@ CONFIG = SearchConfig(
 )
 TEST = str(MODELS / "digits_test.npz")
 MAKERS = {
-    "AutoResult": lambda: onnxprune.auto(DIGITS, DATA, params="50%", samples=48, time=20),
+    "AutoResult": lambda: onnxprune.auto(DIGITS, DATA, params="50%", samples=48, time=8),
     "AutoOutcome": lambda: made("AutoResult").report,
     "PruneResult": lambda: onnxprune.prune(DIGITS, 0.5),
     "Outcome": lambda: onnxprune.prune(DIGITS, 0.5).report,

@@ -238,6 +238,6 @@ def test_a_limit_must_be_a_size(size, model):
 
 
 def test_data_beyond_the_limit_lie_on_disk(model, tmp_path):
-    bomb(tmp_path / "bomb.npz", 1 << 30)
-    ran = command("--max-memory", "800MB", "prune", model, "--dry-run", "--data", tmp_path / "bomb.npz")
+    bomb(tmp_path / "bomb.npz", 1 << 29)
+    ran = command("--max-memory", "450MB", "prune", model, "--dry-run", "--data", tmp_path / "bomb.npz")
     assert ran.returncode == 1 and "nothing can be pruned" in ran.stderr and "memory" not in ran.stderr
