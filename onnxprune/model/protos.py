@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import onnx
@@ -24,10 +24,14 @@ _HOLDS_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UND
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs in the attributes of a node."""
     for attribute in node.attribute:
-        if attribute.type in _HOLDS_GRAPHS:  # asked first: most attributes are numbers, and every pass meets them all
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+        yield from bodies_in(attribute)
+
+
+def bodies_in(attribute: AttributeProto) -> Iterable[GraphProto]:
+    """The graphs in an attribute."""
+    if attribute.type not in _HOLDS_GRAPHS:  # asked first: most attributes are numbers, and every pass meets them all
+        return ()
+    return (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs)
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,10 @@ from onnx import (
 )
 
 from onnxprune.errors import ModelError
+from onnxprune.model.protos import bodies, bodies_in
 from onnxprune.model.serialize import TYPED_DATA, Buffer
 
 _SUB_BYTE_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
-
-# Most attributes are numbers, and every pass over a model meets all of them: they are told apart by their type alone.
-_HOLDS_GRAPHS = frozenset((AttributeProto.GRAPH, AttributeProto.GRAPHS))
-_HOLDS_TENSORS = _HOLDS_GRAPHS | {
-    AttributeProto.TENSOR,
-    AttributeProto.TENSORS,
-    AttributeProto.SPARSE_TENSOR,
-    AttributeProto.SPARSE_TENSORS,
-}
 
 
 def nodes(root: ModelProto | GraphProto) -> Iterator[NodeProto]:
@@ -44,9 +36,7 @@ def nodes(root: ModelProto | GraphProto) -> Iterator[NodeProto]:
     while pending:
         for node in pending.pop().node:
             yield node
-            for attribute in node.attribute:
-                if attribute.type in _HOLDS_GRAPHS:
-                    pending.extend(_subgraphs(attribute))
+            pending.extend(bodies(node))
 
 
 def tensors(proto: ModelProto) -> Iterator[TensorProto]:
@@ -60,14 +50,7 @@ def tensors(proto: ModelProto) -> Iterator[TensorProto]:
             yield from _in_attribute(attribute)
     for node in nodes(proto):
         for attribute in node.attribute:
-            if attribute.type in _HOLDS_TENSORS:
-                yield from _in_attribute(attribute)
-
-
-def _subgraphs(attribute: AttributeProto) -> Iterable[GraphProto]:
-    if attribute.type == AttributeProto.GRAPH:
-        return (attribute.g,)
-    return attribute.graphs if attribute.type == AttributeProto.GRAPHS else ()
+            yield from _in_attribute(attribute)
 
 
 def _stored(graph: GraphProto) -> Iterator[TensorProto]:
@@ -91,7 +74,7 @@ def _in_attribute(attribute: AttributeProto) -> Iterator[TensorProto]:
     elif kind == AttributeProto.SPARSE_TENSORS:
         for sparse in attribute.sparse_tensors:
             yield from _of_sparse(sparse)
-    for graph in _subgraphs(attribute):
+    for graph in bodies_in(attribute):
         yield from _stored(graph)
 
 

@@ -78,13 +78,13 @@ def _check_text(proto: ModelProto, name: str) -> None:
         message = pending.pop()
         kinds = _fields(message.DESCRIPTOR)
         for field, value in _held(message):
-            kind = kinds.get(field.number)
-            if kind is None:
+            if field.number not in kinds:
                 continue
-            repeated, is_message = kind
+            repeated, is_message = kinds[field.number]
+            values = value if repeated else (value,)
             if is_message:
-                pending.extend(value if repeated else (value,))
-            elif set(map(type, value)) - _TEXT if repeated else type(value) not in _TEXT:
+                pending.extend(values)
+            elif set(map(type, values)) - _TEXT:
                 where = f"'{field.name}' of a {message.DESCRIPTOR.name}"
                 raise ModelError(f"{name}: {where} is not UTF-8 text", hint="the file is damaged, or not of ONNX")
 

@@ -67,9 +67,9 @@ def _dropped(of: Evaluated, model: ModelScores, most: QualityConstraint | None) 
 
 def _diverged(model: ModelScores, most: QualityConstraint | None) -> Iterator[str]:
     """Whether outputs differ by more than is allowed."""
-    value = None if most is None or model.agreement is None else getattr(model.agreement, most.metric)
     if most is None:
         return
+    value = None if model.agreement is None else getattr(model.agreement, most.metric)
     if value is None:
         raise UsageError(f"--max-divergence: {most.metric!r} does not apply to this model", hint="leave out the metric")
     if not most.holds({most.metric: value}, {}):

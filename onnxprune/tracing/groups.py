@@ -201,9 +201,10 @@ def _io_axes(model: Model, static: StaticInfo, allowed: bool | Collection[str]) 
         UsageError: a glob matches none.
     """
     graph = model.proto.graph
-    globs = allowed if isinstance(allowed, Collection) else ("*",) if allowed else ()
+    named = allowed if isinstance(allowed, Collection) else ()
+    globs = named or (("*",) if allowed else ())
     names = [value.name for value in (*graph.input, *graph.output)]
-    for glob in globs if isinstance(allowed, Collection) else ():
+    for glob in named:
         if not any(fnmatchcase(name, glob) for name in names):
             raise UsageError(f"allow_io_changes: no input or output is called {glob!r}", hint=f"known: {names[:9]}")
     weights = {t.name for t in graph.initializer}

@@ -10,9 +10,7 @@ that ratios leave are forecast; then models are pruned by them, and timed in tur
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 from onnxprune.allocation import Options
 from onnxprune.allocation.forecast import forecast
@@ -22,6 +20,7 @@ from onnxprune.runtime import Setting, paired_timing
 from onnxprune.runtime.bench import Place, candidate, feeds_of
 from onnxprune.tracing import trace
 from tests.graphs import shared
+from tests.measure.latency import count_own_time
 
 NETWORKS = (
     *("models/cifar_resnet20_ts_op11", "models/cifar_resnet56_dynamo_op20", "models/mlperf_resnet8_cifar10"),
@@ -62,7 +61,7 @@ def main() -> None:
     if shared.folder() is None:
         parser.error(shared.ABSENT)
     if given.busy:
-        paired_timing.time = SimpleNamespace(perf_counter=time.thread_time)
+        count_own_time()
     ratios = [float(text) / 100 for text in given.ratios.split(",")]
     print(HEAD.format(" | ".join(f"{ratio:.0%} removed" for ratio in ratios)), flush=True)
     for name in given.model or NETWORKS:

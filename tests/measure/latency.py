@@ -220,6 +220,11 @@ def write(rows: Rows) -> None:
     PAGE.write_text(text, encoding="utf-8")
 
 
+def count_own_time() -> None:
+    """Time runs by what this thread takes of the processor, on a machine with other work."""
+    paired_timing.time = SimpleNamespace(perf_counter=time.thread_time)
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -233,7 +238,7 @@ def main() -> None:
         parser.error(shared.ABSENT)
     if given.busy:
         given.threads = "1"
-        paired_timing.time = SimpleNamespace(perf_counter=time.thread_time)
+        count_own_time()
     rows = Rows([], [], [])
     for name in given.model or CNNS + TRANSFORMERS:
         with shared.materialised(shared.entry(name)) as path:

@@ -60,8 +60,13 @@ _POLICY: tuple[Option, ...] = (
 )
 
 
+def _opened(all_of_them: bool, globs: Sequence[str]) -> bool | Sequence[str]:
+    """Whether inputs and outputs may shrink, or globs of those that may."""
+    return all_of_them or tuple(globs) or False
+
+
 def _policy(allow_io_changes: bool, allow_io_changes_of: Sequence[str], **chosen: bool) -> Policy:
-    return Policy(allow_io_changes=allow_io_changes or tuple(allow_io_changes_of), **chosen)
+    return Policy(allow_io_changes=_opened(allow_io_changes, allow_io_changes_of), **chosen)
 
 
 # The units of attention, and whether inputs and outputs may shrink; the command gets `policy`.
@@ -204,7 +209,7 @@ def _options(
     from onnxprune.allocation import Options
     from onnxprune.allocation.named_rows import read_rows
 
-    opened = allow_io_changes or tuple(allow_io_changes_of) or False
+    opened = _opened(allow_io_changes, allow_io_changes_of)
     named = {name: read_rows(path) for name, path in rows}
     return Options(ratios=dict(ratio_for), rows=named, allow_io_changes=opened, **chosen)
 
