@@ -96,7 +96,43 @@ def best_weight(weight: Array, second: Array, cross: Array) -> Array:
         float64[D, O].
     """
     ridge = DAMPING * max(float(np.trace(second)) / len(second), 1e-30)
-    return np.asarray(np.linalg.solve(second + ridge * np.eye(len(second)), cross + ridge * weight))
+    return np.asarray(np.linalg.solve(_damped(second, ridge), cross + ridge * weight))
+
+
+@dataclass(frozen=True, eq=False)
+class TurnedWeight:
+    """A weight and the moments of its inputs on directions of what enters; the first few are a corner of them.
+
+    Attributes:
+        weight: float64[directions * places, O].
+        second: second moment of the inputs, [directions * places, directions * places]; that of independent inputs
+            where None.
+        cross: cross moment of the inputs with the outputs that the layer should give, [directions * places, O].
+    """
+
+    weight: Array
+    second: Array | None
+    cross: Array
+
+    def on(self, start: Directions) -> TurnedWeight:
+        """The same on directions of what enters."""
+        if start.entering is None:
+            return self
+        second = None if self.second is None else start.entered_moment(self.second)
+        return TurnedWeight(start.entered(self.weight), second, start.entered(self.cross))
+
+    def corner(self, rows: int) -> TurnedWeight:
+        """The same on the first directions, which have so many rows."""
+        second = None if self.second is None else self.second[:rows, :rows]
+        return TurnedWeight(self.weight[:rows], second, self.cross[:rows])
+
+    def fitted(self) -> Array:
+        """The weight with the least squared error of the outputs."""
+        return self.weight if self.second is None else best_weight(self.weight, self.second, self.cross)
+
+    def explained(self, weight: Array) -> float:
+        """By how much another weight here lowers the squared outputs that are missing."""
+        return 2 * float((weight * self.cross).sum()) - output_energy(weight, self.second)
 
 
 def weight_behind(weight: Array, start: Directions, moments: tuple[Array, Array] | None) -> Array:
@@ -111,11 +147,9 @@ def weight_behind(weight: Array, start: Directions, moments: tuple[Array, Array]
     Returns:
         float64[directions * places, O].
     """
-    rest = start.entered(weight)
     if moments is None or start.entering is None:
-        return rest
-    second, cross = moments
-    return best_weight(rest, start.entered_moment(second), start.entered(cross))
+        return start.entered(weight)
+    return TurnedWeight(weight, *moments).on(start).fitted()
 
 
 def output_energy(weight: Array, second: Array | None) -> float:
@@ -139,5 +173,12 @@ def _ridge(second: Array) -> float:
 def _root(second: Array) -> Array:
     """S with S^T S = H, some ridge added."""
     ridge = _ridge(second)
-    values, vectors = np.linalg.eigh(second + ridge * np.eye(len(second)))
+    values, vectors = np.linalg.eigh(_damped(second, ridge))
     return np.asarray(np.sqrt(np.maximum(values, ridge))[:, None] * vectors.T)
+
+
+def _damped(second: Array, ridge: float) -> Array:
+    """A second moment with some ridge on its diagonal."""
+    damped = second.copy()
+    damped.flat[:: len(second) + 1] += ridge
+    return damped

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.allocation.ranks import FactorOption, LowRankOptions, multiple_for
 from onnxprune.layers.factor_forms import CHANNEL, SIDES, STAGES, Directions
-from onnxprune.layers.low_rank import entering_basis, output_energy, spectrum, weight_behind
+from onnxprune.layers.low_rank import TurnedWeight, entering_basis, output_energy, spectrum
 from onnxprune.model.tensors import item_bits
 from onnxprune.names import FACTOR_FORMS
 from onnxprune.rewriting.factorise import FactorisableWeight
@@ -38,9 +38,10 @@ class WeightEnergy:
     fits: bool
 
     @cached_property
-    def moments(self) -> tuple[Array, Array] | None:
-        """Moments of what is read, and with the outputs; None where nothing is fitted."""
-        return (self.second, self.second @ self.matrix) if self.fits and self.second is not None else None
+    def turned(self) -> TurnedWeight:
+        """The weight and its moments, as they are."""
+        cross = self.matrix if self.second is None else self.second @ self.matrix
+        return TurnedWeight(self.matrix, self.second, cross)
 
 
 def names_of(weight: FactorisableWeight) -> tuple[str, str]:
@@ -90,25 +91,27 @@ def _ranked(
     largest = (sizes.elements - 1) // sum(math.prod(shape) for shape in sizes.factors(form, [1] * (enters + leaves)))
     total = max(output_energy(of.matrix, of.second), 1e-300)
     counts = _multiples(min(largest, sizes.head(form) - 1), rank, round_to) if enters else []
-    for start in _starts(of, form, counts) if enters else [Directions(form)]:
-        rest = weight_behind(of.matrix, start, of.moments)
-        missing = output_energy(of.matrix - start.product(rest), of.second) if enters else 0.0
+    for start, turned in _starts(of, form, counts) if enters else [((), of.turned)]:
+        rest = turned.fitted() if enters and of.fits else turned.weight
+        missing = max(0.0, total - turned.explained(rest)) if enters else 0.0
         if not leaves:
-            yield start.ranks, missing / total
+            yield start, missing / total
             continue
-        found = spectrum(rest, None if of.second is None else start.entered_moment(of.second))
+        found = spectrum(rest, turned.second)
         lost = (missing + found.lost() * found.energy.sum()) / total
         for last in _multiples(min(largest, sizes.outputs - 1) if enters else largest, rank, round_to):
-            yield (*start.ranks, last), float(lost[min(last, len(lost) - 1)])
+            yield (*start, last), float(lost[min(last, len(lost) - 1)])
 
 
-def _starts(of: WeightEnergy, form: str, counts: Sequence[int]) -> Iterator[Directions]:
-    """The first directions of what enters, as many as each of `counts` says, a few counts of all."""
-    basis = entering_basis(of.matrix, of.second if of.fits else None, of.weight.kernel_sizes.head(form))
-    few = sorted({round(x) for x in np.linspace(0, len(counts) - 1, min(len(counts), ENTERING))})
-    for count in (counts[i] for i in few):
-        if count <= basis.shape[1]:
-            yield Directions(form, basis[:, :count])
+def _starts(of: WeightEnergy, form: str, counts: Sequence[int]) -> Iterator[tuple[tuple[int], TurnedWeight]]:
+    """The weight on the first directions of what enters, as many as each of `counts` says, a few counts of all."""
+    head = of.weight.kernel_sizes.head(form)
+    basis = entering_basis(of.matrix, of.second if of.fits else None, head)
+    few = {round(x) for x in np.linspace(0, len(counts) - 1, min(len(counts), ENTERING))}
+    tried = sorted(count for count in (counts[i] for i in few) if count <= basis.shape[1])
+    if tried:
+        turned, places = of.turned.on(Directions(form, basis[:, : tried[-1]])), len(of.matrix) // head
+        yield from (((count,), turned.corner(count * places)) for count in tried)
 
 
 def _multiples(largest: int, rank: int | None, round_to: int | None) -> list[int]:

@@ -32,7 +32,17 @@ def _merged(one: Array, other: Array, share: float, between: Array | float = 0.0
         share: how much of all samples the second set has.
         between: for a second moment, the product of the differences of both sets' means.
     """
-    return np.asarray((1 - share) * one + share * other + share * (1 - share) * between)
+    made = np.asarray(other - one)
+    made *= share
+    made += one
+    if np.any(between):
+        made += share * (1 - share) * between
+    return made
+
+
+def _outer(x: Array, y: Array) -> Array | float:
+    """The products of two vectors' entries, for every group; nothing where one of them is zero, as means often are."""
+    return x[:, :, None] * y[:, None, :] if x.any() and y.any() else 0.0
 
 
 class Moments:
@@ -110,7 +120,7 @@ class PairMoments:
         means = [v.mean(axis=1, dtype=np.float64) * shifted for v in (x, y)]
         x, y = (v - m[:, None].astype(v.dtype) for v, m in zip((x, y), means, strict=True))
         count, turned = x.shape[1], x.transpose(0, 2, 1)
-        second, cross = ((turned @ v).astype(np.float64) / count for v in (x, y))
+        second, cross = (np.divide(turned @ v, count, dtype=np.float64) for v in (x, y))
         return cls(
             count=count, x=means[0], y=means[1], xx=second, xy=cross, yy=np.square(y, dtype=np.float64).mean(axis=1)
         )
@@ -123,8 +133,8 @@ class PairMoments:
             count=count,
             x=self.x + share * x,
             y=self.y + share * y,
-            xx=_merged(self.xx, other.xx, share, x[:, :, None] * x[:, None, :] if self.xx.size else 0.0),
-            xy=_merged(self.xy, other.xy, share, x[:, :, None] * y[:, None, :]),
+            xx=_merged(self.xx, other.xx, share, _outer(x, x) if self.xx.size else 0.0),
+            xy=_merged(self.xy, other.xy, share, _outer(x, y)),
             yy=_merged(self.yy, other.yy, share, np.square(y)),
         )
 
