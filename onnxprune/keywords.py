@@ -121,6 +121,7 @@ class ProductKeywords(TypedDict, total=False):
     params: Budget
     macs: Budget
     size: Budget
+    latency: Budget
     forms: Sequence[str]
     round_to: int | None
     method: str

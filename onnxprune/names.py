@@ -65,7 +65,7 @@ STORAGES = ("dense", "sparse", "auto")
 # for (`allocation/ranks.py`).
 FACTOR_FORMS = ("channel", "spatial", "tucker")
 LOW_RANK_METHODS = ("auto", "whitened", "scaled", "plain")
-RANK_BUDGETS = ("params", "macs", "size")
+RANK_BUDGETS = ("params", "macs", "size", "latency")
 # The lowest and the highest temperature of a distillation.
 TEMPERATURES = (0.01, 1000.0)
 # What decides which blocks are dropped (`pipelines/block_choice.py`), what counts as a block, and the budgets that

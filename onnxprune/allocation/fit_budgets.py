@@ -214,7 +214,7 @@ def _aim(asked: Question, goal: BudgetResult, noise: float, tried: Sequence[Sele
         points.append((measured.reached, expected.total(selection.counts)))
         if not measured.met:
             too_much.append(points[-1][1] * (1 - SAME))
-    aim = min(_expected_at(points, goal.most * (1 - noise)), *too_much)
+    aim = min(expected_at(points, goal.most * (1 - noise)), *too_much)
     if _extreme(asked, tried) is not None:
         aim = max(aim, expected.total(asked.problems[-1].most) * (1 + noise))
     return float(aim)
@@ -226,12 +226,15 @@ def _extreme(asked: Question, tried: Sequence[Selection]) -> Selection | None:
     return next((selection for selection in tried if np.array_equal(selection.counts, most)), None)
 
 
-def _expected_at(points: Sequence[tuple[float, float]], wanted: float) -> float:
+def expected_at(points: Sequence[tuple[float, float]], wanted: float) -> float:
     """The expected cost where `wanted` will be measured: linear between the points, in proportion below the least.
 
     Args:
         points: (measured, expected) costs.
         wanted: a measured cost.
+
+    Returns:
+        The expected cost.
     """
     measured, expected = np.array(sorted(points)).T
     if wanted < measured[0]:

@@ -26,6 +26,8 @@ AUTO, WHITENED, SCALED, PLAIN = LOW_RANK_METHODS
 # The multiple that ranks are rounded to, and the fewest ranks that are left to choose from before it is halved.
 MULTIPLE, CHOICES = 16, 4
 BISECTIONS = 60
+# What a limit counts as that is used up already.
+LEAST = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class LowRankOptions:
         params: budget on the elements of all weights.
         macs: budget on multiply-accumulates for one sample.
         size: budget on the bytes of the file.
+        latency: budget on the measured time of a run.
         forms: those of `FACTOR_FORMS` that a product may have; all where empty, and "channel" for weights whose rank is
             asked for.
         round_to: ranks are multiples of this; of 16 where None, of less where a layer is narrow.
@@ -57,6 +60,7 @@ class LowRankOptions:
     params: Any = None
     macs: Any = None
     size: Any = None
+    latency: Any = None
     forms: Sequence[str] = ()
     round_to: int | None = None
     method: str = AUTO
@@ -209,7 +213,7 @@ class _Table:
         stays = not choice.options or (whole and not choice.fixed)
         options = [*([None] if stays else []), *choice.options]
         costs = [
-            [(choice.whole if o is None else o.costs)[k] / max(most, 1.0) for k, most in limits.items()]
+            [(choice.whole if o is None else o.costs)[k] / max(most, LEAST) for k, most in limits.items()]
             for o in options
         ]
         lost = np.array([0.0 if o is None else o.lost for o in options])

@@ -114,7 +114,8 @@ def _compressed(console: Console, source: Model, args: CompressArgs) -> tuple[Co
     from onnxprune.pipelines.run_inputs import RunInputs
 
     inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
-    where = args.place.settled(args.sizes.numbers) if args.time else None
+    timed = args.time or (args.low_rank is not None and "latency" in args.low_rank.budgets)
+    where = args.place.settled(args.sizes.numbers) if timed else None
     given: dict[str, Any] = {"verify": args.verify, "place": where, "progress": console.progress}
     exact = compressed(source, inputs, **given) if args.is_exact else None
     if exact is not None:

@@ -1,75 +1,159 @@
-"""Whether the products of a chain take longer than the one that they stand for, measured."""
+"""What layers, and the products that may stand for them, take: each alone, measured in turn."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.allocation.ranks import FactorOption
+from onnxprune.allocation.ranks import FactorOption, RankChoice
+from onnxprune.cost import latency
 from onnxprune.model import Model, load
+from onnxprune.model.shapes.infer import StaticInfo, infer
+from onnxprune.progress import Progress, WorkPart
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, factorisable, with_factors
 from onnxprune.runtime import paired_timing
 from onnxprune.runtime.bench import Place, candidate
-from onnxprune.tracing import trace
+from onnxprune.runtime.paired_timing import TimeRatio
+from onnxprune.tracing import Groups, trace
+from onnxprune.typing import Array, Shape
 
-# Seconds of timed runs of either, and how often everything is opened again.
+# Seconds of timed runs of each, and how often everything is opened again.
 SECONDS, SESSIONS = 0.06, 3
+# Products of a form that are timed for a budget on time, and how many are open at once.
+STEPS, OPEN = 12, 8
 
 
-def slower_products(
-    weights: Sequence[FactorisableWeight], products: Mapping[str, FactorOption], place: Place
-) -> list[str]:
-    """Time every weight against its product.
+@dataclass(frozen=True)
+class LayerTimes:
+    """What a layer and its products take.
 
-    Args:
-        weights: what becomes a product.
-        products: name -> form and ranks.
-        place: where it runs.
-
-    Returns:
-        The names of the weights whose products are slower, beyond the noise. Layers of equal sizes are timed once.
+    Attributes:
+        whole: seconds of the layer as it is.
+        ratios: of every product.
     """
-    timed: dict[tuple[object, ...], bool] = {}
-    slow = []
-    for weight in weights:
-        key = _key(weight, products[weight.name])
-        if key not in timed:
-            timed[key] = _is_slower(weight, products[weight.name], place)
-        if timed[key]:
-            slow.append(weight.name)
-    return slow
+
+    whole: float
+    ratios: Sequence[TimeRatio]
 
 
-def _key(weight: FactorisableWeight, product: FactorOption) -> tuple[object, ...]:
-    node, shapes = weight.view.node, weight.view.static.shapes
-    attributes = tuple(sorted(a.SerializeToString(deterministic=True) for a in node.attribute))
-    entering = tuple(shapes[weight.layer.input])
-    return node.op_type, weight.shape, entering, product.form, product.ranks, weight.layer.weight, attributes
+@dataclass(eq=False)
+class ProductTimer:
+    """Times the layers of a model, and the products that may stand for them.
+
+    Attributes:
+        groups: the traced model.
+        place: where it runs.
+        progress: is told about every layer.
+    """
+
+    groups: Groups
+    place: Place
+    progress: Progress = lambda stage: None
+    _known: dict[tuple[object, ...], LayerTimes] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def model(self) -> latency.Timer:
+        """Times whole models against the original."""
+        return latency.Timer(self.groups.model, self.place, self.progress)
+
+    @cached_property
+    def _static(self) -> StaticInfo:
+        return infer(self.groups.tracing.model, self.model.sizes)
+
+    def slower(self, weights: Sequence[FactorisableWeight], products: Mapping[str, FactorOption]) -> list[str]:
+        """The names of the weights whose products are slower, beyond the noise."""
+        return [w.name for w in weights if self.layer(w, [products[w.name]]).ratios[0].low > 1]
+
+    def timed(
+        self, weights: Sequence[FactorisableWeight], choices: Sequence[RankChoice], *, allow_slower: bool
+    ) -> list[RankChoice]:
+        """The choices with the time of each as a cost, some products of every form.
+
+        Args:
+            weights: the layers.
+            choices: what each may become.
+            allow_slower: keep products that are not measured to be faster.
+        """
+        found = []
+        for number, (weight, choice) in enumerate(zip(weights, choices, strict=True)):
+            self.progress(WorkPart.of("layer", number + 1, len(weights)))
+            options = _telling(choice.options)
+            times = self.layer(weight, options)
+            kept = [
+                replace(option, costs={**option.costs, "latency": times.whole * ratio.value})
+                for option, ratio in zip(options, times.ratios, strict=True)
+                if allow_slower or ratio.is_faster
+            ]
+            whole = {**choice.whole, "latency": times.whole}
+            found.append(replace(choice, whole=whole, options=kept, fixed=choice.fixed and bool(kept)))
+        return found
+
+    def layer(self, weight: FactorisableWeight, products: Sequence[FactorOption]) -> LayerTimes:
+        """Time a layer, and products of it; layers of equal sizes are timed once."""
+        node, shape = weight.view.node, self._static.shapes[weight.layer.input]
+        attributes = tuple(sorted(a.SerializeToString(deterministic=True) for a in node.attribute))
+        asked = tuple((product.form, product.ranks) for product in products)
+        key = (node.op_type, weight.shape, shape, weight.layer.weight, attributes, asked)
+        if key not in self._known:
+            self._known[key] = self._measured(weight, shape, products)
+        return self._known[key]
+
+    def _measured(self, weight: FactorisableWeight, shape: Shape, products: Sequence[FactorOption]) -> LayerTimes:
+        whole = _alone(weight, shape)
+        groups = trace(whole)
+        (found,) = factorisable(groups)
+        feeds = {"x": np.random.default_rng(0).standard_normal(shape).astype(_dtype(weight))}
+        seconds, ratios = [], list[TimeRatio]()
+        for start in range(0, max(1, len(products)), OPEN):
+            some = products[start : start + OPEN]
+            models = [whole, *(with_factors(groups, [drawn_factors(found, product)]) for product in some)]
+            compared = paired_timing.compare_timings(
+                [candidate(m, self.place.setting, feeds) for m in models],
+                seconds=SECONDS,
+                sessions=SESSIONS,
+            )
+            seconds.append(compared.typical(0))
+            ratios += [compared.ratio(i + 1) for i in range(len(some))]
+        return LayerTimes(float(np.median(seconds)), ratios)
 
 
-def _is_slower(weight: FactorisableWeight, product: FactorOption, place: Place) -> bool:
-    whole = _alone(weight)
-    groups = trace(whole)
-    (found,) = factorisable(groups)
-    rng, sizes = np.random.default_rng(0), found.kernel_sizes
-    chain = [rng.standard_normal(shape) for shape in sizes.factors(product.form, product.ranks)]
-    shape, dtype = weight.view.static.shapes[weight.layer.input], _dtype(weight)
-    feeds = {"x": rng.standard_normal(shape).astype(dtype)}
-    models = [whole, with_factors(groups, [Factors(found, product.form, chain)])]
-    compared = paired_timing.compare_timings(
-        [candidate(m, place.setting, feeds) for m in models], seconds=SECONDS, sessions=SESSIONS
-    )
-    return compared.ratio(1).low > 1
+def drawn_factors(weight: FactorisableWeight, product: FactorOption) -> Factors:
+    """Factors of the sizes of a product, with numbers that keep the size of what runs through them."""
+    rng = np.random.default_rng(0)
+    shapes = weight.kernel_sizes.factors(product.form, product.ranks)
+    chain: list[Array] = [rng.standard_normal(shape) / math.sqrt(math.prod(shape[:-1])) for shape in shapes]
+    return Factors(weight, product.form, chain)
+
+
+def _telling(options: Sequence[FactorOption]) -> list[FactorOption]:
+    """Of every form a few products over its range, none of which loses more at no less cost than another does."""
+    found: list[FactorOption] = []
+    for form in dict.fromkeys(option.form for option in options):
+        front, least = list[FactorOption](), math.inf
+        for option in sorted((o for o in options if o.form == form), key=_work):
+            if option.lost < least:
+                front.append(option)
+                least = option.lost
+        few = {round(x) for x in np.linspace(0, len(front) - 1, min(len(front), STEPS))}
+        found += [front[i] for i in sorted(few)]
+    return found
+
+
+def _work(option: FactorOption) -> tuple[float, float]:
+    return option.costs["macs"], option.costs["params"]
 
 
 def _dtype(weight: FactorisableWeight) -> np.dtype:
     return helper.tensor_dtype_to_np_dtype(weight.view.static.dtypes[weight.name])
 
 
-def _alone(weight: FactorisableWeight) -> Model:
+def _alone(weight: FactorisableWeight, entering: Shape) -> Model:
     """A model of the one node, its weight drawn, its bias zero."""
     view, kind = weight.view, weight.view.static.dtypes[weight.name]
     node = onnx.NodeProto()
@@ -81,7 +165,7 @@ def _alone(weight: FactorisableWeight) -> Model:
         stored.append(numpy_helper.from_array(np.zeros(shape, _dtype(weight)), "b"))
         node.input[2] = "b"
     node.input[slot], node.input[1 - slot], node.output[0] = "w", "x", "y"
-    x = helper.make_tensor_value_info("x", kind, view.static.shapes[weight.layer.input])
+    x = helper.make_tensor_value_info("x", kind, entering)
     graph = helper.make_graph([node], "alone", [x], [helper.make_tensor_value_info("y", kind, None)], stored)
     version = helper.make_opsetid("", view.version)
     ir_version = max(8, helper.find_min_ir_version_for([version]))

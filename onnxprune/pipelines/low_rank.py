@@ -27,8 +27,10 @@ from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.factor_choice import chosen_sweeps
+from onnxprune.pipelines.factor_latency import LATENCY
 from onnxprune.pipelines.factor_options import names_of
 from onnxprune.pipelines.factor_sweep import FactorSweep, FoundFactors
+from onnxprune.pipelines.factor_timing import ProductTimer
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.progress import Progress
 from onnxprune.proof import FactorClaim, Verdict, prove_factors
@@ -144,20 +146,21 @@ def factorised(
     runs = inputs.read(model)
     fitting, held = held_out(runs) if runs else ([], [])
     with clock("tracing"):
-        groups = trace_model(model, sizes=inputs.sizes)
+        groups, before = trace_model(model, sizes=inputs.sizes), counts.of(model, inputs.sizes)
         weights = check_factors(groups, options.steps) if options.steps else _selected(groups, options)
     sweep = FactorSweep(groups, weights, options, _method(options, data=bool(runs)), fitting)
-    before = counts.of(model, inputs.sizes)
-    sweep, made = _best(sweep, (model, before), place, held, clock)
+    place = place or (Place(sizes=inputs.sizes) if LATENCY in options.budgets else None)
+    timer = None if place is None else ProductTimer(groups, place, clock.progress)
+    sweep, made = _best(sweep, (model, before), timer, held, clock)
     plan_steps = [FactoriseStep(w.name, found.directions) for w, found in zip(sweep.weights, made.found, strict=True)]
     with clock("proving"):
         claim = FactorClaim(plan_steps, made.plain, made.model)
         verdict = prove_factors(groups, claim, sizes=inputs.sizes, samples=runs[:1]) if verify else None
     after, sizes = counts.of(made.model, inputs.sizes), (file_size(model), file_size(made.model))
     with clock("timing"):
-        speed = measured_speed(model, made.model, place) if place is not None else None
+        speed = _speed(made.model, options, timer)
     told = options.as_json() | {"sizes": dict(inputs.sizes)}
-    known = bool(runs) and not is_random(inputs.data)
+    made = made if runs and not is_random(inputs.data) else replace(made, plain_judged=None, judged=None)
     return Factorised(
         model=made.model,
         plan=Plan((), options=told, factors=tuple(plan_steps), origin=groups),
@@ -168,9 +171,9 @@ def factorised(
         before=before,
         after=after,
         sizes=sizes,
-        goals=_goals(options, (before, sizes[0]), (after, sizes[1])),
-        plain=made.plain_judged if known and sweep.fits else None,
-        judged=made.judged if known else None,
+        goals=_goals(options, (before, after), sizes, speed),
+        plain=made.plain_judged if sweep.fits else None,
+        judged=made.judged,
         speed=speed,
         seconds=clock.seconds,
     )
@@ -277,24 +280,41 @@ def _told(weight: FactorisableWeight, found: FoundFactors, *, fit: bool) -> LowR
 
 
 def _best(
-    sweep: FactorSweep, original: tuple[Model, Cost], place: Place | None, held: Runs, clock: Clock
+    sweep: FactorSweep, original: tuple[Model, Cost], timer: ProductTimer | None, held: Runs, clock: Clock
 ) -> tuple[FactorSweep, _Made]:
     """The ranks whose model is nearest to the original on held-out samples, or those of a plan; and that model."""
     sweeps = [sweep]
     if not sweep.options.steps:
         with clock("choosing ranks"):
-            sweeps = chosen_sweeps(sweep, original, place, clock.progress)
+            sweeps = chosen_sweeps(sweep, original, timer, clock.progress)
     tried = [(each, _tried(each, held, clock)) for each in sweeps]
     best, made = min(tried, key=lambda pair: pair[1].divergence)
     return best, _finished(made, best, held, clock)
 
 
-def _goals(options: LowRankOptions, before: tuple[Cost, int], after: tuple[Cost, int]) -> tuple[BudgetResult, ...]:
+def _goals(
+    options: LowRankOptions, costs: tuple[Cost, Cost], sizes: tuple[int, int], speed: Speed | None
+) -> tuple[BudgetResult, ...]:
+    """The budgets, and what was reached: costs, bytes and times before and after."""
     found = []
     for kind, amount in options.budgets.items():
-        old, new = (size if kind == "size" else getattr(cost, kind) for cost, size in (before, after))
+        if kind == LATENCY:
+            assert speed is not None
+            old, new = speed.before, speed.after
+        else:
+            old, new = sizes if kind == "size" else (getattr(cost, kind) for cost in costs)
         found.append(BudgetResult(kind=kind, before=old, most=amount.limit(old), reached=new))
     return tuple(found)
+
+
+def _speed(made: Model, options: LowRankOptions, timer: ProductTimer | None) -> Speed | None:
+    """The time of a run before and after, measured as its budget asks."""
+    if timer is None:
+        return None
+    if LATENCY not in options.budgets:
+        return measured_speed(timer.groups.model, made, timer.place)
+    ratio = timer.model.compared(made)
+    return Speed(timer.model.before, timer.model.before * ratio.value, ratio, timer.place)
 
 
 # --- the walk through the model -------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
     python -m tests.measure.compress exact [--tools onnxruntime,onnxscript,onnxslim,onnxsim,onnxprune] [--most 40]
     python -m tests.measure.compress low-rank [--methods plain+scaled+whitened+fitted]
     python -m tests.measure.compress forms [--network cifar_resnet20_ts_op11] [--judging 2000] [--forms channel+spatial]
+    python -m tests.measure.compress times [--network cifar_resnet20_ts_op11] [--judging 2000] [--budgets 80%+60%]
 
 The first measures what tools take out of real graphs without a change of their function, the second what products of
 weights cost stories260K, a trained language model: 32 texts calibrate, and what the other 32 cost is measured (nats per
 token), with 70 % and 50 % of the elements of its weights left. The third measures the accuracy of a network by the form
-of its products, with plain decompositions of the weights and with the fit in sequence.
+of its products, with plain decompositions of the weights and with the fit in sequence. The fourth measures the accuracy
+(of the language model, nats) and the time of a run on one thread, with products and with fewer channels, under budgets
+on time.
 
 Tools that are not installed are left out. Every result is run without optimisations and compared with the original, and
 so are its declared inputs and outputs, its metadata and its names.
@@ -22,11 +25,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from onnxprune.allocation import Options
 from onnxprune.allocation.ranks import LowRankOptions
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load, to_proto
@@ -34,11 +39,13 @@ from onnxprune.model.flatten import flattened
 from onnxprune.model.inline import inlined
 from onnxprune.model.shapes.infer import infer
 from onnxprune.names import FACTOR_FORMS
+from onnxprune.pipelines import prune
 from onnxprune.pipelines.compress import compressed
 from onnxprune.pipelines.low_rank import factorised
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.proof.compare_outputs import differences
-from onnxprune.runtime import Session
+from onnxprune.runtime import Session, Setting
+from onnxprune.runtime.bench import Place
 from onnxprune.runtime.offline import optimised_offline
 from onnxprune.runtime.random_inputs import random_feeds
 from tests.graphs import shared
@@ -233,13 +240,41 @@ def forms(network: str, judging: int, wanted: list[str]) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+def times(network: str, judging: int, budgets: list[str]) -> None:
+    """Print the table of products and channels under budgets on time."""
+    source = load(str(shared.entry(f"models/{network}").path))
+    if network == NAME:
+        texts = np.load(Path(shared.folder() or "") / "data" / "tinystories" / "self_samples.npy").astype(np.int64)
+        (name,) = [v.name for v in source.proto.graph.input if v.name not in source.initializers]
+        inputs, shapes = RunInputs([{name: texts[:32, :-1]}], 32), {name: texts[:1, :-1].shape}
+        measured = lambda model: f"{cost(logits(model, name, texts[32:]), texts[32:]):.3f}"  # noqa: E731
+    else:
+        judge, shapes = labelled.of(network, source, 256, judging), {}
+        inputs, measured = RunInputs(judge.calibration, 256), lambda model: f"{judge.accuracy(model):.1%}"
+    place = Place(Setting(threads=1), shapes=shapes)
+    print(f"{network}: {measured(source)}", flush=True)
+    print("| budget | products | time | forms | channels | time |\n|---|---|---|---|---|---|", flush=True)
+    for budget in budgets:
+        fewer = prune.run(source, Options(latency=budget), data=inputs.data, samples=inputs.samples, place=place)
+        cells = [measured(fewer.model), f"{fewer.timed.ratio.value:.2f}" if fewer.timed else ""]
+        try:
+            done = factorised(source, LowRankOptions(latency=budget), inputs, place=place)
+        except OnnxPruneError as error:
+            print(f"| {budget} | {error.message} | | | {' | '.join(cells)} |", flush=True)
+            continue
+        used = ", ".join(f"{count} {form}" for form, count in Counter(w.form for w in done.weights).items())
+        ratio = f"{done.speed.ratio.value:.2f}" if done.speed else ""
+        print(f"| {budget} | {measured(done.model)} | {ratio} | {used} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["exact", "low-rank", "forms"])
+    parser.add_argument("what", choices=["exact", "low-rank", "forms", "times"])
     parser.add_argument("--network", default="cifar_resnet20_ts_op11")
     parser.add_argument("--judging", type=int, default=2000)
     parser.add_argument("--forms", default="+".join((*FACTOR_FORMS, "chosen by layer")))
+    parser.add_argument("--budgets", default="80%+60%")
     parser.add_argument("--methods", default="+".join(METHODS))
     parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--most", type=int, default=40)
@@ -248,6 +283,8 @@ def main() -> None:
         parser.error(shared.ABSENT)
     if given.what == "exact":
         exact(given.tools.split(","), given.most)
+    elif given.what == "times":
+        times(given.network, given.judging, given.budgets.split("+"))
     elif given.what == "forms":
         forms(given.network, given.judging, given.forms.split("+"))
     else:

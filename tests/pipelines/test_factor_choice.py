@@ -9,16 +9,16 @@ from onnxprune.errors import GoalMissed
 from tests.graphs.net import Net
 from tests.pipelines.test_low_rank import DIGITS
 
-TIMED = "onnxprune.pipelines.factor_choice.slower_products"
+TIMED = "onnxprune.pipelines.factor_choice.ProductTimer.slower"
 
 
 def test_products_that_are_slower_are_not_taken(monkeypatch):
-    monkeypatch.setattr(TIMED, lambda weights, products, place: [n for n in products if n == "fc.weight"])
+    monkeypatch.setattr(TIMED, lambda timer, weights, products: [n for n in products if n == "fc.weight"])
     options = {"round_to": 1, "ratio": 0.3}
     report = onnxprune.compress(DIGITS, **options).low_rank
     assert report is not None and report.left["fc.weight"] == "its products are slower than the one"
     assert "fc.weight" not in {w.name for w in report.weights}
-    monkeypatch.setattr(TIMED, lambda weights, products, place: [w.name for w in weights])
+    monkeypatch.setattr(TIMED, lambda timer, weights, products: [w.name for w in weights])
     with pytest.raises(GoalMissed, match="slower"):
         onnxprune.compress(DIGITS, **options)
 
@@ -29,7 +29,7 @@ def test_a_form_that_is_slower_gives_way_to_another(monkeypatch):
     net.output(net.add("Conv", net.input((1, 32, 9, 9)), net.weight(32, 32, 3, 3, name="w"), pads=[1] * 4))
     asked = []
 
-    def slow(weights, products, place):
+    def slow(timer, weights, products):
         asked.append(products["w"].form)
         return [] if products["w"].form == "spatial" else ["w"]
 

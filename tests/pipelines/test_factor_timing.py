@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 import onnxprune
+from onnxprune.allocation.ranks import FactorOption, RankChoice
 from onnxprune.errors import GoalMissed
+from onnxprune.model import load
+from onnxprune.pipelines.factor_timing import STEPS, LayerTimes, ProductTimer
+from onnxprune.runtime.bench import Place
+from onnxprune.runtime.paired_timing import TimeRatio
+from onnxprune.tracing import trace
 from tests.graphs.net import Net
+from tests.pipelines.test_low_rank import DIGITS
 
 
 def test_time_of_products_is_measured():
@@ -18,3 +25,26 @@ def test_time_of_products_is_measured():
         tiny = Net()
         tiny.output(tiny.add("MatMul", tiny.input((1, 16)), tiny.weight(16, 16, name="w")))
         onnxprune.compress(tiny.proto(), ranks={"w": 7})
+
+
+def test_a_few_products_of_every_form_are_timed():
+    """Over the whole range, and none that loses more at no less work than another of its form."""
+    options = [
+        FactorOption(form, (rank,), {"macs": float(rank), "params": float(rank)}, lost)
+        for form in ("channel", "spatial")
+        for rank, lost in ((r, 1 / r if r % 3 else 0.9) for r in range(1, 60))
+    ]
+    asked = dict[str, list[int]]()
+    timer = ProductTimer(trace(load(DIGITS)), Place())
+    timer.layer = lambda weight, products: noted(asked, products)
+    (kept,) = timer.timed(["w"], [RankChoice("w", {"macs": 60.0}, options)], allow_slower=False)
+    for ranks in asked.values():
+        assert len(ranks) <= STEPS and ranks[-1] == 59 and not any(r % 3 == 0 for r in ranks)
+    assert {o.ranks[0] for o in kept.options} == {r for ranks in asked.values() for r in ranks if r < 30}
+    assert kept.whole["latency"] == 2.0 and all(o.costs["latency"] == o.ranks[0] / 15 for o in kept.options)
+
+
+def noted(asked, products):
+    for product in products:
+        asked.setdefault(product.form, []).append(product.ranks[0])
+    return LayerTimes(2.0, [TimeRatio(r / 30, r / 30, r / 30) for r in (p.ranks[0] for p in products)])
