@@ -77,7 +77,7 @@ def apply(console: Console, args: ApplyArgs) -> None:
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
-    others = (*steps.reorders, *steps.rotations, *steps.zeros, *steps.bypasses, *steps.factors)
+    others = (*steps.reorders, *steps.zeros, *steps.bypasses, *steps.rotations, *steps.factors)
     if not others and not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
     if steps.options.get("rows"):

@@ -20,7 +20,7 @@ from onnxprune.pipelines.prune import judged_outputs, recovered
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import carried_out
 from onnxprune.pipelines.unit_order import proven_order
-from onnxprune.pipelines.unit_rotation import proven_rotation
+from onnxprune.pipelines.unit_rotation import proven_rotation, trace_turned
 from onnxprune.progress import Progress
 from onnxprune.proof import Verdict, proven_groups
 from onnxprune.recovery import NO_RECOVERY, RecoveryOptions, RecoveryReport
@@ -86,7 +86,9 @@ def execute(
         UsageError: the plan does not fit the model.
     """
     inputs, fits = RunInputs(data, samples), recovery is None or recovery.method != NO_RECOVERY
-    model = _with_units_in_place(model, plan, verify=verify)
+    sizes = plan.options.get("sizes")
+    if plan.reorders:
+        model = proven_order(plan.trace(model), plan.reorders, sizes=sizes, verify=verify)
     if plan.zeros:
         done = carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (done.verdict is not None and not done.verdict.ok):
@@ -97,11 +99,13 @@ def execute(
             model, *_as_asked(plan, data, samples, recovery), plan=plan, verify=verify, progress=progress
         )
         failed = [v for v in (dropped.verdict, dropped.repaired_verdict) if v is not None and not v.ok]
-        if failed or not any(step.remove for step in plan.steps):
+        if failed or not (plan.rotations or any(step.remove for step in plan.steps)):
             verdict = failed[0] if failed else dropped.verdict
             renames = dropped.io_renames
             return Executed(dropped.model, dropped.groups, verdict, io_renames=renames, judged=dropped.judged)
         model, plan = dropped.model, _on_repaired(model, dropped, plan)
+    if plan.rotations:
+        model = proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
     if plan.factors:
         split = factors_carried_out(model, plan, inputs, recover=fits, verify=verify)
         if not any(step.remove for step in plan.steps) or (split.verdict is not None and not split.verdict.ok):
@@ -131,21 +135,12 @@ def _units_removed(
     return Executed(small, groups, verdict, io_changes=changed, rows=kept, recovery=report, judged=judged)
 
 
-def _with_units_in_place(model: Model, plan: Plan, *, verify: bool) -> Model:
-    """The model with units in the order, and in the directions, of the plan."""
-    sizes = plan.options.get("sizes")
-    if plan.reorders:
-        model = proven_order(plan.trace(model), plan.reorders, sizes=sizes, verify=verify)
-    if plan.rotations:
-        model = proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
-    return model
-
-
 def _on_repaired(model: Model, dropped: Dropped, plan: Plan) -> Plan:
     """The plan for a model whose blocks went and whose repair added biases: units are those before the repair."""
     if dropped.repair is None:
         return plan
-    bare, repaired = plan.trace(bare_model(model, plan)), plan.trace(dropped.model)
+    models = bare_model(model, plan), dropped.model
+    bare, repaired = (trace_turned(plan.trace(each), plan.rotations) for each in models)
     gone = carried_over(bare, plan.removed(bare), repaired)
     chosen = {group.name: np.flatnonzero(gone[group.classes]) for group in repaired.groups}
     made = plans.make(repaired, chosen, np.zeros(repaired.classes.count), plan.options, plan.options.get("sizes"))

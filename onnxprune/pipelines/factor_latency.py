@@ -11,6 +11,7 @@ from onnxprune.allocation.ranks import FactorOption, RankChoice
 from onnxprune.errors import GoalMissed
 from onnxprune.pipelines.factor_timing import ProductTimer, drawn_factors
 from onnxprune.rewriting.factorise import FactorisableWeight, with_factors
+from onnxprune.runtime.paired_timing import TimeRatio
 
 LATENCY = "latency"
 Products = Mapping[str, FactorOption]
@@ -45,15 +46,16 @@ class TimeBudget:
         """
         before, noise = self.timer.model.before, KINDS[LATENCY].noise
         rest = before - sum(choice.whole[LATENCY] for choice in choices)
-        points, too_much, tried = [(before, before)], float("inf"), list[tuple[float, Products]]()
+        points, too_much, tried = [(before, before)], float("inf"), list[tuple[TimeRatio, Products]]()
         for _ in range(CORRECTIONS):
             aim = min(expected_at(points, self.most * (1 - noise)), too_much)
             products = choose(aim - rest)
             if not products or any(products == other for _, other in tried):
                 break
             taken = (products[c.name].costs if c.name in products else c.whole for c in choices)
-            expected, reached = rest + sum(costs[LATENCY] for costs in taken), self._seconds(products)
-            tried.append((reached, products))
+            expected, ratio = rest + sum(costs[LATENCY] for costs in taken), self._measured(products)
+            reached = before * ratio.value
+            tried.append((ratio, products))
             points.append((reached, expected))
             if reached > self.most:
                 too_much = min(too_much, expected * (1 - SAME))
@@ -61,18 +63,18 @@ class TimeBudget:
                 break
         return self._best(tried)
 
-    def _best(self, tried: Sequence[tuple[float, Products]]) -> Products:
-        met = [pair for pair in tried if pair[0] <= self.most]
-        reached, products = max(met, key=_first) if met else min(tried, key=_first, default=(float("inf"), {}))
-        if reached >= self.timer.model.before:
-            raise GoalMissed("nothing to change: no products are faster than the weights here")
-        return products
+    def _best(self, tried: Sequence[tuple[TimeRatio, Products]]) -> Products:
+        faster = [pair for pair in tried if pair[0].is_faster]
+        if not faster:
+            raise GoalMissed("nothing to change: no products are measured to be faster than the weights here")
+        met = [pair for pair in faster if self.timer.model.before * pair[0].value <= self.most]
+        return (max(met, key=_time) if met else min(faster, key=_time))[1]
 
-    def _seconds(self, products: Products) -> float:
-        """Seconds of a run of the model with products whose numbers are drawn."""
+    def _measured(self, products: Products) -> TimeRatio:
+        """The time of a run of the model with products whose numbers are drawn."""
         drawn = [drawn_factors(w, products[w.name]) for w in self.weights if w.name in products]
-        return self.timer.model.seconds(with_factors(self.timer.groups, drawn))
+        return self.timer.model.compared(with_factors(self.timer.groups, drawn))
 
 
-def _first(pair: tuple[float, Products]) -> float:
-    return pair[0]
+def _time(pair: tuple[TimeRatio, Products]) -> float:
+    return pair[0].value

@@ -30,6 +30,7 @@ from onnxprune.pipelines.dropped import Dropped
 from onnxprune.pipelines.prune import Outcome
 from onnxprune.pipelines.prune_training import resumable
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.unit_rotation import trace_turned
 from onnxprune.progress import Progress, prefixed
 from onnxprune.proof import Verdict
 from onnxprune.recovery import RecoveryOptions, held_out
@@ -66,7 +67,6 @@ def check_droppable(options: Options, recovery: RecoveryOptions | None, data: An
             "training in --steps",
             "blocks and units alone would be trained each",
         ),
-        (options.rotate, "--rotate", "no plan could hold axes of the model that is repaired without its blocks"),
         (options.only, "--only", "it names units, and blocks go by their price"),
         (options.rows, "--rows", "it names units, and blocks go by their price"),
     ):
@@ -160,7 +160,8 @@ def _trained(asked: PruneRequest, best: Outcome, clock: Clock) -> Outcome:
         return best
     dropped, runs = best.dropped, asked.inputs.read(asked.model)
     if dropped is None:
-        removal = Removal(best.groups, best.plan.removed(best.groups))
+        groups = best.plan.origin or best.groups
+        removal = Removal(groups, best.plan.removed(groups))
     else:
         removal = Bypass.of(dropped.groups, [scored.block for scored in dropped.dropped])
     recovery = resumable(asked.recovery, best.model, asked.options, runs, asked.inputs.sizes)
@@ -235,7 +236,8 @@ def joined_plan(plan: Plan, dropped: Dropped, bare: Model, options: Options) -> 
         options: what was asked for.
     """
     assert plan.origin is not None
-    groups, sizes = trace(bare, **options.policy, sizes=plan.options.get("sizes")), plan.options.get("sizes")
+    sizes = plan.options.get("sizes")
+    groups = trace_turned(trace(bare, **options.policy, sizes=sizes), plan.rotations)
     gone = carried_over(plan.origin, plan.removed(plan.origin), groups)
     chosen = {group.name: np.flatnonzero(gone[group.classes]) for group in groups.groups}
     scores = np.zeros(groups.classes.count)
@@ -245,7 +247,7 @@ def joined_plan(plan: Plan, dropped: Dropped, bare: Model, options: Options) -> 
             scores[group.classes] = known[group.name]
     made = plans.make(groups, chosen, scores, options.as_json(), sizes)
     source = plans.source_of(dropped.groups.model)
-    return replace(made, bypasses=dropped.plan.bypasses, source=source)
+    return replace(made, bypasses=dropped.plan.bypasses, rotations=plan.rotations, source=source)
 
 
 def joined_verdict(verdicts: Sequence[Verdict | None]) -> Verdict | None:

@@ -126,6 +126,21 @@ def with_principal_axes(
     return Rotated(groups, turned, steps, sizes)
 
 
+def trace_turned(groups: Groups, steps: Sequence[RotateStep]) -> Groups:
+    """Trace a model whose groups are rotated as a plan says.
+
+    Args:
+        groups: the traced model.
+        steps: the directions.
+
+    Returns:
+        The trace of the rotated model; of the model as it is, where there are no directions.
+    """
+    if not steps:
+        return groups
+    return retrace(replace(groups, model=with_rotation(groups, steps)), dict(groups.static.sizes))
+
+
 def proven_rotation(
     groups: Groups, steps: Sequence[RotateStep], *, sizes: Mapping[str, int] | None = None, verify: bool = True
 ) -> Model:

@@ -64,9 +64,9 @@ def _with_last_alone(original: Model, plan: Plan) -> tuple[Model, Plan]:
     removing = plan.steps if any(step.remove for step in plan.steps) else ()
     held = {
         "reorders": plan.reorders,
-        "rotations": plan.rotations,
         "zeros": plan.zeros,
         "bypasses": plan.bypasses,
+        "rotations": plan.rotations,
         "factors": plan.factors,
         "steps": removing,
     }

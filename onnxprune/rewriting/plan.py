@@ -70,9 +70,9 @@ class Plan:
         options: how it was made.
         barriers: what was locked, and why.
         reorders: orders of units, which come before all that follows.
-        rotations: directions that take the places of units; what `steps` remove are these then.
         zeros: elements of weights that become zero, one step for each weight.
         bypasses: blocks that are taken out.
+        rotations: directions that take the places of units of what is left then; what `steps` remove are these.
         factors: weights that become products of two.
         origin: the trace that a plan was just made from; `source`, `barriers` and the members of the steps are
             filled in from it when the plan is written.
@@ -90,9 +90,9 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     barriers: tuple[Mapping[str, Any], ...] = ()
     reorders: tuple[ReorderStep, ...] = ()
-    rotations: tuple[RotateStep, ...] = ()
     zeros: tuple[ZeroStep, ...] = ()
     bypasses: tuple[BypassStep, ...] = ()
+    rotations: tuple[RotateStep, ...] = ()
     factors: tuple[FactoriseStep, ...] = ()
     origin: Groups | None = field(default=None, repr=False, compare=False)
 
@@ -156,7 +156,7 @@ class Plan:
         if self.origin is not None:
             return _detailed(self, self.origin).to_json()
         steps = [step.fields() for step in self.steps]
-        kinds = (self.reorders, self.rotations, self.zeros, self.bypasses, self.factors)
+        kinds = (self.reorders, self.zeros, self.bypasses, self.rotations, self.factors)
         others = [step.as_json() for listed in kinds for step in listed]
         return plan_json.to_text(self.source, self.options, steps, self.barriers, others)
 
