@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.selection import Selection, select
-from onnxprune.cost import AxisLengths, latency, units_in_order
+from onnxprune.cost import latency
 from onnxprune.cost.counts import of_trace
 from onnxprune.model import file_size
 from onnxprune.rewriting import Removal, removed_classes
@@ -28,7 +28,7 @@ class Forecast:
         params: elements of all weights.
         macs: multiply-accumulates for one sample.
         size: bytes of the file.
-        seconds: of a run; None where times were not measured.
+        seconds: of a run, measured with weights that nothing chose; None where times are not asked for.
     """
 
     ratio: float
@@ -44,13 +44,14 @@ def forecast(
 ) -> list[Forecast]:
     """Expect what is left when the same share of every group goes.
 
-    Which units go plays no part; the graph is rewritten without them, so that what goes with them is counted, too. What
-    repair adds (a bias where there was none) is not.
+    Which units go plays no part; the graph is rewritten without them, so that what goes with them is counted, too, and
+    is timed in turn with the original: shapes decide about times, weights do not. What repair adds (a bias where there
+    was none) is in none of it.
 
     Args:
         groups: the traced model.
         ratios: shares of the units.
-        place: where times are measured and expected; nowhere if None.
+        place: where times are measured; nowhere if None.
         progress: is told about measurements.
 
     Returns:
@@ -61,17 +62,16 @@ def forecast(
         RunError: times are asked for, and the model does not run.
     """
     scores = np.zeros(groups.classes.count)
-    widths = AxisLengths(groups, {g.name: units_in_order(g, scores) for g in groups.groups})
     timer = None if place is None else latency.Timer(groups.model, place, progress)
-    nothing = np.zeros(widths.count, np.int64)
+    nothing = Selection({}, counts=np.zeros(len(groups.groups), np.int64))
     total = sum(group.units for group in groups.groups)
     found = []
     for ratio in (0.0, *ratios):
-        chosen = select(groups, scores, Options(ratio=ratio)) if ratio else Selection({}, counts=nothing)
+        chosen = select(groups, scores, Options(ratio=ratio)) if ratio else nothing
         removed = removed_classes(groups, chosen.removed)
         small = rewrite(groups, removed) if ratio else groups.model
         cost = of_trace(groups.tracing, small, Removal(groups, removed).size)
-        seconds = None if timer is None else timer.expected(widths).total(chosen.counts)
+        seconds = None if timer is None else timer.seconds(small) if ratio else timer.before
         units = total - int(chosen.counts.sum())
         left = {"params": cost.params, "macs": cost.macs, "size": file_size(small)}
         found.append(Forecast(ratio, units, seconds=seconds, **left))

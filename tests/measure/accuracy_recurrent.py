@@ -1,12 +1,13 @@
 """What repairs leave of trained recurrent networks: the table of recurrent networks in docs/accuracy.md.
 
     python -m tests.measure.accuracy_recurrent [--network g2p,thai,rows_gru.onnx] [--removed 30,50,70]
-                                       [--recover none,least-squares] [--samples 256]
+                                       [--recover none,least-squares] [--samples 256] [--train 0]
 
 `g2p` says words (four LSTM layers, two of them in both directions): words that are all right, of those that did not
 calibrate. `thai` romanises names (one LSTM in both directions; its embedding is cut): characters that are right. Files
 are classifiers that read MNIST pictures row by row, float32[n, 28, 28] between 0 and 1, as
-`tests/measure/train_rows.py` writes them. A budget on MACs says how much goes.
+`tests/measure/train_rows.py` writes them. A budget on MACs says how much goes. With --train, what is repaired takes so
+many gradient steps towards the original's outputs on the inputs that calibrate.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from onnxprune import calibration, criteria
 from onnxprune.allocation import Options
 from onnxprune.allocation.fit_budgets import fit
 from onnxprune.model import Model, load
-from onnxprune.recovery import RecoveryOptions, recover
+from onnxprune.pipelines.train import learn_after
+from onnxprune.recovery import RecoveryOptions, TrainingOptions, recover
 from onnxprune.rewriting import Removal, removed_classes
 from onnxprune.rewriting.rewrite import rewrite
 from onnxprune.runtime import Session
@@ -211,6 +213,10 @@ def rows(name: str, given: argparse.Namespace) -> None:
         for method in given.recover.split(","):
             start = time.perf_counter()
             model = small if method == "none" else recover(removal, small, runs, RecoveryOptions(method))[0]
+            if given.train and method != "none":
+                options = TrainingOptions(given.train, batch=given.batch, threads=1)
+                model, done = learn_after(removal, model, runs, options)
+                method = f"{method}, {done.best} of {given.train} steps ({done.rate:g})"
             seconds, found = time.perf_counter() - start, task.accuracy(model)
             removed = 1 - goal.reached / goal.before
             cells = (method, f"{removed:.1%}", f"{found:.2%}", f"{found / whole:.1%}", f"{seconds:.0f} s")
@@ -226,6 +232,8 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="30,50,70")
     parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--train", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args()
     if shared.folder() is None:
         parser.error(shared.ABSENT)

@@ -34,8 +34,8 @@ DEFAULTS: Mapping[str, tuple[object, object]] = {
     "cifar10": (np.multiply(255, IMAGENET[0]), np.multiply(255, IMAGENET[1])),
     "mnist": (255 * 0.1307, 255 * 0.3081),
 }
-# Raw values [n, height, width, channels] to calibrate, and those that judge with their classes.
-Raw = tuple[Array, tuple[Array, Array]]
+# Raw values [n, height, width, channels] with their classes: those that calibrate, and those that judge.
+Raw = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,15 @@ class Labelled:
 
     Attributes:
         entry: name of the input.
-        calibration: inputs without labels.
+        calibration: inputs to choose, repair and train with.
+        classes: theirs, which only training against labels looks at.
         inputs: those that judge.
         labels: their classes.
     """
 
     entry: str
     calibration: Array
+    classes: Array
     inputs: Array
     labels: Array
 
@@ -73,7 +75,7 @@ def of(name: str, model: Model, samples: int = 256, count: int = 10_000) -> Labe
     kind = str((shared.manifest()[name].get("metric") or {}).get("eval"))
     root = shared.folder()
     assert root is not None
-    seen, (raw, labels) = SOURCES[kind](root / "data", samples)
+    (seen, classes), (raw, labels) = SOURCES[kind](root / "data", samples)
     judged = np.random.default_rng(0).permutation(len(raw))[:count]
     (entry,) = [v for v in model.proto.graph.input if v.name not in model.initializers]
     last = entry.type.tensor_type.shape.dim[-1].dim_value == raw.shape[-1]
@@ -83,13 +85,13 @@ def of(name: str, model: Model, samples: int = 256, count: int = 10_000) -> Labe
         scaled = (values.astype(np.float32) - mean) / deviation
         return np.ascontiguousarray(scaled if last else scaled.transpose(0, 3, 1, 2))
 
-    return Labelled(entry.name, ready(seen), ready(raw[judged]), labels[judged])
+    return Labelled(entry.name, ready(seen), classes, ready(raw[judged]), labels[judged])
 
 
 def _cifar10(folder: Path, samples: int) -> Raw:
     train, test = (np.load(folder / "cifar10" / f"{name}.npz") for name in ("train_2000", "test"))
     chosen = np.random.default_rng(1).permutation(len(train["x"]))[:samples]
-    return train["x"][chosen], (test["x"], test["y"].reshape(-1))
+    return (train["x"][chosen], train["y"].reshape(-1)[chosen]), (test["x"], test["y"].reshape(-1))
 
 
 def pictures_of_mnist(folder: Path) -> tuple[Array, Array]:
@@ -113,9 +115,10 @@ def _keywords(folder: Path, samples: int) -> Raw:
 
 
 def _parted(raw: Array, labels: Array, samples: int) -> Raw:
-    """Some for calibration; the others, with their labels."""
+    """Some for calibration; the others judge."""
     order = np.random.default_rng(1).permutation(len(raw))
-    return raw[order[:samples]], (raw[order[samples:]], labels[order[samples:]])
+    seen, judging = order[:samples], order[samples:]
+    return (raw[seen], labels[seen]), (raw[judging], labels[judging])
 
 
 SOURCES: Mapping[str, Callable[[Path, int], Raw]] = {

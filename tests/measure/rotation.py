@@ -1,14 +1,14 @@
 """What rotating linear groups before the cut leaves of trained networks: the tables in docs/rotation.md.
 
-    python -m tests.measure.rotation pictures [--macs 70,50,30] [--streams 12.5,25,50]
-    python -m tests.measure.rotation stories [--removed 25,50,75] [--streams 12.5,25] [--macs 70,50]
+    python -m tests.measure.rotation pictures [--macs 70,50,30] [--streams 12.5,25,50] [--train 0]
+    python -m tests.measure.rotation stories [--removed 25,50,75] [--streams 12.5,25] [--macs 70,50] [--train 0]
 
 Needs the folder of shared graphs (see tests/graphs/shared.py). `pictures`: a MobileNetV2 (0.5 wide, 128 x 128, whether
 somebody is in the picture), 256 photographs to calibrate and 744 others, on which its log-odds are compared with the
 original's: squared error as a share of their variance, and the share of pictures with the same answer. `--macs` cuts
 all groups to a budget, `--streams` removes a share of the channels of the linear groups alone. `stories`: nats per
 token of a small language model (see tests/measure/accuracy_text.py), with `--removed` of the dimensions of the values
-in every head gone, or as above. All are repaired by least squares.
+in every head gone, or as above. All are repaired by least squares, and with --train take so many gradient steps.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from PIL import Image
 from onnxprune.allocation import Options
 from onnxprune.model import Model, load
 from onnxprune.pipelines import prune
+from onnxprune.recovery import RecoveryOptions, TrainingOptions
 from onnxprune.rewriting import rotatable_groups
 from onnxprune.runtime import Session
 from onnxprune.tracing import trace
@@ -34,6 +35,7 @@ from tests.measure.accuracy_text import cost, logits, stories
 
 NETWORK = "mobilenetv2_128_05_st"
 SIZE = 128
+Judge = Callable[[Model], str]
 
 
 def photographs(folder: Path) -> Array:
@@ -50,12 +52,15 @@ def log_odds(model: Model, entry: str, pictures: Array) -> Array:
     return np.asarray(chances[:, 1] - chances[:, 0])
 
 
-def compared(source: Model, data: Any, wanted: Sequence[dict[str, Any]], judge: Callable[[Model], str]) -> None:
+def compared(
+    source: Model, data: Any, wanted: Sequence[dict[str, Any]], training: TrainingOptions | None, judge: Judge
+) -> None:
     """A row for each of some options, without and with rotation."""
+    recovery = RecoveryOptions(train=training)
     for options in wanted:
         for rotate in (False, True):
             start = time.perf_counter()
-            found = prune.run(source, Options(**options, rotate=rotate), data=data)
+            found = prune.run(source, Options(**options, rotate=rotate), data=data, recovery=recovery)
             told = {name: value for name, value in options.items() if name != "only"}
             share = found.after.macs / found.before.macs
             cells = (f"{told}", "rotated" if rotate else "as it is", f"{share:.1%} of MACs", judge(found.model))
@@ -81,7 +86,8 @@ def pictures(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None
     print(f"{NETWORK}: {len(linear)} linear groups", flush=True)
     shares = [{"ratio": share / 100, "only": linear} for share in given.streams]
     budgets = [{"macs": f"{share:g}%"} for share in given.macs]
-    compared(source, [{entry: calibrating}], [*shares, *budgets], judge)
+    training = TrainingOptions(given.train, augment=["flip"], threads=1) if given.train else None
+    compared(source, [{entry: calibrating}], [*shares, *budgets], training, judge)
 
 
 def texts(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
@@ -97,6 +103,7 @@ def texts(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
         source,
         [{entry: calibrating}],
         wanted,
+        TrainingOptions(given.train, batch=8, threads=1) if given.train else None,
         lambda model: f"{cost(logits(model, entry, judging), judging):.3f} nats",
     )
 
@@ -112,6 +119,7 @@ def main() -> None:
     parser.add_argument("--macs", type=listed, default=[70, 50, 30])
     parser.add_argument("--streams", type=listed, default=[12.5, 25, 50])
     parser.add_argument("--removed", type=listed, default=[25, 50, 75])
+    parser.add_argument("--train", type=int, default=0)
     given = parser.parse_args()
     (pictures if given.what == "pictures" else texts)(parser, given)
 

@@ -2,11 +2,12 @@
 
     python -m tests.measure.training_accuracy [--network NAME ...] [--removed 30,50,70] [--samples 256,2000]
                              [--steps 300] [--seeds 0] [--augment flip,shift] [--rate R] [--temperature T]
-                             [--pictures 10000] [--kept FOLDER]
+                             [--loss cross-entropy] [--pictures 10000] [--kept FOLDER]
 
 Needs the folder of shared models and data (see tests/graphs/shared.py, and tests/measure/labelled.py for what trains
 and what judges). A budget on MACs says how much goes; criterion, allocation and repair are the defaults. The original
-teaches, without labels. `--kept` keeps cut models, so that trainings can be compared on the same cut.
+teaches, without labels; with `--loss cross-entropy` labels do. `--kept` keeps cut models, so that trainings can be
+compared on the same cut.
 """
 
 from __future__ import annotations
@@ -39,6 +40,14 @@ def cut(name: str, source: Model, data: labelled.Labelled, removed: float, kept:
     return small
 
 
+def examples_of(data: labelled.Labelled, teacher: Model, loss: str) -> TrainingData:
+    """The calibration inputs, with what a loss learns from: the original's outputs, or labels."""
+    if loss == "cross-entropy":
+        given = [{data.entry: data.calibration, "label": data.classes}]
+        return TrainingData(given, samples=len(data.calibration), labels="label")
+    return TrainingData(data.feeds, samples=len(data.calibration), teacher=teacher)
+
+
 def rows(name: str, given: argparse.Namespace) -> None:
     """Print a row per share, number of samples and seed."""
     source = load(str(shared.entry(f"models/{name}").path))
@@ -60,7 +69,7 @@ def rows(name: str, given: argparse.Namespace) -> None:
                 threads=given.threads,
             )
             start = time.process_time()
-            examples = TrainingData(data.feeds, samples=samples, teacher=source)
+            examples = examples_of(data, source, given.loss)
             model, done = learn(small, examples, options, progress=lambda said: print(said, flush=True))
             seconds, after = time.process_time() - start, data.accuracy(model)
             cells = (f"{removed:g} %", str(samples), f"{before:.2%} ({before / whole:.1%})")
