@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnxprune.pipelines import Sensitivity
     from onnxprune.pipelines.auto_source import AutoResult, auto
     from onnxprune.pipelines.compress_source import CompressResult, compress
+    from onnxprune.pipelines.drop_folder import drop_folder
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.evaluate_source import evaluate
     from onnxprune.pipelines.prune_folder import prune_folder
@@ -48,6 +49,7 @@ _HOMES = {
     "auto": "onnxprune.pipelines.auto_source",
     "compress": "onnxprune.pipelines.compress_source",
     "drop": "onnxprune.pipelines.drop_source",
+    "drop_folder": "onnxprune.pipelines.drop_folder",
     "evaluate": "onnxprune.pipelines.evaluate_source",
     "make_plan": "onnxprune.api",
     "prune": "onnxprune.api",
@@ -82,6 +84,7 @@ __all__ = [
     "auto",
     "compress",
     "drop",
+    "drop_folder",
     "evaluate",
     "make_plan",
     "prune",

@@ -66,10 +66,16 @@ class Folder:
         )
 
     @cached_property
+    def caches(self) -> frozenset[str]:
+        """Inputs and outputs that hold keys and values."""
+        states, graph = {name for pair in self.states for name in pair}, self.joined.model.proto.graph
+        return frozenset(v.name for v in (*graph.input, *graph.output) if v.name in states and _rank(v) == _CACHE_RANK)
+
+    @cached_property
     def sizes(self) -> Mapping[str, int]:
         """Numbers for symbolic axes that the configuration has: caches are [batch, heads, past, size of a head]."""
-        sizes, states = self.configuration.head_sizes, {name for pair in self.states for name in pair}
-        caches = [v for v in self.joined.model.proto.graph.input if v.name in states and _rank(v) == _CACHE_RANK]
+        sizes = self.configuration.head_sizes
+        caches = [value for value in self.joined.model.proto.graph.input if value.name in self.caches]
         names = {value.type.tensor_type.shape.dim[-1].dim_param for value in caches} - {""}
         return dict.fromkeys(names, next(iter(sizes))) if len(sizes) == 1 else {}
 
@@ -80,7 +86,7 @@ class Folder:
             rows: whether tokens go by name.
         """
         held = (replace(one, places=self._places(one.widths)) for one in self.configuration.held(rows=rows))
-        return replace(self.joined.model, couplings=Couplings(self.states, tuple(held)))
+        return replace(self.joined.model, couplings=Couplings(self.states, tuple(held), self.joined.beginnings))
 
     def _places(self, widths: Collection[Width]) -> tuple[tuple[Width, str, int], ...]:
         """The axes of inputs and outputs that have one of some widths."""

@@ -13,6 +13,7 @@ from typing import Any
 from onnxprune.errors import UsageError
 from onnxprune.folder.configuration import new_ids
 from onnxprune.folder.contents import TOKENIZER, TOKENIZER_CONFIG, Folder
+from onnxprune.folder.layers import Stack, without_layers
 from onnxprune.folder.tokenizer import renumbered, renumbered_config
 from onnxprune.model import Model, Width, save
 from onnxprune.system import write_failure
@@ -33,11 +34,13 @@ class Smaller:
         model: the smaller model of all graphs.
         left: width -> units that are left, of those that shrank.
         kept: size of a vocabulary -> the old ids of the tokens that are left; empty where all are.
+        stacks: the layers of every graph, if some went.
     """
 
     model: Model
     left: Mapping[Width, int] = field(default_factory=dict)
     kept: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    stacks: tuple[Stack, ...] = ()
 
 
 def check_folder_target(source: Path, target: Path, *, force: bool) -> None:
@@ -116,7 +119,8 @@ def texts(folder: Folder, smaller: Smaller) -> dict[str, Any]:
         folder: the original.
         smaller: what became of its model.
     """
-    after, before = folder.configuration.after(smaller.left, smaller.kept), folder.configuration.files
+    before = folder.configuration.files
+    after = without_layers(folder.configuration.after(smaller.left, smaller.kept), smaller.stacks)
     made = {name: content for name, content in after.items() if content != before[name]}
     if smaller.kept and folder.tokenizer is not None:
         new = new_ids(smaller.kept)

@@ -33,7 +33,9 @@ class Couplings:
     Attributes:
         states: pairs of an output and an input that hold one state: the caller hands the first to the second.
         widths: the widths that are stated once.
+        files: where graphs of several files stand side by side, what the names of each begin with.
     """
 
     states: tuple[tuple[str, str], ...] = ()
     widths: tuple[HeldWidths, ...] = ()
+    files: tuple[str, ...] = ()

@@ -167,6 +167,25 @@ class DataFlow:
                 found.update((o, names | made) for o in step.output if o)
         return result
 
+    @cached_property
+    def matrices_read(self) -> Sequence[frozenset[str]]:
+        """For every step, the stored matrices that it multiplies data with, or that these are computed from."""
+        return [
+            frozenset(name for name in names if i in self.heavy and self._is_matrix(name))
+            for i, names in enumerate(self.constants_read)
+        ]
+
+    def own_weights(self, places: Collection[int]) -> frozenset[str]:
+        """The stored weights that steps at these places alone read.
+
+        Args:
+            places: the steps.
+        """
+        read = frozenset[str]().union(*(self.constants_read[i] for i in places))
+        with_data = (i for i, names in enumerate(self.data_reads) if names and i not in places)
+        elsewhere = frozenset[str]().union(*(self.constants_read[i] for i in with_data))
+        return frozenset(n for n in read - elsewhere if self.static.dtypes.get(n) in WEIGHT_TYPES) - self.outputs
+
     def leaving(self, places: Collection[int], exit: str) -> Iterator[tuple[str, int | None]]:
         """What steps make that others read, whatever for, and the graph hands out, but for `exit`.
 
@@ -186,15 +205,59 @@ class DataFlow:
                     yield name, None
                 yield from ((name, at) for at in self.consumers.get(name, ()) if not self._stays(at, inside))
 
+    def belonging(self, places: Collection[int], entry: str, exit: str) -> set[int]:
+        """The steps outside that work for some steps alone: all data that they make is read inside, or handed out.
+
+        Args:
+            places: the steps inside.
+            entry: what enters these; it and what it is made of stay outside.
+            exit: what they make for others.
+
+        Returns:
+            Steps that lay out what is made inside as graph outputs, as caches are. If the steps inside hand out
+            anything, also those that do so with what they compute for the steps inside, as of keys of an encoder.
+        """
+        inside, before = set(places), self.ancestors[self.producer[entry]] if entry in self.producer else 0
+        for name in (name for i in places for name in self.steps[i].output if name and name != exit):
+            for at in self.consumers.get(name, ()):
+                inside |= self._handing_out(at, inside)
+        may_hand_out = any(not self.outputs.isdisjoint(self.steps[i].output) for i in inside)
+        for i in reversed(range(max(places))):
+            made = [name for name in self.steps[i].output if name]
+            if i in inside or before >> i & 1 or not self.data_reads[i]:
+                continue
+            if not may_hand_out and not self.outputs.isdisjoint(made):
+                continue
+            readers = {c for name in made for c in self.consumers.get(name, ())}
+            others = [at for at in readers - inside if not self._stays(at, inside)]
+            laid_out = [self._handing_out(at, inside | {i}) if may_hand_out else set[int]() for at in others]
+            if readers & inside and all(laid_out):
+                inside |= {i}.union(*laid_out)
+        return inside - set(places)
+
+    def _handing_out(self, place: int, inside: set[int]) -> set[int]:
+        """The steps from one on, if they only lay out as graph outputs what is made inside; empty otherwise."""
+        found, waiting = set[int](), [place]
+        while waiting:
+            if (at := waiting.pop()) in found | inside or self._stays(at, inside | found):
+                continue
+            if at in self.heavy:
+                return set()
+            found.add(at)
+            waiting += [reader for name in self.steps[at].output for reader in self.consumers.get(name, ())]
+        made = {name for i in found | inside for name in self.steps[i].output}
+        read = {name for i in found for name in self.data_reads[i]}
+        return found if read <= made | self.inputs and found else set()
+
     def _stays(self, place: int, inside: set[int]) -> bool:
-        """Whether all that a step outside makes of sizes ends inside."""
+        """Whether all that is made with what a step outside makes ends inside."""
         waiting, seen = [place], set(inside)
         while waiting:
             if (at := waiting.pop()) in seen:
                 continue
             seen.add(at)
             made = self.steps[at].output
-            if not self.outputs.isdisjoint(made) or not self.data.isdisjoint(made):
+            if not self.outputs.isdisjoint(made):
                 return False
             waiting += [consumer for name in made for consumer in self.consumers.get(name, ())]
         return True

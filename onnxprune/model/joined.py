@@ -40,6 +40,11 @@ class Joined:
     files: Mapping[str, Model]
     shared: Mapping[str, Mapping[str, str]]
 
+    @property
+    def beginnings(self) -> tuple[str, ...]:
+        """What the names of each file begin with; empty for a single one."""
+        return tuple(file + IN for file in self.files) if len(self.files) > 1 else ()
+
     def own_name(self, name: str) -> str:
         """What an input or output of `model` is called in its file."""
         owner = next((file for file in self.files if len(self.files) > 1 and _is_of(name, file)), None)

@@ -12,7 +12,7 @@ import onnx
 from onnxprune.allocation import BudgetResult
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
-from onnxprune.errors import GoalMissed
+from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size
 from onnxprune.model.blocks import GraphBlock, find_blocks
 from onnxprune.model.data_flow import DataFlow
@@ -205,7 +205,7 @@ class Dropping:
         if plan is not None:
             return blocks_of(plan.bypasses, self.blocks), {}, ""
         if self.options.blocks:
-            return self._some(named_blocks(self.options, self.blocks)), {}, ""
+            return self._with_twins(self._some(named_blocks(self.options, self.blocks))), {}, ""
         eligible = self.options.eligible(self.blocks)
         if not eligible:
             raise GoalMissed("nothing to drop: no block may go", hint=self._why_none())
@@ -222,7 +222,16 @@ class Dropping:
                 divergence=self.divergence,
             )
             found, scores = choice.run(self.costs, self.limits(), progress=self.clock.progress)
-        return sorted(found, key=self.blocks.index), scores, criterion
+        return self._with_twins(found), scores, criterion
+
+    def _with_twins(self, chosen: Sequence[GraphBlock]) -> list[GraphBlock]:
+        """Blocks with those that go together with them, in graph order."""
+        names = {name for block in chosen for name in (block.name, *block.twins)}
+        found = [block for block in self.blocks if block.name in names]
+        for block, why in ((block, self.options.why_kept(block)) for block in found):
+            if why:
+                raise UsageError(f"block {block.name!r}, which goes with another one, must stay: {why}")
+        return found
 
     def _some(self, blocks: list[GraphBlock]) -> list[GraphBlock]:
         if not blocks:
@@ -245,7 +254,7 @@ class Dropping:
         if not others or not self.options.budgets:
             return []
         least = min(others, key=lambda block: scores.get(block.name, math.inf))
-        return sorted([*chosen, least], key=self.blocks.index)
+        return self._with_twins([*chosen, least])
 
     def limits(self) -> dict[str, float]:
         """Kind of budget -> the most that is allowed."""

@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from onnxprune.allocation import KINDS
 from onnxprune.allocation.amount import Amount, read_amount
 from onnxprune.errors import UsageError
-from onnxprune.model.blocks import BLOCK, BRANCH, RUN, GraphBlock
+from onnxprune.model.block_regions import BLOCK, BRANCH, RUN
+from onnxprune.model.blocks import GraphBlock
 from onnxprune.names import BLOCK_BUDGETS, BLOCK_CRITERIA, BLOCK_UNITS
 
 
@@ -83,7 +84,7 @@ class DropOptions:
             blocks: those of the model.
 
         Returns:
-            The blocks of the units that are asked for, less those that stay.
+            The blocks of the units that are asked for, less those that stay; of those that go together, the first.
         """
         kinds = {"blocks": (BLOCK,), "branches": (BRANCH,), "runs": (RUN,), "all": (BLOCK, BRANCH, RUN)}
         units = self.units
@@ -92,7 +93,9 @@ class DropOptions:
         whole = [block for block in blocks if block.kind in kinds[units]]
         if units == "branches":  # a block of one branch is that branch
             whole = [b for b in blocks if b.kind == BRANCH or (b.kind == BLOCK and not _has_branches(b, blocks))]
-        return [block for block in whole if not self.why_kept(block)]
+        leading = [b for i, b in enumerate(whole) if not any(b.name in other.twins for other in whole[:i])]
+        by_name = {block.name: block for block in blocks}
+        return [b for b in leading if not any(map(self.why_kept, (b, *(by_name[name] for name in b.twins))))]
 
     def why_kept(self, block: GraphBlock) -> str:
         """Why a block stays whatever it is worth; empty if it may go."""

@@ -83,17 +83,42 @@ def drop(
         ('map', True)
     """
     check_keywords(options, BlockKeywords, "data", "samples", "sizes", "shapes")
-    given = dict[str, Any](options)
-    budgets = {kind: given.pop(kind) for kind in BLOCK_BUDGETS if kind in given}
-    chosen = DropOptions(budgets=budgets, **given)
-    if chosen.is_open:
-        raise UsageError("nothing says what to drop", hint="give one of blocks, count, ratio, params, macs, size")
+    chosen = drop_options(options)
     model = load(source, shapes=shapes)
     check_sizes(model.proto.graph, sizes or {})
     with shown(progress) as told:
         done = drop_blocks(model, chosen, RunInputs(data, samples, dict(sizes or {})), verify=verify, progress=told)
+    check_dropped(done)
+    return DropResult(same_kind(done.model, source), done.plan, done)
+
+
+def drop_options(keywords: Mapping[str, Any]) -> DropOptions:
+    """Read keyword arguments, in which every budget has a name of its own.
+
+    Args:
+        keywords: fields of `DropOptions`, and budgets.
+
+    Raises:
+        UsageError: one is out of range, or nothing says how much goes.
+    """
+    given = dict(keywords)
+    budgets = {kind: given.pop(kind) for kind in BLOCK_BUDGETS if kind in given}
+    chosen = DropOptions(budgets=budgets, **given)
+    if chosen.is_open:
+        raise UsageError("nothing says what to drop", hint="give one of blocks, count, ratio, params, macs, size")
+    return chosen
+
+
+def check_dropped(done: Dropped) -> None:
+    """Refuse a result that is not proven, or that misses a budget.
+
+    Args:
+        done: what dropping gave.
+
+    Raises:
+        GoalMissed: it is such a one.
+    """
     check_proven(done.groups, done.verdict)
     check_proven(done.groups, done.repaired_verdict)
     if missed := [goal.kind for goal in done.goals if not goal.met]:
         raise GoalMissed(f"the budget on {missed[0]} cannot be met", hint="no other block can go")
-    return DropResult(same_kind(done.model, source), done.plan, done)

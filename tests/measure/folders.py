@@ -15,10 +15,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
 from onnxprune.folder import Smaller, read_folder, write_folder
+from onnxprune.pipelines.drop_folder import drop_folder
 from onnxprune.pipelines.prune_folder import prune_folder
 from onnxprune.proof.masked import masked
 
@@ -158,8 +164,25 @@ def show(layout: str, family: str, place: Path) -> None:
     print(f"{layout} {family}: {sizes[0]} -> {sizes[1]} bytes, caches {caches(whole)} -> {caches(small)} per token")
     print(f"  numbers {changed(whole, small)}")
     print(f"  the tokens of the masked original: {same}; of the original: {tokens['small'] == tokens['whole']}")
+    without_a_layer(layout, family, whole)
     if family != "whisper":
         by_words(layout, family, whole, words)
+
+
+def without_a_layer(layout: str, family: str, whole: Path) -> None:
+    """Drop a layer, and compare with the original in which all its weights are zeros, so that it adds nothing."""
+    shallow, zeroed = (whole.with_name(name) for name in ("shallow", "shallow_zeroed"))
+    done, folder = drop_folder(whole, shallow, count=1, force=True), read_folder(whole)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(folder.joined.model.proto)
+    gone = {name for step in done.plan.bypasses for name in step.weights}
+    for tensor in proto.graph.initializer:
+        if tensor.name in gone:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(folder.joined.model.array(tensor.name)), tensor.name))
+    write_folder(folder, Smaller(replace(folder.joined.model, proto=proto)), zeroed, force=True)
+    tokens = [TOKENS[layout](family, one, prompt_of(whole)) for one in (shallow, zeroed, whole)]
+    print(f"  without {done.dropped[0].block.name}: {changed(whole, shallow)}, caches {caches(shallow)} per token")
+    print(f"  the tokens of its weights zeroed: {tokens[0] == tokens[1]}; of the original: {tokens[0] == tokens[2]}")
 
 
 def by_words(layout: str, family: str, whole: Path, words: Path) -> None:

@@ -175,6 +175,8 @@ def _place(size: Dim, place: Dim) -> Dim | None:
         return size
     if low >= 0:
         return smallest(place, size)
+    if size + place == 0:  # the last `size`, of none too
+        return 0
     return largest(size + place, 0) if high < 0 else None
 
 

@@ -1,0 +1,107 @@
+"""Drop layers of the model of a folder: of all graphs that have them, with a configuration that counts what is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+from onnxprune.folder import (
+    DECODER,
+    ENCODER,
+    Folder,
+    Smaller,
+    Stack,
+    check_counted,
+    check_folder_target,
+    read_folder,
+    write_folder,
+)
+from onnxprune.keywords import BlockKeywords, accepts_synonyms, check_keywords
+from onnxprune.model.block_regions import BLOCK
+from onnxprune.model.joined import IN
+from onnxprune.pipelines.drop import drop_blocks
+from onnxprune.pipelines.drop_source import check_dropped, drop_options
+from onnxprune.pipelines.dropped import Dropped
+from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.progress import Progress, shown
+
+
+@accepts_synonyms(BlockKeywords)
+def drop_folder(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    verify: bool = True,
+    sizes: Mapping[str, int] | None = None,
+    data: Any = None,
+    samples: int = 256,
+    progress: Progress | bool = False,
+    **options: Unpack[BlockKeywords],
+) -> Dropped:
+    """Take whole layers out of all graphs of a folder, and write them with a configuration that fits.
+
+    A layer that several graphs have, as a decoder's with and without its cache, goes from all of them.
+
+    Args:
+        source: a folder with graphs and their configuration, as for `prune_folder`.
+        output: the folder to write; it appears whole or not at all.
+        force: replace a folder that is there.
+        verify: prove the result, before and after the repair.
+        sizes: numbers for symbolic dims.
+        data: unlabelled calibration inputs, as for `drop`; of several graphs, an input is called file/input.
+        samples: how many of them to use.
+        progress: True shows a bar; a function is told every stage.
+        options: how much goes, and the other options of `drop`. Caches of layers that go are gone without more words.
+
+    Returns:
+        What dropping gave; `model` holds all graphs side by side.
+
+    Raises:
+        UsageError: the folder cannot be read or written, an option is out of range, or a name is that of no block.
+        ModelError: a graph is invalid.
+        GoalMissed: no layer may go, a budget cannot be met, the configuration cannot say what is left, or the result is
+            not proven.
+
+    Example:
+        >>> import onnxprune
+        >>> done = onnxprune.drop_folder("models", "shallow", count=1)
+        >>> [scored.block.name for scored in done.dropped]
+        ['residual']
+    """
+    check_keywords(options, BlockKeywords, "force", "data", "samples", "sizes")
+    check_folder_target(Path(source), Path(output), force=force)
+    chosen = drop_options({**options, "allow_io_changes": True})
+    folder = read_folder(Path(source))
+    inputs = RunInputs(data, samples, {**folder.sizes, **(sizes or {})})
+    with shown(progress) as told:
+        done = drop_blocks(folder.model(rows=False), chosen, inputs, verify=verify, progress=told)
+    check_dropped(done)
+    write_folder(folder, shorter_folder(folder, done), Path(output), force=force)
+    return done
+
+
+def shorter_folder(folder: Folder, done: Dropped) -> Smaller:
+    """What became of the model of a folder, as its configuration wants to know it.
+
+    Args:
+        folder: the folder.
+        done: what dropping layers of its model gave.
+
+    Raises:
+        GoalMissed: the configuration cannot say it.
+    """
+    stacks = tuple(_stack(folder, done, name) for name in folder.graphs)
+    check_counted(folder.configuration.files, stacks)
+    return Smaller(done.model, stacks=stacks)
+
+
+def _stack(folder: Folder, done: Dropped, file: str) -> Stack:
+    """The layers of a graph."""
+    beginning = next((one for one in folder.joined.beginnings if one == file + IN), "")
+    layers = [one for one in done.blocks if one.block.kind == BLOCK and one.block.exit.startswith(beginning)]
+    gone = tuple(place for place, one in enumerate(layers) if one.dropped)
+    is_decoder = any(name.startswith(beginning) for name in folder.caches)
+    return Stack(DECODER if is_decoder else ENCODER, len(layers), gone)
