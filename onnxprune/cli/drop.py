@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -47,11 +48,19 @@ class DropArgs(shared.Results):
             return
         self.check_results("small.onnx")
         paths.check_distinct(self.output, self.plan_out)
+        self.check_amount()
+
+    def check_amount(self) -> None:
+        """Refuse a request that does not say how much goes."""
         if self.options.is_open:
             raise UsageError(
                 "nothing says what to drop",
                 hint="add --count 1, --ratio 25%, --params 80% or --blocks NAME; --list shows what there is",
             )
+
+    def write_dropped(self, console: Console, done: Dropped) -> None:
+        """Write the model and the plan, or nothing; nothing in a dry run."""
+        self.write(console, done.model, self.plan_text(done.plan))
 
 
 @click.command(cls=Titled, usual=USUAL)
@@ -73,18 +82,23 @@ class DropArgs(shared.Results):
 def drop(console: Console, args: DropArgs) -> None:
     """Take whole layers and blocks out of MODEL, and prove the result.
 
-    MODEL is a file, or - for standard input. A block is whatever has one input and one output of the same shape, as a
+    MODEL is a file, - for standard input, or a folder of graphs with their configuration, from all of which the same
+    layers go. A block is whatever has one input and one output of the same shape, as a
     layer of a transformer. Before any repair, the result equals the original in which what enters a block also leaves
     it. With --data, the blocks are chosen by what the outputs lose, a map is fitted that stands for each, and the
     layers behind are re-fitted.
     """
+    if Path(args.model).is_dir():
+        from onnxprune.cli.folder import layers_of_folder
+
+        args = layers_of_folder(console, args)
     args.check()
     source = args.load(console, args.sizes)
     if args.list_only:
         _list(console, source, args)
         return
     done = _dropped(console, source, args)
-    args.write(console, done.model, args.plan_text(done.plan))
+    args.write_dropped(console, done)
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
         _report(console, source, done, args)
         _check(done)

@@ -101,7 +101,8 @@ def _named(flow: DataFlow, regions: Sequence[Region]) -> list[GraphBlock]:
         counts = [Counter(names) for names in zip(*(schemes[i] for i in places), strict=True)]
         for i in places:
             free = (n for of, n in zip(counts, schemes[i], strict=True) if n and of[n] == 1)
-            chosen[i] = next((n for n in free if n not in chosen.values()), regions[i].exit)
+            ends = (regions[i].exit, f"{regions[i].exit}:{regions[i].kind}")
+            chosen[i] = next(n for n in (*free, *ends) if n not in chosen.values())
     return [_block(flow, region, chosen[i]) for i, region in enumerate(regions)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
+from onnxprune.errors import GoalMissed
 from onnxprune.folder import (
     DECODER,
     ENCODER,
@@ -93,6 +94,12 @@ def shorter_folder(folder: Folder, done: Dropped) -> Smaller:
     Raises:
         GoalMissed: the configuration cannot say it.
     """
+    part = next((one.block for one in done.dropped if one.block.kind != BLOCK and one.block.changes_io), None)
+    if part is not None and folder.configuration.files:
+        raise GoalMissed(
+            f"{part.name} would go with its cache, and the configuration counts a cache for every layer",
+            hint="drop whole layers: --units blocks",
+        )
     stacks = tuple(_stack(folder, done, name) for name in folder.graphs)
     check_counted(folder.configuration.files, stacks)
     return Smaller(done.model, stacks=stacks)

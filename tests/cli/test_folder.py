@@ -57,3 +57,32 @@ def test_requests_that_are_refused(run: Run, tmp_path: Path, more: tuple[str, ..
     ran = run("prune", source, *(text.format(tmp_path) for text in more))
     assert ran.code == 2 and said in ran.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_layers_of_a_folder(run: Run, tmp_path: Path) -> None:
+    source, small = write_decoder(tmp_path / "whole"), tmp_path / "small"
+    listed = run("drop", source, "--list", "--json").json["blocks"]
+    whole = [block for block in listed if block["kind"] == "block"]
+    assert [block["name"] for block in whole] == ["layers.0", "layers.1"] and not any(b.get("why") for b in whole)
+    ran = run("drop", source, "-o", small, "--count", "1", "--plan-out", tmp_path / "plan.json")
+    assert ran.code == 0, ran.err
+    assert "dropped  1 block of 2: layers.0" in ran.out and "past_key_values.1.key -> past_key_values.0.key" in ran.out
+    assert json.loads((small / "config.json").read_text())["num_hidden_layers"] == 1
+    assert json.loads((tmp_path / "plan.json").read_text())["format"] == "onnxprune-plan"
+
+
+@pytest.mark.parametrize(
+    ("more", "said", "code"),
+    [
+        (("--count", "1"), "-o FOLDER is missing", 2),
+        (("-o", "{}/small"), "nothing says what to drop", 2),
+        (("-o", "{}/small", "--blocks", "nothing"), "no block is called", 2),
+        (("-o", "{}/whole/inside", "--count", "1"), "not apart", 2),
+    ],
+)
+def test_drops_that_are_refused(run: Run, tmp_path: Path, more: tuple[str, ...], said: str, code: int) -> None:
+    source = write_decoder(tmp_path / "whole")
+    before = sorted(tmp_path.rglob("*"))
+    ran = run("drop", source, *(text.format(tmp_path) for text in more))
+    assert ran.code == code and said in ran.err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -170,9 +170,9 @@ def show(layout: str, family: str, place: Path) -> None:
 
 
 def without_a_layer(layout: str, family: str, whole: Path) -> None:
-    """Drop a layer, and compare with the original in which all its weights are zeros, so that it adds nothing."""
+    """Drop a layer (of a decoder), and compare with the original in which all its weights are zeros: it adds nothing."""
     shallow, zeroed = (whole.with_name(name) for name in ("shallow", "shallow_zeroed"))
-    done, folder = drop_folder(whole, shallow, count=1, force=True), read_folder(whole)
+    done, folder = drop_folder(whole, shallow, count=1, keep=("encoder*",), force=True), read_folder(whole)
     proto = onnx.ModelProto()
     proto.CopyFrom(folder.joined.model.proto)
     gone = {name for step in done.plan.bypasses for name in step.weights}

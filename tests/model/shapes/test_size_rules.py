@@ -51,3 +51,15 @@ def test_dims_that_are_sums() -> None:
     static = static_of(net)
     assert static.sizes["past + 1"] == static.sizes["past"] + 1
     assert static.dynamic[y] == {0, 1}
+
+
+def test_the_last_of_an_axis_as_many_as_it_has() -> None:
+    """`x[:, -length:]` where the axis is `length` long, as tables of distances are cut to the queries."""
+    net = Net()
+    x = net.input(["batch", "length", 8])
+    length = net.add("Slice", net.add("Shape", x), net.ints(1), net.ints(2))
+    y = net.add("Slice", x, net.add("Neg", length), net.ints(2**31), net.ints(1))
+    shorter = net.add("Slice", x, net.add("Neg", net.add("Div", length, net.ints(2))), net.ints(2**31), net.ints(1))
+    static = static_of(net)
+    assert static.dims[y] == static.dims[x]
+    assert static.dims[shorter][1] != static.dims[x][1]
