@@ -111,6 +111,15 @@ class BlockKeywords(TypedDict, total=False):
     seed: int
 
 
+class LayerKeywords(BlockKeywords, total=False):
+    """The same for a folder, and how its model is run and proven."""
+
+    verify: bool
+    sizes: Mapping[str, int] | None
+    data: Any
+    samples: int
+
+
 class ProductKeywords(TypedDict, total=False):
     """Which weights become products: the fields of `allocation.LowRankOptions`."""
 

@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.drop_args import DropArgs
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
 from onnxprune.cli.options.blocks import dropping
-from onnxprune.cli.options.data import Data, data
+from onnxprune.cli.options.data import data
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.reporting import Account, reporting
-from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.options.sizes import sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
-from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.errors import GoalMissed
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
-    from onnxprune.pipelines.drop_options import DropOptions
     from onnxprune.pipelines.dropped import Dropped
 
 
 # What `--help` shows.
 USUAL = ("--output", "--list", "--count", "--blocks", "--macs", "--keep", "--data", "--dry-run")
-
-
-@dataclass(frozen=True)
-class DropArgs(shared.Results):
-    """What `drop` is asked for."""
-
-    options: DropOptions
-    list_only: bool
-    sizes: Sizes
-    verify: bool
-    data: Data
-    accept_damage: bool
-
-    def check(self) -> None:
-        """Refuse what cannot work before any work is done."""
-        if self.list_only:
-            self.told.check(inputs=[self.model], force=self.force)
-            return
-        self.check_results("small.onnx")
-        paths.check_distinct(self.output, self.plan_out)
-        self.check_amount()
-
-    def check_amount(self) -> None:
-        """Refuse a request that does not say how much goes."""
-        if self.options.is_open:
-            raise UsageError(
-                "nothing says what to drop",
-                hint="add --count 1, --ratio 25%, --params 80% or --blocks NAME; --list shows what there is",
-            )
-
-    def write_dropped(self, console: Console, done: Dropped) -> None:
-        """Write the model and the plan, or nothing; nothing in a dry run."""
-        self.write(console, done.model, self.plan_text(done.plan))
 
 
 @click.command(cls=Titled, usual=USUAL)

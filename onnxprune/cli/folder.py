@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.cli import paths
-from onnxprune.cli.drop import DropArgs
+from onnxprune.cli.drop_args import DropArgs
 from onnxprune.cli.options.common import WrittenModel
 from onnxprune.cli.options.sizes import Sizes
 from onnxprune.cli.output import Console

@@ -85,8 +85,9 @@ class Folder:
         Args:
             rows: whether tokens go by name.
         """
+        files = tuple(filter(None, map(self.joined.beginning, self.graphs)))
         held = (replace(one, places=self._places(one.widths)) for one in self.configuration.held(rows=rows))
-        return replace(self.joined.model, couplings=Couplings(self.states, tuple(held), self.joined.beginnings))
+        return replace(self.joined.model, couplings=Couplings(self.states, tuple(held), files))
 
     def _places(self, widths: Collection[Width]) -> tuple[tuple[Width, str, int], ...]:
         """The axes of inputs and outputs that have one of some widths."""

@@ -15,7 +15,7 @@ BLOCK, BRANCH, RUN = "block", "branch", "run"
 
 
 @dataclass(frozen=True)
-class Region:
+class BlockRegion:
     """What lies between two tensors.
 
     Attributes:
@@ -30,7 +30,7 @@ class Region:
     places: frozenset[int]
     kind: str = BLOCK
 
-    def with_belonging(self, flow: DataFlow) -> Region:
+    def with_belonging(self, flow: DataFlow) -> BlockRegion:
         """The same with the steps outside that work for it alone."""
         return replace(self, places=self.places | flow.belonging(self.places, self.entry, self.exit))
 
@@ -44,7 +44,7 @@ class Region:
                 return f"{node.op_type} {node.name or first_output(node)!r} outside of it reads {tensor!r}"
         return ""
 
-    def is_across(self, other: Region) -> bool:
+    def is_across(self, other: BlockRegion) -> bool:
         """Whether both have steps in common, and each has some of its own."""
         common = self.places & other.places
         return bool(common) and common != self.places and common != other.places
@@ -65,19 +65,19 @@ class RegionSearch:
 
     flow: DataFlow
 
-    def region(self, entry: str, exit: str, kind: str = BLOCK) -> Region:
+    def region(self, entry: str, exit: str, kind: str = BLOCK) -> BlockRegion:
         """What lies between two tensors."""
-        return Region(entry, exit, frozenset(self.flow.between(entry, exit)), kind)
+        return BlockRegion(entry, exit, frozenset(self.flow.between(entry, exit)), kind)
 
-    def is_everything(self, region: Region) -> bool:
+    def is_everything(self, region: BlockRegion) -> bool:
         """Whether no product would be left."""
         return self.flow.heavy <= region.places
 
     # --- residual branches -------------------------------------------------------------------------------
 
-    def branches(self) -> list[Region]:
+    def branches(self) -> list[BlockRegion]:
         """The least regions that end in a sum, without those inside of others that are no chain of several."""
-        found: dict[frozenset[int], Region] = {}
+        found: dict[frozenset[int], BlockRegion] = {}
         for place, step in enumerate(self.flow.steps):
             if len(step.nodes) == 1 and traits_of(step.nodes[0]).adds:
                 for exit in self._sums(place):
@@ -86,7 +86,7 @@ class RegionSearch:
                         found.setdefault(region.places & self.flow.heavy, region)
         return list(_innermost(self._apart([*found.values()])))
 
-    def _apart(self, regions: Sequence[Region]) -> list[Region]:
+    def _apart(self, regions: Sequence[BlockRegion]) -> list[BlockRegion]:
         """The regions without those that must stay and lie across one that may go, neither inside of the other.
 
         Such a one begins in a mask or a table of distances that a layer adds to its scores, and ends in the scores of
@@ -112,9 +112,9 @@ class RegionSearch:
             return [], False
         return [name for name in reads if self.flow.dims(name) == self.flow.dims(tensor) is not None], True
 
-    def _branch(self, exit: str) -> Region | None:
+    def _branch(self, exit: str) -> BlockRegion | None:
         """The least region with products that ends in the sum `exit`; it begins in front of a norm that both share."""
-        found: Region | None = None
+        found: BlockRegion | None = None
         for entry in self._entries(exit):
             region = self.region(entry, exit)
             products = region.places & self.flow.heavy
@@ -127,7 +127,7 @@ class RegionSearch:
                 return region
         return found
 
-    def _from_source(self, region: Region) -> Region:
+    def _from_source(self, region: BlockRegion) -> BlockRegion:
         """The region from the tensor on that what enters is a copy of, as no-op casts make them."""
         while (node := self.flow.node(region.entry)) is not None and node.input:
             row, source = traits_of(node), node.input[0]
@@ -168,11 +168,11 @@ class RegionSearch:
         steps = (self.flow.steps[i] for i in self.flow.consumers.get(tensor, ()))
         return {step.nodes[-1].op_type for step in steps if not traits_of(step.nodes[-1]).tells_sizes}
 
-    def _leaks(self, region: Region) -> set[str]:
+    def _leaks(self, region: BlockRegion) -> set[str]:
         """The tensors that are made inside and read outside, but for what leaves."""
         return {tensor for tensor, _ in self.flow.leaving(region.places, region.exit)}
 
-    def grouped(self, chain: Sequence[Region], unit: Sequence[tuple[str, ...]]) -> Iterator[Region]:
+    def grouped(self, chain: Sequence[BlockRegion], unit: Sequence[tuple[str, ...]]) -> Iterator[BlockRegion]:
         """The branches of a chain; where they are those of a unit that repeats, behind the block that they are."""
         at = 0
         while at < len(chain):
@@ -187,9 +187,9 @@ class RegionSearch:
 
     # --- runs --------------------------------------------------------------------------------------------
 
-    def runs(self) -> Iterator[Region]:
+    def runs(self) -> Iterator[BlockRegion]:
         """The least regions without a skip."""
-        found: dict[frozenset[int], Region] = {}
+        found: dict[frozenset[int], BlockRegion] = {}
         for place in sorted(self._dominators):
             for exit in (o for o in self.flow.steps[place].output if o and self.flow.is_float(o)):
                 region = self._run(place, exit)
@@ -203,7 +203,7 @@ class RegionSearch:
                 taken |= region.places
                 yield region
 
-    def _run(self, place: int, exit: str) -> Region | None:
+    def _run(self, place: int, exit: str) -> BlockRegion | None:
         """The least region that ends in `exit` and has a product."""
         at = self._dominators.get(place, -1)
         while at >= 0:
@@ -231,7 +231,7 @@ class RegionSearch:
         return found
 
 
-def _innermost(regions: Iterable[Region]) -> Iterator[Region]:
+def _innermost(regions: Iterable[BlockRegion]) -> Iterator[BlockRegion]:
     """The regions that hold no chain of others; without those that are the only one inside of another."""
     ordered = sorted(regions, key=lambda region: len(region.places))
     inside = [[other for other in ordered[:i] if other.places < region.places] for i, region in enumerate(ordered)]
@@ -240,9 +240,9 @@ def _innermost(regions: Iterable[Region]) -> Iterator[Region]:
     yield from (r for i, r in enumerate(ordered) if i not in hollow and id(r) not in single)
 
 
-def chains_of(regions: Iterable[Region]) -> Iterator[list[Region]]:
+def chains_of(regions: Iterable[BlockRegion]) -> Iterator[list[BlockRegion]]:
     """Regions one behind the other, as they stand in the graph."""
-    by_entry: dict[str, list[Region]] = {}
+    by_entry: dict[str, list[BlockRegion]] = {}
     for region in sorted(regions, key=lambda region: min(region.places)):
         by_entry.setdefault(region.entry, []).append(region)
     exits = {region.exit for others in by_entry.values() for region in others}

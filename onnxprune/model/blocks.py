@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from onnxprune.model.block_regions import BRANCH, Region, RegionSearch, chains_of, repeated
+from onnxprune.model.block_regions import BRANCH, BlockRegion, RegionSearch, chains_of, repeated
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.model.graph import first_output
 from onnxprune.model.scopes import common_scope
@@ -79,7 +79,7 @@ def find_blocks(flow: DataFlow) -> list[GraphBlock]:
     chains = list(chains_of(branches))
     signatures = [[region.signature(flow) for region in chain] for chain in chains]
     unit = repeated(signatures)
-    regions: list[Region] = []
+    regions: list[BlockRegion] = []
     for chain, own in zip(chains, signatures, strict=True):
         regions += search.grouped(chain, repeated([own]) or unit)
     covered = frozenset[int]().union(*(region.places for region in regions))
@@ -92,7 +92,7 @@ def find_blocks(flow: DataFlow) -> list[GraphBlock]:
 # --- names -----------------------------------------------------------------------------------------------
 
 
-def _named(flow: DataFlow, regions: Sequence[Region]) -> list[GraphBlock]:
+def _named(flow: DataFlow, regions: Sequence[BlockRegion]) -> list[GraphBlock]:
     """Regions as blocks."""
     schemes = [_scopes(flow, region) for region in regions]
     chosen: dict[int, str] = {}
@@ -106,7 +106,7 @@ def _named(flow: DataFlow, regions: Sequence[Region]) -> list[GraphBlock]:
     return [_block(flow, region, chosen[i]) for i, region in enumerate(regions)]
 
 
-def _scopes(flow: DataFlow, region: Region) -> tuple[str, ...]:
+def _scopes(flow: DataFlow, region: BlockRegion) -> tuple[str, ...]:
     """Names that a region may get, the best first: the scope of its matrices, of all its weights, of its nodes."""
     heavy = sorted(region.places & flow.heavy)
     own = flow.own_weights(region.places)
@@ -116,7 +116,7 @@ def _scopes(flow: DataFlow, region: Region) -> tuple[str, ...]:
     return common_scope(weights), common_scope(sorted(own)), common_scope(nodes), common_scope(every)
 
 
-def _block(flow: DataFlow, region: Region, name: str) -> GraphBlock:
+def _block(flow: DataFlow, region: BlockRegion, name: str) -> GraphBlock:
     matrices = frozenset[str]().union(*(flow.matrices_read[i] for i in region.places))
     region = region.with_belonging(flow)
     steps = [flow.steps[i] for i in sorted(region.places)]

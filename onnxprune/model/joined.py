@@ -40,10 +40,9 @@ class Joined:
     files: Mapping[str, Model]
     shared: Mapping[str, Mapping[str, str]]
 
-    @property
-    def beginnings(self) -> tuple[str, ...]:
-        """What the names of each file begin with; empty for a single one."""
-        return tuple(file + IN for file in self.files) if len(self.files) > 1 else ()
+    def beginning(self, file: str) -> str:
+        """What the names of a file begin with; empty for a single one."""
+        return file + IN if len(self.files) > 1 else ""
 
     def own_name(self, name: str) -> str:
         """What an input or output of `model` is called in its file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,9 +18,8 @@ from onnxprune.folder import (
     read_folder,
     write_folder,
 )
-from onnxprune.keywords import BlockKeywords, accepts_synonyms, check_keywords
+from onnxprune.keywords import LayerKeywords, accepts_synonyms, check_keywords
 from onnxprune.model.block_regions import BLOCK
-from onnxprune.model.joined import IN
 from onnxprune.pipelines.drop import drop_blocks
 from onnxprune.pipelines.drop_source import check_dropped, drop_options
 from onnxprune.pipelines.dropped import Dropped
@@ -29,18 +27,14 @@ from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.progress import Progress, shown
 
 
-@accepts_synonyms(BlockKeywords)
+@accepts_synonyms(LayerKeywords)
 def drop_folder(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     force: bool = False,
-    verify: bool = True,
-    sizes: Mapping[str, int] | None = None,
-    data: Any = None,
-    samples: int = 256,
     progress: Progress | bool = False,
-    **options: Unpack[BlockKeywords],
+    **options: Unpack[LayerKeywords],
 ) -> Dropped:
     """Take whole layers out of all graphs of a folder, and write them with a configuration that fits.
 
@@ -50,12 +44,9 @@ def drop_folder(
         source: a folder with graphs and their configuration, as for `prune_folder`.
         output: the folder to write; it appears whole or not at all.
         force: replace a folder that is there.
-        verify: prove the result, before and after the repair.
-        sizes: numbers for symbolic dims.
-        data: unlabelled calibration inputs, as for `drop`; of several graphs, an input is called file/input.
-        samples: how many of them to use.
         progress: True shows a bar; a function is told every stage.
-        options: how much goes, and the other options of `drop`. Caches of layers that go are gone without more words.
+        options: the other arguments of `drop`; of several graphs, an input of the data is called file/input. Caches of
+            layers that go are gone without more words.
 
     Returns:
         What dropping gave; `model` holds all graphs side by side.
@@ -72,11 +63,14 @@ def drop_folder(
         >>> [scored.block.name for scored in done.dropped]
         ['residual']
     """
-    check_keywords(options, BlockKeywords, "force", "data", "samples", "sizes")
+    check_keywords(options, LayerKeywords, "force")
     check_folder_target(Path(source), Path(output), force=force)
-    chosen = drop_options({**options, "allow_io_changes": True})
+    asked = dict[str, Any](options)
+    given = {name: asked.pop(name) for name in ("data", "samples") if name in asked}
+    sizes, verify = asked.pop("sizes", None) or {}, asked.pop("verify", True)
+    chosen = drop_options({**asked, "allow_io_changes": True})
     folder = read_folder(Path(source))
-    inputs = RunInputs(data, samples, {**folder.sizes, **(sizes or {})})
+    inputs = RunInputs(**given, sizes={**folder.sizes, **sizes})
     with shown(progress) as told:
         done = drop_blocks(folder.model(rows=False), chosen, inputs, verify=verify, progress=told)
     check_dropped(done)
@@ -107,7 +101,7 @@ def shorter_folder(folder: Folder, done: Dropped) -> Smaller:
 
 def _stack(folder: Folder, done: Dropped, file: str) -> Stack:
     """The layers of a graph."""
-    beginning = next((one for one in folder.joined.beginnings if one == file + IN), "")
+    beginning = folder.joined.beginning(file)
     layers = [one for one in done.blocks if one.block.kind == BLOCK and one.block.exit.startswith(beginning)]
     gone = tuple(place for place, one in enumerate(layers) if one.dropped)
     is_decoder = any(name.startswith(beginning) for name in folder.caches)

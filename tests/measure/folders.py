@@ -170,7 +170,7 @@ def show(layout: str, family: str, place: Path) -> None:
 
 
 def without_a_layer(layout: str, family: str, whole: Path) -> None:
-    """Drop a layer (of a decoder), and compare with the original in which all its weights are zeros: it adds nothing."""
+    """Drop a layer of a decoder, and compare with the original in which all its weights are zeros."""
     shallow, zeroed = (whole.with_name(name) for name in ("shallow", "shallow_zeroed"))
     done, folder = drop_folder(whole, shallow, count=1, keep=("encoder*",), force=True), read_folder(whole)
     proto = onnx.ModelProto()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxprune.model.block_regions import Region, RegionSearch
+from onnxprune.model.block_regions import BlockRegion, RegionSearch
 from onnxprune.model.blocks import find_blocks
 from onnxprune.model.data_flow import DataFlow
 from tests.graphs.net import Net
@@ -20,7 +20,7 @@ def attended(net: Net, x: str, mask: str = "") -> tuple[str, str]:
     return net.add("Add", x, net.add("MatMul", found, net.weight(WIDTH, WIDTH))), scores
 
 
-def masked_layers() -> tuple[DataFlow, Region]:
+def masked_layers() -> tuple[DataFlow, BlockRegion]:
     """Two layers that add one mask to their scores, and the region from the mask to the second layer's scores."""
     net = Net()
     x = net.input([2, WIDTH, WIDTH])

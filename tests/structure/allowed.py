@@ -23,6 +23,7 @@ OPEN = frozenset(
         "onnxprune.layers.factor_forms",
         "onnxprune.layers.low_rank",
         "onnxprune.layers.unit_axes",
+        "onnxprune.model.block_regions",
         "onnxprune.model.blocks",
         "onnxprune.model.control_flow",
         "onnxprune.model.data_flow",
