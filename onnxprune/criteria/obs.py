@@ -17,14 +17,15 @@ Kurtic et al., "ZipLM", 2023, section 3.1 (whole structures).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from onnxprune.criteria.aggregate import Aggregate, aggregated
 from onnxprune.criteria.magnitude import norms
 from onnxprune.criteria.output_damage import DamageTrial, impacts, parted
-from onnxprune.criteria.reader_moments import MeasuredReader, measured_readers
+from onnxprune.criteria.reader_moments import InputMoments, MeasuredReader, measured_readers
 from onnxprune.criteria.registry import Evidence, criterion
 from onnxprune.layers import quick_factor
 from onnxprune.progress import WorkPart
@@ -40,8 +41,8 @@ NEGLIGIBLE = 1e-5
 # Of the units that are left, one in so many goes in a round, and at least one: every round goes through all that is
 # left of the matrices, so these should shrink in few rounds while they are large.
 EACH = 24
-# Rows that are gone are taken out of the matrices when they are this share of them: every round costs their square.
-CROWDED = 0.125
+# Elements of a product that are made at a time.
+SLAB = 1 << 20
 
 
 @criterion(
@@ -113,7 +114,7 @@ class _Uncorrelated:
     def __init__(self, reader: MeasuredReader, classes: Array) -> None:
         self._reader = reader
         self._columns = _columns(reader.owner, classes)
-        self._weight, variance = np.array(reader.weight), reader.moment
+        self._weight, variance = np.array(reader.weight), reader.inputs.second
         squares = np.square(self._weight, dtype=np.float64).sum(axis=1)
         energy = max(float((squares * variance).sum()), 1e-30)
         self._costs = squares * (variance + _ridge(variance)) / energy
@@ -128,37 +129,36 @@ class _Uncorrelated:
         columns = self._columns[units]
         self._weight[columns[columns >= 0]] = 0
 
-    def trial(self, store: SpillBuffer) -> DamageTrial:
+    def trials(self, store: SpillBuffer) -> Iterator[DamageTrial]:
         """The layer as it is now."""
-        return _trial(self._reader, self._weight, store)
+        yield _trial(self._reader, self._weight, store)
 
 
 class _Surgery:
-    """One reader of a group while units are removed, and the weights of the others re-fitted.
+    """Readers of a group that read the same rows, while units are removed, and the weights of the others re-fitted.
 
-    The inverse and the weights lie side by side, since a removal takes the same products from both. They are in single
-    precision, which ranks units alike.
+    Their weights, each over the root of its layer's output energy, lie side by side. They and the inverse are in
+    single precision, which ranks units alike, and hold no rows but those that are left.
     """
 
-    def __init__(self, reader: MeasuredReader, classes: Array) -> None:
-        self._reader = reader
-        self._columns = _columns(reader.owner, classes)
-        moment = np.array(reader.moment, np.float64)
-        np.einsum("ii->i", moment)[:] += _ridge(reader.moment.diagonal())
-        energy = float((reader.weight * (reader.moment @ reader.weight)).sum(dtype=np.float64))
-        self._energy = max(energy, 1e-30)
-        self._state = np.concatenate([quick_factor(moment).inverse(), reader.weight], axis=1, dtype=np.float32)
-        self._rows = np.arange(len(moment))  # of the layer, that the matrices still hold
-        self._gone = np.zeros(len(moment), bool)
+    def __init__(self, readers: Sequence[MeasuredReader], classes: Array) -> None:
+        self._readers, self._inputs = readers, readers[0].inputs
+        self._columns = _columns(readers[0].owner, classes)
+        second = self._inputs.second
+        self._scales = [_root_of_energy(reader.weight, second) for reader in readers]
+        self._weight: Array = np.concatenate([r.weight / s for r, s in zip(readers, self._scales, strict=True)], axis=1)
+        self._inverse: Array = quick_factor(second, _ridge(second.diagonal())).inverse().astype(np.float32, copy=False)
+        self._rows: Array = np.arange(len(second))  # of the layer, that are left
 
     def costs(self, units: Array) -> Array:
-        """Damage of removing each of `units` next, as a share of the layer's output energy."""
+        """Damage of removing each of `units` next, as a share of the layers' output energy."""
         columns = self._columns[units]
-        real = columns >= 0
-        weight = np.where(real[..., None], self._state[columns, len(self._state) :], 0)
-        block = self._state[columns[:, :, None], columns[:, None, :]]
-        block = np.where(real[:, :, None] & real[:, None, :], block, np.eye(columns.shape[1], dtype=np.float32))
-        return (np.linalg.inv(block) * (weight @ weight.transpose(0, 2, 1))).sum(axis=(1, 2)) / self._energy
+        weight, block = self._weight[columns], self._inverse[columns[:, :, None], columns[:, None, :]]
+        missing = columns < 0
+        if missing.any():
+            weight[missing] = 0
+            block = np.where(missing[:, :, None] | missing[:, None, :], np.eye(columns.shape[1], dtype="f4"), block)
+        return np.asarray((np.linalg.inv(block) * (weight @ weight.transpose(0, 2, 1))).sum(axis=(1, 2)))
 
     def remove(self, units: Array) -> None:
         """Remove `units`, and re-fit what remains."""
@@ -166,30 +166,42 @@ class _Surgery:
         columns = columns[columns >= 0]
         if not len(columns):
             return
-        taken = self._state[:, columns]
-        self._state -= taken @ np.linalg.solve(taken[columns], self._state[columns])
-        self._gone[columns] = True
-        if self._gone.sum() > CROWDED * len(self._gone):
-            self._compact()
-            return
-        self._state[columns] = self._state[:, columns] = 0
-        self._state[columns, columns] = 1
+        block, across, own = self._inverse[np.ix_(columns, columns)], self._inverse[columns], self._weight[columns]
+        left = len(self._rows) - len(columns)
+        # The last of those that are left take the places of those that go.
+        free = columns[columns < left]
+        last = np.setdiff1d(np.arange(left, len(self._rows)), columns)
+        for array in (self._rows, self._weight, self._inverse, self._inverse.T, across.T):
+            array[free] = array[last]
+        places = np.arange(len(self._rows) + 1)  # the last is that of no row
+        places[columns], places[last], places[-1] = -1, free, -1
+        self._columns, self._rows = places[self._columns], self._rows[:left]
+        self._weight, self._inverse, across = self._weight[:left], self._inverse[:left, :left], across[:, :left]
+        shares = np.linalg.solve(block, across).T
+        _subtract(self._weight, shares, own)
+        _subtract(self._inverse, shares, across)
 
-    def _compact(self) -> None:
-        """Leave out the rows that are gone."""
-        kept = np.flatnonzero(~self._gone)
-        places = np.full(len(self._gone) + 1, -1)  # the last is that of no row
-        places[kept] = np.arange(len(kept))
-        self._columns, self._rows = places[self._columns], self._rows[kept]
-        outputs = np.arange(len(self._gone), self._state.shape[1])
-        self._state = self._state[np.ix_(kept, np.concatenate([kept, outputs]))]
-        self._gone = np.zeros(len(kept), bool)
+    def trials(self, store: SpillBuffer) -> Iterator[DamageTrial]:
+        """The layers as they are re-fitted now."""
+        start = 0
+        for reader, scale in zip(self._readers, self._scales, strict=True):
+            weight = np.zeros(reader.weight.shape, np.float32)
+            weight[self._rows] = self._weight[:, start : start + weight.shape[1]] * scale
+            start += weight.shape[1]
+            yield _trial(reader, weight, store)
 
-    def trial(self, store: SpillBuffer) -> DamageTrial:
-        """The layer as it is re-fitted now."""
-        weight = np.zeros(self._reader.weight.shape, np.float32)
-        weight[self._rows] = self._state[:, len(self._state) :]
-        return _trial(self._reader, weight, store)
+
+def _root_of_energy(weight: Array, second: Array) -> np.float32:
+    """The root of the energy of a layer's outputs."""
+    energy = float((weight * (second @ weight)).sum(dtype=np.float64))
+    return np.float32(math.sqrt(max(energy, 1e-30)))
+
+
+def _subtract(array: Array, left: Array, right: Array) -> None:
+    """Subtract the product of two matrices, some rows at a time: no array as large as the result is made."""
+    step = max(1, SLAB // max(1, array.shape[1]))
+    for start in range(0, len(array), step):
+        array[start : start + step] -= left[start : start + step] @ right
 
 
 def _ridge(variance: Array) -> float:
@@ -199,7 +211,7 @@ def _ridge(variance: Array) -> float:
 
 def _trial(reader: MeasuredReader, weight: Array, store: SpillBuffer) -> DamageTrial:
     """A reader with other weights, and the shift that keeps its mean output."""
-    return DamageTrial(reader.view, store.keep(weight), (reader.weight - weight).T @ reader.mean, reader.way)
+    return DamageTrial(reader.view, store.keep(weight), (reader.weight - weight).T @ reader.inputs.mean, reader.way)
 
 
 def _columns(owner: Array, classes: Array) -> Array:
@@ -212,11 +224,23 @@ def _columns(owner: Array, classes: Array) -> Array:
     return np.where(steps < counts[:, None], order[places], -1)
 
 
+def _surgeries(group: Group, readers: Sequence[MeasuredReader]) -> Iterator[_Surgery | _Uncorrelated]:
+    """What removes units from the readers of a group: those that read the same rows are treated together."""
+    alike: dict[tuple[InputMoments, bytes], list[MeasuredReader]] = {}
+    for reader in readers:
+        alike.setdefault((reader.inputs, reader.owner.tobytes()), []).append(reader)
+    for (inputs, _), some in alike.items():
+        if inputs.second.ndim == 2:
+            yield _Surgery(some, group.classes)
+        else:
+            yield from (_Uncorrelated(reader, group.classes) for reader in some)
+
+
 def _greedy(
     group: Group, readers: Sequence[MeasuredReader], store: SpillBuffer
 ) -> tuple[Array, dict[float, list[DamageTrial]]]:
     """(accumulated damage at the removal of every class; damage -> the readers then, when `TRIED` of them are gone)."""
-    surgeries = [(_Uncorrelated if r.moment.ndim == 1 else _Surgery)(r, group.classes) for r in readers]
+    surgeries = list(_surgeries(group, readers))
     left = np.arange(len(group.classes))
     scores, damage = np.zeros(len(left)), 0.0
     trials: dict[float, list[DamageTrial]] = {}
@@ -231,5 +255,5 @@ def _greedy(
         left = np.delete(left, order)
         if stops and len(left) <= stops[0]:
             stops = [stop for stop in stops if len(left) > stop]
-            trials[damage] = [surgery.trial(store) for surgery in surgeries]
+            trials[damage] = [trial for surgery in surgeries for trial in surgery.trials(store)]
     return scores, trials

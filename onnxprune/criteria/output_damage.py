@@ -29,8 +29,8 @@ from onnxprune.tracing import Groups, NodeView
 from onnxprune.typing import Array, Runs
 
 # Most and fewest samples that the model is run on for every set of trials. In between, all trials together take about
-# as long as this many runs of all samples, two trials of each group running half of the model.
-SAMPLES, FEWEST, PASSES = 32, 8, 2
+# as long as a run of all samples, two trials of each group running half of the model.
+SAMPLES, FEWEST = 32, 8
 # Trials estimate: that the runtime rounds otherwise when it fuses operators is no matter.
 FUSED = RunMode(fused=True)
 Key = TypeVar("Key")
@@ -150,7 +150,7 @@ def parted(groups: Groups, runs: Runs) -> tuple[Runs, Runs]:
     """
     model = groups.model
     each = max((len(value) for value in runs[0].values() if value.ndim), default=1)
-    wanted = min(SAMPLES, max(FEWEST, PASSES * each * len(runs) // max(1, len(groups.groups))))
+    wanted = min(SAMPLES, max(FEWEST, each * len(runs) // max(1, len(groups.groups))))
     count = max(1, min(len(runs) // 2, -(-wanted // max(each, 1))))
     places = {i * len(runs) // count for i in range(count)}
     fitting = [run for i, run in enumerate(runs) if i not in places]

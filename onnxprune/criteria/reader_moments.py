@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,7 @@ from onnxprune.layers import (
     weighted_layer,
 )
 from onnxprune.model.run_order import tappable
-from onnxprune.runtime import ActivationReader, Moments, PairMoments, SpillBuffer, routes_of
+from onnxprune.runtime import ActivationReader, Moments, SpillBuffer, routes_of
 from onnxprune.tracing import Groups, NodeView, as_field
 from onnxprune.typing import Array
 
@@ -27,22 +27,33 @@ WIDEST = 5120
 
 
 @dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Rows that layers read.
+
+    Attributes:
+        mean: float64[D].
+        second: their centred second moment, float32[D, D], or its diagonal [D] for wide rows.
+    """
+
+    mean: Array
+    second: Array
+
+
+@dataclass(frozen=True, eq=False)
 class MeasuredReader:
     """A layer that reads groups.
 
     Attributes:
         weight: its weights [D, O].
         owner: index of the class of every row of `weight`; -1 where it cannot go.
-        moment: centred second moment of its inputs, [D, D], or the diagonal [D] of a wide layer.
-        mean: of its inputs, [D].
+        inputs: what is known of its inputs; one object for all layers that read the same rows.
         view: its node.
         way: of a recurrent layer, which of its directions.
     """
 
     weight: Array
     owner: Array
-    moment: Array
-    mean: Array
+    inputs: InputMoments
     view: NodeView
     way: int = 0
 
@@ -57,6 +68,7 @@ class _Read:
         owner: as in `MeasuredReader`.
         tensors: what its rows are made of.
         rows: makes rows [1, n, D] of the values of `tensors`, at most so many.
+        reading: equal where layers take equal rows of equal tensors.
         way: of a recurrent layer, which of its directions.
         parted: how many of the first inputs are not re-fitted together with the others; 0 where all are.
     """
@@ -66,8 +78,14 @@ class _Read:
     owner: Array
     tensors: tuple[str, ...]
     rows: Callable[[Sequence[Array], int, np.random.Generator], Array]
+    reading: Hashable
     way: int = 0
     parted: int = 0
+
+    @property
+    def source(self) -> Hashable:
+        """What its rows are: equal for layers that read the same."""
+        return self.tensors, self.reading
 
 
 def measured_readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store: SpillBuffer) -> list[MeasuredReader]:
@@ -93,16 +111,25 @@ def measured_readers(groups: Groups, runs: Sequence[Mapping[str, Array]], store:
     ]
     rng = np.random.default_rng(0)
     most = max(1, ROWS // max(len(runs), 1))
-    readers = []
-    with ActivationReader(model, runs, [name for read in found for name in read.tensors], routes=routes) as walk:
+    different = {read.source: read for read in reversed(found)}
+    asked = [name for read in found if different[read.source] is read for name in read.tensors]
+    inputs: dict[Hashable, InputMoments] = {}
+    with ActivationReader(model, runs, asked, routes=routes) as walk:
         for read in found:
-            values = ([v[name] for name in read.tensors] for visits in walk.visits(list(read.tensors)) for v in visits)
-            mean, moment = _moment((read.rows(v, most, rng) for v in values), len(read.owner))
-            if moment.ndim == 2:
-                moment[: read.parted, read.parted :] = moment[read.parted :, : read.parted] = 0
-            kept = store.keep(read.weight), read.owner, store.keep(moment), mean
-            readers.append(MeasuredReader(*kept, read.view, read.way))
-    return readers
+            if read.source not in inputs:
+                mean, second = _moments(_rows(walk, read, most, rng), len(read.owner))
+                if second.ndim == 2:
+                    second[: read.parted, read.parted :] = second[read.parted :, : read.parted] = 0
+                inputs[read.source] = InputMoments(mean, store.keep(second))
+    return [MeasuredReader(store.keep(r.weight), r.owner, inputs[r.source], r.view, r.way) for r in found]
+
+
+def _rows(walk: ActivationReader, read: _Read, most: int, rng: np.random.Generator) -> Iterator[Array]:
+    """The rows of a layer, part by part; at most so many of every run."""
+    for visits in walk.visits(list(read.tensors)):
+        taken = visits[:: max(1, len(visits) // most)]
+        for visit in taken:
+            yield read.rows([visit[name] for name in read.tensors], max(1, most // len(taken)), rng)
 
 
 def _of_matrix(groups: Groups, view: NodeView) -> Iterator[_Read]:
@@ -116,7 +143,7 @@ def _of_matrix(groups: Groups, view: NodeView) -> Iterator[_Read]:
             return layer.input_rows(values[0], layer.sample_positions(values[0], most, rng))[:1]
 
         weight = layer.as_matrix(layer_weight(groups.tracing, layer))[0].astype(np.float32) * np.float32(layer.scale)
-        yield _Read(view, weight, owner, (layer.input,), rows)
+        yield _Read(view, weight, owner, (layer.input,), rows, layer.reading)
 
 
 def _of_recurrence(groups: Groups, view: NodeView) -> Iterator[_Read]:
@@ -134,7 +161,7 @@ def _of_recurrence(groups: Groups, view: NodeView) -> Iterator[_Read]:
         if (owner >= 0).any():
             tensors, parted = (view.inputs[0], view.node.output[0]), w.shape[2] if view.node.op_type == "GRU" else 0
             rows = partial(_steps, layer, way)
-            yield _Read(view, matrix.astype(np.float32), owner, tensors, rows, way=way, parted=parted)
+            yield _Read(view, matrix.astype(np.float32), owner, tensors, rows, (view.name, way), way=way, parted=parted)
 
 
 def _steps(layer: RecurrentLayer, way: int, values: Sequence[Array], most: int, rng: np.random.Generator) -> Array:
@@ -162,29 +189,29 @@ def _owner(groups: Groups, view: NodeView, layer: LinearLayer) -> Array | None:
     return owner
 
 
-def _moment(rows: Iterator[Array], size: int) -> tuple[Array, Array]:
-    """Mean and centred second moment of rows [1, n, D], in single precision; its diagonal for a wide layer."""
+def _moments(rows: Iterator[Array], size: int) -> tuple[Array, Array]:
+    """Mean and centred second moment of rows [1, n, D], in single precision; its diagonal for wide rows."""
     if size > WIDEST:
         diagonal = Moments((1, size))
         for few in rows:
             diagonal.add(few[0])
         return diagonal.mean[0], diagonal.variance[0].astype(np.float32)
-    found: PairMoments | None = None
-    for heap in heaps(rows, size):
-        part = PairMoments.of(heap, heap[..., :0], shifted=True)
-        found = part if found is None else found + part
-    if found is None:  # no run comes here
+    joined = stacked(rows, size)
+    if not len(joined):  # no run comes here
         return np.zeros(size), np.zeros(size, np.float32)
-    return found.x[0], found.xx[0].astype(np.float32)
+    mean = joined.mean(axis=0, dtype=np.float64)
+    joined -= mean.astype(np.float32)
+    second = joined.T @ joined
+    second /= len(joined)
+    return mean, second
 
 
-def heaps(rows: Iterator[Array], count: int) -> Iterator[Array]:
-    """The same rows, at least `count` at a time: adding up two moments costs as much as those of some hundred rows."""
-    heap: list[Array] = []
-    for part in rows:
-        heap.append(part)
-        if sum(x.shape[1] for x in heap) >= count:
-            yield np.concatenate(heap, axis=1)
-            heap = []
-    if heap:
-        yield np.concatenate(heap, axis=1)
+def stacked(rows: Iterator[Array], size: int) -> Array:
+    """All rows, given in parts [1, n, D], as one array [n, D]; every part is let go before the next is made."""
+    found, count = np.empty((ROWS, size), np.float32), 0
+    for (part,) in rows:
+        if count + len(part) > len(found):
+            found = np.concatenate([found[:count], np.empty((max(count, len(part)), size), np.float32)])
+        found[count : count + len(part)] = part
+        count += len(part)
+    return found[:count]

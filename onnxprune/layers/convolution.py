@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,8 @@ class Convolution(LinearLayer):
         sides = [(self.pads[i], self.pads[i + count]) for i in range(count)]
         cropped = [slice(max(0, -a), n + min(0, b)) for (a, b), n in zip(sides, x.shape[2:], strict=True)]
         index = (slice(None), slice(None), *cropped)
-        return np.pad(x[index], [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in sides)])
+        added = [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in sides)]
+        return np.pad(x[index], added) if np.any(added) else x[index]
 
     @property
     def drawn(self) -> Sequence[int]:
@@ -106,6 +107,11 @@ class Convolution(LinearLayer):
         columns = [np.repeat(np.arange(len(x)), min(each, area))]
         columns += [corner.reshape(-1) * step for corner, step in zip(corners, steps, strict=True)]
         return rng.permutation(np.stack(columns, axis=1))[:most]
+
+    @property
+    def reading(self) -> Hashable:
+        """The window."""
+        return self.group, self.kernel, self.strides, self.dilations, self.pads, self.transposed, self.step
 
     def input_rows(self, x: Array, places: Array) -> Array:
         """Patches at `places`."""

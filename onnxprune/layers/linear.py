@@ -8,7 +8,7 @@ have one group.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,11 @@ class LinearLayer(ABC):
     @abstractmethod
     def sample_positions(self, x: Array, most: int, rng: np.random.Generator) -> Array:
         """At most so many positions of the input, to draw rows at."""
+
+    @property
+    @abstractmethod
+    def reading(self) -> Hashable:
+        """How rows are taken from the input: of one tensor, layers of equal readings take equal rows."""
 
     @abstractmethod
     def input_rows(self, x: Array, places: Array) -> Array:

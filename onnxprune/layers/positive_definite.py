@@ -123,14 +123,15 @@ def inverse(matrix: Array) -> Array:
     return Cholesky(matrix).inverse()
 
 
-def quick_factor(matrix: Array) -> Cholesky:
+def quick_factor(matrix: Array, added: Array | float = 0.0) -> Cholesky:
     """Factor damped second moments of a layer's inputs in single precision, where that is enough.
 
     It is tried with random weights: these, regressed from the moments of inputs and of outputs that they make, must
     give the same outputs.
 
     Args:
-        matrix: float64[..., D, D].
+        matrix: float[..., D, D].
+        added: what is added to the diagonal, [..., 1, 1].
 
     Returns:
         The factor.
@@ -138,11 +139,18 @@ def quick_factor(matrix: Array) -> Cholesky:
     Raises:
         numpy.linalg.LinAlgError: a matrix is not positive definite.
     """
-    weight = np.random.default_rng(0).standard_normal((matrix.shape[-1], 1))
+    weight = np.random.default_rng(0).standard_normal((matrix.shape[-1], 1)).astype(matrix.dtype)
     with np.errstate(all="ignore"), suppress(np.linalg.LinAlgError):
-        found = Cholesky(matrix.astype(np.float32))
-        error = found.solve(matrix @ weight) - weight
-        squares = [np.sum(w * (matrix @ w), axis=(-2, -1)) for w in (error, weight)]
+        found = Cholesky(_damped(matrix, added, np.float32))
+        error = found.solve(matrix @ weight + added * weight) - weight
+        squares = [np.sum(w * (matrix @ w + added * w), axis=(-2, -1), dtype=np.float64) for w in (error, weight)]
         if (squares[0] <= NEGLIGIBLE**2 * squares[1]).all():
             return found
-    return Cholesky(matrix)
+    return Cholesky(_damped(matrix, added, np.float64))
+
+
+def _damped(matrix: Array, added: Array | float, precision: type[np.floating]) -> Array:
+    """A copy with so much added to the diagonal."""
+    found = matrix.astype(precision)
+    np.einsum("...ii->...i", found)[...] += np.asarray(added, precision)[..., 0] if np.ndim(added) else added
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +106,12 @@ class Product(LinearLayer):
         """Positions over all axes that the weight does not have."""
         _, free, _, _ = self._split()
         return rng.permutation(math.prod(x.shape[self.entering.index(a)] for a in free))[:most]
+
+    @property
+    def reading(self) -> Hashable:
+        """The axes of the input, by their part in the product."""
+        batch, free, inner, _ = self._split()
+        return tuple(tuple(self.entering.index(a) for a in part) for part in (batch, free, inner)), self.step
 
     def input_rows(self, x: Array, places: Array) -> Array:
         """Rows at `places`."""

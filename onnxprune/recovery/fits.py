@@ -88,8 +88,12 @@ class Rows:
     def error(self, fitted: Fitted) -> float:
         """Squared error of the outputs, relative to the squared deviation of `y` from its mean."""
         found, wanted = self.nearest(*fitted)
-        spread = float(np.square(self.y - self.y.mean(axis=1, keepdims=True), dtype=np.float64).sum())
-        return float(np.square(wanted - found, dtype=np.float64).sum()) / max(spread, 1e-30)
+        return float(np.square(wanted - found, dtype=np.float64).sum()) / self._spread
+
+    @cached_property
+    def _spread(self) -> float:
+        """The squared deviation of `y` from its mean."""
+        return max(float(np.square(self.y - self.y.mean(axis=1, keepdims=True), dtype=np.float64).sum()), 1e-30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +249,8 @@ def best(
 ) -> Chosen:
     """The fit with the ridge weight, and after the number of rounds, that do best on rows which it has not seen.
 
-    Ridge weights are tried in their order, and rounds are made, until one does no better than the one before.
+    Ridge weights are tried in their order, and rounds are made, until one does no better than the one before. All rows
+    together then get the same ridge weight, and, where rounds were made, one more that goes on from the last.
 
     Args:
         how: the recovery method.
@@ -263,14 +268,15 @@ def best(
     tried = (replace(problem, damping=d) for d in (dampings if how.ridge else (0.0,)))
     found = list(falling(((one, how.closed_form(one)) for one in tried), lambda one: error(one[1])))
     (chosen, fitted), least = found[-1]
-    rounds = 0
+    better: list[tuple[Fitted, float]] = []
     if how.dead_zone and rows.bounds is not None:
         better = list(falling(_rounds(chosen, fitting, fitted, ROUNDS), error, least))
-        rounds, least = len(better), better[-1][1] if better else least
     moments = problem.moments + type(problem.moments).of(judging.x, judging.y, shifted=problem.shifted)
     final = replace(chosen, moments=moments)
-    fitted = how.closed_form(final)
-    return Chosen([fitted, *_rounds(final, rows, fitted, rounds)][-1], moments, least)
+    if not better:
+        return Chosen(how.closed_form(final), moments, least)
+    fitted, least = better[-1]
+    return Chosen(next(_rounds(final, rows, fitted, 1)), moments, least)
 
 
 def falling(values: Iterable[T], error: Callable[[T], float], least: float = np.inf) -> Iterator[tuple[T, float]]:
@@ -318,8 +324,8 @@ def _damped(second: Array, damping: float) -> tuple[Cholesky, Array]:
     """
     size = second.shape[-1]
     trace = np.trace(second, axis1=1, axis2=2)[:, None, None]
-    added, unit = damping * np.maximum(trace / size, 1e-12), np.eye(size)
+    added = damping * np.maximum(trace / size, 1e-12)
     try:
-        return quick_factor(second + added * unit), added
+        return quick_factor(second, added), added
     except np.linalg.LinAlgError:
-        return quick_factor(second + (added + np.finfo(np.float32).eps * trace) * unit), added
+        return quick_factor(second, added + np.finfo(np.float32).eps * trace), added

@@ -20,8 +20,8 @@ from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.
 ROWS = 16384
-# Widest layer (D of its weight) whose D x D moments are made: equations are cubic in it. Of a wider one, so few rows
-# are taken that they hold no more numbers than such moments, and the rows stand for these.
+# Widest layer (D of its weight) whose D x D moments are made: equations are cubic in it. Where rows of all groups
+# together are wider, so few are taken that they hold no more numbers than such moments.
 WIDEST = 6144
 # The values of a run's tapped tensors, in the original and in the pruned model (none where only the original is run).
 Pair = tuple[Sequence[Array], Sequence[Array]]
@@ -153,8 +153,8 @@ def fit_layer(view: NodeView, task: LayerFit, evidence: FitEvidence) -> Iterator
     """
     rng = np.random.default_rng(0)
     found: tuple[list[fits.Rows], list[fits.Rows]] = ([], [])
-    width = task.sliced.shape[1]
-    for judges, visits, most in evidence.visits(width):
+    groups, width, _ = task.sliced.shape
+    for judges, visits, most in evidence.visits(groups * width):
         found[judges].extend(task.rows(old, new, most, rng) for old, new in visits)
     if not all(found):
         return

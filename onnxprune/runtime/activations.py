@@ -24,7 +24,7 @@ from onnxprune.runtime.session import Session
 from onnxprune.runtime.subgraph import routes_of
 from onnxprune.typing import Array
 
-MEMORY = 4 << 30
+MEMORY = 2 << 30
 
 
 class SpillBuffer:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxprune.criteria import obs
-from onnxprune.criteria.reader_moments import MeasuredReader
+from onnxprune.criteria.reader_moments import InputMoments, MeasuredReader
 from onnxprune.runtime import SpillBuffer
 
 UNITS, EACH, OUTPUTS = 12, 3, 5
@@ -21,12 +21,13 @@ def reader(rng: np.random.Generator, *, correlated: bool = True) -> Any:
     moment = np.cov(x.T, bias=True).astype(np.float32)
     owner = np.append(rng.permutation(np.repeat(np.arange(UNITS), EACH)), -1)
     weight = rng.standard_normal((size, OUTPUTS)).astype(np.float32)
-    return MeasuredReader(weight, owner, moment if correlated else moment.diagonal().copy(), x.mean(axis=0), None)  # type: ignore[arg-type]
+    inputs = InputMoments(x.mean(axis=0), moment if correlated else moment.diagonal().copy())
+    return MeasuredReader(weight, owner, inputs, None)  # type: ignore[arg-type]
 
 
 def refitted(layer: Any, gone: list[int]) -> tuple[np.ndarray, float]:
     """(weights by ridge regression on the rows that remain, their damped error as a share of the outputs' energy)."""
-    moment = layer.moment.astype(np.float64)
+    moment = layer.inputs.second.astype(np.float64)
     damped = moment + obs.DAMPING * moment.diagonal().mean() * np.eye(len(moment))
     left = ~np.isin(layer.owner, gone)
     weight = np.zeros(layer.weight.shape)
@@ -37,7 +38,7 @@ def refitted(layer: Any, gone: list[int]) -> tuple[np.ndarray, float]:
 
 def test_costs_and_weights_are_those_of_a_regression_from_scratch() -> None:
     layer = reader(np.random.default_rng(0))
-    surgery, gone, damage = obs._Surgery(layer, np.arange(UNITS)), list[int](), 0.0
+    surgery, gone, damage = obs._Surgery([layer], np.arange(UNITS)), list[int](), 0.0
     for _ in range(UNITS - 1):
         left = np.array([u for u in range(UNITS) if u not in gone])
         costs = surgery.costs(left)
@@ -47,15 +48,15 @@ def test_costs_and_weights_are_those_of_a_regression_from_scratch() -> None:
         surgery.remove(np.array([first]))
         gone.append(first)
         weight, damage = refitted(layer, gone)
-        trial = surgery.trial(SpillBuffer())
+        (trial,) = surgery.trials(SpillBuffer())
         np.testing.assert_allclose(trial.weight, weight, atol=2e-3)
         assert not trial.weight[np.isin(layer.owner, gone)].any()
-        np.testing.assert_allclose(trial.shift, (layer.weight - trial.weight).T @ layer.mean, atol=1e-4)
+        np.testing.assert_allclose(trial.shift, (layer.weight - trial.weight).T @ layer.inputs.mean, atol=1e-4)
 
 
 def test_units_that_go_together_cost_and_leave_what_they_do_one_by_one() -> None:
     layer = reader(np.random.default_rng(1))
-    together, alone = (obs._Surgery(layer, np.arange(UNITS)) for _ in range(2))
+    together, alone = (obs._Surgery([layer], np.arange(UNITS)) for _ in range(2))
     together.remove(np.array([2, 5, 7]))
     for unit in (2, 5, 7):
         alone.remove(np.array([unit]))
@@ -66,12 +67,12 @@ def test_units_that_go_together_cost_and_leave_what_they_do_one_by_one() -> None
 def test_uncorrelated_inputs_cost_their_energy_and_nothing_is_refitted() -> None:
     layer = reader(np.random.default_rng(2), correlated=False)
     removal = obs._Uncorrelated(layer, np.arange(UNITS))
-    energy = np.square(layer.weight) * layer.moment[:, None]
-    ridge = obs.DAMPING * layer.moment.mean() * np.square(layer.weight)
+    energy = np.square(layer.weight) * layer.inputs.second[:, None]
+    ridge = obs.DAMPING * layer.inputs.second.mean() * np.square(layer.weight)
     unit = layer.owner == 4
     expected = (energy + ridge)[unit].sum() / energy.sum()
     assert removal.costs(np.array([4]))[0] == pytest.approx(expected, rel=1e-5)
     removal.remove(np.array([4]))
-    trial = removal.trial(SpillBuffer())
+    (trial,) = removal.trials(SpillBuffer())
     assert not trial.weight[unit].any()
     np.testing.assert_array_equal(trial.weight[~unit], layer.weight[~unit])

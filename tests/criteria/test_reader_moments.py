@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnxprune import api
-from onnxprune.criteria.reader_moments import heaps, measured_readers
+from onnxprune.criteria import reader_moments
+from onnxprune.criteria.reader_moments import measured_readers, stacked
 from onnxprune.runtime import SpillBuffer
 from tests.criteria.nets import values_of
 from tests.graphs.net import Net, array_of, group_of
@@ -39,18 +40,39 @@ def test_the_gates_of_a_recurrent_layer_read_its_input_and_the_units_before(kind
         wanted = np.cov(rows.T, bias=True)
         if kind == "GRU":
             wanted[:6, 6:] = wanted[6:, :6] = 0
-        np.testing.assert_allclose(reader.moment, wanted, atol=1e-5)
+        np.testing.assert_allclose(reader.inputs.second, wanted, atol=1e-5)
         weights = np.concatenate([array_of(proto, "w")[way], array_of(proto, "r")[way]], axis=1).T
         np.testing.assert_array_equal(reader.weight, weights)
         assert sorted(reader.owner[:6]) == sorted(entering.classes)
     assert not set(own[0].owner[6:]) & set(own[1].owner[6:])
 
 
-@pytest.mark.parametrize("sizes", [[1] * 50, [7, 90, 3], [200]])
-def test_rows_of_many_runs_are_heaped_and_none_is_lost(sizes: list[int]) -> None:
-    rows = np.random.default_rng(3).standard_normal((1, sum(sizes), 4))
+@pytest.mark.parametrize("sizes", [[1] * 50, [7, 90, 3], [200], []])
+def test_rows_are_put_together_and_none_is_lost(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_moments, "ROWS", 20)
+    rows = np.random.default_rng(3).standard_normal((1, sum(sizes), 4)).astype(np.float32)
     parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    found = list(heaps(iter(parts), 20))
-    np.testing.assert_array_equal(np.concatenate(found, axis=1), rows)
-    assert all(heap.shape[1] >= 20 for heap in found[:-1])
-    assert len(found) <= sum(sizes) // 20 + 1
+    np.testing.assert_array_equal(stacked(iter(parts), 4), rows[0])
+
+
+def test_layers_that_read_the_same_rows_share_their_moments() -> None:
+    """Three products of one tensor, and one with its transpose; two windows over one image, and one that is wider."""
+    net = Net()
+    x = net.add("Relu", net.add("MatMul", net.input([5, 3]), net.weight(3, 6)))
+    for other in range(3):
+        net.output(net.add("MatMul", x, net.weight(6, 2, name=f"alike{other}")))
+    net.output(net.add("Gemm", x, net.weight(4, 6, name="alike3"), transB=1))
+    image = net.add("Relu", net.add("Conv", net.input([2, 3, 6, 6], name="image"), net.weight(4, 3, 1, 1)))
+    for name, size, stride in (("one", 3, 1), ("same", 3, 1), ("strided", 3, 2), ("narrow", 1, 1)):
+        net.output(net.add("Conv", image, net.weight(4, 4, size, size, name=name), strides=[stride] * 2))
+    groups = api.trace(net.proto())
+    rng = np.random.default_rng(0)
+    shapes = {"x": (5, 3), "image": (2, 3, 6, 6)}
+    runs = [{name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(3)]
+    found = measured_readers(groups, runs, SpillBuffer())
+    owners = {id(r.inputs): sorted(s.view.node.input[1] for s in found if s.inputs is r.inputs) for r in found}
+    wanted = [["alike0", "alike1", "alike2", "alike3"], ["narrow"], ["one", "same"], ["strided"]]
+    assert sorted(owners.values()) == wanted
+    first = next(r for r in found if r.view.node.input[1] == "alike0")
+    x = values_of(groups.model.proto, x, runs).reshape(-1, 6)
+    np.testing.assert_allclose(first.inputs.second, np.cov(x.T, bias=True), atol=1e-5)
