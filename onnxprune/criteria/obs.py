@@ -185,7 +185,7 @@ class _Surgery:
         """The layers as they are re-fitted now."""
         start = 0
         for reader, scale in zip(self._readers, self._scales, strict=True):
-            weight = np.zeros(reader.weight.shape, np.float32)
+            weight: Array = np.zeros(reader.weight.shape, np.float32)
             weight[self._rows] = self._weight[:, start : start + weight.shape[1]] * scale
             start += weight.shape[1]
             yield _trial(reader, weight, store)
