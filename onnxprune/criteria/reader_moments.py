@@ -143,7 +143,7 @@ def _of_matrix(groups: Groups, view: NodeView) -> Iterator[_Read]:
             return layer.input_rows(values[0], layer.sample_positions(values[0], most, rng))[:1]
 
         weight = layer.as_matrix(layer_weight(groups.tracing, layer))[0].astype(np.float32) * np.float32(layer.scale)
-        yield _Read(view, weight, owner, (layer.input,), rows, layer.reading)
+        yield _Read(view, weight, owner, (layer.input,), rows, reading=layer.reading)
 
 
 def _of_recurrence(groups: Groups, view: NodeView) -> Iterator[_Read]:
@@ -161,7 +161,8 @@ def _of_recurrence(groups: Groups, view: NodeView) -> Iterator[_Read]:
         if (owner >= 0).any():
             tensors, parted = (view.inputs[0], view.node.output[0]), w.shape[2] if view.node.op_type == "GRU" else 0
             rows = partial(_steps, layer, way)
-            yield _Read(view, matrix.astype(np.float32), owner, tensors, rows, (view.name, way), way=way, parted=parted)
+            weight = matrix.astype(np.float32)
+            yield _Read(view, weight, owner, tensors, rows, reading=way, way=way, parted=parted)
 
 
 def _steps(layer: RecurrentLayer, way: int, values: Sequence[Array], most: int, rng: np.random.Generator) -> Array:
