@@ -14,10 +14,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.cost.axis_lengths import AxisLengths
+from onnxprune.cost.latency.coders import coders_of, decoders_of
 from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.infer import StaticInfo
 from onnxprune.model.tensors import dtype_of
-from onnxprune.tracing import Edit, NodeView, TraceResult, resize_node
+from onnxprune.tracing import Edit, NodeView, resize_node
 from onnxprune.tracing.rules import Rule
 from onnxprune.typing import Array, Shape
 
@@ -50,19 +51,26 @@ class Letter:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One contraction.
+    """One contraction, with the nodes around it that make whole numbers of floats, or floats of whole numbers.
+
+    A runtime makes one kernel of these, which multiplies whole numbers: alone, the contraction is timed as one of
+    floats.
 
     Attributes:
         view: the node, with shapes as they are when the model is timed.
         rule: its rule.
         letters: what can shrink.
         ports: of every given input and output, the letter of every axis; -1 for an axis that stays.
+        decoders: the nodes in front of it, in the order in which they run, which share its letters.
+        coders: the nodes behind it.
     """
 
     view: NodeView
     rule: Rule
     letters: tuple[Letter, ...]
     ports: Mapping[Port, tuple[int, ...]]
+    decoders: tuple[Operator, ...] = ()
+    coders: tuple[Operator, ...] = ()
 
     @property
     def base(self) -> tuple[int, ...]:
@@ -82,11 +90,17 @@ class Operator:
 
     def elements(self, lengths: Sequence[int]) -> int:
         """Elements of all inputs and outputs."""
-        return sum(math.prod(self.shape(port, lengths)) for port in self.ports)
+        around = sum(one.elements(lengths) for one in (*self.decoders, *self.coders))
+        return around + sum(math.prod(self.shape(port, lengths)) for port in self.ports)
 
     @cached_property
     def signature(self) -> dict[str, Any]:
         """What its time depends on, but for lengths and the machine, as plain values."""
+        around = {"decoders": self.decoders, "coders": self.coders}
+        return self._own_signature | {key: [one.signature for one in found] for key, found in around.items() if found}
+
+    @property
+    def _own_signature(self) -> dict[str, Any]:
         node, static = self.view.node, self.view.static
         attributes = sorted(a.SerializeToString(deterministic=True).hex() for a in node.attribute)
         digest = hashlib.sha256(" ".join(attributes).encode()).hexdigest()[:16]
@@ -113,7 +127,25 @@ class Operator:
         Args:
             lengths: of the letters.
             graph: where it goes.
-            mark: its nodes and tensors are called this, and something behind it.
+            mark: its node, and those that it becomes, are called this, and something behind it; so are tensors. Nodes
+                around it have other names: what they take unless they become one with it is their own time.
+        """
+        made: dict[str, str] = {}
+        around = (*self.decoders, self, *self.coders)
+        for number, one in enumerate(around):
+            one._add(lengths, graph, mark if one is self else f"around_{mark}_{number}", made)
+        last = around[-1]
+        shape = last.shape(-1 - list(last.view.node.output).index(first_output(last.view.node)), lengths)
+        graph.observe(made[first_output(last.view.node)], shape, mark)
+
+    def _add(self, lengths: Sequence[int], graph: Micrograph, mark: str, made: dict[str, str]) -> None:
+        """Add the node alone.
+
+        Args:
+            lengths: of the letters.
+            graph: where it goes.
+            mark: what its nodes and tensors are called.
+            made: tensor of the model -> what it is called in the graph; the node's outputs are added.
         """
         node = onnx.NodeProto()
         node.CopyFrom(self.view.node)
@@ -124,15 +156,14 @@ class Operator:
         renamed = {name: f"{mark}_out{i}" for i, name in enumerate(self.view.node.output) if name}
         for slot, name in enumerate(node.input):
             if slot in self.ports and name == self.name(slot):
-                node.input[slot] = self._given(slot, lengths, graph, mark)
+                node.input[slot] = made.get(name) or self._given(slot, lengths, graph, mark)
         for number, one in enumerate([*edit.before, node, *edit.after]):
             one.name = f"{mark}_{number}"
             for names in (one.input, one.output):
                 names[:] = [renamed.get(name, name) for name in names]
             graph.nodes.append(one)
         graph.weights += [numpy_helper.from_array(value, name) for name, value in edit.constants.items()]
-        made = first_output(self.view.node)
-        graph.observe(renamed[made], self.shape(-1 - list(self.view.node.output).index(made), lengths), mark)
+        made.update(renamed)
 
     def _edit(self, node: onnx.NodeProto, lengths: Sequence[int], mark: str) -> Edit:
         inputs = [self.shape(s, lengths) if s in self.ports else None for s in range(len(node.input))]
@@ -220,28 +251,40 @@ def operators(widths: AxisLengths, static: StaticInfo) -> list[Operator]:
         static: shapes as they are when the model is timed.
     """
     tracing = widths.groups.tracing
-    found = [(view, rule) for view, rule in tracing.views if rule is not None and rule.contractions is not None]
-    numbers = [_numbers(tracing, widths, view, static) for view, _ in found]
-    shrinking = _Shrinking(widths)
-    made = (
-        _operator(view, rule, axes, static, shrinking)
-        for (view, rule), axes in zip(found, numbers, strict=True)
-        if axes is not None
-    )
+    by_output = tracing.by_output
+    contracting = [view.node for view, rule in tracing.views if rule is not None and rule.contractions is not None]
+
+    def numbered(nodes: Sequence[onnx.NodeProto]) -> list[_Numbered]:
+        found = (_numbered(widths, *by_output[first_output(node)], static) for node in nodes)
+        return [one for one in found if one is not None]
+
+    cells = [
+        [numbered(side) for side in ([node], decoders_of(tracing, node), coders_of(tracing, node))]
+        for node in contracting
+    ]
+    shrinking = _Shrinking(widths)  # once all axes have their numbers
+    made = (_operator(node[0], (decoders, coders), static, shrinking) for node, decoders, coders in cells if node)
     return [operator for operator in made if operator.letters]
 
 
-def _numbers(
-    tracing: TraceResult, widths: AxisLengths, view: NodeView, static: StaticInfo
-) -> dict[Port, tuple[int, ...]] | None:
-    """Of every tensor of a node, the numbers of its axes; None if a shape is not known."""
-    node = view.node
+@dataclass(frozen=True, eq=False)
+class _Numbered:
+    """A node with its rule, and the numbers of the axes of its tensors."""
+
+    view: NodeView
+    rule: Rule
+    axes: Mapping[Port, Sequence[int]]
+
+
+def _numbered(widths: AxisLengths, view: NodeView, rule: Rule | None, static: StaticInfo) -> _Numbered | None:
+    """A node with the axes of its tensors; None without a rule, or if a shape is not known."""
+    tracing, node = widths.groups.tracing, view.node
     keys = {s: tracing.use_key(node, s) for s, name in enumerate(node.input) if name}
     keys |= {-1 - s: name for s, name in enumerate(node.output) if name}
     names = [*node.input, *node.output]
-    if not all(name in static.shapes and name in tracing.static.shapes for name in names if name):
+    if rule is None or not all(n in static.shapes and n in tracing.static.shapes for n in names if n):
         return None
-    return {port: widths.axes(key) for port, key in keys.items()}
+    return _Numbered(replace(view, static=static), rule, {port: widths.axes(key) for port, key in keys.items()})
 
 
 class _Shrinking:
@@ -271,21 +314,29 @@ class _Shrinking:
 
 
 def _operator(
-    view: NodeView, rule: Rule, axes: Mapping[Port, Sequence[int]], static: StaticInfo, shrinking: _Shrinking
+    contraction: _Numbered, around: tuple[list[_Numbered], list[_Numbered]], static: StaticInfo, shrinking: _Shrinking
 ) -> Operator:
     sizes: dict[tuple[float, ...], list[int]] = {}
     first: dict[tuple[float, ...], int] = {}
-    ports: dict[Port, tuple[int, ...]] = {}
-    for port, numbers in axes.items():
-        whole = static.shapes[view.node.input[port] if port >= 0 else view.node.output[-1 - port]]
-        letters = []
-        for axis, size in zip(numbers, whole, strict=True):
-            key = shrinking.key(axis)
-            if key is not None:
-                first.setdefault(key, axis)
-                sizes.setdefault(key, []).append(size)
-            letters.append(-1 if key is None else list(first).index(key))
-        ports[port] = tuple(letters)
-    elements = sum(math.prod(static.shapes[name]) for name in (*view.node.input, *view.node.output) if name)
+
+    def lettered(one: _Numbered) -> dict[Port, tuple[int, ...]]:
+        ports: dict[Port, tuple[int, ...]] = {}
+        for port, numbers in one.axes.items():
+            whole = static.shapes[one.view.node.input[port] if port >= 0 else one.view.node.output[-1 - port]]
+            letters = []
+            for axis, size in zip(numbers, whole, strict=True):
+                key = shrinking.key(axis)
+                if key is not None:
+                    first.setdefault(key, axis)
+                    sizes.setdefault(key, []).append(size)
+                letters.append(-1 if key is None else list(first).index(key))
+            ports[port] = tuple(letters)
+        return ports
+
+    ports = [(one, lettered(one)) for one in (contraction, *around[0], *around[1])]
+    node = contraction.view.node
+    elements = sum(math.prod(static.shapes[name]) for name in (*node.input, *node.output) if name)
     made = tuple(shrinking.letter(first[key], sizes[key], elements > LARGE) for key in first)
-    return Operator(replace(view, static=static), rule, made, ports)
+    whole, *others = (Operator(one.view, one.rule, made, own) for one, own in ports)
+    count = len(around[0])
+    return replace(whole, decoders=tuple(others[:count]), coders=tuple(others[count:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ LARGEST_OPTIMISED = 1 << 30
 _BLOCKED = "_nchwc"
 # ... and one that it runs in float32 instead of float16.
 _CAST = "InsertedPrecisionFreeCast_"
+# ... and what is behind the name of a node that it has made of others, or whose channels it has put last.
+_TOKEN = re.compile(r"_token_\d+$")
 
 # Tensor of the original graph -> seconds of the node that makes it now; "" for all nodes that are not known.
 Profile = Mapping[str, float]
@@ -39,11 +42,12 @@ def profile(model: Model, feeds: Mapping[str, np.ndarray], setting: Setting) -> 
         times = profiled(model, feeds, setting, optimised_to=str(path or ""))
         made = onnx.load(path, load_external_data=False).graph.node if path else model.proto.graph.node
     tensor_of = {node.name: first_output(node) for node in made}
+    before = {node.name: first_output(node) for node in model.proto.graph.node}
     known = {name for node in model.proto.graph.node for name in node.output}
     found: dict[str, float] = {}
     for name, seconds in times.items():
         names = tensor_of.get(name, ""), name.removeprefix(_CAST).removesuffix(_BLOCKED)
-        tensor = next((t for t in names if t in known), "")
+        tensor = next((t for t in (*names, before.get(_TOKEN.sub("", name), "")) if t in known), "")
         found[tensor] = found.get(tensor, 0.0) + seconds
     return found
 
