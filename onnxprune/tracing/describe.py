@@ -9,7 +9,9 @@ from functools import cache, partial
 
 import numpy as np
 
+from onnxprune.model.graph import first_output
 from onnxprune.model.shapes.symbols import symbolic_dims
+from onnxprune.model.traits import traits_of
 from onnxprune.tracing.exactness import reasons
 from onnxprune.tracing.group import Group, Member
 from onnxprune.tracing.labels import Classes
@@ -129,15 +131,22 @@ _ANONYMOUS = re.compile(r"^(onnx::|val_|_?\d+$|.*__\d+$)|^/|.*/.*_output_\d+$")
 
 
 def _names(tracing: TraceResult, members: Sequence[Sequence[Member]]) -> list[str]:
-    """A unique name per group: its first weight's, or that of the node that uses it if the weight has none."""
-    users: dict[str, str] = {}
+    """A unique name per group: its first weight's, or that of the node that uses it if the weight has none.
+
+    Quantisers put biases and scales first: the weight is the first tensor that is no vector.
+    """
+    users, decoded = dict[str, str](), dict[str, str]()
     for view, _ in tracing.views:
+        if traits_of(view.node).decodes:
+            decoded[first_output(view.node)] = view.node.input[0]
+            continue
         for name in view.node.input:
-            users.setdefault(name, view.name)
+            users.setdefault(decoded.get(name, name), view.name)
     names: list[str] = []
     taken: dict[str, int] = {}
     for group in members:
-        first = group[0].tensor
+        tensors = [member.tensor for member in group]
+        first = next((name for name in tensors if len(tracing.static.shapes[name]) > 1), tensors[0])
         stem = name = users.get(first, first) if _ANONYMOUS.match(first) else first
         while name in taken:
             taken[stem] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from onnxprune import api
@@ -49,3 +50,23 @@ def test_weights_without_a_name_of_their_own_are_called_by_their_node(name: str)
     net.read(net.add("Relu", net.make((2, 5, 8), 2, weight=name)), 2)
     (group,) = api.trace(net.proto()).groups
     assert group.name == "matmul_1_node"
+
+
+@pytest.mark.parametrize("name", ["w", "onnx::Conv_7"])
+def test_groups_of_whole_numbers_are_called_by_the_weight(name: str) -> None:
+    """Quantisers decode a bias before the weight: a group is called by what is multiplied, or by who multiplies it."""
+    net = Net(opset=13)
+    x = net.input([1, 3, 6, 6])
+    for index, (stored, read) in enumerate(((f"{name}_quantized", 3), ("v_quantized", 8))):
+        scale = net.const(np.full(8, 0.1, np.float32))
+        zero = [net.const(np.zeros(8, dtype)) for dtype in (np.int32, np.int8)]
+        bias = net.add("DequantizeLinear", net.const(np.ones(8, np.int32), f"bias{index}"), scale, zero[0], axis=0)
+        weight = net.const(np.ones((8, read, 3, 3), np.int8), stored)
+        weight = net.add("DequantizeLinear", weight, scale, zero[1], axis=0, name=f"decoded{index}")
+        x = net.add("Conv", x, weight, bias, pads=[1] * 4, name=f"conv{index}")
+    net.output(x)
+    proto = net.proto()
+    for node in proto.graph.node:
+        node.name = f"node of {node.output[0]}"
+    (group,) = api.trace(proto).groups
+    assert group.name == ("w_quantized" if name == "w" else "node of conv0")
