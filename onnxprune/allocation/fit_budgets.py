@@ -208,7 +208,8 @@ def _aim(asked: Question, goal: BudgetResult, noise: float, tried: Sequence[Sele
         tried: the selections that were measured.
     """
     expected = asked.cost(goal.kind)
-    points, too_much = [(goal.before, goal.before)], [np.inf]
+    whole = expected.total(np.zeros_like(tried[-1].counts))
+    points, too_much = [(whole, whole)], [np.inf]
     for selection in tried:
         measured = next(one for one in selection.goals if one.kind == goal.kind)
         points.append((measured.reached, expected.total(selection.counts)))

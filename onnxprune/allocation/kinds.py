@@ -30,6 +30,8 @@ class BudgetKind:
             the functions here (`Timing.kinds`).
         noise: relative difference of two measurements; the limit less the noise is aimed at.
         correct: corrects `cost` by a model that was cut, and the numbers of units that its groups have lost.
+        original: what the original costs; None where that is `cost` of nothing removed, as it is but for a model in
+            place of which another one runs.
     """
 
     name: str
@@ -40,6 +42,7 @@ class BudgetKind:
     is_timed: bool = False
     noise: float = 0.0
     correct: Callable[[Model, Array], None] | None = None
+    original: Callable[[], float] | None = None
 
 
 # Copies of shared weights, biases that recovery adds, and the rest of a file are no functions of widths: parameters

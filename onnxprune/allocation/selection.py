@@ -137,7 +137,7 @@ def question(
     order = {g.name: units_in_order(g, scores) for g in groups.groups if g.name in open_groups}
     widths = AxisLengths(groups, order, parts)
     nothing = np.zeros(widths.count, np.int64)
-    goals = [_goal(kind, amount, kinds[kind].cost(widths), nothing) for kind, amount in options.budgets.items()]
+    goals = [_goal(kinds[kind], amount, widths, nothing) for kind, amount in options.budgets.items()]
     caps = (replace(options, max_ratio=most) for most in options.caps)
     problems = [_problem(groups, scores, capped, widths, multiples or {}) for capped in caps]
     return Question(widths, goals, named_rows, problems)
@@ -185,9 +185,10 @@ def select(
     return Selection(removed, tuple(reached), counts, lost / whole if whole else 0.0)
 
 
-def _goal(kind: str, amount: Amount, measure: CostFunction, nothing: Array) -> tuple[BudgetResult, CostFunction]:
-    before = measure.total(nothing)
-    return BudgetResult(kind, amount.limit(before), before, before), measure
+def _goal(kind: BudgetKind, amount: Amount, widths: AxisLengths, nothing: Array) -> tuple[BudgetResult, CostFunction]:
+    measure = kind.cost(widths)
+    before = measure.total(nothing) if kind.original is None else kind.original()
+    return BudgetResult(kind.name, amount.limit(before), before, before), measure
 
 
 def _check_globs(groups: Groups, options: Options) -> None:

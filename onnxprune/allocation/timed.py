@@ -120,5 +120,9 @@ class BudgetFitter:
 def _timed(kind: BudgetKind, timer: latency.Timer) -> BudgetKind:
     """The kind with the functions of a machine."""
     return replace(
-        kind, cost=timer.expected, measured=lambda model, removal: timer.seconds(model), correct=timer.correct
+        kind,
+        cost=timer.expected,
+        measured=lambda model, removal: timer.seconds(model),
+        correct=timer.correct,
+        original=lambda: timer.before,
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # What `--help` shows.
-USUAL = ("--output", "--form", "--data", "--bits", "--keep", "--size", "--min-sqnr", "--max-drop")
+USUAL = ("--output", "--form", "--data", "--bits", "--keep", "--size", "--latency", "--min-sqnr", "--max-drop")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def quantize(console: Console, args: QuantizeArgs) -> None:
     source = args.sizes.load(args.model)
     paths.check_output(source, args.output, force=args.force)
     inputs = RunInputs(args.data.source, args.data.samples, args.sizes.numbers)
-    where = args.place.settled(args.sizes.numbers) if args.time else None
+    is_timed = args.time or args.options.latency is not None
+    where = args.place.settled(args.sizes.numbers) if is_timed else None
     done = quantize_within(source, args.options, inputs, place=where, progress=console.progress)
     console.progress("writing")
     save(done.model, args.output, force=args.force)

@@ -31,6 +31,8 @@ class QuantizeOptions:
         narrow: globs of names of nodes whose weights are of 4 bits, for quantisers around float nodes.
         size: the largest file, as "10%" of the float model's or "200KB"; widths and bits are chosen so that it holds.
         macs: the most multiply-accumulates, as "50%" or a number, for the same.
+        latency: the most time of a run, measured, as "50%" of the float model's or "12ms"; widths, and which layers are
+            quantised, are chosen so that it holds.
         constraint: how good the model must be; nodes that lose most stay in float until it is. None for as it comes.
         evaluation: the user's measure, for a constraint on the value of it.
     """
@@ -47,6 +49,7 @@ class QuantizeOptions:
     narrow: tuple[str, ...] = ()
     size: str | float | None = None
     macs: str | float | None = None
+    latency: str | float | None = None
     constraint: QualityConstraint | None = None
     evaluation: Evaluation | None = None
 
@@ -78,7 +81,7 @@ class QuantizeOptions:
     @property
     def is_budgeted(self) -> bool:
         """Whether widths and bits are chosen so that a budget holds."""
-        return self.size is not None or self.macs is not None
+        return any(budget is not None for budget in (self.size, self.macs, self.latency))
 
     @property
     def blocks(self) -> Blocks:
@@ -110,7 +113,7 @@ class QuantizeOptions:
             )
         if self.is_budgeted and (form != "qdq" or self.narrow):
             raise UsageError(
-                "--size and --macs choose widths and bits of quantisers around float nodes",
+                "--size, --macs and --latency choose widths and bits of quantisers around float nodes",
                 hint="take --form qdq with --data FILE, and leave out --narrow",
             )
         if self.constraint is not None and self.constraint.metric != "value" and not data:

@@ -68,7 +68,7 @@ def quantize(
         evaluate: the user's own measure, higher is better: see `user_metric.Evaluation`.
         progress: True shows a bar with the time that is left; a function is told every stage.
         options: the other fields of `QuantizeOptions`: form, weights, activations, per_channel, bits, block_size,
-            symmetric, fit, keep, narrow, size, macs.
+            symmetric, fit, keep, narrow, size, macs, latency.
 
     Returns:
         The quantised model and the report.

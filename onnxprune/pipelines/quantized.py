@@ -24,6 +24,8 @@ class TriedShare:
         bytes: of the file.
         outputs: agreement with the original on held-out samples.
         value: the user's measure; None without one.
+        floats: how many layers stay in float.
+        speed: the time of a run before and after; None without a budget on it.
     """
 
     share: float
@@ -31,6 +33,8 @@ class TriedShare:
     bytes: int
     outputs: Agreement
     value: float | None = None
+    floats: int = 0
+    speed: Speed | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Quantized:
         speed: the time of a run before and after; None if it was not measured.
         narrow: names of the layers that got 4 bits within a budget.
         share: of the parameters that is left within a budget.
-        tried: what was tried within a budget, the narrowest first.
+        tried: what was tried within a budget: the narrowest first, or with one on time, that of most whole numbers.
         unfolded: how many BatchNormalizations are not folded into the layer in front of them.
         seconds: wall time by stage.
     """

@@ -9,7 +9,7 @@ from onnxprune.report.sparsify import agreement_data, agreement_text, speed_data
 from onnxprune.report.text import entry, table
 
 if TYPE_CHECKING:
-    from onnxprune.pipelines.quantized import Quantized
+    from onnxprune.pipelines.quantized import Quantized, TriedShare
 
 # Layers in float that the account names.
 MOST = 4
@@ -63,13 +63,18 @@ def _floats(of: Quantized) -> list[str]:
 
 def _tried(of: Quantized) -> list[str]:
     """What was tried within a budget; the model that is best comes first."""
-    found = sorted(of.tried, key=lambda tried: tried.share != of.share)
-    return [
-        f"{'' if tried.share == of.share else 'not as good: '}{tried.share:.1%} of the parameters, "
-        f"{numbers.plural(tried.narrow, 'layer')} of 4 bits, {numbers.bytes_text(tried.bytes)}: "
-        f"{agreement_text(tried.outputs)}" + ("" if tried.value is None else f", value {tried.value:g}")
-        for tried in found
-    ]
+    found = sorted(of.tried, key=lambda tried: tried.outputs is not of.judged)
+    return [f"{'' if tried.outputs is of.judged else 'not as good: '}{_trial(tried)}" for tried in found]
+
+
+def _trial(tried: TriedShare) -> str:
+    time = "" if tried.speed is None else f", {tried.speed.ratio.value:.1%} of the time"
+    value = "" if tried.value is None else f", value {tried.value:g}"
+    floats = f"{numbers.plural(tried.floats, 'layer')} in float, " if tried.floats else ""
+    return (
+        f"{tried.share:.1%} of the parameters, {floats}{numbers.plural(tried.narrow, 'layer')} of 4 bits, "
+        f"{numbers.bytes_text(tried.bytes)}{time}: {agreement_text(tried.outputs)}{value}"
+    )
 
 
 def quantize_data(of: Quantized) -> dict[str, Any]:
@@ -91,6 +96,8 @@ def quantize_data(of: Quantized) -> dict[str, Any]:
             {
                 "share": t.share,
                 "narrow": t.narrow,
+                "floats": t.floats,
+                "speed": None if t.speed is None else speed_data(t.speed),
                 "bytes": t.bytes,
                 "value": t.value,
                 "outputs": agreement_data(t.outputs),

@@ -38,11 +38,13 @@ class Place:
         setting: provider and threads.
         shapes: of inputs, by name; symbolic axes that they leave open get small sizes, the first of an input 1.
         sizes: numbers for symbolic axes, by their names.
+        deployed: makes what is run in place of a model that is pruned, its quantised form; None for the model itself.
     """
 
     setting: Setting = field(default_factory=Setting)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    deployed: Callable[[Model], Model] | None = None
 
 
 @dataclass(frozen=True)

@@ -133,21 +133,23 @@ _ANONYMOUS = re.compile(r"^(onnx::|val_|_?\d+$|.*__\d+$)|^/|.*/.*_output_\d+$")
 def _names(tracing: TraceResult, members: Sequence[Sequence[Member]]) -> list[str]:
     """A unique name per group: its first weight's, or that of the node that uses it if the weight has none.
 
-    Quantisers put biases and scales first: the weight is the first tensor that is no vector.
+    Quantisers put biases, scales and what decodes a weight anywhere in front: the first weight is the tensor, and no
+    vector, that is the first to be used otherwise.
     """
-    users, decoded = dict[str, str](), dict[str, str]()
-    for view, _ in tracing.views:
+    users, decoded = dict[str, tuple[int, str]](), dict[str, str]()
+    for place, (view, _) in enumerate(tracing.views):
         if traits_of(view.node).decodes:
             decoded[first_output(view.node)] = view.node.input[0]
             continue
         for name in view.node.input:
-            users.setdefault(decoded.get(name, name), view.name)
+            users.setdefault(decoded.get(name, name), (place, view.name))
     names: list[str] = []
     taken: dict[str, int] = {}
     for group in members:
         tensors = [member.tensor for member in group]
-        first = next((name for name in tensors if len(tracing.static.shapes[name]) > 1), tensors[0])
-        stem = name = users.get(first, first) if _ANONYMOUS.match(first) else first
+        weights = [name for name in tensors if len(tracing.static.shapes[name]) > 1]
+        first = min(weights or tensors, key=lambda name: users.get(name, (0, ""))[0])
+        stem = name = users.get(first, (0, first))[1] if _ANONYMOUS.match(first) else first
         while name in taken:
             taken[stem] += 1
             name = f"{stem}#{taken[stem]}"

@@ -1,4 +1,4 @@
-"""Widths and bits within a size: what is tried, what stays, and what is refused."""
+"""Widths and bits within a size or a time: what is tried, what stays, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune.cost.latency import Timer
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model, file_size, load, to_proto
 from onnxprune.pipelines.quantize import quantize_model
@@ -16,6 +17,9 @@ from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.search_targets import QualityConstraint
 from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.pipelines.widths_and_bits import quantize_within
+from onnxprune.runtime.bench import Place
+from onnxprune.runtime.paired_timing import TimeRatio
+from onnxprune.sparsity import Speed
 from tests.graphs.net import Net
 from tests.graphs.quantized import output
 
@@ -108,3 +112,72 @@ def test_what_is_refused() -> None:
         quantize_within(model, QuantizeOptions(size="20%", narrow=("*",)), inputs)
     with pytest.raises(UsageError, match="is not an amount"):
         quantize_within(model, QuantizeOptions(size="much"), inputs)
+
+
+# --- budgets on time, on a machine that is simulated: whole numbers take a part of what floats take
+
+
+def seconds_of(model: Model, part: float) -> float:
+    weights = [t for t in model.proto.graph.initializer if len(t.dims) == 2]
+    return sum(float(np.prod(t.dims)) * (1.0 if t.data_type == onnx.TensorProto.FLOAT else part) for t in weights)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> float:
+    """The part of the time of floats that whole numbers take."""
+    part = float(request.param)
+
+    def ratio(small: Model, original: Model) -> TimeRatio:
+        value = seconds_of(small, part) / seconds_of(original, part)
+        return TimeRatio(value, value, value)
+
+    def speed(original: Model, changed: Model, place: Place) -> Speed:
+        found = ratio(changed, original)
+        return Speed(1.0, found.value, found, place)
+
+    monkeypatch.setattr(Timer, "before", 1.0)
+    monkeypatch.setattr(Timer, "_profile", None)
+    monkeypatch.setattr(Timer, "_compare", lambda self, small: ratio(self._run_as(small), self.model))
+    monkeypatch.setattr("onnxprune.pipelines.widths_and_bits.measured_speed", speed)
+    return part
+
+
+@pytest.mark.parametrize("machine", [0.5], indirect=True)
+def test_whole_numbers_hold_a_time_that_takes_half_of_the_floats_away(machine: float) -> None:
+    """Half of the time: whole numbers in every layer and nothing removed; or floats, and half of them removed."""
+    model, inputs = case()
+    done = quantize_within(model, QuantizeOptions(latency="52%"), inputs)
+    assert done.speed is not None and done.speed.ratio.value == pytest.approx(0.5)
+    assert len(done.layers) == 3 and not done.floats and not done.narrow and done.share == 1
+    ends = {tried.floats: tried for tried in done.tried}
+    assert ends[0].share == 1 and ends[3].share < 0.53 and ends[3].speed is not None
+    assert all(tried.speed is not None and tried.speed.ratio.value <= 0.52 for tried in done.tried)
+    assert ends[0].outputs.error == min(tried.outputs.error for tried in done.tried)
+
+
+@pytest.mark.parametrize("machine", [0.5], indirect=True)
+def test_widths_and_whole_numbers_together_hold_less_time_than_either(machine: float) -> None:
+    model, inputs = case()
+    done = quantize_within(model, QuantizeOptions(latency="35%"), inputs)
+    assert seconds_of(done.model, machine) <= 0.35 * seconds_of(model, machine)
+    assert len(done.layers) == 3 and 0.6 < done.share < 0.75
+    assert {tried.floats for tried in done.tried} >= {0, 3}
+
+
+@pytest.mark.parametrize("machine", [2.0], indirect=True)
+def test_where_whole_numbers_are_slower_floats_stay(machine: float) -> None:
+    """As widths alone are better then: the model holds the time, and nothing in it is quantised."""
+    model, inputs = case()
+    done = quantize_within(model, QuantizeOptions(latency="60%"), inputs)
+    assert not done.layers and len(done.floats) == 3 and done.share < 0.62
+    assert seconds_of(done.model, machine) <= 0.6 * seconds_of(model, machine)
+    assert done.judged is not None and done.judged.error == min(tried.outputs.error for tried in done.tried)
+
+
+@pytest.mark.parametrize("machine", [0.5], indirect=True)
+def test_times_that_nothing_holds_are_refused(machine: float) -> None:
+    model, inputs = case()
+    with pytest.raises(GoalMissed, match="within the budgets"):
+        quantize_within(model, QuantizeOptions(latency="0.1%"), inputs)
+    with pytest.raises(UsageError, match="needs inputs"):
+        quantize_within(model, QuantizeOptions(latency="50%"))

@@ -155,6 +155,12 @@ class Prediction:
                     values[..., place] = self._curves[number](values[..., place])
         return values
 
+    @cached_property
+    def layers(self) -> Mapping[str, float]:
+        """Name of the node of every contraction that changes -> seconds of it in a run where nothing is removed."""
+        seconds, made_by = (self.scale * self._values(self._nothing)).tolist(), self.widths.groups.tracing.by_output
+        return {made_by[name][0].name: taken for name, taken in zip(self.outputs, seconds, strict=True)}
+
     # --- what measurements of smaller models change --------------------------------------------------------
 
     def anchored(self, seconds: float) -> Prediction:

@@ -9,14 +9,16 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.cost.axis_lengths import AxisLengths
+from onnxprune.cost.axis_lengths import AxisLengths, units_in_order
 from onnxprune.cost.latency.prediction import Prediction, predict
 from onnxprune.cost.latency.profile import Profile, profile
+from onnxprune.cost.latency.translated import Translated, translated
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.runtime import CPU_PROVIDER
 from onnxprune.runtime.bench import Place, candidate, feeds_at, feeds_of
 from onnxprune.runtime.paired_timing import SESSIONS, TimeRatio, compare_timings
+from onnxprune.tracing import trace
 from onnxprune.typing import Array
 
 # Of timed runs, for every model in a comparison.
@@ -72,8 +74,9 @@ class Timer:
     model: Model
     place: Place
     progress: Callable[[str], object] = lambda stage: None
-    _known: Prediction | None = field(default=None, repr=False)
+    _known: Prediction | Translated | None = field(default=None, repr=False)
     _last: tuple[Model, TimeRatio] | None = field(default=None, repr=False)
+    _made: tuple[Model, Model] | None = field(default=None, repr=False)
     _seen: list[tuple[Array, Profile, float]] = field(default_factory=list, repr=False)
 
     @cached_property
@@ -100,16 +103,35 @@ class Timer:
         if self.place.setting.provider != CPU_PROVIDER:
             return None  # the profiler times what is launched, not what runs
         self.progress("timing the nodes of the model")
-        return profile(self.model, self.feeds, self.place.setting)
+        return profile(self._deployed, self.feeds, self.place.setting)
 
-    def expected(self, widths: AxisLengths) -> Prediction:
+    @cached_property
+    def _deployed(self) -> Model:
+        """What is run in place of the original."""
+        return self._run_as(self.model)
+
+    def _run_as(self, model: Model) -> Model:
+        """What is run in place of a model; made once while it is the last one that was asked for."""
+        if self._made is None or self._made[0] is not model:
+            self._made = model, model if self.place.deployed is None else self.place.deployed(model)
+        return self._made[1]
+
+    def expected(self, widths: AxisLengths) -> Prediction | Translated:
         """Seconds as a function of what groups lose; what was measured of the original where nothing goes."""
         if self._known is None or not _is_same(self._known.widths, widths):
-            found = predict(widths, self.sizes, self._profile, self.place.setting, self.progress).anchored(self.before)
+            found = self._predicted(widths)
             for counts, nodes, seconds in self._seen:
                 found = found.corrected(counts, nodes, seconds)
             self._known = found
         return self._known
+
+    def _predicted(self, widths: AxisLengths) -> Prediction | Translated:
+        about = (self.sizes, self._profile, self.place.setting, self.progress)
+        if self.place.deployed is None:
+            return predict(widths, *about).anchored(self.before)
+        groups = trace(self._deployed, sizes=self.sizes)
+        order = {group.name: units_in_order(group, np.zeros(groups.classes.count)) for group in groups.groups}
+        return translated(predict(AxisLengths(groups, order), *about).anchored(self.seconds(self.model)), widths)
 
     def compared(self, small: Model) -> TimeRatio:
         """How much of the original's time a smaller model takes, measured in turn; once for every model."""
@@ -127,14 +149,15 @@ class Timer:
         if self._known is None or self._profile is None:
             return
         self.progress("timing the nodes of the smaller model")
-        nodes = profile(small, feeds_at(small, self.place.setting, self.sizes), self.place.setting)
+        run = self._run_as(small)
+        nodes = profile(run, feeds_at(run, self.place.setting, self.sizes), self.place.setting)
         self._seen.append((counts, nodes, self.seconds(small)))
         self._known = self._known.corrected(*self._seen[-1])
 
     def _compare(self, small: Model) -> TimeRatio:
         self.progress("timing the smaller model")
-        feeds = feeds_at(small, self.place.setting, self.sizes)
-        given = [(self.model, self.feeds), (small, feeds)]
+        run = self._run_as(small)
+        given = [(self.model, self.feeds), (run, feeds_at(run, self.place.setting, self.sizes))]
         candidates = [candidate(m, self.place.setting, f) for m, f in given]
         return compare_timings(candidates, seconds=SECONDS, sessions=self._sessions).ratio(1)
 
@@ -158,7 +181,7 @@ def _is_same(one: AxisLengths, other: AxisLengths) -> bool:
     )
 
 
-def alignments(prediction: Prediction) -> dict[str, int]:
+def alignments(prediction: Prediction | Translated) -> dict[str, int]:
     """Find the multiples that the widths of groups are best rounded to (see `alignment`).
 
     Args:
@@ -171,7 +194,7 @@ def alignments(prediction: Prediction) -> dict[str, int]:
     return dict(found)
 
 
-def alignment(prediction: Prediction, group: int) -> int:
+def alignment(prediction: Prediction | Translated, group: int) -> int:
     """The smallest power of two such that multiples of it are widths that a group should have.
 
     A width is as it should be if no mixture of a smaller and a larger one is faster: if its time is on the lower convex

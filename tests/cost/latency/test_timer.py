@@ -37,3 +37,18 @@ def test_a_model_is_timed_once_and_a_smaller_one_is_faster(monkeypatch: pytest.M
     assert 0 < before < 1 and one.before == before and told.count("timing the model") == 1
     assert one.seconds(product(64)) < 0.5 * before
     assert isinstance(one.feeds["x"], np.ndarray)
+
+
+def test_what_is_run_in_place_of_a_model_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the original as it is; made once while it is the last that was asked for."""
+    monkeypatch.setattr(timer, "SECONDS", 0.1)
+    made: list[Model] = []
+
+    def deployed(model: Model) -> Model:
+        made.append(model)
+        return product(16)
+
+    original, small = product(4096), product(2048)
+    one = Timer(original, Place(Setting(threads=1), sizes={"n": 64}, deployed=deployed))
+    assert one.seconds(original) < 0.5 * one.before and one.seconds(small) < 0.5 * one.before
+    assert made == [original, small]
