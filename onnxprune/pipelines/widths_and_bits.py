@@ -89,7 +89,7 @@ def quantize_within(
     options = replace(options, form="qdq").settled(data=inputs.data is not None)
     timed = None if options.latency is None else place or Place()
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        work = _Within(named_nodes(model, narrow=True), options, inputs, clock, Path(folder) / "scores", timed)
+        work = _Within(named_nodes(model, narrow=True), options, inputs, clock, Path(folder) / "scores", place=timed)
         made = [found for trial in work.trials() if (found := work.at(*trial)) is not None]
     if not made:
         raise GoalMissed("no model that was tried is within the budgets", hint="allow a larger file, or more time")
