@@ -6,18 +6,21 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from onnxprune.errors import OnnxPruneError, RunError
-from onnxprune.model import Model, load, to_proto
-from onnxprune.model.graph import remove_dead
+from onnxprune.model import Model, Names, load, to_proto
+from onnxprune.model.graph import captured, remove_dead
 from onnxprune.typing import Array, Feeds
 
 # What the tool adds to the name of a node that it replaces, and to that of a Gemm which it turns into a MatMul before.
 REPLACED, OF_GEMM = "_quant", "_MatMul"
+# ... and to that of a tensor, for what it stores beside it: a tensor that is called so would be taken for it.
+BESIDE = ("_scale", "_zero_point", "_quantized", "_quantized_scale", "_quantized_zero_point")
 # What it calls the types.
 _TYPES = {"int8": "QInt8", "uint8": "QUInt8", "int4": "QInt4", "uint4": "QUInt4"}
 
@@ -45,6 +48,7 @@ def quantized_static(model: Model, runs: Sequence[Feeds], left: Sequence[str], *
     form = tools.QuantFormat.QOperator if operators else tools.QuantFormat.QDQ
     given = _given(options, left)
     given["activation_type"] = getattr(tools.QuantType, _TYPES[options["activations"]])
+    model = _apart(model)
     nodes = [node for node in model.proto.graph.node if node.name in narrow]
     if nodes:
         whole = {"quant_type": tools.QuantType.QInt4, "symmetric": True}
@@ -72,7 +76,7 @@ def quantized_dynamic(model: Model, left: Sequence[str], **options: Any) -> Mode
     """
     from onnxruntime import quantization as tools
 
-    with _written(model) as (source, target):
+    with _written(_apart(model)) as (source, target):
         tools.quantize_dynamic(source, target, **_given(options, left))
         return _read(target)
 
@@ -87,6 +91,26 @@ def _given(options: Mapping[str, Any], left: Sequence[str]) -> dict[str, Any]:
         # Kernels take one zero point for all channels: with uint8, the middle.
         "extra_options": {"WeightSymmetric": True},
     }
+
+
+def _apart(model: Model) -> Model:
+    """The model with other names for the tensors that the tool would take for scales and the like of its own."""
+    graph = model.proto.graph
+    stored = {t.name for t in graph.initializer}
+    tensors = stored.union(*(node.output for node in graph.node), (value.name for value in graph.input)) - {""}
+    kept = {value.name for value in (*graph.input, *graph.output)}.union(*(captured(node) for node in graph.node))
+    taken = {f"{name}{suffix}" for name in tensors for suffix in BESIDE} & tensors - kept
+    if not taken:
+        return model
+    proto = to_proto(model)
+    names = Names([*tensors])
+    renamed = {name: names.unique(f"{name}_of_model") for name in sorted(taken)}
+    for node in proto.graph.node:
+        for listed in (node.input, node.output):
+            listed[:] = [renamed.get(name, name) for name in listed]
+    for tensor in (*proto.graph.initializer, *proto.graph.value_info):
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    return replace(model, proto=proto, values={}, folder=None)
 
 
 def _output_axis(node: onnx.NodeProto) -> int:

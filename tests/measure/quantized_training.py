@@ -99,8 +99,10 @@ def of_stories(
     yield "float", corners.measure(corners.source), ""
     nearest = corners.nearest(corners.source)
     yield "quantised, nearest numbers", corners.measure(nearest), ""
-    made = corners.fitted(Removal(groups, np.zeros(groups.classes.count, bool)), nearest)
-    yield "quantised, fitted", corners.measure(made), ""
+    made = nearest
+    if not given.nearest:
+        made = corners.fitted(Removal(groups, np.zeros(groups.classes.count, bool)), nearest)
+        yield "quantised, fitted", corners.measure(made), ""
     (entry,) = corners.runs[0]
     texts = np.concatenate([run[entry] for run in corners.runs])
     feeds = [{entry: written(corners.source, entry, texts[:1, :1], (given.texts, given.tokens))}]

@@ -1,11 +1,16 @@
-"""Widths and bits at equal size of the file: the table in docs/quantisation.md.
+"""Widths and bits at equal size of the file, and at equal time of a run: the tables in docs/quantisation.md.
 
-    python -m tests.measure.widths_and_bits [--network NAME ...] [--size 0.7] [--pictures 2000]
+    python -m tests.measure.widths_and_bits [--network NAME ...] [--size 0.7] [--latency 0.7] [--pictures 2000]
 
-"Bits alone" is 4 bits in all layers with no unit removed: no choice of bits alone makes the file smaller. The size that
-is asked for is a share of that. "Widths alone" is 8 bits in all layers and as much removed as it takes, "together" what
-`onnxprune quantize --size` makes. Signal to noise of the outputs on the samples that judge, and accuracy. Needs the
-folder of shared models and data (see tests/graphs/shared.py).
+*Size.* "Bits alone" is 4 bits in all layers with no unit removed: no choice of bits alone makes the file smaller. The
+size that is asked for is a share of that. "Widths alone" is 8 bits in all layers and as much removed as it takes,
+"together" what `onnxprune quantize --size` makes. Signal to noise of the outputs on the samples that judge, and accuracy.
+
+*Time* (`--latency`, a share of the float model's). All that `onnxprune quantize --latency` tries, with the measured
+time and the accuracy of each: float everywhere is "widths alone"; "bits alone" is int8 in all layers with no unit removed,
+whatever time that takes. "Chosen" is marked by the outputs on held-out calibration samples alone.
+
+Needs the folder of shared models and data (see tests/graphs/shared.py).
 """
 
 from __future__ import annotations
@@ -15,25 +20,35 @@ import argparse
 import numpy as np
 
 from onnxprune.allocation import Options
+from onnxprune.errors import GoalMissed
 from onnxprune.model import Model, file_size, load
 from onnxprune.pipelines import prune
 from onnxprune.pipelines.quantize import named_nodes, quantize_model
 from onnxprune.pipelines.quantize_options import QuantizeOptions
 from onnxprune.pipelines.run_inputs import RunInputs
+from onnxprune.pipelines.search_targets import QualityConstraint
+from onnxprune.pipelines.user_metric import Evaluation
 from onnxprune.pipelines.widths_and_bits import quantize_within
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import Session
+from onnxprune.runtime import Session, Setting
+from onnxprune.runtime.bench import Place
 from tests.graphs import shared
 from tests.measure import labelled
 
 NETWORKS = (
+    "mlperf_resnet8_cifar10",
+    "mlperf_kws_dscnn",
+    "marabou_cifar_wide_kw",
+    "winml_pytorch_imageclassifier",
+    "cifar_resnet20_ts_op11",
     "marabou_mnist_cnn_max",
     "ort_cnn_mnist_pytorch",
     "onnxmlir_mnist",
     "rten_mnist_external",
-    "mlperf_kws_dscnn",
-    "mlperf_resnet8_cifar10",
 )
+ONE = Place(Setting(threads=1))
+# No value is refused: the values are told, and play no part in the choice.
+ANY = QualityConstraint("value", 1e9)
 
 
 def sqnr(model: Model, original: Model, data: labelled.Labelled) -> float:
@@ -49,7 +64,7 @@ def sqnr(model: Model, original: Model, data: labelled.Labelled) -> float:
 
 
 def rows(name: str, size: float, pictures: int) -> None:
-    """Print the rows of a classifier."""
+    """Print the rows of a classifier at equal size."""
     source = load(str(shared.entry(f"models/{name}").path))
     data = labelled.of(name, source, 256, pictures)
     inputs, original = RunInputs(data.feeds), named_nodes(source, narrow=True)
@@ -69,17 +84,48 @@ def rows(name: str, size: float, pictures: int) -> None:
     show("widths alone", quantize_model(cut.model, QuantizeOptions(), inputs, cut=removal).model, f"{share:.0%}")
 
 
+def timed_rows(name: str, share: float, pictures: int) -> None:
+    """Print the rows of a classifier at equal time."""
+    source = load(str(shared.entry(f"models/{name}").path))
+    data = labelled.of(name, source, 256, pictures)
+    inputs = RunInputs(data.feeds)
+    evaluation = Evaluation(lambda path: data.accuracy(load(path)))
+    print(f"| {name} | float | 100% | | {data.accuracy(source):.2%} | |", flush=True)
+    whole = quantize_model(source, QuantizeOptions(), inputs, place=ONE)
+    assert whole.speed is not None
+    ratio, value = whole.speed.ratio.value, data.accuracy(whole.model)
+    print(f"| {name} | bits alone | {ratio:.0%} | {sqnr(whole.model, source, data):.1f} | {value:.2%} | |", flush=True)
+    options = QuantizeOptions(latency=f"{share:.2%}", constraint=ANY, evaluation=evaluation)
+    try:
+        done = quantize_within(source, options, inputs, place=ONE)
+    except GoalMissed as missed:
+        print(f"| {name} | {missed} |", flush=True)
+        return
+    total = len(done.layers) + len(done.floats)
+    best = min(done.tried, key=lambda tried: tried.outputs.error)
+    for tried in done.tried:
+        what = "widths alone" if tried.floats == total else f"int8 in {total - tried.floats} of {total} layers"
+        assert tried.speed is not None
+        cells = (what, f"{tried.speed.ratio.value:.0%}", f"{tried.outputs.sqnr:.1f}", f"{tried.value:.2%}")
+        chosen = "chosen, " if tried is best else ""
+        print(f"| {name} | {' | '.join(cells)} | {chosen}{tried.share:.0%} of the parameters |", flush=True)
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="append")
     parser.add_argument("--size", type=float, default=0.7)
+    parser.add_argument("--latency", type=float, help="at equal time, in place of size")
     parser.add_argument("--pictures", type=int, default=2000)
     given = parser.parse_args()
     if shared.folder() is None:
         parser.error(shared.ABSENT)
     for name in given.network or NETWORKS:
-        rows(name, given.size, given.pictures)
+        if given.latency is None:
+            rows(name, given.size, given.pictures)
+        else:
+            timed_rows(name, given.latency, given.pictures)
 
 
 if __name__ == "__main__":

@@ -76,3 +76,21 @@ def test_what_the_tool_refuses_is_an_error_of_ours() -> None:
     model = load(net.proto())
     with pytest.raises(RunError, match="cannot quantise the model"):
         quantized_static(model, [{"y": np.zeros((1, 4), np.float32)}], [], **CASES[0][0])
+
+
+@pytest.mark.parametrize("suffix", ["_scale", "_zero_point", "_quantized"])
+def test_tensors_that_are_called_as_the_tool_calls_its_own(suffix: str) -> None:
+    """A factor for every channel, called as the tool calls the scale of the tensor that it makes."""
+    net = Net(opset=13)
+    x = net.add("Conv", net.input([4, 3, 6, 6], name="x"), net.weight(8, 3, 3, 3), name="first")
+    factor = net.const(np.linspace(0.5, 2, 8, dtype=np.float32).reshape(8, 1, 1), f"second{suffix}")
+    x = net.add("Mul", x, factor, name="second")
+    bias = net.const(np.linspace(-1, 1, 8, dtype=np.float32))
+    net.output(net.add("Conv", x, net.weight(8, 8, 3, 3), bias, name="third"))
+    model = load(net.proto())
+    data = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+    for operators in (False, True):
+        made = quantized_static(model, [{"x": data}], [], **(CASES[0][0] | {"operators": operators}))
+        wanted, found = (output(to_proto(m), data) for m in (model, made))
+        assert np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+    assert any(t.name == f"second{suffix}" for t in model.proto.graph.initializer)  # not changed in place

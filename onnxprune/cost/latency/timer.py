@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.cost.axis_lengths import AxisLengths, units_in_order
 from onnxprune.cost.latency.prediction import Prediction, predict
 from onnxprune.cost.latency.profile import Profile, profile
-from onnxprune.cost.latency.translated import Translated, translated
+from onnxprune.cost.latency.translated import Translated, in_terms_of
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import sizes_of
 from onnxprune.runtime import CPU_PROVIDER
@@ -131,7 +131,7 @@ class Timer:
             return predict(widths, *about).anchored(self.before)
         groups = trace(self._deployed, sizes=self.sizes)
         order = {group.name: units_in_order(group, np.zeros(groups.classes.count)) for group in groups.groups}
-        return translated(predict(AxisLengths(groups, order), *about).anchored(self.seconds(self.model)), widths)
+        return in_terms_of(predict(AxisLengths(groups, order), *about).anchored(self.seconds(self.model)), widths)
 
     def compared(self, small: Model) -> TimeRatio:
         """How much of the original's time a smaller model takes, measured in turn; once for every model."""

@@ -75,7 +75,7 @@ class Translated:
         return int(found[0]) if len(found) else None
 
 
-def translated(prediction: Prediction, widths: AxisLengths) -> Translated:
+def in_terms_of(prediction: Prediction, widths: AxisLengths) -> Translated:
     """Ask for a prediction in terms of the groups of another model.
 
     Args:

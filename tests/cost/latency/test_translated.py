@@ -8,7 +8,7 @@ import pytest
 from onnxprune.cost.latency.prediction import Prediction, predict
 from onnxprune.cost.latency.tables import Table, plan
 from onnxprune.cost.latency.timer import alignments
-from onnxprune.cost.latency.translated import Translated, translated
+from onnxprune.cost.latency.translated import Translated, in_terms_of
 from onnxprune.model import Model
 from onnxprune.runtime import quantizer
 from tests.cost.latency.traced_models import ONE, traced
@@ -44,7 +44,7 @@ def case(monkeypatch: pytest.MonkeyPatch) -> tuple[Translated, Prediction]:
     _, own = traced(quantised)
     nodes = {n.output[0]: 1e-3 for n in quantised.proto.graph.node if n.op_type == "Conv"}
     prediction = predict(own, {}, nodes, ONE)
-    return translated(prediction, widths), prediction
+    return in_terms_of(prediction, widths), prediction
 
 
 def counts_of(own: Prediction, by_name: dict[str, int]) -> np.ndarray:
