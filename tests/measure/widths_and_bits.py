@@ -4,11 +4,12 @@
 
 *Size.* "Bits alone" is 4 bits in all layers with no unit removed: no choice of bits alone makes the file smaller. The
 size that is asked for is a share of that. "Widths alone" is 8 bits in all layers and as much removed as it takes,
-"together" what `onnxprune quantize --size` makes. Signal to noise of the outputs on the samples that judge, and accuracy.
+"together" what `onnxprune quantize --size` makes. Signal to noise of the outputs on the samples that judge, and
+accuracy.
 
 *Time* (`--latency`, a share of the float model's). All that `onnxprune quantize --latency` tries, with the measured
-time and the accuracy of each: float everywhere is "widths alone"; "bits alone" is int8 in all layers with no unit removed,
-whatever time that takes. "Chosen" is marked by the outputs on held-out calibration samples alone.
+time and the accuracy of each: float everywhere is "widths alone"; "bits alone" is int8 in all layers with no unit
+removed, whatever time that takes. What is chosen is chosen by the outputs on held-out calibration samples alone.
 
 Needs the folder of shared models and data (see tests/graphs/shared.py).
 """
