@@ -63,8 +63,10 @@ def _floats(of: Quantized) -> list[str]:
 
 def _tried(of: Quantized) -> list[str]:
     """What was tried within a budget; the model that is best comes first."""
-    found = sorted(of.tried, key=lambda tried: tried.outputs is not of.judged)
-    return [f"{'' if tried.outputs is of.judged else 'not as good: '}{_trial(tried)}" for tried in found]
+    best = (of.share, len(of.floats))
+    others = [tried for tried in of.tried if (tried.share, tried.floats) != best]
+    chosen = [tried for tried in of.tried if tried not in others]
+    return [*map(_trial, chosen), *(f"not as good: {_trial(tried)}" for tried in others)]
 
 
 def _trial(tried: TriedShare) -> str:

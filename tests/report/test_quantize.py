@@ -13,6 +13,9 @@ from onnxprune.pipelines.quantized import Quantized, TriedShare
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.report.quantize import quantize_data, quantize_lines
 from onnxprune.runtime import Agreement
+from onnxprune.runtime.bench import Place
+from onnxprune.runtime.paired_timing import TimeRatio
+from onnxprune.sparsity import Speed
 from tests.graphs.quantized import quantizable
 
 
@@ -59,3 +62,17 @@ def test_data_are_plain() -> None:
     assert [(layer["quantised"], layer["why"]) for layer in found["quantised"]] == [(True, ""), (False, "--keep")]
     assert found["quantised"][0]["after"] < found["quantised"][0]["before"] and found["quantised"][1]["after"] is None
     assert np.isfinite(found["outputs"]["sqnr"]) and found["speed"] is None and found["fit"]["kept"]
+
+
+def test_times_that_were_tried_are_said() -> None:
+    """Two models with all of their parameters: the layers in float tell them apart."""
+    outputs = [Agreement(1.0, sqnr, 1.0, None) for sqnr in (30.0, 20.0)]
+    speeds = [Speed(1e-3, 1e-3 * r, TimeRatio(r, r, r), Place()) for r in (0.6, 0.7)]
+    tried = tuple(
+        TriedShare(1.0, 0, 900, o, floats=n, speed=s) for o, n, s in zip(outputs, (0, 1), speeds, strict=True)
+    )
+    of = Quantized(load(quantizable("conv")[0]), "qdq", ("a", "b"), {}, (9000, 900), share=1.0, tried=tried)
+    lines = "\n".join(quantize_lines(of))
+    assert "within   100.0% of the parameters, 0 layers of 4 bits, 900 B, 60.0% of the time: 30.0 dB" in lines
+    assert "not as good: 100.0% of the parameters, 1 layer in float, 0 layers of 4 bits, 900 B, 70.0% of" in lines
+    assert [t["floats"] for t in quantize_data(of)["tried"]] == [0, 1]
