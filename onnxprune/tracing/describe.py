@@ -127,7 +127,7 @@ def elements_of(tracing: TraceResult, key: str) -> int:
 
 
 # Names that exporters give to tensors that have none: the node that uses them says more.
-_ANONYMOUS = re.compile(r"^(onnx::|val_|_?\d+$|.*__\d+$)|^/|.*/.*_output_\d+$")
+_ANONYMOUS = re.compile(r"^(onnx::|val_|_?\d+(_quantized)?$|.*__\d+(_quantized)?$)|^/|.*/.*_output_\d+(_quantized)?$")
 
 
 def _names(tracing: TraceResult, members: Sequence[Sequence[Member]]) -> list[str]:

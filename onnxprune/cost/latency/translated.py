@@ -1,11 +1,12 @@
 """The time of what is run in place of a model, its quantised form, as a function of the model's own groups.
 
-Groups of both are the same channels, and are called by the same weights; quantisers add to the names of these.
+Groups of both are the same channels: they cut the same axes of the same weights, to whose names quantisers add.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from onnxprune.cost.axis_lengths import AxisLengths
 from onnxprune.cost.latency.prediction import Prediction
 from onnxprune.cost.latency.profile import Profile
+from onnxprune.tracing import Group, Groups
 from onnxprune.typing import Array
 
 # What ONNX Runtime's quantiser adds to the name of a stored weight.
@@ -82,7 +84,24 @@ def in_terms_of(prediction: Prediction, widths: AxisLengths) -> Translated:
         prediction: of what is run in place of the model.
         widths: lengths of the model.
     """
-    place, own = {group.name: i for i, group in enumerate(widths.groups.groups)}, prediction.widths
-    numbers: Sequence[int] = [place.get(group.name.replace(STORED, ""), -1) for group in own.groups.groups]
-    same = [n >= 0 and own.units(i) == widths.units(n) for i, n in enumerate(numbers)]
-    return Translated(widths, prediction, np.where(same, numbers, -1))
+    own, numbers = prediction.widths, list[int]()
+    known, seen = _cutting(widths.groups), _cutting(own.groups)
+    for index, group in enumerate(own.groups.groups):
+        found = (known[cut][seen[cut].index(index)] for cut in _cuts(group) if len(known[cut]) == len(seen[cut]))
+        number = next(found, -1)
+        numbers.append(number if number >= 0 and own.units(index) == widths.units(number) else -1)
+    return Translated(widths, prediction, np.array(numbers, np.int64))
+
+
+def _cuts(group: Group) -> list[tuple[str, int]]:
+    """The weights that a group cuts, as they are called before they are quantised, with the axes."""
+    return [(member.tensor.removesuffix(STORED), member.axis) for member in group.members]
+
+
+def _cutting(groups: Groups) -> Mapping[tuple[str, int], list[int]]:
+    """The groups that cut an axis of a weight, in the order of its positions."""
+    found: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, group in enumerate(groups.groups):
+        for cut in dict.fromkeys(_cuts(group)):
+            found[cut].append(index)
+    return found

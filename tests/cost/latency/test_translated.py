@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.cost.latency.prediction import Prediction, predict
-from onnxprune.cost.latency.tables import Table, plan
+from onnxprune.cost.latency.tables import Table, plan, proportional
 from onnxprune.cost.latency.timer import alignments
 from onnxprune.cost.latency.translated import Translated, in_terms_of
 from onnxprune.model import Model
@@ -15,12 +15,12 @@ from tests.cost.latency.traced_models import ONE, traced
 from tests.graphs.net import Net
 
 
-def net() -> Model:
+def net(name: str = "w{}") -> Model:
     """Three convolutions of other widths each."""
     net = Net(opset=13, seed=0)
     x = net.input([1, 3, 8, 8], name="x")
     for made, read in ((32, 3), (24, 32), (16, 24)):
-        x = net.add("Relu", net.add("Conv", x, net.weight(made, read, 3, 3, name=f"w{made}"), pads=[1] * 4))
+        x = net.add("Relu", net.add("Conv", x, net.weight(made, read, 3, 3, name=name.format(made)), pads=[1] * 4))
     net.output(net.add("Conv", x, net.weight(4, 16, 1, 1, name="w4")))
     proto = net.proto()
     for number, node in enumerate(proto.graph.node):
@@ -90,3 +90,17 @@ def test_measurements_correct_it(case: tuple[Translated, Prediction]) -> None:
     found = both.corrected(counts, nodes, 3.6e-3).total(counts)
     assert found == pytest.approx(wanted.total(counts_of(own, {"w32": 16})), rel=1e-12)
     assert found > 1.05 * both.total(counts)
+
+
+@pytest.mark.parametrize("name", ["w{}", "{}", "onnx::Conv_{}"])
+def test_groups_are_found_whatever_weights_are_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they cut: weights of numbers alone are called by their nodes, those that a quantiser stores are not."""
+    monkeypatch.setattr("onnxprune.cost.latency.prediction.tables", lambda found, *_: [*map(proportional, found)])
+    model = net(name)
+    runs = [{"x": np.ones((1, 3, 8, 8), np.float32)}]
+    options = {"per_channel": True, "weights": "int8", "activations": "uint8"}
+    _, widths = traced(model)
+    _, own = traced(quantizer.quantized_static(model, runs, ["Conv2"], operators=False, **options))
+    both = in_terms_of(predict(own, {}, {}, ONE), widths)
+    assert sorted(both.group_of) == [0, 1, 2]
+    assert [own.units(i) for i in range(3)] == [widths.units(n) for n in both.group_of]
