@@ -65,7 +65,7 @@ def obs(evidence: Evidence, rng: np.random.Generator, aggregate: Aggregate) -> A
             evidence.progress(WorkPart.of("scoring group", number + 1, len(groups.groups)))
             own = [r for r in readers if np.isin(r.owner, group.classes).any()]
             if own:
-                with blas_threads(max(len(reader.owner) for reader in own)):
+                with blas_threads():  # thousands of products, of few columns each: threads would wait for each other
                     scores[group.classes], tried = _greedy(group, own, store)
                 trials |= {(number, damage): layers for damage, layers in tried.items()}
         if evidence.compared:
@@ -147,7 +147,9 @@ class _Surgery:
         second = self._inputs.second
         self._scales = [_root_of_energy(reader.weight, second) for reader in readers]
         self._weight: Array = np.concatenate([r.weight / s for r, s in zip(readers, self._scales, strict=True)], axis=1)
-        self._inverse: Array = quick_factor(second, _ridge(second.diagonal())).inverse().astype(np.float32, copy=False)
+        with blas_threads(len(second)):
+            inverse = quick_factor(second, _ridge(second.diagonal())).inverse()
+        self._inverse: Array = inverse.astype(np.float32, copy=False)
         self._rows: Array = np.arange(len(second))  # of the layer, that are left
 
     def costs(self, units: Array) -> Array:
