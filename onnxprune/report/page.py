@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxprune.errors import UsageError
 from onnxprune.report.charts import NAMED, BarPlot, HeatPlot, LinePlot, Spot, charts_of, locks_of, round_numbers
+from onnxprune.report.labels import short_labels
 from onnxprune.report.numbers import count, percent
 from onnxprune.report.tables import RecordTable, records_at, summary, tables_of
 from onnxprune.report.treemap import Tile, squarified
@@ -68,7 +69,7 @@ def page(of: PageContent) -> str:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    environment.filters["plot"] = _placed
+    environment.filters |= {"plot": _placed, "labels": short_labels}
     script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.j2").render(

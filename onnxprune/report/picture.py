@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
 from onnxprune.report.charts import NAMED, BarPlot, Chart, HeatPlot, LinePlot, charts_of
+from onnxprune.report.labels import short_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,7 +145,8 @@ def _draw_bars(axes: Any, of: BarPlot) -> None:
     if of.compares:
         axes.barh(places, [bar.before for bar in of.bars], color="0.8", label=of.names[0])
     axes.barh(places, [bar.after for bar in of.bars], color="tab:blue", height=0.5, hatch=locked, label=of.names[1])
-    axes.set_yticks(places, [_short(bar.name) for bar in of.bars], fontsize="x-small")
+    labels = short_labels([bar.name for bar in of.bars])
+    axes.set_yticks(places, [_short(label) for label in labels], fontsize="x-small")
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: of.write(value))
     axes.tick_params("x", labelsize="x-small")

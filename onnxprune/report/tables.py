@@ -16,6 +16,9 @@ PAIRS = ("width", "params", "macs", "elements", "nodes", "sizes")
 LISTS = ("options", "seconds", "outputs", "inside", "operators")
 # Names in a cell.
 LISTED = 8
+# Amounts of a budget, and the columns that are written as amounts of its kind are; those of other kinds are counts.
+AMOUNTS = ("most", "reached", "before")
+AMOUNTS_OF: Mapping[str, str] = {"size": "bytes", "memory": "bytes", "latency": "median"}
 # Place in a document -> what people call the table; other tables are called by their place.
 TITLES: Mapping[str, str] = {
     "layers": "Layers",
@@ -70,7 +73,13 @@ class RecordTable:
 
     def shown(self) -> list[tuple[str, ...]]:
         """The rows as people read them."""
-        return [tuple(cell(name, x) for name, x in zip(self.columns, row, strict=True)) for row in self.rows]
+        records = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return [tuple(cell(self._written(name, of), x) for name, x in of.items()) for of in records]
+
+    def _written(self, column: str, of: Mapping[str, Any]) -> str:
+        """The column whose numbers are written like these."""
+        is_amount = self.name.endswith("budgets") and column in AMOUNTS
+        return AMOUNTS_OF.get(of.get("kind", ""), "macs") if is_amount else column
 
 
 def tables_of(document: Mapping[str, Any]) -> list[RecordTable]:

@@ -52,6 +52,14 @@ def test_cells_are_what_people_read():
     assert cell("members", [{"tensor": "w", "axis": 0}, {"tensor": "w", "axis": 1}, {"tensor": "b"}]) == "w, b"
 
 
+def test_amounts_of_a_budget_are_written_as_its_kind_is():
+    kinds = {"macs": 18_447_360, "size": 2048, "latency": 0.002}
+    goals = [{"kind": kind, "most": x, "reached": x, "before": 2 * x} for kind, x in kinds.items()]
+    for place in ("budgets", "steps.budgets"):
+        rows = RecordTable(place, tuple(goals[0]), tuple(tuple(goal.values()) for goal in goals)).shown()
+        assert [row[2:] for row in rows] == [("18.4 M", "36.9 M"), ("2.0 KiB", "4.0 KiB"), ("2.000 ms", "4.000 ms")]
+
+
 def test_a_summary_takes_each_number_from_the_first_that_knows_it():
     facts = summary(
         {"before": {"bytes": 4096}, "after": {"bytes": 1024}},
