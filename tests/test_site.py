@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,3 +81,13 @@ def test_the_site_builds_and_its_links_lead_somewhere(tmp_path) -> None:
             assert not url.fragment or url.fragment in pages[target].places, f"{page}: {link}"
     known = {place.rpartition(".")[2] for place in pages[tmp_path / "reference" / "index.html"].places}
     assert {*onnxprune.__all__} - {"register_rule"} <= known, "a public name is not in the reference"
+
+
+def test_the_page_of_a_package_index_links_to_nothing_that_is_not_there() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        hook = tomllib.load(file)["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    for rule in hook["substitutions"]:
+        readme = re.sub(rule["pattern"], rule["replacement"], readme)
+    assert not [target for target in re.findall(r"\]\(([^)]*)\)", readme) if not target.startswith("https://")]
+    assert "Keep the accuracy |" in readme and ".svg" not in readme

@@ -325,7 +325,7 @@ def _times(of: Document) -> Iterator[Chart]:
     """What runs take, with the 95th percentile."""
     bars = [_timed(m, t) for m in records_at(of, "models") for t in records_at(m, "timings")]
     if bars:
-        yield BarPlot("Time of a run", "seconds", tuple(bars), numbers.duration, ("95th percentile", "median"))
+        yield BarPlot("Time of a run", "time", tuple(bars), numbers.duration, ("95th percentile", "median"))
 
 
 def _timed(model: Document, timing: Document) -> Bar:
