@@ -19,5 +19,8 @@ def short_labels(names: Sequence[str]) -> list[str]:
         A label for each name, `conv_1`; names that do not begin with the path stay whole.
     """
     paths = [name for name in names if "/" in name]
-    shared = commonprefix(paths).rpartition("/")[0] if len(paths) > 1 and len(paths) >= MOST * len(names) else ""
+    if len(paths) < max(2, MOST * len(names)):
+        return list(names)
+    # `commonpath` refuses paths with and without a slash in front, which one model may have.
+    shared = commonprefix(paths).rpartition("/")[0]  # noqa: RUF071
     return [name.removeprefix(f"{shared}/") if shared else name for name in names]

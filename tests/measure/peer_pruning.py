@@ -82,8 +82,8 @@ def main() -> None:
     tools = dict(pair.split("=", 1) for pair in given.tool)
     times: dict[str, list[float]] = {tool: [] for tool in tools}
     left: dict[str, tuple[float, float]] = {}
-    for _ in range(given.rounds):
-        for tool in [tool for tool in tools if len(times[tool]) == _]:
+    for finished in range(given.rounds):
+        for tool in [tool for tool in tools if len(times[tool]) == finished]:
             before = processor_seconds()
             try:
                 left[tool] = cut(tool, tools[tool], given.model, given.timeout)

@@ -3,8 +3,8 @@
     python -m tests.measure.torch_round_trip [NAME ...]
 
 Needs PyTorch, torchvision and timm. A name with a `timm/` in front is timm's. The networks have random weights,
-biases included, and norms that have seen a few batches. Half of the units of all groups are removed; the table has the largest difference
-between the smaller module and the pruned model under ONNX Runtime, relative to the largest output.
+biases included, and norms that have seen a few batches. Half of the units of all groups are removed; the table has the
+largest difference between the smaller module and the pruned model under ONNX Runtime, relative to the largest output.
 """
 
 from __future__ import annotations
