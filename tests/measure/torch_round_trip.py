@@ -26,13 +26,11 @@ NETWORKS = (
     "squeezenet1_1",
     "mnasnet0_5",
     "regnet_y_400mf",
-    "vgg11_bn",
     "timm/resnet10t",
     "timm/mobilenetv3_small_050",
     "timm/tinynet_e",
     "timm/ghostnet_050",
     "timm/efficientnet_lite0",
-    "timm/repvgg_a0",
 )
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
 
