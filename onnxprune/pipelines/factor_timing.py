@@ -17,9 +17,8 @@ from onnxprune.model import Model, load
 from onnxprune.model.shapes.infer import StaticInfo, infer
 from onnxprune.progress import Progress, WorkPart
 from onnxprune.rewriting.factorise import FactorisableWeight, Factors, factorisable, with_factors
-from onnxprune.runtime import paired_timing
 from onnxprune.runtime.bench import Place, candidate
-from onnxprune.runtime.paired_timing import TimeRatio
+from onnxprune.runtime.paired_timing import PairedTimings, TimeRatio, compare_timings
 from onnxprune.tracing import Groups, trace
 from onnxprune.typing import Array, Shape
 
@@ -55,7 +54,10 @@ class ProductTimer:
     groups: Groups
     place: Place
     progress: Progress = lambda stage: None
-    _known: dict[tuple[object, ...], LayerTimes] = field(default_factory=dict, repr=False)
+    # Seconds of layers, as often as they were timed, and how their products compare, by forms and ranks.
+    _known: dict[tuple[object, ...], tuple[list[float], dict[tuple[str, tuple[int, ...]], TimeRatio]]] = field(
+        default_factory=dict, repr=False
+    )
 
     @cached_property
     def model(self) -> latency.Timer:
@@ -95,32 +97,28 @@ class ProductTimer:
         return found
 
     def layer(self, weight: FactorisableWeight, products: Sequence[FactorOption]) -> LayerTimes:
-        """Time a layer, and products of it; layers of equal sizes are timed once."""
+        """Time a layer, and products of it; layers of equal sizes, and products of equal ranks, are timed once."""
         node, shape = weight.view.node, self._static.shapes[weight.layer.input]
         attributes = tuple(sorted(a.SerializeToString(deterministic=True) for a in node.attribute))
-        asked = tuple((product.form, product.ranks) for product in products)
-        key = (node.op_type, weight.shape, shape, weight.layer.weight, attributes, asked)
-        if key not in self._known:
-            self._known[key] = self._measured(weight, shape, products)
-        return self._known[key]
+        key = (node.op_type, weight.shape, shape, weight.layer.weight, attributes)
+        seconds, known = self._known.setdefault(key, ([], {}))
+        missing = [product for product in products if (product.form, product.ranks) not in known]
+        for start in range(0, len(missing) or not seconds, OPEN):
+            some = missing[start : start + OPEN]
+            compared = self._compared(weight, shape, some)
+            seconds.append(compared.typical(0))
+            known.update({(p.form, p.ranks): compared.ratio(i + 1) for i, p in enumerate(some)})
+        return LayerTimes(float(np.median(seconds)), [known[product.form, product.ranks] for product in products])
 
-    def _measured(self, weight: FactorisableWeight, shape: Shape, products: Sequence[FactorOption]) -> LayerTimes:
+    def _compared(self, weight: FactorisableWeight, shape: Shape, products: Sequence[FactorOption]) -> PairedTimings:
+        """A layer and products of it, in turn."""
         whole = _alone(weight, shape)
         groups = trace(whole)
         (found,) = factorisable(groups)
         feeds = {"x": np.random.default_rng(0).standard_normal(shape).astype(_dtype(weight))}
-        seconds, ratios = [], list[TimeRatio]()
-        for start in range(0, max(1, len(products)), OPEN):
-            some = products[start : start + OPEN]
-            models = [whole, *(with_factors(groups, [drawn_factors(found, product)]) for product in some)]
-            compared = paired_timing.compare_timings(
-                [candidate(m, self.place.setting, feeds) for m in models],
-                seconds=SECONDS,
-                sessions=SESSIONS,
-            )
-            seconds.append(compared.typical(0))
-            ratios += [compared.ratio(i + 1) for i in range(len(some))]
-        return LayerTimes(float(np.median(seconds)), ratios)
+        models = [whole, *(with_factors(groups, [drawn_factors(found, product)]) for product in products)]
+        candidates = [candidate(m, self.place.setting, feeds) for m in models]
+        return compare_timings(candidates, seconds=SECONDS, sessions=SESSIONS)
 
 
 def drawn_factors(weight: FactorisableWeight, product: FactorOption) -> Factors:

@@ -9,6 +9,7 @@ from onnxprune.allocation.ranks import FactorOption, RankChoice
 from onnxprune.errors import GoalMissed
 from onnxprune.model import load
 from onnxprune.pipelines.factor_timing import STEPS, LayerTimes, ProductTimer
+from onnxprune.rewriting.factorise import factorisable
 from onnxprune.runtime.bench import Place
 from onnxprune.runtime.paired_timing import TimeRatio
 from onnxprune.tracing import trace
@@ -48,3 +49,20 @@ def noted(asked, products):
     for product in products:
         asked.setdefault(product.form, []).append(product.ranks[0])
     return LayerTimes(2.0, [TimeRatio(r / 30, r / 30, r / 30) for r in (p.ranks[0] for p in products)])
+
+
+def test_layers_and_products_of_equal_sizes_are_timed_once():
+    net = Net()
+    x = net.add("MatMul", net.input((4, 32)), net.weight(32, 32, name="one"))
+    net.output(net.add("MatMul", net.add("Relu", x), net.weight(32, 32, name="two")))
+    groups = trace(net.model())
+    timer, timed = ProductTimer(groups, Place()), []
+    compared = timer._compared
+    timer._compared = lambda weight, shape, products: (
+        timed.extend(p.ranks for p in products) or compared(weight, shape, products)
+    )
+    one, two = factorisable(groups)
+    products = [FactorOption("channel", (rank,), {}, 0.0) for rank in (2, 4, 8)]
+    first, second = timer.layer(one, products[:2]), timer.layer(two, products)
+    assert timed == [(2,), (4,), (8,)] and list(second.ratios[:2]) == list(first.ratios)
+    assert timer.layer(two, []).whole > 0
