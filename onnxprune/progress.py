@@ -31,11 +31,13 @@ class WorkPart(str):
         whole: the name of all of them.
         done: parts that are finished.
         total: parts.
+        is_clock: the parts are seconds, which pass by themselves.
     """
 
     whole: str
     done: int
     total: int
+    is_clock: bool
 
     @classmethod
     def of(cls, whole: str, number: int, total: int, more: str = "", *, finished: bool = False) -> WorkPart:
@@ -50,17 +52,34 @@ class WorkPart(str):
         """
         return cls(f"{whole} {number} of {total}{more}")._with(whole, number - (not finished), total)
 
-    def _with(self, whole: str, done: int, total: int) -> WorkPart:
-        self.whole, self.done, self.total = whole, done, total
+    @classmethod
+    def of_time(cls, taken: float, whole: float, more: str = "") -> WorkPart:
+        """Name the second of a given time that work is at.
+
+        Args:
+            taken: seconds of it that are gone.
+            whole: all seconds.
+            more: what the text says besides.
+        """
+        number, total = int(taken), max(1, int(whole))
+        return cls(f"second {number} of {total}{more}")._with("second", number, total, is_clock=True)
+
+    def after(self, seconds: float) -> float:
+        """The parts that are finished so long after this was told."""
+        return min(self.total, self.done + seconds) if self.is_clock else self.done
+
+    def named(self, name: str) -> WorkPart:
+        """The same part of work that is a part of something else."""
+        return WorkPart(f"{name}: {self}")._with(f"{name}: {self.whole}", self.done, self.total, is_clock=self.is_clock)
+
+    def _with(self, whole: str, done: int, total: int, *, is_clock: bool = False) -> WorkPart:
+        self.whole, self.done, self.total, self.is_clock = whole, done, total, is_clock
         return self
 
 
 def prefixed(name: str, stage: str) -> str:
     """Put a name in front of what is being done."""
-    text = f"{name}: {stage}"
-    return (
-        WorkPart(text)._with(f"{name}: {stage.whole}", stage.done, stage.total) if isinstance(stage, WorkPart) else text
-    )
+    return stage.named(name) if isinstance(stage, WorkPart) else f"{name}: {stage}"
 
 
 class ProgressBar:
@@ -80,7 +99,7 @@ class ProgressBar:
         self._overwrites = stream.isatty() or _is_notebook()
         self._bar: Any = None
         self._name, self._stage = "", ""
-        self._begun = self._told = 0.0
+        self._begun = self._told = self._since = 0.0
         self._lock, self._ended = threading.RLock(), threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -92,7 +111,9 @@ class ProgressBar:
                 self.hide()
                 self._name, self._begun = name, time.monotonic()
                 self._told = self._begun
-            self._stage = stage
+            self._stage, self._since = stage, time.monotonic()
+            if isinstance(stage, WorkPart) and stage.is_clock:
+                self._begun = self._since - stage.done
             if self._bar is not None:
                 self._draw()
             if self._ticker is None:
@@ -124,7 +145,7 @@ class ProgressBar:
             self._bar = _tqdm()(total=total, desc=str(self._stage), unit="", file=self._stream, **form)
             self._bar.start_t -= time.monotonic() - self._begun
         self._bar.set_description_str(str(self._stage), refresh=False)
-        self._bar.update(_done(self._stage) - self._bar.n)
+        self._bar.update(round(_done(self._stage, time.monotonic() - self._since)) - self._bar.n)
         self._bar.refresh()
 
     def _tick(self, ended: threading.Event) -> None:
@@ -137,18 +158,25 @@ class ProgressBar:
                     self._draw()
                 elif now - self._told >= PLAIN:
                     self._told = now
-                    self._stream.write(plain_line(self._stage, now - self._begun) + "\n")
+                    self._stream.write(plain_line(self._stage, now - self._begun, now - self._since) + "\n")
                     self._stream.flush()
 
 
-def _done(stage: str) -> int:
-    return stage.done if isinstance(stage, WorkPart) else 0
+def _done(stage: str, seconds: float = 0.0) -> float:
+    return stage.after(seconds) if isinstance(stage, WorkPart) else 0
 
 
-def plain_line(stage: str, seconds: float) -> str:
-    """Say what has been done for so long, and how long the rest will take where parts are counted."""
-    if isinstance(stage, WorkPart) and stage.done > 0:
-        left = seconds / stage.done * (stage.total - stage.done)
+def plain_line(stage: str, seconds: float, since: float = 0.0) -> str:
+    """Say what has been done for so long, and how long the rest will take where parts are counted.
+
+    Args:
+        stage: what is being done.
+        seconds: since the first of its parts began.
+        since: seconds since this was told.
+    """
+    done = _done(stage, since)
+    if isinstance(stage, WorkPart) and done > 0:
+        left = stage.total - done if stage.is_clock else seconds / done * (stage.total - done)
         return f"{stage}, {_clock(left)} left"
     return f"{stage}, for {_clock(seconds)}"
 

@@ -48,6 +48,15 @@ def test_plain_lines(stage: str, seconds: float, line: str) -> None:
     assert plain_line(stage, seconds) == line
 
 
+def test_seconds_of_a_given_time_pass_by_themselves() -> None:
+    """What is left of a time is no guess by how long the parts took that were counted so far."""
+    part = prefixed("step 2", WorkPart.of_time(30.7, 180, ": prune"))
+    assert part == "step 2: second 30 of 180: prune"
+    assert plain_line(part, 3600.0, 60.0) == f"{part}, 1:30 min left"
+    assert plain_line(part, 3600.0, 600.0) == f"{part}, 0 s left"
+    assert plain_line(WorkPart.of("layer", 3, 17), 10.0, 60.0).endswith("1:15 min left")
+
+
 def test_lines_where_nothing_can_be_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "TICK", 0.01)
     monkeypatch.setattr(progress, "PLAIN", 0.05)

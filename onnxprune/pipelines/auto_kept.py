@@ -113,5 +113,5 @@ def _told(trial: AutoTrial, search: Halving) -> str:
     made = trial.problem or f"{100 * search.goal.cost_of(trial):.3g} % of the {search.goal.cost}"
     known = [name for name in (search.goal.metric, TIE) if name in trial.values]
     found = "".join(f", {name} {trial.values[name]:.4g}" for name in dict.fromkeys(known))
-    taken = int(search.time.seconds - search.time.left)
-    return WorkPart.of("second", taken, max(1, int(search.time.seconds)), f": {trial.recipe}: {made}{found}")
+    taken = search.time.seconds - search.time.left
+    return WorkPart.of_time(taken, search.time.seconds, f": {trial.recipe}: {made}{found}")
