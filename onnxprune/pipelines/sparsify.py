@@ -95,7 +95,8 @@ def _in_order(
         groups = trace_model(model, sizes=inputs.sizes)
         weights, left = _weights(groups, options)
     sweep = Sweep(groups, weights, options, method=method, runs=fitting, progress=clock.progress)
-    found = _fitted(model, within_budgets(model, sweep, clock), held, clock, again=inputs.train is None)
+    sweep = within_budgets(model, sweep, clock)
+    found, sweep = _kept(model, sweep, held, clock, again=inputs.train is None)
     found = found if inputs.train is None else _trained(found, sweep, model, inputs, runs, clock=clock)
     chosen, plain, judged = found.chosen, found.plain, found.judged
     steps = _steps(weights, chosen, options)
@@ -234,6 +235,16 @@ class _Fitted:
     plain: Model
     judged: _Judged
     training: Training | None = None
+
+
+def _kept(model: Model, sweep: Sweep, held: Runs, clock: Clock, *, again: bool) -> tuple[_Fitted, Sweep]:
+    """The zeros of a sweep, or those of its other method where that alone has a fit that is kept."""
+    found, other = _fitted(model, sweep, held, clock, again=again), sweep.options.other(sweep.method)
+    if other is None or found.judged.fit:
+        return found, sweep
+    instead = replace(sweep, method=other)
+    second = _fitted(model, instead, held, clock, again=again)
+    return (second, instead) if second.judged.fit else (found, sweep)
 
 
 def _fitted(model: Model, sweep: Sweep, held: Runs, clock: Clock, *, again: bool) -> _Fitted:

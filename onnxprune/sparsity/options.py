@@ -10,7 +10,7 @@ from typing import Any
 from onnxprune.errors import UsageError
 from onnxprune.names import COMPARISONS, STORAGES
 from onnxprune.sparsity.pattern import NofM, Pattern, pattern_of
-from onnxprune.sparsity.registry import AUTO, LayerEvidence, Masked, MaskMethod, method_of
+from onnxprune.sparsity.registry import AUTO, METHODS, SECOND, LayerEvidence, Masked, MaskMethod, method_of
 from onnxprune.sparsity.weights import ContractionWeight
 from onnxprune.typing import Array
 
@@ -136,6 +136,11 @@ class SparsifyOptions:
                 "--recover fits to what the model computes, and needs inputs", hint="give some with --data"
             )
         return GIVEN if self.masks is not None else method_of(self.method, data=data)
+
+    def other(self, method: MaskMethod) -> MaskMethod | None:
+        """The method that "auto" takes where samples that judge decide against the fit of a method; None for none."""
+        is_auto = self.method == AUTO and self.masks is None and method.refits
+        return METHODS[SECOND] if is_auto and method.name != SECOND else None
 
     def share_of(self, weight: ContractionWeight) -> float | None:
         """The share that `ratios` name for a weight; None where they do not."""

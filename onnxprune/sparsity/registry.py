@@ -14,7 +14,8 @@ from onnxprune.typing import Array
 
 # Ridge added to the second moment, relative to the mean of its diagonal.
 DAMPING = 1e-2
-AUTO = "auto"
+# What is best in general, and what is tried where the fit of the best is not kept.
+AUTO, FIRST, SECOND = "auto", "alps", "sparsegpt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +186,7 @@ def method_of(text: str, *, data: bool) -> MaskMethod:
         UsageError: there is no such method, its argument is wrong, or it needs data.
     """
     if text == AUTO:
-        text = "alps" if data else "magnitude"
+        text = FIRST if data else "magnitude"
     name, _, argument = text.partition(":")
     if name not in METHODS:
         raise UsageError(f"--method: nothing is called {name!r}", hint=f"known: {AUTO}, {', '.join(sorted(METHODS))}")

@@ -22,6 +22,7 @@ from onnxprune.model import Model, load
 from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.sparsify import sparsified
 from onnxprune.sparsity import METHODS, SparsifyOptions
+from onnxprune.sparsity.registry import AUTO
 from tests.graphs import shared
 from tests.measure import labelled
 from tests.measure.accuracy_recurrent import task_of
@@ -80,9 +81,9 @@ def main() -> None:
     print(f"| method | {' | '.join(zeros)} | seconds |\n|---|{'---|' * (len(zeros) + 1)}", flush=True)
     for text in given.methods.split(","):
         name, _, fit = text.partition("+")
-        looks = METHODS[name].needs_data or bool(fit)
+        looks = name == AUTO or METHODS[name].needs_data or bool(fit)
         data = judged.inputs if looks else RunInputs()
-        for in_sequence in (False, True) if looks else (False,):
+        for in_sequence in (True,) if name == AUTO else (False, True) if looks else (False,):
             start, how = time.perf_counter(), {"method": name, "recover": bool(fit) or None, "in_sequence": in_sequence}
             cells = [_cell(judged, SparsifyOptions(**how, **ZEROS[zero]), data) for zero in zeros]
             seconds = (time.perf_counter() - start) / len(zeros)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnxprune.pipelines.sparsify import carried_out, sparsified
 from onnxprune.rewriting import Plan
 from onnxprune.runtime import Session
 from onnxprune.sparsity import SparsifyOptions
+from onnxprune.sparsity.registry import METHODS, LayerEvidence, Masked
 from tests.graphs.net import Net, array_of, feeds_of, run
 from tests.graphs.quantized import in_blocks
 from tests.graphs.random_graphs import FAMILIES
@@ -118,6 +120,19 @@ def test_all_layers_are_compared_and_keep_their_floor(data):
     free = [w for w in done.report.weights if w.name != "conv.weight"]
     assert sum(w.zeros for w in free) / sum(w.elements for w in free) == pytest.approx(0.8, abs=0.02)
     assert accuracy(done.model) > accuracy(each.model) - 0.05
+
+
+@pytest.mark.parametrize(("method", "kept"), [("auto", {"sparsegpt"}), ("alps", {"alps"})])
+def test_auto_has_another_method_where_the_fit_of_the_first_is_not_kept(monkeypatch, method, kept):
+    def useless(evidence: LayerEvidence) -> Masked:
+        staying = evidence.choose(np.abs(evidence.weight))
+        return np.where(staying, -evidence.weight, 0.0), staying
+
+    monkeypatch.setitem(METHODS, "alps", replace(METHODS["alps"], make=useless))
+    done = onnxprune.sparsify(DIGITS, 0.7, method=method, data=DATA, samples=64, verify=False).report
+    assert {w.method for w in done.weights} == kept
+    assert (done.masked is None) == (method == "alps"), "a fit is kept, and what zeros alone give is told"
+    assert done.judged is not None and done.judged.sqnr > 0
 
 
 def accuracy(model) -> float:
