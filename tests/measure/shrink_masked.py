@@ -1,11 +1,12 @@
 """Shrink what frameworks have masked, with onnxsim beside it: the table of masked exports in docs/shrink.md.
 
-    python -m tests.measure.shrink_masked --torch PYTHON [--onnxsim PYTHON]
+    python -m tests.measure.shrink_masked --torch PYTHON [--onnxsim PYTHON] [--openvino PYTHON]
 
 `--torch` is an interpreter with PyTorch, which masks and exports networks (`tests/measure/masked_exports.py`);
-`--onnxsim` one with onnxsim. The graphs of Keras are those of the zoo with drawn weights: 30 % of the filters of every
-layer but the last are zero with their biases (`filters`), or half of the elements of every weight, the smallest, as
-TensorFlow Model Optimization leaves them (`elements`).
+`--onnxsim` and `--openvino` are interpreters with these tools. OpenVINO's transformation of pruning reads the same files;
+the elements of all its constants of floats are counted, before and after. The graphs of Keras are those of the zoo with
+drawn weights: 30 % of the filters of every layer but the last are zero with their biases (`filters`), or half of the
+elements of every weight, the smallest, as TensorFlow Model Optimization leaves them (`elements`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,28 @@ from tests.graphs import shared
 
 EXPORTS = Path(__file__).with_name("masked_exports.py")
 KERAS = ("tf/keras_mlp", "tf/keras_unet", "tf/keras_mobilenetv2")
+PRUNE = """
+import sys
+import openvino
+from openvino._offline_transformations import apply_moc_transformations, apply_pruning_transformation
+def elements(model):
+    floats = (n for n in model.get_ops() if n.get_type_name() == "Constant" and n.get_element_type().is_real())
+    return sum(n.data.size for n in floats)
+model = openvino.Core().read_model(sys.argv[1])
+apply_moc_transformations(model, False)
+before = elements(model)
+apply_pruning_transformation(model)
+print(elements(model) / before)
+"""
 SIMPLIFY = "import sys,onnx,onnxsim; onnx.save(onnxsim.simplify(onnx.load(sys.argv[1]))[0], sys.argv[2])"
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The interpreters of other tools; None for one that is not there."""
+
+    onnxsim: str | None
+    openvino: str | None
 
 
 def keras(name: str, folder: Path, *, filters: bool) -> Path:
@@ -74,37 +97,41 @@ def error_of(model: Model, done: Shrunk) -> float:
     return max(errors)
 
 
-def row(path: Path, rows: int | None, simplifier: str | None) -> str:
+def row(path: Path, rows: int | None, peers: Peers) -> str:
     """One line of the table."""
     model = load(path)
     done = shrink_model(model, ShrinkOptions())
     error, whole = error_of(model, done), done.before.params
-    other = "-"
-    if simplifier:
+    simplified = pruned = "-"
+    if peers.onnxsim:
         target = path.with_suffix(".sim.onnx")
-        subprocess.run([simplifier, "-c", SIMPLIFY, str(path), str(target)], check=True, capture_output=True)
-        other = f"{params(load(target)) / whole:.0%}"
+        subprocess.run([peers.onnxsim, "-c", SIMPLIFY, str(path), str(target)], check=True, capture_output=True)
+        simplified = f"{params(load(target)) / whole:.0%}"
+    if peers.openvino:
+        ran = subprocess.run([peers.openvino, "-c", PRUNE, str(path)], capture_output=True, text=True, check=False)
+        pruned = "fails" if ran.returncode else f"{float(ran.stdout):.0%}"
     stays = sum(sum(why.values()) for why in done.stays.values())
     assert done.verdict is not None and done.verdict.ok
-    cells = (path.stem, "-" if rows is None else rows, done.units, stays, f"{done.after.params / whole:.0%}", other)
+    left = f"{done.after.params / whole:.0%}", simplified, pruned
+    cells = (path.stem, "-" if rows is None else rows, done.units, stays, *left)
     return f"| {' | '.join(map(str, cells))} | {error:.0e} |"
 
 
-def lines(python: str | None, simplifier: str | None) -> Iterator[str]:
+def lines(python: str | None, peers: Peers) -> Iterator[str]:
     """The table."""
-    yield "| graph | rows masked | units that went | that stay | parameters left | onnxsim | largest error |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| graph | rows masked | units that went | that stay | parameters left | onnxsim | OpenVINO | largest error |"
+    yield "|---|---|---|---|---|---|---|---|"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if python:
             subprocess.run([python, str(EXPORTS), name], check=True, capture_output=True)
             account = json.loads((folder / "masked.json").read_text(encoding="utf-8"))
             for title, rows in account.items():
-                yield row(folder / f"{title}.onnx", sum(rows.values()), simplifier)
+                yield row(folder / f"{title}.onnx", sum(rows.values()), peers)
         if shared.folder() is not None:
             for graph in KERAS:
                 for filters in (True, False):
-                    yield row(keras(graph, folder, filters=filters), None, simplifier)
+                    yield row(keras(graph, folder, filters=filters), None, peers)
 
 
 def main() -> None:
@@ -112,8 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch", help="an interpreter that has PyTorch")
     parser.add_argument("--onnxsim", help="an interpreter that has onnxsim")
+    parser.add_argument("--openvino", help="an interpreter that has OpenVINO")
     given = parser.parse_args()
-    for line in lines(given.torch, given.onnxsim):
+    for line in lines(given.torch, Peers(given.onnxsim, given.openvino)):
         print(line, flush=True)
 
 
