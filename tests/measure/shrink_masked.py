@@ -3,7 +3,7 @@
     python -m tests.measure.shrink_masked --torch PYTHON [--onnxsim PYTHON] [--openvino PYTHON]
 
 `--torch` is an interpreter with PyTorch, which masks and exports networks (`tests/measure/masked_exports.py`);
-`--onnxsim` and `--openvino` are interpreters with these tools. OpenVINO's transformation of pruning reads the same files;
+`--onnxsim` and `--openvino` are interpreters with these tools. OpenVINO prunes the same files as it reads them;
 the elements of all its constants of floats are counted, before and after. The graphs of Keras are those of the zoo with
 drawn weights: 30 % of the filters of every layer but the last are zero with their biases (`filters`), or half of the
 elements of every weight, the smallest, as TensorFlow Model Optimization leaves them (`elements`).
