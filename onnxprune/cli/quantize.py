@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # What `--help` shows.
-USUAL = ("--output", "--form", "--data", "--bits", "--keep", "--size", "--latency", "--min-sqnr", "--max-drop")
+USUAL = ("--output", "--form", "--data", "--bits", "--size", "--latency", "--min-sqnr", "--max-drop")
 
 
 @dataclass(frozen=True)
