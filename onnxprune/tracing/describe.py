@@ -138,7 +138,7 @@ def _names(tracing: TraceResult, members: Sequence[Sequence[Member]]) -> list[st
     """
     users, decoded = dict[str, tuple[int, str]](), dict[str, str]()
     for place, (view, _) in enumerate(tracing.views):
-        if traits_of(view.node).decodes:
+        if traits_of(view.node).decodes and view.node.input:
             decoded[first_output(view.node)] = view.node.input[0]
             continue
         for name in view.node.input:

@@ -161,12 +161,13 @@ def test_the_repair_is_that_of_the_branch_that_runs(made) -> None:
     assert one is not None
     assert two is not None
     assert two.kept
-    # A loop hands its state on: the fit of its last layer does not look at the activation behind the loop.
-    close = 0.02 if made is one_step else 1e-3
-    assert two.after.error == pytest.approx(one.after.error, rel=close)
     assert two.before.error == pytest.approx(one.before.error, rel=1e-3)
     if made is one_step:
+        # A loop hands its state on: the fit of its last layer does not look at the activation behind the loop, which
+        # makes it another fit, but no worse one.
+        assert two.after.error < 1.02 * one.after.error < two.before.error
         return
+    assert two.after.error == pytest.approx(one.after.error, rel=1e-3)
     fresh = feeds(64)[RUNS:]
     with Session(results[inlined].model) as plain, Session(results[made].model) as whole:
         for run in fresh:
