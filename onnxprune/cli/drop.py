@@ -50,10 +50,9 @@ def drop(console: Console, args: DropArgs) -> None:
     """Take whole layers and blocks out of MODEL, and prove the result.
 
     MODEL is a file, - for standard input, or a folder of graphs with their configuration, from all of which the same
-    layers go. A block is whatever has one input and one output of the same shape, as a
-    layer of a transformer. Before any repair, the result equals the original in which what enters a block also leaves
-    it. With --data, the blocks are chosen by what the outputs lose, a map is fitted that stands for each, and the
-    layers behind are re-fitted.
+    layers go. A block is whatever has one input and one output of the same shape, as a layer of a transformer. Before
+    any repair, the result equals the original in which what enters a block also leaves it. With --data, the blocks are
+    chosen by what the outputs lose, a map is fitted that stands for each, and the layers behind are re-fitted.
     """
     if Path(args.model).is_dir():
         from onnxprune.cli.folder import layers_of_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli import paths
 from onnxprune.cli.drop_args import DropArgs
@@ -14,7 +14,7 @@ from onnxprune.cli.options.sizes import Sizes
 from onnxprune.cli.output import Console
 from onnxprune.cli.prune_args import PruneArgs
 from onnxprune.errors import UsageError
-from onnxprune.folder import Folder, check_folder_target, read_folder, write_folder
+from onnxprune.folder import Folder, Smaller, check_folder_target, read_folder, write_folder
 from onnxprune.pipelines.drop_folder import shorter_folder
 from onnxprune.pipelines.prune_folder import folder_options, smaller_folder
 
@@ -43,11 +43,7 @@ class FolderArgs(PruneArgs):
 
     def write_outcome(self, console: Console, outcome: Outcome, texts: Mapping[str, str]) -> None:
         """Write the folder and the text files that go with it, or nothing; nothing in a dry run."""
-        smaller = smaller_folder(self.folder, outcome)
-        if self.written is not None:
-            console.progress("writing")
-            with paths.staged(texts):
-                write_folder(self.folder, smaller, Path(self.written), force=self.force)
+        _write(console, self, smaller_folder(self.folder, outcome), texts)
 
 
 @dataclass(frozen=True)
@@ -69,11 +65,7 @@ class FolderDropArgs(DropArgs):
 
     def write_dropped(self, console: Console, done: Dropped) -> None:
         """Write the folder and the plan, or nothing; nothing in a dry run."""
-        smaller = shorter_folder(self.folder, done)
-        if self.written is not None:
-            console.progress("writing")
-            with paths.staged(self.plan_text(done.plan)):
-                write_folder(self.folder, smaller, Path(self.written), force=self.force)
+        _write(console, self, shorter_folder(self.folder, done), self.plan_text(done.plan))
 
 
 def layers_of_folder(console: Console, args: DropArgs) -> FolderDropArgs:
@@ -85,9 +77,8 @@ def layers_of_folder(console: Console, args: DropArgs) -> FolderDropArgs:
     if not args.list_only:
         args.check_amount()
     folder = _folder(console, args, args.plan_out, is_read_only=args.list_only)
-    options, sizes = replace(args.options, allow_io_changes=True), Sizes({**folder.sizes, **args.sizes.numbers})
-    given = {field.name: getattr(args, field.name) for field in fields(args)}
-    return FolderDropArgs(**{**given, "options": options, "sizes": sizes}, folder=folder)
+    options = replace(args.options, allow_io_changes=True)
+    return FolderDropArgs(**_given(args, folder, options))
 
 
 def of_folder(console: Console, args: PruneArgs) -> FolderArgs:
@@ -106,9 +97,7 @@ def of_folder(console: Console, args: PruneArgs) -> FolderArgs:
     if wrong := next((option for option, given in alone.items() if given), None):
         raise UsageError(f"{wrong}: only for a single file, and {args.model} is a folder", hint="name a file in it")
     folder = _folder(console, args, args.plan_out)
-    options, sizes = folder_options(folder, args.options), Sizes({**folder.sizes, **args.sizes.numbers})
-    given = {field.name: getattr(args, field.name) for field in fields(args)}
-    return FolderArgs(**{**given, "options": options, "sizes": sizes}, folder=folder)
+    return FolderArgs(**_given(args, folder, folder_options(folder, args.options)))
 
 
 def _folder(console: Console, args: WrittenModel, plan: str | None, *, is_read_only: bool = False) -> Folder:
@@ -127,3 +116,17 @@ def _folder(console: Console, args: WrittenModel, plan: str | None, *, is_read_o
     args.told.check(args.output, plan, inputs=[args.model], force=args.force)
     console.progress("loading")
     return read_folder(Path(args.model))
+
+
+def _given(args: PruneArgs | DropArgs, folder: Folder, options: object) -> dict[str, Any]:
+    """The fields of a request, with its folder, options for the model of that, and the sizes that the folder states."""
+    given = {field.name: getattr(args, field.name) for field in fields(args)}
+    return {**given, "options": options, "sizes": Sizes({**folder.sizes, **args.sizes.numbers}), "folder": folder}
+
+
+def _write(console: Console, args: FolderArgs | FolderDropArgs, smaller: Smaller, texts: Mapping[str, str]) -> None:
+    """Write the folder and the text files that go with it, or nothing; nothing in a dry run."""
+    if args.written is not None:
+        console.progress("writing")
+        with paths.staged(texts):
+            write_folder(args.folder, smaller, Path(args.written), force=args.force)

@@ -68,12 +68,12 @@ class Configuration:
     @cached_property
     def numbers(self) -> tuple[Number, ...]:
         """All widths but the vocabulary's."""
-        return tuple(n for file, place, found in self._objects() for n in _numbers(file, place, found))
+        return tuple(n for file, place, found in objects(self.files) for n in _numbers(file, place, found))
 
     @cached_property
     def vocabulary(self) -> frozenset[int]:
         """The sizes of vocabularies."""
-        return frozenset(size for _, _, found in self._objects() if (size := _count(found, VOCABULARY)))
+        return frozenset(size for _, _, found in objects(self.files) if (size := count_at(found, VOCABULARY)))
 
     @cached_property
     def head_sizes(self) -> frozenset[int]:
@@ -85,7 +85,7 @@ class Configuration:
     def token_ids(self) -> frozenset[int]:
         """The ids of tokens that the files name, which a smaller vocabulary must have, too."""
         found: set[int] = set()
-        for _, _, one in self._objects():
+        for _, _, one in objects(self.files):
             for key, value in one.items():
                 if key.endswith(TOKEN_ID):
                     found.update(_ids(value))
@@ -123,22 +123,13 @@ class Configuration:
             inner[number.place[-1]] = number.after(left)
         return made
 
-    def _objects(self) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Any]]]:
-        """(file, place, object) of all objects in the files."""
-        pending: list[tuple[str, tuple[str, ...], Any]] = [(name, (), content) for name, content in self.files.items()]
-        while pending:
-            file, place, found = pending.pop(0)
-            if isinstance(found, dict):
-                yield file, place, found
-                pending += [(file, (*place, key), value) for key, value in found.items()]
-
     def _proportions(self) -> Iterator[list[Width]]:
         """Heads, their size and the stream, of which files without a key for the size say that each is the rest's."""
-        for _, _, found in self._objects():
-            stream = next(filter(None, (_count(found, key) for key in STREAMS)), 0)
+        for _, _, found in objects(self.files):
+            stream = next(filter(None, (count_at(found, key) for key in STREAMS)), 0)
             if stream and not any(key in found for key in HEAD_SIZES):
-                for key in filter(partial(_count, found), HEADS):
-                    size = stream // _count(found, key)
+                for key in filter(partial(count_at, found), HEADS):
+                    size = stream // count_at(found, key)
                     yield [(HEAD, _units(found, key)), (HEAD_DIM, size), (CHANNEL, stream)]
 
 
@@ -154,7 +145,7 @@ def new_ids(kept: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
 def _numbers(file: str, place: tuple[str, ...], found: Mapping[str, Any]) -> Iterator[Number]:
     """The widths in one object."""
     for key in found:
-        value = _count(found, key) or (_meant(found, key) if found[key] is None else 0)
+        value = count_at(found, key) or (_meant(found, key) if found[key] is None else 0)
         if value and key in HEADS:
             yield Number(file, (*place, key), value, (HEAD, _units(found, key)))
         for kind, keys in ((HEAD, KEY_HEADS), (HEAD_DIM, HEAD_SIZES), (CHANNEL, (*STREAMS, *INNER))):
@@ -165,21 +156,46 @@ def _numbers(file: str, place: tuple[str, ...], found: Mapping[str, Any]) -> Ite
 def _meant(found: Mapping[str, Any], key: str) -> int:
     """What null stands for; 0 where that is not known."""
     if key in HEAD_SIZES:
-        stream, heads = (next(filter(None, (_count(found, k) for k in keys)), 0) for keys in (STREAMS, HEADS))
+        stream, heads = (next(filter(None, (count_at(found, k) for k in keys)), 0) for keys in (STREAMS, HEADS))
         return stream // heads if heads else 0
     other, times = MULTIPLES.get(key, ("", 0))
-    return _count(found, other) * times
+    return count_at(found, other) * times
 
 
 def _units(found: Mapping[str, Any], key: str) -> int:
     """The units of the groups of heads that a key counts: one for each head of the keys."""
-    heads = _count(found, key)
-    keys = next(filter(None, (_count(found, k) for k in KEY_HEADS)), heads)
+    heads = count_at(found, key)
+    keys = next(filter(None, (count_at(found, k) for k in KEY_HEADS)), heads)
     return heads if heads % keys else keys
 
 
-def _count(found: Mapping[str, Any], key: str) -> int:
-    """A positive whole number in an object; 0 where there is none."""
+def objects(files: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], Mapping[str, Any]]]:
+    """Find all objects in configuration files.
+
+    Args:
+        files: name of a file -> its content.
+
+    Yields:
+        The file, the keys that lead to an object, and the object.
+    """
+    pending: list[tuple[str, tuple[str, ...], Any]] = [(name, (), content) for name, content in files.items()]
+    while pending:
+        file, place, found = pending.pop(0)
+        if isinstance(found, dict):
+            yield file, place, found
+            pending += [(file, (*place, key), value) for key, value in found.items()]
+
+
+def count_at(found: Mapping[str, Any], key: str) -> int:
+    """Read a positive whole number.
+
+    Args:
+        found: an object in a configuration file.
+        key: of the number.
+
+    Returns:
+        The number; 0 where there is none.
+    """
     value = found.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import GoalMissed
+from onnxprune.folder.configuration import count_at, objects
 
 ENCODER, DECODER = "encoder", "decoder"
 LAYERS = (
@@ -37,19 +38,16 @@ class _LayerCount:
     """A number of layers.
 
     Attributes:
-        within: the object that holds it.
+        file: name of the file.
         place: the keys that lead to it, its own the last.
         kind: of the stack that it counts; empty where that is not told.
+        value: the number.
     """
 
-    within: Mapping[str, Any]
+    file: str
     place: tuple[str, ...]
     kind: str
-
-    @property
-    def value(self) -> int:
-        """How many layers there are."""
-        return int(self.within[self.place[-1]])
+    value: int
 
     def is_of(self, stack: Stack) -> bool:
         """Whether it counts a stack."""
@@ -66,7 +64,7 @@ def check_counted(files: Mapping[str, Any], stacks: Sequence[Stack]) -> None:
     Raises:
         GoalMissed: graphs of one kind would have different layers, or no file says how many there are.
     """
-    numbers = [number for content in files.values() for number in _counts(content)]
+    numbers = list(_counts(files))
     for stack in stacks:
         alike = [other for other in stacks if other.kind == stack.kind]
         if any(other.gone != stack.gone for other in alike):
@@ -99,11 +97,10 @@ def without_layers(files: Mapping[str, Any], stacks: Collection[Stack]) -> dict[
         The files, with as many layers less, and without their entries in lists of layers.
     """
     made = dict(files)
-    for stack in stacks:
-        for name, content in files.items():
-            for number in _counts(content):
-                if stack.gone and number.is_of(stack):
-                    made[name] = _shorter(made[name], number.place, stack)
+    for number in _counts(files):
+        for stack in stacks:
+            if stack.gone and number.is_of(stack):
+                made[number.file] = _shorter(made[number.file], number.place, stack)
     return made
 
 
@@ -120,14 +117,12 @@ def _shorter(content: Any, place: Sequence[str], stack: Stack) -> Any:
     return {**content, **lists, key: stack.count - len(stack.gone)}
 
 
-def _counts(content: Any, place: tuple[str, ...] = ()) -> Iterator[_LayerCount]:
-    """All numbers of layers in a file."""
-    if not isinstance(content, dict):
-        return
-    for key, value in content.items():
-        if key in LAYERS and isinstance(value, int) and not isinstance(value, bool):
-            yield _LayerCount(content, (*place, key), _kind((*place, key), content))
-        yield from _counts(value, (*place, key))
+def _counts(files: Mapping[str, Any]) -> Iterator[_LayerCount]:
+    """All numbers of layers."""
+    for file, place, found in objects(files):
+        for key in found:
+            if key in LAYERS and (value := count_at(found, key)):
+                yield _LayerCount(file, (*place, key), _kind((*place, key), found), value)
 
 
 def _kind(place: Sequence[str], within: Mapping[str, Any]) -> str:

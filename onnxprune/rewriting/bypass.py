@@ -87,10 +87,9 @@ def blocks_of(steps: Sequence[BypassStep], blocks: Sequence[GraphBlock]) -> list
     """
     found: list[GraphBlock] = []
     for step in steps:
-        by_weights = [b for b in blocks if step.weights and b.weights == tuple(sorted(step.weights))]
-        by_ends = [b for b in blocks if (b.entry, b.exit) == (step.entry, step.exit)]
-        both = [b for b in by_weights if b in by_ends]
-        block = next(iter((*both, *by_weights, *([] if step.weights else by_ends))), None)
+        ends, weights = (step.entry, step.exit), tuple(sorted(step.weights))
+        fitting = [b for b in blocks if (b.weights == weights if weights else (b.entry, b.exit) == ends)]
+        block = min(fitting, key=lambda b: (b.entry, b.exit) != ends, default=None)
         if block is None:
             raise UsageError(
                 f"the plan does not fit: the model has no block {step.block!r} with the same weights",

@@ -10,7 +10,7 @@ from typing import Any
 from onnxprune.errors import UsageError
 from onnxprune.names import COMPARISONS, STORAGES
 from onnxprune.sparsity.pattern import NofM, Pattern, pattern_of
-from onnxprune.sparsity.registry import AUTO, METHODS, SECOND, LayerEvidence, Masked, MaskMethod, method_of
+from onnxprune.sparsity.registry import AUTO, FIRST, METHODS, SECOND, LayerEvidence, Masked, MaskMethod, method_of
 from onnxprune.sparsity.weights import ContractionWeight
 from onnxprune.typing import Array
 
@@ -139,8 +139,7 @@ class SparsifyOptions:
 
     def other(self, method: MaskMethod) -> MaskMethod | None:
         """The method that "auto" takes where samples that judge decide against the fit of a method; None for none."""
-        is_auto = self.method == AUTO and self.masks is None and method.refits
-        return METHODS[SECOND] if is_auto and method.name != SECOND else None
+        return METHODS[SECOND] if self.method == AUTO and method.name == FIRST else None
 
     def share_of(self, weight: ContractionWeight) -> float | None:
         """The share that `ratios` name for a weight; None where they do not."""

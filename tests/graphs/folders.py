@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
+from onnxprune.folder import Smaller, read_folder, write_folder
 from tests.graphs.net import Net
 
 KINDS = ("key", "value")
@@ -251,3 +252,14 @@ def translated(folder: Path, text: Sequence[int], count: int) -> tuple[list[int]
         caches |= {name.replace("present", "past_key_values"): v for name, v in out.items() if name != "logits"}
         ids.append(int(out["logits"][0, -1].argmax()))
     return ids, sum(value.nbytes for value in caches.values())
+
+
+def with_zeros(source: Path, target: Path, is_gone: Callable[[str], bool]) -> Path:
+    """The folder with zeros for weights of some names: a layer whose last weights are zero adds nothing to a stream."""
+    folder, proto = read_folder(source), onnx.ModelProto()
+    proto.CopyFrom(folder.joined.model.proto)
+    for tensor in filter(lambda tensor: is_gone(tensor.name), proto.graph.initializer):
+        zeros = np.zeros_like(folder.joined.model.array(tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
+    write_folder(folder, Smaller(replace(folder.joined.model, proto=proto)), target, force=True)
+    return target

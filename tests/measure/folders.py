@@ -15,18 +15,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from onnxprune.folder import Smaller, read_folder, write_folder
 from onnxprune.pipelines.drop_folder import drop_folder
 from onnxprune.pipelines.prune_folder import prune_folder
 from onnxprune.proof.masked import masked
+from tests.graphs.folders import with_zeros
 
 WORDS, NEW = 160, 16
 LINES = (
@@ -172,14 +168,9 @@ def show(layout: str, family: str, place: Path) -> None:
 def without_a_layer(layout: str, family: str, whole: Path) -> None:
     """Drop a layer of a decoder, and compare with the original in which all its weights are zeros."""
     shallow, zeroed = (whole.with_name(name) for name in ("shallow", "shallow_zeroed"))
-    done, folder = drop_folder(whole, shallow, count=1, keep=("encoder*",), force=True), read_folder(whole)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(folder.joined.model.proto)
+    done = drop_folder(whole, shallow, count=1, keep=("encoder*",), force=True)
     gone = {name for step in done.plan.bypasses for name in step.weights}
-    for tensor in proto.graph.initializer:
-        if tensor.name in gone:
-            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(folder.joined.model.array(tensor.name)), tensor.name))
-    write_folder(folder, Smaller(replace(folder.joined.model, proto=proto)), zeroed, force=True)
+    with_zeros(whole, zeroed, gone.__contains__)
     tokens = [TOKENS[layout](family, one, prompt_of(whole)) for one in (shallow, zeroed, whole)]
     print(f"  without {done.dropped[0].block.name}: {changed(whole, shallow)}, caches {caches(shallow)} per token")
     print(f"  the tokens of its weights zeroed: {tokens[0] == tokens[1]}; of the original: {tokens[0] == tokens[2]}")

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 
 import onnxprune
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.folder import Smaller, read_folder, write_folder
-from tests.graphs.folders import Family, generated, translated, write_decoder, write_pair
+from tests.graphs.folders import Family, generated, translated, with_zeros, write_decoder, write_pair
 
 TEXT = [5, 17, 3, 31, 22]
 
 
 def zeroed(source: Path, target: Path, *beginnings: str) -> Path:
     """The folder with zeros for what some layers add to the stream."""
-    folder = read_folder(source)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(folder.joined.model.proto)
-    for tensor in proto.graph.initializer:
-        if tensor.name.rpartition("/")[2].startswith(beginnings) and tensor.name.endswith((".o", ".down")):
-            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
-    write_folder(folder, Smaller(replace(folder.joined.model, proto=proto)), target)
-    return target
+
+    def is_gone(name: str) -> bool:
+        return name.rpartition("/")[2].startswith(beginnings) and name.endswith((".o", ".down"))
+
+    return with_zeros(source, target, is_gone)
 
 
 def test_a_layer_of_a_decoder(tmp_path: Path) -> None:
