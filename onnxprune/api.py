@@ -77,7 +77,7 @@ def trace(source: Any, *, shapes: Shapes | None = None, **options: Any) -> Group
     """Groups, units and barriers of a model.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         shapes: of inputs, as for `prune`.
         options: those of `tracing.trace`: heads, head_dims, allow_io_changes, rows, sizes.
 
@@ -152,7 +152,7 @@ def apply(
     """Carry out `plan` on a model, prove the result, and repair it where there is data.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         plan: what goes.
         zero: keep the sizes and set what goes to zero; there is nothing to prove then.
         verify: prove the result, before its repair, equal to the masked original.
@@ -208,7 +208,7 @@ def prune(
     """Prune a model and prove the result.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         ratio: fraction of every group's units to remove; half if neither it nor a budget (`macs="50%"`) is given.
         criterion: name of a criterion, or a function from `Groups` and a generator to scores; "auto" is "obs" or "l2".
         verify: prove the result; groups that fail are left whole.
@@ -262,7 +262,7 @@ def verify(
     """Prove that `pruned` is valid, runs, and equals the masked `original` under `plan`.
 
     Args:
-        original: path, bytes, ModelProto or graphsurgeon Graph.
+        original: a path, bytes, a ModelProto, or what else `model.load` takes.
         pruned: the model that came of it, of any of these kinds.
         plan: what went.
         shapes: of inputs of the original, as for `prune`.

@@ -29,7 +29,8 @@ def read(
 
     Args:
         source: a path (.npz or .npy, a Polygraphy .json, a text file, a folder of arrays, `test_data_set_*`, JSON or
-            images), `module:function`, `random`, or in Python feeds (one, or an iterable of them) or an
+            images), `module:function`, `random`, or in Python feeds, arrays, or tuples of arrays (one, or an iterable
+            of them such as a list or a DataLoader), a function that gives them, or an
             `onnxruntime.quantization.CalibrationDataReader`; in a `Source` together with how to read it.
         model: what the inputs are for.
         samples: take at most so many.
@@ -41,8 +42,8 @@ def read(
     Returns:
         The feeds of every run, input name -> array. Axis 0 is the batch if all inputs share it. Then runs have exactly
         as many samples as the model or `sizes` fixes, what is left over is dropped; or at most `batch`, and there are
-        at least eight, if there are as many samples. Feeds from Python are never put together unless the batch is
-        fixed.
+        at least eight, if there are as many samples. Feeds from Python are put together only if the batch is fixed, or
+        each is one sample, of one shape.
 
     Raises:
         UsageError: the source cannot be read, or names, types or shapes do not fit the model.

@@ -53,7 +53,7 @@ def from_file(path: Path, request: Request) -> Samples:
                 return
             names = [name for name in stored if name in request.wanted]
             if names or not _per_sample(list(stored), request):
-                _tell_ignored(path, [name for name in stored if names and name not in request.wanted])
+                tell_ignored(path, [name for name in stored if names and name not in request.wanted])
                 yield str(path), {name: stored[name]() for name in names or stored}
                 return
             want = request.only("an .npz with one array per sample")
@@ -117,11 +117,11 @@ def _read(file: IO[bytes], size: int, name: str, *, is_real: bool) -> np.ndarray
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
-def _tell_ignored(path: Path, names: list[str]) -> None:
-    """Say which arrays of a file are not used: labels, mostly."""
+def tell_ignored(data: Path | str, names: list[str]) -> None:
+    """Say which arrays of some data are not used: labels, mostly."""
     if names:
         listed, are = ", ".join(map(repr, names[:3])), "is no input" if len(names) == 1 else "are no inputs"
-        logger.warning("%s: %s %s of the model, and not used", path, listed, are)
+        logger.warning("%s: %s %s of the model, and not used", data, listed, are)
 
 
 def _per_sample(names: list[str], request: Request) -> bool:

@@ -39,7 +39,8 @@ def runs_of(
         samples: take at most so many.
         batch: most samples in a run, where the model leaves the batch open.
         sizes: numbers for symbolic dims; one for the batch fixes it.
-        merge: put samples of several feeds together, where the batch is open.
+        merge: put samples of several feeds together, where the batch is open; feeds of one sample each, of one
+            shape, are put together in any case.
 
     Raises:
         UsageError: a feed does not fit the model, or there are too few samples for one run.
@@ -68,7 +69,8 @@ def runs_of(
     if alone:  # then equal lengths in the other feeds were a coincidence
         runs = [*(run for one in feeds for run in one.cut(one.count)), *alone]
     else:
-        parts = list(alike.values()) if merge else feeds
+        singles = len(alike) == 1 and all(one.count == 1 for one in feeds)
+        parts = list(alike.values()) if merge or singles else feeds
         most, least = (BATCH, LEAST_RUNS) if batch is None else (batch, 2)
         most = most if len(parts) > 1 else max(1, min(most, -(-taken // least)))
         runs = [run for one in parts for run in one.cut(fixed or most, whole=fixed is not None)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxprune.calibration import arrays, images, json_lines, polygraphy, script, text
+from onnxprune.calibration import arrays, images, json_lines, objects, polygraphy, script, text
 from onnxprune.calibration.source import Request, Samples, Source
 from onnxprune.errors import UsageError
 from onnxprune.model.shapes.infer import infer
@@ -77,7 +77,8 @@ def samples_of(request: Request) -> Samples:
     data = request.source.data
     if not isinstance(data, str | os.PathLike):
         _no_options(request, "data from Python")
-        return script.from_python(data, request)
+        is_function = callable(data) and not isinstance(data, Iterable)
+        return script.from_callable(data, request) if is_function else objects.from_object(data, request)
     if is_random(data):
         _no_options(request, "random data")
         return _random(request)

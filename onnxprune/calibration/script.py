@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from onnxprune.calibration.objects import from_object
 from onnxprune.calibration.source import Request, Samples
 from onnxprune.errors import OnnxPruneError, RunError, Terminated, UsageError
 
@@ -21,9 +20,18 @@ NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 def from_function(spec: str, request: Request) -> Samples:
     """What `module:function` gives, called without arguments; modules in the working folder are found first."""
     with from_here(), guarded(spec):
-        given = function("--data", spec, "yield feeds: input name -> array")()
-        for number, (_, feed) in enumerate(from_python(given, request)):
-            yield f"feed {number} of {spec}", feed
+        yield from from_object(function("--data", spec, "yield feeds: input name -> array")(), request, spec)
+
+
+def from_callable(given: Callable[[], Any], request: Request) -> Samples:
+    """What a function in Python gives, called without arguments.
+
+    Raises:
+        RunError: it failed.
+    """
+    name = getattr(given, "__name__", type(given).__name__)
+    with guarded(name):
+        yield from from_object(given(), request, name)
 
 
 @contextmanager
@@ -82,26 +90,3 @@ def function(option: str, spec: str, purpose: str) -> Callable[..., Any]:
     if not callable(named):
         raise UsageError(f"{option} {spec}: {found.__file__} has no function {name!r}", hint=f"it must {purpose}")
     return named
-
-
-def from_python(given: Any, request: Request) -> Samples:
-    """Feeds from Python: a reader, one feed, an array for a model with one input, or an iterable of feeds."""
-    for number, feed in enumerate(_iterated(given, request)):
-        yield f"feed {number} of the calibration data", feed
-
-
-def _iterated(given: Any, request: Request) -> Iterator[Any]:
-    if hasattr(given, "get_next"):
-        while (feed := given.get_next()) is not None:
-            yield feed
-    elif isinstance(given, Mapping):
-        yield given
-    elif isinstance(given, np.ndarray):
-        yield {request.only("an array").name: given}
-    elif isinstance(given, Iterable) and not isinstance(given, bytes):
-        yield from given
-    else:
-        raise UsageError(
-            f"calibration data: a {type(given).__name__} is no source of feeds",
-            hint="give a path, a feed (input name -> array), an iterable of feeds or a CalibrationDataReader",
-        )

@@ -15,13 +15,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.model import serialize, validate
+from onnxprune.model import foreign, serialize, validate
 from onnxprune.model.mend import mended
 from onnxprune.model.model import Model
 from onnxprune.model.serialize import PROTOBUF_LIMIT, DataFile
 from onnxprune.model.tensors import byte_size, tensors
 from onnxprune.system import read_file, read_stream, replacing, same_file, write_failure
 
+_SOURCES = "give a path, bytes, a ModelProto, an onnx_ir Model, what torch.onnx.export returns, or a graphsurgeon Graph"
 _INLINE_BYTES = 1024  # tensors below this stay in the model file: sizes and indices that shape inference wants
 
 
@@ -36,7 +37,8 @@ def load(
 
     Args:
         source: a path, "-" for standard input, bytes, a binary stream, an `onnx.ModelProto` (not copied unless it is
-            mended), an `onnx_graphsurgeon.Graph`, or a `Model` (returned as it is).
+            mended), an `onnx_graphsurgeon.Graph`, an `onnx_ir.Model`, a `torch.onnx.ONNXProgram`, or a `Model`
+            (returned as it is).
         check: refuse what ONNX's checker refuses, and external data that is missing, short or out of bounds; what can
             be put right in one way only is mended first (see `model/mend.py`).
         folder: where external data is, if not next to the path.
@@ -56,7 +58,7 @@ def load(
         return replace(source, proto=proto, mended=(*source.mended, *notes))
     path = _path(source) if isinstance(source, str | os.PathLike) and source != "-" else None
     proto = _parse_file(path) if path else _parse_object(source)
-    where = Path(folder) if folder is not None else path.parent if path else None
+    where = Path(folder) if folder is not None else path.parent if path else foreign.folder_of(source)
     model = Model(proto, where, path)
     if not proto.HasField("graph") or not proto.opset_import:
         lacking = "opset_import" if proto.HasField("graph") else "graph"
@@ -82,17 +84,15 @@ def _path(text: str | os.PathLike[str]) -> Path:
 def _parse_object(source: Any) -> ModelProto:
     if isinstance(source, ModelProto):
         return source
-    if type(source).__module__.partition(".")[0] == "onnx_graphsurgeon":
-        from onnx_graphsurgeon import export_onnx
-
-        return export_onnx(source)
+    if (converted := foreign.proto_of(source)) is not None:
+        return converted
     name = "standard input" if isinstance(source, str) else "the stream" if hasattr(source, "read") else "the data"
     if isinstance(source, str):
         source = sys.stdin.buffer
     data = read_stream(source, name) if source is sys.stdin.buffer else source
     data = data.read() if hasattr(data, "read") else data
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise UsageError(f"cannot load a model from {type(source).__name__} (of {type(data).__name__})")
+        raise UsageError(f"cannot load a model from {type(source).__name__} (of {type(data).__name__})", hint=_SOURCES)
     return _parse(data, name)
 
 
@@ -276,9 +276,7 @@ def to_graph(model: Model) -> Any:
     Returns:
         An `onnx_graphsurgeon.Graph`.
     """
-    from onnx_graphsurgeon import import_onnx
-
-    return import_onnx(to_proto(model))
+    return foreign.graph_of(to_proto(model))
 
 
 def same_kind(model: Model, source: Any) -> Any:
@@ -289,10 +287,6 @@ def same_kind(model: Model, source: Any) -> Any:
         source: what another model was loaded from.
 
     Returns:
-        A Model for a Model, a graphsurgeon Graph for a Graph, else a ModelProto.
+        A Model for a Model, a graphsurgeon Graph for a Graph, an onnx_ir Model for such a Model, else a ModelProto.
     """
-    if isinstance(source, Model):
-        return model
-    if type(source).__module__.startswith("onnx_graphsurgeon"):
-        return to_graph(model)
-    return to_proto(model)
+    return model if isinstance(source, Model) else foreign.like(to_proto(model), source)

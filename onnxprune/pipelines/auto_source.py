@@ -75,7 +75,7 @@ def auto(
     """Choose among all verbs, within a time, what makes the best model of a size, a speed or a quality.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         data: unlabelled calibration inputs (see `calibration.read`), or labelled ones.
         time: seconds that the search takes.
         shapes: of inputs, as for `prune`.

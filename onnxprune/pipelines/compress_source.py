@@ -63,7 +63,7 @@ def compress(
     """Take out of a model what its function does not need, or make products of its weights.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         exact: take out what is not needed, without loss; where None, unless a ratio, ranks or a budget are given.
         data: inputs (see `calibration.read`) on which an exact result must equal the original, besides random ones;
             products are chosen and fitted on them.

@@ -57,7 +57,7 @@ def drop(
     """Take whole layers and blocks out, and prove the result.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         verify: prove the result, before and after the repair.
         sizes: numbers for symbolic dims.
         shapes: of inputs, as for `prune`.

@@ -22,7 +22,7 @@ def evaluate(
     """Judge models by labels, by a measure of one's own, and by how far they agree with the first of them.
 
     Args:
-        models: a source of a model (path, bytes, ModelProto or graphsurgeon Graph), or a list of them.
+        models: a model (a path, bytes, a ModelProto, or what else `model.load` takes), or a list of them.
         data: inputs (see `calibration.read`), with the labels if there are any.
         labels: name of the labels in the data, "folder" for the folders that pictures lie in, or FILE.csv:COLUMN.
         shapes: of inputs, as for `prune`.

@@ -55,7 +55,7 @@ def quantize(
     """Store the weights of layers, and compute, in whole numbers.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph; a float model.
+        source: a float model: a path, bytes, a ModelProto, or what else `model.load` takes.
         sizes: numbers for symbolic dims.
         shapes: of inputs, as for `prune`.
         data: unlabelled calibration inputs (see `calibration.read`): the ranges of activations, and what the numbers of

@@ -29,7 +29,7 @@ def with_energy(
 
     Args:
         results: what `bench` gave for them.
-        sources: the models: paths, bytes, ModelProtos or graphsurgeon Graphs.
+        sources: the models: paths, bytes, ModelProtos, or what else `model.load` takes.
         place: where they ran.
         seconds: of runs that are measured, for every model and batch.
 

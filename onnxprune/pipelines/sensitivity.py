@@ -77,7 +77,7 @@ def sensitivity(
     """Measure what it costs to cut each group of a model, one group at a time.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         data: unlabelled calibration inputs (see `calibration.read`).
         ratios: shares of a group's units to remove, each measured by itself.
         metric: one of `METRICS`; "error" by default, or "value" where `evaluate` is given.

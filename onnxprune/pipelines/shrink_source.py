@@ -48,7 +48,7 @@ def shrink(
     """Remove what is dead, without loss: the result equals the model itself.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         tolerance: weights of at most this size count as zero, and outputs may differ by this share of their largest.
         input_range: the least and the largest number that the float inputs, or those named, are ever given: units
             that are dead inside of it go too.

@@ -59,7 +59,7 @@ def sparsify(
     """Set elements of the weights of contractions to zero, and prove the result.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         sparsity: share of every weight's elements; half if neither it nor a pattern like "2:4" says how many.
         verify: prove that the zeros, before any fit, give the outputs of the original with the same elements masked.
         sizes: numbers to assume for symbolic dims, which stay symbolic.

@@ -53,7 +53,7 @@ def train(
     """Train a model by gradient steps; on held-out samples it never ends worse than it began.
 
     Args:
-        source: path, bytes, ModelProto or graphsurgeon Graph.
+        source: a path, bytes, a ModelProto, or what else `model.load` takes.
         data: inputs (see `calibration.read`), with labels unless there is a teacher.
         steps: changes of the weights.
         teacher: the model whose outputs are learned, usually the original; any source of a model.

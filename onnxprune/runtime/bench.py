@@ -104,7 +104,7 @@ def bench(
     """Time models against the first of them, interleaved; all that ONNX Runtime does to make them fast is on.
 
     Args:
-        sources: paths, bytes, ModelProtos or graphsurgeon Graphs.
+        sources: paths, bytes, ModelProtos, or what else `model.load` takes.
         place: what they run on, and the shapes of their inputs.
         batches: sizes for the first axis of the inputs, where it is symbolic; what `place` says where empty.
         seconds: of timed runs, for every model and batch.

@@ -52,6 +52,14 @@ def test_feeds_from_python_stay_apart_unless_the_batch_is_fixed():
     assert [len(run["x"]) for run in calibration.read(feeds, model(), sizes={"n": 10})] == [10, 10]
 
 
+def test_feeds_of_one_sample_are_put_together():
+    rows = [{"x": row[None]} for row in np.repeat(DATA, 5, axis=0)]
+    runs = calibration.read(rows, model())
+    assert [len(run["x"]) for run in runs] == [13] * 7 + [9]
+    assert np.array_equal(together(runs), np.repeat(DATA, 5, axis=0))
+    assert [len(run["x"]) for run in calibration.read([*rows[:3], {"x": DATA[:2]}], model())] == [1, 1, 1, 2]
+
+
 def test_there_are_eight_runs_if_there_are_eight_samples():
     """Some fit, others judge: with few runs most samples would only judge."""
     many = np.repeat(DATA, 20, axis=0)

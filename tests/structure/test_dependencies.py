@@ -19,7 +19,7 @@ OWNERS = {
     "pandas": "onnxprune.report",
     "onnxruntime": ("onnxprune.runtime.session", "onnxprune.runtime.quantizer"),
     "distributed": "onnxprune.runtime.dask",
-    "onnx_graphsurgeon": "onnxprune.model.files",
+    "onnx_graphsurgeon": "onnxprune.model.foreign",
     "torch": "onnxprune.torch",
     "olive": "onnxprune.olive_pass",
     "tqdm": "onnxprune.progress",
