@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,12 +15,21 @@ from onnxprune.torch.registry import Operation, translates
 
 @translates("Softmax")
 def _softmax(operation: Operation, x: Any) -> Any:
-    return F.softmax(x, operation.get("axis", -1))
+    return _over_rows(F.softmax, x, operation.get("axis", -1))
 
 
 @translates("LogSoftmax")
 def _log_softmax(operation: Operation, x: Any) -> Any:
-    return F.log_softmax(x, operation.get("axis", -1))
+    return _over_rows(F.log_softmax, x, operation.get("axis", -1))
+
+
+def _over_rows(function: Callable[[Any, int], Any], x: Any, axis: int) -> Any:
+    """A softmax whose rows that are masked whole, minus infinity alone, give NaN and pass no gradient back.
+
+    PyTorch passes NaN back, also where a model replaces the NaN of such rows, as the standard's Attention does.
+    """
+    masked = x.amax(axis, keepdim=True) == -math.inf
+    return function(x.masked_fill(masked, 0.0), axis).masked_fill(masked, math.nan)
 
 
 @translates("Hardmax")
