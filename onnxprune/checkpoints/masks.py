@@ -17,11 +17,15 @@ from onnxprune.model import load
 from onnxprune.rewriting import Plan
 from onnxprune.typing import Array
 
-# Names of the arrays of a batch norm: scale, shift, mean, variance; a list of Keras has them in this order.
-_NORMS = (
+# Names of the arrays of a batch norm: scale, shift, mean, variance; a list of Keras has them in this order, and lacks
+# the first, the second or both.
+_NORMS: tuple[tuple[str | None, str | None, str, str], ...] = (
     ("weight", "bias", "running_mean", "running_var"),
     ("gamma", "beta", "moving_mean", "moving_variance"),
     ("0", "1", "2", "3"),
+    (None, "0", "1", "2"),
+    ("0", None, "1", "2"),
+    (None, None, "0", "1"),
 )
 _EPSILONS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-8, 1e-12, 2e-5, 0.0)
 _ROUNDING = 1e-4
@@ -29,6 +33,8 @@ _ROUNDING = 1e-4
 _BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "LSTM": 3, "GRU": 3, "RNN": 3}
 # What PyTorch's dynamo exporter writes beside a node: the modules that it is in.
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# Name of an array -> the weights that it may be in.
+_Origins = Mapping[str, Sequence[Origin]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +137,8 @@ def _weights(plan: Plan, source: object) -> list[Weight]:
 
 def _is_bias(name: str, value: Array, nodes: Sequence[onnx.NodeProto]) -> bool:
     slots = {(n.op_type, slot) for n in nodes for slot, i in enumerate(n.input) if i == name}
+    if value.size == max(value.shape, default=1) and slots and {operator for operator, _ in slots} <= {"Add", "Sub"}:
+        return True
     return value.ndim < 2 or (bool(slots) and all(_BIASES.get(operator) == slot for operator, slot in slots))
 
 
@@ -159,7 +167,7 @@ def _found(floats: Mapping[str, Array], weights: list[Weight]) -> tuple[dict[str
     masks: dict[str, Array] = {}
     used: set[str] = set()
     scaled: dict[str, list[Origin]] = {}
-    missing = []
+    missing: list[str] = []
     for name, array in floats.items():
         exact = origins(array, index) or rows.origins(array)
         if exact:
@@ -171,9 +179,12 @@ def _found(floats: Mapping[str, Array], weights: list[Weight]) -> tuple[dict[str
             used.update(o.weight.key for o in found)
         else:
             missing.append(name)
-    for name, mask in _folded(floats, masks, scaled, missing).items():
-        masks[name] = mask
-        missing.remove(name)
+    norms = [n for n in _norms(floats) if any(name in missing for name in n.names)]
+    for name, factors in _as_factors(norms, index).items():
+        masks.setdefault(name, _agreed(name, floats[name], factors))
+        used.update(o.weight.key for o in factors)
+    masks |= _folded(floats, masks, scaled, missing, norms)
+    missing = [name for name in missing if name not in masks]
     for name in list(missing):
         sibling = _sibling(name, floats, masks)
         if sibling is not None:
@@ -236,18 +247,28 @@ def _placed(name: str, found: Sequence[Origin]) -> list[Origin]:
     return [o for o in found if module and module in o.weight.paths]
 
 
-# --- norms that were multiplied into a weight ---------------------------------------------------------------
+# --- norms that were computed ahead, as factors or in weights ------------------------------------------------
+
+
+def _as_factors(norms: Sequence[FoldableNorm], weights: Mapping[tuple[int, ...], list[Weight]]) -> _Origins:
+    """The constants of the model that are the factors of norms, by the arrays of these: Keras multiplies by them."""
+    found: dict[str, list[Origin]] = {}
+    for norm in norms:
+        vectors = weights.get(norm.scale[0].shape, [])
+        factors = [w for w in vectors if any(_near(w.value.reshape(-1).astype(np.float64), s) for s in norm.scale)]
+        found.update((name, [Origin(w, np.arange(w.value.size)) for w in factors]) for name in norm.names if factors)
+    return found
 
 
 def _folded(
     floats: Mapping[str, Array],
     masks: Mapping[str, Array],
-    scaled: Mapping[str, Sequence[Origin]],
+    scaled: _Origins,
     missing: Sequence[str],
+    norms: Sequence[FoldableNorm],
 ) -> dict[str, Array]:
     """Masks of the arrays of norms that were multiplied into weights, and of those weights' biases."""
     found: dict[str, Array] = {}
-    norms = [n for n in _norms(floats) if any(name in missing for name in n.names)]
     for name, candidates in scaled.items():
         scale, axis = candidates[0].scale, candidates[0].axis
         assert scale is not None
@@ -278,7 +299,9 @@ def _norms(floats: Mapping[str, Array]) -> list[FoldableNorm]:
             prefix = name.removesuffix(variance)
             if prefix == name or f"{prefix}{mean}" not in floats or prefix[-1:] not in (".", "/", ""):
                 continue
-            names = [n for n in (f"{prefix}{leaf}" for leaf in (scale, shift, mean, variance)) if n in floats]
+            if variance.isdigit() and f"{prefix}{int(variance) + 1}" in floats:  # the list has more
+                continue
+            names = [n for n in (f"{prefix}{leaf}" for leaf in (scale, shift, mean, variance) if leaf) if n in floats]
             if floats[name].ndim != 1 or {floats[n].shape for n in names} != {floats[name].shape}:
                 continue
             factor = floats.get(f"{prefix}{scale}", np.ones_like(floats[name])).astype(np.float64)

@@ -15,6 +15,7 @@ from tests.graphs.net import Net
 
 RNG = np.random.default_rng(0)
 C, M, H = 3, 8, 6
+_NORM = ("gamma", "beta", "mean", "variance")
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -115,6 +116,64 @@ def test_layers_of_keras_are_lists_in_its_own_order() -> None:
     assert np.array_equal(small["conv"][0], theirs["conv1.weight"].transpose(2, 3, 1, 0))
     assert np.array_equal(small["norm"][3], theirs["bn1.running_var"])
     assert np.array_equal(small["dense"][0], theirs["fc1.weight"].T)
+
+
+@pytest.mark.parametrize("lists", ["beta, mean, variance", "gamma, mean, variance", "mean, variance", "all"])
+@pytest.mark.parametrize("form", ["factor", "multiplied"])
+def test_norms_of_keras_are_found_as_factors_and_in_kernels(form: str, lists: str) -> None:
+    """Keras's exporter multiplies by the factor of a norm, a constant, or puts it into the kernel; it adds the shift."""
+    rng = np.random.default_rng(1)
+    kernel, head = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 3, C, M), (M, 4)))
+    gamma, beta, mean, variance = (rng.uniform(0.5, 1.5, M).astype(np.float32) for _ in range(4))
+    gamma = gamma if lists in ("all", "gamma, mean, variance") else np.ones_like(gamma)
+    beta = beta if lists in ("all", "beta, mean, variance") else np.zeros_like(beta)
+    norm = {
+        "all": [gamma, beta, mean, variance],
+        "beta, mean, variance": [beta, mean, variance],
+        "gamma, mean, variance": [gamma, mean, variance],
+        "mean, variance": [mean, variance],
+    }[lists]
+
+    def exported(kernel: np.ndarray, arrays: list[np.ndarray], head: np.ndarray) -> Model:
+        values = dict(zip(lists.split(", ") if lists != "all" else _NORM, arrays, strict=True))
+        factor = (values.get("gamma", 1) / np.sqrt(values["variance"] + 1e-3)).astype(np.float32)
+        shift = (values.get("beta", 0) - values["mean"] * factor).astype(np.float32)
+        net, weight = Net(), kernel.transpose(3, 2, 0, 1)
+        x = net.input([1, C, 8, 8])
+        if form == "factor":
+            x = net.add("Mul", net.add("Conv", x, net.const(weight)), net.const(factor.reshape(1, -1, 1, 1)))
+        else:
+            x = net.add("Conv", x, net.const(weight * factor[:, None, None, None]))
+        x = net.add("Relu", net.add("Add", x, net.const(shift.reshape(1, -1, 1, 1))))
+        net.output(net.add("MatMul", net.add("Flatten", net.add("GlobalAveragePool", x)), net.const(head)))
+        return net.model()
+
+    model = exported(kernel, norm, head)
+    plan, layers = plan_of(model), {"conv": [kernel], "norm": norm, "head": [head]}
+    small = slice_layers(layers, layer_masks(plan, model, layers))
+    assert [array.shape[-1] for array in (*small["conv"], *small["norm"])] == [M // 2] * (1 + len(norm))
+    again, pruned = exported(small["conv"][0], small["norm"], small["head"][0]), load(onnxprune.apply(model, plan))
+    for tensor in again.proto.graph.initializer:
+        assert np.allclose(again.array(tensor.name), pruned.array(tensor.name), rtol=1e-6), tensor.name
+
+
+def test_equal_norms_that_lose_different_positions_are_refused() -> None:
+    rng = np.random.default_rng(1)
+    variance = rng.uniform(0.5, 1.5, M).astype(np.float32)
+    factor = (1 / np.sqrt(variance + 1e-3)).astype(np.float32).reshape(1, -1, 1, 1)
+    net, layers = Net(), {}
+    x = net.input([1, C, 8, 8])
+    for number in range(2):
+        kernel = rng.standard_normal((M, (C, M)[number], 3, 3))
+        layers[f"conv{number}"] = [kernel.astype(np.float32).transpose(2, 3, 1, 0)]
+        layers[f"norm{number}"] = [np.zeros(M, np.float32), variance]
+        x = net.add("Relu", net.add("Mul", net.add("Conv", x, net.const(kernel.astype(np.float32))), net.const(factor)))
+    head = rng.standard_normal((M, 4)).astype(np.float32)
+    net.output(net.add("MatMul", net.add("Flatten", net.add("GlobalAveragePool", x)), net.const(head)))
+    layers["head"] = [head]
+    model = net.model()
+    with pytest.raises(UsageError, match="'norm0/0' has the same elements as .*, which lose different positions"):
+        layer_masks(plan_of(model), model, layers)
 
 
 @pytest.mark.parametrize("joined", ["rows", "columns"])
