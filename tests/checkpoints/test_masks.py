@@ -167,12 +167,13 @@ def test_equal_norms_that_lose_different_positions_are_refused() -> None:
         kernel = rng.standard_normal((M, (C, M)[number], 3, 3))
         layers[f"conv{number}"] = [kernel.astype(np.float32).transpose(2, 3, 1, 0)]
         layers[f"norm{number}"] = [np.zeros(M, np.float32), variance]
-        x = net.add("Relu", net.add("Mul", net.add("Conv", x, net.const(kernel.astype(np.float32))), net.const(factor)))
+        x = net.add("Conv", x, net.const(kernel.astype(np.float32)))
+        x = net.add("Relu", net.add("Mul", x, net.const(factor)))
     head = rng.standard_normal((M, 4)).astype(np.float32)
     net.output(net.add("MatMul", net.add("Flatten", net.add("GlobalAveragePool", x)), net.const(head)))
     layers["head"] = [head]
     model = net.model()
-    with pytest.raises(UsageError, match="'norm0/0' has the same elements as .*, which lose different positions"):
+    with pytest.raises(UsageError, match=r"'norm0/0' has the same elements as .*, which lose different positions"):
         layer_masks(plan_of(model), model, layers)
 
 
