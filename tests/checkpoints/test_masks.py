@@ -15,7 +15,6 @@ from tests.graphs.net import Net
 
 RNG = np.random.default_rng(0)
 C, M, H = 3, 8, 6
-_NORM = ("gamma", "beta", "mean", "variance")
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -121,7 +120,7 @@ def test_layers_of_keras_are_lists_in_its_own_order() -> None:
 @pytest.mark.parametrize("lists", ["beta, mean, variance", "gamma, mean, variance", "mean, variance", "all"])
 @pytest.mark.parametrize("form", ["factor", "multiplied"])
 def test_norms_of_keras_are_found_as_factors_and_in_kernels(form: str, lists: str) -> None:
-    """Keras's exporter multiplies by the factor of a norm, a constant, or puts it into the kernel; it adds the shift."""
+    """Keras's exporter puts the factor of a norm into the kernel or multiplies by it, and adds the shift."""
     rng = np.random.default_rng(1)
     kernel, head = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 3, C, M), (M, 4)))
     gamma, beta, mean, variance = (rng.uniform(0.5, 1.5, M).astype(np.float32) for _ in range(4))
@@ -135,7 +134,8 @@ def test_norms_of_keras_are_found_as_factors_and_in_kernels(form: str, lists: st
     }[lists]
 
     def exported(kernel: np.ndarray, arrays: list[np.ndarray], head: np.ndarray) -> Model:
-        values = dict(zip(lists.split(", ") if lists != "all" else _NORM, arrays, strict=True))
+        names = lists.split(", ") if lists != "all" else ("gamma", "beta", "mean", "variance")
+        values = dict(zip(names, arrays, strict=True))
         factor = (values.get("gamma", 1) / np.sqrt(values["variance"] + 1e-3)).astype(np.float32)
         shift = (values.get("beta", 0) - values["mean"] * factor).astype(np.float32)
         net, weight = Net(), kernel.transpose(3, 2, 0, 1)
