@@ -77,7 +77,7 @@ class JointTarget(Target):
         """Fit to the runs that fit, and keep the fit if it does better on the others."""
         lines = removal.groups.tracing.axes[self.end]
         runs: tuple[list[_Run], list[_Run]] = ([], [])
-        for judges, visits, _ in evidence.visits(1):
+        for judges, visits, _ in evidence.visits():
             for (whole,), news in visits:
                 given = dict(zip(self.entering, news, strict=True))
                 runs[judges].append(_Run(given, removal.sliced(whole, lines).astype(np.float64)))

@@ -127,7 +127,7 @@ class RecurrentTarget(Target):
         """Fit all gates to the runs that fit, and keep them if the outputs of the others get better."""
         layer, rng = _Recurrence.of(self, removal, parameters, method), np.random.default_rng(0)
         runs: tuple[list[_Steps], list[_Steps]] = ([], [])
-        for judges, visits, most in evidence.visits(0):
+        for judges, visits, most in evidence.visits():
             runs[judges].extend(layer.steps(pair, most, rng) for pair in visits)
         if not all(runs):
             return

@@ -20,6 +20,9 @@ from onnxprune.typing import Array
 
 # Rows per layer that a fit looks at: enough for D x D moments of some thousands; more measured no better.
 ROWS = 16384
+# Rows for each input of one group, where there are several: a depthwise layer has nine, and far fewer rows than `ROWS`
+# measured as good.
+ROWS_PER_INPUT = 512
 # Widest layer (D of its weight) whose D x D moments are made: equations are cubic in it. Where rows of all groups
 # together are wider, so few are taken that they hold no more numbers than such moments.
 WIDEST = 6144
@@ -41,9 +44,15 @@ class FitEvidence:
     train: int
     dampings: Sequence[float]
 
-    def visits(self, width: int) -> Iterator[tuple[bool, Sequence[Pair], int]]:
-        """Of every run: whether it judges, the values at every visit, and how many rows so wide to take of one."""
-        rows = ROWS if width <= WIDEST else WIDEST**2 // width
+    def visits(self, groups: int = 1, width: int = 1) -> Iterator[tuple[bool, Sequence[Pair], int]]:
+        """Of every run: whether it judges, the values at every visit, and how many rows to take of one.
+
+        Args:
+            groups: of the layer.
+            width: inputs of one of its groups.
+        """
+        rows = min(ROWS, ROWS_PER_INPUT * width) if width > 1 else ROWS
+        rows = rows if groups * width <= WIDEST else min(rows, WIDEST**2 // (groups * width))
         for number, visits in enumerate(self.pairs):
             yield number >= self.train, visits, max(1, rows // (self.train * max(1, len(visits))))
 
@@ -154,7 +163,7 @@ def fit_layer(view: NodeView, task: LayerFit, evidence: FitEvidence) -> Iterator
     rng = np.random.default_rng(0)
     found: tuple[list[fits.Rows], list[fits.Rows]] = ([], [])
     groups, width, _ = task.sliced.shape
-    for judges, visits, most in evidence.visits(groups * width):
+    for judges, visits, most in evidence.visits(groups, width):
         found[judges].extend(task.rows(old, new, most, rng) for old, new in visits)
     if not all(found):
         return
