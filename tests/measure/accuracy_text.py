@@ -1,12 +1,13 @@
 """What criteria and repairs leave of a trained language model: the second table in docs/accuracy.md.
 
     python -m tests.measure.accuracy_text [--criteria random,l2,wanda,obs] [--recover none,least-squares] [--removed
-    20,30,50] [--train 0] [--optimizer NAME] [--batch 8]
+    20,30,50] [--train 0] [--texts 0] [--optimizer NAME] [--batch 8]
 
 The model is stories260K (Llama, five layers), its texts are 64 that it wrote itself: 32 of them calibrate, on the other
 32 the share of the next tokens is measured that are the original's, and what the texts cost (nats per token). Of every
 feed-forward layer and of the heads of every attention the share is removed; the residual stream stays whole. With
---train, what is repaired takes so many gradient steps towards the original's outputs on the texts that calibrate.
+--train, what is repaired takes so many gradient steps towards the original's outputs on the texts that calibrate, and,
+with --texts, on so many that the original writes for this.
 """
 
 from __future__ import annotations
@@ -55,6 +56,24 @@ def stories(parser: argparse.ArgumentParser) -> tuple[Model, str, Array, Array]:
     return source, entry, texts[:32, :-1], texts[32:]
 
 
+def written(model: Model, entry: str, first: Array, sizes: tuple[int, int]) -> Array:
+    """Texts that the language model writes itself, token by token, from its first token on.
+
+    Args:
+        model: the model.
+        entry: its input.
+        first: the token that a text begins with, [1, 1].
+        sizes: how many texts, and tokens of each.
+    """
+    rng, texts = np.random.default_rng(0), np.repeat(first, sizes[0], axis=0)
+    with Session(model) as session:
+        while texts.shape[1] < sizes[1]:
+            logits = np.asarray(session.run({entry: texts})[0][:, -1], np.float64)
+            drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+            texts = np.concatenate([texts, drawn[:, None].astype(texts.dtype)], axis=1)
+    return texts
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,11 +81,14 @@ def main() -> None:
     parser.add_argument("--recover", default="none,least-squares")
     parser.add_argument("--removed", default="20,30,50")
     parser.add_argument("--train", type=int, default=0)
+    parser.add_argument("--texts", type=int, default=0)
     parser.add_argument("--optimizer")
     parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     source, entry, calibrating, texts = stories(parser)
     runs = calibration.read([{entry: calibrating}], source, samples=32)
+    more = written(source, entry, texts[:1, :1], (given.texts, calibrating.shape[1])) if given.texts else None
+    learned = runs if more is None else [*runs, *calibration.read([{entry: more}], source, samples=given.texts)]
     groups = trace(source)
     inside = [g.name for g in groups.groups if len(g.members) < len(groups.groups)]
     whole = logits(source, entry, texts)
@@ -82,7 +104,7 @@ def main() -> None:
                 model = small if method == "none" else recover(removal, small, runs, RecoveryOptions(method))[0]
                 if given.train and method != "none":
                     options = TrainingOptions(given.train, optimizer=given.optimizer, batch=given.batch, threads=1)
-                    model, done = learn_after(removal, model, runs, options)
+                    model, done = learn_after(removal, model, learned, options)
                     method = f"{method}, {given.train} steps ({done.rate:g})"
                 found, seconds = logits(model, entry, texts), time.perf_counter() - start
                 same = float((found.argmax(axis=-1) == whole.argmax(axis=-1)).mean())

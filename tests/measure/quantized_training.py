@@ -26,12 +26,10 @@ from onnxprune.pipelines.run_inputs import RunInputs
 from onnxprune.pipelines.train import TrainingData, learn
 from onnxprune.recovery import TrainingOptions
 from onnxprune.rewriting import Removal
-from onnxprune.runtime import Session
 from onnxprune.tracing import trace
-from onnxprune.typing import Array
 from tests.graphs import shared
 from tests.measure import labelled
-from tests.measure.accuracy_text import NAME
+from tests.measure.accuracy_text import NAME, written
 from tests.measure.quantized import of_text
 
 NETWORKS = ("cifar_resnet20_ts_op11", "mlperf_resnet8_cifar10")
@@ -70,24 +68,6 @@ def of_classifier(name: str, given: argparse.Namespace) -> Iterator[tuple[str, f
         given.steps, loss=given.loss, rate=given.rate, optimizer=optimizer, patience=0, augment=augment, threads=1
     )
     yield from trained(load(to_proto(made)), source, data.feeds, options, data.accuracy)
-
-
-def written(model: Model, entry: str, first: Array, sizes: tuple[int, int]) -> Array:
-    """Texts that the language model writes itself, token by token, from its first token on.
-
-    Args:
-        model: the model.
-        entry: its input.
-        first: the token that a text begins with, [1, 1].
-        sizes: how many texts, and tokens of each.
-    """
-    rng, texts = np.random.default_rng(0), np.repeat(first, sizes[0], axis=0)
-    with Session(model) as session:
-        while texts.shape[1] < sizes[1]:
-            logits = np.asarray(session.run({entry: texts})[0][:, -1], np.float64)
-            drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-            texts = np.concatenate([texts, drawn[:, None].astype(texts.dtype)], axis=1)
-    return texts
 
 
 def of_stories(
