@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from onnxprune.api import PruneResult, apply, make_plan, prune, trace, verify
     from onnxprune.criteria import register_criterion
     from onnxprune.pipelines import Sensitivity
+    from onnxprune.pipelines.apply_folder import apply_folder
     from onnxprune.pipelines.auto_source import AutoResult, auto
     from onnxprune.pipelines.compress_source import CompressResult, compress
     from onnxprune.pipelines.drop_folder import drop_folder
     from onnxprune.pipelines.drop_source import DropResult, drop
     from onnxprune.pipelines.evaluate_source import evaluate
+    from onnxprune.pipelines.plan_folder import plan_folder
     from onnxprune.pipelines.prune_folder import prune_folder
     from onnxprune.pipelines.quantize_source import QuantizeResult, quantize
     from onnxprune.pipelines.sensitivity import sensitivity
@@ -46,12 +48,14 @@ _HOMES = {
     "TrainResult": "onnxprune.pipelines.train_source",
     "TrainingOptions": "onnxprune.recovery.training_options",
     "apply": "onnxprune.api",
+    "apply_folder": "onnxprune.pipelines.apply_folder",
     "auto": "onnxprune.pipelines.auto_source",
     "compress": "onnxprune.pipelines.compress_source",
     "drop": "onnxprune.pipelines.drop_source",
     "drop_folder": "onnxprune.pipelines.drop_folder",
     "evaluate": "onnxprune.pipelines.evaluate_source",
     "make_plan": "onnxprune.api",
+    "plan_folder": "onnxprune.pipelines.plan_folder",
     "prune": "onnxprune.api",
     "prune_folder": "onnxprune.pipelines.prune_folder",
     "quantize": "onnxprune.pipelines.quantize_source",
@@ -81,12 +85,14 @@ __all__ = [
     "Saving",
     "TrainingOptions",
     "apply",
+    "apply_folder",
     "auto",
     "compress",
     "drop",
     "drop_folder",
     "evaluate",
     "make_plan",
+    "plan_folder",
     "prune",
     "prune_folder",
     "quantize",

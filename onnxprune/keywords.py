@@ -56,11 +56,26 @@ class ChoiceKeywords(UnitKeywords, total=False):
     criterion: Any
 
 
-class FolderKeywords(ChoiceKeywords, total=False):
-    """The same for a folder, and how its model is run, proven and repaired."""
+class FolderChoiceKeywords(ChoiceKeywords, total=False):
+    """The same for a plan of a folder, and how its model is run."""
+
+    sizes: Mapping[str, int] | None
+    data: Any
+    samples: int
+
+
+class FolderKeywords(FolderChoiceKeywords, total=False):
+    """The same for a folder that is written, and how it is proven and repaired."""
 
     verify: bool
-    sizes: Mapping[str, int] | None
+    recovery: str
+
+
+class ApplyKeywords(TypedDict, total=False):
+    """How a plan is carried out."""
+
+    zero: bool
+    verify: bool
     data: Any
     samples: int
     recovery: str

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import missed_budgets, paths
+from onnxprune.cli.apply_args import ApplyArgs
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.data import RECOVERY, Data, data, recovery
+from onnxprune.cli.options.data import RECOVERY, data, recovery
 from onnxprune.cli.options.group import Titled, request
-from onnxprune.cli.options.reporting import Account, Reporting, reporting
-from onnxprune.cli.options.sizes import Sizes, shapes
+from onnxprune.cli.options.reporting import Account, reporting
+from onnxprune.cli.options.sizes import shapes
 from onnxprune.cli.output import Console
 from onnxprune.cli.types import FILE
-from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.errors import GoalMissed
 from onnxprune.progress import Progress
 
 if TYPE_CHECKING:
     from onnxprune.model import Model
     from onnxprune.pipelines.apply import Executed
     from onnxprune.rewriting import Plan
-
-
-@dataclass(frozen=True)
-class ApplyArgs:
-    """What `apply` is asked for."""
-
-    model: str
-    plan: str
-    output: str
-    zero: bool
-    verify: bool
-    sizes: Sizes
-    data: Data
-    recover: str
-    accept_damage: bool
-    force: bool
-    told: Reporting
-
-    def check(self) -> None:
-        """Refuse what cannot work before any work is done."""
-        if self.zero and self.data.source is not None:
-            raise UsageError("--zero leaves nothing to re-fit with --data", hint="leave one of them out")
-        paths.check_one_pipe(self.model, self.plan)
-        paths.check_one_result(self.output, as_json=self.told.as_json)
-        paths.check_target(self.output, inputs=[self.model, self.plan], force=self.force)
-        self.told.check(self.output, inputs=[self.model, self.plan], force=self.force)
 
 
 @click.command(cls=Titled)
@@ -69,26 +44,25 @@ class ApplyArgs:
 def apply(console: Console, args: ApplyArgs) -> None:
     """Carry out PLAN on MODEL: the model that it was made for, or another export of the same weights.
 
-    A plan that does not fit is refused, with the first mismatch.
+    MODEL is a file, - for standard input, or the folder of graphs that the plan was made for. A plan that does not
+    fit is refused, with the first mismatch.
     """
+    if Path(args.model).is_dir():
+        from onnxprune.cli.folder import apply_to_folder
+
+        args = apply_to_folder(console, args)
     args.check()
     console.progress("loading")
-    from onnxprune.model import save
     from onnxprune.rewriting import Plan
 
     steps = Plan.from_json(paths.read_text(args.plan))
     others = (*steps.reorders, *steps.zeros, *steps.bypasses, *steps.rotations, *steps.factors)
     if not others and not any(step.remove for step in steps.steps):
         raise GoalMissed("nothing to prune: the plan removes nothing", hint="add positions to 'remove' of a group")
-    if steps.options.get("rows"):
-        paths.check_row_map(args.output, inputs=[args.model, args.plan], force=args.force)
-    source = args.sizes.load(args.model)
-    paths.check_output(source, args.output, force=args.force)
+    source = args.load(steps)
     console.progress("rewriting")
     done = _executed(source, steps, args, console.progress)
-    console.progress("writing")
-    with paths.staged(paths.row_map_text(done.rows, args.output)):
-        save(done.model, args.output, force=args.force)
+    args.write_executed(console, steps, done)
     with missed_budgets.damage_last(console, done.judged, accepted=args.accept_damage):
         _report(console, source, done, steps, args)
 

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 
 from onnxprune.cli import missed_budgets, paths
 from onnxprune.cli.option_requirements import check_requirements
 from onnxprune.cli.options import common as shared
-from onnxprune.cli.options.data import Data, data
-from onnxprune.cli.options.execution import Where, place
+from onnxprune.cli.options.data import data
+from onnxprune.cli.options.execution import place
 from onnxprune.cli.options.group import Titled, request
 from onnxprune.cli.options.selection import selection
-from onnxprune.cli.options.sizes import Sizes, sizes
+from onnxprune.cli.options.sizes import sizes
 from onnxprune.cli.output import Console
+from onnxprune.cli.plan_args import PlanArgs
 from onnxprune.cli.types import FILE
-
-if TYPE_CHECKING:
-    from onnxprune.allocation import Options
-
 
 # What `--help` shows.
 USUAL = ("--output", "--ratio", "--macs", "--latency", "--criterion", "--keep", "--only", "--data")
-
-
-@dataclass(frozen=True)
-class PlanArgs:
-    """What `plan` is asked for."""
-
-    model: str
-    output: str
-    options: Options
-    sizes: Sizes
-    place: Where
-    data: Data
-    force: bool
 
 
 @click.command(cls=Titled, usual=USUAL)
@@ -60,7 +43,8 @@ class PlanArgs:
 def plan(console: Console, args: PlanArgs) -> None:
     """Write what would be removed from MODEL as JSON, to look at or edit.
 
-    `onnxprune apply` carries it out, on this model or on another export of the same weights.
+    MODEL is a file, - for standard input, or a folder of graphs with their configuration, which all go into one
+    plan. `onnxprune apply` carries it out, on this model or on another export of the same weights.
     """
     paths.check_target(args.output, inputs=[args.model], force=args.force, binary=False)
     console.progress("planning")
@@ -68,7 +52,11 @@ def plan(console: Console, args: PlanArgs) -> None:
     from onnxprune.allocation.timed import needs_tables
     from onnxprune.report import text
 
-    source = args.sizes.load(args.model)
+    if Path(args.model).is_dir():
+        from onnxprune.cli.folder import plan_of_folder
+
+        args = plan_of_folder(args)
+    source = args.load()
     where = args.place.settled(args.sizes.numbers) if needs_tables(args.options) else None
     groups, made, reached = api.plan_for(
         source,

@@ -46,6 +46,8 @@ class Executed:
         io_renames: inputs and outputs that went with blocks, or have another name.
         recovery: what was fitted to calibration data; None if there was none.
         judged: how far the outputs on held-out samples agree with the original's; None without real data.
+        dropped: the blocks that went; None if none did.
+        zeroed: whether all sizes are those of the original, and zeros stand for what would go.
     """
 
     model: Model
@@ -56,6 +58,8 @@ class Executed:
     io_renames: tuple[IoRename, ...] = ()
     recovery: RecoveryReport | None = None
     judged: Agreement | None = None
+    dropped: Dropped | None = None
+    zeroed: bool = False
 
 
 @blas_threads()
@@ -100,9 +104,7 @@ def execute(
         )
         failed = [v for v in (dropped.verdict, dropped.repaired_verdict) if v is not None and not v.ok]
         if failed or not (plan.rotations or any(step.remove for step in plan.steps)):
-            verdict = failed[0] if failed else dropped.verdict
-            renames = dropped.io_renames
-            return Executed(dropped.model, dropped.groups, verdict, io_renames=renames, judged=dropped.judged)
+            return _blocks_removed(dropped, failed[0] if failed else dropped.verdict)
         model, plan = dropped.model, _on_repaired(model, dropped, plan)
     if plan.rotations:
         model = proven_rotation(plan.trace(model), plan.rotations, sizes=sizes, verify=verify)
@@ -114,9 +116,15 @@ def execute(
     groups = plan.trace(model)
     removed = plan.removed(groups)
     if zero:
-        return Executed(zeroed(groups, removed), groups, None)
+        return Executed(zeroed(groups, removed), groups, None, zeroed=True)
     clock = Clock(progress)
     return _units_removed(Removal(groups, removed), plan, inputs, recovery or RecoveryOptions(), clock, verify=verify)
+
+
+def _blocks_removed(dropped: Dropped, verdict: Verdict | None) -> Executed:
+    """What taking blocks out gave, where no unit goes after them."""
+    renames, judged = dropped.io_renames, dropped.judged
+    return Executed(dropped.model, dropped.groups, verdict, io_renames=renames, judged=judged, dropped=dropped)
 
 
 def _units_removed(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from onnxprune.allocation import Options
 from onnxprune.errors import GoalMissed
@@ -17,6 +17,11 @@ from onnxprune.model import Model, Width
 from onnxprune.pipelines.prune import Outcome, check_proven, run
 from onnxprune.progress import Progress, shown
 from onnxprune.recovery import RecoveryOptions
+from onnxprune.rewriting import Plan
+from onnxprune.tracing import Groups
+
+if TYPE_CHECKING:
+    from onnxprune.pipelines.apply import Executed
 
 
 @accepts_synonyms(FolderKeywords)
@@ -64,7 +69,7 @@ def prune_folder(
         how: dict[str, Any] = {"sizes": sizes, "recovery": RecoveryOptions(recovery), "progress": told}
         outcome = run(folder.model(rows=bool(chosen.rows)), chosen, **how, **given)
     check_proven(outcome.groups, outcome.verdict)
-    write_folder(folder, smaller_folder(folder, outcome), Path(output), force=force)
+    write_folder(folder, smaller_folder(folder, outcome.plan, outcome), Path(output), force=force)
     return outcome
 
 
@@ -90,43 +95,44 @@ def folder_options(folder: Folder, options: Options) -> Options:
     return replace(options, rows=rows, allow_io_changes=tuple(opened) or False)
 
 
-def smaller_folder(folder: Folder, outcome: Outcome) -> Smaller:
+def smaller_folder(folder: Folder, plan: Plan, done: Outcome | Executed) -> Smaller:
     """What became of the model of a folder, as its configuration wants to know it.
 
     Args:
         folder: the folder.
-        outcome: of pruning its model.
+        plan: what went.
+        done: what pruning its model gave, or carrying out the plan.
 
     Raises:
         GoalMissed: caches of different layers have different numbers of heads, or two vocabularies lose other tokens.
     """
-    _check_caches(folder, outcome)
-    kept = {table.size: table.kept for table in outcome.rows if table.size in folder.configuration.vocabulary}
+    _check_caches(folder, done.model)
+    kept = {table.size: table.kept for table in done.rows if table.size in folder.configuration.vocabulary}
     kept = {size: ids for size, ids in kept.items() if len(ids) < size}
     if len(set(kept.values())) > 1:
         raise GoalMissed(
             "two vocabularies would keep other tokens, and the configuration's ids are of both",
             hint="name all of them at once: --rows vocab_size=FILE",
         )
-    return Smaller(outcome.model, _left(outcome), kept)
+    return Smaller(done.model, _left(plan, done.groups), kept)
 
 
-def _left(outcome: Outcome) -> Mapping[Width, int]:
+def _left(plan: Plan, groups: Groups) -> Mapping[Width, int]:
     """Width -> the units that are left of it, of those that shrank."""
-    removed = {step.group: len(step.remove) for step in outcome.plan.steps}
+    removed = {step.group: len(step.remove) for step in plan.steps}
     found: dict[Width, int] = {}
-    for held, classes in outcome.groups.held.items():
-        group = outcome.groups.group_of[classes[0]]
+    for held, classes in groups.held.items():
+        group = groups.group_of[classes[0]]
         if group >= 0:
-            name, parts = outcome.groups.groups[group].name, len(outcome.groups.groups[group].classes)
+            name, parts = groups.groups[group].name, len(groups.groups[group].classes)
             found |= {width: width[1] * (parts - removed.get(name, 0)) // parts for width in held.widths}
     return {width: left for width, left in found.items() if left < width[1]}
 
 
-def _check_caches(folder: Folder, outcome: Outcome) -> None:
+def _check_caches(folder: Folder, model: Model) -> None:
     """Refuse caches of different numbers of heads where the configuration has one number."""
     states = dict.fromkeys(name for pair in folder.states for name in pair)
-    before, after = _declared(folder.joined.model), _declared(outcome.model)
+    before, after = _declared(folder.joined.model), _declared(model)
     first: dict[tuple[int, int, int], str] = {}
     for name in states:
         for axis, size in enumerate(before[name]):

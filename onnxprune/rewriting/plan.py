@@ -119,6 +119,11 @@ class Plan:
                 removed[group.classes[list(step.remove)]] = True
         return removed
 
+    def is_made_for(self, model: Model) -> bool:
+        """Whether the plan was made for exactly this content of a model."""
+        source = source_of(self.origin.model) if self.origin is not None and not self.source else self.source
+        return source.get("digest") == model.digest
+
     def masks(self, source: Any) -> dict[str, np.ndarray]:
         """A boolean keep mask in the original shape for every initializer of `source` that shrinks.
 

@@ -347,7 +347,7 @@ def test_every_example_model_is_in_the_table():
 def test_signatures_of_the_library_page():
     rows = dict(re.findall(r"(?m)^\| `(\w+)\((.*?)\)` \|", prose(ROOT / "docs" / "library.md")))
     names = {"prune", "shrink", "compress", "drop", "sparsify", "trace", "make_plan", "apply", "train", "verify"}
-    names |= {"sensitivity", "quantize", "auto", "prune_folder", "drop_folder"}
+    names |= {"sensitivity", "quantize", "auto", "prune_folder", "drop_folder", "plan_folder", "apply_folder"}
     assert set(rows) == names
     for name, shown in rows.items():
         given = [p.partition("=")[0].strip() for p in shown.split(",")]

@@ -59,6 +59,42 @@ def test_requests_that_are_refused(run: Run, tmp_path: Path, more: tuple[str, ..
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_plan_of_a_folder(run: Run, tmp_path: Path) -> None:
+    source, plan, small = write_pair(tmp_path / "whole"), tmp_path / "plan.json", tmp_path / "small"
+    made = run("plan", source, "-o", plan, "-r", "0.5")
+    assert made.code == 0 and "pruned" in made.out, made.err
+    ran = run("apply", source, plan, "-o", small, "--report", tmp_path / "page.html")
+    assert ran.code == 0, ran.err
+    assert "changed  output encoder_model/last_hidden_state: axis 2 8 -> 4" in ran.out and "proof    equal" in ran.out
+    assert json.loads((small / "config.json").read_text())["num_key_value_heads"] == 2
+    again = run("apply", source, plan, "-o", small)
+    assert again.code == 2 and "exists" in again.err
+    other = write_decoder(tmp_path / "other")
+    refused = run("apply", other, plan, "-o", tmp_path / "wrong")
+    assert refused.code == 2 and "the plan was made for other graphs" in refused.err
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "said"),
+    [
+        ("plan", ("--shape", "input_ids=1x2"), "--shape: only for a single file"),
+        ("plan", ("-o", "{}/whole/nowhere/plan.json"), "no such folder"),
+        ("apply", ("{}/plan.json", "-o", "-"), "a folder goes into a folder"),
+        ("apply", ("{}/plan.json", "-o", "{}/whole/inside"), "not apart"),
+        ("apply", ("{}/plan.json", "-o", "{}/small", "--zero", "--data", "random"), "leaves nothing to re-fit"),
+        ("apply", ("{}/nothing.json", "-o", "{}/small"), "no such file"),
+    ],
+)
+def test_plans_that_are_refused(run: Run, tmp_path: Path, verb: str, more: tuple[str, ...], said: str) -> None:
+    source = write_decoder(tmp_path / "whole")
+    (tmp_path / "plan.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    ran = run(verb, source, *(text.format(tmp_path) for text in more))
+    assert ran.code == 2 and said in ran.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_layers_of_a_folder(run: Run, tmp_path: Path) -> None:
     source, small = write_decoder(tmp_path / "whole"), tmp_path / "small"
     listed = run("drop", source, "--list", "--json").json["blocks"]
