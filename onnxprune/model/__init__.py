@@ -9,6 +9,7 @@ from onnxprune.model.model import Model
 from onnxprune.model.names import Names
 from onnxprune.model.negative_sizes import refuse_negative_sizes
 from onnxprune.model.shapes.thresholds import other_sides
+from onnxprune.model.skip_norms import sums_apart, sums_together
 from onnxprune.model.telling_tensors import TELLS_SIZES, last_floats, unsqueezed
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "refuse_negative_sizes",
     "same_kind",
     "save",
+    "sums_apart",
+    "sums_together",
     "to_graph",
     "to_proto",
     "unsaturated",

@@ -10,7 +10,7 @@ from onnxprune.allocation import Options
 from onnxprune.allocation.timed import needs_tables
 from onnxprune.cost import counts
 from onnxprune.errors import GoalMissed
-from onnxprune.model import Model, file_size
+from onnxprune.model import Model, file_size, sums_apart
 from onnxprune.model.blocks import find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.pipelines import prune
@@ -121,11 +121,13 @@ def facts_of(model: Model, sizes: Mapping[str, int], *, data: bool) -> ModelFact
     """
     groups = trace(model, sizes=sizes)
     inside = trace(model, sizes=sizes, head_dims=True)
+    whole = sums_apart(model)
+    apart = groups if whole is model else trace(whole, sizes=sizes)
     return ModelFacts(
         data=data,
         linear=bool(rotatable_groups(groups)),
         heads=any(group.kind == HEAD_DIM for group in inside.groups) and bool(rotatable_groups(inside)),
-        blocks=len(DropOptions().eligible(find_blocks(DataFlow(groups.tracing.model, groups.static)))),
+        blocks=len(DropOptions().eligible(find_blocks(DataFlow(apart.tracing.model, apart.static)))),
         products=any(node.op_type == "MatMul" for node in model.proto.graph.node),
     )
 

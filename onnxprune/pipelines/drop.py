@@ -13,7 +13,7 @@ from onnxprune.allocation import BudgetResult
 from onnxprune.calibration import is_random
 from onnxprune.cost import Cost, counts
 from onnxprune.errors import GoalMissed, UsageError
-from onnxprune.model import Model, file_size
+from onnxprune.model import Model, file_size, sums_apart, sums_together
 from onnxprune.model.blocks import GraphBlock, find_blocks
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.pipelines.block_choice import BlockChoice, BlockCosts
@@ -35,6 +35,7 @@ from onnxprune.rewriting import (
     shortened,
     with_fewer_io,
 )
+from onnxprune.rewriting.plan import source_of
 from onnxprune.rewriting.rewrite import nested
 from onnxprune.runtime import Agreement, blas_threads
 from onnxprune.tracing import Groups
@@ -53,6 +54,7 @@ def list_blocks(model: Model, options: DropOptions, sizes: Mapping[str, int] | N
     Returns:
         All blocks, in graph order, with what they cost and why some must stay.
     """
+    model = sums_apart(model)
     groups = trace_model(model, sizes=sizes)
     blocks = find_blocks(DataFlow(groups.tracing.model, groups.static))
     costs = BlockCosts.of(groups, counts.of_trace(groups.tracing, model))
@@ -139,7 +141,7 @@ def dropping(model: Model, options: DropOptions, inputs: RunInputs, clock: Clock
     """What is worked on: the traced model with its blocks."""
     runs = inputs.read(model)
     with clock("tracing"):
-        groups = trace_model(model, sizes=inputs.sizes)
+        groups = trace_model(sums_apart(model), sizes=inputs.sizes)
         return Dropping(
             groups=groups,
             model=model,
@@ -148,7 +150,7 @@ def dropping(model: Model, options: DropOptions, inputs: RunInputs, clock: Clock
             inputs=inputs,
             runs=runs,
             verify=verify,
-            costs=BlockCosts.of(groups, counts.of_trace(groups.tracing, model)),
+            costs=BlockCosts.of(groups, counts.of_trace(groups.tracing, groups.model)),
             clock=clock,
         )
 
@@ -173,7 +175,7 @@ class Dropping:
     """What is worked on.
 
     Attributes:
-        groups: the traced original.
+        groups: the traced original, sums and norms that are one operator apart.
         model: the original.
         blocks: its blocks.
         options: which go.
@@ -326,7 +328,8 @@ class Dropping:
 
     def finished(self, flat: Model, chosen: Sequence[GraphBlock]) -> tuple[Model, tuple[IoRename, ...]]:
         """The model as it is handed out, and what became of its inputs and outputs."""
-        return with_fewer_io(shortened(_copied(flat), chosen), chosen)
+        small, renames = with_fewer_io(shortened(_copied(flat), chosen), chosen)
+        return sums_together(small, self.model, self.groups.model), renames
 
     def whole(self, flat: Model) -> Model:
         """A flat model that can be run."""
@@ -378,7 +381,8 @@ class Dropping:
             for b in chosen
         )
         options = self.options.as_json() | {"sizes": dict(self.inputs.sizes)}
-        return Plan((), options=options, bypasses=steps, origin=self.groups)
+        source = {} if self.groups.model is self.model else source_of(self.model)
+        return Plan((), source, options, bypasses=steps, origin=self.groups)
 
 
 def _copied(model: Model) -> Model:

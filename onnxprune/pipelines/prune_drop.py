@@ -246,7 +246,7 @@ def joined_plan(plan: Plan, dropped: Dropped, bare: Model, options: Options) -> 
         if len(known.get(group.name, ())) == len(group.classes):
             scores[group.classes] = known[group.name]
     made = plans.make(groups, chosen, scores, options.as_json(), sizes)
-    source = plans.source_of(dropped.groups.model)
+    source = dropped.plan.source or plans.source_of(dropped.groups.model)
     return replace(made, bypasses=dropped.plan.bypasses, rotations=plan.rotations, source=source)
 
 

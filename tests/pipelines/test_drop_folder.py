@@ -11,7 +11,10 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import GoalMissed, UsageError
+from onnxprune.folder import read_folder
 from tests.graphs.folders import Family, generated, translated, with_zeros, write_decoder, write_pair
+from tests.graphs.net import run
+from tests.graphs.skip_norms import stream, without
 
 TEXT = [5, 17, 3, 31, 22]
 
@@ -98,6 +101,18 @@ def test_a_part_of_a_layer_may_go_unless_it_has_a_cache(tmp_path: Path) -> None:
     onnxprune.drop_folder(source, tmp_path / "small", blocks=(feed_forward.name,))
     assert (tmp_path / "small" / "config.json").read_text() == (source / "config.json").read_text()
     assert len(generated(tmp_path / "small", TEXT, 20)[0]) > len(TEXT)
+
+
+def test_layers_whose_sums_and_norms_are_one_operator(tmp_path: Path) -> None:
+    """As onnxruntime-genai writes them."""
+    (tmp_path / "whole").mkdir()
+    onnx.save(stream(), tmp_path / "whole" / "model.onnx")
+    (tmp_path / "whole" / "config.json").write_text(json.dumps({"encoder_layers": 3}))
+    done = onnxprune.drop_folder(tmp_path / "whole", tmp_path / "small", blocks=("layers.1*",))
+    assert json.loads((tmp_path / "small" / "config.json").read_text()) == {"encoder_layers": 2}
+    assert done.plan.is_made_for(read_folder(tmp_path / "whole").joined.model)
+    smaller = onnx.load(tmp_path / "small" / "model.onnx")
+    np.testing.assert_allclose(run(smaller)["y"], run(without(stream(), 1))["y"], atol=1e-5)
 
 
 def test_layers_that_are_not_counted_stay(tmp_path: Path) -> None:
