@@ -39,8 +39,7 @@ def runs_of(
         samples: take at most so many.
         batch: most samples in a run, where the model leaves the batch open.
         sizes: numbers for symbolic dims; one for the batch fixes it.
-        merge: put samples of several feeds together, where the batch is open; feeds of one sample each, of one
-            shape, are put together in any case.
+        merge: put samples of several feeds together; those of one shape are, where every feed is one sample.
 
     Raises:
         UsageError: a feed does not fit the model, or there are too few samples for one run.
@@ -48,8 +47,7 @@ def runs_of(
     dims = batch_dims(wanted)
     fixed = next((d if isinstance(d, int) else sizes[d] for d in dims if isinstance(d, int) or d in sizes), None)
     allowance, merge = Allowance(), merge or fixed is not None
-    # What has samples of the same shape is stored together.
-    alike: dict[Any, _Samples] = {}
+    alike: dict[Any, _Samples] = {}  # those of the same shape are stored together
     feeds: list[_Samples] = []
     alone: list[Run] = []
     taken = 0
@@ -69,8 +67,8 @@ def runs_of(
     if alone:  # then equal lengths in the other feeds were a coincidence
         runs = [*(run for one in feeds for run in one.cut(one.count)), *alone]
     else:
-        singles = len(alike) == 1 and all(one.count == 1 for one in feeds)
-        parts = list(alike.values()) if merge or singles else feeds
+        merge = merge or (len(alike) == 1 and all(one.count == 1 for one in feeds))
+        parts = list(alike.values()) if merge else feeds
         most, least = (BATCH, LEAST_RUNS) if batch is None else (batch, 2)
         most = most if len(parts) > 1 else max(1, min(most, -(-taken // least)))
         runs = [run for one in parts for run in one.cut(fixed or most, whole=fixed is not None)]

@@ -84,9 +84,10 @@ class Parameters:
         """The model with all that was replaced."""
         return replace(self.model, proto=self.proto, values=dict(self._values))
 
-    def is_own(self, name: str) -> bool:
-        """Whether `name` is a stored tensor that one node alone uses."""
-        return bool(name) and name in self._stored and self._uses[name] == 1
+    def is_own(self, name: str, *, users: int = 1) -> bool:
+        """Whether `name` is a stored tensor that one node alone uses, or so many, none of them in a body."""
+        own = bool(name) and name in self._stored and self._uses[name] == users
+        return own and (users == 1 or len(self.consumers(name)) == users)
 
     def is_stored(self, name: str) -> bool:
         """Whether `name` is a stored tensor."""
@@ -134,21 +135,28 @@ class Parameters:
         data = np.asarray(value.astype(dtype), order="C")
         self._values[name] = partial(np.asarray, data)
 
-    def bias(self, layer: LinearLayer, outputs: int) -> tuple[onnx.NodeProto, int] | None:
-        """The node and input slot of a layer's bias, if it has one of its own of `outputs` values, or may get one."""
+    def bias(self, layer: LinearLayer, outputs: int, *, users: int = 1) -> tuple[onnx.NodeProto, int] | None:
+        """The node and input slot of a layer's bias, if it has one of its own of `outputs` values, or may get one.
+
+        Args:
+            layer: the layer.
+            outputs: its outputs.
+            users: how many nodes share the bias; it may not be missing where there are several.
+        """
         node = layer.node
         if layer.bias is not None:
             name = node.input[layer.bias] if len(node.input) > layer.bias else ""
-            return (node, layer.bias) if not name or self._is_bias(name, outputs) else None
+            free = not name and users == 1
+            return (node, layer.bias) if free or self._is_bias(name, outputs, users) else None
         consumers = self._consumers.get(node.output[0], [])
         if len(consumers) == 1 and consumers[0].op_type == "Add" and node.output[0] not in self._outputs:
             slot = 1 - list(consumers[0].input).index(node.output[0])
-            if self._is_bias(consumers[0].input[slot], outputs):
+            if self._is_bias(consumers[0].input[slot], outputs, users):
                 return consumers[0], slot
         return None
 
-    def _is_bias(self, name: str, outputs: int) -> bool:
-        return self.is_own(name) and tuple(self._stored[name].dims) == (outputs,)
+    def _is_bias(self, name: str, outputs: int, users: int = 1) -> bool:
+        return self.is_own(name, users=users) and tuple(self._stored[name].dims) == (outputs,)
 
     def shift(self, layer: LinearLayer, amount: Array) -> None:
         """Add `amount` [O] to a layer's bias; make one if there is none."""

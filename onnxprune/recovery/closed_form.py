@@ -28,9 +28,11 @@ from onnxprune.progress import WorkPart
 from onnxprune.recovery.downstream import downstream_of
 from onnxprune.recovery.fits import DAMPINGS, METHODS, Method
 from onnxprune.recovery.joint import JointTarget, with_branches
+from onnxprune.recovery.norm_scales import NormTarget
 from onnxprune.recovery.on_grid import QuantizedTarget
 from onnxprune.recovery.recurrent import RecurrentTarget
-from onnxprune.recovery.targets import WIDEST, Fit, FitEvidence, LayerTarget, NormTarget, Pair, Target
+from onnxprune.recovery.shared_layer import SharedTarget, in_order
+from onnxprune.recovery.targets import WIDEST, Fit, FitEvidence, LayerTarget, Pair, Target
 from onnxprune.rewriting import Removal, agreement, io_changes
 from onnxprune.rewriting.rewrite import nested, rewrite, rewritten
 from onnxprune.runtime import MEMORY, ActivationReader, Agreement, routes_of
@@ -182,7 +184,8 @@ def recover(
     runs, held = held_out(given)
     routes = routes_of(original, runs)
     parameters = Parameters(removal.laid_out or rewritten(removal) if has_bodies else pruned, routes)
-    found = ready(list(targets(removal, parameters, options)), options, parameters)
+    found = in_order(list(targets(removal, parameters, options)), parameters)
+    found = ready(found, options, parameters)
     found = with_branches(removal, parameters, found) if options.how.joint else found
     fits = fit_targets(removal, parameters, found, runs, options, progress=progress)
     model = parameters.finished() if removal.laid_out or not has_bodies else nested(parameters.finished())
@@ -301,6 +304,7 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
     """Layers (or norms) behind a cut, in graph order, with parameters of their own."""
     made = {n.output[0]: n for n in parameters.proto.graph.node if n.output}
     behind = removal.behind
+    sharing: dict[str, list[LayerTarget]] = {}
     for view, rule in removal.groups.tracing.views:
         node = made.get(view.node.output[0]) if view.node.output else None
         if node is None or rule is None or node.op_type != view.node.op_type:
@@ -325,8 +329,12 @@ def targets(removal: Removal, parameters: Parameters, options: RecoveryOptions) 
             if own.grid.entry.shape[1] > WIDEST:  # rounding to a grid needs the moments themselves
                 continue
             yield QuantizedTarget(view, node, old, own.layer, downstream, own=own)
-        elif parameters.is_own(node.input[new.weight]) and linear_layer(view) is not None:
-            yield LayerTarget(view, node, old, new, downstream)
+        elif parameters.is_stored(name := node.input[new.weight]) and linear_layer(view) is not None:
+            alone = LayerTarget(view, node, old, new, downstream)
+            sharing.setdefault(name, []).append(alone)
+            together = alone if parameters.is_own(name) else SharedTarget.of(sharing[name], removal, parameters)
+            if together is not None:
+                yield together
 
 
 def _loses_positions(removal: Removal, norm: NodeView) -> bool:
@@ -350,7 +358,7 @@ def ready(targets: Sequence[Target], options: RecoveryOptions, parameters: Param
     waiting: set[str] = set()
     found: list[Target] = []
     for target in reversed(targets):
-        waiting.add(target.node.output[0])
+        waiting.update(target.outputs)
         if isinstance(target, LayerTarget) and target.downstream and target.downstream.residual:
             known = options.how.sequential and waiting.isdisjoint(parameters.ancestors([target.downstream.residual]))
             target = target if known else replace(target, downstream=replace(target.downstream, residual=""))

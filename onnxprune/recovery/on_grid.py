@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.layers import Grid, Parameters, QuantizedParameters, layer_weight
 from onnxprune.recovery import fits
-from onnxprune.recovery.targets import KeptMask, LayerFit, LayerTarget, LinearFit
+from onnxprune.recovery.targets import KeptMask, LayerTarget, LinearFit
 from onnxprune.rewriting import Removal
 from onnxprune.runtime import PairMoments
 from onnxprune.typing import Array
@@ -38,7 +38,7 @@ class QuantizedTarget(LayerTarget):
         """The weight in the original."""
         return layer_weight(removal.groups.tracing, self.old)
 
-    def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LayerFit:
+    def task(self, removal: Removal, parameters: Parameters, method: fits.Method) -> LinearFit:
         """Weight and bias."""
         sliced = self.new.as_matrix(self.own.weight.value(parameters.value)) * self.new.scale
         parts = self.parts(removal, parameters, method)

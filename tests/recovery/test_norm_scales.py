@@ -1,4 +1,4 @@
-"""Layers and norms that are fitted."""
+"""Norms that get back the deviation and mean of their outputs."""
 
 from __future__ import annotations
 
