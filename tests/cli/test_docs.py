@@ -268,7 +268,7 @@ def test_commands_of_the_calibration_page_work(workplace, capsys):
     np.save(array, digits)
     encoded = {"array": base64.b64encode(array.getvalue()).decode(), "polygraphy_class": "ndarray"}
     (workplace / "inputs.json").write_text(json.dumps([{"image": encoded}]))
-    (toml,), (own,) = blocks(page, "toml"), blocks(page, "python")
+    (toml,), (own, objects) = blocks(page, "toml"), blocks(page, "python")
     assert preprocess_of(tomllib.loads(toml), workplace, "raw") == Preprocess(size=224, resize=256, layout="NCHW")
     # The model at hand wants grey images of 8 x 8 pixels.
     (workplace / "preprocess.toml").write_text(re.sub(r"\[[^]]*,.*\]", "1", toml.replace("[224, 224]", "8")))
@@ -278,6 +278,7 @@ def test_commands_of_the_calibration_page_work(workplace, capsys):
     tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]")).save("tokenizer.json")
     for line in "".join(blocks(page, "console")).splitlines():
         assert main(line.removeprefix("$ onnxprune ").split()) == 0, capsys.readouterr().err
+    exec(compile(objects, "<calibration.md>", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_id)
