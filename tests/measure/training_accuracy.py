@@ -30,6 +30,8 @@ NETWORKS = ("cifar_resnet20_ts_op11", "mlperf_resnet8_cifar10")
 
 def cut(name: str, source: Model, data: labelled.Labelled, removed: float, kept: Path | None) -> Model:
     """The model without a share of its MACs, repaired."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
     path = None if kept is None else kept / f"{name}_{removed:g}_{len(data.calibration)}.onnx"
     if path is not None and path.exists():
         return load(path)
