@@ -77,13 +77,13 @@ def quantised(proto: onnx.ModelProto, quantise: Quantise) -> onnx.ModelProto:
         logging.disable(logging.NOTSET)
 
 
-@quick(40)
+@quick(24)
 @given(images(), ways(), options())
 def test_convolutional_graphs(proto: onnx.ModelProto, quantise: Quantise, chosen: dict[str, Any]) -> None:
     check(quantised(proto, quantise), chosen)
 
 
-@quick(20)
+@quick(12)
 @given(sequences(), ways(), options())
 def test_transformer_graphs(proto: onnx.ModelProto, quantise: Quantise, chosen: dict[str, Any]) -> None:
     check(quantised(proto, quantise), chosen)

@@ -103,7 +103,7 @@ def recurrences(draw: Any, batch_first: bool) -> onnx.ModelProto:
     return Recurrences(draw).net(batch_first).proto()
 
 
-@quick(150)
+@quick(90)
 @given(recurrences(batch_first=False))
 def test_random_recurrences(proto: onnx.ModelProto) -> None:
     outcome = prune(proto)
@@ -141,7 +141,7 @@ def time_first(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-@quick(100)
+@quick(60)
 @given(recurrences(batch_first=True))
 def test_random_recurrences_of_the_other_layout(proto: onnx.ModelProto) -> None:
     outcome = api.run(load(proto), Options(ratio=0.5), verify=False)

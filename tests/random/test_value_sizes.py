@@ -264,7 +264,7 @@ def test_sizes_that_cannot_be_one_number() -> None:
 
 
 def test_random_rows() -> None:
-    @quick(60)
+    @quick(40)
     @given(selected())
     def one(proto: onnx.ModelProto) -> None:
         judged(proto)
