@@ -116,19 +116,19 @@ class Duration(click.ParamType):
 
 
 class Pair(click.ParamType):
-    """`NAME=VALUE`, the value of another type."""
+    """`NAME=VALUE`, the value of another type; where it may be alone, the name is empty then."""
 
     name = "pair"
 
-    def __init__(self, value: click.ParamType) -> None:
-        self.value = value
+    def __init__(self, value: click.ParamType, *, alone: bool = False) -> None:
+        self.value, self.alone = value, alone
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Read a pair; the name may hold `=` too."""
         if isinstance(value, tuple):
             return value
         name, equals, text = str(value).rpartition("=")
-        if not equals or not name:
+        if not name and not (self.alone and not equals):
             self.fail(f"'{value}' is not of the form {param.metavar if param else 'NAME=VALUE'}", param, ctx)
         return name, self.value.convert(text, param, ctx)
 

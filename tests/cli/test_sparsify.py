@@ -38,6 +38,13 @@ def test_it_writes_zeros_and_counts_them_in_the_file(workplace, capsys):
     assert told["before"]["nonzeros"] - told["after"]["nonzeros"] == sum(w["zeros"] for w in told["weights"])
 
 
+def test_a_ratio_without_a_glob_is_that_of_all_weights(workplace):
+    assert sparsify("-o", "s.onnx", "-s", "70%") == sparsify("-o", "r.onnx", "--ratio", "0.7") == 0
+    assert Path("r.onnx").read_bytes() == Path("s.onnx").read_bytes()
+    assert sparsify("-o", "g.onnx", "--ratio", "70%", "--ratio-for", "*=0.2") == 0
+    assert Path("g.onnx").read_bytes() != Path("s.onnx").read_bytes()
+
+
 def test_time_is_measured_and_said(workplace, capsys):
     assert main(["sparsify", "model.onnx", "-o", "s.onnx", "--threads", "1"]) == 0
     out = capsys.readouterr().out
@@ -72,6 +79,8 @@ def test_a_dry_run_writes_nothing(workplace):
         (["-o", "-", "--json"], 2, "cannot both go to standard output"),
         (["-o", "s.onnx", "--plan-out", "s.onnx"], 2, "two outputs"),
         (["-o", "s.onnx", "-s", "150%"], 2, "--sparsity: 1.5 is not"),
+        (["-o", "s.onnx", "-s", "0.5", "--ratio", "0.7"], 2, "say twice how much"),
+        (["-o", "s.onnx", "--ratio", "=0.7"], 2, "'=0.7' is not of the form GLOB=RATIO"),
         (["-o", "s.onnx", "--pattern", "4:2"], 2, "is no pattern"),
         (["-o", "s.onnx", "--method", "magic"], 2, "nothing is called 'magic'"),
         (["-o", "s.onnx", "--method", "wanda"], 2, "needs inputs"),

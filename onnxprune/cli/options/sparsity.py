@@ -43,11 +43,12 @@ _AMOUNT: tuple[Option, ...] = (
     ),
     click.option(
         "--ratio",
+        "--ratio-for",
         "ratios",
         metavar="GLOB=RATIO",
-        type=Pair(Ratio()),
+        type=Pair(Ratio(), alone=True),
         multiple=True,
-        help="Another share for the weights that match; may be repeated, the last match wins.",
+        help="Another share for the weights that match; may be repeated, the last match wins. --ratio 0.5 is --sparsity.",
     ),
     click.option(
         "--floor",
@@ -110,10 +111,16 @@ _STORED: tuple[Option, ...] = (
 )
 
 
-def _options(ratios: tuple[tuple[str, float], ...], permute: bool | None, **chosen: Any) -> SparsifyOptions:
+def _options(
+    ratios: tuple[tuple[str, float], ...], permute: bool | None, sparsity: float | None, **chosen: Any
+) -> SparsifyOptions:
     from onnxprune.sparsity import SparsifyOptions
 
-    options = SparsifyOptions(ratios=dict(ratios), permute=permute is not False, **chosen)
+    shares = [share for glob, share in ratios if not glob] + ([] if sparsity is None else [sparsity])
+    if len(shares) > 1:
+        raise UsageError("--sparsity and --ratio say twice how much becomes zero", hint="give one of them")
+    chosen |= {"sparsity": shares[0] if shares else None, "ratios": {glob: share for glob, share in ratios if glob}}
+    options = SparsifyOptions(permute=permute is not False, **chosen)
     if permute is not None and not replace(options, permute=True).order_matters:
         name = "--permute" if permute else "--no-permute"
         raise UsageError(
