@@ -48,7 +48,7 @@ _AMOUNT: tuple[Option, ...] = (
         metavar="GLOB=RATIO",
         type=Pair(Ratio(), alone=True),
         multiple=True,
-        help="Another share for the weights that match; may be repeated, the last match wins. --ratio 0.5 is --sparsity.",
+        help="Another share for the weights that match; may be repeated, the last match wins. --ratio 0.5: --sparsity.",
     ),
     click.option(
         "--floor",
