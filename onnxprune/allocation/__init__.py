@@ -2,6 +2,7 @@
 
 from onnxprune.allocation.blockers import blocking_options
 from onnxprune.allocation.kinds import KINDS, BudgetKind
+from onnxprune.allocation.lazy_greedy import LazyGreedy
 from onnxprune.allocation.options import Options
 from onnxprune.allocation.parts import PricedPart, cheapest_part
 from onnxprune.allocation.selection import BudgetResult, Selection, max_counts, select
@@ -14,6 +15,7 @@ __all__ = [
     "Options",
     "Selection",
     "BudgetFitter",
+    "LazyGreedy",
     "PricedPart",
     "blocking_options",
     "cheapest_part",

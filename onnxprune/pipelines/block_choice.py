@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.allocation import LazyGreedy
 from onnxprune.cost import Cost
 from onnxprune.criteria import block_influence, block_params
 from onnxprune.errors import UsageError
@@ -15,12 +16,12 @@ from onnxprune.model.blocks import GraphBlock
 from onnxprune.model.graph import first_output
 from onnxprune.model.tensors import byte_size
 from onnxprune.pipelines.drop_options import DropOptions
-from onnxprune.progress import Progress, WorkPart
+from onnxprune.progress import Progress
 from onnxprune.tracing import Groups
 from onnxprune.typing import Runs
 
 # How far the outputs are from the original's without some blocks.
-Divergence = Callable[[Sequence[GraphBlock], Runs], float]
+Divergence = Callable[[Sequence[GraphBlock]], float]
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,14 @@ class BlockChoice:
             raise UsageError(f"--criterion {self.criterion} looks at what the model computes", hint="give --data")
         count = self._count()
         chosen: list[GraphBlock] = []
-        scores: dict[str, float] = {}
+        blocks = {block.name: block for block in self.eligible}
+        lazy = LazyGreedy(lambda name: self.divergence([*chosen, blocks[name]]), progress)
+        scores = lazy.damages if self.criterion == "divergence" else self._scores(costs)
         while (open_blocks := self._open(chosen)) and not self._is_enough(chosen, costs, limits, count):
-            if not scores or self.criterion == "divergence":
-                scores |= self._scores(costs, open_blocks, chosen, progress)
-            chosen.append(min(open_blocks, key=lambda block: scores[block.name]))
+            names = [block.name for block in open_blocks]
+            found = lazy.next(names, _least) if self.criterion == "divergence" else _least(scores, names)
+            assert found is not None
+            chosen.append(blocks[found])
         return chosen, scores
 
     def _count(self) -> int | None:
@@ -135,19 +139,16 @@ class BlockChoice:
             return len(chosen) >= count
         return all(costs.left(kind, chosen) <= most for kind, most in limits.items())
 
-    def _scores(
-        self, costs: BlockCosts, blocks: Sequence[GraphBlock], chosen: Sequence[GraphBlock], progress: Progress
-    ) -> dict[str, float]:
-        """Name -> what a block is worth; the least goes."""
+    def _scores(self, costs: BlockCosts) -> dict[str, float]:
+        """Name -> what a block is worth whatever else goes; the least goes."""
         if self.criterion == "influence":
-            return block_influence(self.groups, blocks, self.runs)
+            return block_influence(self.groups, self.eligible, self.runs)
         if self.criterion == "parameters":
-            return {block.name: float(costs.params(block)) for block in blocks}
-        if self.criterion == "random":
-            order = np.random.default_rng(self.options.seed).permutation(len(blocks))
-            return {block.name: float(place) for block, place in zip(blocks, order, strict=True)}
-        found: dict[str, float] = {}
-        for number, block in enumerate(blocks, 1):
-            progress(WorkPart.of("looking at block", number, len(blocks), f", {len(chosen)} dropped"))
-            found[block.name] = self.divergence([*chosen, block], self.runs)
-        return found
+            return {block.name: float(costs.params(block)) for block in self.eligible}
+        order = np.random.default_rng(self.options.seed).permutation(len(self.eligible))
+        return {block.name: float(place) for block, place in zip(self.eligible, order, strict=True)}
+
+
+def _least(scores: Mapping[str, float], names: Collection[str] | None = None) -> str:
+    """The name of the least score, of some names or of all."""
+    return min(scores if names is None else names, key=scores.__getitem__)

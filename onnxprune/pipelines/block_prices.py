@@ -1,26 +1,26 @@
 """Which blocks go where blocks and units compete: both are priced by what the outputs lose for what is saved.
 
 Units are scored once, on the original. A block is worth what the outputs lose without it, after a repair that adds no
-node, beside the blocks that went before it: its damage is measured again after every block. The allocator then has
-both before it, and the block that is cheapest for what it saves goes, until units alone are cheaper.
+node, beside the blocks that went before it: the damage of the block that would go next is measured again after every
+block. The allocator then has both before it, and the block that is cheapest for what it saves goes, until units alone
+are cheaper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from onnxprune.allocation import BudgetFitter, Options, PricedPart, cheapest_part
+from onnxprune.allocation import BudgetFitter, LazyGreedy, Options, PricedPart, cheapest_part
 from onnxprune.criteria import output_error
 from onnxprune.model.blocks import GraphBlock
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.drop import Dropping
-from onnxprune.recovery import split_runs
 from onnxprune.runtime.bench import Place
 from onnxprune.typing import Array
 
@@ -55,23 +55,22 @@ class BlockPrices:
 
     def cheapest(self) -> list[GraphBlock]:
         """The blocks that go, in graph order: the cheapest first, until units alone are cheaper."""
-        chosen: list[GraphBlock] = []
-        lost = 0.0
-        while left := self._open(chosen):
-            damages = [self.damage([*chosen, block]) for block in left]
-            parts = [self._part(block, max(0.0, after - lost)) for block, after in zip(left, damages, strict=True)]
-            parts += [self._part(block, 0.0, gone=True) for block in chosen]
-            found = self._cheapest(parts)
-            if found is None:
-                break
-            chosen, lost = [*chosen, left[found]], damages[found]
-        return sorted(chosen, key=self.work.blocks.index)
+        blocks = {block.name: block for block in self.work.blocks}
+        gone: list[GraphBlock] = []
+        lazy = LazyGreedy(lambda name: self.damage([*gone, blocks[name]]), self.work.clock.progress)
+
+        def pick(prices: Mapping[str, float]) -> str | None:
+            parts = [self._part(blocks[name], max(0.0, price)) for name, price in prices.items()]
+            found = self._cheapest([*parts, *(self._part(block, 0.0, gone=True) for block in gone)])
+            return None if found is None else list(prices)[found]
+
+        while (found := lazy.next([block.name for block in self._open(gone)], pick)) is not None:
+            gone.append(blocks[found])
+        return sorted(gone, key=self.work.blocks.index)
 
     def damage(self, chosen: Sequence[GraphBlock]) -> float:
         """What the outputs lose without some blocks, in the terms of the scores."""
-        runs = self.work.scoring_runs()
-        judges = split_runs(runs, 0.2)[1]
-        found = output_error(self.work.groups, self.work.without(chosen, runs), judges)
+        found = output_error(self.work.groups, self.work.without(chosen), self.work.judges)
         return found if np.isfinite(found) else RUINED
 
     def _cheapest(self, parts: Sequence[PricedPart]) -> int | None:

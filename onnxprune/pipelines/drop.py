@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import onnx
@@ -32,6 +33,7 @@ from onnxprune.rewriting import (
     agreement,
     blocks_of,
     bypassed,
+    original_outputs,
     shortened,
     with_fewer_io,
 )
@@ -260,18 +262,12 @@ class Dropping:
 
     def limits(self) -> dict[str, float]:
         """Kind of budget -> the most that is allowed."""
-        originals = {
-            "params": self.costs.total.params,
-            "macs": self.costs.total.macs,
-            "size": file_size(self.model),
-        }
-        return {kind: amount.limit(originals[kind]) for kind, amount in self.options.budgets.items()}  # type: ignore[union-attr]
+        old = _costs(self.costs.total, self.model)
+        return {kind: amount.limit(old[kind]) for kind, amount in self.options.budgets.items()}  # type: ignore[union-attr]
 
     def goals(self, model: Model, after: Cost) -> tuple[BudgetResult, ...]:
         """The budgets, and what a model reaches."""
-        total = self.costs.total
-        now = {"params": after.params, "macs": after.macs, "size": file_size(model)}
-        old = {"params": total.params, "macs": total.macs, "size": file_size(self.model)}
+        now, old = _costs(after, model), _costs(self.costs.total, self.model)
         return tuple(BudgetResult(k, most, reached=now[k], before=old[k]) for k, most in self.limits().items())
 
     # --- carried out -------------------------------------------------------------------------------------
@@ -287,18 +283,18 @@ class Dropping:
             return self._result(small, verdict=verdict, io_renames=renames)
         if not self.runs:
             return self._result(small, verdict=verdict, io_renames=renames)
-        fitting, held = held_out(self.runs)
+        held = held_out(self.runs)[1]
         with self.clock("judging"):
             bare = agreement(bypass, self.whole(flat), held)
         if not self.options.recover:
             return self._result(small, verdict=verdict, io_renames=renames, bare=bare, judged=bare)
         with self.clock("repairing"):
-            fitted, stands = self.stood_in(bypass, flat, fitting, self._allowed(chosen))
+            fitted, stands = self.stood_in(bypass, flat, self._allowed(chosen))
             behind = Bypass.of(self.groups, chosen, fitted)
             fitted, repaired = recover(behind, fitted, self.runs, progress=self.clock.progress)
         with self.clock("judging"):
             judged = agreement(bypass, self.whole(fitted), held)
-        if not self._is_better(judged, bare):
+        if bare.is_known and not judged.distance < bare.distance:  # NaN is none
             return self._result(small, verdict=verdict, io_renames=renames, bare=bare, judged=bare)
         final, renames = self.finished(fitted, chosen)
         stated = {stand.exit: stand.applied for stand in stands}
@@ -335,20 +331,14 @@ class Dropping:
         """A flat model that can be run."""
         return nested(_copied(flat))
 
-    @staticmethod
-    def _is_better(one: Agreement, other: Agreement) -> bool:
-        return not other.is_known or one.distance < other.distance
-
-    def stood_in(
-        self, bypass: Bypass, flat: Model, runs: Runs, allowed: Callable[[str, int], bool]
-    ) -> tuple[Model, list[StandIn]]:
-        """A flat model with stand-ins for its blocks, chosen on some of the runs."""
-        judges = split_runs(runs, 0.2)[1]
+    def stood_in(self, bypass: Bypass, flat: Model, allowed: Callable[[str, int], bool]) -> tuple[Model, list[StandIn]]:
+        """A flat model with stand-ins for its blocks, fitted to `scoring_runs` and chosen on some of them."""
 
         def distance(other: Model) -> float:
-            return agreement(bypass, self.whole(other), judges).distance
+            return self._distance(bypass, other)
 
-        return with_stand_ins(self.groups, flat, spans_of(bypass.blocks), runs, distance=distance, allowed=allowed)
+        runs, spans = self.scoring_runs(), spans_of(bypass.blocks)
+        return with_stand_ins(self.groups, flat, spans, runs, distance=distance, allowed=allowed)
 
     def _allowed(self, chosen: Sequence[GraphBlock]) -> Callable[[str, int], bool]:
         """Whether a form fits into what the budgets leave, and is far smaller than what was dropped."""
@@ -359,18 +349,30 @@ class Dropping:
         )
         return lambda form, params: params <= min(slack, gone / 2)
 
-    def divergence(self, chosen: Sequence[GraphBlock], runs: Runs) -> float:
+    def divergence(self, chosen: Sequence[GraphBlock]) -> float:
         """How far the outputs are from the original's without some blocks, stand-ins in their places."""
-        flat = self.without(chosen, runs)
-        bypass = Bypass.of(self.groups, chosen)
-        return agreement(bypass, self.whole(flat), split_runs(runs, 0.2)[1]).distance
+        return self._distance(Bypass.of(self.groups, chosen), self.without(chosen))
 
-    def without(self, chosen: Sequence[GraphBlock], runs: Runs) -> Model:
+    @cached_property
+    def judges(self) -> Runs:
+        """The inputs that say which form of a stand-in it is: some of those that say what blocks are worth."""
+        return split_runs(self.scoring_runs(), 0.2)[1]
+
+    @cached_property
+    def _wanted(self) -> list[dict[str, Any]]:
+        """What the original gives for `judges`."""
+        return list(original_outputs(self.groups, self.judges))
+
+    def _distance(self, bypass: Bypass, flat: Model) -> float:
+        """How far the outputs of a flat model without blocks are from the original's."""
+        return agreement(bypass, self.whole(flat), self.judges, self._wanted).distance
+
+    def without(self, chosen: Sequence[GraphBlock]) -> Model:
         """The flat model without some blocks, stand-ins in their places."""
         chosen = sorted(chosen, key=self.blocks.index)
         flat = bypassed(self.groups, chosen)
         if self.options.recover:
-            flat, _ = self.stood_in(Bypass.of(self.groups, chosen), flat, runs, self._allowed(chosen))
+            flat, _ = self.stood_in(Bypass.of(self.groups, chosen), flat, self._allowed(chosen))
         return flat
 
     def plan(self, chosen: Sequence[GraphBlock], stands: Sequence[StandIn]) -> Plan:
@@ -383,6 +385,11 @@ class Dropping:
         options = self.options.as_json() | {"sizes": dict(self.inputs.sizes)}
         source = {} if self.groups.model is self.model else source_of(self.model)
         return Plan((), source, options, bypasses=steps, origin=self.groups)
+
+
+def _costs(cost: Cost, model: Model) -> dict[str, int]:
+    """Kind of budget -> what a model of that cost has."""
+    return {"params": cost.params, "macs": cost.macs, "size": file_size(model)}
 
 
 def _copied(model: Model) -> Model:

@@ -2,7 +2,7 @@
 
 from onnxprune.rewriting.bypass import Bypass, BypassStep, blocks_of, bypassed, shortened
 from onnxprune.rewriting.bypass_io import IoRename, with_fewer_io
-from onnxprune.rewriting.compare import agreement
+from onnxprune.rewriting.compare import agreement, original_outputs
 from onnxprune.rewriting.factorise import FactoriseStep
 from onnxprune.rewriting.in_blocks import LEAST_BLOCK, Blocks, with_blocks
 from onnxprune.rewriting.linear_groups import fibres, why_not_linear
@@ -43,6 +43,7 @@ __all__ = [
     "with_rotation",
     "blocks_of",
     "carried_over",
+    "original_outputs",
     "bypassed",
     "check_zeros",
     "removed_classes",

@@ -21,6 +21,7 @@ from tests.cli.conftest import DIGITS, MODELS, Run, run
 
 __all__ = ["run"]
 DATA = str(MODELS / "digits_calibration.npz")
+INPUTS = ("--data", DATA, "--samples", "64")
 RECIPE = """
 [[step]]
 run = "prune"
@@ -36,6 +37,7 @@ batch = 32
 [[step]]
 run = "sparsify"
 pattern = "2:4"
+method = "wanda"
 time = false
 """
 
@@ -52,13 +54,13 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_same_as_the_commands_one_by_one(run: Run, recipe: Path, tmp_path: Path) -> None:
-    ran = run("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", "--data", DATA, "--json", "--no-time")
+    ran = run("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", *INPUTS, "--json", "--no-time")
     assert ran.code == 0, ran.err
     one, two, three = (tmp_path / f"{number}.onnx" for number in (1, 2, 3))
-    assert run("prune", DIGITS, "-o", one, "--macs", "50%", "--data", DATA).code == 0
+    assert run("prune", DIGITS, "-o", one, "--macs", "50%", *INPUTS).code == 0
     taught = ("--teacher", DIGITS, "--steps", 12, "--rate", 3e-4, "--batch", 32)
-    assert run("train", one, "-o", two, "--data", DATA, *taught).code == 0
-    assert run("sparsify", two, "-o", three, "--data", DATA, "--pattern", "2:4", "--no-time").code == 0
+    assert run("train", one, "-o", two, *INPUTS, *taught).code == 0
+    assert run("sparsify", two, "-o", three, *INPUTS, "--pattern", "2:4", "--method", "wanda", "--no-time").code == 0
     assert onnx.load(tmp_path / "o.onnx") == onnx.load(three)
     assert names(tmp_path) == {"recipe.toml", "plan.json", "o.onnx", "1.onnx", "2.onnx", "3.onnx"}
     steps = ran.json["steps"]
@@ -95,7 +97,7 @@ threads = 1
 
 def test_training_with_all_its_options(run: Run, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(TRAINING)
-    given = ("--data", DATA, "--samples", 64)
+    given = INPUTS
     assert (
         ran := run("run", tmp_path / "recipe.toml", DIGITS, "-o", tmp_path / "o.onnx", *given, "--no-time")
     ).code == 0, ran.err
@@ -112,7 +114,7 @@ def _typed(text: str) -> str:
 
 
 def test_the_account(run: Run, recipe: Path, tmp_path: Path) -> None:
-    ran = run("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", "--data", DATA, "--keep-steps")
+    ran = run("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", *INPUTS, "--keep-steps")
     assert ran.code == 0, ran.err
     assert "3 sparsify" in ran.out and "step 1, prune: proven" in ran.out and "speed" in ran.out
     assert "dB" in ran.out
@@ -124,7 +126,7 @@ def test_the_account(run: Run, recipe: Path, tmp_path: Path) -> None:
 def test_a_killed_run_goes_on(run: Run, recipe: Path, tmp_path: Path) -> None:
     """It is killed when the first step is done, and again at a random moment: the result is that of a whole run."""
     whole, killed = tmp_path / "whole.onnx", tmp_path / "killed.onnx"
-    options = ["--data", DATA, "--no-time", "-q"]
+    options = [*INPUTS, "--no-time", "-q"]
     assert run("run", recipe, DIGITS, "-o", whole, *options).code == 0
     command = [sys.executable, "-m", "onnxprune", "run", str(recipe), DIGITS, "-o", str(killed), *options, "--resume"]
     journal = tmp_path / "killed.onnx.steps" / "journal.jsonl"
@@ -138,9 +140,9 @@ def test_a_killed_run_goes_on(run: Run, recipe: Path, tmp_path: Path) -> None:
     time.sleep(random.Random(0).uniform(1, 2))
     started.kill()
     started.wait()
-    refused = run("run", recipe, DIGITS, "-o", killed, "--data", DATA)
+    refused = run("run", recipe, DIGITS, "-o", killed, *INPUTS)
     assert refused.code == 2 and "--resume goes on with them" in refused.err
-    ran = run("run", recipe, DIGITS, "-o", killed, "--data", DATA, "--no-time", "--resume", "--json")
+    ran = run("run", recipe, DIGITS, "-o", killed, *INPUTS, "--no-time", "--resume", "--json")
     assert ran.code == 0 and ran.json["resumed"] >= 1, ran.err
     assert killed.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "killed.onnx.steps").exists()
@@ -148,7 +150,7 @@ def test_a_killed_run_goes_on(run: Run, recipe: Path, tmp_path: Path) -> None:
 
 def test_only_what_changed_is_done_again(run: Run, recipe: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.onnx"
-    given = ("run", recipe, DIGITS, "-o", output, "--data", DATA, "--no-time", "--json", "--keep-steps")
+    given = ("run", recipe, DIGITS, "-o", output, *INPUTS, "--no-time", "--json", "--keep-steps")
     assert run(*given).json["resumed"] == 0
     assert run(*given, "--resume", "--force").json["resumed"] == 3
     recipe.write_text(recipe.read_text().replace('pattern = "2:4"', 'pattern = "1:4"'))
@@ -163,7 +165,7 @@ def test_only_what_changed_is_done_again(run: Run, recipe: Path, tmp_path: Path)
 def test_a_step_that_fails_keeps_those_before_it(run: Run, recipe: Path, tmp_path: Path) -> None:
     good = recipe.read_text()
     recipe.write_text(good.replace('pattern = "2:4"', 'keep = "*"'))
-    given = ("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", "--data", DATA, "--no-time")
+    given = ("run", recipe, DIGITS, "-o", tmp_path / "o.onnx", *INPUTS, "--no-time")
     ran = run(*given)
     assert ran.code == 1 and "error: step 3, sparsify: nothing to change" in ran.err
     assert "--resume goes on from there" in ran.err and not (tmp_path / "o.onnx").exists()
@@ -192,7 +194,7 @@ def test_a_step_that_fails_keeps_those_before_it(run: Run, recipe: Path, tmp_pat
 )
 def test_recipes_that_are_wrong(run: Run, tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "recipe.toml").write_text(text)
-    ran = run("run", tmp_path / "recipe.toml", DIGITS, "-o", tmp_path / "o.onnx", "--data", DATA)
+    ran = run("run", tmp_path / "recipe.toml", DIGITS, "-o", tmp_path / "o.onnx", *INPUTS)
     assert ran.code == 2 and problem in ran.err and ran.err.startswith("error: "), ran.err
     assert names(tmp_path) == {"recipe.toml"}
 
@@ -206,12 +208,12 @@ def test_the_first_step_that_fails_leaves_nothing(run: Run, tmp_path: Path) -> N
 def test_places_that_are_taken(run: Run, recipe: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.onnx"
     (tmp_path / "o.onnx.steps").write_text("mine")
-    ran = run("run", recipe, DIGITS, "-o", output, "--data", DATA, "--force")
+    ran = run("run", recipe, DIGITS, "-o", output, *INPUTS, "--force")
     assert ran.code == 2 and "is no folder of steps" in ran.err
     (tmp_path / "o.onnx.steps").unlink()
     (tmp_path / "o.onnx.steps").mkdir()
     (tmp_path / "o.onnx.steps" / "mine.txt").write_text("mine")
-    ran = run("run", recipe, DIGITS, "-o", output, "--data", DATA, "--force")
+    ran = run("run", recipe, DIGITS, "-o", output, *INPUTS, "--force")
     assert ran.code == 2 and "holds other files: mine.txt" in ran.err
     assert (tmp_path / "o.onnx.steps" / "mine.txt").read_text() == "mine" and not output.exists()
     assert "never overwritten" in run("run", recipe, DIGITS, "-o", recipe, "--force").err
@@ -229,7 +231,7 @@ def test_a_dry_run_writes_nothing_but_tells_all(run: Run, tmp_path: Path) -> Non
 def test_damage_is_judged_at_the_end(run: Run, tmp_path: Path) -> None:
     ruin = '[[step]]\nrun = "prune"\nratio = 0.97\nrecover = "none"\n'
     (tmp_path / "recipe.toml").write_text(ruin)
-    given = ("run", tmp_path / "recipe.toml", DIGITS, "-o", tmp_path / "o.onnx", "--data", DATA, "--no-time")
+    given = ("run", tmp_path / "recipe.toml", DIGITS, "-o", tmp_path / "o.onnx", *INPUTS, "--no-time")
     ran = run(*given)
     assert ran.code == 1 and ran.err.strip().splitlines()[-1].startswith("warning: on held-out samples"), ran.err
     assert (tmp_path / "o.onnx").exists()

@@ -172,7 +172,7 @@ def test_nothing_to_change():
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_random_graphs(family):
     @given(FAMILIES[family]())
-    @settings(max_examples=8, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def check(proto):
         before = proto.SerializeToString(deterministic=True)
         for options in (SparsifyOptions(0.5), SparsifyOptions(pattern="2:4"), SparsifyOptions(0.9, storage="sparse")):

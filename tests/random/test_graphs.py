@@ -89,7 +89,7 @@ def check_other_batch(proto: onnx.ModelProto, small: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_graphs(family: str) -> None:
-    @quick(200 // len(FAMILIES))
+    @quick(150 // len(FAMILIES))
     @given(FAMILIES[family](), options())
     def one(proto: onnx.ModelProto, chosen: dict[str, Any]) -> None:
         check(proto, chosen)

@@ -37,7 +37,7 @@ def check(proto: onnx.ModelProto) -> None:
 
 
 def test_random_sizes() -> None:
-    @quick(60)
+    @quick(35)
     @given(computed())
     def one(proto: onnx.ModelProto) -> None:
         check(proto)

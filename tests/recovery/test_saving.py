@@ -97,7 +97,7 @@ def test_rates_that_were_tried_are_not_tried_again(original: Model, small: Model
 
 def prune(options: TrainingOptions) -> Any:
     """Cut half of the multiply-accumulates, in one step or in rounds."""
-    rounds = {"steps": 3} if not options.while_training else {}
+    rounds = {"steps": 2} if not options.while_training else {}
     recovery = api.RecoveryOptions(train=options)
     done = api.run(api.load(str(DIGITS)), onnxprune.Options(macs="40%", **rounds), data=DATA, recovery=recovery)
     return done.model
@@ -114,9 +114,17 @@ WAYS: list[tuple[Training, str]] = [
     *((prune, way) for way in ("", "soft", "group-lasso", "growing")),
     *((sparsify, way) for way in ("", "gradual", "rigl", "l1")),
 ]
+# These keep the same kinds of state as others do.
+LIKE_OTHERS = ("growing", "l1")
 
 
-@pytest.mark.parametrize(("train", "way"), WAYS, ids=[f"{train.__name__} {way}" for train, way in WAYS])
+@pytest.mark.parametrize(
+    ("train", "way"),
+    [
+        pytest.param(train, way, id=f"{train.__name__} {way}", marks=[pytest.mark.long] * (way in LIKE_OTHERS))
+        for train, way in WAYS
+    ],
+)
 def test_what_changes_while_training_goes_on(tmp_path: Path, train: Training, way: str) -> None:
     """Masks, penalties and what was seen of gradients are kept, and so are trainings that are finished."""
     options = TrainingOptions(12, while_training=way, every=2 if way else None, **QUICK)
