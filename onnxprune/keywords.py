@@ -47,6 +47,7 @@ class UnitKeywords(CutKeywords, total=False):
 
     ratios: Mapping[str, float]
     drop: bool
+    exchanges: int
     cache: str | None
 
 

@@ -36,7 +36,7 @@ def names(kind: type) -> set[str]:
     [
         ("prune", keywords.UnitKeywords, names(Options) - {"ratio", "criterion"}),
         ("make_plan", keywords.ChoiceKeywords, names(Options) - {"ratio"}),
-        ("sensitivity", keywords.CurveKeywords, names(Options) - {"ratios", "cache", "drop"}),
+        ("sensitivity", keywords.CurveKeywords, names(Options) - {"ratios", "cache", "drop", "exchanges"}),
         ("sparsify", keywords.ZeroKeywords, names(SparsifyOptions) - {"sparsity"}),
         ("drop", keywords.BlockKeywords, names(DropOptions) - {"budgets"} | {*BLOCK_BUDGETS}),
         ("compress", keywords.ProductKeywords, names(LowRankOptions)),

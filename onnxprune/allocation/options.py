@@ -21,6 +21,8 @@ from onnxprune.names import STEP_SCHEDULES
 AUTO = "auto"
 # Each step scores the whole model again.
 MOST_STEPS = 1000
+# Each exchange repairs the whole model.
+MOST_EXCHANGES = 100_000
 # The widest axis that any tensor can have, in effect.
 WIDEST = 1 << 31
 # A budget on time takes more than this of one group only where it cannot be met otherwise: that a group whose loss
@@ -71,6 +73,8 @@ class Options:
         drop: let whole blocks go, too, where that does less damage for what it saves than units of groups do.
         step_schedule: how large the parts are: "linear" equal, "cubic" large at first (Zhu and Gupta 2017), "geometric"
             the same share of what is left.
+        exchanges: try so many exchanges of units between groups at equal cost once budgets are fitted, and keep those
+            that bring the outputs of the whole repaired model nearer to the original's.
         cache: path of a file that keeps finished scores, so that another budget for the same model and data starts
             from them; nothing is kept where None.
 
@@ -110,6 +114,7 @@ class Options:
     drop: bool = False
     steps: int = 1
     step_schedule: str = "linear"
+    exchanges: int = 0
     cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -125,6 +130,8 @@ class Options:
                 raise UsageError(f"{name} is a text, but must be a list of globs", hint=f"write {name}=[{globs!r}]")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise UsageError(f"seed is {self.seed!r}, but must be a whole number of at least 0")
+        if not isinstance(self.exchanges, Integral) or not 0 <= self.exchanges <= MOST_EXCHANGES:
+            raise UsageError(f"exchanges is {self.exchanges!r}, but must be a whole number from 0 to {MOST_EXCHANGES}")
         if not isinstance(self.steps, Integral) or not 1 <= self.steps <= MOST_STEPS:
             raise UsageError(f"steps is {self.steps!r}, but must be a whole number from 1 to {MOST_STEPS}")
         if self.round_to not in (None, AUTO) and not (isinstance(self.round_to, int) and 1 <= self.round_to <= WIDEST):

@@ -175,6 +175,24 @@ def select(
         counts = _counts(problem, options)
         if problem.holds(counts):
             break
+    return selection_of(groups, asked, problem, counts, more)
+
+
+def selection_of(
+    groups: Groups, asked: Question, problem: Problem, counts: Array, more: Mapping[str, float]
+) -> Selection:
+    """Say which units go, and what that costs.
+
+    Args:
+        groups: the traced model.
+        asked: what is selected from.
+        problem: one of its problems.
+        counts: int[groups], how many units every group loses.
+        more: kind -> how much more than expected a model is known to have.
+
+    Returns:
+        The units that go, and the budgets with the costs that are expected.
+    """
     reached = (replace(g, reached=m.total(counts) + more.get(g.kind, 0.0)) for g, m in asked.goals)
     removed = dict(asked.named_rows)
     for group, count in zip(groups.groups, counts, strict=True):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from onnxprune.allocation import fit_budgets
+from onnxprune.allocation.exchanges import exchanges
 from onnxprune.allocation.kinds import KINDS, BudgetKind
 from onnxprune.allocation.options import Options
-from onnxprune.allocation.selection import Selection, allowed_counts
+from onnxprune.allocation.selection import Selection, allowed_counts, question, selection_of
 from onnxprune.cost import AxisLengths, latency, units_in_order
 from onnxprune.model import Model
 from onnxprune.runtime.bench import Place
@@ -83,10 +84,21 @@ class BudgetFitter:
 
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
         """The units that go so that all budgets hold; see `fit_budgets.fit`."""
-        multiples = self.multiples if self.options.is_aligned else {}
         return fit_budgets.fit(
-            self.groups, self.scores, self.options, kinds=self.kinds, reserve=reserve, multiples=multiples
+            self.groups, self.scores, self.options, kinds=self.kinds, reserve=reserve, multiples=self._rounded
         )
+
+    def exchanges(self, selection: Selection) -> Iterator[tuple[tuple[int, int], Selection]]:
+        """Pairs of groups, and the selections after one gave to the other; see `exchanges.exchanges`."""
+        asked = question(self.groups, self.scores, self.options, kinds=self.kinds, multiples=self._rounded)
+        slack = [goal.most - goal.reached for goal in selection.goals]
+        for one in exchanges(asked, selection.counts, slack):
+            yield one.pair, selection_of(self.groups, asked, asked.problems[-1], one.counts, {})
+
+    @property
+    def _rounded(self) -> Mapping[str, int]:
+        """What the widths of groups are rounded to where the options leave it to the machine."""
+        return self.multiples if self.options.is_aligned else {}
 
     @cached_property
     def kinds(self) -> Mapping[str, BudgetKind]:

@@ -49,7 +49,7 @@ REQUIREMENTS = (
     ),
     Requirement(("--preprocess", "--tokenizer"), ("--data",), "it says how to read --data, which is missing"),
     Requirement(("--samples", f"--recover {_FITTED_TO_DATA}"), ("--data",), "there is no data"),
-    Requirement(("--train", "--rotate", "--drop"), ("--data",), "there is no data"),
+    Requirement(("--train", "--rotate", "--drop", "--exchanges"), ("--data",), "there is no data"),
     Requirement(
         (
             "--rate",

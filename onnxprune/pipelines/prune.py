@@ -19,6 +19,7 @@ from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
+from onnxprune.pipelines.exchanges import check_exchanges, untold, with_exchanges
 from onnxprune.pipelines.iterative import ScoredUnits
 from onnxprune.pipelines.prune_training import resumable, trained_after
 from onnxprune.pipelines.unit_rotation import trace_rotated
@@ -145,11 +146,11 @@ def run(
         scored = _scored(matched, options, runs, recovery, place=place, progress=clock.progress)
     proving = partial(proven_groups, given=sizes or {}, samples=runs[:1]) if verify else None
     fitter = BudgetFitter.of(groups, scored.scores, rotation.budgeted(options), place, clock.progress)
-    recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, clock=clock, verify=verify)
-    finish = partial(
-        _carry_out, groups, recovering=iterative.carrying(scored.carried, recovering), clock=clock, proving=proving
-    )
-    selection, candidate = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
+    recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, verify=verify)
+    finishing = partial(_finishing, groups, recovering, scored.carried)
+    finish = finishing(clock, proving)
+    found = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
+    selection, candidate = with_exchanges(found, fitter, finish, finishing(Clock(untold), None), runs=runs, clock=clock)
     _check_trained(scored, candidate, proving)
     outcome = _outcome(candidate, rotation.original, rotation.plan(candidate.removed, scored.scores, options), clock)
     outcome = replace(
@@ -215,6 +216,7 @@ def _check_asked(options: Options, recovery: RecoveryOptions | None, data: Any) 
         raise ValueError("`prune.run` removes units alone: `run_asked.run_asked` removes blocks, too")
     if recovery is not None and recovery.train is not None and (data is None or is_random(data)):
         raise UsageError("training needs inputs as the model gets them", hint="give --data a file of real inputs")
+    check_exchanges(options, recovery, data)
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,18 @@ class _Candidate:
     verdict: Verdict | None
     rolled_back: tuple[RolledBack, ...]
     recovery: RecoveryReport | None
+
+
+def _finishing(
+    groups: Groups,
+    recovering: Callable[..., tuple[Model, RecoveryReport | None]],
+    carried: iterative.CarriedWeights | None,
+    clock: Clock,
+    proving: Proving | None,
+) -> Callable[[Selection], _Candidate]:
+    """The way from a selection to a model, timed by a clock."""
+    carrying = iterative.carrying(carried, partial(recovering, clock=clock))
+    return partial(_carry_out, groups, recovering=carrying, clock=clock, proving=proving)
 
 
 def _carry_out(
@@ -362,8 +376,9 @@ def plan_for(
     progress: Progress | None = None,
 ) -> tuple[Groups, Plan, tuple[BudgetResult, ...]]:
     """The traced model, the plan that `run` would carry out, without a proof, and what it reaches of the budgets."""
-    if options.drop:
-        raise UsageError("--drop is planned as it is carried out", hint="prune with --drop and --plan-out")
+    for given, name in ((options.drop, "--drop"), (options.exchanges, "--exchanges")):
+        if given:
+            raise UsageError(f"{name} is planned as it is carried out", hint=f"prune with {name} and --plan-out")
     runs = [] if data is None else calibration.read(data, model, samples=samples, sizes=sizes)
     options = options.settled(data=bool(runs))
     tell = progress or logger.info

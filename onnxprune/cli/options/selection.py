@@ -159,6 +159,17 @@ _DROP = click.option(
 )
 
 
+_EXCHANGES = click.option(
+    "--exchanges",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="With --data and a budget: try N exchanges of units between groups at equal cost, and keep those that bring"
+    " the outputs of the repaired model nearer to the original's.",
+)
+
+
 def _criteria() -> list[str]:
     from onnxprune import criteria
 
@@ -218,5 +229,8 @@ def _options(
 choice = group("options", _options, titled(AMOUNT, *_AMOUNT), titled(UNITS, *_UNITS))
 # The same, and what only a command that removes units takes.
 selection = group(
-    "options", _options, titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE), titled(UNITS, *_UNITS, _ROTATE, _DROP, _ROWS)
+    "options",
+    _options,
+    titled(AMOUNT, *_AMOUNT, _STEPS, _STEP_SCHEDULE, _EXCHANGES),
+    titled(UNITS, *_UNITS, _ROTATE, _DROP, _ROWS),
 )
