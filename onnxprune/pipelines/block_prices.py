@@ -21,9 +21,11 @@ from onnxprune.model.blocks import GraphBlock
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.drop import Dropping
+from onnxprune.rewriting import bypassed
 from onnxprune.runtime.bench import Place
 from onnxprune.typing import Array
 
+LATENCY = "latency"
 # Damage of a block without which the outputs are no numbers.
 RUINED = 1e30
 
@@ -66,12 +68,25 @@ class BlockPrices:
 
         while (found := lazy.next([block.name for block in self._open(gone)], pick)) is not None:
             gone.append(blocks[found])
+            if self._is_quick(gone):
+                break
         return sorted(gone, key=self.work.blocks.index)
 
     def damage(self, chosen: Sequence[GraphBlock]) -> float:
         """What the outputs lose without some blocks, in the terms of the scores."""
         found = output_error(self.work.groups, self.work.without(chosen), self.work.judges)
         return found if np.isfinite(found) else RUINED
+
+    def _is_quick(self, gone: Sequence[GraphBlock]) -> bool:
+        """Whether a budget on time, where it is the only one, is measured to hold without some blocks.
+
+        What a whole block saves is known from tables alone, and these know less of it than of some units.
+        """
+        timer, limits = self.fitter.timer, self.options.budgets
+        if timer is None or [*limits] != [LATENCY]:
+            return False
+        small, _ = self.work.finished(bypassed(self.work.groups, sorted(gone, key=self.work.blocks.index)), gone)
+        return timer.seconds(small) <= limits[LATENCY].limit(timer.before)
 
     def _cheapest(self, parts: Sequence[PricedPart]) -> int | None:
         multiples = self.fitter.multiples if self.options.is_aligned else {}

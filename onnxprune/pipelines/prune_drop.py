@@ -22,7 +22,7 @@ from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import prune
-from onnxprune.pipelines.block_prices import BlockPrices
+from onnxprune.pipelines.block_prices import LATENCY, BlockPrices
 from onnxprune.pipelines.clock import Clock
 from onnxprune.pipelines.drop import bare_model, drop_blocks, dropping
 from onnxprune.pipelines.drop_options import DropOptions
@@ -39,7 +39,6 @@ from onnxprune.rewriting import plan as plans
 from onnxprune.runtime.bench import Place
 from onnxprune.tracing import trace
 
-LATENCY = "latency"
 _TWICE = "the models with and without blocks would both be trained"
 _PRICED = "the price of units is known before they go"
 
