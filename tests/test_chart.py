@@ -10,7 +10,6 @@ import pytest
 
 from tests.measure import accuracy_chart, widths_and_bits_chart
 
-
 CHARTS = (accuracy_chart, widths_and_bits_chart)
 
 
