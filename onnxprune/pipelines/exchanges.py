@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxprune.allocation import BudgetFitter, Options, Selection
@@ -14,6 +14,7 @@ from onnxprune.pipelines.clock import Clock
 from onnxprune.progress import Progress, WorkPart
 from onnxprune.recovery import RecoveryOptions
 from onnxprune.rewriting import agreement
+from onnxprune.runtime import Agreement
 from onnxprune.typing import Runs
 
 Finish = Callable[[Selection], Result]
@@ -41,6 +42,23 @@ def untold(stage: str) -> None:
     """Tell nobody about a stage."""
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """What exchanges between groups gave.
+
+    Attributes:
+        tried: exchanges that were carried out.
+        kept: those that brought the outputs nearer to the original's.
+        before: how far the outputs agree with the original's without any, on all samples.
+        after: the same with those that were kept.
+    """
+
+    tried: int
+    kept: int
+    before: Agreement
+    after: Agreement
+
+
 def with_exchanges(
     found: tuple[Selection, Result],
     fitter: BudgetFitter,
@@ -49,7 +67,7 @@ def with_exchanges(
     *,
     runs: Runs,
     clock: Clock,
-) -> tuple[Selection, Result]:
+) -> tuple[Selection, Result, Exchanged | None]:
     """Make a selection better by as many exchanges as its options allow.
 
     Args:
@@ -62,41 +80,42 @@ def with_exchanges(
         clock: times it.
 
     Returns:
-        The best selection, and what came of it.
+        The best selection, what came of it, and what was tried; None where nothing was.
     """
     selection, finished = found
     if not fitter.options.exchanges or finished.rolled_back or not selection.met:
-        return found
+        return selection, finished, None
 
-    def distance(finished: Result) -> float:
-        return agreement(finished.removal, finished.model, runs).distance
+    def judged(finished: Result) -> Agreement:
+        return agreement(finished.removal, finished.model, runs)
 
     with clock("exchanging"):
-        better = _exchanged(found, fitter, attempt, distance, clock.progress)
-    return found if better is selection else (better, finish(better))
+        better, done = _exchanged(found, fitter, attempt, judged, clock.progress)
+    return (better, finish(better), done) if done.kept else (selection, finished, done)
 
 
 def _exchanged(
     found: tuple[Selection, Result],
     fitter: BudgetFitter,
     attempt: Finish[Result],
-    distance: Callable[[Result], float],
+    judged: Callable[[Result], Agreement],
     progress: Progress,
-) -> Selection:
+) -> tuple[Selection, Exchanged]:
     """The selection after one exchange after the other, each that brings the outputs nearer to the original's kept."""
     (selection, finished), count = found, fitter.options.exchanges
-    best, tried = distance(finished), set[tuple[int, int]]()
+    best = before = judged(finished)
+    tried, kept = set[tuple[int, int]](), 0
     open_exchanges = fitter.exchanges(selection)
     for number in range(1, count + 1):
         pair, other = next(((p, s) for p, s in open_exchanges if p not in tried), (None, selection))
         if pair is None:
             break
-        progress(WorkPart.of("exchange", number, count))
+        progress(WorkPart.of("exchange", number, count, f", {kept} kept"))
         tried.add(pair)
         finished = attempt(other)
         goals = reached(selection.goals, finished.model, finished.removal, fitter.kinds)
-        if not all(goal.met for goal in goals) or not (apart := distance(finished)) < best:
+        if not all(goal.met for goal in goals) or not (agreed := judged(finished)).distance < best.distance:
             continue
-        selection, best = replace(other, goals=goals), apart
+        selection, best, kept = replace(other, goals=goals), agreed, kept + 1
         open_exchanges = fitter.exchanges(selection)
-    return selection
+    return selection, Exchanged(len(tried), kept, before, best)

@@ -19,7 +19,7 @@ from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
-from onnxprune.pipelines.exchanges import check_exchanges, untold, with_exchanges
+from onnxprune.pipelines.exchanges import Exchanged, check_exchanges, untold, with_exchanges
 from onnxprune.pipelines.iterative import ScoredUnits
 from onnxprune.pipelines.prune_training import resumable, trained_after
 from onnxprune.pipelines.unit_rotation import trace_rotated
@@ -74,6 +74,7 @@ class Outcome(Shown):
         rows: the new numbers of rows that were kept by name.
         goals: the budgets, and what was reached.
         timed: the time of a run, where it was measured.
+        exchanged: what exchanges between groups gave; None if none were asked for.
         dropped: the blocks that went before the units; None if none did.
         instead: what `judged` would be if units alone had gone; None if no block went.
         judged: how far the outputs of `model` on held-out samples agree with the original's; None without data.
@@ -95,6 +96,7 @@ class Outcome(Shown):
     rows: tuple[RowMap, ...] = ()
     goals: tuple[BudgetResult, ...] = ()
     timed: Timed | None = None
+    exchanged: Exchanged | None = None
     dropped: Dropped | None = None
     instead: Agreement | None = None
     judged: Agreement | None = None
@@ -148,17 +150,17 @@ def run(
     fitter = BudgetFitter.of(groups, scored.scores, rotation.budgeted(options), place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, verify=verify)
     finishing = partial(_finishing, groups, recovering, scored.carried)
-    finish = finishing(clock, proving)
+    finish, attempt = finishing(clock, proving), finishing(Clock(untold), None)
     found = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
-    selection, candidate = with_exchanges(found, fitter, finish, finishing(Clock(untold), None), runs=runs, clock=clock)
+    selection, candidate, tried = with_exchanges(found, fitter, finish, attempt, runs=runs, clock=clock)
     _check_trained(scored, candidate, proving)
-    outcome = _outcome(candidate, rotation.original, rotation.plan(candidate.removed, scored.scores, options), clock)
     outcome = replace(
-        outcome,
+        _outcome(candidate, rotation.original, rotation.plan(candidate.removed, scored.scores, options), clock),
         goals=selection.goals,
         timed=fitter.timed(candidate.removed, candidate.model, None if candidate.rolled_back else selection.damage),
         judged=judged_outputs(candidate.removal, candidate.model, candidate.recovery, runs, random=is_random(data)),
         chosen=scored.training,
+        exchanged=tried,
         seconds=clock.seconds,
     )
     return with_training(outcome, candidate.removal, runs, replace(recovery, train=scored.left), clock)

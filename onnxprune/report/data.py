@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cost.counts import branches_taken
+from onnxprune.report.exchanges import exchange_data
 from onnxprune.report.together import together_data
 from onnxprune.report.training import training_data
 
@@ -93,6 +94,7 @@ def outcome_json(result: Outcome) -> dict[str, Any]:
         "groups": steps_json(result.plan),
         "rotated": [step.group for step in result.plan.rotations],
         "dropped": together_data(result),
+        "exchanges": exchange_data(result),
         "barriers": [barrier(b) for b in result.groups.barriers],
         "branches": [asdict(branches) for branches in branches_taken(result.groups.tracing)],
         "budgets": [asdict(goal) | {"met": goal.met} for goal in result.goals],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnxprune.cost.counts import branches_taken
 from onnxprune.report import numbers
 from onnxprune.report.data import follows, opsets, removed_units
+from onnxprune.report.exchanges import exchange_lines
 from onnxprune.report.together import together_lines
 from onnxprune.report.training import training_lines
 
@@ -114,6 +115,7 @@ def outcome(result: Outcome) -> list[str]:
     lines += [
         *(entry(*said) for said in together_lines(result)),
         *removal(result.plan),
+        *(entry(*said) for said in exchange_lines(result)),
         *branch_lines(branches_taken(result.groups.tracing)),
         *budgets(result.goals),
         *io_changes(result.io_changes),

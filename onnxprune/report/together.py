@@ -28,11 +28,19 @@ def together_lines(result: Outcome) -> list[tuple[str, str]]:
     names = ", ".join(scored.block.name for scored in result.dropped.dropped)
     lines = [("dropped", f"{numbers.plural(len(result.dropped.dropped), 'block')}: {names}")]
     if result.judged is not None and result.instead is not None:
-        lines.append(("", f"{_told(result.judged)} on held-out samples; units alone: {_told(result.instead)}"))
+        lines.append(("", f"{told(result.judged)} on held-out samples; units alone: {told(result.instead)}"))
     return lines
 
 
-def _told(of: Agreement) -> str:
+def told(of: Agreement) -> str:
+    """Write how far outputs agree.
+
+    Args:
+        of: what was measured.
+
+    Returns:
+        A few words.
+    """
     same = "" if of.top1 is None else f", same class {of.top1:.0%}"
     return f"squared output error {of.error:.2g}{same}"
 
@@ -53,8 +61,16 @@ def together_data(result: Outcome) -> dict[str, Any] | None:
         {"name": b.block.name, "params": b.params, "macs": b.macs, "form": forms.get(b.block.name, "none")}
         for b in result.dropped.dropped
     ]
-    return {"blocks": blocks, "error": _error(result.judged), "units_alone": _error(result.instead)}
+    return {"blocks": blocks, "error": error_of(result.judged), "units_alone": error_of(result.instead)}
 
 
-def _error(of: Agreement | None) -> float | None:
+def error_of(of: Agreement | None) -> float | None:
+    """Take the squared error of outputs out of what was measured.
+
+    Args:
+        of: what was measured.
+
+    Returns:
+        The error; None where it is not known, or no number.
+    """
     return None if of is None or not math.isfinite(of.error) else of.error
