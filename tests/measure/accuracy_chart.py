@@ -9,6 +9,7 @@ multiply-accumulates left.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -81,22 +82,35 @@ def place(accuracy: float) -> float:
 def drawn(found: list[Row]) -> str:
     """The rows as an SVG that follows the reader's light or dark setting."""
     bottom = TOP + ROW * len(found)
+    ticks = {accuracy: place(accuracy) for accuracy in range(0, 101, 20)}
+    marks = [mark for number, row in enumerate(found) for mark in _row(row, TOP + ROW * number + 6)]
+    title = "Accuracy after pruning, beside onnxsim and Torch-Pruning with the same MACs"
+    return framed(title, bottom, ticks, _legend(), marks)
+
+
+def framed(title: str, bottom: int, ticks: Mapping[int, float], legend: Sequence[str], marks: Sequence[str]) -> str:
+    """A picture of rows over an axis of accuracies.
+
+    Args:
+        title: what readers that see no picture are told.
+        bottom: where the rows end.
+        ticks: accuracies in %, and where they lie on the axis.
+        legend: what marks mean.
+        marks: those of all rows.
+    """
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 44}" width="{WIDTH}" role="img" '
-        'aria-label="Accuracy after pruning, beside onnxsim and Torch-Pruning with the same MACs">',
+        f'aria-label="{title}">',
         f"<style>{STYLE}</style>",
         f'<rect class="ground" width="{WIDTH}" height="{bottom + 44}" rx="6"/>',
-        *_legend(),
+        *legend,
     ]
-    for accuracy in range(0, 101, 20):
-        x = place(accuracy)
+    for accuracy, x in ticks.items():
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP - 12}" y2="{bottom}"/>')
         parts.append(f'<text class="small faint" x="{x}" y="{bottom + 16}" text-anchor="middle">{accuracy} %</text>')
-    for number, row in enumerate(found):
-        parts += _row(row, TOP + ROW * number + 6)
-    middle = (LEFT + RIGHT) / 2
-    parts.append(f'<text class="small faint" x="{middle}" y="{bottom + 34}" text-anchor="middle">accuracy</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    middle = (min(ticks.values()) + max(ticks.values())) / 2
+    said = f'<text class="small faint" x="{middle}" y="{bottom + 34}" text-anchor="middle">accuracy</text>'
+    return "\n".join([*parts, *marks, said, "</svg>", ""])
 
 
 def _legend() -> list[str]:

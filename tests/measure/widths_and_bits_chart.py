@@ -11,13 +11,20 @@ import re
 from dataclasses import dataclass
 from html import escape
 
-from tests.measure.accuracy_chart import ROOT, SHORT, STYLE
+from tests.measure.accuracy_chart import ROOT, SHORT, TOP, framed
 
 TABLE, PICTURE = ROOT / "docs" / "quantisation.md", ROOT / "docs" / "pictures" / "widths_and_bits.svg"
 HEADER = "| | float | bits alone, larger file | widths alone | together |"
-# Accuracies in % at both ends of the axis; pixels of a row, and where the rows and the axis begin and end.
+# Accuracies in % at both ends of the axis; pixels of a row, and where the axis begins and ends.
 LEAST, MOST = 84, 100
-ROW, TOP, LEFT, RIGHT, WIDTH = 34, 62, 220, 690, 720
+ROW, LEFT, RIGHT = 34, 220, 690
+LEGEND = (
+    '<circle class="peer" cx="22" cy="24" r="5"/><text class="small" x="34" y="28">widths alone, 8 bits</text>',
+    '<circle class="ours" cx="182" cy="24" r="6"/><text class="small" x="194" y="28">widths and bits</text>',
+    '<circle class="cut" cx="312" cy="24" r="4"/>'
+    '<text class="small" x="324" y="28">bits alone, a file 1.4 times as large</text>',
+    '<line class="original" x1="562" x2="562" y1="17" y2="31"/><text class="small" x="572" y="28">in float</text>',
+)
 
 
 @dataclass(frozen=True)
@@ -57,26 +64,10 @@ def place(accuracy: float) -> float:
 def drawn(found: list[Row]) -> str:
     """The rows as an SVG that follows the reader's light or dark setting."""
     bottom = TOP + ROW * len(found)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 44}" width="{WIDTH}" role="img" '
-        'aria-label="Accuracy of files of equal size: widths alone, and widths and bits together">',
-        f"<style>{STYLE}</style>",
-        f'<rect class="ground" width="{WIDTH}" height="{bottom + 44}" rx="6"/>',
-        '<circle class="peer" cx="22" cy="24" r="5"/><text class="small" x="34" y="28">widths alone, 8 bits</text>',
-        '<circle class="ours" cx="182" cy="24" r="6"/><text class="small" x="194" y="28">widths and bits</text>',
-        '<circle class="cut" cx="312" cy="24" r="4"/>'
-        '<text class="small" x="324" y="28">bits alone, a file 1.4 times as large</text>',
-        '<line class="original" x1="562" x2="562" y1="17" y2="31"/><text class="small" x="572" y="28">in float</text>',
-    ]
-    for accuracy in range(LEAST, MOST + 1, 4):
-        x = place(accuracy)
-        parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP - 12}" y2="{bottom}"/>')
-        parts.append(f'<text class="small faint" x="{x}" y="{bottom + 16}" text-anchor="middle">{accuracy} %</text>')
-    for number, row in enumerate(found):
-        parts += _row(row, TOP + ROW * number + 10)
-    middle = (LEFT + RIGHT) / 2
-    parts.append(f'<text class="small faint" x="{middle}" y="{bottom + 34}" text-anchor="middle">accuracy</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    ticks = {accuracy: place(accuracy) for accuracy in range(LEAST, MOST + 1, 4)}
+    marks = [mark for number, row in enumerate(found) for mark in _row(row, TOP + ROW * number + 10)]
+    title = "Accuracy of files of equal size: widths alone, and widths and bits together"
+    return framed(title, bottom, ticks, LEGEND, marks)
 
 
 def _row(row: Row, y: int) -> list[str]:
