@@ -113,7 +113,7 @@ def _exchanged(
         progress(WorkPart.of("exchange", number, count, f", {kept} kept"))
         tried.add(pair)
         finished = attempt(other)
-        goals = reached(selection.goals, finished.model, finished.removal, fitter.kinds)
+        goals = reached(other.goals, finished.model, finished.removal, fitter.kinds)
         if not all(goal.met for goal in goals) or not (agreed := judged(finished)).distance < best.distance:
             continue
         selection, best, kept = replace(other, goals=goals), agreed, kept + 1

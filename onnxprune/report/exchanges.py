@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.report import numbers
 from onnxprune.report.together import error_of, told
 
 if TYPE_CHECKING:
@@ -23,10 +22,10 @@ def exchange_lines(result: Outcome) -> list[tuple[str, str]]:
     done = result.exchanged
     if done is None:
         return []
-    text = f"{done.kept} of {numbers.plural(done.tried, 'exchange')} kept"
+    text = f"{done.kept} of {done.tried:,} kept"
     if done.kept:
         text += f"; {told(done.before)} before, {told(done.after)} after, on the samples that repair, too"
-    return [("exchanged", text)]
+    return [("exchange", text)]
 
 
 def exchange_data(result: Outcome) -> dict[str, Any] | None:

@@ -43,6 +43,8 @@ def better() -> Any:
 def test_outputs_come_nearer_at_no_more_cost(plain: Any, better: Any) -> None:
     assert better.report.verdict.ok
     assert better.report.after.macs <= 0.3 * better.report.before.macs
+    (goal,) = better.report.goals
+    assert goal.reached == better.report.after.macs
     assert distance(better) < distance(plain)
     assert [len(step.remove) for step in better.plan.steps] != [len(step.remove) for step in plain.plan.steps]
 

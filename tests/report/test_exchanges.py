@@ -23,11 +23,11 @@ def test_lines_say_how_many_were_kept_and_what_they_gave(outcome: Outcome) -> No
     done = outcome.exchanged
     assert done is not None and done.tried == 4 and 0 < done.kept <= 4
     ((title, said),) = exchanges.exchange_lines(outcome)
-    assert title == "exchanged" and said.startswith(f"{done.kept} of 4 exchanges kept")
+    assert title == "exchange" and said.startswith(f"{done.kept} of 4 kept")
     assert f"error {done.before.error:.2g}" in said and f"error {done.after.error:.2g}" in said
     assert any(said in line for line in text.outcome(outcome))
     nothing = replace(outcome, exchanged=replace(done, kept=0))
-    assert exchanges.exchange_lines(nothing) == [("exchanged", "0 of 4 exchanges kept")]
+    assert exchanges.exchange_lines(nothing) == [("exchange", "0 of 4 kept")]
 
 
 def test_data_hold_the_same(outcome: Outcome) -> None:
