@@ -9,7 +9,7 @@ from typing import Any
 from onnxprune.allocation import BudgetFitter, Options, Selection
 from onnxprune.allocation.fit_budgets import Result, reached
 from onnxprune.calibration import is_random
-from onnxprune.errors import UsageError
+from onnxprune.errors import ModelError, UsageError
 from onnxprune.pipelines.clock import Clock
 from onnxprune.progress import Progress, WorkPart
 from onnxprune.recovery import RecoveryOptions
@@ -112,7 +112,10 @@ def _exchanged(
             break
         progress(WorkPart.of("exchange", number, count, f", {kept} kept"))
         tried.add(pair)
-        finished = attempt(other)
+        try:
+            finished = attempt(other)
+        except ModelError:  # a node cannot take these sizes
+            continue
         goals = reached(other.goals, finished.model, finished.removal, fitter.kinds)
         if not all(goal.met for goal in goals) or not (agreed := judged(finished)).distance < best.distance:
             continue

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import onnxprune
 from onnxprune import calibration
-from onnxprune.errors import UsageError
+from onnxprune.allocation import Selection
+from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import load
 from onnxprune.pipelines import exchanges
+from onnxprune.pipelines.clock import Clock
 from onnxprune.progress import WorkPart
 from onnxprune.recovery import RecoveryOptions, TrainingOptions
 from onnxprune.rewriting import Removal, agreement, removed_classes
@@ -60,6 +63,30 @@ def test_an_exchange_that_brings_nothing_is_not_kept(plain: Any, monkeypatch: py
 
     monkeypatch.setattr(exchanges, "agreement", lambda *given: Same())
     assert pruned(exchanges=3).model.SerializeToString() == plain.model.SerializeToString()
+
+
+def test_an_exchange_that_no_node_can_follow_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are still tried."""
+
+    class Fitter:
+        options = onnxprune.Options(macs="50%", exchanges=5)
+        kinds: Any = None
+
+        def exchanges(self, selection: Selection) -> Any:
+            return iter([((0, 1), Selection({}, counts=[1])), ((1, 0), Selection({}, counts=[2]))])
+
+    def attempt(selection: Any) -> Any:
+        if selection.counts == [1]:
+            raise ModelError("no such sizes")
+        return SimpleNamespace(removal=None, model=selection.counts[0], rolled_back=())
+
+    monkeypatch.setattr(exchanges, "reached", lambda *given: ())
+    monkeypatch.setattr(exchanges, "agreement", lambda removal, model, runs: SimpleNamespace(distance=1 / model))
+    begun: Any = (Selection({}), SimpleNamespace(removal=None, model=1, rolled_back=()))
+    given: Any = (begun, Fitter(), attempt, attempt)
+    selection, finished, done = exchanges.with_exchanges(*given, runs=[], clock=Clock())
+    assert selection.counts == [2] and finished.model == 2
+    assert done is not None and (done.tried, done.kept) == (2, 1)
 
 
 def test_every_exchange_is_told() -> None:
