@@ -80,13 +80,13 @@ class Weights:
         return {key: WeightPart(key, axes) for key, axes in self._tracing.weights_axes() if key not in statistics}
 
     def parts(self) -> Iterator[tuple[WeightPart, list[int], Array]]:
-        """(part, the axes that some group cuts, its value), each part once."""
+        """(part, the axes that some group cuts, its value), each part once; without those that hold nothing."""
         firsts: dict[tuple[object, ...], WeightPart] = {}
         digests: dict[tuple[object, ...], set[bytes]] = {}
         for part in self._distinct():
             cut = [a for a, labels in enumerate(part.axes) if self.in_groups(labels)]
             value = self.value(part) if cut else None
-            if value is None:
+            if value is None or not value.size:
                 continue
             alike = (value.shape, tuple(cut), *(self.classes(part.axes[axis]).tobytes() for axis in cut))
             first = firsts.setdefault(alike, part)

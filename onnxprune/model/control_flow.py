@@ -148,7 +148,7 @@ def infer_body(node: NodeProto, known: Shapes, unsteady: set[str], condition: np
                 _like(known, node.output[slot], [node.input[slot]], axis)
     elif node.op_type == "If":
         for name, sources in zip(node.output, _sources(node, condition), strict=True):
-            _like(known, name, sources)
+            _either(known, name, sources)
     else:
         _infer_steps(node, known, unsteady)
 
@@ -158,6 +158,25 @@ def _sources(node: NodeProto, condition: np.ndarray | None) -> list[list[str]]:
     decided = branch_for(condition)
     used = [part for branch, part in branches(node).items() if decided in ("", branch)]
     return [[node.input[part[i]] for part in used] for i in range(len(node.output))]
+
+
+def common(shapes: Sequence[tuple[int, ...] | None]) -> list[int | None] | None:
+    """Find the sizes that the outputs of branches have in common.
+
+    A tensor without elements stands for others where there are any: exporters that merge a decoder for the first token
+    with one for the next hand it out in place of caches that do not change.
+
+    Args:
+        shapes: of the tensors, as far as they are known.
+
+    Returns:
+        The sizes, None for an axis where they differ; None where a shape is not known, or ranks differ.
+    """
+    full = [shape for shape in shapes if shape is not None and 0 not in shape] or shapes
+    if None in shapes or len({len(shape or ()) for shape in shapes}) > 1:
+        return None
+    sizes = zip(*(shape for shape in full if shape is not None), strict=True)
+    return [of_axis[0] if len(set(of_axis)) == 1 else None for of_axis in sizes]
 
 
 # The sizes of a tensor as far as they are known at all: some are polynomials, see `model/shapes/polynomials.py`.
@@ -240,6 +259,17 @@ def _count(node: NodeProto, known: Shapes) -> int | None:
     if most is None or most.size != 1 or not all(c is not None and c.size == 1 and c.all() for c in conditions):
         return None
     return max(0, int(most.item())) if most.item() <= LONGEST_LOOP else None
+
+
+def _either(known: Shapes, name: str, sources: Sequence[str]) -> None:
+    """Give a tensor the sizes that all of `sources` have; axes where they differ are those that values decide."""
+    dtype = known.dtypes.get(sources[0])
+    if dtype is None or not name:
+        return
+    known.dtypes[name] = dtype
+    sizes = common([known.shapes.get(source) for source in sources])
+    if sizes is not None:
+        known.assume(name, dtype, sizes)
 
 
 def _like(known: Shapes, name: str, sources: Sequence[str], axis: int | None = None, length: int | None = None) -> None:

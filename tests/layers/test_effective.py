@@ -258,3 +258,15 @@ def test_zeros_of_both_signs_are_the_same_value(dtype):
         value[0, 0] = zero
         net.output(net.add("MatMul", x, net.const(value)), ["N", 2])
     assert len(list(Weights(trace(load(net.model()))).parts())) == 2
+
+
+def test_a_weight_without_elements_has_no_part() -> None:
+    """A constant that stands for a cache in one branch lies beside weights that hold something."""
+    net = Net()
+    h = net.add("MatMul", net.input([2, 4]), net.weight(4, 6, name="w"))
+    both = net.add("Concat", h, net.const(np.zeros((0, 6), np.float32)), axis=0)
+    net.output(net.add("MatMul", both, net.weight(6, 3, name="out")))
+    groups = trace(load(net.proto()))
+    parts = list(Weights(groups).parts())
+    assert parts and all(value.size for _, _, value in parts)
+    assert np.isfinite(criteria.score(groups, "l2")).all()

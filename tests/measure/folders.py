@@ -1,10 +1,11 @@
 """Folders as exporters write them, pruned, and run by the programs that they are made for.
 
     python -m tests.measure.folders FOLDER optimum llama gpt2 t5 whisper
+    python -m tests.measure.folders FOLDER merged llama gpt2 t5 whisper
     python -m tests.measure.folders FOLDER genai llama
 
 Models of tiny random configurations are exported (`optimum-onnx` 0.1.0 with transformers 4.57 for the first,
-`onnxruntime-genai` 0.18.0 with transformers 5.24 for the second, each in an environment of its own), pruned, and asked
+`onnxruntime-genai` 0.18.0 with transformers 5.24 for the last, each in an environment of its own), pruned, and asked
 for tokens: those of the smaller folder, and those of the masked original that the proof compares with.
 """
 
@@ -94,10 +95,11 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def export(layout: str, family: str, source: Path, target: Path) -> None:
-    if layout == "optimum":
+    if layout != "genai":  # merged: one graph for the first token and the others
         from optimum.exporters.onnx import main_export
 
-        main_export(str(source), output=str(target), task=TASKS[family], do_validation=False, no_post_process=True)
+        given = {"output": str(target), "task": TASKS[family], "do_validation": False}
+        main_export(str(source), **given, no_post_process=layout != "merged")
     else:
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "fp32", "-e", "cpu"]
         subprocess.run([*builder, "-i", str(source), "-o", str(target)], check=True, capture_output=True)
@@ -132,7 +134,11 @@ def genai_tokens(family: str, folder: Path, prompt: Sequence[int]) -> list[int]:
     return [int(token) for token in generator.get_sequence(0)]
 
 
-TOKENS: dict[str, Callable[[str, Path, Sequence[int]], list[int]]] = {"optimum": optimum_tokens, "genai": genai_tokens}
+TOKENS: dict[str, Callable[[str, Path, Sequence[int]], list[int]]] = {
+    "optimum": optimum_tokens,
+    "merged": optimum_tokens,
+    "genai": genai_tokens,
+}
 
 
 # --- what is shown -----------------------------------------------------------------------------------------
@@ -160,7 +166,8 @@ def show(layout: str, family: str, place: Path) -> None:
     print(f"{layout} {family}: {sizes[0]} -> {sizes[1]} bytes, caches {caches(whole)} -> {caches(small)} per token")
     print(f"  numbers {changed(whole, small)}")
     print(f"  the tokens of the masked original: {same}; of the original: {tokens['small'] == tokens['whole']}")
-    without_a_layer(layout, family, whole)
+    if layout != "merged":
+        without_a_layer(layout, family, whole)
     if family != "whisper":
         by_words(layout, family, whole, words)
 

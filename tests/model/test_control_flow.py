@@ -100,6 +100,26 @@ def stored(proto: onnx.ModelProto) -> dict[str, list[tuple[int, ...]]]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("shapes", "sizes"),
+    [
+        ([(2, 4, 8), (2, 4, 8)], [2, 4, 8]),
+        ([(2, 4, 8), (2, 5, 8)], [2, None, 8]),
+        ([(0, 4, 1), (2, 4, 8)], [2, 4, 8]),
+        ([(0, 4), (0, 5)], [0, None]),
+        ([(), ()], []),
+        ([(2, 4), (2, 4, 8)], None),
+        ([(0,), (2, 4)], None),
+        ([(2, 4), None], None),
+    ],
+)
+def test_sizes_that_branches_have_in_common(
+    shapes: list[tuple[int, ...] | None], sizes: list[int | None] | None
+) -> None:
+    """A tensor without elements stands for another one of its rank."""
+    assert control_flow.common(shapes) == control_flow.common(shapes[::-1]) == sizes
+
+
 def test_channels_go_through_branches() -> None:
     outcome = prune(two_branches())
     proven(outcome)

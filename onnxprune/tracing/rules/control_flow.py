@@ -60,7 +60,8 @@ def if_(view: NodeView) -> Sequence[Axes | None]:
     taken = view.state.branch_taken(view.node)
     used = [slots[taken]] if taken else list(slots.values())
     _ignore(view, 0)
-    return [_tied(view, [part[i] for part in used], "the branches give other shapes") for i in range(len(used[0]))]
+    why = "the branches give other shapes"
+    return [_tied(view, [part[i] for part in used], why, alike=False) for i in range(len(used[0]))]
 
 
 @rule("Scan", since=9)
@@ -77,17 +78,35 @@ def loop(view: NodeView) -> Sequence[Axes | None]:
     return results + [_stacked(view, slot, axis) for slot, axis in zip(of.parts, of.axes, strict=True)]
 
 
-def _tied(view: NodeView, slots: Sequence[int], otherwise: str) -> Axes | None:
-    """The labels of tensors that stand for one; None where their shapes differ, and all stay whole."""
-    shapes = {view.static.shapes.get(view.node.input[s]) for s in slots}
-    if None in shapes or len(shapes) > 1:
+def _tied(view: NodeView, slots: Sequence[int], otherwise: str, *, alike: bool = True) -> Axes | None:
+    """The labels of tensors that stand for one.
+
+    Args:
+        view: the node.
+        slots: of the tensors.
+        otherwise: why what is not tied stays whole.
+        alike: their shapes must be equal; else axes of the same length are tied, and the others stay whole.
+
+    Returns:
+        The labels; None where all stay whole.
+    """
+    known = [view.static.shapes.get(view.node.input[s]) for s in slots]
+    sizes = control_flow.common(known)
+    if sizes is None or (alike and len(set(known)) > 1):
         for slot in slots:
             _fix(view, slot, otherwise)
         return None
     made: list[Array] = []
-    for axis, labels in enumerate(zip(*(view.labels(s) for s in slots), strict=True)):
-        first = min(labels, key=lambda x: (not is_barrier(x), x.ndim > 1))
-        for other in labels:
+    for axis, size in enumerate(sizes):
+        found = {slot: view.labels(slot)[axis] for slot in slots}
+        same = [
+            found[slot] for slot, shape in zip(slots, known, strict=True) if shape is not None and shape[axis] == size
+        ]
+        for labels in found.values():
+            if not any(labels is one for one in same):
+                view.ledger.fix(labels, view.reason(otherwise))
+        first = min(same, key=lambda x: (not is_barrier(x), x.ndim > 1)) if same else view.barrier(otherwise)
+        for other in same:
             rank = max(x.ndim for x in (first, other))
             view.ledger.tie(*((x if rank == 1 else as_field(x, axis, rank)) for x in (first, other)))
         made.append(first)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from tests.graphs.net import BOOL, FLOAT, INT64, Net
+from onnxprune.errors import GoalMissed
+from onnxprune.model import load, to_proto
+from onnxprune.tracing import trace
+from tests.graphs.net import BOOL, FLOAT, INT64, Net, feeds_of, prune, run
 from tests.graphs.sandwich import Case, check_case, parameters
 
 
@@ -65,3 +70,57 @@ CASES = [
 @pytest.mark.parametrize(("case", "version"), parameters(CASES))
 def test_case(case: Case, version: int) -> None:
     check_case(case, version)
+
+
+# --- branches whose outputs are of other lengths -----------------------------------------------------------
+
+
+def nothing(net: Net, h: str) -> onnx.GraphProto:
+    """A tensor without elements, as wide as the other branch's."""
+    empty = helper.make_node("Constant", [], ["empty"], value=numpy_helper.from_array(np.zeros((0, 8), np.float32)))
+    return helper.make_graph([empty], "body", [], [floats("empty")])
+
+
+def twice(net: Net, h: str) -> onnx.GraphProto:
+    """As wide as the other branch's, and longer."""
+    return helper.make_graph([helper.make_node("Concat", [h, h], ["longer"], axis=0)], "body", [], [floats("longer")])
+
+
+def across(net: Net, h: str) -> onnx.GraphProto:
+    """Wider than the other branch's, and as long."""
+    return helper.make_graph([helper.make_node("Concat", [h, h], ["wider"], axis=1)], "body", [], [floats("wider")])
+
+
+def with_a_state(other: Callable[[Net, str], onnx.GraphProto]) -> onnx.ModelProto:
+    """A layer whose units an If hands out beside the output, in one branch as they are."""
+    net = Net()
+    h = net.add("Relu", net.add("MatMul", net.input([3, 4]), net.weight(4, 8, name="first")))
+    then = graph([("Neg", h, "negated")], [], [floats("negated")])
+    state = net.add("If", net.input([], "flag", dtype=BOOL), then_branch=then, else_branch=other(net, h))
+    net.output(net.add("MatMul", h, net.weight(8, 5, name="second")), [3, 5], FLOAT)
+    net.output(state, ["rows", 8], FLOAT)
+    return net.proto()
+
+
+@pytest.mark.parametrize("other", [nothing, twice])
+def test_axes_of_the_same_length_go_together(other: Callable[[Net, str], onnx.GraphProto]) -> None:
+    proto = with_a_state(other)
+    done = prune(proto, allow_io_changes=[proto.graph.output[1].name])
+    assert done.verdict is not None and done.verdict.ok, done.verdict
+    assert [(step.units, len(step.remove)) for step in done.plan.steps] == [(8, 4)]
+    small = to_proto(done.model)
+    left = np.setdiff1d(np.arange(8), done.plan.steps[0].remove)
+    for flag in (True, False):
+        feeds = feeds_of(proto) | {"flag": np.array(flag)}
+        wanted, found = (run(one, feeds=feeds)[proto.graph.output[1].name] for one in (proto, small))
+        assert found.shape == (len(wanted), 4)
+        np.testing.assert_allclose(found, wanted[:, left], rtol=1e-6)
+
+
+def test_axes_of_other_lengths_stay() -> None:
+    proto = with_a_state(across)
+    free = {"allow_io_changes": [proto.graph.output[1].name]}
+    with pytest.raises(GoalMissed, match="nothing can be pruned"):
+        prune(proto, **free)
+    (reason,) = {barrier.reason for barrier in trace(load(proto), **free).barriers if barrier.op == "If"}
+    assert reason == "the branches give other shapes"
