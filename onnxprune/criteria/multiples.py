@@ -219,9 +219,11 @@ class _Walk:
         scale = run({**given, 0: full.scale.astype(np.float32)})
         for index, name in enumerate(view.node.output):
             if name:
-                self.known[name] = _thinned(
-                    ids[index].astype(np.int64), scale[index].astype(np.float64), self.tolerance
-                )
+                self._note(name, ids[index].astype(np.int64), scale[index].astype(np.float64))
+
+    def _note(self, name: str, ids: Array, scale: Array) -> None:
+        """Note what is known of a tensor, without axes along which that is the same everywhere."""
+        self.known[name] = _thinned(ids, scale, self.tolerance)
 
     def _joined(self, view: NodeView, moving: Sequence[int]) -> None:
         """Tensors one behind the other: what is known of each."""
@@ -237,7 +239,7 @@ class _Walk:
         full = [m.spread(view.shape(s), axes) for m, s in zip(full, slots, strict=True)]
         starts = np.cumsum([0, *(int(m.ids.max()) + 1 for m in full)])
         ids = np.concatenate([m.ids + start for m, start in zip(full, starts, strict=False)], axis)
-        self.known[view.node.output[0]] = Multiples(ids, np.concatenate([m.scale for m in full], axis))
+        self._note(view.node.output[0], ids, np.concatenate([m.scale for m in full], axis))
 
     def _pointwise(self, view: NodeView, traits: Traits, moving: Sequence[int], given: Mapping[int, Array]) -> None:
         """Position by position: combinations of F and 1, or anything of equal inputs."""
@@ -272,7 +274,7 @@ class _Walk:
             numbers = [np.broadcast_to(v.astype(np.float64), wide).reshape(-1) for v in map(_thin, fixed.values())]
             vectors = np.stack([*scales, *numbers], axis=1)
         ids, scale = clusters(keys, vectors, self.tolerance, up_to_factor=is_affine)
-        self.known[view.node.output[0]] = Multiples(ids.reshape(wide), scale.reshape(wide))
+        self._note(view.node.output[0], ids.reshape(wide), scale.reshape(wide))
 
     def _coefficients(
         self, view: NodeView, moving: Sequence[int], fixed: Mapping[int, Array], wide: Sequence[int]

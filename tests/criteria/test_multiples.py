@@ -72,3 +72,21 @@ def test_a_strided_layer_takes_over_every_tap(op: str) -> None:
     assert [(part.cause, part.positions) for part in found.removed] == [("multiple", (4,))]
     wanted, made = run(model), run(to_proto(found.model))
     assert all(difference(value, made[name]) < 1e-6 for name, value in wanted.items())
+
+
+@pytest.mark.parametrize("reader", ["ReduceMean", "MatMul"])
+def test_what_is_added_at_every_position_hides_no_multiple(reader: str) -> None:
+    """Each position adds other numbers, of which one channel's are multiples of another's."""
+    net = Net(seed=4)
+    weight, positions = net.rng.standard_normal((5, 6)), net.rng.standard_normal((4, 6))
+    weight[:, 2], positions[:, 2] = 0.37 * weight[:, 4], 0.37 * positions[:, 4]
+    made = net.add("MatMul", net.input([2, 4, 5], "x"), net.const(weight.astype(np.float32)))
+    made = net.add("Add", made, net.const(positions.astype(np.float32)))
+    if reader == "ReduceMean":
+        made = net.add("ReduceMean", made, axes=[1], keepdims=0)
+    net.output(net.add("MatMul", made, net.weight(6, 3)))
+    model = net.model()
+    found = shrink_model(load(model))
+    assert [(part.cause, part.units) for part in found.removed] == [("multiple", 1)]
+    wanted, small = run(model), run(to_proto(found.model))
+    assert all(difference(value, small[name]) < 1e-6 for name, value in wanted.items())
