@@ -168,7 +168,7 @@ def _part(joined: Joined, name: str, model: Model) -> Model:
         if not needed.isdisjoint(node.output):
             nodes.append(node)
             needed.update(reads(node))
-            needed.update(node.output)
+            needed.update(filter(None, node.output))  # the empty name is that of none
     part = proto.graph
     part.node.extend(reversed(nodes))
     part.input.extend(inputs)

@@ -153,7 +153,7 @@ def computed_value(model: Model, tensor: str, dtypes: Mapping[str, int]) -> np.n
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
             nodes.insert(0, node)
-            needed.update(node.input)
+            needed.update(filter(None, node.input))
     part = onnx.ModelProto()
     copy_except(model.proto, part, "graph")
     part.ir_version = max(part.ir_version, 4)  # from there on an initializer need not be an input

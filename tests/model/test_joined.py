@@ -13,6 +13,7 @@ from onnxprune.model import Joined, join, load, save
 from tests.graphs.branches import in_branches
 from tests.graphs.folders import Family, encoder, write_pair
 from tests.graphs.net import Net, run
+from tests.graphs.skip_norms import stream
 
 
 def joined(folder: Path) -> Joined:
@@ -62,6 +63,14 @@ def test_names_in_bodies(tmp_path: Path) -> None:
     for model in whole.split(whole.model).values():
         assert run(model.proto).keys() == run(proto).keys()
         assert model.proto.graph.node == proto.graph.node
+
+
+def test_optional_outputs_that_are_left_out(tmp_path: Path) -> None:
+    """They have the empty name, in all files: it leads from none to another."""
+    whole = join({"one": load(stream()), "two": load(stream(layers=2))}, tmp_path)
+    for name, model in whole.split(whole.model).items():
+        assert list(model.proto.graph.node) == list(whole.files[name].proto.graph.node)
+        np.testing.assert_array_equal(run(model.proto)["y"], run(whole.files[name].proto)["y"])
 
 
 def test_external_data_in_folders_below(tmp_path: Path) -> None:

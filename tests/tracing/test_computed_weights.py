@@ -13,6 +13,7 @@ import onnxprune
 from onnxprune.model import load
 from onnxprune.model.protos import MICROSOFT
 from onnxprune.rewriting import Plan
+from onnxprune.tracing.computed_weights import computed_value
 from tests.graphs import two_judges
 from tests.graphs.branches import in_branches
 from tests.graphs.net import Net, prune, run, shapes_of
@@ -246,3 +247,15 @@ def test_sums_of_bytes_that_make_a_weight_do_not_saturate(op: str) -> None:
     assert [len(s.remove) for s in outcome.plan.steps] == [WIDTH // 2] * 2
     for weight, value in wanted.items():
         np.testing.assert_allclose(outcome.groups.tracing.known_value(weight), value, atol=RESULT_STEP, rtol=0)
+
+
+def test_optional_outputs_in_front_of_a_computed_weight() -> None:
+    """An input and an output that are left out have the same empty name, and nothing leads from one to the other."""
+    net = Net(17)
+    hidden = net.add("RNN", net.input((2, 1, 3)), net.weight(1, 5, 3), net.weight(1, 5, 5), outputs=2, hidden_size=5)
+    net.nodes[-1].output[0] = ""
+    weight = net.weight(5, 4)
+    clipped = net.add("Clip", weight, "", net.const(np.float32(0.1)))
+    net.output(net.add("MatMul", hidden[1], clipped))
+    found = computed_value(net.model(), clipped, {clipped: TensorProto.FLOAT})
+    np.testing.assert_array_equal(found, np.minimum(net.model().array(weight), np.float32(0.1)))

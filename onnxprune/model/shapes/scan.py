@@ -115,7 +115,7 @@ def _running(graph: onnx.GraphProto) -> frozenset[str]:
         ):
             return frozenset()
         if not needed.isdisjoint(node.output):
-            needed.update(node.input)
+            needed.update(filter(None, node.input))
     return frozenset(needed)
 
 
