@@ -72,6 +72,13 @@ class Folder:
         return frozenset(v.name for v in (*graph.input, *graph.output) if v.name in states and _rank(v) == _CACHE_RANK)
 
     @cached_property
+    def renewed(self) -> frozenset[str]:
+        """The caches that a graph is given and gives anew, as a decoder does, in whatever graph they are."""
+        pairs = [pair for pair in self.states if self.caches.issuperset(pair)]
+        anew = {taken for made, taken in pairs if self.joined.owner(made) == self.joined.owner(taken)}
+        return frozenset(name for pair in pairs if pair[1] in anew for name in pair)
+
+    @cached_property
     def sizes(self) -> Mapping[str, int]:
         """Numbers for symbolic axes that the configuration has: caches are [batch, heads, past, size of a head]."""
         sizes = self.configuration.head_sizes

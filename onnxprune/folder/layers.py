@@ -23,7 +23,7 @@ class Stack:
     """The layers of one graph.
 
     Attributes:
-        kind: "encoder", or "decoder" where the graph has a cache.
+        kind: "encoder", or "decoder" where the graph has a cache that grows with every token.
         count: how many there are.
         gone: the places of those that go.
     """

@@ -46,8 +46,11 @@ class Joined:
 
     def own_name(self, name: str) -> str:
         """What an input or output of `model` is called in its file."""
-        owner = next((file for file in self.files if len(self.files) > 1 and _is_of(name, file)), None)
-        return name if owner is None else name.removeprefix(owner + IN)
+        return name.removeprefix(self.beginning(self.owner(name)))
+
+    def owner(self, name: str) -> str:
+        """The file that an input or output of `model` is of; empty for another name, and for that of a single model."""
+        return next((file for file in self.files if len(self.files) > 1 and _is_of(name, file)), "")
 
     def split(self, model: Model) -> dict[str, Model]:
         """The files again, out of what became of `model`; their data is made when it is needed."""

@@ -104,5 +104,5 @@ def _stack(folder: Folder, done: Dropped, file: str) -> Stack:
     beginning = folder.joined.beginning(file)
     layers = [one for one in done.blocks if one.block.kind == BLOCK and one.block.exit.startswith(beginning)]
     gone = tuple(place for place, one in enumerate(layers) if one.dropped)
-    is_decoder = any(name.startswith(beginning) for name in folder.caches)
+    is_decoder = any(name.startswith(beginning) for name in folder.renewed)
     return Stack(DECODER if is_decoder else ENCODER, len(layers), gone)

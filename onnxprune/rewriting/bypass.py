@@ -124,8 +124,8 @@ class Bypass(Removal):
         changed = {block.exit for block in self.blocks}
         for node in self.groups.tracing.model.proto.graph.node:
             if not changed.isdisjoint(node.input):
-                changed.update(node.output)
-        return frozenset(changed - {""})
+                changed.update(filter(None, node.output))
+        return frozenset(changed)
 
 
 def bypassed(groups: Groups, blocks: Sequence[GraphBlock]) -> Model:
@@ -150,7 +150,7 @@ def bypassed(groups: Groups, blocks: Sequence[GraphBlock]) -> Model:
             if block.exit in node.output:
                 proto.graph.node.append(helper.make_node(STAND_IN, [block.entry], [block.exit]))
         elif not missing.isdisjoint(node.input):  # sizes that are read in blocks only
-            missing |= set(node.output)
+            missing |= set(filter(None, node.output))
         else:
             copied = proto.graph.node.add()
             copied.CopyFrom(node)

@@ -1,7 +1,8 @@
 """Inputs and outputs of blocks that were taken out: they go, and numbered ones of others close the gap.
 
 A cache of keys and values has an input and an output for each layer, numbered in their names. Without layer 1, layers
-2 and 3 become 1 and 2 there, so that whoever runs the model counts from 0 to one less than before.
+2 and 3 become 1 and 2 there, so that whoever runs the model counts from 0 to one less than before. An output of another
+graph that is handed to an input that goes has no reader any more, and goes, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import onnx
 from onnxprune.model import Model
 from onnxprune.model.blocks import GraphBlock
 from onnxprune.model.flatten import rename
+from onnxprune.model.graph import remove_dead
 from onnxprune.model.protos import keep
 from onnxprune.model.run_order import reads
 
@@ -55,6 +57,10 @@ def with_fewer_io(model: Model, blocks: Sequence[GraphBlock]) -> tuple[Model, tu
     read = {name for node in graph.node for name in reads(node)} | {v.name for v in graph.output}
     gone_inputs = [name for name in wanted if name not in read]
     keep(graph.input, lambda value: value.name not in gone_inputs)
+    if unread := _handed_only(model, gone_inputs) - set(gone_outputs):
+        gone_outputs += sorted(unread)
+        keep(graph.output, lambda value: value.name not in unread)
+        remove_dead(graph, model.overridable)
     inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
     renamed = _closed_gaps(gone_inputs, inputs) | _closed_gaps(gone_outputs, outputs)
     if len(gone_inputs) < len(wanted) or not _is_one_to_one(renamed, (*inputs, *outputs)):
@@ -68,6 +74,14 @@ def with_fewer_io(model: Model, blocks: Sequence[GraphBlock]) -> tuple[Model, tu
     told += [IoRename("input", name, renamed[name]) for name in inputs if name in renamed]
     told += [IoRename("output", name, renamed[name]) for name in outputs if name in renamed]
     return replace(model, proto=proto), tuple(told)
+
+
+def _handed_only(model: Model, inputs: Collection[str]) -> set[str]:
+    """The outputs that are handed to some inputs and to no others, as an encoder's cache for one layer of a decoder."""
+    taken: dict[str, set[str]] = {}
+    for made, given in model.couplings.states:
+        taken.setdefault(made, set()).add(given)
+    return {made for made, given in taken.items() if given.issubset(inputs)}
 
 
 def _measure_others(graph: onnx.GraphProto, wanted: Collection[str]) -> None:

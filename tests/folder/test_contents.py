@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.errors import UsageError
 from onnxprune.folder import read_folder
-from tests.graphs.folders import Family, encoder, write_decoder, write_pair
+from tests.graphs.folders import Family, encoder, write_decoder, write_handing, write_pair
 
 
 def test_states_of_one_graph_and_of_several(tmp_path: Path) -> None:
@@ -23,6 +23,18 @@ def test_states_of_one_graph_and_of_several(tmp_path: Path) -> None:
     made = {name for name, _ in pair.states}
     assert {f"decoder_model/present.0.{of}.key" for of in ("decoder", "encoder")} < made
     assert "decoder_model/logits" not in made
+
+
+def test_caches_that_grow_are_those_of_decoders(tmp_path: Path) -> None:
+    """A cache that an encoder hands out stays as it is."""
+    one, pair = read_folder(write_decoder(tmp_path / "one")), read_folder(write_pair(tmp_path / "pair"))
+    handing = read_folder(write_handing(tmp_path / "handing"))
+    assert one.renewed == one.caches == {name for names in one.states for name in names}
+    found = {folder.joined.owner(name) for folder in (pair, handing) for name in folder.renewed}
+    assert found == {"decoder_model", "decoder_with_past_model", "decoder"}
+    assert {name for name in handing.caches - handing.renewed if name.startswith("encoder/")} == {
+        f"encoder/present.{layer}.encoder.{kind}" for layer in range(2) for kind in ("key", "value")
+    }
 
 
 def test_the_vocabulary_is_wherever_it_is(tmp_path: Path) -> None:

@@ -137,8 +137,8 @@ def decoder(family: Family) -> Writer:
     return one
 
 
-def encoder(family: Family) -> Writer:
-    """The encoder of an encoder and decoder."""
+def encoder(family: Family, *, hands_out: bool = False) -> Writer:
+    """The encoder of an encoder and decoder, which may hand out the caches of what the decoder finds in it."""
     one = Writer(family)
     x = one.embedded()
     for layer in range(family.layers):
@@ -147,6 +147,10 @@ def encoder(family: Family) -> Writer:
         x = one.fed_forward(one.attended(x, name, keys, values), name)
     made = one.net.add("Identity", x, name="last_hidden_state")
     one.net.output(made, ("batch", "sequence", family.stream), TensorProto.FLOAT)
+    for layer in range(family.layers if hands_out else 0):
+        for kind in KINDS:
+            found = one.split(x, f"cross.{layer}.{kind}", family.key_heads)
+            one.handed_out(found, f"present.{layer}.encoder.{kind}", "sequence")
     return one
 
 
@@ -211,6 +215,24 @@ def write_pair(folder: Path, family: Family = Family(), **more: Any) -> Path:
     return folder
 
 
+def write_handing(folder: Path, family: Family = Family()) -> Path:
+    """A folder with an encoder that hands out caches, and a decoder that is given them, as onnxruntime-genai has it."""
+    folder.mkdir(parents=True)
+    encoder(family, hands_out=True).save(folder / "encoder.onnx")
+    cross_decoder(family, past=True).save(folder / "decoder.onnx")
+    numbers = {
+        "head_size": family.size,
+        "hidden_size": family.stream,
+        "num_attention_heads": family.heads,
+        "num_hidden_layers": family.layers,
+        "num_key_value_heads": family.key_heads,
+    }
+    stacks = {name: {"filename": f"{name}.onnx", **numbers} for name in ("decoder", "encoder")}
+    content = {"model": {**stacks, "eos_token_id": 2, "vocab_size": family.words}}
+    (folder / "genai_config.json").write_text(json.dumps(content, indent=4))
+    return folder
+
+
 def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -249,7 +271,31 @@ def translated(folder: Path, text: Sequence[int], count: int) -> tuple[list[int]
     for place in range(count):
         given = {"input_ids": np.array([[ids[-1]]]), "encoder_hidden_states": told, **caches}
         out = ran(graphs["decoder_with_past_model" if place else "decoder_model"], given)
-        caches |= {name.replace("present", "past_key_values"): v for name, v in out.items() if name != "logits"}
+        caches |= handed_on(out)
+        ids.append(int(out["logits"][0, -1].argmax()))
+    return ids, sum(value.nbytes for value in caches.values())
+
+
+def handed_on(out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The caches among outputs, by the names of the inputs that they are handed to."""
+    return {name.replace("present", "past_key_values"): v for name, v in out.items() if name.startswith("present")}
+
+
+def answered(folder: Path, text: Sequence[int], count: int) -> tuple[list[int], int]:
+    """The likeliest tokens for a text by an encoder that hands out caches, and the bytes of all caches in the end.
+
+    Empty caches are made by what genai_config.json says, and the decoder is given one for each layer that it says.
+    """
+    said = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
+    graph, layers = session(folder / "decoder.onnx"), range(said["num_hidden_layers"])
+    caches = handed_on(ran(session(folder / "encoder.onnx"), {"input_ids": np.array([text])}))
+    assert len(caches) == 2 * len(layers), "one for keys and values of each layer"
+    empty = np.zeros((1, said["num_key_value_heads"], 0, said["head_size"]), np.float32)
+    caches |= {f"past_key_values.{layer}.decoder.{kind}": empty for layer in layers for kind in KINDS}
+    ids = [1]
+    for _ in range(count):
+        out = ran(graph, {"input_ids": np.array([[ids[-1]]]), **caches})
+        caches |= handed_on(out)
         ids.append(int(out["logits"][0, -1].argmax()))
     return ids, sum(value.nbytes for value in caches.values())
 

@@ -92,7 +92,7 @@ def test_one_model_is_as_it_was(tmp_path: Path) -> None:
     model = encoder(Family()).net.model()
     whole = join({"model": model}, tmp_path)
     assert whole.model is model and whole.split(model) == {"model": model}
-    assert whole.own_name("model/x") == "model/x"
+    assert whole.own_name("model/x") == "model/x" and whole.owner("model/x") == ""
 
 
 def test_different_opsets_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,16 @@ import pytest
 import onnxprune
 from onnxprune.errors import GoalMissed, UsageError
 from onnxprune.folder import read_folder
-from tests.graphs.folders import Family, generated, translated, with_zeros, write_decoder, write_pair
+from tests.graphs.folders import (
+    Family,
+    answered,
+    generated,
+    translated,
+    with_zeros,
+    write_decoder,
+    write_handing,
+    write_pair,
+)
 from tests.graphs.net import run
 from tests.graphs.skip_norms import stream, without
 
@@ -56,6 +65,38 @@ def test_a_layer_of_a_decoder_in_two_files(tmp_path: Path) -> None:
     reference = zeroed(source, tmp_path / "zeroed", f"layers.{layer}.", f"cross.{layer}.")
     wanted, whole = translated(reference, TEXT, 20)
     assert ids == wanted != translated(source, TEXT, 20)[0] and cache == whole * 2 // 3
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_layer_whose_cache_the_encoder_hands_out(tmp_path: Path, layer: int) -> None:
+    """The encoder hands out the caches of the other layers, under their new numbers, and makes no more."""
+    source = write_handing(tmp_path / "whole", Family(layers=3))
+    blocks = onnxprune.drop_folder(source, tmp_path / "any", count=1, keep=("encoder/*",)).blocks
+    layers = [one.block for one in blocks if one.block.name.startswith("decoder/") and one.block.kind == "block"]
+    done = onnxprune.drop_folder(source, tmp_path / "small", blocks=(layers[layer].name,))
+    assert done.verdict is not None and done.verdict.ok
+    before, after = (json.loads((p / "genai_config.json").read_text())["model"] for p in (source, tmp_path / "small"))
+    assert after == before | {"decoder": before["decoder"] | {"num_hidden_layers": 2}}
+    stored = {tensor.name for tensor in onnx.load(tmp_path / "small" / "encoder.onnx").graph.initializer}
+    assert {name for name in stored if name.startswith("cross")} == {
+        f"cross.{other}.{kind}" for other in {0, 1, 2} - {layer} for kind in ("key", "value")
+    }
+    ids, cache = answered(tmp_path / "small", TEXT, 20)
+    wanted, whole = answered(zeroed(source, tmp_path / "zeroed", f"layers.{layer}.", f"cross.{layer}."), TEXT, 20)
+    assert ids == wanted != answered(source, TEXT, 20)[0] and cache == whole * 2 // 3
+
+
+def test_a_layer_of_an_encoder_that_hands_out_caches(tmp_path: Path) -> None:
+    """No decoder: its layers are counted by themselves, and all caches stay."""
+    source = write_handing(tmp_path / "whole")
+    done = onnxprune.drop_folder(source, tmp_path / "small", count=1, keep=("decoder/*",))
+    assert done.verdict is not None and done.verdict.ok and not done.io_renames
+    after = json.loads((tmp_path / "small" / "genai_config.json").read_text())["model"]
+    assert [after[name]["num_hidden_layers"] for name in ("encoder", "decoder")] == [1, 2]
+    (gone,) = {weight.split(".")[-2] for one in done.dropped for weight in one.block.matrices}
+    ids, cache = answered(tmp_path / "small", TEXT, 20)
+    wanted, whole = answered(zeroed(source, tmp_path / "zeroed", f"encoder.{gone}."), TEXT, 20)
+    assert ids == wanted and cache == whole
 
 
 def test_weights_of_a_layer_in_two_files_count_once(tmp_path: Path) -> None:

@@ -16,7 +16,18 @@ from onnxprune.errors import OnnxPruneError, UsageError
 from onnxprune.folder import Smaller, read_folder, write_folder
 from onnxprune.pipelines.apply import execute
 from onnxprune.pipelines.prune import Outcome
-from tests.graphs.folders import KINDS, Family, generated, ran, session, translated, write_decoder, write_pair
+from tests.graphs.folders import (
+    KINDS,
+    Family,
+    answered,
+    generated,
+    ran,
+    session,
+    translated,
+    write_decoder,
+    write_handing,
+    write_pair,
+)
 
 TEXT = [5, 17, 3, 31, 22]
 
@@ -84,6 +95,18 @@ def test_encoder_and_decoders_are_cut_alike(tmp_path: Path, apart: bool) -> None
     wanted, whole = translated(masked(source, outcome, tmp_path / "masked"), TEXT, 12)
     assert ids == wanted and cache == whole // 2
     assert ids != translated(source, TEXT, 12)[0]
+
+
+def test_caches_that_the_encoder_hands_out(tmp_path: Path) -> None:
+    source = write_handing(tmp_path / "whole")
+    outcome = onnxprune.prune_folder(source, tmp_path / "small", 0.5)
+    assert outcome.verdict is not None and outcome.verdict.ok
+    before, after = (json.loads((p / "genai_config.json").read_text())["model"] for p in (source, tmp_path / "small"))
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    assert after == before | {name: before[name] | heads for name in ("decoder", "encoder")}
+    ids, cache = answered(tmp_path / "small", TEXT, 20)
+    wanted, whole = answered(masked(source, outcome, tmp_path / "masked"), TEXT, 20)
+    assert ids == wanted != answered(source, TEXT, 20)[0] and cache == whole // 2
 
 
 def test_equal_weights_are_one_whatever_they_are_called(tmp_path: Path) -> None:
