@@ -92,7 +92,7 @@ class Folder:
         Args:
             rows: whether tokens go by name.
         """
-        files = tuple(filter(None, map(self.joined.beginning, self.graphs)))
+        files = {name: model.digest for name, model in self.joined.files.items()} if len(self.graphs) > 1 else {}
         held = (replace(one, places=self._places(one.widths)) for one in self.configuration.held(rows=rows))
         return replace(self.joined.model, couplings=Couplings(self.states, tuple(held), files))
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from onnxprune.model.block_regions import BRANCH, BlockRegion, RegionSearch, chains_of, repeated
 from onnxprune.model.data_flow import DataFlow
 from onnxprune.model.graph import first_output
+from onnxprune.model.joined import IN
 from onnxprune.model.scopes import common_scope
 
 
@@ -146,7 +147,7 @@ def _with_twins(flow: DataFlow, blocks: Sequence[GraphBlock]) -> list[GraphBlock
         if block.matrices:
             by_matrices.setdefault(block.matrices, []).append(i)
     for alike in by_matrices.values():
-        first, *others = ({f for f in files if blocks[i].exit.startswith(f)} for i in alike)
+        first, *others = ({f for f in files if blocks[i].exit.startswith(f + IN)} for i in alike)
         if others and all(first.isdisjoint(other) for other in others):
             places = {flow.producer[name] for i in alike for name in blocks[i].nodes}
             weights = tuple(sorted(flow.own_weights(places)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 # Kind of a group ("channel", "head" or "head dim"), and how many units it has.
 Width = tuple[str, int]
@@ -33,9 +34,9 @@ class Couplings:
     Attributes:
         states: pairs of an output and an input that hold one state: the caller hands the first to the second.
         widths: the widths that are stated once.
-        files: where graphs of several files stand side by side, what the names of each begin with.
+        files: where graphs of several files stand side by side: name of each -> its digest.
     """
 
     states: tuple[tuple[str, str], ...] = ()
     widths: tuple[HeldWidths, ...] = ()
-    files: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)

@@ -78,13 +78,24 @@ def planned_model(folder: Folder, plan: Plan) -> Model:
     """
     if not plan.is_made_for(folder.joined.model):
         raise UsageError(
-            f"the plan was made for other graphs than those in {folder.path}: for another folder, for a single file, "
-            "or before a graph was changed",
+            f"the plan was made for other graphs than those in {folder.path}: {_difference(folder, plan)}",
             hint=f"make one for this folder: onnxprune plan {folder.path}",
         )
     if plan.bypasses and any(step.remove for step in plan.steps):
         raise UsageError("the plan takes layers and units out of a folder at once", hint="make a plan for each")
     return folder.model(rows=bool(plan.options.get("rows")))
+
+
+def _difference(folder: Folder, plan: Plan) -> str:
+    """Which graphs of a folder are not those that a plan was made for."""
+    known, graphs = plan.made_for.get("files", {}), folder.joined.files
+    changed = [name for name, model in graphs.items() if name in known and known[name] != model.digest]
+    said = [f"{folder.graphs[name]} was changed" for name in changed]
+    said += [f"{folder.graphs[name]} is not one of them" for name in graphs if known and name not in known]
+    said += [f"{name}.onnx is missing" for name in known if name not in graphs]
+    if not known and len(graphs) == 1:
+        said = [f"{path} is another one, or was changed" for path in folder.graphs.values()]
+    return ", ".join(said) or "for another folder, for a single file, or before a graph was changed"
 
 
 def planned_folder(folder: Folder, plan: Plan, done: Executed) -> Smaller:

@@ -66,7 +66,7 @@ class Plan:
 
     Attributes:
         steps: one per group that is known, in graph order; most remove something, none has to.
-        source: digest and name of the model that the plan was made for.
+        source: digest and name of the model that the plan was made for, and the digest of each of several files.
         options: how it was made.
         barriers: what was locked, and why.
         reorders: orders of units, which come before all that follows.
@@ -121,8 +121,12 @@ class Plan:
 
     def is_made_for(self, model: Model) -> bool:
         """Whether the plan was made for exactly this content of a model."""
-        source = source_of(self.origin.model) if self.origin is not None and not self.source else self.source
-        return source.get("digest") == model.digest
+        return self.made_for.get("digest") == model.digest
+
+    @property
+    def made_for(self) -> Mapping[str, Any]:
+        """Name and digest of the model that the plan was made for, and of its files where it is of several."""
+        return source_of(self.origin.model) if self.origin is not None and not self.source else self.source
 
     def masks(self, source: Any) -> dict[str, np.ndarray]:
         """A boolean keep mask in the original shape for every initializer of `source` that shrinks.
@@ -248,8 +252,10 @@ def _detailed(plan: Plan, groups: Groups) -> Plan:
 
 
 def source_of(model: Model) -> dict[str, Any]:
-    """Name and digest of the model that a plan is made for."""
-    return {"name": model.path.name if model.path else "", "digest": model.digest}
+    """Name and digest of the model that a plan is made for; of several files, the digest of each, too."""
+    files = dict(model.couplings.files)
+    named = {"name": model.path.name if model.path else "", "digest": model.digest}
+    return named | ({"files": files} if files else {})
 
 
 def layout(groups: Groups, group: Group) -> int:

@@ -59,6 +59,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
     expect(version == VERSION, f"version {version!r} is not known, only {VERSION}", "$.version")
     for name in ("source", "options"):
         expect(isinstance(raw.get(name, {}), dict), "must be an object", f"$.{name}")
+    files = raw.get("source", {}).get("files", {})
+    expect(isinstance(files, dict) and _are_texts(list(files.values())), "must be digests by name", "$.source.files")
     for name in ("groups", "barriers", "steps"):
         expect(isinstance(raw.get(name, []), list), "must be a list", f"$.{name}")
     _check_kinds(raw.get("steps", []))

@@ -65,7 +65,8 @@ def test_zeros_keep_the_configuration(tmp_path: Path) -> None:
 
 
 def other_weights(folder: Path) -> None:
-    path = next(folder.glob("*.onnx"))
+    """Of one graph; another has a weight of the same name."""
+    path = folder / "decoder_model.onnx"
     proto = onnx.load(path)
     weight = proto.graph.initializer[0]
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float32(1), weight.name))
@@ -80,14 +81,46 @@ def other_name(folder: Path) -> None:
     (folder / "encoder_model.onnx").rename(folder / "encoder.onnx")
 
 
-@pytest.mark.parametrize("change", [other_weights, no_encoder, other_name])
-def test_other_graphs_are_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+OTHER_GRAPHS = "the plan was made for other graphs than those in {}: {}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (other_weights, "decoder_model.onnx was changed"),
+        (no_encoder, "encoder_model.onnx is missing"),
+        (other_name, "encoder.onnx is not one of them, encoder_model.onnx is missing"),
+    ],
+)
+def test_other_graphs_are_refused(tmp_path: Path, change: Callable[[Path], None], said: str) -> None:
+    """By the names of the files, whether the plan was just made or read."""
     source = write_pair(tmp_path / "whole", Family(layers=1))
-    plan = read_again(onnxprune.plan_folder(source, 0.5))
-    change(source)
-    with pytest.raises(UsageError, match="the plan was made for other graphs than those in"):
-        onnxprune.apply_folder(source, plan, tmp_path / "small")
+    plan = onnxprune.plan_folder(source, 0.5)
+    change(shutil.copytree(source, tmp_path / "other"))
+    for one in (plan, read_again(plan)):
+        with pytest.raises(UsageError) as refused:
+            onnxprune.apply_folder(tmp_path / "other", one, tmp_path / "small")
+        assert refused.value.message == OTHER_GRAPHS.format(tmp_path / "other", said)
     assert not (tmp_path / "small").exists()
+
+
+def test_one_graph_that_is_another_is_named(tmp_path: Path) -> None:
+    source, other = write_decoder(tmp_path / "whole"), write_decoder(tmp_path / "other", Family(layers=1))
+    with pytest.raises(UsageError) as refused:
+        onnxprune.apply_folder(other, onnxprune.plan_folder(source, 0.5), tmp_path / "small")
+    assert refused.value.message == OTHER_GRAPHS.format(other, "model.onnx is another one, or was changed")
+
+
+def test_a_plan_that_does_not_name_its_files(tmp_path: Path) -> None:
+    """As those were that were written before the plan had them."""
+    source = write_pair(tmp_path / "whole", Family(layers=1))
+    content = json.loads(onnxprune.plan_folder(source, 0.5).to_json())
+    assert content["source"].pop("files").keys() == {"decoder_model", "decoder_with_past_model", "encoder_model"}
+    plan = onnxprune.Plan.from_json(json.dumps(content))
+    onnxprune.apply_folder(source, plan, tmp_path / "small")
+    other_weights(source)
+    with pytest.raises(UsageError, match="or before a graph was changed"):
+        onnxprune.apply_folder(source, plan, tmp_path / "again")
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "layout": (lambda raw: raw["groups"][0].update(layout="x"), "$.groups[0].layout"),
     "members": (lambda raw: raw["groups"][0].update(members=[1]), "$.groups[0].members"),
     "source": (lambda raw: raw.update(source=[]), "$.source"),
+    "files": (lambda raw: raw["source"].update(files={"decoder": 1}), "$.source.files"),
     "options": (lambda raw: raw.update(options=3), "$.options"),
     "sizes": (lambda raw: raw["options"].update(sizes={"batch": 0}), "$.options.sizes"),
     "barriers": (lambda raw: raw.update(barriers={}), "$.barriers"),
