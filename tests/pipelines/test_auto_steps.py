@@ -72,6 +72,7 @@ def test_whole_numbers_and_zeros(context: StepContext) -> None:
     assert file_size(made.model) <= 0.5 * file_size(context.original)
 
 
+@pytest.mark.long
 def test_widths_and_bits_within_a_size(context: StepContext) -> None:
     recipe = Recipe("w", (VerbStep("quantize", {"form": "qdq"}),), dial=0)
     made = carry_out_recipe(context.original, recipe, 0.1, "size", context)
