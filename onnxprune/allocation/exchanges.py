@@ -58,9 +58,8 @@ def _exchange(problem: Problem, limits: Sequence[Limit], counts: Array, pair: tu
     """What one pair of groups can exchange: as much is given back as the limits allow; None for nothing."""
     loser, gainer = pair
     more = counts[loser] + max(1, int(problem.units[loser] * TAKEN))
-    taken = problem.allowed_counts[loser]
-    taken = taken[(taken > counts[loser]) & (taken >= more)][:1]
-    given = problem.allowed_counts[gainer]
+    taken, given = (problem.allowed_counts[group] for group in pair)
+    taken = taken[taken >= more][:1]
     least = counts[gainer] - max(1, int(problem.units[gainer] * GIVEN))
     given = given[(given < counts[gainer]) & (given >= least)]
     if not len(taken) or not len(given):

@@ -7,7 +7,7 @@ for maximizing submodular set functions", 1978.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from onnxprune.progress import Progress, WorkPart
 
@@ -23,11 +23,11 @@ class LazyGreedy:
         damages: name -> damage without a block and those that went before, as of when it was last measured.
     """
 
-    def __init__(self, damage: Callable[[str], float], progress: Progress) -> None:
+    def __init__(self, damage: Callable[[Sequence[str]], float], progress: Progress) -> None:
         """Prepare.
 
         Args:
-            damage: damage without a block and those that are gone.
+            damage: damage without some blocks, given their names in the order in which they went.
             progress: is told about every block that is looked at.
         """
         self.gone: list[str] = []
@@ -61,6 +61,6 @@ class LazyGreedy:
         return found
 
     def _measure(self, name: str) -> float:
-        self.damages[name] = self._damage(name)
+        self.damages[name] = self._damage([*self.gone, name])
         self._prices[name] = self.damages[name] - self._lost
         return self._prices[name]

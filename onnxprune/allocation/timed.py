@@ -85,18 +85,18 @@ class BudgetFitter:
     def fit(self, reserve: Mapping[str, float] | None = None) -> Selection:
         """The units that go so that all budgets hold; see `fit_budgets.fit`."""
         return fit_budgets.fit(
-            self.groups, self.scores, self.options, kinds=self.kinds, reserve=reserve, multiples=self._rounded
+            self.groups, self.scores, self.options, kinds=self.kinds, reserve=reserve, multiples=self.rounded_to
         )
 
     def exchanges(self, selection: Selection) -> Iterator[tuple[tuple[int, int], Selection]]:
         """Pairs of groups, and the selections after one gave to the other; see `exchanges.exchanges`."""
-        asked = question(self.groups, self.scores, self.options, kinds=self.kinds, multiples=self._rounded)
+        asked = question(self.groups, self.scores, self.options, kinds=self.kinds, multiples=self.rounded_to)
         slack = [goal.most - goal.reached for goal in selection.goals]
         for one in exchanges(asked, selection.counts, slack):
             yield one.pair, selection_of(self.groups, asked, asked.problems[-1], one.counts, {})
 
     @property
-    def _rounded(self) -> Mapping[str, int]:
+    def rounded_to(self) -> Mapping[str, int]:
         """What the widths of groups are rounded to where the options leave it to the machine."""
         return self.multiples if self.options.is_aligned else {}
 

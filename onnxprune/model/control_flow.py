@@ -175,8 +175,7 @@ def common(shapes: Sequence[tuple[int, ...] | None]) -> list[int | None] | None:
     full = [shape for shape in shapes if shape is not None and 0 not in shape] or shapes
     if None in shapes or len({len(shape or ()) for shape in shapes}) > 1:
         return None
-    sizes = zip(*(shape for shape in full if shape is not None), strict=True)
-    return [of_axis[0] if len(set(of_axis)) == 1 else None for of_axis in sizes]
+    return list(_agreed([shape for shape in full if shape is not None]))
 
 
 # The sizes of a tensor as far as they are known at all: some are polynomials, see `model/shapes/polynomials.py`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,11 +109,14 @@ class BlockChoice:
         count = self._count()
         chosen: list[GraphBlock] = []
         blocks = {block.name: block for block in self.eligible}
-        lazy = LazyGreedy(lambda name: self.divergence([*chosen, blocks[name]]), progress)
+        lazy = LazyGreedy(lambda names: self.divergence([blocks[name] for name in names]), progress)
         scores = lazy.damages if self.criterion == "divergence" else self._scores(costs)
         while (open_blocks := self._open(chosen)) and not self._is_enough(chosen, costs, limits, count):
             names = [block.name for block in open_blocks]
-            found = lazy.next(names, _least) if self.criterion == "divergence" else _least(scores, names)
+            if self.criterion == "divergence":
+                found = lazy.next(names, _least)
+            else:
+                found = _least({name: scores[name] for name in names})
             assert found is not None
             chosen.append(blocks[found])
         return chosen, scores
@@ -149,6 +152,6 @@ class BlockChoice:
         return {block.name: float(place) for block, place in zip(self.eligible, order, strict=True)}
 
 
-def _least(scores: Mapping[str, float], names: Collection[str] | None = None) -> str:
-    """The name of the least score, of some names or of all."""
-    return min(scores if names is None else names, key=scores.__getitem__)
+def _least(scores: Mapping[str, float]) -> str:
+    """The name of the least score."""
+    return min(scores, key=scores.__getitem__)

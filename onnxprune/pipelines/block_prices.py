@@ -59,7 +59,7 @@ class BlockPrices:
         """The blocks that go, in graph order: the cheapest first, until units alone are cheaper."""
         blocks = {block.name: block for block in self.work.blocks}
         gone: list[GraphBlock] = []
-        lazy = LazyGreedy(lambda name: self.damage([*gone, blocks[name]]), self.work.clock.progress)
+        lazy = LazyGreedy(lambda names: self.damage([blocks[name] for name in names]), self.work.clock.progress)
 
         def pick(prices: Mapping[str, float]) -> str | None:
             parts = [self._part(blocks[name], max(0.0, price)) for name, price in prices.items()]
@@ -89,8 +89,7 @@ class BlockPrices:
         return timer.seconds(small) <= limits[LATENCY].limit(timer.before)
 
     def _cheapest(self, parts: Sequence[PricedPart]) -> int | None:
-        multiples = self.fitter.multiples if self.options.is_aligned else {}
-        given: dict[str, Any] = {"kinds": self.fitter.kinds, "multiples": multiples}
+        given: dict[str, Any] = {"kinds": self.fitter.kinds, "multiples": self.fitter.rounded_to}
         return cheapest_part(self.work.groups, self.scores, self.options, parts, **given)
 
     def _open(self, chosen: Sequence[GraphBlock]) -> list[GraphBlock]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from onnxprune.allocation import BudgetFitter, Options, Selection
 from onnxprune.allocation.fit_budgets import Result, reached
@@ -13,8 +16,8 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.pipelines.clock import Clock
 from onnxprune.progress import Progress, WorkPart
 from onnxprune.recovery import RecoveryOptions
-from onnxprune.rewriting import agreement
-from onnxprune.runtime import Agreement
+from onnxprune.rewriting import agreement, original_outputs
+from onnxprune.runtime import Agreement, SpillBuffer
 from onnxprune.typing import Runs
 
 Finish = Callable[[Selection], Result]
@@ -36,10 +39,6 @@ def check_exchanges(options: Options, recovery: RecoveryOptions | None, data: An
         raise UsageError(
             "--exchanges does not go with training in which the units are chosen", hint="leave out --while-training"
         )
-
-
-def untold(stage: str) -> None:
-    """Tell nobody about a stage."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,15 @@ def with_exchanges(
     if not fitter.options.exchanges or finished.rolled_back or not selection.met:
         return selection, finished, None
 
-    def judged(finished: Result) -> Agreement:
-        return agreement(finished.removal, finished.model, runs)
+    with clock("exchanging"), closing(SpillBuffer()) as store:
+        originals = [
+            {name: store.keep(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()}
+            for outputs in original_outputs(fitter.groups, runs)
+        ]
 
-    with clock("exchanging"):
+        def judged(finished: Result) -> Agreement:
+            return agreement(finished.removal, finished.model, runs, originals)
+
         better, done = _exchanged(found, fitter, attempt, judged, clock.progress)
     return (better, finish(better), done) if done.kept else (selection, finished, done)
 

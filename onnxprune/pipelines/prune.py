@@ -19,7 +19,7 @@ from onnxprune.model import Model
 from onnxprune.model.shapes.symbols import check_sizes
 from onnxprune.pipelines import iterative
 from onnxprune.pipelines.clock import Clock
-from onnxprune.pipelines.exchanges import Exchanged, check_exchanges, untold, with_exchanges
+from onnxprune.pipelines.exchanges import Exchanged, check_exchanges, with_exchanges
 from onnxprune.pipelines.iterative import ScoredUnits
 from onnxprune.pipelines.prune_training import resumable, trained_after
 from onnxprune.pipelines.unit_rotation import trace_rotated
@@ -150,7 +150,7 @@ def run(
     fitter = BudgetFitter.of(groups, scored.scores, rotation.budgeted(options), place, clock.progress)
     recovering = partial(recovered, matched=matched, runs=runs, recovery=recovery, verify=verify)
     finishing = partial(_finishing, groups, recovering, scored.carried)
-    finish, attempt = finishing(clock, proving), finishing(Clock(untold), None)
+    finish, attempt = finishing(clock, proving), finishing(Clock(lambda stage: None), None)
     found = fit_budgets.fit_finished(clock.around("selecting", fitter.fit), finish, fitter.kinds)
     selection, candidate, tried = with_exchanges(found, fitter, finish, attempt, runs=runs, clock=clock)
     _check_trained(scored, candidate, proving)

@@ -60,8 +60,8 @@ def original_outputs(groups: Groups, runs: Runs) -> Iterator[dict[str, Any]]:
     floats = [name for name in floats if _is_reached(name, [original], routes)]
     before = run_from(original, runs, floats, routes=routes) if floats else ([] for _ in runs)
     with Session(groups.model) as session:
+        names = session.outputs
         for feeds, values in zip(runs, before, strict=True):
-            names = list(session.outputs)
             yield dict(zip([*names, *floats], [*session.run(feeds, names), *values], strict=True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -34,9 +34,10 @@ def test_where_damage_grows_faster_with_more_gone_the_choice_is_that_of_all_meas
 
     gone: list[str] = []
 
-    def one(name: str) -> float:
-        looked.append(name)
-        return damage([*gone, name])
+    def one(without: Sequence[str]) -> float:
+        assert without[:-1] == gone
+        looked.append(without[-1])
+        return damage([*without])
 
     lazy = LazyGreedy(one, lambda stage: None)
     while len(gone) < 5:
@@ -50,7 +51,7 @@ def test_where_damage_grows_faster_with_more_gone_the_choice_is_that_of_all_meas
 
 def test_the_choice_may_take_none_and_a_price_is_what_damage_grows_by() -> None:
     seen: list[Mapping[str, float]] = []
-    lazy = LazyGreedy(lambda name: {"a": 1.0, "b": 2.0}[name] + 3 * len(lazy.gone), lambda stage: None)
+    lazy = LazyGreedy(lambda names: {"a": 1.0, "b": 2.0}[names[-1]] + 3 * len(names[:-1]), lambda stage: None)
     assert lazy.next(["a", "b"], least) == "a"
     assert lazy.next(["b"], lambda prices: seen.append(dict(prices))) is None
     assert seen == [{"b": 2.0}] and lazy.gone == ["a"]
@@ -59,7 +60,7 @@ def test_the_choice_may_take_none_and_a_price_is_what_damage_grows_by() -> None:
 
 def test_every_look_is_told() -> None:
     told: list[str] = []
-    lazy = LazyGreedy(lambda name: float(len(lazy.gone) + len(name)), told.append)
+    lazy = LazyGreedy(lambda names: float(len(names[:-1]) + len(names[-1])), told.append)
     lazy.next(["a", "bb"], least)
     assert told == ["looking at block 1 of 2", "looking at block 2 of 2"] and isinstance(told[0], WorkPart)
     lazy.next(["bb"], least)

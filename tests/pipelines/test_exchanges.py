@@ -71,6 +71,7 @@ def test_an_exchange_that_no_node_can_follow_is_not_kept(monkeypatch: pytest.Mon
     class Fitter:
         options = onnxprune.Options(macs="50%", exchanges=5)
         kinds: Any = None
+        groups: Any = None
 
         def exchanges(self, selection: Selection) -> Any:
             return iter([((0, 1), Selection({}, counts=[1])), ((1, 0), Selection({}, counts=[2]))])
@@ -81,7 +82,8 @@ def test_an_exchange_that_no_node_can_follow_is_not_kept(monkeypatch: pytest.Mon
         return SimpleNamespace(removal=None, model=selection.counts[0], rolled_back=())
 
     monkeypatch.setattr(exchanges, "reached", lambda *given: ())
-    monkeypatch.setattr(exchanges, "agreement", lambda removal, model, runs: SimpleNamespace(distance=1 / model))
+    monkeypatch.setattr(exchanges, "original_outputs", lambda *given: [])
+    monkeypatch.setattr(exchanges, "agreement", lambda removal, model, *given: SimpleNamespace(distance=1 / model))
     begun: Any = (Selection({}), SimpleNamespace(removal=None, model=1, rolled_back=()))
     given: Any = (begun, Fitter(), attempt, attempt)
     selection, finished, done = exchanges.with_exchanges(*given, runs=[], clock=Clock())

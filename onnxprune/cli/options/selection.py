@@ -158,7 +158,6 @@ _DROP = click.option(
     " units do.",
 )
 
-
 _EXCHANGES = click.option(
     "--exchanges",
     metavar="N",
